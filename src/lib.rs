@@ -1,0 +1,10 @@
+//! Preference fine-tuning of causal language models.
+//!
+//! Layers, lowest first; a module imports only from the layers before its own:
+//! [`error`] - [`loss`] - [`data`].
+
+#![deny(missing_docs)]
+
+pub mod data;
+pub mod error;
+pub mod loss;

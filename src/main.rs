@@ -1,0 +1,28 @@
+//! The `expo` program: its exit code and its last words.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let code = error
+                .downcast_ref::<expo::error::Error>()
+                .map_or(1, |e| e.exit_code());
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// `expo … | head` is not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -7,4 +7,5 @@
 
 pub mod data;
 pub mod error;
+pub mod kernels;
 pub mod loss;

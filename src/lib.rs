@@ -9,3 +9,4 @@ pub mod data;
 pub mod error;
 pub mod kernels;
 pub mod loss;
+pub mod model;

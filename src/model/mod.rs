@@ -1,0 +1,11 @@
+//! Causal language models: a Hugging Face folder in, log-probs and gradients out.
+
+pub mod arch;
+mod block;
+pub mod decoder;
+pub mod family;
+pub mod head;
+pub mod parameters;
+pub mod weights;
+
+pub use decoder::Decoder;

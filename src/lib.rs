@@ -5,8 +5,11 @@
 
 #![deny(missing_docs)]
 
+pub mod checkpoint;
+pub mod config;
 pub mod data;
 pub mod error;
 pub mod kernels;
 pub mod loss;
 pub mod model;
+pub mod optim;

@@ -15,6 +15,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod linear;
 pub mod norm;
+pub mod optimizer;
 pub mod rotary;
 pub mod token;
 

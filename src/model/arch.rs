@@ -129,7 +129,7 @@ impl Rotary {
     }
 
     /// From `rope_parameters` (transformers 5) or `rope_scaling` with `theta_key` (transformers 4).
-    pub fn read(config: &ModelConfig, dim: usize, theta_key: &str) -> Result<Self> {
+    pub fn read(config: &ConfigJson, dim: usize, theta_key: &str) -> Result<Self> {
         let scaling = ["rope_parameters", "rope_scaling"]
             .into_iter()
             .find(|key| config.value.get(key).is_some_and(|v| !v.is_null()));
@@ -176,13 +176,13 @@ impl Rotary {
 
 /// A `config.json` that says which key is wrong.
 #[derive(Debug)]
-pub struct ModelConfig {
+pub struct ConfigJson {
     /// The whole object.
     pub value: Value,
     place: String,
 }
 
-impl ModelConfig {
+impl ConfigJson {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;

@@ -3,8 +3,10 @@
 pub mod arch;
 mod block;
 pub mod decoder;
+pub mod device;
 pub mod family;
 pub mod head;
+pub mod init;
 pub mod parameters;
 pub mod weights;
 

@@ -14,7 +14,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use super::arch::{Architecture, ModelConfig};
+use super::arch::{Architecture, ConfigJson};
 use super::decoder::Decoder;
 use super::family::{Family, family};
 use super::parameters::{Buffer, Entry, Layout};
@@ -48,7 +48,7 @@ impl ModelFolder {
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
         let config_path = path.join("config.json");
-        let config = ModelConfig::open(&config_path)?;
+        let config = ConfigJson::open(&config_path)?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config).map_err(|e| e.at(config_path.display()))?;
         let layout = Layout::new(&arch);

@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::model::arch::{Architecture, ModelConfig, Names, Rotary};
+use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
@@ -14,7 +14,7 @@ pub(super) const FAMILY: Family = Family {
     ],
 };
 
-fn architecture(config: &ModelConfig) -> Result<Architecture> {
+fn architecture(config: &ConfigJson) -> Result<Architecture> {
     config.require("hidden_act", "gelu")?;
     let (hidden_size, heads) = (
         config.usize("hidden_size")?,

@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::model::arch::{Architecture, ModelConfig, Names, Rotary};
+use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
@@ -10,7 +10,7 @@ pub(super) const FAMILY: Family = Family {
     ignored: &[".self_attn.rotary_emb.inv_freq"],
 };
 
-fn architecture(config: &ModelConfig) -> Result<Architecture> {
+fn architecture(config: &ConfigJson) -> Result<Architecture> {
     config.require("hidden_act", "silu")?;
     let (hidden_size, heads) = (
         config.usize("hidden_size")?,

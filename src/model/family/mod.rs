@@ -3,7 +3,7 @@
 mod gpt_neox;
 mod llama;
 
-use super::arch::{Architecture, ModelConfig};
+use super::arch::{Architecture, ConfigJson};
 use crate::error::{Error, Result};
 
 /// One family of models.
@@ -11,7 +11,7 @@ pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
     /// The shape of the model a config describes.
-    pub architecture: fn(&ModelConfig) -> Result<Architecture>,
+    pub architecture: fn(&ConfigJson) -> Result<Architecture>,
     /// Endings of tensors that old checkpoints carry and nothing reads.
     pub ignored: &'static [&'static str],
 }
@@ -20,7 +20,7 @@ pub struct Family {
 pub const FAMILIES: &[Family] = &[gpt_neox::FAMILY, llama::FAMILY];
 
 /// The family of a config.
-pub fn family(config: &ModelConfig) -> Result<&'static Family> {
+pub fn family(config: &ConfigJson) -> Result<&'static Family> {
     let model_type = config.str_or("model_type", "")?;
     FAMILIES
         .iter()

@@ -1,0 +1,3 @@
+//! Language models: where their files come from.
+
+pub mod hub;

@@ -4,4 +4,5 @@
 //! use it run on it too; without it they say that they were skipped.
 
 mod hub;
+mod layers;
 mod support;

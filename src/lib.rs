@@ -7,5 +7,6 @@
 
 pub mod data;
 pub mod error;
+pub mod kernels;
 pub mod loss;
 pub mod model;

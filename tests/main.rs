@@ -5,4 +5,5 @@
 
 mod hub;
 mod layers;
+mod models;
 mod support;

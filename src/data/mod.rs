@@ -5,6 +5,8 @@
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
 
+pub mod pack;
+
 use crate::loss::Role;
 
 /// A response as tokens.

@@ -1,3 +1,12 @@
-//! Language models: where their files come from.
+//! Causal language models: a Hugging Face folder in, log-probs and gradients out.
 
+pub mod arch;
+mod block;
+pub mod decoder;
+pub mod family;
+pub mod head;
 pub mod hub;
+pub mod parameters;
+pub mod weights;
+
+pub use decoder::Decoder;

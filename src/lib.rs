@@ -1,7 +1,7 @@
 //! Preference fine-tuning of causal language models.
 //!
 //! Layers, lowest first; a module imports only from the layers before its own:
-//! [`error`] - [`loss`] - [`data`].
+//! [`error`] - [`loss`] - [`data`] - [`model`].
 
 #![deny(missing_docs)]
 

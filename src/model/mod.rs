@@ -7,6 +7,7 @@ pub mod device;
 pub mod family;
 pub mod head;
 pub mod init;
+pub mod hub;
 pub mod parameters;
 pub mod weights;
 

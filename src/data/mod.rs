@@ -5,9 +5,30 @@
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
 
+mod census;
+mod config;
+mod dataset;
+pub mod format;
+mod length;
+mod mismatch;
+mod order;
 pub mod pack;
+pub mod read;
+mod samples;
+mod tokenizer;
+mod tokens;
+
+pub use census::{Census, Invalid, Lines, Spread};
+pub use config::{AddBos, DataConfig, OnInvalid, Tokenize, TruncationMode};
+pub use dataset::Dataset;
+pub use mismatch::next_answers;
+pub use order::epoch_order;
+pub use samples::{Sample, Samples};
+pub use tokenizer::Tokenizer;
+pub use tokens::{Continuation, TokenRule};
 
 use crate::loss::Role;
+use sha2::{Digest, Sha256};
 
 /// A response as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,4 +50,41 @@ pub struct Example {
     pub responses: Vec<Response>,
     /// p(chosen > rejected) where the row carries a soft label.
     pub preference: Option<f64>,
+}
+
+impl Example {
+    /// The number of tokens of `response` that have a log-prob, |y|. With an empty prompt nothing
+    /// predicts the first token: it is context.
+    pub fn scored_tokens(&self, response: &Response) -> usize {
+        response.ids.len() - usize::from(self.prompt.is_empty() && !response.ids.is_empty())
+    }
+
+    /// SHA-256, in hex, of the prompt's and the responses' token ids and roles. Two rows with the
+    /// same hash have the same log-probs under one model.
+    pub fn hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        self.feed(&mut hasher);
+        format!("{:x}", hasher.finalize())
+    }
+
+    // Lengths go in front, so that no two examples feed the same bytes.
+    fn feed(&self, hasher: &mut Sha256) {
+        let mut sequence = |tag: u8, ids: &[u32]| {
+            hasher.update([tag]);
+            hasher.update((ids.len() as u64).to_le_bytes());
+            for id in ids {
+                hasher.update(id.to_le_bytes());
+            }
+        };
+        sequence(0, &self.prompt);
+        for response in &self.responses {
+            let tag = match response.role {
+                Role::Chosen => 1,
+                Role::Rejected => 2,
+                Role::Sampled => 3,
+                Role::Mismatched => 4,
+            };
+            sequence(tag, &response.ids);
+        }
+    }
 }

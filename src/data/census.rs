@@ -1,0 +1,166 @@
+//! What became of the rows of a dataset.
+//!
+//! Hides the counting and the layout of the report.
+//!
+//! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
+//! happened, and where, without having to ask.
+
+use super::Example;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+/// Why a well-formed row cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invalid {
+    /// HH: the rejected transcript does not begin with the prompt of the chosen one.
+    PromptDiffers,
+    /// HH: the chosen transcript has no `\n\nAssistant:`.
+    NoAssistantTurn,
+    /// An answer is empty or only white space.
+    EmptyAnswer,
+    /// The sample file has no response to the prompt.
+    NoSample,
+    /// An answer has no token with a log-prob: after an empty prompt the first one has none.
+    NothingToScore,
+}
+
+impl Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::PromptDiffers => "the two transcripts have different prompts",
+            Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
+            Self::EmptyAnswer => "an answer is empty or only white space",
+            Self::NoSample => "the sample file has no response to the prompt",
+            Self::NothingToScore => "an answer has no token that could be scored",
+        })
+    }
+}
+
+/// How many rows, and the first of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Lines {
+    /// The number of rows.
+    pub rows: usize,
+    /// The 1-based line numbers of the first ten.
+    pub first: Vec<usize>,
+}
+
+/// Median, 95th percentile (both by nearest rank) and maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Spread {
+    /// The median.
+    pub median: usize,
+    /// The 95th percentile.
+    pub p95: usize,
+    /// The largest.
+    pub max: usize,
+}
+
+impl Spread {
+    /// Of `counts`; zeros where there are none.
+    pub fn of(mut counts: Vec<usize>) -> Self {
+        counts.sort_unstable();
+        let rank = |percent: usize| {
+            let rank = (counts.len() * percent).div_ceil(100);
+            counts.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        Self {
+            median: rank(50),
+            p95: rank(95),
+            max: rank(100),
+        }
+    }
+}
+
+/// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Census {
+    /// Rows in the file.
+    pub rows: usize,
+    /// Rows that became examples.
+    pub kept: usize,
+    /// Rows left out, by reason.
+    pub invalid: BTreeMap<Invalid, Lines>,
+    /// Prompts cut for length.
+    pub cut_prompts: usize,
+    /// Responses cut for length.
+    pub cut_responses: usize,
+    /// Responses that do not end in an end token: cut, or drawn up to a length limit.
+    pub unfinished_responses: usize,
+    /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
+    /// itself.
+    pub boundary_merges: usize,
+    /// Tokens of a prompt.
+    pub prompt_tokens: Spread,
+    /// Tokens of a response.
+    pub response_tokens: Spread,
+    /// Tokens of an example: its prompt once, and all its responses.
+    pub example_tokens: Spread,
+}
+
+impl Census {
+    pub(super) fn drop_row(&mut self, reason: Invalid, line: usize) {
+        let lines = self.invalid.entry(reason).or_default();
+        lines.rows += 1;
+        // Reasons are found in passes over the rows, each in the order of lines.
+        if lines.first.len() < 10 {
+            lines.first.push(line);
+        }
+    }
+
+    pub(super) fn measure(&mut self, examples: &[Example]) {
+        let responses = |example: &Example| -> Vec<usize> {
+            example.responses.iter().map(|r| r.ids.len()).collect()
+        };
+        self.kept = examples.len();
+        self.prompt_tokens = Spread::of(examples.iter().map(|e| e.prompt.len()).collect());
+        self.response_tokens = Spread::of(examples.iter().flat_map(responses).collect());
+        let whole = |e: &Example| e.prompt.len() + responses(e).iter().sum::<usize>();
+        self.example_tokens = Spread::of(examples.iter().map(whole).collect());
+    }
+}
+
+impl Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
+        writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;
+        for (reason, lines) in &self.invalid {
+            let first: Vec<String> = lines.first.iter().map(usize::to_string).collect();
+            let more = if lines.rows > first.len() {
+                ", ..."
+            } else {
+                ""
+            };
+            let first = first.join(", ");
+            writeln!(
+                f,
+                "{:<22}{:>10}  {reason} (lines {first}{more})",
+                "left out", lines.rows
+            )?;
+        }
+        for (name, count) in [
+            ("cut prompts", self.cut_prompts),
+            ("cut responses", self.cut_responses),
+            ("unfinished responses", self.unfinished_responses),
+            ("boundary merges", self.boundary_merges),
+        ] {
+            writeln!(f, "{name:<22}{count:>10}")?;
+        }
+        writeln!(
+            f,
+            "{:<22}{:>10}{:>8}{:>8}",
+            "tokens", "median", "p95", "max"
+        )?;
+        for (name, spread) in [
+            ("  prompt", self.prompt_tokens),
+            ("  response", self.response_tokens),
+            ("  example", self.example_tokens),
+        ] {
+            let Spread { median, p95, max } = spread;
+            writeln!(f, "{name:<22}{median:>10}{p95:>8}{max:>8}")?;
+        }
+        Ok(())
+    }
+}

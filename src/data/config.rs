@@ -1,0 +1,196 @@
+//! The `[data]` section of a run: what the user may decide about data.
+//!
+//! Hides the defaults and the ranges of the keys.
+//!
+//! *Why*: parsing touches no disk, so a configuration can be checked, printed and compared
+//! anywhere; the files are opened by [`Dataset::open`](super::Dataset::open).
+
+use super::format::{self, Format};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The `[data]` section.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// How a row is laid out: a name in [`format::FORMATS`].
+    #[serde(with = "format::by_name")]
+    pub format: &'static Format,
+    /// The training rows, `.jsonl` or `.jsonl.gz`.
+    pub train: PathBuf,
+    /// The evaluation rows, in the same format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<PathBuf>,
+    /// The most tokens of a prompt together with any one of its responses.
+    #[serde(default = "default_max_length")]
+    pub max_length: usize,
+    /// The most tokens that are left of a prompt where an example is too long.
+    #[serde(default = "default_max_prompt_length")]
+    pub max_prompt_length: usize,
+    /// Which part of a prompt that is cut stays; the format decides where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation_mode: Option<TruncationMode>,
+    /// Whether a response is tokenised together with its prompt.
+    #[serde(default)]
+    pub tokenize: Tokenize,
+    /// Whether the tokenizer's begin-of-sequence tokens go in front of the prompt.
+    #[serde(default)]
+    pub add_bos: AddBos,
+    /// What happens to rows that cannot be used for what they say.
+    #[serde(default)]
+    pub on_invalid: OnInvalid,
+    /// A file of responses drawn from the reference, joined by prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<PathBuf>,
+    /// A file of reference log-probs that replaces the scoring pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_log_probs: Option<PathBuf>,
+    /// Whether responses that are too long are cut to `max_length - max_prompt_length` even where a
+    /// short prompt leaves more room, as the official DPO repository does.
+    #[serde(default)]
+    pub official_truncation: bool,
+    /// Whether each epoch goes through the rows in an order of its own.
+    #[serde(default = "default_shuffle")]
+    pub shuffle: bool,
+}
+
+/// Which part of a prompt stays when it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationMode {
+    /// The end stays: the last turns of a conversation.
+    KeepEnd,
+    /// The start stays.
+    KeepStart,
+}
+
+/// How a response's token ids come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokenize {
+    /// What follows the prompt's ids in the tokenisation of prompt and response.
+    #[default]
+    Joint,
+    /// The tokenisation of the response by itself, as in the official DPO repository.
+    Separate,
+}
+
+/// Where begin-of-sequence tokens come from; `"auto"` or `false` in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(try_from = "AutoOrFalse", into = "AutoOrFalse")]
+pub enum AddBos {
+    /// The tokenizer's own post-processor says which; they are put in front once.
+    #[default]
+    Auto,
+    /// Nothing is put in front, as in the official DPO repository.
+    Never,
+}
+
+/// What happens to a row that is well-formed but cannot be used, e.g. for an empty answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInvalid {
+    /// It is left out and counted.
+    #[default]
+    Skip,
+    /// It is an error.
+    Error,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "`add_bos` is \"auto\" or false")]
+enum AutoOrFalse {
+    Word(String),
+    Flag(bool),
+}
+
+impl TryFrom<AutoOrFalse> for AddBos {
+    type Error = String;
+
+    fn try_from(value: AutoOrFalse) -> std::result::Result<Self, String> {
+        match value {
+            AutoOrFalse::Word(word) if word == "auto" => Ok(Self::Auto),
+            AutoOrFalse::Flag(false) => Ok(Self::Never),
+            AutoOrFalse::Word(word) => {
+                Err(format!("`add_bos` is `{word}`; valid: \"auto\" or false"))
+            }
+            AutoOrFalse::Flag(true) => Err("`add_bos` is true; valid: \"auto\" or false".into()),
+        }
+    }
+}
+
+impl From<AddBos> for AutoOrFalse {
+    fn from(value: AddBos) -> Self {
+        match value {
+            AddBos::Auto => Self::Word("auto".into()),
+            AddBos::Never => Self::Flag(false),
+        }
+    }
+}
+
+fn default_max_length() -> usize {
+    512
+}
+
+fn default_max_prompt_length() -> usize {
+    256
+}
+
+fn default_shuffle() -> bool {
+    true
+}
+
+impl DataConfig {
+    /// The defaults, for rows laid out as `format` in the file `train`.
+    pub fn new(format: &'static Format, train: impl Into<PathBuf>) -> Self {
+        Self {
+            format,
+            train: train.into(),
+            eval: None,
+            max_length: default_max_length(),
+            max_prompt_length: default_max_prompt_length(),
+            truncation_mode: None,
+            tokenize: Tokenize::default(),
+            add_bos: AddBos::default(),
+            on_invalid: OnInvalid::default(),
+            samples: None,
+            reference_log_probs: None,
+            official_truncation: false,
+            shuffle: default_shuffle(),
+        }
+    }
+
+    /// Checks the ranges of the keys and how they go together.
+    pub fn validate(&self) -> Result<()> {
+        let (length, prompt) = (self.max_length, self.max_prompt_length);
+        if prompt == 0 {
+            return Err(Error::input("max_prompt_length is 0")
+                .hint("it is at least 1")
+                .at("data.max_prompt_length"));
+        }
+        if prompt >= length {
+            return Err(Error::input(format!(
+                "max_prompt_length {prompt} leaves no room for an answer within max_length {length}"
+            ))
+            .hint("max_prompt_length must be smaller than max_length")
+            .at("data.max_prompt_length"));
+        }
+        for (key, path) in [
+            ("train", Some(&self.train)),
+            ("eval", self.eval.as_ref()),
+            ("samples", self.samples.as_ref()),
+            ("reference_log_probs", self.reference_log_probs.as_ref()),
+        ] {
+            if path.is_some_and(|path| path.as_os_str().is_empty()) {
+                return Err(Error::input("the path is empty").at(format!("data.{key}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The truncation mode: what is set, else what suits the format.
+    pub fn truncation(&self) -> TruncationMode {
+        self.truncation_mode.unwrap_or(self.format.truncation)
+    }
+}

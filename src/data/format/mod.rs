@@ -1,0 +1,114 @@
+//! Dataset formats: how a row of columns becomes a prompt with its answers.
+//!
+//! Hides the columns of each format behind [`Format::read`].
+//!
+//! *Why*: a format is a function of one row. It knows nothing of files, tokens or losses, so a new
+//! one is one file and one row of [`FORMATS`].
+
+mod hh;
+mod pairs;
+mod unpaired;
+
+use super::census::Invalid;
+use super::config::TruncationMode;
+use super::read::Row;
+use crate::error::{Result, nearest};
+use crate::loss::Role;
+use serde::{Deserialize, Deserializer, Serializer};
+
+/// A prompt with its answers, as text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextExample {
+    /// What every answer answers.
+    pub prompt: String,
+    /// Chosen before rejected.
+    pub answers: Vec<(Role, String)>,
+    /// p(chosen > rejected) where the row carries a soft label.
+    pub preference: Option<f64>,
+}
+
+/// What a row turned out to be. A malformed one is an error instead.
+pub type Reading = std::result::Result<TextExample, Invalid>;
+
+/// A dataset format.
+#[derive(Debug)]
+pub struct Format {
+    /// Its name in a configuration.
+    pub name: &'static str,
+    /// The columns that it reads, for people.
+    pub columns: &'static str,
+    /// The part of a prompt that stays when it is cut.
+    pub truncation: TruncationMode,
+    /// From a row to its text. An error for a row that is not of this format.
+    pub read: fn(&Row) -> Result<Reading>,
+}
+
+/// Every format.
+pub static FORMATS: [Format; 3] = [hh::FORMAT, pairs::FORMAT, unpaired::FORMAT];
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Format {
+    /// The format called `name`.
+    pub fn named(name: &str) -> std::result::Result<&'static Self, String> {
+        FORMATS
+            .iter()
+            .find(|format| format.name == name)
+            .ok_or_else(|| {
+                let names = FORMATS.iter().map(|format| format.name);
+                format!("no format `{name}`; {}", nearest(name, names))
+            })
+    }
+}
+
+// For `#[serde(with)]`.
+pub(super) mod by_name {
+    use super::{Deserialize, Deserializer, Format, Serializer};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<&'static Format, D::Error> {
+        let name = String::deserialize(from)?;
+        Format::named(&name).map_err(serde::de::Error::custom)
+    }
+
+    pub fn serialize<S: Serializer>(format: &&'static Format, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(format.name)
+    }
+}
+
+// A pair, unless one of its answers says nothing.
+fn pair(row: &Row, prompt: &str, chosen: &str, rejected: &str) -> Result<Reading> {
+    let preference = preference(row)?;
+    Ok(if is_blank(chosen) || is_blank(rejected) {
+        Err(Invalid::EmptyAnswer)
+    } else {
+        Ok(TextExample {
+            prompt: prompt.to_owned(),
+            answers: vec![
+                (Role::Chosen, chosen.to_owned()),
+                (Role::Rejected, rejected.to_owned()),
+            ],
+            preference,
+        })
+    })
+}
+
+fn is_blank(answer: &str) -> bool {
+    answer.trim().is_empty()
+}
+
+fn preference(row: &Row) -> Result<Option<f64>> {
+    let Some(value) = row.get("preference") else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(p) if (0.0..=1.0).contains(&p) => Ok(Some(p)),
+        _ => Err(row.wrong(
+            "preference",
+            "a number in [0, 1], the probability that `chosen` is preferred",
+        )),
+    }
+}

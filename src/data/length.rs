@@ -1,0 +1,61 @@
+//! The length limit of an example.
+//!
+//! Hides what is cut, from where, and in which order.
+//!
+//! *Why*: the decision is made once per example, by its longest response, so that the prompt stays
+//! the same for all: with different prompts the margin of a pair would compare different things.
+
+use super::config::{DataConfig, TruncationMode};
+use super::{Example, Tokenizer};
+
+/// What was cut of an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Cuts {
+    pub prompt: bool,
+    pub responses: usize,
+}
+
+pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokenizer) -> Cuts {
+    let mut cuts = Cuts::default();
+    let limit = config.max_length;
+    let longest = example.responses.iter().map(|r| r.ids.len()).max();
+    let longest = longest.unwrap_or(0);
+    if example.prompt.len() + longest <= limit {
+        return cuts;
+    }
+    if example.prompt.len() > config.max_prompt_length {
+        cuts.prompt = true;
+        cut_prompt(&mut example.prompt, config, tokenizer.begin());
+    }
+    if example.prompt.len() + longest <= limit {
+        return cuts;
+    }
+    let room = if config.official_truncation {
+        limit - config.max_prompt_length
+    } else {
+        limit - example.prompt.len()
+    };
+    for response in &mut example.responses {
+        if response.ids.len() > room {
+            response.ids.truncate(room);
+            cuts.responses += 1;
+        }
+    }
+    cuts
+}
+
+fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32]) {
+    let keep = config.max_prompt_length;
+    match config.truncation() {
+        TruncationMode::KeepStart => prompt.truncate(keep),
+        TruncationMode::KeepEnd => {
+            // A model that was trained with begin tokens never saw a text without them.
+            let kept = if prompt.starts_with(begin) {
+                begin.len().min(keep)
+            } else {
+                0
+            };
+            prompt.drain(kept..prompt.len() - (keep - kept));
+        }
+    }
+}

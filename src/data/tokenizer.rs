@@ -1,0 +1,200 @@
+//! A model folder's tokenizer with its begin and end tokens.
+//!
+//! Hides where those are written (four files may say something about them) and the `tokenizers`
+//! crate.
+//!
+//! *Why*: which tokens begin and end a text is a fact about the model, found once. Everything that
+//! trains, scores or samples asks the same value.
+
+use crate::error::{Error, Result};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The tokenizer of a model folder.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    begin: Vec<u32>,
+    ends: Vec<u32>,
+    max_id: u32,
+    hash: String,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` of a model folder, and the end tokens from
+    /// `generation_config.json`, else `config.json`, else `tokenizer_config.json`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            return Err(Error::input("the folder has no tokenizer.json")
+                .hint("save the model's fast tokenizer beside its weights")
+                .at(dir.display()));
+        }
+        let mut definition = read_json(&path)?.unwrap_or_default();
+        // Lengths and randomness are this project's to decide, and so no part of the hash.
+        for key in ["truncation", "padding"] {
+            definition[key] = Value::Null;
+        }
+        if let Some(dropout) = definition["model"].get_mut("dropout") {
+            *dropout = Value::Null;
+        }
+        let definition = definition.to_string();
+        let inner = parse(&definition).map_err(|error| error.at(path.display()))?;
+        let ends = end_tokens(dir, &inner)?;
+        let begin = begin_tokens(&inner).map_err(|error| error.at(path.display()))?;
+        let ids = inner.get_vocab(true).into_values();
+        let max_id = ids.chain(ends.iter().copied()).max().unwrap_or(0);
+        let mut hasher = Sha256::new();
+        for end in &ends {
+            hasher.update(end.to_le_bytes());
+        }
+        hasher.update(definition.as_bytes());
+        let hash = format!("{:x}", hasher.finalize());
+        Ok(Self {
+            inner,
+            begin,
+            ends,
+            max_id,
+            hash,
+        })
+    }
+
+    /// The ids of a text, without anything in front or behind.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        encode(&self.inner, text, false)
+    }
+
+    /// The text of ids; special tokens are left out if `skip_special`.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
+    }
+
+    /// What the tokenizer's own post-processor puts in front of a text; often nothing.
+    pub fn begin(&self) -> &[u32] {
+        &self.begin
+    }
+
+    /// Every token that ends a response; never empty.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The end token that is appended to a response: the first of [`ends`](Self::ends).
+    pub fn eos(&self) -> u32 {
+        self.ends[0]
+    }
+
+    /// The largest id that can come out: the model's embedding must have a row for it.
+    pub fn max_id(&self) -> u32 {
+        self.max_id
+    }
+
+    /// SHA-256, in hex, of what determines the tokens of a text.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+// The crate panics on some definitions that are JSON but make no sense.
+fn parse(definition: &str) -> Result<tokenizers::Tokenizer> {
+    let unusable = |why: String| {
+        Error::input(format!("not a tokenizer: {why}"))
+            .hint("it is the tokenizer.json of Hugging Face's fast tokenizers")
+    };
+    let parsed = catch_unwind(AssertUnwindSafe(|| {
+        tokenizers::Tokenizer::from_bytes(definition)
+    }));
+    match parsed {
+        Ok(Ok(inner)) => Ok(inner),
+        Ok(Err(error)) => Err(unusable(error.to_string())),
+        Err(_) => Err(unusable("its parts contradict each other".into())),
+    }
+}
+
+fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
+    match inner.encode_fast(text, special) {
+        Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+        Err(error) => Err(Error::input(format!(
+            "the tokenizer refuses the text: {error}"
+        ))),
+    }
+}
+
+fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
+    // A tokenizer may know no token for a letter: the first probe that yields any decides.
+    for probe in ["a", " the", "0", "\n"] {
+        let (bare, dressed) = (encode(inner, probe, false)?, encode(inner, probe, true)?);
+        if bare.is_empty() {
+            continue;
+        }
+        return match dressed.windows(bare.len()).position(|part| part == bare) {
+            Some(at) => Ok(dressed[..at].to_vec()),
+            None => Err(Error::input(
+                "the post-processor changes the text's own tokens",
+            )),
+        };
+    }
+    Err(Error::input("the tokenizer yields no tokens"))
+}
+
+// `None` where there is no such file.
+fn read_json(path: &PathBuf) -> Result<Option<Value>> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(path, &error)),
+        Ok(bytes) => bytes,
+    };
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::input(format!("not JSON: {error}"))
+            .hint("fetch the file again")
+            .at(path.display())
+    })?;
+    match value {
+        Value::Object(_) => Ok(Some(value)),
+        _ => Err(Error::input("not a JSON object").at(path.display())),
+    }
+}
+
+fn end_tokens(dir: &Path, inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
+    let key = "eos_token_id";
+    for name in ["generation_config.json", "config.json"] {
+        let path = dir.join(name);
+        let Some(config) = read_json(&path)? else {
+            continue;
+        };
+        let ids = match &config[key] {
+            Value::Null => continue,
+            Value::Array(ids) => ids.iter().map(token_id).collect(),
+            id => token_id(id).map(|id| vec![id]),
+        };
+        let ids: Vec<u32> = ids.ok_or_else(|| {
+            Error::input(format!("`{key}` is {}", config[key]))
+                .hint("it must be a token id or a list of them")
+                .at(path.display())
+        })?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+    }
+    let path = dir.join("tokenizer_config.json");
+    let config = read_json(&path)?.unwrap_or_default();
+    let token = &config["eos_token"];
+    let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
+        return Err(Error::input("no file of the model names an end token")
+            .hint(format!("set `{key}` in generation_config.json"))
+            .at(dir.display()));
+    };
+    let id = inner.token_to_id(token).ok_or_else(|| {
+        Error::input(format!("`eos_token` {token:?} is not in the vocabulary"))
+            .hint(format!("set `{key}` in generation_config.json"))
+            .at(path.display())
+    })?;
+    Ok(vec![id])
+}
+
+fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}

@@ -133,7 +133,11 @@ const MICRO_BATCH_TOKENS: usize = 4096;
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { batch_size: 64, micro_batch_tokens: None, gradient_accumulation_steps: None }
+        Self {
+            batch_size: 64,
+            micro_batch_tokens: None,
+            gradient_accumulation_steps: None,
+        }
     }
 }
 
@@ -165,7 +169,7 @@ impl Config {
             assign(&mut table, assignment)?;
         }
         losses(&table)?;
-        let config: Result<Self, _> = if overrides.is_empty() {
+        let config: std::result::Result<Self, _> = if overrides.is_empty() {
             toml::from_str(text)
         } else {
             table.try_into()
@@ -179,8 +183,13 @@ impl Config {
     fn resolve(&mut self) -> Result<()> {
         self.loss.validate()?;
         self.data.validate().map_err(|error| error.at("[data]"))?;
-        self.schedule.validate().map_err(|error| error.at("[schedule]"))?;
-        self.optimizer = self.optimizer.resolve().map_err(|error| error.at("[optimizer]"))?;
+        self.schedule
+            .validate()
+            .map_err(|error| error.at("[schedule]"))?;
+        self.optimizer = self
+            .optimizer
+            .resolve()
+            .map_err(|error| error.at("[optimizer]"))?;
         self.batch.resolve().map_err(|error| error.at("[batch]"))?;
         self.run.validate().map_err(|error| error.at("[run]"))?;
         let needs = self.loss.needs();
@@ -191,8 +200,10 @@ impl Config {
             return Err(unread("data.samples").hint("leave the key out"));
         }
         if samples && self.data.samples.is_none() {
-            return Err(Error::input(format!("the loss {name} needs samples of the reference"))
-                .hint("set data.samples to a file of them"));
+            return Err(
+                Error::input(format!("the loss {name} needs samples of the reference"))
+                    .hint("set data.samples to a file of them"),
+            );
         }
         if !needs.reference && self.model.reference.is_some() {
             return Err(unread("model.reference").hint("leave the key out"));
@@ -201,8 +212,10 @@ impl Config {
             return Err(unread("data.reference_log_probs").hint("leave the key out"));
         }
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
-            return Err(Error::input("model.reference_revision without model.reference")
-                .hint("name the reference too"));
+            return Err(
+                Error::input("model.reference_revision without model.reference")
+                    .hint("name the reference too"),
+            );
         }
         Ok(())
     }
@@ -216,11 +229,14 @@ impl Config {
 impl BatchConfig {
     fn resolve(&mut self) -> Result<()> {
         positive("batch_size", self.batch_size as f64)?;
-        match (&mut self.micro_batch_tokens, self.gradient_accumulation_steps) {
-            (Some(_), Some(_)) => {
-                Err(Error::input("both `micro_batch_tokens` and `gradient_accumulation_steps`")
-                    .hint("give one"))
-            }
+        match (
+            &mut self.micro_batch_tokens,
+            self.gradient_accumulation_steps,
+        ) {
+            (Some(_), Some(_)) => Err(Error::input(
+                "both `micro_batch_tokens` and `gradient_accumulation_steps`",
+            )
+            .hint("give one")),
             (None, Some(parts)) => {
                 positive("gradient_accumulation_steps", parts as f64)?;
                 if parts > self.batch_size {
@@ -289,15 +305,21 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
         table.insert("loss".into(), Value::Table(knobs));
         return Ok(());
     }
-    if let (["loss", name, _], Some(Value::Table(losses))) = (path.as_slice(), table.get_mut("loss")) {
+    if let (["loss", name, _], Some(Value::Table(losses))) =
+        (path.as_slice(), table.get_mut("loss"))
+    {
         let name = Loss::default_of(name)?.name();
         losses.retain(|key, _| Loss::default_of(key).is_ok_and(|loss| loss.name() == name));
     }
     let (key, sections) = path.split_last().ok_or_else(|| wrong("no key"))?;
     let mut place = table;
     for section in sections {
-        let entry = place.entry(*section).or_insert_with(|| Value::Table(Table::new()));
-        place = entry.as_table_mut().ok_or_else(|| wrong(&format!("`{section}` is no section")))?;
+        let entry = place
+            .entry(*section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        place = entry
+            .as_table_mut()
+            .ok_or_else(|| wrong(&format!("`{section}` is no section")))?;
     }
     place.insert((*key).to_owned(), value);
     Ok(())
@@ -307,7 +329,9 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
 fn losses(table: &Table) -> Result<()> {
     let names: Vec<&str> = match table.get("loss") {
         Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
-        Some(_) => return Err(Error::input("`loss` is no section").hint("expected e.g. [loss.dpo]")),
+        Some(_) => {
+            return Err(Error::input("`loss` is no section").hint("expected e.g. [loss.dpo]"));
+        }
         None => Vec::new(),
     };
     for name in &names {
@@ -316,8 +340,10 @@ fn losses(table: &Table) -> Result<()> {
     match names.as_slice() {
         [_] => Ok(()),
         [] => Err(Error::input("no loss").hint("add one, e.g. [loss.dpo]")),
-        names => Err(Error::input(format!("{} losses: {}", names.len(), names.join(", ")))
-            .hint("a run has one loss")),
+        names => Err(
+            Error::input(format!("{} losses: {}", names.len(), names.join(", ")))
+                .hint("a run has one loss"),
+        ),
     }
 }
 
@@ -328,15 +354,28 @@ fn locate(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
     let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     let mut located = match quoted.split_first() {
         Some((key, valid)) if unknown && !valid.is_empty() => {
-            let kind = if message.starts_with("unknown field") { "key" } else { "value" };
-            Error::input(format!("unknown {kind} `{key}`")).hint(nearest(key, valid.iter().copied()))
+            let kind = if message.starts_with("unknown field") {
+                "key"
+            } else {
+                "value"
+            };
+            Error::input(format!("unknown {kind} `{key}`"))
+                .hint(nearest(key, valid.iter().copied()))
         }
         _ => Error::input(message.replace('\n', "; ")),
     };
-    let span = error.span().map(|span| text[..span.start].lines().count().max(1));
+    let span = error
+        .span()
+        .map(|span| text[..span.start].lines().count().max(1));
     let word = quoted.first().copied().unwrap_or_default();
-    let by_hand = || text.lines().position(|line| is_key(line, word)).map(|line| line + 1);
-    let by_override = overrides.iter().find(|o| !word.is_empty() && o.contains(word));
+    let by_hand = || {
+        text.lines()
+            .position(|line| is_key(line, word))
+            .map(|line| line + 1)
+    };
+    let by_override = overrides
+        .iter()
+        .find(|o| !word.is_empty() && o.contains(word));
     if let Some(assignment) = by_override {
         located = located.at(format!("--set {assignment}"));
     } else if let Some(line) = span.filter(|_| overrides.is_empty()).or_else(by_hand) {
@@ -347,5 +386,9 @@ fn locate(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
 
 fn is_key(line: &str, word: &str) -> bool {
     let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
-    !word.is_empty() && key.trim_matches(['[', ']']).split('.').any(|part| part.trim() == word)
+    !word.is_empty()
+        && key
+            .trim_matches(['[', ']'])
+            .split('.')
+            .any(|part| part.trim() == word)
 }

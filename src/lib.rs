@@ -13,3 +13,5 @@ pub mod kernels;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod score;
+pub mod train;

@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 pub fn open(name: &str) -> Result<Device> {
     match name {
         "auto" | "cpu" => Ok(Device::Cpu),
-        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-            Err(Error::input(format!("device \"{cuda}\": this build of expo has no CUDA"))
-                .hint("valid here: auto, cpu"))
-        }
+        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => Err(Error::input(format!(
+            "device \"{cuda}\": this build of expo has no CUDA"
+        ))
+        .hint("valid here: auto, cpu")),
         other => Err(Error::input(format!("device \"{other}\"")).hint("valid: auto, cpu, cuda:N")),
     }
 }

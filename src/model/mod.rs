@@ -6,8 +6,8 @@ pub mod decoder;
 pub mod device;
 pub mod family;
 pub mod head;
-pub mod init;
 pub mod hub;
+pub mod init;
 pub mod parameters;
 pub mod weights;
 

@@ -218,23 +218,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             .at(folder.display())
             .hint("expected model.safetensors or model.safetensors.index.json"));
     }
-    let text = std::fs::read_to_string(&index).map_err(|error| Error::io(&index, &error))?;
-    let wrong = |what: String| Error::input(what).at(index.display());
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| wrong(format!("not JSON: {error}")))?;
-    let map = value["weight_map"]
-        .as_object()
-        .ok_or_else(|| wrong("no weight_map".into()))?;
-    let mut names = std::collections::BTreeSet::new();
-    for (tensor, file) in map {
-        let name = file.as_str().unwrap_or_default();
-        // A name with a folder in it could lead anywhere on the disk.
-        if name.contains(['/', '\\']) || !name.ends_with(".safetensors") {
-            return Err(wrong(format!("weight_map puts {tensor} in {file}"))
-                .hint("expected the plain name of a .safetensors file"));
-        }
-        names.insert(name);
-    }
+    let names = super::hub::shards(&index)?;
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 

@@ -1,0 +1,115 @@
+//! What a step reports: averages over examples, responses and tokens.
+
+use serde_json::{Map, Value};
+
+use crate::loss::{Context, Loss, Objective, Role, Scored};
+use crate::model::head::ResponseScore;
+
+/// One line of `metrics.jsonl`.
+pub type Record = Map<String, Value>;
+
+/// The order of the figures in a record; others come after, as they came.
+const ORDER: &[&str] = &[
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "num_tokens",
+    "entropy",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "rewards/accuracies",
+    "logps/chosen",
+    "logps/rejected",
+    "logps/margins",
+    "logps/accuracies",
+    "log_ratios/chosen",
+    "log_ratios/rejected",
+    "kl",
+    "mean_token_accuracy",
+];
+
+/// Weighted means by name.
+#[derive(Debug, Default)]
+pub struct Averages {
+    /// Name, weighted sum, weight.
+    sums: Vec<(&'static str, f64, f64)>,
+}
+
+impl Averages {
+    /// Adds a figure with weight 1.
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        self.add_weighted(name, value, 1.0);
+    }
+
+    fn add_weighted(&mut self, name: &'static str, sum: f64, weight: f64) {
+        match self.sums.iter_mut().find(|(known, ..)| *known == name) {
+            Some(entry) => {
+                entry.1 += sum;
+                entry.2 += weight;
+            }
+            None => self.sums.push((name, sum, weight)),
+        }
+    }
+
+    /// Adds what one example reports. Rewards and log-probs are averaged over the responses of
+    /// their role, margins and accuracies over pairs, `entropy` over the tokens of chosen and
+    /// rejected responses, `mean_token_accuracy` over those of chosen ones. `log_ratios/*` is how
+    /// far log-probs moved from the reference.
+    pub fn add_example(
+        &mut self,
+        loss: &Loss,
+        value: f64,
+        scored: &Scored,
+        context: &Context,
+        scores: &[ResponseScore],
+    ) {
+        self.add("loss", value);
+        for (response, score) in scored.responses.iter().zip(scores) {
+            let (reward, log_prob, log_ratio) = match response.role {
+                Role::Chosen => ("rewards/chosen", "logps/chosen", "log_ratios/chosen"),
+                Role::Rejected => ("rewards/rejected", "logps/rejected", "log_ratios/rejected"),
+                Role::Sampled | Role::Mismatched => continue,
+            };
+            self.add(reward, loss.reward(response));
+            self.add(log_prob, response.policy.value);
+            if loss.needs().reference {
+                self.add(log_ratio, response.log_ratio().value);
+            }
+            self.add_weighted("entropy", score.entropy, score.tokens as f64);
+            if response.role == Role::Chosen {
+                self.add_weighted(
+                    "mean_token_accuracy",
+                    score.correct as f64,
+                    score.tokens as f64,
+                );
+            }
+        }
+        if let Some((w, l)) = scored.pair() {
+            let margin = loss.reward(w) - loss.reward(l);
+            self.add("rewards/margins", margin);
+            self.add("rewards/accuracies", f64::from(u8::from(margin > 0.0)));
+            self.add("logps/margins", w.policy.value - l.policy.value);
+        }
+        for (name, figure) in loss.diagnostics(scored, context) {
+            self.add(name, figure);
+        }
+    }
+
+    /// The mean of a figure.
+    pub fn mean(&self, name: &str) -> Option<f64> {
+        let (_, sum, weight) = self.sums.iter().find(|(known, ..)| *known == name)?;
+        Some(sum / weight)
+    }
+
+    /// Appends the means to a record, their names after `prefix`.
+    pub fn write(&self, prefix: &str, record: &mut Record) {
+        let known = ORDER
+            .iter()
+            .filter_map(|name| self.sums.iter().find(|(n, ..)| n == name));
+        let others = self.sums.iter().filter(|(name, ..)| !ORDER.contains(name));
+        for (name, sum, weight) in known.chain(others) {
+            record.insert(format!("{prefix}{name}"), (sum / weight).into());
+        }
+    }
+}

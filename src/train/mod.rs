@@ -1,0 +1,347 @@
+//! Preference training: from a config to a trained model.
+//!
+//! Hides the order of things: open everything, score the reference once, then step, evaluate,
+//! record and save. Nothing is written before everything the config names was opened and checked.
+//!
+//! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
+//! gives the seeds of the backward pass.
+
+mod files;
+mod metrics;
+mod reference;
+mod step;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::DType;
+
+use crate::checkpoint;
+use crate::config::{Config, Dtype};
+use crate::data::{Census, Dataset, Samples, Tokenizer, epoch_order};
+use crate::error::{Error, Result};
+use crate::loss::{Needs, Objective, Role};
+use crate::model::{Decoder, device, hub, weights::ModelFolder};
+use crate::optim::Optimizer;
+use crate::score::Column;
+
+pub use metrics::Record;
+pub use reference::{check_vocabulary, scorer};
+
+use files::Files;
+use metrics::Averages;
+use step::Stepper;
+
+/// What a run tells while it works.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// What became of the rows of a dataset, `train` or `eval`.
+    Census(&'static str, &'a Census),
+    /// Reference log-probs were found in a file.
+    ReferenceFound(&'a Path),
+    /// The scoring pass of the reference is so far.
+    Scoring {
+        /// Examples scored.
+        done: usize,
+        /// Examples to score.
+        total: usize,
+    },
+    /// Training begins.
+    Start {
+        /// Optimizer steps to make.
+        steps: u64,
+        /// Parameters of the policy.
+        parameters: usize,
+    },
+    /// An optimizer step was made.
+    Step {
+        /// Steps made.
+        step: u64,
+        /// Rows and tokens of this step.
+        rows: usize,
+        /// Tokens computed with gradient in this step.
+        tokens: usize,
+    },
+    /// A line was written to `metrics.jsonl`.
+    Record(&'a Record),
+    /// A checkpoint or the final model is complete.
+    Saved(&'a Path),
+}
+
+/// Who is told; the library prints nothing.
+pub type Observer<'a> = &'a mut dyn FnMut(Event);
+
+/// A dataset with the reference's log-probs beside it.
+struct Split {
+    dataset: Dataset,
+    reference: Column,
+}
+
+/// A run that was opened: everything is read and checked, nothing is written but the cache.
+pub struct Run {
+    config: Config,
+    folder: PathBuf,
+    model: Decoder,
+    train: Split,
+    eval: Option<Split>,
+    hashes: files::Hashes,
+}
+
+/// What a finished run leaves to say.
+#[derive(Debug)]
+pub struct Summary {
+    /// Where everything is.
+    pub output_dir: PathBuf,
+    /// Optimizer steps made.
+    pub steps: u64,
+    /// Wall-clock seconds of training and evaluation.
+    pub seconds: f64,
+    /// Training rows seen.
+    pub rows: usize,
+    /// Tokens computed with gradient.
+    pub tokens: usize,
+    /// The first and the last training record.
+    pub train: (Record, Record),
+    /// The evaluations before the first step and after the last.
+    pub eval: Option<(Record, Record)>,
+}
+
+fn dtype(config: &Config) -> DType {
+    match config.model.dtype {
+        Dtype::F32 => DType::F32,
+    }
+}
+
+impl Run {
+    /// Opens the model, the data and the reference's log-probs.
+    pub fn open(config: Config, observe: Observer) -> Result<Self> {
+        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        files::check_output(&config.run)?;
+        let name = &config.model.model_name_or_path;
+        let folder = hub::resolve(name, config.model.revision.as_deref())
+            .map_err(|error| error.at("model.model_name_or_path"))?;
+        let model_folder = ModelFolder::open(&folder)?;
+        let tokenizer = Tokenizer::open(&folder)?;
+        check_vocabulary(&tokenizer, &model_folder)?;
+        check_length(config.data.max_length, model_folder.arch.max_positions)?;
+
+        let needs = config.loss.needs();
+        let samples = config.data.samples.as_deref();
+        let samples = samples
+            .map(|path| Samples::open(path, &tokenizer))
+            .transpose()?;
+        let open = |path: &Path, split, observe: Observer| -> Result<Dataset> {
+            let dataset = open_dataset(path, &config, &tokenizer, &needs, samples.as_ref())?;
+            observe(Event::Census(split, &dataset.census));
+            Ok(dataset)
+        };
+        let mut datasets = vec![open(&config.data.train, "train", observe)?];
+        if let Some(path) = &config.data.eval {
+            datasets.push(open(path, "eval", observe)?);
+        }
+        let all: Vec<&Dataset> = datasets.iter().collect();
+        let separate = match needs.reference {
+            true => reference::separate(&config, &tokenizer, &all, observe)?,
+            false => Some(no_reference(&all)),
+        };
+        let (model, hash) = model_folder.load(dtype(&config), &device)?;
+        let reference = match separate {
+            Some(reference) => reference,
+            None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,
+        };
+        let hashes = files::Hashes {
+            policy: hash,
+            reference: reference.hash,
+            tokenizer: tokenizer.hash().to_owned(),
+        };
+        let mut splits = datasets
+            .into_iter()
+            .zip(reference.columns)
+            .map(|(dataset, reference)| Split { dataset, reference });
+        let train = splits
+            .next()
+            .ok_or_else(|| Error::failed("no training data"))?;
+        let eval = splits.next();
+        Ok(Self {
+            config,
+            folder,
+            model,
+            train,
+            eval,
+            hashes,
+        })
+    }
+
+    /// Trains, and writes records, checkpoints and the final model.
+    pub fn train(self, observe: Observer) -> Result<Summary> {
+        let Self {
+            config,
+            folder,
+            mut model,
+            train,
+            eval,
+            hashes,
+        } = self;
+        model.recompute = config.model.recompute;
+        let censuses = [Some(&train), eval.as_ref()].map(|split| split.map(|s| &s.dataset.census));
+        let mut files = Files::create(&config, &hashes, censuses)?;
+        let rows = train.dataset.examples.len();
+        let per_epoch = rows.div_ceil(config.batch.batch_size) as u64;
+        let steps = config.run.max_steps.unwrap_or_else(|| {
+            ((per_epoch as f64 * config.run.num_train_epochs).ceil() as u64).max(1)
+        });
+        let parameters = model.weights().layout().len;
+        observe(Event::Start { steps, parameters });
+
+        let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
+        let gradients = model.gradients()?;
+        let same = hashes.reference.as_ref() == Some(&hashes.policy);
+        let mut stepper = Stepper::new(&config, &model, &gradients);
+        let start = Instant::now();
+        let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {
+            let Some(split) = &eval else { return Ok(None) };
+            let mut record = head(step, per_epoch);
+            stepper.evaluate(split)?.write("eval_", &mut record);
+            files.record(&record)?;
+            observe(Event::Record(&record));
+            Result::Ok(Some(record))
+        };
+        let first_eval = evaluate(&stepper, 0, &mut files, observe)?;
+        let mut last_eval = first_eval.clone();
+        let (mut first, mut last) = (None, Record::new());
+        let mut window = Window::new();
+        let mut total = (0, 0);
+        let mut order = Vec::new();
+        for step in 0..steps {
+            let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
+            if within == 0 || order.is_empty() {
+                order = epoch_order(rows, config.run.seed, epoch, config.data.shuffle);
+            }
+            let from = within * config.batch.batch_size;
+            let batch = &order[from..rows.min(from + config.batch.batch_size)];
+            let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
+            stepper.check_reference = same && step == 0;
+            let tokens = stepper.gradients(&train, batch, &mut window.averages)?;
+            let norm = optimizer.step(model.weights(), &gradients, rate)?;
+            window.averages.add("grad_norm", norm);
+            window.rows += batch.len();
+            window.tokens += tokens;
+            total = (total.0 + batch.len(), total.1 + tokens);
+            let done = step + 1;
+            observe(Event::Step {
+                step: done,
+                rows: batch.len(),
+                tokens,
+            });
+            if done % config.run.logging_steps == 0 || done == steps {
+                let mut record = head(done, per_epoch);
+                window.write(rate, total.1, &mut record);
+                files.record(&record)?;
+                files.timing(done, &window)?;
+                observe(Event::Record(&record));
+                first.get_or_insert_with(|| record.clone());
+                last = record;
+                window = Window::new();
+            }
+            if config.run.eval_steps.is_some_and(|every| done % every == 0) || done == steps {
+                last_eval = evaluate(&stepper, done, &mut files, observe)?;
+            }
+            if config.run.save_steps.is_some_and(|every| done % every == 0) {
+                let path = files.checkpoint(&model, &folder, done, &config)?;
+                observe(Event::Saved(&path));
+            }
+        }
+        let output_dir = config.run.output_dir.clone();
+        checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
+        observe(Event::Saved(&output_dir));
+        Ok(Summary {
+            output_dir,
+            steps,
+            seconds: start.elapsed().as_secs_f64(),
+            rows: total.0,
+            tokens: total.1,
+            train: (first.unwrap_or_default(), last),
+            eval: first_eval.zip(last_eval),
+        })
+    }
+}
+
+/// What is averaged into one line of `metrics.jsonl`.
+struct Window {
+    averages: Averages,
+    start: Instant,
+    rows: usize,
+    tokens: usize,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self {
+            averages: Averages::default(),
+            start: Instant::now(),
+            rows: 0,
+            tokens: 0,
+        }
+    }
+
+    fn write(&mut self, rate: f64, tokens: usize, record: &mut Record) {
+        self.averages.add("learning_rate", rate);
+        self.averages.add("num_tokens", tokens as f64);
+        self.averages.write("", record);
+        record.insert("num_tokens".into(), tokens.into());
+    }
+}
+
+fn head(step: u64, per_epoch: u64) -> Record {
+    let epoch = step as f64 / per_epoch as f64;
+    Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
+}
+
+fn no_reference(datasets: &[&Dataset]) -> reference::Reference {
+    let column = |dataset: &&Dataset| {
+        dataset
+            .examples
+            .iter()
+            .map(|example| vec![f64::NAN; example.responses.len()])
+            .collect()
+    };
+    reference::Reference {
+        columns: datasets.iter().map(column).collect(),
+        hash: None,
+    }
+}
+
+/// Opens one file of rows as `config` says and as the loss needs.
+pub fn open_dataset(
+    path: &Path,
+    config: &Config,
+    tokenizer: &Tokenizer,
+    needs: &Needs,
+    samples: Option<&Samples>,
+) -> Result<Dataset> {
+    Dataset::open(
+        path,
+        &config.data,
+        tokenizer,
+        needs,
+        samples,
+        needs.mismatch_group,
+    )
+}
+
+/// Refuses sequences that the model has no positions for.
+pub fn check_length(max_length: usize, positions: usize) -> Result<()> {
+    if max_length <= positions {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "max_length is {max_length}, the model was made for {positions} positions"
+    ))
+    .at("data.max_length")
+    .hint(format!("at most {positions}")))
+}
+
+/// The roles that a loss trains on.
+fn trained(needs: &Needs) -> Vec<Role> {
+    needs.all.iter().chain(needs.any).copied().collect()
+}

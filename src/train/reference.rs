@@ -1,0 +1,183 @@
+//! Where the reference's log-probs come from: a file, the cache, or a scoring pass.
+
+use std::path::{Path, PathBuf};
+
+use super::{Event, Observer, dtype};
+use crate::config::{Config, Dtype};
+use crate::data::{Dataset, Tokenizer};
+use crate::error::{Error, Result};
+use crate::model::{Decoder, device, hub, weights::ModelFolder};
+use crate::score::{Column, ScoreFile, Scorer, cache_name, score, write};
+
+/// The reference's log-probs of each dataset, and its content hash.
+pub(super) struct Reference {
+    pub columns: Vec<Column>,
+    /// `None` where the loss needs no reference.
+    pub hash: Option<String>,
+}
+
+/// Where a reference comes from that is not the policy itself.
+pub(super) fn separate(
+    config: &Config,
+    tokenizer: &Tokenizer,
+    datasets: &[&Dataset],
+    observe: Observer,
+) -> Result<Option<Reference>> {
+    let folder = match &config.model.reference {
+        Some(name) => {
+            let path = hub::resolve(name, config.model.reference_revision.as_deref())
+                .map_err(|error| error.at("model.reference"))?;
+            Some(ModelFolder::open(&path)?)
+        }
+        None => None,
+    };
+    if let Some(path) = &config.data.reference_log_probs {
+        let reference = from_file(path, tokenizer, datasets)?;
+        observe(Event::ReferenceFound(path));
+        if let (Some(folder), Some(hash)) = (folder, &reference.hash)
+            && folder.content_hash()? != *hash
+        {
+            return Err(
+                Error::input("the log-probs are of another model than model.reference")
+                    .at(path.display())
+                    .hint("leave one of the two keys out, or score again"),
+            );
+        }
+        return Ok(Some(reference));
+    }
+    let Some(folder) = folder else {
+        return Ok(None);
+    };
+    check_vocabulary(tokenizer, &folder)?;
+    let scorer = scorer(folder.content_hash()?, tokenizer, config.model.dtype);
+    let load = || {
+        Ok(folder
+            .load(dtype(config), &device::open(&config.model.device)?)?
+            .0)
+    };
+    cached(config, scorer, datasets, observe, load).map(Some)
+}
+
+/// The policy, before its first update, as its own reference.
+pub(super) fn of_policy(
+    config: &Config,
+    model: &Decoder,
+    hash: &str,
+    tokenizer: &Tokenizer,
+    datasets: &[&Dataset],
+    observe: Observer,
+) -> Result<Reference> {
+    let scorer = scorer(hash.to_owned(), tokenizer, config.model.dtype);
+    cached(config, scorer, datasets, observe, || Ok(model))
+}
+
+/// Refuses a tokenizer with ids that the embedding has no row for.
+pub fn check_vocabulary(tokenizer: &Tokenizer, folder: &ModelFolder) -> Result<()> {
+    let (ids, rows) = (tokenizer.max_id() as usize + 1, folder.arch.vocab_size);
+    if ids <= rows {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "the tokenizer has ids up to {}, the embedding {rows} rows",
+        ids - 1
+    ))
+    .at(folder.path.display())
+    .hint("tokenizer.json and the weights must be of one model"))
+}
+
+/// The identity of a column.
+pub fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
+    let dtype = match dtype {
+        Dtype::F32 => "f32".to_owned(),
+    };
+    Scorer {
+        model,
+        tokenizer: tokenizer.hash().to_owned(),
+        dtype,
+    }
+}
+
+fn from_file(path: &Path, tokenizer: &Tokenizer, datasets: &[&Dataset]) -> Result<Reference> {
+    let file = ScoreFile::open(path)?;
+    if file.scorer.tokenizer != tokenizer.hash() {
+        return Err(
+            Error::input("the log-probs were made with another tokenizer")
+                .at(path.display())
+                .hint("score again with this model's tokenizer"),
+        );
+    }
+    let columns = datasets
+        .iter()
+        .map(|d| file.column(&d.examples))
+        .collect::<Result<_>>()?;
+    Ok(Reference {
+        columns,
+        hash: Some(file.scorer.model),
+    })
+}
+
+fn cached<M: std::borrow::Borrow<Decoder>>(
+    config: &Config,
+    scorer: Scorer,
+    datasets: &[&Dataset],
+    observe: Observer,
+    model: impl FnOnce() -> Result<M>,
+) -> Result<Reference> {
+    let path = cache_folder(config)?.join(cache_name(&scorer, datasets));
+    if path.is_file() {
+        // A cache that cannot be read is made again: it is ours, not the user's.
+        if let Ok(file) = ScoreFile::open(&path)
+            && let Ok(columns) = datasets.iter().map(|d| file.column(&d.examples)).collect()
+            && file.scorer == scorer
+        {
+            observe(Event::ReferenceFound(&path));
+            return Ok(Reference {
+                columns,
+                hash: Some(scorer.model),
+            });
+        }
+    }
+    let model = model()?;
+    let budget = config.batch.micro_batch_tokens.unwrap_or(usize::MAX);
+    let total = datasets.iter().map(|d| d.examples.len()).sum();
+    let mut columns = Vec::new();
+    let mut before = 0;
+    for dataset in datasets {
+        let progress = |done| {
+            observe(Event::Scoring {
+                done: before + done,
+                total,
+            })
+        };
+        columns.push(score(model.borrow(), &dataset.examples, budget, progress)?);
+        before += dataset.examples.len();
+    }
+    let examples: Vec<_> = datasets
+        .iter()
+        .flat_map(|d| d.examples.iter().cloned())
+        .collect();
+    let folder = cache_folder(config)?;
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
+    write(&path, &examples, &columns.concat(), &scorer)?;
+    Ok(Reference {
+        columns,
+        hash: Some(scorer.model),
+    })
+}
+
+/// `run.cache_dir`, else `expo` in the user's cache folder.
+fn cache_folder(config: &Config) -> Result<PathBuf> {
+    if let Some(folder) = &config.run.cache_dir {
+        return Ok(folder.clone());
+    }
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let folder = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    Ok(folder
+        .ok_or_else(|| Error::input("no cache folder: HOME is not set").hint("set run.cache_dir"))?
+        .join("expo")
+        .join("reference"))
+}

@@ -1,0 +1,201 @@
+//! The training step: scored responses in, weight gradients out.
+
+use std::ops::Range;
+
+use super::metrics::Averages;
+use super::{Split, trained};
+use crate::config::Config;
+use crate::data::Example;
+use crate::data::pack::{Packed, micro_batches, packed_tokens};
+use crate::error::{Error, Result};
+use crate::loss::{Context, Loss, Objective, Role, Scored};
+use crate::model::Decoder;
+use crate::model::head::ResponseScore;
+use crate::model::parameters::Buffer;
+
+/// The most that policy and reference may differ per token before the first update, in nats, when
+/// they are the same model: f32 rounding in batches of different make-up.
+const SAME_MODEL: f64 = 1e-4;
+
+/// Computes gradients and evaluations of one model under one loss.
+pub(super) struct Stepper<'a> {
+    loss: &'a Loss,
+    model: &'a Decoder,
+    gradients: &'a Buffer,
+    roles: Vec<Role>,
+    config: &'a Config,
+    /// Whether policy and reference are still one model, so that every log-ratio must be 0.
+    pub check_reference: bool,
+}
+
+impl<'a> Stepper<'a> {
+    pub fn new(config: &'a Config, model: &'a Decoder, gradients: &'a Buffer) -> Self {
+        let loss = &config.loss;
+        let roles = trained(&loss.needs());
+        Self {
+            loss,
+            model,
+            gradients,
+            roles,
+            config,
+            check_reference: false,
+        }
+    }
+
+    /// The gradient of the mean loss over the rows `batch`, in place of what the buffer held.
+    /// Returns the tokens computed with gradient.
+    pub fn gradients(
+        &self,
+        split: &Split,
+        batch: &[usize],
+        averages: &mut Averages,
+    ) -> Result<usize> {
+        self.gradients.clear()?;
+        let context = self.context(split, batch)?;
+        let mut tokens = 0;
+        for part in self.micro_batches(split, batch, &self.roles) {
+            let rows = &batch[part];
+            let packed = self.pack(split, rows, &self.roles);
+            let seeds = |i: usize, scores: &[ResponseScore]| {
+                let scored = scored(split, rows[i], scores);
+                let loss = self.loss.evaluate(&scored, &context);
+                let example = &split.dataset.examples[rows[i]];
+                check_finite(example, &scored, loss.value)?;
+                if self.check_reference {
+                    self.check_same_model(example, &scored, loss.value, &context)?;
+                }
+                averages.add_example(self.loss, loss.value, &scored, &context, scores);
+                Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
+            };
+            self.model.step(&packed, seeds, self.gradients)?;
+            tokens += packed.ids.len();
+        }
+        Ok(tokens)
+    }
+
+    /// The averages over a whole split, without gradients.
+    pub fn evaluate(&self, split: &Split) -> Result<Averages> {
+        let mut averages = Averages::default();
+        let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+        for batch in rows.chunks(self.config.batch.batch_size) {
+            let context = self.context(split, batch)?;
+            for part in self.micro_batches(split, batch, &self.roles) {
+                let rows = &batch[part];
+                let scores = self.model.score(&self.pack(split, rows, &self.roles))?;
+                for (&row, scores) in rows.iter().zip(scores) {
+                    let scored = scored(split, row, &scores);
+                    let value = self.loss.evaluate(&scored, &context).value;
+                    check_finite(&split.dataset.examples[row], &scored, value)?;
+                    averages.add_example(self.loss, value, &scored, &context, &scores);
+                }
+            }
+        }
+        Ok(averages)
+    }
+
+    /// The batch statistic, from a score-only pass over the roles that it reads.
+    fn context(&self, split: &Split, batch: &[usize]) -> Result<Context> {
+        let roles = self.loss.needs().batch;
+        if roles.is_empty() {
+            return Ok(Context::default());
+        }
+        let mut all = Vec::with_capacity(batch.len());
+        for part in self.micro_batches(split, batch, roles) {
+            let rows = &batch[part];
+            let scores = self.model.score(&self.pack(split, rows, roles))?;
+            all.extend(
+                rows.iter()
+                    .zip(scores)
+                    .map(|(&row, scores)| scored(split, row, &scores)),
+            );
+        }
+        Ok(self.loss.context(&all))
+    }
+
+    fn pack(&self, split: &Split, rows: &[usize], roles: &[Role]) -> Packed {
+        Packed::new(rows.iter().map(|&row| &split.dataset.examples[row]), roles)
+    }
+
+    fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {
+        if let Some(parts) = self.config.batch.gradient_accumulation_steps {
+            let size = batch.len().div_ceil(parts);
+            let starts = (0..batch.len()).step_by(size);
+            return starts
+                .map(|start| start..(start + size).min(batch.len()))
+                .collect();
+        }
+        let tokens = |&row: &usize| packed_tokens(&split.dataset.examples[row], roles);
+        let lengths: Vec<usize> = batch.iter().map(tokens).collect();
+        micro_batches(
+            &lengths,
+            self.config.batch.micro_batch_tokens.unwrap_or(usize::MAX),
+        )
+    }
+
+    fn check_same_model(
+        &self,
+        example: &Example,
+        scored: &Scored,
+        loss: f64,
+        context: &Context,
+    ) -> Result<()> {
+        let at_reference: Vec<_> = scored
+            .responses
+            .iter()
+            .map(|r| (r.role, r.reference, r.reference, r.tokens))
+            .collect();
+        let expected = self
+            .loss
+            .evaluate(&Scored::new(&at_reference, scored.preference), context);
+        let mut slack = 1e-9 + 1e-6 * expected.value.abs();
+        for (response, slope) in scored.responses.iter().zip(&expected.grad) {
+            let off = response.log_ratio().value;
+            if off.abs() > SAME_MODEL * response.tokens {
+                return Err(disagreement(
+                    example,
+                    &format!(
+                        "a log-prob of {} tokens is {} under the policy and {} under the reference",
+                        response.tokens, response.policy.value, response.reference
+                    ),
+                ));
+            }
+            // Twice the first-order effect leaves room for curvature.
+            slack += 2.0 * slope.abs() * SAME_MODEL * response.tokens + off * off;
+        }
+        if (loss - expected.value).abs() > slack {
+            return Err(disagreement(
+                example,
+                &format!(
+                    "the loss is {loss} where policy = reference makes it {}",
+                    expected.value
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn disagreement(example: &Example, what: &str) -> Error {
+    Error::input(format!("before the first update {what}, though they are the same model"))
+        .at(format!("row {}", example.row))
+        .hint("the reference log-probs are of other tokens, another dtype or another program: score again")
+}
+
+/// The responses that were packed, with the reference's log-probs.
+fn scored(split: &Split, row: usize, scores: &[ResponseScore]) -> Scored {
+    let reference = &split.reference[row];
+    let response = |s: &ResponseScore| (s.role, s.log_prob, reference[s.index], s.tokens as f64);
+    let responses: Vec<_> = scores.iter().map(response).collect();
+    Scored::new(&responses, split.dataset.examples[row].preference)
+}
+
+fn check_finite(example: &Example, scored: &Scored, loss: f64) -> Result<()> {
+    let log_probs: Vec<f64> = scored.responses.iter().map(|r| r.policy.value).collect();
+    if loss.is_finite() && log_probs.iter().all(|x| x.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::NonFinite(format!(
+        "row {}: the loss is {loss} at log-probs {log_probs:?}; no update was made",
+        example.row
+    )))
+}

@@ -6,4 +6,5 @@
 mod hub;
 mod layers;
 mod models;
+mod oracle;
 mod support;

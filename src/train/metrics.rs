@@ -96,12 +96,6 @@ impl Averages {
         }
     }
 
-    /// The mean of a figure.
-    pub fn mean(&self, name: &str) -> Option<f64> {
-        let (_, sum, weight) = self.sums.iter().find(|(known, ..)| *known == name)?;
-        Some(sum / weight)
-    }
-
     /// Appends the means to a record, their names after `prefix`.
     pub fn write(&self, prefix: &str, record: &mut Record) {
         let known = ORDER

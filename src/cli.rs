@@ -1,5 +1,7 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod loss;
+
 use clap::{Parser, Subcommand};
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
@@ -16,9 +18,13 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Loss(loss::LossArgs),
+}
 
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
-    match Cli::parse().command {}
+    match Cli::parse().command {
+        Command::Loss(args) => loss::run(&args),
+    }
 }

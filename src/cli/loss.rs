@@ -1,0 +1,405 @@
+//! `expo loss`: a calculator for the losses, one JSON line in, one JSON line out.
+//!
+//! *Why*: whoever doubts a formula, or ports one, can ask this program for the number and its
+//! gradient without a model.
+
+use anyhow::Context as _;
+use clap::Args;
+use expo::error::{Error, Result, nearest};
+use expo::loss::{Context, Loss, Needs, Objective, Role, Scored};
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+/// Evaluates a loss and its gradient on log-probs given as JSON lines.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct LossArgs {
+    /// The loss: cexpo (or typo), rexpo, dpo, ipo, fdpo, simpo or kto.
+    name: String,
+
+    /// Sets a knob of the loss; may be given several times, the later one wins.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// The file of JSON lines; standard input if not given.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+const HELP: &str = "\
+Input: one JSON object per line. All log-probs are natural logarithms, summed over the tokens of a
+response; lengths are counts of tokens.
+
+  Losses on pairs (all but kto), each line by itself, answered as it is read:
+    policy_chosen, policy_rejected    log pi of the two responses
+    ref_chosen, ref_rejected          log r of the two responses
+    n_chosen, n_rejected              their lengths
+    policy_sampled, ref_sampled       log pi and log r of a sample of the reference, or a list
+    preference                        p(chosen > rejected) in [0, 1]; 1 if not given
+  kto, all lines together as one batch, answered at the end of the input:
+    policy, ref                       log pi and log r of a response
+    label                             true: desirable, false: undesirable
+    policy_mismatched, ref_mismatched log pi and log r of another row's answer, or a list
+
+Only the columns that the loss reads with these knobs are required; the other columns above may be
+there. For cexpo a line may have samples only: then it is the sample term alone.
+
+Output: one line per input line. `loss` is the loss of that line, `grad` its derivative with respect
+to each policy log-prob that it reads, in the order of the input. The numbers read back exactly. For
+kto no gradient flows through z0, and loss and grad are those of the line, not of the batch mean.
+
+Knobs and their defaults:
+  cexpo   lambda=0.05  margin=0  length_normalized=false
+  rexpo   lambda=0.2   margin=0  length_normalized=false
+  dpo     beta=0.1     label_smoothing=0
+  ipo     beta=0.1     average_log_prob=false
+  fdpo    beta=0.1     divergence=jensen_shannon (or reverse_kl, forward_kl, alpha)
+                       alpha=0.5, only with divergence=alpha
+  simpo   beta=2       gamma=1
+  kto     beta=0.1     desirable_weight=1  undesirable_weight=1
+                       mismatch_group has no effect here
+
+Example:
+  $ echo '{\"policy_chosen\":-45.25,\"policy_rejected\":-61.5,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
+      expo loss dpo --set beta=0.5
+  {\"loss\":0.17968...,\"grad\":{\"policy_chosen\":-0.0822...,\"policy_rejected\":0.0822...}}
+
+Exit code: 0 done, 2 wrong input (the message names the line), 3 a result that is not finite.";
+
+/// A response's columns.
+struct Slot {
+    /// `None`: the row's `label` tells.
+    role: Option<Role>,
+    policy: &'static str,
+    reference: &'static str,
+    tokens: Option<&'static str>,
+    /// Whether the columns may hold a list.
+    many: bool,
+}
+
+const PAIR: &[Slot] = &[
+    Slot {
+        role: Some(Role::Chosen),
+        policy: "policy_chosen",
+        reference: "ref_chosen",
+        tokens: Some("n_chosen"),
+        many: false,
+    },
+    Slot {
+        role: Some(Role::Rejected),
+        policy: "policy_rejected",
+        reference: "ref_rejected",
+        tokens: Some("n_rejected"),
+        many: false,
+    },
+    Slot {
+        role: Some(Role::Sampled),
+        policy: "policy_sampled",
+        reference: "ref_sampled",
+        tokens: None,
+        many: true,
+    },
+];
+
+const ROW: &[Slot] = &[
+    Slot {
+        role: None,
+        policy: "policy",
+        reference: "ref",
+        tokens: None,
+        many: false,
+    },
+    Slot {
+        role: Some(Role::Mismatched),
+        policy: "policy_mismatched",
+        reference: "ref_mismatched",
+        tokens: None,
+        many: true,
+    },
+];
+
+/// Runs the command.
+pub fn run(args: &LossArgs) -> anyhow::Result<()> {
+    let calculator = Calculator::new(configure(args)?);
+    match &args.file {
+        Some(path) => {
+            let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+            calculator.run(BufReader::new(file), &path.display().to_string())
+        }
+        None => calculator.run(io::stdin().lock(), "<stdin>"),
+    }
+}
+
+fn configure(args: &LossArgs) -> Result<Loss> {
+    let mut loss = Loss::default_of(&args.name)?;
+    for set in &args.set {
+        let (key, value) = set.split_once('=').ok_or_else(|| {
+            Error::input(format!("--set {set}")).hint("write --set KEY=VALUE, e.g. --set beta=0.1")
+        })?;
+        loss = loss
+            .with(key.trim(), value.trim())
+            .map_err(|error| error.at("--set"))?;
+    }
+    loss.validate()?;
+    Ok(loss)
+}
+
+struct Calculator {
+    loss: Loss,
+    needs: Needs,
+    slots: &'static [Slot],
+    /// The one column that belongs to no response.
+    label: &'static str,
+    reads_reference: bool,
+    reads_tokens: bool,
+}
+
+/// A line of input, ready to be evaluated.
+struct Row {
+    place: String,
+    example: Scored,
+    /// Of each gradient of the output: its column, the first response, how many in a list.
+    grads: Vec<(String, usize, Option<usize>)>,
+}
+
+impl Calculator {
+    fn new(loss: Loss) -> Self {
+        let needs = loss.needs();
+        let (slots, label) = if needs.batch.is_empty() {
+            (PAIR, "preference")
+        } else {
+            (ROW, "label")
+        };
+        Self {
+            reads_reference: reads(&loss, f64::NAN, 1.0),
+            reads_tokens: reads(&loss, -1.0, f64::NAN),
+            loss,
+            needs,
+            slots,
+            label,
+        }
+    }
+
+    fn run(&self, input: impl BufRead, source: &str) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let mut batch = Vec::new();
+        for (index, line) in input.split(b'\n').enumerate() {
+            let place = format!("{source}:{}", index + 1);
+            let line = line.with_context(|| place.clone())?;
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let row = self.read(&line).map_err(|error| error.at(&place))?;
+            let row = Row { place, ..row };
+            if self.needs.batch.is_empty() {
+                self.answer(&row, &Context::default(), &mut out)?;
+            } else {
+                batch.push(row);
+            }
+        }
+        let examples: Vec<Scored> = batch.iter().map(|row| row.example.clone()).collect();
+        let context = self.loss.context(&examples);
+        for row in &batch {
+            self.answer(row, &context, &mut out)?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    fn read(&self, line: &[u8]) -> Result<Row> {
+        let columns: Map<String, Value> = serde_json::from_slice(line).map_err(bad_json)?;
+        self.check_columns(&columns)?;
+        let mut responses = Vec::new();
+        let mut spans = Vec::new();
+        for (slot, role) in self.wanted(&columns)? {
+            let policy = self
+                .numbers(&columns, slot.policy, true)?
+                .unwrap_or_default();
+            let reference = self
+                .numbers(&columns, slot.reference, self.reads_reference)?
+                .unwrap_or_else(|| vec![f64::NAN; policy.len()]);
+            if reference.len() != policy.len() {
+                let (r, p) = (reference.len(), policy.len());
+                let what = format!(
+                    "{} has {r} log-probs, {} has {p}",
+                    slot.reference, slot.policy
+                );
+                return Err(Error::input(what).hint("give one for each response"));
+            }
+            let tokens = match slot.tokens {
+                Some(name) => self.numbers(&columns, name, self.reads_tokens)?,
+                None => None,
+            };
+            let tokens = tokens.map_or(f64::NAN, |tokens| tokens[0]);
+            spans.push((slot.policy, role, responses.len()));
+            for (policy, reference) in policy.iter().zip(&reference) {
+                responses.push((role, *policy, *reference, tokens));
+            }
+        }
+        let preference = match self.label {
+            "preference" => self.numbers(&columns, "preference", false)?.map(|p| p[0]),
+            _ => None,
+        };
+        let roles: Vec<Role> = responses.iter().map(|response| response.0).collect();
+        self.needs.check(&roles, preference)?;
+        let grads = columns.iter().filter_map(|(key, value)| {
+            let (_, role, first) = spans.iter().find(|(name, ..)| name == key)?;
+            let listed = value.as_array().map(Vec::len);
+            (!self.needs.batch.contains(role)).then(|| (key.clone(), *first, listed))
+        });
+        Ok(Row {
+            place: String::new(),
+            grads: grads.collect(),
+            example: Scored::new(&responses, preference),
+        })
+    }
+
+    /// The slots that the loss reads of this row, with their roles.
+    fn wanted(&self, columns: &Map<String, Value>) -> Result<Vec<(&'static Slot, Role)>> {
+        let needs = &self.needs;
+        let given = |role: &Role| {
+            let slot = self.slots.iter().find(|slot| slot.role == Some(*role));
+            slot.is_some_and(|slot| columns.contains_key(slot.policy))
+        };
+        let unlabelled = needs.unlabelled.iter().any(given)
+            && !needs
+                .all
+                .iter()
+                .any(|role| !needs.unlabelled.contains(role) && given(role));
+        let mut wanted = Vec::new();
+        for slot in self.slots {
+            let role = match slot.role {
+                Some(role) => role,
+                None => self.label(columns)?,
+            };
+            let roles: &[&[Role]] = match unlabelled {
+                true => &[needs.unlabelled],
+                false => &[needs.all, needs.any, needs.batch],
+            };
+            if roles.iter().any(|roles| roles.contains(&role)) {
+                wanted.push((slot, role));
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn label(&self, columns: &Map<String, Value>) -> Result<Role> {
+        match columns.get(self.label) {
+            Some(Value::Bool(true)) => Ok(Role::Chosen),
+            Some(Value::Bool(false)) => Ok(Role::Rejected),
+            Some(other) => Err(Error::input(format!("{} is {other}", self.label))
+                .hint("it is true (desirable) or false (undesirable)")),
+            None => Err(self.missing(self.label)),
+        }
+    }
+
+    /// Refuses a column that no loss of this layout has, and values that are no numbers.
+    fn check_columns(&self, columns: &Map<String, Value>) -> Result<()> {
+        let of_slot = |slot: &Slot| [Some(slot.policy), Some(slot.reference), slot.tokens];
+        let mut valid: Vec<&str> = self.slots.iter().flat_map(of_slot).flatten().collect();
+        valid.push(self.label);
+        for key in columns.keys() {
+            if !valid.contains(&key.as_str()) {
+                return Err(Error::input(format!("unknown column `{key}`"))
+                    .hint(nearest(key, valid.iter().copied())));
+            }
+            if key != "label" {
+                self.numbers(columns, key, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of a column: one, or a list where its response may be several.
+    fn numbers(
+        &self,
+        columns: &Map<String, Value>,
+        name: &str,
+        required: bool,
+    ) -> Result<Option<Vec<f64>>> {
+        let Some(value) = columns.get(name) else {
+            return match required {
+                true => Err(self.missing(name)),
+                false => Ok(None),
+            };
+        };
+        let many = |slot: &Slot| slot.many && (slot.policy == name || slot.reference == name);
+        let many = self.slots.iter().any(many);
+        let numbers: Option<Vec<f64>> = match value {
+            Value::Array(list) if many && !list.is_empty() => {
+                list.iter().map(Value::as_f64).collect()
+            }
+            one => one.as_f64().map(|number| vec![number]),
+        };
+        let numbers = numbers.ok_or_else(|| {
+            Error::input(format!("{name} is {value}")).hint(match many {
+                true => "it is a number or a list of numbers",
+                false => "it is a number",
+            })
+        })?;
+        let length = self.slots.iter().any(|slot| slot.tokens == Some(name));
+        if length && numbers[0] <= 0.0 {
+            let what = format!("{name} is {}", numbers[0]);
+            return Err(Error::input(what).hint("a length is above 0"));
+        }
+        Ok(Some(numbers))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let hint = format!("the loss {} reads it with these knobs", self.loss.name());
+        Error::input(format!("no column `{name}`")).hint(hint)
+    }
+
+    fn answer(&self, row: &Row, batch: &Context, out: &mut impl Write) -> anyhow::Result<()> {
+        let dual = self.loss.evaluate(&row.example, batch);
+        let finite = |number: f64| {
+            let refuse = || {
+                Error::NonFinite(format!(
+                    "{}: the loss or its gradient is {number}",
+                    row.place
+                ))
+            };
+            number
+                .is_finite()
+                .then(|| Value::from(number))
+                .ok_or_else(refuse)
+        };
+        let loss = finite(dual.value)?;
+        let mut grad = Map::new();
+        for (name, first, listed) in &row.grads {
+            let value = match listed {
+                None => finite(dual.grad[*first])?,
+                Some(count) => {
+                    let all = &dual.grad[*first..first + count];
+                    all.iter()
+                        .map(|number| finite(*number))
+                        .collect::<Result<Value>>()?
+                }
+            };
+            grad.insert(name.clone(), value);
+        }
+        let answer = Map::from_iter([("loss".into(), loss), ("grad".into(), grad.into())]);
+        writeln!(out, "{}", Value::Object(answer))?;
+        Ok(())
+    }
+}
+
+/// Whether this log r or this length, given to every response, reaches the loss: a NaN does not
+/// get lost in a formula, so the formula itself tells what it reads.
+fn reads(loss: &Loss, reference: f64, tokens: f64) -> bool {
+    let needs = loss.needs();
+    let roles = needs.all.iter().chain(needs.any).chain(needs.batch);
+    let responses: Vec<_> = roles.map(|role| (*role, -1.0, reference, tokens)).collect();
+    let example = Scored::new(&responses, None);
+    let dual = loss.evaluate(&example, &loss.context(std::slice::from_ref(&example)));
+    dual.value.is_nan()
+}
+
+fn bad_json(error: serde_json::Error) -> Error {
+    let message = error.to_string();
+    let (fact, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
+    Error::input(format!("bad JSON: {fact} at byte {}", error.column()))
+        .hint("each line is one object, e.g. {\"policy_chosen\": -45.25, ...}")
+}

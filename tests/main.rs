@@ -4,3 +4,6 @@
 //! use it run on it too; without it they say that they were skipped.
 
 mod support;
+
+// Rows, tokens, lengths, samples, the order of an epoch.
+mod data;

@@ -12,6 +12,7 @@ pub mod format;
 mod length;
 mod mismatch;
 mod order;
+pub mod pack;
 pub mod read;
 mod samples;
 mod tokenizer;

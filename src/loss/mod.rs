@@ -7,11 +7,29 @@
 //! host the formulas read like the papers, are the same for every device, exact under any
 //! micro-batching, and are tested in microseconds. The gradient seeds the model's backward pass.
 
+mod cexpo;
+#[cfg(test)]
+mod contract;
+mod dpo;
 mod dual;
+mod fdpo;
+mod ipo;
+mod kto;
+mod list;
+mod rexpo;
+mod simpo;
 
+pub use cexpo::Cexpo;
+pub use dpo::Dpo;
 pub use dual::Dual;
+pub use fdpo::{Divergence, Fdpo};
+pub use ipo::Ipo;
+pub use kto::Kto;
+pub use list::Loss;
+pub use rexpo::Rexpo;
+pub use simpo::Simpo;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a response is to its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,6 +42,18 @@ pub enum Role {
     Sampled,
     /// The response to another prompt: KTO's y' in (x, y').
     Mismatched,
+}
+
+impl Role {
+    /// The word for it in files, metrics and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Rejected => "rejected",
+            Self::Sampled => "sampled",
+            Self::Mismatched => "mismatched",
+        }
+    }
 }
 
 /// One response under the policy and the reference.
@@ -93,22 +123,72 @@ impl Scored {
             self.of(Role::Rejected).next()?,
         ))
     }
+
+    fn expect_pair(&self) -> (&Response, &Response) {
+        self.pair()
+            .expect("an example that passed Needs::check has a pair")
+    }
 }
 
 /// What an objective asks of the data and of the training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// Roles that every example must have, and that are trained on.
+    /// Roles that every labelled example must have, and that are trained on.
     pub all: &'static [Role],
     /// Roles of which every example must have at least one, and that are trained on.
     pub any: &'static [Role],
+    /// Roles that also make an example by themselves, without any preference: prompts of a second
+    /// dataset that has only samples.
+    pub unlabelled: &'static [Role],
     /// Roles that are scored, without gradient, over the whole optimizer-step batch before the
     /// backward passes, to fill [`Context`].
     pub batch: &'static [Role],
+    /// Rows per group in which answers rotate to become [`Role::Mismatched`]; `None`: the dataset.
+    pub mismatch_group: Option<usize>,
     /// Whether the formula or its reported metrics read log r.
     pub reference: bool,
     /// Whether a soft label p(y_1 > y_2) has a meaning for it.
     pub soft_labels: bool,
+}
+
+impl Needs {
+    /// A chosen and a rejected response, their label hard or soft, and nothing else.
+    pub(crate) fn pair() -> Self {
+        Self {
+            all: &[Role::Chosen, Role::Rejected],
+            any: &[],
+            unlabelled: &[],
+            batch: &[],
+            mismatch_group: None,
+            reference: false,
+            soft_labels: true,
+        }
+    }
+
+    /// Checks the roles and the soft label of one example: a missing response, a label outside
+    /// [0, 1] and a soft label for a loss that gives it no meaning are input errors.
+    pub fn check(&self, roles: &[Role], preference: Option<f64>) -> Result<()> {
+        if let Some(p) = preference {
+            knob("preference", p, (0.0..=1.0).contains(&p), "[0, 1]")?;
+            if !self.soft_labels && p != 1.0 {
+                return Err(Error::input(format!("preference = {p} is a soft label"))
+                    .hint("this loss has no meaning for one: leave the preference out"));
+            }
+        }
+        if !roles.is_empty() && roles.iter().all(|role| self.unlabelled.contains(role)) {
+            return Ok(());
+        }
+        if let Some(role) = self.all.iter().find(|role| !roles.contains(role)) {
+            return Err(Error::input(format!("no {} response", role.name()))
+                .hint("the loss reads one in every example"));
+        }
+        if !self.any.is_empty() && !self.any.iter().any(|role| roles.contains(role)) {
+            let names: Vec<&str> = self.any.iter().map(|role| role.name()).collect();
+            return Err(Error::input("no response to train on")
+                .hint(format!("the loss reads one of: {}", names.join(", "))));
+        }
+        Ok(())
+    }
 }
 
 /// What a loss knows of the whole optimizer-step batch. No gradient flows through it.
@@ -123,10 +203,14 @@ pub trait Objective {
     /// What it asks of the data and of the training step.
     fn needs(&self) -> Needs;
 
-    /// Checks the knobs' ranges; the error names the knob and its range.
+    /// Checks the knobs' ranges; the error names the knob, its value and its range.
     fn validate(&self) -> Result<()>;
 
-    /// The loss of one example, with its gradient with respect to each response's log pi.
+    /// The loss of one example, with its gradient with respect to each response's log pi, 0 for
+    /// the responses that it does not read.
+    ///
+    /// # Panics
+    /// Where the example does not pass [`Needs::check`].
     fn evaluate(&self, example: &Scored, batch: &Context) -> Dual;
 
     /// The implicit reward of a response, as reported in `rewards/*`.
@@ -137,8 +221,70 @@ pub trait Objective {
         Context::default()
     }
 
-    /// Figures of one example that the metrics average over the batch, e.g. `("saturated", 1.0)`.
-    fn diagnostics(&self, _example: &Scored) -> Vec<(&'static str, f64)> {
+    /// Figures of one example that the metrics average over the examples that report them, e.g.
+    /// `("saturated", 1.0)`.
+    fn diagnostics(&self, _example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
+}
+
+/// The loss of a pair, averaged over its label: p loss(y_1 > y_2) + (1 - p) loss(y_2 > y_1).
+fn expected(example: &Scored, loss: impl Fn(&Response, &Response) -> Dual) -> Dual {
+    let (w, l) = example.expect_pair();
+    match example.preference {
+        None => loss(w, l),
+        Some(p) => p * loss(w, l) + (1.0 - p) * loss(l, w),
+    }
+}
+
+/// d = log pi(y_w|x) - log pi(y_l|x), of sums or of means per token.
+fn policy_logit(w: &Response, l: &Response, per_token: bool) -> Dual {
+    if per_token {
+        w.mean_log_prob() - l.mean_log_prob()
+    } else {
+        &w.policy - &l.policy
+    }
+}
+
+/// d_r = log r(y_w|x) - log r(y_l|x), of sums or of means per token.
+fn reference_logit(w: &Response, l: &Response, per_token: bool) -> f64 {
+    if per_token {
+        w.reference / w.tokens - l.reference / l.tokens
+    } else {
+        w.reference - l.reference
+    }
+}
+
+/// What the losses on d report of a pair: `logps/accuracies`, whether d > 0, and `saturated`,
+/// whether sigma(d - m) is so flat that the regression's gradient is gone.
+fn logit_diagnostics(example: &Scored, per_token: bool, margin: f64) -> Vec<(&'static str, f64)> {
+    let Some((w, l)) = example.pair() else {
+        return Vec::new();
+    };
+    let d = policy_logit(w, l, per_token).value;
+    let saturated = dual::sigmoid_slope(d - margin) < 1e-4;
+    vec![
+        ("logps/accuracies", f64::from(d > 0.0)),
+        ("saturated", f64::from(saturated)),
+    ]
+}
+
+/// Refuses a knob that is outside `range` or not finite.
+fn knob(name: &str, value: f64, inside: bool, range: &str) -> Result<()> {
+    if inside && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::input(format!("{name} = {value}")).hint(format!("it lies in {range}")))
+}
+
+fn positive(name: &str, value: f64) -> Result<()> {
+    knob(name, value, value > 0.0, "(0, inf)")
+}
+
+fn at_least_zero(name: &str, value: f64) -> Result<()> {
+    knob(name, value, value >= 0.0, "[0, inf)")
+}
+
+fn within_unit(name: &str, value: f64) -> Result<()> {
+    knob(name, value, (0.0..=1.0).contains(&value), "[0, 1]")
 }

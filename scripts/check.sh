@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The gate: all that must hold before a change is merged. Needs Rust alone.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format"
+cargo fmt --check
+
+step "clippy"
+cargo clippy --all-targets --locked -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+step "licences, advisories, sources"
+if cargo deny --version >/dev/null 2>&1; then
+    cargo deny --locked check licenses bans sources
+    # Advisories come over the network; without one the rest of the gate still counts.
+    if cargo deny --locked fetch db >/dev/null 2>&1; then
+        cargo deny --locked check advisories
+    else
+        echo "advisories skipped: their database cannot be fetched"
+    fi
+else
+    echo "skipped: cargo-deny is not installed"
+fi
+
+step "layers"
+cargo test --locked --test main layers
+
+step "tests"
+cargo test --locked
+
+step "all checks passed"

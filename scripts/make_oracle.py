@@ -1,0 +1,552 @@
+#!/usr/bin/env python3
+"""Makes tests/fixtures: tokenizers, rows, tiny random models, and what PyTorch says about them.
+
+Python is needed only to remake the fixtures: `pip install torch transformers safetensors`, then
+`python scripts/make_oracle.py [folder]`. Everything is seeded, so a second run writes the same
+files (on the same versions, which every oracle file carries).
+
+Values marked f64 are computed in float64 all the way. transformers alone does not do that: its RMS
+norm and rotary tables drop to float32 whatever the model's dtype, so both are replaced below.
+"""
+
+import json
+import math
+import random
+import sys
+from pathlib import Path
+
+import safetensors
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import processors, trainers
+from torch.nn.functional import logsigmoid
+from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.llama import modeling_llama
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "fixtures"
+VERSIONS = {
+    "torch": torch.__version__.split("+")[0],
+    "transformers": transformers.__version__,
+    "tokenizers": tokenizers.__version__,
+    "safetensors": safetensors.__version__,
+}
+BETA = 0.1
+ORACLE_PAIRS = 4
+
+# ---------------------------------------------------------------- text
+
+ADJECTIVES = "small big old young quiet happy green brown kind clever sleepy brave".split()
+ANIMALS = "cat dog bird horse fox rabbit goat duck frog mouse bear owl".split()
+FOODS = "bread milk apples carrots cheese corn soup rice honey plums".split()
+PLACES = "garden river barn forest kitchen meadow hill market library harbour".split()
+VERBS = "sleeps plays sings waits rests works reads walks".split()
+TIMES = ["in the morning", "at noon", "in the evening", "at night", "after the rain"]
+
+
+def sentence(rng):
+    a, b = rng.choice(ADJECTIVES), rng.choice(ADJECTIVES)
+    x, y = rng.choice(ANIMALS), rng.choice(ANIMALS)
+    food, place, verb, time = (rng.choice(w) for w in (FOODS, PLACES, VERBS, TIMES))
+    return rng.choice(
+        [
+            f"The {a} {x} {verb} in the {place}.",
+            f"The {a} {x} likes {food} and the {b} {y} likes {rng.choice(FOODS)}.",
+            f"What does the {a} {x} eat {time}?",
+            f"Where does the {x} go {time}?",
+            f"It goes to the {place} with the {b} {y}.",
+            f"I do not know, but the {y} {verb} {time}.",
+            f"Please bring some {food} to the {place}.",
+            f"There are {rng.randint(2, 99)} {food} in the {place}, and the {x} is {b}.",
+        ]
+    )
+
+
+def answers(rng):
+    """A question with a helpful answer and a lazy one, of unequal lengths."""
+    a, x = rng.choice(ADJECTIVES), rng.choice(ANIMALS)
+    food, place, time = rng.choice(FOODS), rng.choice(PLACES), rng.choice(TIMES)
+    question, good = rng.choice(
+        [
+            (f"What does the {a} {x} eat {time}?", f" The {x} eats {food}, which it likes best."),
+            (f"Where does the {x} go {time}?", f" It goes to the {place} and rests there."),
+            (f"Who is in the {place}?", f" The {a} {x} is there. It waits for {food}."),
+            (f"Is the {x} {a}?", f" Yes, the {x} is {a}, and kind too."),
+        ]
+    )
+    bad = rng.choice(
+        [" I do not know.", " No.", f" Go to the {place} and look for it {time}, then come back.",
+         f" Some {food}.", " Why do you ask?"]
+    )
+    return question, good, bad
+
+
+def make_rows():
+    rng = random.Random(11)
+    pairs, seen = [], set()
+    while len(pairs) < 24:
+        question, good, bad = answers(rng)
+        if question not in seen:
+            seen.add(question)
+            pairs.append({"prompt": question, "chosen": good, "rejected": bad})
+    # No tokenizer below has seen these letters: bytes must carry them.
+    pairs[2]["chosen"] = " At the café, it eats crêpes."
+    pairs[5]["rejected"] = " 🙂"
+    hh = []
+    for i in range(12):
+        turns = ""
+        for _ in range(i % 3):
+            question, good, _ = answers(rng)
+            turns += f"\n\nHuman: {question}\n\nAssistant:{good}"
+        question, good, bad = answers(rng)
+        turns += f"\n\nHuman: {question}\n\nAssistant:"
+        hh.append({"chosen": turns + good, "rejected": turns + bad})
+    return pairs, hh
+
+
+# ---------------------------------------------------------------- tokenizers
+
+
+def corpus():
+    rng = random.Random(7)
+    return [sentence(rng) for _ in range(600)]
+
+
+def byte_level():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=304,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return tokenizer
+
+
+def llama_style():
+    # Trained word by word, as SentencePiece does; used without a pre-tokenizer, as Llama is.
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    trainer = trainers.BpeTrainer(vocab_size=80, special_tokens=[], show_progress=False)
+    trained.train_from_iterator(corpus(), trainer)
+    learnt = json.loads(trained.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    names += sorted(learnt["vocab"], key=learnt["vocab"].get)
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={name: i for i, name in enumerate(names)},
+            merges=[tuple(m) for m in learnt["merges"]],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    tokenizer.normalizer = trained.normalizer
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>", "<|end|>"]
+    tokenizer.add_special_tokens([AddedToken(s, normalized=False, special=True) for s in special])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+    )
+    return tokenizer
+
+
+def tokenizer_config(bos, eos, pad, unk):
+    return {
+        "add_bos_token": bos != eos,
+        "add_eos_token": False,
+        "bos_token": bos,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": eos,
+        "model_max_length": 256,
+        "pad_token": pad,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": unk,
+    }
+
+
+TOKENIZERS = {
+    "byte-level": (byte_level, tokenizer_config(*["<|endoftext|>"] * 4)),
+    "llama-style": (llama_style, tokenizer_config("<s>", "</s>", "<unk>", "<unk>")),
+}
+
+
+def encode_pair(tokenizer, row, bos, eos):
+    """The project's rule: the prompt alone, then what follows it in prompt + response."""
+    prompt = bos + tokenizer.encode(row["prompt"], add_special_tokens=False).ids
+    out = {"prompt_ids": prompt}
+    for side in ("chosen", "rejected"):
+        both = bos + tokenizer.encode(row["prompt"] + row[side], add_special_tokens=False).ids
+        assert both[: len(prompt)] == prompt, row
+        out[f"{side}_ids"] = both[len(prompt) :] + eos
+    return out
+
+
+# ---------------------------------------------------------------- models
+
+
+def neox(vocab, **more):
+    return GPTNeoXConfig(
+        vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=256, bos_token_id=0, eos_token_id=0,
+        pad_token_id=0, hidden_dropout=0.0, attention_dropout=0.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0,
+                         "partial_rotary_factor": 0.25},
+        **more,
+    )
+
+
+def llama(vocab, **more):
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
+             "num_key_value_heads": 2}
+    return LlamaConfig(
+        vocab_size=vocab, num_hidden_layers=2, max_position_embeddings=256, bos_token_id=1,
+        eos_token_id=2, pad_token_id=0, **{**sizes, **more},
+    )
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+MODELS = {
+    "neox": ("byte-level", lambda v: neox(v, use_parallel_residual=True,
+                                          tie_word_embeddings=False)),
+    "neox-sequential": ("byte-level", lambda v: neox(v + 16, use_parallel_residual=False,
+                                                     tie_word_embeddings=True)),
+    "llama": ("llama-style", lambda v: llama(v, head_dim=12, attention_bias=True, mlp_bias=True,
+                                             tie_word_embeddings=False)),
+    "llama3": ("llama-style", lambda v: llama(v, hidden_size=32, intermediate_size=48,
+                                              rope_parameters=LLAMA3, tie_word_embeddings=True)),
+    "llama-linear": ("llama-style", lambda v: llama(v, num_key_value_heads=4,
+                                                    rope_parameters=LINEAR,
+                                                    tie_word_embeddings=True)),
+}
+
+
+def inverse_frequencies(config, dim):
+    """rope's inverse frequencies in float64, and transformers' factor on cos and sin (always 1)."""
+    rope = config.rope_parameters
+    freq = rope["rope_theta"] ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    if rope["rope_type"] == "linear":
+        return freq / rope["factor"]
+    if rope["rope_type"] == "llama3":
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * freq / (2 * math.pi)
+        smooth = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - smooth) * freq / rope["factor"] + smooth * freq
+    return freq
+
+
+def exact_rotary(self, x, position_ids, **_):
+    dim = 2 * self.inv_freq.shape[-1]
+    freq = inverse_frequencies(self.config, dim)
+    assert torch.allclose(freq, self.inv_freq.double(), rtol=1e-6), "rope differs"
+    angles = position_ids[..., None].double() * freq
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def exact_rms_norm(self, x):
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+
+modeling_llama.LlamaRMSNorm.forward = exact_rms_norm
+modeling_llama.LlamaRotaryEmbedding.forward = exact_rotary
+modeling_gpt_neox.GPTNeoXRotaryEmbedding.forward = exact_rotary
+
+
+def initialise(model, seed):
+    """Large and irregular, so that no gradient is trivial: biases and norms are not 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in sorted(model.named_parameters()):
+            noise = torch.randn(p.shape, generator=generator)
+            if p.dim() == 2:
+                p.copy_(noise * (0.5 if "embed_" in name else 0.2))
+            elif name.endswith("bias"):
+                p.copy_(noise * 0.1)
+            else:
+                p.copy_(1 + noise * 0.1)
+
+
+def perturb(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, p in sorted(model.named_parameters()):
+            p.add_(torch.randn(p.shape, generator=generator) * 0.02 * p.pow(2).mean().sqrt())
+
+
+def file_name(name, names):
+    """transformers 5 calls every head lm_head in memory; NeoX checkpoints say embed_out."""
+    if name in names:
+        return name
+    renamed = name.replace("lm_head.", "embed_out.")
+    assert renamed in names, name
+    return renamed
+
+
+def save_model(model, folder, eos):
+    model.generation_config.eos_token_id = eos
+    model.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(dict(sorted(weights.items())), folder / "model.safetensors", {"format": "pt"})
+
+
+def write_v4_config(folder):
+    """The same model as checkpoints from before transformers 5 spell it."""
+    config = json.loads((folder / "config.json").read_text())
+    rope = dict(config.pop("rope_parameters"))
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.46.0"
+    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    if config["model_type"] == "gpt_neox":
+        config["rotary_pct"] = rope.pop("partial_rotary_factor")
+        config["rotary_emb_base"] = int(theta)
+    else:
+        config["rope_theta"] = theta
+        # Older files say `type`, newer ones `rope_type`: one of each.
+        key = "type" if kind == "linear" else "rope_type"
+        config["rope_scaling"] = None if kind == "default" else {**rope, key: kind}
+    write_json(folder / "config_v4_style.json", config)
+    again = AutoConfig.from_pretrained(folder / "config_v4_style.json")
+    new = AutoConfig.from_pretrained(folder)
+    for key, value in new.rope_parameters.items():
+        assert again.rope_parameters[key] == value, (folder, key, again.rope_parameters)
+
+
+# ---------------------------------------------------------------- oracles
+
+
+def log_probs(model, prompt, response):
+    """Logits rows that predict the response, and the log-prob of each of its tokens."""
+    ids = torch.tensor([prompt + response])
+    rows = model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    picked = rows.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+    return rows, picked
+
+
+def total(model, pair, side):
+    return log_probs(model, pair["prompt_ids"], pair[f"{side}_ids"])[1].sum()
+
+
+def dpo(policy, reference, pair):
+    margin = total(policy, pair, "chosen") - total(policy, pair, "rejected")
+    return -logsigmoid(BETA * (margin - reference[0] + reference[1]))
+
+
+def gradients(model, names, loss):
+    model.zero_grad()
+    loss.backward()
+    grads = {file_name(n, names): p.grad for n, p in model.named_parameters()}
+    assert all(g.abs().max() > 0 for g in grads.values())
+    assert sorted(grads) == sorted(names)
+    return grads
+
+
+def greedy(model, prompt, eos, penalty):
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(24):
+            row = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            seen = torch.tensor(sorted(set(ids)))
+            picked = row[seen]
+            row[seen] = torch.where(picked > 0, picked / penalty, picked * penalty)
+            ids.append(int(row.argmax()))
+            if ids[-1] in eos:
+                break
+    return ids[len(prompt) :]
+
+
+def load(folder, dtype):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    return model.eval()
+
+
+def model_oracle(name, pairs, eos):
+    policy, reference = (load(OUT / n, torch.float64) for n in (name, f"{name}-ref"))
+    names = set(load_file(OUT / name / "model.safetensors"))
+    tensors, records, reference_totals = {}, [], []
+    for i, pair in enumerate(pairs[:ORACLE_PAIRS]):
+        record = {"row": i, **pair}
+        with torch.no_grad():
+            for side in ("chosen", "rejected"):
+                rows, picked = log_probs(policy, pair["prompt_ids"], pair[f"{side}_ids"])
+                record[side] = {
+                    "log_prob": picked.sum().item(),
+                    "reference_log_prob": total(reference, pair, side).item(),
+                }
+                tensors[f"log_probs.{i}.{side}"] = picked
+                if i < 2:
+                    tensors[f"logits.{i}.{side}"] = rows[[0, -1]]
+        refs = [record[s]["reference_log_prob"] for s in ("chosen", "rejected")]
+        with torch.no_grad():
+            record["dpo_loss"] = dpo(policy, refs, pair).item()
+        reference_totals.append(refs)
+        records.append(record)
+    losses = [dpo(policy, r, p) for r, p in zip(reference_totals, pairs)]
+    objectives = {
+        "dpo": torch.stack(losses).mean(),
+        "chosen": torch.stack([total(policy, p, "chosen") for p in pairs[:ORACLE_PAIRS]]).sum(),
+    }
+    out = {
+        "model": name,
+        "versions": VERSIONS,
+        "about": {
+            "dtype": "float64",
+            "dpo": f"mean over the pairs of -log sigmoid({BETA} h), reference {name}-ref",
+            "chosen": "sum over the pairs of the chosen answers' log-probs (not negated)",
+            "logits": "rows that predict the first and the last response token",
+        },
+        "eos_token_ids": eos,
+        "pairs": records,
+        "gradients": {},
+    }
+    for key, value in objectives.items():
+        grads = gradients(policy, names, value)
+        norm = torch.stack([g.norm() for g in grads.values()]).norm().item()
+        out["gradients"][key] = {"value": value.item(), "norm": norm}
+        tensors |= {f"grad.{key}.{n}": g.float() for n, g in grads.items()}
+    out["greedy"] = [
+        {
+            "prompt_ids": p["prompt_ids"],
+            "new_ids": greedy(policy, p["prompt_ids"], eos, 1.0),
+            "new_ids_repetition_penalty_1.1": greedy(policy, p["prompt_ids"], eos, 1.1),
+        }
+        for p in pairs[:2]
+    ]
+    single = load(OUT / name, torch.float32)
+    worst = max(
+        (total(single, p, "chosen") - r["chosen"]["log_prob"]).abs().item()
+        for p, r in zip(pairs, records)
+    )
+    assert worst < 1e-3, worst
+    tensors = {k: v.detach().contiguous() for k, v in sorted(tensors.items())}
+    return out, tensors
+
+
+def trajectory(name, pairs, steps=6, batch=2, rate=1e-3):
+    """DPO in float32 by a plain loop: batches in file order, lr (1 - k/steps) without warm-up."""
+    policy, reference = (load(OUT / n, torch.float32) for n in (name, f"{name}-ref"))
+    names = set(load_file(OUT / name / "model.safetensors"))
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0
+    )
+    records = []
+    for k in range(steps):
+        lr = rate * (1 - k / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        rows = pairs[k * batch : (k + 1) * batch]
+        with torch.no_grad():
+            refs = [[total(reference, p, s) for s in ("chosen", "rejected")] for p in rows]
+        loss = torch.stack([dpo(policy, r, p) for r, p in zip(refs, rows)]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        records.append({"step": k + 1, "loss": loss.item(), "grad_norm": norm.item(),
+                        "learning_rate": lr})
+    final = {
+        file_name(n, names): {"norm": p.double().norm().item(), "sum": p.double().sum().item()}
+        for n, p in policy.named_parameters()
+    }
+    about = (f"DPO beta {BETA}, reference {name}-ref, AdamW 0.9/0.999/1e-8 without weight decay, "
+             f"lr {rate} (1 - k/{steps}), batch {batch} in file order, clip 1.0, float32")
+    return {"model": name, "versions": VERSIONS, "about": about, "steps": records,
+            "final": dict(sorted(final.items()))}
+
+
+def draw_samples(rows, encoded, tokenizer):
+    """Drawn from neox-ref with its end token made likelier, so that some of them stop."""
+    model = load(OUT / "neox-ref", torch.float64)
+    lines = []
+    for i, (row, pair) in enumerate(zip(rows, encoded)):
+        for index in range(2 if i < 4 else 1):
+            generator = torch.Generator().manual_seed(1000 * i + index)
+            ids, prompt = [], pair["prompt_ids"]
+            while len(ids) < 12 and (not ids or ids[-1] != 0):
+                with torch.no_grad():
+                    logits = model(torch.tensor([prompt + ids]), use_cache=False).logits[0, -1]
+                logits[0] += 2.5
+                ids.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+            with torch.no_grad():
+                log_prob = log_probs(model, prompt, ids)[1].sum().item()
+            lines.append({
+                "prompt": row["prompt"], "response": tokenizer.decode(ids), "token_ids": ids,
+                "log_prob": log_prob, "finish_reason": "stop" if ids[-1] == 0 else "length",
+                "index": index, "seed": 1000 * i + index,
+            })
+    return lines
+
+
+# ---------------------------------------------------------------- files
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_tokenizer(folder, kind, tokenizer):
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write_json(folder / "tokenizer_config.json", TOKENIZERS[kind][1])
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    OUT.mkdir(parents=True, exist_ok=True)
+    rows, hh = make_rows()
+    write_lines(OUT / "pairs.jsonl", rows)
+    write_lines(OUT / "hh.jsonl", hh)
+    made = {kind: make() for kind, (make, _) in TOKENIZERS.items()}
+    for kind, tokenizer in made.items():
+        write_tokenizer(OUT / "tokenizer" / kind, kind, tokenizer)
+    for seed, (name, (kind, config)) in enumerate(MODELS.items()):
+        tokenizer = made[kind]
+        vocab = tokenizer.get_vocab_size()
+        bos, eos = ([], [0]) if kind == "byte-level" else ([1], [2])
+        ends = eos + [vocab - 1] if name == "llama3" else eos
+        # One end token is a number and several are a list, as on the hub.
+        written = ends if len(ends) > 1 else ends[0]
+        model = AutoModelForCausalLM.from_config(config(vocab), dtype=torch.float32)
+        initialise(model, 100 + seed)
+        save_model(model, OUT / name, written)
+        write_tokenizer(OUT / name, kind, tokenizer)
+        perturb(model, 200 + seed)
+        save_model(model, OUT / f"{name}-ref", written)
+        if name != "llama":
+            write_v4_config(OUT / name)
+        encoded = [encode_pair(tokenizer, row, bos, eos) for row in rows]
+        values, tensors = model_oracle(name, encoded, ends)
+        if name in ("neox", "llama"):
+            values["trajectory"] = trajectory(name, encoded)
+        write_json(OUT / "oracle" / f"{name}.json", values)
+        save_file(tensors, OUT / "oracle" / f"{name}.safetensors", {"format": "pt"})
+        if name == "neox":
+            write_lines(OUT / "samples.jsonl", draw_samples(rows, encoded, tokenizer))
+    print(f"{sum(f.stat().st_size for f in OUT.rglob('*') if f.is_file()) / 1e6:.2f} MB in {OUT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+//! Models in Hugging Face form, complete before they get their name.
+//!
+//! Hides temporary folders, shards and dtypes behind [`save`] and [`export`]: a folder or file that
+//! has its final name is whole and on the disk.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use safetensors::tensor::{Dtype, View, serialize_to_file};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+
+/// Dtypes that weights are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveDtype {
+    /// As trained.
+    #[default]
+    F32,
+    /// IEEE half precision; a weight over 65,504 is an error.
+    F16,
+    /// bfloat16.
+    BF16,
+}
+
+/// The largest shard, in bytes; transformers' own limit.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+/// What transformers reads beside config and weights, copied as it is.
+const COMPANIONS: &[&str] = &[
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Saves the model as the new folder `target`, with config and tokenizer files from `source`.
+///
+/// # Errors
+/// If `target` is there already, or a weight does not fit `dtype`; nothing is left behind.
+pub fn save(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
+    if target.exists() {
+        return Err(Error::input("is there already").at(target.display()));
+    }
+    let staging = Staging::beside(target)?;
+    write_model(model, source, &staging.path, dtype, SHARD_BYTES)?;
+    sync(&staging.path)?;
+    rename(&staging.path, target)?;
+    sync(parent(target))
+}
+
+/// Saves the model into the folder `target`, which may hold other files, replacing a model that is
+/// there: weights get their names first, `config.json` last.
+pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
+    let staging = Staging::beside(&target.join("final"))?;
+    write_model(model, source, &staging.path, dtype, SHARD_BYTES)?;
+    let mut files = list(&staging.path)?;
+    files.sort_by_key(|path| path.extension().is_none_or(|e| e != "safetensors"));
+    files.sort_by_key(|path| path.file_name().is_some_and(|name| name == "config.json"));
+    for file in files {
+        if let Some(name) = file.file_name() {
+            rename(&file, &target.join(name))?;
+        }
+    }
+    sync(target)
+}
+
+/// Writes `contents` to `path` so that the name never holds half of it.
+pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let staging = Staging::beside(path)?;
+    let file = staging.path.join("file");
+    fs::write(&file, contents).map_err(|error| Error::io(path, &error))?;
+    sync(&file)?;
+    rename(&file, path)
+}
+
+/// A folder `.tmp-…` beside the target that is gone when this value is.
+struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    fn beside(target: &Path) -> Result<Self> {
+        let name = target
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let path = parent(target).join(format!(".tmp-{name}-{}", std::process::id()));
+        // What a killed process of the same number left is worth nothing.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| Error::io(to, &error))
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |error: std::io::Error| Error::io(folder, &error);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        paths.push(entry.map_err(io)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+    file.sync_all().map_err(|error| Error::io(path, &error))
+}
+
+fn write_model(
+    model: &Decoder,
+    source: &Path,
+    folder: &Path,
+    dtype: SaveDtype,
+    shard_bytes: usize,
+) -> Result<()> {
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if from.is_file() {
+            fs::copy(&from, folder.join(name)).map_err(|error| Error::io(&from, &error))?;
+        }
+    }
+    write_json(&folder.join("config.json"), &config(source, dtype)?)?;
+    write_weights(model, folder, dtype, shard_bytes)?;
+    list(folder)?.iter().try_for_each(|file| sync(file))
+}
+
+/// The source's `config.json` with the dtype that the weights now have.
+fn config(source: &Path, dtype: SaveDtype) -> Result<Value> {
+    let path = source.join("config.json");
+    let text = fs::read_to_string(&path).map_err(|error| Error::io(&path, &error))?;
+    let mut config: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::input(format!("not JSON: {error}")).at(path.display()))?;
+    let name = match dtype {
+        SaveDtype::F32 => "float32",
+        SaveDtype::F16 => "float16",
+        SaveDtype::BF16 => "bfloat16",
+    };
+    let key = if config.get("dtype").is_some() {
+        "dtype"
+    } else {
+        "torch_dtype"
+    };
+    config[key] = name.into();
+    Ok(config)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))? + "\n";
+    fs::write(path, text).map_err(|error| Error::io(path, &error))
+}
+
+fn write_weights(
+    model: &Decoder,
+    folder: &Path,
+    dtype: SaveDtype,
+    shard_bytes: usize,
+) -> Result<()> {
+    let layout = model.weights().layout();
+    let mut shards: Vec<Vec<(&str, Encoded)>> = vec![Vec::new()];
+    let (mut filled, mut total) = (0, 0);
+    for (id, entry) in layout.entries.iter().enumerate() {
+        let tensor = model.weights().view(id);
+        let peak = tensor
+            .abs()?
+            .max_all()?
+            .to_dtype(candle_core::DType::F64)?
+            .to_scalar::<f64>()?;
+        if !peak.is_finite() {
+            return Err(Error::NonFinite(format!(
+                "tensor {} holds NaN or infinity",
+                entry.name
+            )));
+        }
+        if dtype == SaveDtype::F16 && peak > half::f16::MAX.to_f64() {
+            return Err(Error::input(format!(
+                "tensor {} reaches {peak}, too much for f16",
+                entry.name
+            ))
+            .hint("set save_dtype to f32 or bf16"));
+        }
+        let encoded = Encoded {
+            tensor: tensor.clone(),
+            dtype,
+        };
+        let size = encoded.data_len();
+        if filled > 0 && filled + size > shard_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        total += size;
+        if let Some(shard) = shards.last_mut() {
+            shard.push((&entry.name, encoded));
+        }
+    }
+    let count = shards.len();
+    let mut weight_map = serde_json::Map::new();
+    for (index, shard) in shards.into_iter().enumerate() {
+        let name = match count {
+            1 => "model.safetensors".to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
+        };
+        weight_map.extend(
+            shard
+                .iter()
+                .map(|(tensor, _)| ((*tensor).to_owned(), json!(name))),
+        );
+        write_shard(&folder.join(name), shard)?;
+    }
+    if count > 1 {
+        let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
+        write_json(&folder.join("model.safetensors.index.json"), &index)?;
+    }
+    Ok(())
+}
+
+fn write_shard(path: &Path, tensors: Vec<(&str, Encoded)>) -> Result<()> {
+    // The crate makes its file private; a file of our own knows the permissions the user wants.
+    let permissions = File::create(path)
+        .and_then(|file| file.metadata())
+        .map(|m| m.permissions());
+    let permissions = permissions.map_err(|error| Error::io(path, &error))?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    serialize_to_file(tensors, Some(metadata), path)
+        .map_err(|error| Error::failed(format!("{}: {error}", path.display())))?;
+    fs::set_permissions(path, permissions).map_err(|error| Error::io(path, &error))
+}
+
+/// A tensor that is turned into bytes when it is its turn to be written.
+struct Encoded {
+    tensor: Tensor,
+    dtype: SaveDtype,
+}
+
+impl View for Encoded {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            SaveDtype::F32 => Dtype::F32,
+            SaveDtype::F16 => Dtype::F16,
+            SaveDtype::BF16 => Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.dims()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self
+            .tensor
+            .flatten_all()
+            .and_then(|t| t.to_dtype(candle_core::DType::F32));
+        let values: Vec<f32> = values
+            .and_then(|t| t.to_vec1())
+            .expect("a weight is a plain tensor");
+        let bytes = match self.dtype {
+            SaveDtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            SaveDtype::F16 => values
+                .iter()
+                .flat_map(|x| half::f16::from_f32(*x).to_le_bytes())
+                .collect(),
+            SaveDtype::BF16 => values
+                .iter()
+                .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
+                .collect(),
+        };
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.elem_count() * if self.dtype == SaveDtype::F32 { 4 } else { 2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::weights::ModelFolder;
+    use candle_core::{DType, Device};
+
+    fn fixture() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama")
+    }
+
+    #[test]
+    fn shards_load_as_the_same_model() {
+        let (model, hash) = ModelFolder::open(&fixture())
+            .unwrap()
+            .load(DType::F32, &Device::Cpu)
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        write_model(&model, &fixture(), folder.path(), SaveDtype::F32, 20_000).unwrap();
+        assert!(folder.path().join("model.safetensors.index.json").is_file());
+        assert_eq!(
+            ModelFolder::open(folder.path())
+                .unwrap()
+                .content_hash()
+                .unwrap(),
+            hash
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_not_touched_and_nothing_temporary_stays() {
+        let (model, _) = ModelFolder::open(&fixture())
+            .unwrap()
+            .load(DType::F32, &Device::Cpu)
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("checkpoint-1");
+        save(&model, &fixture(), &target, SaveDtype::BF16).unwrap();
+        assert!(save(&model, &fixture(), &target, SaveDtype::BF16).is_err());
+        let config = fs::read_to_string(target.join("config.json")).unwrap();
+        assert!(config.contains("\"bfloat16\""), "{config}");
+        assert_eq!(list(folder.path()).unwrap(), [target]);
+    }
+}

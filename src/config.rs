@@ -1,0 +1,351 @@
+//! A run as it was written: one TOML file and the overrides of the command line.
+//!
+//! Hides where a key came from; an error names the file and line, or the override.
+//!
+//! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
+//! anywhere. What is printed resolved is itself a valid config.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::checkpoint::SaveDtype;
+use crate::data::DataConfig;
+use crate::error::{Error, Result, nearest};
+use crate::loss::{Loss, Objective, Role};
+use crate::optim::{OptimizerConfig, ScheduleConfig};
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The policy and the reference.
+    pub model: ModelConfig,
+    /// Rows and how they become tokens.
+    pub data: DataConfig,
+    /// One objective with its knobs: `[loss.dpo]`.
+    pub loss: Loss,
+    /// Batches.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// Updates.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// Learning rate over time.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// Length, records and results.
+    pub run: RunConfig,
+}
+
+/// `[model]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A folder, or a name on the hub.
+    pub model_name_or_path: String,
+    /// Branch, tag or commit of a model on the hub; `main` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The frozen reference, a folder or a name on the hub; the model itself by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Branch, tag or commit of the reference on the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_revision: Option<String>,
+    /// Dtype of weights and activations while training.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// Dtype that weights are written in.
+    #[serde(default)]
+    pub save_dtype: SaveDtype,
+    /// `auto`, `cpu` or `cuda:N`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// Keep only block inputs of the forward pass and compute the rest again: less memory, a third
+    /// more time, the same gradients.
+    #[serde(default)]
+    pub recompute: bool,
+}
+
+/// Dtypes that expo computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    F32,
+}
+
+/// `[batch]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchConfig {
+    /// Dataset rows per optimizer step.
+    pub batch_size: usize,
+    /// The most tokens computed at once; a longer example is computed alone. Gradients do not
+    /// depend on it beyond rounding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
+    /// Instead of `micro_batch_tokens`: the number of equal parts a batch is computed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_accumulation_steps: Option<usize>,
+}
+
+/// `[run]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Where the model, its checkpoints and the records go.
+    pub output_dir: PathBuf,
+    /// Passes over the rows; may be a fraction.
+    #[serde(default = "one_epoch")]
+    pub num_train_epochs: f64,
+    /// Optimizer steps; takes the place of `num_train_epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Seed of every random draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps per line of `metrics.jsonl`, which averages over them.
+    #[serde(default = "one")]
+    pub logging_steps: u64,
+    /// Steps between evaluations; without it only before the first step and after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_steps: Option<u64>,
+    /// Steps between checkpoints; without it only the final model is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_steps: Option<u64>,
+    /// The number of checkpoints that are kept, the newest; all of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_total_limit: Option<usize>,
+    /// Whether a run that `output_dir` already holds is replaced.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Where reference log-probs are kept between runs; the user's cache folder by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Tokens computed at once unless the config says otherwise.
+const MICRO_BATCH_TOKENS: usize = 4096;
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { batch_size: 64, micro_batch_tokens: None, gradient_accumulation_steps: None }
+    }
+}
+
+fn auto() -> String {
+    "auto".into()
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn one_epoch() -> f64 {
+    1.0
+}
+
+impl Config {
+    /// Reads a config file and applies overrides of the form `section.key=value`, the later
+    /// winning, then checks it. `loss=NAME` takes that loss with its defaults; an override of
+    /// another loss's knob, `loss.NAME.key=value`, also replaces the loss.
+    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`open`](Self::open), from the file's text.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: Table = toml::from_str(text).map_err(|error| locate(&error, text, &[]))?;
+        for assignment in overrides {
+            assign(&mut table, assignment)?;
+        }
+        losses(&table)?;
+        let config: Result<Self, _> = if overrides.is_empty() {
+            toml::from_str(text)
+        } else {
+            table.try_into()
+        };
+        let mut config = config.map_err(|error| locate(&error, text, overrides))?;
+        config.resolve()?;
+        Ok(config)
+    }
+
+    /// Checks everything that needs no file, and fills in defaults that depend on other keys.
+    fn resolve(&mut self) -> Result<()> {
+        self.loss.validate()?;
+        self.data.validate().map_err(|error| error.at("[data]"))?;
+        self.schedule.validate().map_err(|error| error.at("[schedule]"))?;
+        self.optimizer = self.optimizer.resolve().map_err(|error| error.at("[optimizer]"))?;
+        self.batch.resolve().map_err(|error| error.at("[batch]"))?;
+        self.run.validate().map_err(|error| error.at("[run]"))?;
+        let needs = self.loss.needs();
+        let name = self.loss.name();
+        let unread = |key: &str| Error::input(format!("the loss {name} does not read `{key}`"));
+        let samples = needs.all.contains(&Role::Sampled);
+        if !samples && self.data.samples.is_some() {
+            return Err(unread("data.samples").hint("leave the key out"));
+        }
+        if samples && self.data.samples.is_none() {
+            return Err(Error::input(format!("the loss {name} needs samples of the reference"))
+                .hint("set data.samples to a file of them"));
+        }
+        if !needs.reference && self.model.reference.is_some() {
+            return Err(unread("model.reference").hint("leave the key out"));
+        }
+        if !needs.reference && self.data.reference_log_probs.is_some() {
+            return Err(unread("data.reference_log_probs").hint("leave the key out"));
+        }
+        if self.model.reference_revision.is_some() && self.model.reference.is_none() {
+            return Err(Error::input("model.reference_revision without model.reference")
+                .hint("name the reference too"));
+        }
+        Ok(())
+    }
+
+    /// The resolved config as TOML, itself a valid config.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
+    }
+}
+
+impl BatchConfig {
+    fn resolve(&mut self) -> Result<()> {
+        positive("batch_size", self.batch_size as f64)?;
+        match (&mut self.micro_batch_tokens, self.gradient_accumulation_steps) {
+            (Some(_), Some(_)) => {
+                Err(Error::input("both `micro_batch_tokens` and `gradient_accumulation_steps`")
+                    .hint("give one"))
+            }
+            (None, Some(parts)) => {
+                positive("gradient_accumulation_steps", parts as f64)?;
+                if parts > self.batch_size {
+                    return Err(Error::input(format!(
+                        "{parts} `gradient_accumulation_steps` of a batch of {}",
+                        self.batch_size
+                    ))
+                    .hint("at most batch_size, which counts the rows of a whole optimizer step"));
+                }
+                Ok(())
+            }
+            (tokens, None) => positive(
+                "micro_batch_tokens",
+                *tokens.get_or_insert(MICRO_BATCH_TOKENS) as f64,
+            ),
+        }
+    }
+}
+
+impl RunConfig {
+    fn validate(&self) -> Result<()> {
+        positive("num_train_epochs", self.num_train_epochs)?;
+        positive("logging_steps", self.logging_steps as f64)?;
+        let counts = [
+            ("max_steps", self.max_steps),
+            ("eval_steps", self.eval_steps),
+            ("save_steps", self.save_steps),
+            ("save_total_limit", self.save_total_limit.map(|n| n as u64)),
+        ];
+        for (key, count) in counts {
+            positive(key, count.unwrap_or(1) as f64)?;
+        }
+        if self.save_total_limit.is_some() && self.save_steps.is_none() {
+            return Err(Error::input("`save_total_limit` without `save_steps`")
+                .hint("no checkpoints are written that it could limit"));
+        }
+        if self.output_dir.as_os_str().is_empty() {
+            return Err(Error::input("`output_dir` is empty"));
+        }
+        Ok(())
+    }
+}
+
+fn positive(key: &str, x: f64) -> Result<()> {
+    if x > 0.0 && x.is_finite() {
+        return Ok(());
+    }
+    Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
+}
+
+/// Applies one override.
+fn assign(table: &mut Table, assignment: &str) -> Result<()> {
+    let wrong = |what: &str| Error::input(format!("--set {assignment}: {what}"));
+    let (path, text) = assignment
+        .split_once('=')
+        .ok_or_else(|| wrong("no `=`").hint("expected section.key=value"))?;
+    let path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
+    let value = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.trim().to_owned()));
+    if let (["loss"], Value::String(name)) = (path.as_slice(), &value) {
+        let name = Loss::default_of(name)?.name();
+        let knobs = Table::from_iter([(name.to_owned(), Value::Table(Table::new()))]);
+        table.insert("loss".into(), Value::Table(knobs));
+        return Ok(());
+    }
+    if let (["loss", name, _], Some(Value::Table(losses))) = (path.as_slice(), table.get_mut("loss")) {
+        let name = Loss::default_of(name)?.name();
+        losses.retain(|key, _| Loss::default_of(key).is_ok_and(|loss| loss.name() == name));
+    }
+    let (key, sections) = path.split_last().ok_or_else(|| wrong("no key"))?;
+    let mut place = table;
+    for section in sections {
+        let entry = place.entry(*section).or_insert_with(|| Value::Table(Table::new()));
+        place = entry.as_table_mut().ok_or_else(|| wrong(&format!("`{section}` is no section")))?;
+    }
+    place.insert((*key).to_owned(), value);
+    Ok(())
+}
+
+/// Checks that exactly one loss is named, in words that a serde error does not find.
+fn losses(table: &Table) -> Result<()> {
+    let names: Vec<&str> = match table.get("loss") {
+        Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
+        Some(_) => return Err(Error::input("`loss` is no section").hint("expected e.g. [loss.dpo]")),
+        None => Vec::new(),
+    };
+    for name in &names {
+        Loss::default_of(name)?;
+    }
+    match names.as_slice() {
+        [_] => Ok(()),
+        [] => Err(Error::input("no loss").hint("add one, e.g. [loss.dpo]")),
+        names => Err(Error::input(format!("{} losses: {}", names.len(), names.join(", ")))
+            .hint("a run has one loss")),
+    }
+}
+
+/// Turns a TOML error into ours: the line, or the override, and the nearest valid key.
+fn locate(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
+    let message = error.message().trim();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let mut located = match quoted.split_first() {
+        Some((key, valid)) if unknown && !valid.is_empty() => {
+            let kind = if message.starts_with("unknown field") { "key" } else { "value" };
+            Error::input(format!("unknown {kind} `{key}`")).hint(nearest(key, valid.iter().copied()))
+        }
+        _ => Error::input(message.replace('\n', "; ")),
+    };
+    let span = error.span().map(|span| text[..span.start].lines().count().max(1));
+    let word = quoted.first().copied().unwrap_or_default();
+    let by_hand = || text.lines().position(|line| is_key(line, word)).map(|line| line + 1);
+    let by_override = overrides.iter().find(|o| !word.is_empty() && o.contains(word));
+    if let Some(assignment) = by_override {
+        located = located.at(format!("--set {assignment}"));
+    } else if let Some(line) = span.filter(|_| overrides.is_empty()).or_else(by_hand) {
+        located = located.at(format!("line {line}"));
+    }
+    located
+}
+
+fn is_key(line: &str, word: &str) -> bool {
+    let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
+    !word.is_empty() && key.trim_matches(['[', ']']).split('.').any(|part| part.trim() == word)
+}

@@ -1,0 +1,194 @@
+//! The packed batch: one row of tokens, every prompt once, no padding.
+//!
+//! Hides where a token of an example ends up: `prompt | response | response ...`, then the next
+//! example. Positions of each response go on from its prompt's end; a response sees its prompt and
+//! itself. Only positions that predict a response token reach the head.
+//!
+//! *Why*: a padded batch with the prompt repeated spends three to four times the tokens on the same
+//! pairs, and an LM head over every position costs more than a small model's blocks.
+
+use std::ops::Range;
+
+use super::Example;
+use crate::kernels::attention::Segment;
+use crate::loss::Role;
+
+/// Where a response's predictions are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedResponse {
+    /// Its place in [`Example::responses`].
+    pub index: usize,
+    /// What it is to its prompt.
+    pub role: Role,
+    /// Its rows in [`Packed::sources`] and [`Packed::labels`].
+    pub rows: Range<usize>,
+}
+
+/// A batch of examples as one row of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Packed {
+    /// (tokens): token ids.
+    pub ids: Vec<u32>,
+    /// (tokens): position ids.
+    pub positions: Vec<u32>,
+    /// What attends to what; the own ranges cover the tokens in order.
+    pub segments: Vec<Segment>,
+    /// (predictions): the token whose hidden state predicts.
+    pub sources: Vec<u32>,
+    /// (predictions): the token id to predict.
+    pub labels: Vec<u32>,
+    /// Each example's packed responses, in the order of the examples.
+    pub examples: Vec<Vec<PackedResponse>>,
+}
+
+impl Packed {
+    /// Packs the responses whose role is in `roles`.
+    pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, roles: &[Role]) -> Self {
+        let mut packed = Self::default();
+        for example in examples {
+            packed.push(example, roles);
+        }
+        packed
+    }
+
+    fn push(&mut self, example: &Example, roles: &[Role]) {
+        let prompt = self.segment(&example.prompt, 0..0, 0);
+        let mut responses = Vec::new();
+        for (index, response) in example.responses.iter().enumerate() {
+            if !roles.contains(&response.role) {
+                continue;
+            }
+            let own = self.segment(&response.ids, prompt.clone(), prompt.len());
+            let first = self.labels.len();
+            // Without a prompt nothing predicts the first token: it is context.
+            let source = if prompt.is_empty() {
+                own.start
+            } else {
+                prompt.end - 1
+            };
+            let context = usize::from(prompt.is_empty());
+            for (token, &label) in response.ids.iter().enumerate().skip(context) {
+                let before = if token == 0 {
+                    source
+                } else {
+                    own.start + token - 1
+                };
+                self.sources.push(before as u32);
+                self.labels.push(label);
+            }
+            responses.push(PackedResponse {
+                index,
+                role: response.role,
+                rows: first..self.labels.len(),
+            });
+        }
+        self.examples.push(responses);
+    }
+
+    /// Appends a run of tokens and returns its range.
+    fn segment(&mut self, ids: &[u32], prefix: Range<usize>, position: usize) -> Range<usize> {
+        let own = self.ids.len()..self.ids.len() + ids.len();
+        self.ids.extend_from_slice(ids);
+        self.positions
+            .extend((position..position + ids.len()).map(|p| p as u32));
+        if !own.is_empty() {
+            self.segments.push(Segment {
+                prefix,
+                own: own.clone(),
+            });
+        }
+        own
+    }
+}
+
+/// The tokens an example takes in a batch with these roles.
+pub fn packed_tokens(example: &Example, roles: &[Role]) -> usize {
+    let responses = example.responses.iter().filter(|r| roles.contains(&r.role));
+    example.prompt.len() + responses.map(|r| r.ids.len()).sum::<usize>()
+}
+
+/// Splits examples into micro-batches of at most `budget` tokens, in order; an example over the
+/// budget is a micro-batch of its own.
+pub fn micro_batches(lengths: &[usize], budget: usize) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (index, &length) in lengths.iter().enumerate() {
+        if index > start && tokens + length > budget {
+            batches.push(start..index);
+            (start, tokens) = (index, 0);
+        }
+        tokens += length;
+    }
+    if start < lengths.len() {
+        batches.push(start..lengths.len());
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Response;
+
+    fn example(prompt: &[u32], responses: &[(Role, &[u32])]) -> Example {
+        let response = |&(role, ids): &(Role, &[u32])| Response {
+            role,
+            ids: ids.to_vec(),
+        };
+        Example {
+            row: 0,
+            prompt: prompt.to_vec(),
+            responses: responses.iter().map(response).collect(),
+            preference: None,
+        }
+    }
+
+    #[test]
+    fn the_prompt_is_there_once_and_responses_do_not_see_each_other() {
+        let pair = example(
+            &[1, 2],
+            &[(Role::Chosen, &[3, 4, 0]), (Role::Rejected, &[5, 0])],
+        );
+        let packed = Packed::new([&pair], &[Role::Chosen, Role::Rejected]);
+        assert_eq!(packed.ids, [1, 2, 3, 4, 0, 5, 0]);
+        assert_eq!(packed.positions, [0, 1, 2, 3, 4, 2, 3]);
+        assert_eq!(packed.sources, [1, 2, 3, 1, 5]);
+        assert_eq!(packed.labels, [3, 4, 0, 5, 0]);
+        assert_eq!(
+            packed.segments[2],
+            Segment {
+                prefix: 0..2,
+                own: 5..7
+            }
+        );
+        assert_eq!(packed.examples[0][1].rows, 3..5);
+    }
+
+    #[test]
+    fn without_a_prompt_the_first_token_is_context() {
+        let packed = Packed::new(
+            [&example(&[], &[(Role::Chosen, &[3, 4, 0])])],
+            &[Role::Chosen],
+        );
+        assert_eq!((packed.sources, packed.labels), (vec![0, 1], vec![4, 0]));
+    }
+
+    #[test]
+    fn roles_that_are_not_asked_for_take_no_tokens() {
+        let kto = example(
+            &[1],
+            &[(Role::Chosen, &[3, 0]), (Role::Mismatched, &[4, 0])],
+        );
+        let packed = Packed::new([&kto], &[Role::Mismatched]);
+        assert_eq!(packed.ids, [1, 4, 0]);
+        assert_eq!(packed.examples[0][0].index, 1);
+        assert_eq!(packed_tokens(&kto, &[Role::Mismatched]), 3);
+    }
+
+    #[test]
+    fn a_budget_splits_in_order_and_an_example_over_it_stands_alone() {
+        assert_eq!(micro_batches(&[3, 3, 9, 1, 2], 6), [0..2, 2..3, 3..5]);
+        assert_eq!(micro_batches(&[9], 6), vec![0..1]);
+        assert_eq!(micro_batches(&[], 6), Vec::<Range<usize>>::new());
+    }
+}

@@ -1,0 +1,82 @@
+//! The operations of a decoder, each with its own backward pass, as functions on candle tensors.
+//!
+//! Hides how an operation is computed on a device. Every file is one operation: a forward function
+//! that returns what its backward function needs, and a test that holds both equal to a plain
+//! formula in differentiable candle operations. Weight gradients are added in place.
+//!
+//! *Why*: candle's fused operations drop gradients silently and its autograd keeps every
+//! intermediate until the end; here it is the oracle, not the engine.
+//!
+//! Dtypes are f32, and f64 for tests that need to see past rounding. Tensors are contiguous.
+
+pub mod activation;
+pub mod attention;
+pub mod elementwise;
+pub mod embedding;
+pub mod linear;
+pub mod norm;
+pub mod optimizer;
+pub mod rotary;
+pub mod token;
+
+use crate::error::Error;
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Comparison of explicit backward passes with candle's autograd.
+
+    use candle_core::{DType, Device, Tensor, Var};
+    use rand::{Rng, SeedableRng};
+
+    /// A standard-normal-like f64 variable, the same for the same seed.
+    pub fn variable(seed: u64, shape: &[usize]) -> Var {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let count = shape.iter().product();
+        let values: Vec<f64> = (0..count).map(|_| rng.random_range(-1.5..1.5)).collect();
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// Zeros to accumulate a gradient into.
+    pub fn zeros_like(tensor: &Tensor) -> Tensor {
+        Tensor::zeros(tensor.shape(), DType::F64, &Device::Cpu).unwrap()
+    }
+
+    /// Asserts equality to `1e-10` of the largest magnitude.
+    pub fn assert_close(got: &Tensor, want: &Tensor, what: &str) {
+        assert_eq!(got.dims(), want.dims(), "{what}: shape");
+        let scale = want
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
+            .max(1e-3);
+        let error = (got - want).unwrap().abs().unwrap().max_all().unwrap();
+        let error = error.to_scalar::<f64>().unwrap();
+        assert!(
+            error <= 1e-10 * scale,
+            "{what}: off by {error:e} of {scale:e}"
+        );
+    }
+
+    /// d (sum of `output` * `seed`) / d `variable` by candle's autograd.
+    pub fn autograd(output: &Tensor, seed: &Tensor, variables: &[&Var]) -> Vec<Tensor> {
+        let gradients = (output * seed)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
+        variables
+            .iter()
+            .map(|v| gradients.get(v.as_tensor()).expect("a gradient").clone())
+            .collect()
+    }
+}

@@ -1,0 +1,322 @@
+//! A decoder's shape as data, and the reading of `config.json` that all families share.
+//!
+//! *Why*: one decoder serves every family; what differs between them is numbers and names.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Everything the decoder must know of a model, with Hugging Face's parameter names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Architecture {
+    /// Rows of the embedding; at least the tokenizer's number of ids.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads; `heads` is a multiple of it.
+    pub kv_heads: usize,
+    /// Width of a head; heads * head_dim need not equal the hidden size.
+    pub head_dim: usize,
+    /// The longest sequence the model was made for.
+    pub max_positions: usize,
+    /// Added to the variance in every norm.
+    pub norm_epsilon: f64,
+    /// Layer norm with a bias, or RMS norm without.
+    pub norm_bias: bool,
+    /// Whether attention and feed-forward read the same residual stream (GPT-NeoX) or one after
+    /// the other.
+    pub parallel_residual: bool,
+    /// The rotary embedding.
+    pub rotary: Rotary,
+    /// Query, key and value as one projection, laid out per head, or as three.
+    pub fused_qkv: bool,
+    /// Bias on query, key and value; on the attention's output.
+    pub attention_bias: (bool, bool),
+    /// SwiGLU with a gate, or GELU without.
+    pub gated: bool,
+    /// Bias on the feed-forward projections.
+    pub mlp_bias: bool,
+    /// Whether the head is the embedding.
+    pub tied: bool,
+    /// Standard deviation of a fresh matrix.
+    pub initializer_range: f64,
+    /// A row of the embedding that starts as zeros: the family's padding token.
+    pub zero_row: Option<usize>,
+    /// The checkpoint's names.
+    pub names: Names,
+}
+
+/// Parameter names without `.weight` and `.bias`; those of a block come after `{block}{layer}.`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Names {
+    pub embed: &'static str,
+    pub block: &'static str,
+    pub norm1: &'static str,
+    /// One name where fused, else query, key, value.
+    pub qkv: &'static [&'static str],
+    pub attention_out: &'static str,
+    pub norm2: &'static str,
+    /// Gate and up where gated, else up alone.
+    pub mlp_in: &'static [&'static str],
+    pub mlp_out: &'static str,
+    pub final_norm: &'static str,
+    pub head: &'static str,
+}
+
+/// Rotary embedding: frequencies `theta^(-2i/dim)`, scaled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    /// The rotated part of a head, even.
+    pub dim: usize,
+    /// The base.
+    pub theta: f64,
+    /// How frequencies are stretched for longer contexts.
+    pub scaling: Scaling,
+}
+
+/// Hugging Face's `rope_type`s that the decoder implements.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scaling {
+    /// `default`.
+    None,
+    /// `linear`: every frequency divided by the factor (Chen et al. 2023).
+    Linear(f64),
+    /// `llama3`: low frequencies divided by the factor, high ones kept, between them a blend.
+    Llama3 {
+        /// Division of low frequencies.
+        factor: f64,
+        /// Wavelengths over `original / low` are low frequencies.
+        low: f64,
+        /// Wavelengths under `original / high` are high frequencies.
+        high: f64,
+        /// The context length before scaling.
+        original: f64,
+    },
+}
+
+impl Rotary {
+    /// The `dim / 2` inverse frequencies. In f32 like transformers', on whose values models were
+    /// trained.
+    pub fn inverse_frequencies(&self) -> Vec<f32> {
+        let plain = (0..self.dim / 2)
+            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32));
+        match self.scaling {
+            Scaling::None => plain.collect(),
+            Scaling::Linear(factor) => plain.map(|f| f / factor as f32).collect(),
+            Scaling::Llama3 {
+                factor,
+                low,
+                high,
+                original,
+            } => plain
+                .map(|f| {
+                    let wavelength = 2.0 * std::f64::consts::PI / f64::from(f);
+                    let blend =
+                        ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0) as f32;
+                    (1.0 - blend) * f / factor as f32 + blend * f
+                })
+                .collect(),
+        }
+    }
+
+    /// From `rope_parameters` (transformers 5) or `rope_scaling` with `theta_key` (transformers 4).
+    pub fn read(config: &ConfigJson, dim: usize, theta_key: &str) -> Result<Self> {
+        let scaling = ["rope_parameters", "rope_scaling"]
+            .into_iter()
+            .find(|key| config.value.get(key).is_some_and(|v| !v.is_null()));
+        let section = match scaling {
+            Some(key) => config.section(key)?,
+            None => config.empty(),
+        };
+        let theta = match section.f64_or("rope_theta", f64::NAN)? {
+            theta if theta.is_nan() => config.f64_or(theta_key, 10_000.0)?,
+            theta => theta,
+        };
+        let kind = section.str_or("rope_type", section.str_or("type", "default")?)?;
+        let scaling = match kind {
+            "default" => Scaling::None,
+            "linear" => Scaling::Linear(section.f64("factor")?),
+            "llama3" => Scaling::Llama3 {
+                factor: section.f64("factor")?,
+                low: section.f64("low_freq_factor")?,
+                high: section.f64("high_freq_factor")?,
+                original: section.f64("original_max_position_embeddings")?,
+            },
+            other => {
+                return Err(config.refuse(
+                    "rope_type",
+                    other,
+                    "expo implements default, linear and llama3; another scaling would change the model",
+                ));
+            }
+        };
+        if dim == 0 || dim % 2 == 1 {
+            return Err(
+                Error::input(format!("the rotated part of a head is {dim} wide"))
+                    .at(&config.place)
+                    .hint("it must be even and positive"),
+            );
+        }
+        Ok(Self {
+            dim,
+            theta,
+            scaling,
+        })
+    }
+}
+
+/// A `config.json` that says which key is wrong.
+#[derive(Debug)]
+pub struct ConfigJson {
+    /// The whole object.
+    pub value: Value,
+    place: String,
+}
+
+impl ConfigJson {
+    /// Reads the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::input(format!("not JSON: {error}")).at(path.display()))?;
+        if !value.is_object() {
+            return Err(Error::input("not a JSON object").at(path.display()));
+        }
+        Ok(Self {
+            value,
+            place: path.display().to_string(),
+        })
+    }
+
+    fn section(&self, key: &str) -> Result<Self> {
+        let value = self.value[key].clone();
+        if !value.is_object() {
+            return Err(self.wrong(key, "an object"));
+        }
+        Ok(Self {
+            value,
+            place: format!("{}: {key}", self.place),
+        })
+    }
+
+    fn empty(&self) -> Self {
+        Self {
+            value: Value::Null,
+            place: self.place.clone(),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        let what = match self.get(key) {
+            Some(value) => format!("`{key}` is {value}"),
+            None => format!("`{key}` is missing"),
+        };
+        Error::input(what)
+            .at(&self.place)
+            .hint(format!("expected {expected}"))
+    }
+
+    /// A value that is understood but not implemented.
+    pub fn refuse(&self, key: &str, value: &str, why: &str) -> Error {
+        Error::input(format!("`{key}` = \"{value}\" is not supported"))
+            .at(&self.place)
+            .hint(why)
+    }
+
+    /// A positive integer.
+    pub fn usize(&self, key: &str) -> Result<usize> {
+        match self.get(key).and_then(Value::as_u64) {
+            Some(n) if n > 0 && n < 1 << 32 => Ok(n as usize),
+            _ => Err(self.wrong(key, "a positive integer")),
+        }
+    }
+
+    /// A positive integer, or `default` where the key is not there.
+    pub fn usize_or(&self, key: &str, default: usize) -> Result<usize> {
+        self.get(key).map_or(Ok(default), |_| self.usize(key))
+    }
+
+    /// A finite number.
+    pub fn f64(&self, key: &str) -> Result<f64> {
+        self.get(key)
+            .and_then(Value::as_f64)
+            .filter(|x| x.is_finite())
+            .ok_or_else(|| self.wrong(key, "a number"))
+    }
+
+    /// A finite number, or `default` where the key is not there.
+    pub fn f64_or(&self, key: &str, default: f64) -> Result<f64> {
+        self.get(key).map_or(Ok(default), |_| self.f64(key))
+    }
+
+    /// A boolean, or `default` where the key is not there.
+    pub fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        self.get(key).map_or(Ok(default), |value| {
+            value
+                .as_bool()
+                .ok_or_else(|| self.wrong(key, "true or false"))
+        })
+    }
+
+    /// A string, or `default` where the key is not there.
+    pub fn str_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
+        self.get(key).map_or(Ok(default), |value| {
+            value.as_str().ok_or_else(|| self.wrong(key, "a string"))
+        })
+    }
+
+    /// Checks that `key`, where it is there, has the one value the family implements.
+    pub fn require(&self, key: &str, only: &str) -> Result<()> {
+        match self.str_or(key, only)? {
+            value if value == only => Ok(()),
+            value => Err(self.refuse(key, value, &format!("expo implements \"{only}\""))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama3_scaling_keeps_high_and_divides_low_frequencies() {
+        let scaling = Scaling::Llama3 {
+            factor: 8.0,
+            low: 1.0,
+            high: 4.0,
+            original: 8192.0,
+        };
+        let plain = Rotary {
+            dim: 128,
+            theta: 500_000.0,
+            scaling: Scaling::None,
+        };
+        let scaled = Rotary {
+            scaling,
+            ..plain.clone()
+        }
+        .inverse_frequencies();
+        let plain = plain.inverse_frequencies();
+        assert_eq!(scaled[0], plain[0]);
+        assert_eq!(scaled[63], plain[63] / 8.0);
+        assert!(
+            scaled
+                .iter()
+                .zip(&plain)
+                .all(|(s, p)| s <= p && *s >= p / 8.0)
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023).
+
+use super::Family;
+use crate::error::{Error, Result};
+use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "gpt_neox",
+    architecture,
+    ignored: &[
+        ".attention.bias",
+        ".attention.masked_bias",
+        ".attention.rotary_emb.inv_freq",
+    ],
+};
+
+fn architecture(config: &ConfigJson) -> Result<Architecture> {
+    config.require("hidden_act", "gelu")?;
+    let (hidden_size, heads) = (
+        config.usize("hidden_size")?,
+        config.usize("num_attention_heads")?,
+    );
+    if hidden_size % heads != 0 {
+        return Err(Error::input(format!(
+            "hidden_size {hidden_size} is no multiple of {heads} heads"
+        )));
+    }
+    let head_dim = hidden_size / heads;
+    let fraction = match config.value.get("rope_parameters") {
+        Some(rope) => rope
+            .get("partial_rotary_factor")
+            .and_then(serde_json::Value::as_f64),
+        None => None,
+    };
+    let fraction = fraction.map_or_else(|| config.f64_or("rotary_pct", 0.25), Ok)?;
+    let bias = config.bool_or("attention_bias", true)?;
+    Ok(Architecture {
+        vocab_size: config.usize("vocab_size")?,
+        hidden_size,
+        intermediate_size: config.usize("intermediate_size")?,
+        layers: config.usize("num_hidden_layers")?,
+        heads,
+        kv_heads: heads,
+        head_dim,
+        max_positions: config.usize_or("max_position_embeddings", 2048)?,
+        norm_epsilon: config.f64_or("layer_norm_eps", 1e-5)?,
+        norm_bias: true,
+        parallel_residual: config.bool_or("use_parallel_residual", true)?,
+        rotary: Rotary::read(
+            config,
+            (head_dim as f64 * fraction) as usize,
+            "rotary_emb_base",
+        )?,
+        fused_qkv: true,
+        attention_bias: (bias, bias),
+        gated: false,
+        mlp_bias: true,
+        tied: config.bool_or("tie_word_embeddings", false)?,
+        initializer_range: config.f64_or("initializer_range", 0.02)?,
+        zero_row: None,
+        names: Names {
+            embed: "gpt_neox.embed_in",
+            block: "gpt_neox.layers.",
+            norm1: "input_layernorm",
+            qkv: &["attention.query_key_value"],
+            attention_out: "attention.dense",
+            norm2: "post_attention_layernorm",
+            mlp_in: &["mlp.dense_h_to_4h"],
+            mlp_out: "mlp.dense_4h_to_h",
+            final_norm: "gpt_neox.final_layer_norm",
+            head: "embed_out",
+        },
+    })
+}

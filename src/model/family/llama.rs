@@ -1,0 +1,67 @@
+//! Llama 1 to 3 (Touvron et al. 2023; Grattafiori et al. 2024).
+
+use super::Family;
+use crate::error::{Error, Result};
+use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "llama",
+    architecture,
+    ignored: &[".self_attn.rotary_emb.inv_freq"],
+};
+
+fn architecture(config: &ConfigJson) -> Result<Architecture> {
+    config.require("hidden_act", "silu")?;
+    let (hidden_size, heads) = (
+        config.usize("hidden_size")?,
+        config.usize("num_attention_heads")?,
+    );
+    let kv_heads = config.usize_or("num_key_value_heads", heads)?;
+    if heads % kv_heads != 0 {
+        return Err(Error::input(format!(
+            "{heads} heads are no multiple of {kv_heads} key-value heads"
+        )));
+    }
+    let head_dim = config.usize_or("head_dim", hidden_size / heads)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    let vocab_size = config.usize("vocab_size")?;
+    let padding = config
+        .value
+        .get("pad_token_id")
+        .and_then(serde_json::Value::as_u64);
+    Ok(Architecture {
+        vocab_size,
+        hidden_size,
+        intermediate_size: config.usize("intermediate_size")?,
+        layers: config.usize("num_hidden_layers")?,
+        heads,
+        kv_heads,
+        head_dim,
+        max_positions: config.usize_or("max_position_embeddings", 2048)?,
+        norm_epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
+        norm_bias: false,
+        parallel_residual: false,
+        rotary: Rotary::read(config, head_dim, "rope_theta")?,
+        fused_qkv: false,
+        attention_bias: (bias, bias),
+        gated: true,
+        mlp_bias: config.bool_or("mlp_bias", false)?,
+        tied: config.bool_or("tie_word_embeddings", false)?,
+        initializer_range: config.f64_or("initializer_range", 0.02)?,
+        zero_row: padding
+            .map(|row| row as usize)
+            .filter(|row| *row < vocab_size),
+        names: Names {
+            embed: "model.embed_tokens",
+            block: "model.layers.",
+            norm1: "input_layernorm",
+            qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            attention_out: "self_attn.o_proj",
+            norm2: "post_attention_layernorm",
+            mlp_in: &["mlp.gate_proj", "mlp.up_proj"],
+            mlp_out: "mlp.down_proj",
+            final_norm: "model.norm",
+            head: "lm_head",
+        },
+    })
+}

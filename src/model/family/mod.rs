@@ -1,0 +1,34 @@
+//! The model families: each maps a `config.json` to an [`Architecture`].
+
+mod gpt_neox;
+mod llama;
+
+use super::arch::{Architecture, ConfigJson};
+use crate::error::{Error, Result};
+
+/// One family of models.
+pub struct Family {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// The shape of the model a config describes.
+    pub architecture: fn(&ConfigJson) -> Result<Architecture>,
+    /// Endings of tensors that old checkpoints carry and nothing reads.
+    pub ignored: &'static [&'static str],
+}
+
+/// Every family. Adding one is a file and a row.
+pub const FAMILIES: &[Family] = &[gpt_neox::FAMILY, llama::FAMILY];
+
+/// The family of a config.
+pub fn family(config: &ConfigJson) -> Result<&'static Family> {
+    let model_type = config.str_or("model_type", "")?;
+    FAMILIES
+        .iter()
+        .find(|family| family.model_type == model_type)
+        .ok_or_else(|| {
+            let valid: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
+            Error::input(format!("model_type \"{model_type}\" is not supported"))
+                .at("config.json")
+                .hint(format!("valid: {}", valid.join(", ")))
+        })
+}

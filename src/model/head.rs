@@ -1,0 +1,249 @@
+//! The LM head and the loss's way into it: hidden states to summed log-probs, and their gradient
+//! back, in tiles that never hold the logits of a whole batch.
+//!
+//! *Why*: most objectives are separable per example, so once an example's log-probs are known its
+//! seeds are too, and the same tile of logits becomes the gradient. A second head pass is needed
+//! only for an example that is longer than a tile.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use super::block::Affine;
+use super::decoder::Decoder;
+use super::parameters::Buffer;
+use crate::data::pack::{Packed, PackedResponse};
+use crate::error::Result;
+use crate::kernels::token::{self, TokenStatistics};
+use crate::kernels::{embedding, linear};
+use crate::loss::Role;
+
+/// Logits in one tile; 64 MiB in f32.
+const TILE_LOGITS: usize = 1 << 24;
+
+/// What the head says of one response.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResponseScore {
+    /// Its place in the example's responses.
+    pub index: usize,
+    /// What it is to its prompt.
+    pub role: Role,
+    /// log pi(y|x): the sum over response tokens, in nats.
+    pub log_prob: f64,
+    /// Scored tokens.
+    pub tokens: usize,
+    /// Sum over tokens of the softmax's entropy, in nats.
+    pub entropy: f64,
+    /// Tokens that were the most likely one.
+    pub correct: usize,
+}
+
+/// A tile in work: rows of the batch's predictions with their logits.
+struct Tile {
+    rows: Range<usize>,
+    /// (rows, vocabulary).
+    logits: Tensor,
+    /// (rows), u32.
+    labels: Tensor,
+    statistics: Vec<TokenStatistics>,
+}
+
+impl Decoder {
+    /// The scores of every example's responses, without a gradient.
+    pub fn score(&self, packed: &Packed) -> Result<Vec<Vec<ResponseScore>>> {
+        let (x, _) = self.forward(packed, false)?;
+        let mut scores = Vec::with_capacity(packed.examples.len());
+        self.head(packed, &x, |_, example| scores.push(example.to_vec()))?;
+        Ok(scores)
+    }
+
+    /// One micro-batch of training: forward, then for each example `seeds` turns its scores into
+    /// d loss / d log-prob of each packed response, then backward. Adds to `gradients`.
+    pub fn step(
+        &self,
+        packed: &Packed,
+        mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
+        gradients: &Buffer,
+    ) -> Result<()> {
+        let (x, trace) = self.forward(packed, true)?;
+        let sources = Tensor::new(packed.sources.as_slice(), self.device())?;
+        let norm = self.final_norm();
+        let rows = embedding::gather(&x, &sources)?;
+        let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
+        let mut dh = Vec::new();
+        for group in self.groups(packed) {
+            let span = span(&packed.examples[group.clone()]);
+            let tiles = self.tiles(&span);
+            let mut open = None;
+            let mut statistics = Vec::with_capacity(span.len());
+            for rows in tiles.iter().cloned() {
+                let tile = self.tile(packed, &h, rows)?;
+                statistics.extend_from_slice(&tile.statistics);
+                open = Some(tile);
+            }
+            let mut token_seeds = vec![0.0; span.len()];
+            for example in group {
+                let responses = &packed.examples[example];
+                let scores = scores(responses, &statistics, span.start);
+                for (response, seed) in responses.iter().zip(seeds(example, &scores)?) {
+                    token_seeds[offset(&response.rows, span.start)].fill(seed);
+                }
+            }
+            for rows in tiles {
+                let tile = match open.take() {
+                    Some(tile) if tile.rows == rows => tile,
+                    _ => self.tile(packed, &h, rows)?,
+                };
+                let seeds = &token_seeds[offset(&tile.rows, span.start)];
+                dh.push(self.tile_backward(&h, tile, seeds, gradients)?);
+            }
+        }
+        if dh.is_empty() {
+            return Ok(());
+        }
+        let dh = Tensor::cat(&dh, 0)?;
+        let drows = norm.norm_backward(&self.weights, &dh, &saved, gradients)?;
+        let dx = x.zeros_like()?;
+        embedding::scatter_add(&drows, &sources, &dx)?;
+        drop(x);
+        self.backward(dx, trace, gradients)
+    }
+
+    /// The logits of chosen rows of a batch's predictions, (rows, vocabulary): for inspection.
+    pub fn logits(&self, packed: &Packed) -> Result<Tensor> {
+        let (x, _) = self.forward(packed, false)?;
+        linear::linear(
+            &self.normed(packed, &x)?,
+            self.head_weight(&self.weights),
+            None,
+        )
+    }
+
+    fn head(
+        &self,
+        packed: &Packed,
+        x: &Tensor,
+        mut each: impl FnMut(usize, &[ResponseScore]),
+    ) -> Result<()> {
+        let h = self.normed(packed, x)?;
+        for group in self.groups(packed) {
+            let span = span(&packed.examples[group.clone()]);
+            let mut statistics = Vec::with_capacity(span.len());
+            for rows in self.tiles(&span) {
+                statistics.extend(self.tile(packed, &h, rows)?.statistics);
+            }
+            for example in group {
+                each(
+                    example,
+                    &scores(&packed.examples[example], &statistics, span.start),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn normed(&self, packed: &Packed, x: &Tensor) -> Result<Tensor> {
+        let sources = Tensor::new(packed.sources.as_slice(), self.device())?;
+        let rows = embedding::gather(x, &sources)?;
+        Ok(self
+            .final_norm()
+            .norm(&self.weights, &rows, self.arch.norm_epsilon)?
+            .0)
+    }
+
+    fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
+        let part = h.narrow(0, rows.start, rows.len())?;
+        let logits = linear::linear(&part, self.head_weight(&self.weights), None)?;
+        let labels = Tensor::new(&packed.labels[rows.clone()], self.device())?;
+        let statistics = token::statistics(&logits, &labels)?;
+        Ok(Tile {
+            rows,
+            logits,
+            labels,
+            statistics,
+        })
+    }
+
+    /// Adds the head's weight gradient; returns the gradient of the tile's hidden rows.
+    fn tile_backward(
+        &self,
+        h: &Tensor,
+        tile: Tile,
+        seeds: &[f64],
+        gradients: &Buffer,
+    ) -> Result<Tensor> {
+        let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
+        token::backward(&tile.logits, &tile.labels, &log_sum_exp, seeds)?;
+        let part = h.narrow(0, tile.rows.start, tile.rows.len())?;
+        linear::backward_weight(&tile.logits, &part, self.head_weight(gradients))?;
+        linear::backward_input(&tile.logits, self.head_weight(&self.weights))
+    }
+
+    fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
+        let names = &self.arch.names;
+        let name = if self.arch.tied {
+            names.embed
+        } else {
+            names.head
+        };
+        buffer.view(self.layout().id(&format!("{name}.weight")))
+    }
+
+    fn final_norm(&self) -> Affine {
+        Affine::new(self.layout(), self.arch.names.final_norm)
+    }
+
+    fn tile_rows(&self) -> usize {
+        (TILE_LOGITS / self.arch.vocab_size).max(1)
+    }
+
+    /// Runs of examples whose rows fit one tile; a longer example is a run of its own.
+    fn groups(&self, packed: &Packed) -> Vec<Range<usize>> {
+        let lengths: Vec<usize> = packed
+            .examples
+            .iter()
+            .map(|e| e.iter().map(|r| r.rows.len()).sum())
+            .collect();
+        crate::data::pack::micro_batches(&lengths, self.tile_rows())
+    }
+
+    fn tiles(&self, span: &Range<usize>) -> Vec<Range<usize>> {
+        let rows = self.tile_rows();
+        span.clone()
+            .step_by(rows)
+            .map(|start| start..(start + rows).min(span.end))
+            .collect()
+    }
+}
+
+/// The rows of a run of examples.
+fn span(examples: &[Vec<PackedResponse>]) -> Range<usize> {
+    let mut rows = examples.iter().flatten().map(|response| &response.rows);
+    match rows.next() {
+        Some(first) => first.start..rows.next_back().unwrap_or(first).end,
+        None => 0..0,
+    }
+}
+
+fn offset(rows: &Range<usize>, start: usize) -> Range<usize> {
+    rows.start - start..rows.end - start
+}
+
+fn scores(
+    responses: &[PackedResponse],
+    statistics: &[TokenStatistics],
+    start: usize,
+) -> Vec<ResponseScore> {
+    let score = |response: &PackedResponse| {
+        let tokens = &statistics[offset(&response.rows, start)];
+        ResponseScore {
+            index: response.index,
+            role: response.role,
+            log_prob: tokens.iter().map(|t| t.log_prob).sum(),
+            tokens: tokens.len(),
+            entropy: tokens.iter().map(|t| t.entropy).sum(),
+            correct: tokens.iter().filter(|t| t.correct).count(),
+        }
+    };
+    responses.iter().map(score).collect()
+}

@@ -1,0 +1,225 @@
+//! Models by name: the Hugging Face hub, and the cache on disk that is shared with Python's.
+//!
+//! *Why*: the cache belongs to every tool of the user, so nothing appears in it under its final
+//! name before it is whole. hf-hub therefore works in a folder of its own beside the blobs; what it
+//! fetched is checked for size and, where the hub names it, SHA-256, and only then moved in.
+
+mod settings;
+mod transfer;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use settings::HubSettings;
+pub use transfer::Download;
+use transfer::Remote;
+
+use crate::error::{Error, Result};
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const WHERE_PRESENT: [&str; 5] = [
+    TOKENIZER,
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
+
+/// The folder that holds the model `name_or_path`, downloaded if need be.
+///
+/// A folder is returned as it is. Anything else is a name on the hub, at `revision` (a branch, a
+/// tag or a commit; `main` by default), with the [settings of the environment](HubSettings).
+pub fn resolve(name_or_path: &str, revision: Option<&str>) -> Result<PathBuf> {
+    let settings = HubSettings::from_env();
+    resolve_with(name_or_path, revision, &settings, &mut |_| ())
+}
+
+/// [`resolve`] with given settings; `progress` is told how far each download is.
+///
+/// A branch is looked up on the hub (one small request) to see whether it moved. When the hub
+/// cannot be asked or refuses, a copy in the cache that is complete is used, as Python does.
+pub fn resolve_with(
+    name_or_path: &str,
+    revision: Option<&str>,
+    settings: &HubSettings,
+    progress: &mut dyn FnMut(Download<'_>),
+) -> Result<PathBuf> {
+    let path = Path::new(name_or_path);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let revision = revision.unwrap_or("main");
+    check_names(name_or_path, revision)?;
+    let folder = settings
+        .cache
+        .join(format!("models--{}", name_or_path.replace('/', "--")));
+    let cached = cached_snapshot(&folder, revision);
+    if settings.offline {
+        return from_cache_alone(name_or_path, revision, cached);
+    }
+    let whole = cached.filter(|snapshot| missing(snapshot).is_none());
+    if let Some(snapshot) = &whole
+        && is_commit(revision)
+        && snapshot.join(TOKENIZER).exists()
+    {
+        return Ok(snapshot.clone());
+    }
+    let remote = match Remote::open(name_or_path, revision, &folder, settings) {
+        Ok(remote) => remote,
+        Err(refusal) => {
+            return match whole {
+                Some(snapshot) if refusal.cache_may_serve => Ok(snapshot),
+                _ => Err(refusal.error),
+            };
+        }
+    };
+    download(name_or_path, &remote, progress)?;
+    if !is_commit(revision) {
+        remember(&folder, revision, remote.commit())?;
+    }
+    remote.tidy();
+    Ok(remote.snapshot())
+}
+
+/// The weight files that `model.safetensors.index.json` at `index` names, sorted, each once.
+pub fn shards(index: &Path) -> Result<Vec<String>> {
+    let place = index.display();
+    let text = fs::read_to_string(index).map_err(|e| Error::io(index, &e))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| Error::input(e.to_string()).at(place))?;
+    let names = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| Error::input("no `weight_map` in it").at(index.display()))?
+        .values()
+        .map(|value| match value.as_str() {
+            Some(name) if is_plain(name) && name.ends_with(".safetensors") => Ok(name.to_string()),
+            _ => Err(Error::input(format!("weight_map names {value}"))
+                .hint("each value is the plain name of a .safetensors file in the same folder")
+                .at(index.display())),
+        })
+        .collect::<Result<BTreeSet<String>>>()?;
+    if names.is_empty() {
+        return Err(Error::input("its `weight_map` is empty").at(index.display()));
+    }
+    Ok(names.into_iter().collect())
+}
+
+fn download(name: &str, remote: &Remote, progress: &mut dyn FnMut(Download<'_>)) -> Result<()> {
+    if !remote.has(CONFIG) {
+        return Err(Error::input("the repository has no config.json")
+            .hint("a model in the Hugging Face format is needed")
+            .at(name));
+    }
+    remote.fetch(CONFIG, progress)?;
+    for file in WHERE_PRESENT.into_iter().filter(|file| remote.has(file)) {
+        remote.fetch(file, progress)?;
+    }
+    if remote.has(WEIGHTS) {
+        return remote.fetch(WEIGHTS, progress);
+    }
+    if !remote.has(INDEX) {
+        return Err(Error::input("the repository has no safetensors weights")
+            .hint(format!("{WEIGHTS} or {INDEX} is needed"))
+            .at(name));
+    }
+    remote.fetch(INDEX, progress)?;
+    for shard in shards(&remote.snapshot().join(INDEX))? {
+        if !remote.has(&shard) {
+            let what = format!("{INDEX} names {shard}, which the repository does not have");
+            return Err(Error::input(what).at(name));
+        }
+        remote.fetch(&shard, progress)?;
+    }
+    Ok(())
+}
+
+fn from_cache_alone(name: &str, revision: &str, cached: Option<PathBuf>) -> Result<PathBuf> {
+    let lacking = match cached {
+        None => format!("no such folder, and revision `{revision}` is not in the hub cache"),
+        Some(snapshot) => match missing(&snapshot) {
+            None => return Ok(snapshot),
+            Some(file) => format!("{file} is not in the hub cache"),
+        },
+    };
+    Err(Error::input(lacking)
+        .hint("HF_HUB_OFFLINE is set: unset it to download")
+        .at(name))
+}
+
+/// The snapshot that the cache has for `revision`, whole or not.
+fn cached_snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
+    let commit = fs::read_to_string(folder.join("refs").join(revision))
+        .map_or_else(|_| revision.to_string(), |text| text.trim().to_string());
+    let snapshot = folder.join("snapshots").join(&commit);
+    (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
+}
+
+/// The first file without which the snapshot is not a model; links to nothing count as missing.
+fn missing(snapshot: &Path) -> Option<String> {
+    let lacks = |file: &str| !snapshot.join(file).exists();
+    if lacks(CONFIG) {
+        Some(CONFIG.into())
+    } else if !lacks(WEIGHTS) {
+        None
+    } else if lacks(INDEX) {
+        Some(WEIGHTS.into())
+    } else {
+        match shards(&snapshot.join(INDEX)) {
+            Ok(names) => names.into_iter().find(|name| lacks(name)),
+            Err(_) => Some(format!("a valid {INDEX}")),
+        }
+    }
+}
+
+fn remember(folder: &Path, revision: &str, commit: &str) -> Result<()> {
+    let path = folder.join("refs").join(revision);
+    if fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(folder);
+    fs::create_dir_all(parent)
+        .and_then(|()| transfer::put_in_place(&path, |new| fs::write(new, commit)))
+        .map_err(|e| Error::failed(format!("{}: {e}", path.display())))
+}
+
+fn check_names(name: &str, revision: &str) -> Result<()> {
+    if Path::new(name).exists() {
+        return Err(Error::input("a file, where the folder of a model is needed").at(name));
+    }
+    let parts: Vec<&str> = name.split('/').collect();
+    if parts.len() > 2 || !parts.iter().all(|part| is_plain(part)) || name.contains("--") {
+        return Err(Error::input("no such folder")
+            .hint("give the folder of a model, or its name on the hub: `organisation/name`")
+            .at(name));
+    }
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || "._-/+".contains(c));
+    if revision.contains(odd) || !revision.split('/').all(is_plain_or_tag) {
+        return Err(
+            Error::input(format!("revision `{revision}` is not a valid name"))
+                .hint("a branch, a tag or a commit of the hub")
+                .at(name),
+        );
+    }
+    Ok(())
+}
+
+fn is_plain_or_tag(part: &str) -> bool {
+    is_plain(&part.replace('+', "_"))
+}
+
+/// One path component that cannot lead out of its folder, hide in it or be an option.
+fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=255).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && !name.contains("..")
+        && name.chars().all(allowed)
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
+}

@@ -1,0 +1,42 @@
+//! Fresh models, as the families' own initialisation makes them.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use super::arch::Architecture;
+use super::decoder::Decoder;
+use super::parameters::{Buffer, Init, Layout};
+use crate::error::Result;
+
+/// A randomly initialised f32 model: matrices normal with the config's `initializer_range`, biases
+/// and the padding row 0, norms 1, as in transformers. Each parameter draws from a stream of its
+/// own, so the same seed gives the same model everywhere.
+pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> {
+    let layout = Arc::new(Layout::new(&arch));
+    let mut flat = vec![0f32; layout.len];
+    for (stream, entry) in layout.entries.iter().enumerate() {
+        let values = &mut flat[entry.range.clone()];
+        match entry.init {
+            Init::Zero => {}
+            Init::One => values.fill(1.0),
+            Init::Normal | Init::NormalWithZeroRow(_) => {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(stream as u64);
+                for value in values.iter_mut() {
+                    let draw: f64 = rng.sample(StandardNormal);
+                    *value = (draw * arch.initializer_range) as f32;
+                }
+            }
+        }
+        if let Init::NormalWithZeroRow(row) = entry.init {
+            let width = entry.shape[1];
+            values[row * width..(row + 1) * width].fill(0.0);
+        }
+    }
+    let flat = Tensor::from_vec(flat, layout.len, device)?;
+    Ok(Decoder::new(arch, Buffer::new(layout, flat)?))
+}

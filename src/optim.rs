@@ -1,0 +1,376 @@
+//! Optimizers, learning-rate schedules and gradient clipping.
+//!
+//! Hides moments and their layout behind [`Optimizer::step`].
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::kernels::optimizer::{self as kernel, Adam};
+use crate::model::parameters::{Buffer, Layout};
+
+/// `[optimizer]`. A key that the chosen method does not read is an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// The method.
+    pub optim: Method,
+    /// The peak learning rate.
+    pub learning_rate: f64,
+    /// Gradients are scaled down to this global norm; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// `adamw` only: decoupled decay of matrices, not of biases and norms; 0 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// `adamw` and `adam`: 0.9 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adam_beta1: Option<f64>,
+    /// `adamw` and `adam`: 0.999 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adam_beta2: Option<f64>,
+    /// `adamw` and `adam`: 1e-8 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adam_epsilon: Option<f64>,
+    /// `rmsprop` only: decay of the mean of squared gradients, 0.99 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rmsprop_alpha: Option<f64>,
+    /// `rmsprop` only: 1e-8 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rmsprop_epsilon: Option<f64>,
+}
+
+/// Optimizers by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Adam with decoupled weight decay, Loshchilov and Hutter 2019.
+    AdamW,
+    /// Adam without weight decay, Kingma and Ba 2015: the papers' choice.
+    Adam,
+    /// RMSprop, the official DPO repository's choice.
+    RmsProp,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            optim: Method::AdamW,
+            learning_rate: 1e-6,
+            max_grad_norm: 1.0,
+            weight_decay: None,
+            adam_beta1: None,
+            adam_beta2: None,
+            adam_epsilon: None,
+            rmsprop_alpha: None,
+            rmsprop_epsilon: None,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Fills in the defaults of the keys that the method reads.
+    ///
+    /// # Errors
+    /// Names a key that the method does not read, or a value outside its range.
+    pub fn resolve(&self) -> Result<Self> {
+        let mut all = self.clone();
+        let adam = self.optim != Method::RmsProp;
+        let keys: [(&str, &mut Option<f64>, bool, f64, std::ops::Range<f64>); 6] = [
+            (
+                "weight_decay",
+                &mut all.weight_decay,
+                self.optim == Method::AdamW,
+                0.0,
+                0.0..f64::MAX,
+            ),
+            ("adam_beta1", &mut all.adam_beta1, adam, 0.9, 0.0..1.0),
+            ("adam_beta2", &mut all.adam_beta2, adam, 0.999, 0.0..1.0),
+            (
+                "adam_epsilon",
+                &mut all.adam_epsilon,
+                adam,
+                1e-8,
+                0.0..f64::MAX,
+            ),
+            (
+                "rmsprop_alpha",
+                &mut all.rmsprop_alpha,
+                !adam,
+                0.99,
+                0.0..1.0,
+            ),
+            (
+                "rmsprop_epsilon",
+                &mut all.rmsprop_epsilon,
+                !adam,
+                1e-8,
+                0.0..f64::MAX,
+            ),
+        ];
+        for (key, value, read, default, range) in keys {
+            match value {
+                Some(_) if !read => {
+                    let method = format!("{:?}", self.optim).to_lowercase();
+                    return Err(Error::input(format!("`{method}` does not read `{key}`"))
+                        .hint("leave the key out or choose another `optim`"));
+                }
+                Some(x) => in_range(key, *x, range)?,
+                None => *value = read.then_some(default),
+            }
+        }
+        in_range("learning_rate", self.learning_rate, 0.0..f64::MAX)?;
+        in_range("max_grad_norm", self.max_grad_norm, 0.0..f64::MAX)?;
+        Ok(all)
+    }
+}
+
+fn in_range(key: &str, x: f64, range: std::ops::Range<f64>) -> Result<()> {
+    if range.contains(&x) {
+        return Ok(());
+    }
+    let valid = match range.end {
+        1.0 => "it lies in [0, 1)",
+        _ => "it is finite and not negative",
+    };
+    Err(Error::input(format!("`{key}` is {x}")).hint(valid))
+}
+
+/// `[schedule]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// The shape after warm-up.
+    pub lr_scheduler_type: Shape,
+    /// Steps of linear warm-up; `constant` reads neither this nor `warmup_ratio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Warm-up as a share of all steps, rounded up; not together with `warmup_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+    /// Whether the first step's rate is 0, as in transformers, or one part of `warmup_steps` + 1,
+    /// as in the official DPO repository.
+    pub warmup_from_zero: bool,
+}
+
+/// Schedules by transformers' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Down to 0 in a straight line.
+    Linear,
+    /// Down to 0 along half a cosine.
+    Cosine,
+    /// No warm-up, no decay.
+    Constant,
+    /// Warm-up, then no decay.
+    ConstantWithWarmup,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            lr_scheduler_type: Shape::Linear,
+            warmup_steps: None,
+            warmup_ratio: None,
+            warmup_from_zero: true,
+        }
+    }
+}
+
+impl ScheduleConfig {
+    /// Checks ranges and that no key goes unread.
+    pub fn validate(&self) -> Result<()> {
+        if let Some(ratio) = self.warmup_ratio {
+            if !(0.0..=1.0).contains(&ratio) {
+                return Err(
+                    Error::input(format!("`warmup_ratio` is {ratio}")).hint("it lies in [0, 1]")
+                );
+            }
+            if self.warmup_steps.is_some() {
+                return Err(Error::input("both `warmup_steps` and `warmup_ratio`").hint("give one"));
+            }
+        }
+        let warmup = self.warmup_steps.is_some() || self.warmup_ratio.is_some();
+        if self.lr_scheduler_type == Shape::Constant && warmup {
+            return Err(Error::input("`constant` has no warm-up")
+                .hint("use lr_scheduler_type = \"constant_with_warmup\""));
+        }
+        Ok(())
+    }
+
+    /// The learning rate's factor at `step`, from 0, of `total`.
+    pub fn factor(&self, step: u64, total: u64) -> f64 {
+        let warmup = match (self.warmup_steps, self.warmup_ratio) {
+            (Some(steps), _) => steps,
+            (None, Some(ratio)) => (ratio * total as f64).ceil() as u64,
+            (None, None) => 0,
+        };
+        if step < warmup {
+            return if self.warmup_from_zero {
+                step as f64 / warmup as f64
+            } else {
+                (step + 1) as f64 / (warmup + 1) as f64
+            };
+        }
+        let progress = (step - warmup) as f64 / (total.saturating_sub(warmup)).max(1) as f64;
+        match self.lr_scheduler_type {
+            Shape::Linear => (1.0 - progress).max(0.0),
+            Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
+            Shape::Constant | Shape::ConstantWithWarmup => 1.0,
+        }
+    }
+}
+
+/// An optimizer with its moments.
+#[derive(Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// The mean of gradients, (elements); RMSprop keeps none.
+    mean: Option<Buffer>,
+    /// The mean of squared gradients, (elements).
+    square: Buffer,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// An optimizer with zero moments for parameters laid out and stored like `weights`.
+    pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
+        let config = config.resolve()?;
+        let zeros = || {
+            let layout: &Arc<Layout> = weights.layout();
+            Buffer::zeros(
+                layout.clone(),
+                weights.flat().dtype(),
+                weights.flat().device(),
+            )
+        };
+        let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
+        Ok(Self {
+            config,
+            mean,
+            square: zeros()?,
+            steps: 0,
+        })
+    }
+
+    /// One update of `weights`, in place, at this learning rate. Returns the gradient norm before
+    /// clipping.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], before any change, where the norm is not finite.
+    pub fn step(&mut self, weights: &Buffer, gradients: &Buffer, rate: f64) -> Result<f64> {
+        let norm = gradient_norm(gradients)?;
+        if !norm.is_finite() {
+            return Err(Error::NonFinite(format!(
+                "the gradient norm is {norm}; no update was made"
+            )));
+        }
+        let scale = match self.config.max_grad_norm {
+            max if max > 0.0 => (max / (norm + 1e-6)).min(1.0),
+            _ => 1.0,
+        };
+        self.steps += 1;
+        let (flat, square) = (weights.flat(), self.square.flat());
+        let read = |value: Option<f64>| value.unwrap_or_default();
+        let Some(mean) = &self.mean else {
+            let (alpha, epsilon) = (
+                read(self.config.rmsprop_alpha),
+                read(self.config.rmsprop_epsilon),
+            );
+            kernel::rmsprop(
+                flat,
+                square,
+                gradients.flat(),
+                scale,
+                (rate, alpha, epsilon),
+            )?;
+            return Ok(norm);
+        };
+        let adam = Adam {
+            beta1: read(self.config.adam_beta1),
+            beta2: read(self.config.adam_beta2),
+            epsilon: read(self.config.adam_epsilon),
+        };
+        kernel::adam_moments(adam, mean.flat(), square, gradients.flat(), scale)?;
+        for (id, entry) in weights.layout().entries.iter().enumerate() {
+            let decay = if entry.decay {
+                read(self.config.weight_decay)
+            } else {
+                0.0
+            };
+            let part = |buffer: &Buffer| -> Result<Tensor> { Ok(buffer.view(id).flatten_all()?) };
+            let (mean, square) = (part(mean)?, part(&self.square)?);
+            kernel::adam_update(
+                adam,
+                &part(weights)?,
+                &mean,
+                &square,
+                (rate, decay, self.steps),
+            )?;
+        }
+        Ok(norm)
+    }
+}
+
+/// The global norm of all gradients, parameter by parameter in the order of names, in f64.
+pub fn gradient_norm(gradients: &Buffer) -> Result<f64> {
+    let ids = 0..gradients.layout().entries.len();
+    let squares = ids.map(|id| kernel::squared_norm(gradients.view(id)));
+    Ok(squares.sum::<Result<f64>>()?.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_method_is_an_error() {
+        let config = OptimizerConfig {
+            optim: Method::RmsProp,
+            adam_beta1: Some(0.9),
+            ..OptimizerConfig::default()
+        };
+        let message = config.resolve().unwrap_err().to_string();
+        assert!(
+            message.contains("`rmsprop` does not read `adam_beta1`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn schedules_follow_transformers_and_the_official_repository() {
+        let schedule = |lr_scheduler_type, warmup_steps, warmup_from_zero| ScheduleConfig {
+            lr_scheduler_type,
+            warmup_steps,
+            warmup_ratio: None,
+            warmup_from_zero,
+        };
+        let linear = schedule(Shape::Linear, None, true);
+        assert_eq!((linear.factor(0, 8), linear.factor(1, 8)), (1.0, 0.875));
+        let cosine = schedule(Shape::Cosine, Some(2), true);
+        assert_eq!(
+            (
+                cosine.factor(0, 6),
+                cosine.factor(1, 6),
+                cosine.factor(2, 6)
+            ),
+            (0.0, 0.5, 1.0)
+        );
+        assert!((cosine.factor(3, 6) - 0.8535533905932737).abs() < 1e-15);
+        let official = schedule(Shape::ConstantWithWarmup, Some(150), false);
+        assert_eq!(official.factor(0, 1000), 1.0 / 151.0);
+        assert_eq!(official.factor(150, 1000), 1.0);
+    }
+
+    #[test]
+    fn constant_refuses_a_warm_up_it_would_not_read() {
+        let schedule = ScheduleConfig {
+            lr_scheduler_type: Shape::Constant,
+            warmup_steps: Some(3),
+            ..ScheduleConfig::default()
+        };
+        assert!(schedule.validate().is_err());
+    }
+}

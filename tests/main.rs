@@ -8,3 +8,6 @@ mod layers;
 mod models;
 mod oracle;
 mod support;
+
+// Rows, tokens, lengths, samples, the order of an epoch.
+mod data;

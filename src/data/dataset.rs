@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
             let row = row?;
             let number = self.census.rows;
             self.census.rows += 1;
-            match (self.config.format.read)(&row)? {
+            match self.config.format.example(&row)? {
                 Err(reason) => self.invalid(reason, row.line)?,
                 Ok(text) => drafts.push(Draft {
                     row: number,
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
             return Err(Error::input(format!(
                 "the row has no {role} answer, which the loss needs in every row"
             ))
-            .hint(format!("format `{}` reads {}", format.name, format.columns)));
+            .hint(format.columns_hint()));
         }
         if !any.is_empty() && !any.iter().any(|&role| has(role)) {
             return Err(Error::input("the row has no answer that the loss can use"));
@@ -203,10 +203,9 @@ impl<'a> Reader<'a> {
             format!("{reason} in {} (first: line {first})", lines.rows)
         });
         let (why, rows) = (why.collect::<Vec<_>>().join(", "), self.census.rows);
-        let format = self.config.format;
         Err(
             Error::input(format!("none of {rows} rows is usable: {why}"))
-                .hint(format!("format `{}` reads {}", format.name, format.columns))
+                .hint(self.config.format.columns_hint())
                 .at(self.path.display()),
         )
     }

@@ -5,7 +5,7 @@
 //! *Why*: a message about data must lead to the line. And the files that are wrong in practice are
 //! rarely wrong JSON: they are a pointer left by Git LFS, a web page, an archive, UTF-16.
 
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -39,16 +39,16 @@ impl Row {
     /// A column that must be there.
     pub fn need(&self, column: &str) -> Result<&Value> {
         self.get(column).ok_or_else(|| {
-            let has = self.columns.keys().map(String::as_str);
-            let names: Vec<&str> = has.clone().collect();
-            let mut hint = format!("the row has {}", quoted(&names));
-            let near = nearest(column, has);
-            if near.starts_with("did you mean") && !self.columns.contains_key(column) {
-                hint = format!("{hint}, {near}");
-            }
-            Error::input(format!("the row has no column `{column}`"))
-                .hint(hint)
-                .at(self.place())
+            let names: Vec<String> = self
+                .columns
+                .keys()
+                .map(|name| format!("`{name}`"))
+                .collect();
+            let has = match names.as_slice() {
+                [] => "no column at all".to_owned(),
+                names => format!("no column `{column}`, only {}", names.join(", ")),
+            };
+            Error::input(format!("the row has {has}")).at(self.place())
         })
     }
 
@@ -67,18 +67,8 @@ impl Row {
             Some(Value::String(_)) => "a string".to_owned(),
             Some(value) => value.to_string(),
         };
-        Error::input(format!("column `{column}` is {found}"))
-            .hint(format!("it must be {valid}"))
-            .at(self.place())
+        Error::input(format!("column `{column}` is {found}, not {valid}")).at(self.place())
     }
-}
-
-fn quoted(names: &[&str]) -> String {
-    if names.is_empty() {
-        return "no columns".into();
-    }
-    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    names.join(", ")
 }
 
 fn place(path: &Path, line: usize) -> String {

@@ -16,8 +16,8 @@ use std::path::Path;
 /// One response to a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Its number among the responses to the prompt.
-    pub index: u64,
+    /// Its number among the responses to the prompt; those without one keep the order of the file.
+    pub index: Option<u64>,
     /// Its text.
     pub response: String,
     /// Its ids as drawn, the end token included; `None` where the file has only text.
@@ -40,8 +40,17 @@ impl Samples {
         let mut by_prompt: HashMap<String, Vec<Sample>> = HashMap::new();
         for row in read::rows(path)? {
             let row = row?;
-            let samples = by_prompt.entry(row.text("prompt")?.to_owned()).or_default();
-            samples.push(sample(&row, samples.len() as u64, tokenizer)?);
+            let (prompt, sample) = sample(&row).map_err(|error| error.hint(COLUMNS))?;
+            let ids = sample.ids.as_deref().unwrap_or_default();
+            if let Some(id) = ids.iter().find(|&&id| id > tokenizer.max_id()) {
+                let max = tokenizer.max_id();
+                return Err(
+                    Error::input(format!("token id {id} is outside the vocabulary"))
+                        .hint(format!("the largest is {max}; did another model draw it?"))
+                        .at(row.place()),
+                );
+            }
+            by_prompt.entry(prompt).or_default().push(sample);
         }
         for samples in by_prompt.values_mut() {
             samples.sort_by_key(|sample| sample.index);
@@ -60,52 +69,39 @@ impl Samples {
     }
 }
 
-fn sample(row: &Row, next: u64, tokenizer: &Tokenizer) -> Result<Sample> {
+const COLUMNS: &str = "a sample has prompt, response, finish_reason, and optional token_ids, index";
+
+fn sample(row: &Row) -> Result<(String, Sample)> {
     let index = match row.get("index") {
-        None => next,
-        Some(index) => index
-            .as_u64()
-            .ok_or_else(|| row.wrong("index", "a number from 0"))?,
+        None => None,
+        Some(index) => Some(
+            index
+                .as_u64()
+                .ok_or_else(|| row.wrong("index", "a number from 0"))?,
+        ),
     };
     let finished = match row.text("finish_reason")? {
         "stop" => true,
         "length" => false,
         other => {
-            return Err(Error::input(format!("finish_reason is {other:?}"))
-                .hint("valid: \"stop\", \"length\"")
-                .at(row.place()));
+            let what = format!("finish_reason is {other:?}, not \"stop\" or \"length\"");
+            return Err(Error::input(what).at(row.place()));
         }
     };
     let ids = row
         .get("token_ids")
-        .map(|_| token_ids(row, tokenizer))
-        .transpose()?;
-    Ok(Sample {
+        .map(|list| token_ids(list).ok_or_else(|| row.wrong("token_ids", "one or more token ids")));
+    let sample = Sample {
         index,
         response: row.text("response")?.to_owned(),
-        ids,
+        ids: ids.transpose()?,
         finished,
-    })
+    };
+    Ok((row.text("prompt")?.to_owned(), sample))
 }
 
-fn token_ids(row: &Row, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let valid = "a list, not empty, of token ids";
-    let list = row.need("token_ids")?.as_array();
-    let list = list.filter(|list| !list.is_empty());
-    let list = list.ok_or_else(|| row.wrong("token_ids", valid))?;
-    let id = |value: &Value| match value.as_u64() {
-        None => Err(row.wrong("token_ids", valid)),
-        Some(id) => u32::try_from(id)
-            .ok()
-            .filter(|&id| id <= tokenizer.max_id())
-            .ok_or_else(|| {
-                let max = tokenizer.max_id();
-                Error::input(format!("token id {id} is outside the vocabulary"))
-                    .hint(format!(
-                        "the model's largest is {max}; was it drawn by another model?"
-                    ))
-                    .at(row.place())
-            }),
-    };
+fn token_ids(list: &Value) -> Option<Vec<u32>> {
+    let list = list.as_array().filter(|list| !list.is_empty())?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     list.iter().map(id).collect()
 }

@@ -1,6 +1,6 @@
 //! Dataset formats: how a row of columns becomes a prompt with its answers.
 //!
-//! Hides the columns of each format behind [`Format::read`].
+//! Hides the columns of each format behind [`Format::example`].
 //!
 //! *Why*: a format is a function of one row. It knows nothing of files, tokens or losses, so a new
 //! one is one file and one row of [`FORMATS`].
@@ -39,8 +39,7 @@ pub struct Format {
     pub columns: &'static str,
     /// The part of a prompt that stays when it is cut.
     pub truncation: TruncationMode,
-    /// From a row to its text. An error for a row that is not of this format.
-    pub read: fn(&Row) -> Result<Reading>,
+    read: fn(&Row) -> Result<Reading>,
 }
 
 /// Every format.
@@ -53,6 +52,16 @@ impl PartialEq for Format {
 }
 
 impl Format {
+    /// From a row to its text. An error for a row that is not of this format.
+    pub fn example(&self, row: &Row) -> Result<Reading> {
+        (self.read)(row).map_err(|error| error.hint(self.columns_hint()))
+    }
+
+    /// What would be valid, for messages.
+    pub fn columns_hint(&self) -> String {
+        format!("format `{}` reads {}", self.name, self.columns)
+    }
+
     /// The format called `name`.
     pub fn named(name: &str) -> std::result::Result<&'static Self, String> {
         FORMATS

@@ -1,0 +1,117 @@
+//! Rows, tokens, lengths, samples and the order of an epoch.
+
+use crate::support::{fixture, real_fixtures};
+use expo::data::format::Format;
+use expo::data::{
+    AddBos, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
+    TruncationMode, epoch_order, next_answers,
+};
+use expo::error::Result;
+use expo::loss::{Needs, Role};
+use flate2::{Compression, write::GzEncoder};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+mod answers;
+mod rows;
+mod tokens;
+mod whole;
+
+const PAIR: Needs = Needs {
+    all: &[Role::Chosen, Role::Rejected],
+    any: &[],
+    batch: &[],
+    reference: true,
+    soft_labels: true,
+};
+const SAMPLED: Needs = Needs {
+    all: &[Role::Chosen, Role::Rejected, Role::Sampled],
+    ..PAIR
+};
+const KTO: Needs = Needs {
+    all: &[],
+    any: &[Role::Chosen, Role::Rejected],
+    batch: &[Role::Mismatched],
+    soft_labels: false,
+    ..PAIR
+};
+
+/// A folder that holds one dataset file.
+struct Scene {
+    folder: TempDir,
+    config: DataConfig,
+    tokenizer: Tokenizer,
+}
+
+impl Scene {
+    fn new(format: &str, tokenizer: &str, contents: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, contents).unwrap();
+        Self {
+            config: DataConfig::new(Format::named(format).unwrap(), path),
+            tokenizer: Tokenizer::open(&fixture("data").join(tokenizer)).unwrap(),
+            folder,
+        }
+    }
+
+    /// Rows of (prompt, chosen, rejected).
+    fn pairs(tokenizer: &str, rows: &[[&str; 3]]) -> Self {
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|[p, c, r]| {
+                serde_json::json!({"prompt": p, "chosen": c, "rejected": r}).to_string()
+            })
+            .collect();
+        Self::new("pairs", tokenizer, rows.join("\n"))
+    }
+
+    fn open(&self, needs: &Needs) -> Result<Dataset> {
+        self.open_with(needs, None, None)
+    }
+
+    fn open_with(
+        &self,
+        needs: &Needs,
+        samples: Option<&Samples>,
+        group: Option<usize>,
+    ) -> Result<Dataset> {
+        let (config, tokenizer) = (&self.config, &self.tokenizer);
+        Dataset::open(&config.train, config, tokenizer, needs, samples, group)
+    }
+
+    fn samples(&self, contents: &str) -> Result<Samples> {
+        let path = self.folder.path().join("samples.jsonl");
+        std::fs::write(&path, contents).unwrap();
+        Samples::open(&path, &self.tokenizer)
+    }
+
+    /// The error without the folder's name.
+    fn complaint(&self, needs: &Needs) -> String {
+        self.strip(&self.open(needs).unwrap_err().to_string())
+    }
+
+    fn strip(&self, message: &str) -> String {
+        let folder = format!("{}/", self.folder.path().display());
+        message.replace(&folder, "")
+    }
+
+    /// Each token as its own text.
+    fn words(&self, ids: &[u32]) -> Vec<String> {
+        ids.iter()
+            .map(|&id| self.tokenizer.decode(&[id], false).unwrap())
+            .collect()
+    }
+}
+
+fn ids(example: &Example, role: Role) -> Vec<&[u32]> {
+    let of = example.responses.iter().filter(|r| r.role == role);
+    of.map(|response| response.ids.as_slice()).collect()
+}
+
+fn complaint(contents: impl AsRef<[u8]>) -> String {
+    Scene::new("pairs", "byte-level", contents).complaint(&PAIR)
+}
+
+const ROW: &str = r#"{"prompt": "p", "chosen": "yes", "rejected": "no", "source": 7}"#;

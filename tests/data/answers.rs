@@ -1,0 +1,133 @@
+//! Answers that come from elsewhere: other rows, sample files.
+
+use super::*;
+
+#[test]
+fn mismatched_answers_rotate() {
+    let prompts = ["p", "p", "q", "q", "r"];
+    assert_eq!(next_answers(&prompts, None).unwrap(), [2, 2, 4, 4, 0]);
+    assert_eq!(next_answers(&prompts, Some(2)).unwrap(), [1, 0, 3, 2, 4]);
+    assert_eq!(next_answers(&prompts, Some(4)).unwrap(), [1, 2, 3, 0, 4]);
+    // The same prompt across the end of the set.
+    assert_eq!(next_answers(&["p", "q", "p"], None).unwrap(), [1, 2, 1]);
+    assert!(next_answers(&["p", "p"], None).is_err());
+    assert!(next_answers(&["p", "p"], Some(2)).is_err());
+    assert!(next_answers(&["p", "q"], Some(1)).is_err());
+}
+
+#[test]
+fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
+    let rows = [["p", "yes", "no"], ["q", "x", "y"], ["p", "u", "v"]];
+    let scene = Scene::pairs("byte-level", &rows);
+    let loans = |dataset: &Dataset| -> Vec<Vec<String>> {
+        let words = |example| {
+            let of = ids(example, Role::Mismatched).into_iter();
+            of.map(|ids| scene.words(ids).concat()).collect()
+        };
+        dataset.examples.iter().map(words).collect()
+    };
+    let whole = scene.open(&KTO).unwrap();
+    assert_eq!(loans(&whole), [["x<|end|>"], ["u<|end|>"], ["x<|end|>"]]);
+    let grouped = scene.open_with(&KTO, None, Some(4)).unwrap();
+    assert_eq!(
+        loans(&grouped),
+        [
+            ["no<|end|>", "x<|end|>"],
+            ["y<|end|>", "yes<|end|>"],
+            ["v<|end|>", "u<|end|>"]
+        ]
+    );
+    let same = Scene::pairs("byte-level", &[["p", "yes", "no"], ["p", "x", "y"]]);
+    assert_eq!(
+        same.complaint(&KTO),
+        "rows.jsonl: every row has the same prompt; mismatched answers are answers to other prompts"
+    );
+}
+
+#[test]
+fn a_mismatched_answer_counts_for_the_length() {
+    let mut scene = Scene::pairs("byte-level", &[["pqrs", "a", "b"], ["u", "klmnop", "c"]]);
+    (scene.config.max_length, scene.config.max_prompt_length) = (9, 2);
+    let dataset = scene.open(&KTO).unwrap();
+    assert_eq!(scene.words(&dataset.examples[0].prompt).concat(), "pq");
+    assert_eq!(dataset.census.cut_prompts, 1);
+}
+
+#[test]
+fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
+    let scene = Scene::pairs(
+        "byte-level",
+        &[["p", "yes", "no"], ["q", "yes", "no"], ["r", "yes", "no"]],
+    );
+    let samples = scene
+        .samples(
+            r#"{"prompt": "p", "response": "no", "token_ids": [80, 0], "log_prob": -1.5, "finish_reason": "stop", "index": 1, "seed": 3}
+{"prompt": "r", "response": "no", "finish_reason": "length"}
+{"prompt": "p", "response": "", "token_ids": [0], "finish_reason": "stop", "index": 0}
+{"prompt": "r", "response": "yes", "finish_reason": "stop"}"#,
+        )
+        .unwrap();
+    assert_eq!(samples.prompts(), 2);
+    let dataset = scene.open_with(&SAMPLED, Some(&samples), None).unwrap();
+    assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, [2]);
+    let rows: Vec<usize> = dataset.examples.iter().map(|e| e.row).collect();
+    assert_eq!(rows, [0, 2]);
+    assert_eq!(
+        ids(&dataset.examples[0], Role::Sampled),
+        [&[0][..], &[80, 0]]
+    );
+    let words = |ids: &[u32]| scene.words(ids).join("|");
+    let sampled = ids(&dataset.examples[1], Role::Sampled);
+    assert_eq!(words(sampled[0]), "no");
+    assert_eq!(words(sampled[1]), "yes|<|end|>");
+    assert_eq!(dataset.census.unfinished_responses, 1);
+    // A loss without a use for them does not see them.
+    let pairs = scene.open_with(&PAIR, Some(&samples), None).unwrap();
+    assert_eq!(pairs.examples.len(), 3);
+    assert!(
+        scene
+            .complaint(&SAMPLED)
+            .starts_with("data.samples: the loss needs responses drawn")
+    );
+}
+
+#[test]
+fn samples_of_another_vocabulary_are_refused() {
+    let scene = Scene::new("pairs", "metaspace", ROW);
+    for (line, what) in [
+        (
+            r#"{"prompt": "p", "response": "r", "token_ids": [37], "finish_reason": "stop"}"#,
+            "token id 37 is outside the vocabulary; the largest is 36",
+        ),
+        (
+            r#"{"prompt": "p", "response": "r", "token_ids": [], "finish_reason": "stop"}"#,
+            "column `token_ids` is a list, not one or more token ids",
+        ),
+        (
+            r#"{"prompt": "p", "response": "r", "finish_reason": "eos"}"#,
+            "finish_reason is \"eos\", not \"stop\" or \"length\"",
+        ),
+    ] {
+        let message = scene.strip(&scene.samples(line).unwrap_err().to_string());
+        assert!(
+            message.starts_with(&format!("samples.jsonl:1: {what}")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_without_a_scored_token_is_no_answer() {
+    let scene = Scene::pairs("byte-level", &[["", "yes", "no"], ["p", "yes", "no"]]);
+    let drawn = |prompt: &str| {
+        format!(
+            r#"{{"prompt": "{prompt}", "response": "", "token_ids": [0], "finish_reason": "stop"}}"#
+        )
+    };
+    let samples = scene
+        .samples(&format!("{}\n{}", drawn(""), drawn("p")))
+        .unwrap();
+    let dataset = scene.open_with(&SAMPLED, Some(&samples), None).unwrap();
+    assert_eq!(dataset.census.invalid[&Invalid::NothingToScore].first, [1]);
+    assert_eq!(dataset.examples.len(), 1);
+}

@@ -1,0 +1,148 @@
+//! The order of an epoch, the configuration, the fingerprint, and real data.
+
+use super::*;
+
+#[test]
+fn the_order_of_an_epoch_never_changes() {
+    // Computed apart from this code, from the definition of ChaCha8.
+    assert_eq!(epoch_order(4, 0, 0, false), [0, 1, 2, 3]);
+    assert_eq!(epoch_order(10, 0, 0, true), [8, 6, 3, 1, 2, 5, 0, 4, 9, 7]);
+    assert_eq!(epoch_order(10, 7, 3, true), [6, 0, 3, 1, 2, 4, 8, 5, 9, 7]);
+    assert_eq!(epoch_order(1, 0, 0, true), [0]);
+    assert!(epoch_order(0, 0, 0, true).is_empty());
+}
+
+#[test]
+fn every_order_is_equally_likely() {
+    let mut counts = std::collections::HashMap::new();
+    for epoch in 0..24_000 {
+        *counts
+            .entry(epoch_order(4, 1, epoch, true))
+            .or_insert(0_i32) += 1;
+    }
+    assert_eq!(counts.len(), 24);
+    // 1000 expected, standard deviation 31.
+    assert!(
+        counts.values().all(|count| (count - 1000).abs() < 150),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_configuration_is_read_with_its_defaults_and_written_again() {
+    let config: DataConfig = toml::from_str("format = \"hh\"\ntrain = \"rows.jsonl\"").unwrap();
+    assert_eq!(
+        config,
+        DataConfig::new(Format::named("hh").unwrap(), "rows.jsonl")
+    );
+    assert_eq!(config.truncation(), TruncationMode::KeepEnd);
+    let text = toml::to_string(&config).unwrap();
+    assert!(text.contains("add_bos = \"auto\"\n"), "{text}");
+    assert_eq!(toml::from_str::<DataConfig>(&text).unwrap(), config);
+    let all = "format = \"pairs\"\ntrain = \"a\"\neval = \"b\"\nmax_length = 9\nmax_prompt_length = 3\n\
+               truncation_mode = \"keep_end\"\ntokenize = \"separate\"\nadd_bos = false\n\
+               on_invalid = \"error\"\nsamples = \"c\"\nreference_log_probs = \"d\"\n\
+               official_truncation = true\nshuffle = false\n";
+    let config: DataConfig = toml::from_str(all).unwrap();
+    assert_eq!(toml::to_string(&config).unwrap(), all);
+    for (key, what) in [
+        (
+            "format = \"pair\"",
+            "no format `pair`; did you mean `pairs`?",
+        ),
+        (
+            "format = \"hh\"\nadd_bos = true",
+            "`add_bos` is true; valid: \"auto\" or false",
+        ),
+        (
+            "format = \"hh\"\nadd_bos = 3",
+            "`add_bos` is \"auto\" or false",
+        ),
+        ("format = \"hh\"\nmax_len = 3", "unknown field `max_len`"),
+    ] {
+        let error = toml::from_str::<DataConfig>(&format!("train = \"a\"\n{key}")).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_fingerprint_is_of_tokens_order_and_labels() {
+    let open = |rows: &str| {
+        Scene::new("pairs", "byte-level", rows)
+            .open(&PAIR)
+            .unwrap()
+            .fingerprint
+    };
+    let other = ROW.replace("yes", "yet");
+    let labelled = ROW.replace('}', ", \"preference\": 1.0}");
+    let base = open(&format!("{ROW}\n{other}"));
+    assert_eq!(
+        base,
+        open(&format!("\n{}\n\n{other}\n", ROW.replace("7", "8")))
+    );
+    assert_ne!(base, open(&format!("{other}\n{ROW}")));
+    assert_ne!(base, open(&format!("{labelled}\n{other}")));
+}
+
+fn real(fixtures: &Path, format: &str, rows: &str, tokenizer: &str) -> (DataConfig, Tokenizer) {
+    let config = DataConfig::new(Format::named(format).unwrap(), fixtures.join(rows));
+    (config, Tokenizer::open(&fixtures.join(tokenizer)).unwrap())
+}
+
+#[test]
+fn real_pairs_have_the_ids_of_the_oracle() {
+    let Some(fixtures) = real_fixtures() else {
+        return;
+    };
+    for model in ["neox-tiny", "stories260k"] {
+        let folder = format!("models/{model}");
+        let (config, tokenizer) = real(&fixtures, "pairs", "oracle/hh8_explicit.jsonl", &folder);
+        let dataset = Dataset::open(&config.train, &config, &tokenizer, &PAIR, None, None).unwrap();
+        let oracle =
+            std::fs::read_to_string(fixtures.join(format!("oracle/{model}.json"))).unwrap();
+        let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();
+        let pairs = oracle["pairs"].as_array().unwrap();
+        assert_eq!(pairs.len(), 8);
+        assert_eq!(dataset.examples.len(), 8);
+        for (example, pair) in dataset.examples.iter().zip(pairs) {
+            let of = |key: &str| -> Vec<u32> { serde_json::from_value(pair[key].clone()).unwrap() };
+            assert_eq!(example.prompt, of("prompt_ids"));
+            assert_eq!(example.responses[0].ids, of("chosen_ids"));
+            assert_eq!(example.responses[1].ids, of("rejected_ids"));
+        }
+    }
+}
+
+#[test]
+fn real_rows_are_invalid_where_they_are_known_to_be() {
+    let Some(fixtures) = real_fixtures() else {
+        return;
+    };
+    let rows = "data/hh-harmless-1800.jsonl.gz";
+    let (mut config, neox) = real(&fixtures, "hh", rows, "models/neox-tiny");
+    let open = |config: &DataConfig, tokenizer: &Tokenizer| {
+        Dataset::open(&config.train, config, tokenizer, &PAIR, None, None).unwrap()
+    };
+    let dataset = open(&config, &neox);
+    let census = &dataset.census;
+    assert_eq!((census.rows, census.kept), (1800, 1794));
+    assert_eq!(census.invalid[&Invalid::PromptDiffers].first, [1255, 1689]);
+    assert_eq!(
+        census.invalid[&Invalid::EmptyAnswer].first,
+        [87, 517, 926, 1104]
+    );
+
+    // The tokenizer of the real models: its folder has no end token, so one is given.
+    let folder = tempfile::tempdir().unwrap();
+    let name = "tokenizer.json";
+    let source: PathBuf = fixtures.join("tokenizers/gpt-neox-20b").join(name);
+    std::fs::copy(source, folder.path().join(name)).unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"eos_token_id": 0}"#).unwrap();
+    let pythia = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!((pythia.max_id(), pythia.begin()), (50_276, &[][..]));
+    let joint = open(&config, &pythia);
+    config.tokenize = Tokenize::Separate;
+    let separate = open(&config, &pythia);
+    assert_eq!(joint.census.boundary_merges, 0);
+    assert_eq!(joint.examples, separate.examples);
+}

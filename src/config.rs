@@ -399,6 +399,17 @@ fn translate(error: &toml::de::Error) -> Error {
             Error::input(format!("unknown {kind} `{word}`"))
                 .hint(nearest(word, valid.iter().copied()))
         }
-        _ => Error::input(message.replace('\n', "; ")),
+        _ => {
+            let names = [
+                ("usize", "a whole number"),
+                ("u64", "a whole number"),
+                ("f64", "a number"),
+            ];
+            let expected = names.iter().find_map(|(own, name)| {
+                let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
+                Some(format!("{start}expected {name}"))
+            });
+            Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")))
+        }
     }
 }

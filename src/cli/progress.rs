@@ -41,7 +41,7 @@ impl Progress {
             Event::Download(download) => self.download(download),
             Event::Census(split, census) => {
                 self.close();
-                self.line(&format!("{split}\n{census}"));
+                self.line(&format!("{split}:\n{census}"));
             }
             Event::ReferenceFound(path) => {
                 self.line(&format!("reference log-probs found in {}", path.display()));
@@ -56,7 +56,6 @@ impl Progress {
                 let parameters = grouped(parameters);
                 self.line(&format!("training {parameters} parameters, {steps} steps"));
                 self.steps = steps;
-                self.pace = Pace::new();
                 self.open("training", steps);
             }
             Event::Step { step, rows, tokens } => {
@@ -85,7 +84,6 @@ impl Progress {
             return;
         }
         if self.bar.is_none() {
-            self.pace = Pace::new();
             self.open(file, total);
         }
         if let Some(bar) = &self.bar {
@@ -99,8 +97,8 @@ impl Progress {
     }
 
     fn scoring(&mut self, done: usize, total: usize, tokens: usize) {
-        if self.bar.is_none() {
-            self.open("scoring the reference", total as u64);
+        if done == 0 {
+            return self.open("scoring", total as u64);
         }
         (self.pace.rows, self.pace.tokens) = (done, tokens);
         self.advance(done as u64);

@@ -165,7 +165,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
     };
     score_rows(rows, &args.out, &mut |event| {
         progress.show(match event {
-            Event::Census(_, census) => Event::Census("rows", census),
+            Event::Census(_, census) => Event::Census("data", census),
             other => other,
         });
     })

@@ -146,7 +146,7 @@ fn compare(name: &str, first: &Record, last: &Record, text: &mut String) {
         .filter(|(key, _)| !position.contains(&key.as_str()))
     {
         let figure = |value: Option<&Value>| match value.and_then(Value::as_f64) {
-            Some(x) if x != 0.0 && x.abs() < 1e-3 => format!("{x:.3e}"),
+            Some(x) if x != 0.0 && x.abs() < 1e-2 => format!("{x:.3e}"),
             Some(x) => format!("{x:.4}"),
             None => "-".to_owned(),
         };

@@ -43,7 +43,7 @@ pub enum Event<'a> {
     Census(&'static str, &'a Census),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
-    /// The scoring pass of the reference is so far.
+    /// A scoring pass is so far; 0 examples at its start.
     Scoring {
         /// Examples scored.
         done: usize,

@@ -161,6 +161,11 @@ pub(super) fn score_all(
         |e: &Example| e.prompt.len() + e.responses.iter().map(|r| r.ids.len()).sum::<usize>();
     let (mut before, mut tokens) = (0, 0);
     let mut columns = Vec::new();
+    observe(Event::Scoring {
+        done: 0,
+        total,
+        tokens,
+    });
     for dataset in datasets {
         let mut counted = 0;
         let progress = |done: usize| {

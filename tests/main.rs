@@ -8,6 +8,7 @@ mod layers;
 mod models;
 mod oracle;
 mod support;
+mod train;
 
 // Rows, tokens, lengths, samples, the order of an epoch.
 mod data;

@@ -3,11 +3,9 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+mod data;
 mod hub;
 mod layers;
 mod models;
 mod oracle;
 mod support;
-
-// Rows, tokens, lengths, samples, the order of an epoch.
-mod data;

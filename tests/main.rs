@@ -3,6 +3,7 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+mod data;
 mod hub;
 mod layers;
 mod models;

@@ -3,4 +3,5 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+mod losses;
 mod support;

@@ -3,6 +3,8 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+/// Every config of the repository.
+mod configs;
 /// Rows, tokens, lengths, samples, the order of an epoch.
 mod data;
 /// Models by name, against a server of our own.
@@ -15,6 +17,8 @@ mod losses;
 mod models;
 /// Whole models against transformers on the project's own fixtures.
 mod oracle;
+/// What the README promises.
+mod readme;
 mod support;
 /// Runs against other programs' trajectories and their own.
 mod train;

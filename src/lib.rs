@@ -1,7 +1,38 @@
-//! Preference fine-tuning of causal language models.
+//! Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 //!
-//! Layers, lowest first; a module imports only from the layers before its own:
-//! [`error`] - [`loss`] - [`data`] - [`model`].
+//! The map of the crate, lowest layer first; a module imports only from layers before its own, and
+//! `tests/layers.rs` checks that it does:
+//!
+//! - [`error`]: what went wrong, where, and what would be valid.
+//! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
+//!   each with its backward pass. Neither knows of the other.
+//! - [`data`]: from files of rows to packed batches of tokens.
+//! - [`model`]: one decoder for all families, with a backward pass of its own.
+//! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
+//! - [`checkpoint`]: models written in Hugging Face form.
+//! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
+//! - [`score`]: log-probs as a column, which is all that training needs of the reference.
+//! - [`train`]: the run: open, score the reference, step, evaluate, record, save.
+//!
+//! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
+//!
+//! A loss can be asked for its value and gradient without a model. DPO where the policy is still
+//! its reference:
+//!
+//! ```
+//! use expo::loss::{Context, Loss, Objective, Role, Scored};
+//!
+//! let dpo = Loss::default_of("dpo")?.with("beta", "0.5")?;
+//! // (role, log pi, log r, tokens) of each response
+//! let pair = [
+//!     (Role::Chosen, -45.0, -45.0, 17.0),
+//!     (Role::Rejected, -60.0, -60.0, 21.0),
+//! ];
+//! let loss = dpo.evaluate(&Scored::new(&pair, None), &Context::default());
+//! assert!((loss.value - 2f64.ln()).abs() < 1e-12);
+//! assert_eq!(loss.grad, [-0.25, 0.25]);
+//! # Ok::<(), expo::error::Error>(())
+//! ```
 
 #![deny(missing_docs)]
 

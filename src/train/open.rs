@@ -46,8 +46,7 @@ impl Model {
         let mut datasets = Vec::new();
         for (split, path) in files {
             let Some(path) = path else { continue };
-            let group = needs.mismatch_group;
-            let dataset = Dataset::open(path, data, tokenizer, needs, samples.as_ref(), group)?;
+            let dataset = Dataset::open(path, data, tokenizer, needs, samples.as_ref())?;
             observe(Event::Census(split, &dataset.census));
             datasets.push(dataset);
         }

@@ -44,7 +44,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,
 
-    /// The layout of the rows: hh, pairs or unpaired; by default what the first row looks like.
+    /// The layout of the rows: hh, pairs, unpaired or prompts; by default what the first row looks like.
     #[arg(long, requires = "model", value_parser = Format::named)]
     format: Option<&'static Format>,
 
@@ -97,6 +97,7 @@ Columns of the rows:
   hh         chosen, rejected: whole transcripts; preference
   pairs      prompt, chosen, rejected; preference
   unpaired   prompt, completion, label (true: desirable)
+  prompts    prompt; its responses come from --samples
   --samples  prompt, response, finish_reason, and optionally token_ids, index
 
 Examples:

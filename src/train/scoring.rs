@@ -65,13 +65,14 @@ pub struct Rows {
 
 /// Scores every chosen, rejected and sampled response into the file `out`.
 pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Scored> {
+    let sampled: &[Role] = match rows.data.samples {
+        Some(_) => &[Role::Sampled],
+        None => &[],
+    };
     let needs = Needs {
-        all: match rows.data.samples {
-            Some(_) => &[Role::Sampled],
-            None => &[],
-        },
+        all: sampled,
         any: &[Role::Chosen, Role::Rejected],
-        unlabelled: &[],
+        unlabelled: sampled,
         batch: &[],
         mismatch_group: None,
         reference: true,

@@ -21,7 +21,9 @@ mod whole;
 const PAIR: Needs = Needs {
     all: &[Role::Chosen, Role::Rejected],
     any: &[],
+    unlabelled: &[],
     batch: &[],
+    mismatch_group: None,
     reference: true,
     soft_labels: true,
 };
@@ -68,17 +70,12 @@ impl Scene {
     }
 
     fn open(&self, needs: &Needs) -> Result<Dataset> {
-        self.open_with(needs, None, None)
+        self.open_with(needs, None)
     }
 
-    fn open_with(
-        &self,
-        needs: &Needs,
-        samples: Option<&Samples>,
-        group: Option<usize>,
-    ) -> Result<Dataset> {
+    fn open_with(&self, needs: &Needs, samples: Option<&Samples>) -> Result<Dataset> {
         let (config, tokenizer) = (&self.config, &self.tokenizer);
-        Dataset::open(&config.train, config, tokenizer, needs, samples, group)
+        Dataset::open(&config.train, config, tokenizer, needs, samples)
     }
 
     fn samples(&self, contents: &str) -> Result<Samples> {

@@ -3,13 +3,22 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+/// The files under configs/.
 mod configs;
+/// Rows, tokens, lengths, samples, the order of an epoch.
+mod data;
+/// Models by name, against a server of our own.
 mod hub;
+/// Who may import whom.
 mod layers;
+/// Losses and their gradients, and `expo loss`.
+mod losses;
+/// Whole models against the real fixtures, and against themselves computed another way.
 mod models;
+/// Whole models against transformers on the project's own fixtures.
 mod oracle;
+/// The README's commands, paths and config.
 mod readme;
 mod support;
-
-// Rows, tokens, lengths, samples, the order of an epoch.
-mod data;
+/// Runs against other programs' trajectories and their own.
+mod train;

@@ -7,6 +7,7 @@ use expo::data::pack::Packed;
 use expo::data::{Example, Response};
 use expo::loss::Role;
 use expo::model::Decoder;
+use expo::model::head::ResponseScore;
 use expo::model::parameters::Buffer;
 use expo::model::weights::ModelFolder;
 use serde_json::Value;
@@ -136,5 +137,232 @@ fn real_models_agree_with_transformers() {
             let error = relative_error(gradients.view(id), &want[key]);
             assert!(error < 1e-4, "{name}: {}: {error:e}", entry.name);
         }
+    }
+}
+
+fn fixture_pairs(name: &str) -> Vec<Example> {
+    pairs(&support::json(&support::fixture(&format!(
+        "oracle/{name}.json"
+    ))))
+}
+
+const FAMILIES: [&str; 5] = ["neox", "neox-sequential", "llama", "llama3", "llama-linear"];
+
+/// The responses of a batch one by one, each with a prompt of its own.
+fn duplicated(examples: &[Example]) -> Vec<Example> {
+    let alone = |example: &Example, response: &Response| Example {
+        responses: vec![response.clone()],
+        ..example.clone()
+    };
+    examples
+        .iter()
+        .flat_map(|e| e.responses.iter().map(move |r| alone(e, r)))
+        .collect()
+}
+
+/// The gradient of a weighted sum of log-probs, the weight depending on the response's place.
+fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Buffer {
+    let gradients = model.gradients().unwrap();
+    let seeds = |_: usize, scores: &[ResponseScore]| {
+        let seeds = (first..first + scores.len())
+            .map(|n| (n as f64 + 1.0).sin())
+            .collect();
+        first += scores.len();
+        Ok(seeds)
+    };
+    model.step(packed, seeds, &gradients).unwrap();
+    gradients
+}
+
+/// In f64, so that what is compared is the arithmetic and not its rounding.
+fn assert_same(a: &Buffer, b: &Buffer, what: &str) {
+    for (id, entry) in a.layout().entries.iter().enumerate() {
+        let error = relative_error(a.view(id), b.view(id));
+        assert!(error < 1e-10, "{what}: {}: {error:e}", entry.name);
+    }
+}
+
+#[test]
+fn a_shared_prompt_equals_a_prompt_for_each_response() {
+    for name in FAMILIES {
+        let model = load(&support::fixture(name), DType::F64);
+        let shared = fixture_pairs(name);
+        let apart = duplicated(&shared);
+        let scores = |examples: &[Example]| -> Vec<f64> {
+            let scores = model.score(&Packed::new(examples, PAIR)).unwrap();
+            scores
+                .iter()
+                .flatten()
+                .map(|score| score.log_prob)
+                .collect()
+        };
+        for (a, b) in scores(&shared).iter().zip(scores(&apart)) {
+            assert!((a - b).abs() < 1e-10, "{name}: {a} {b}");
+        }
+        let together = gradient(&model, &Packed::new(&shared, PAIR), 0);
+        let one_row = gradient(&model, &Packed::new(&apart, PAIR), 0);
+        assert_same(&together, &one_row, &format!("{name}, one row"));
+        let sum = model.gradients().unwrap();
+        for (i, example) in apart.iter().enumerate() {
+            let part = gradient(&model, &Packed::new([example], PAIR), i);
+            for id in 0..sum.layout().entries.len() {
+                expo::kernels::elementwise::add_assign(sum.view(id), part.view(id)).unwrap();
+            }
+        }
+        assert_same(&together, &sum, &format!("{name}, one sequence at a time"));
+    }
+}
+
+/// What other trainers do: every sequence padded to the longest, the padding not scored.
+#[test]
+fn packed_equals_padded() {
+    for name in FAMILIES {
+        let model = load(&support::fixture(name), DType::F64);
+        let apart = duplicated(&fixture_pairs(name));
+        let length = |e: &Example| e.prompt.len() + e.responses[0].ids.len();
+        let longest = apart.iter().map(length).max().unwrap();
+        let padded: Vec<Example> = apart
+            .iter()
+            .map(|example| {
+                let mut padded = example.clone();
+                let missing = longest - length(example);
+                padded.responses[0]
+                    .ids
+                    .extend(std::iter::repeat_n(1, missing));
+                padded
+            })
+            .collect();
+        let mut packed = Packed::new(&padded, PAIR);
+        let (mut sources, mut labels, mut from) = (Vec::new(), Vec::new(), 0);
+        for (example, packed_example) in apart.iter().zip(&mut packed.examples) {
+            let rows = packed_example[0].rows.clone();
+            let kept = rows.start..rows.start + example.responses[0].ids.len();
+            packed_example[0].rows = from..from + kept.len();
+            from += kept.len();
+            sources.extend_from_slice(&packed.sources[kept.clone()]);
+            labels.extend_from_slice(&packed.labels[kept]);
+        }
+        (packed.sources, packed.labels) = (sources, labels);
+        let want = gradient(&model, &packed, 0);
+        let got = gradient(&model, &Packed::new(&fixture_pairs(name), PAIR), 0);
+        assert_same(&got, &want, name);
+    }
+}
+
+#[test]
+fn recompute_changes_nothing() {
+    for name in FAMILIES {
+        let mut model = load(&support::fixture(name), DType::F64);
+        let packed = Packed::new(&fixture_pairs(name), PAIR);
+        let kept = gradient(&model, &packed, 0);
+        model.recompute = true;
+        assert_same(&kept, &gradient(&model, &packed, 0), name);
+    }
+}
+
+/// Every parameter of every family moves the log-probs as its gradient says.
+#[test]
+fn gradients_equal_finite_differences() {
+    for name in FAMILIES {
+        let model = load(&support::fixture(name), DType::F64);
+        let packed = Packed::new(&fixture_pairs(name)[..2], PAIR);
+        let objective = || -> f64 {
+            let scores = model.score(&packed).unwrap();
+            let flat = scores.iter().flatten().enumerate();
+            flat.map(|(n, score)| (n as f64 + 1.0).sin() * score.log_prob)
+                .sum()
+        };
+        let gradients = gradient(&model, &packed, 0);
+        for (id, entry) in gradients.layout().entries.iter().enumerate() {
+            // One direction per parameter, all of its elements in it.
+            let size = entry.range.len();
+            let direction: Vec<f64> = (0..size).map(|i| ((i * 7 + id) as f64).cos()).collect();
+            let weight = model.weights().view(id).flatten_all().unwrap();
+            let move_by = |h: f64| {
+                let step: Vec<f64> = direction.iter().map(|d| d * h).collect();
+                let step = Tensor::from_vec(step, size, &Device::Cpu).unwrap();
+                expo::kernels::elementwise::add_assign(&weight, &step).unwrap();
+            };
+            let h = 1e-5;
+            move_by(h);
+            let above = objective();
+            move_by(-2.0 * h);
+            let below = objective();
+            move_by(h);
+            let slope = (above - below) / (2.0 * h);
+            let gradient: Vec<f64> = gradients.view(id).flatten_all().unwrap().to_vec1().unwrap();
+            let want: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let scale = gradient.iter().map(|g| g.abs()).sum::<f64>();
+            assert!(scale > 0.0, "{name}: {} gets no gradient", entry.name);
+            assert!(
+                (slope - want).abs() < 1e-6 * scale,
+                "{name}: {}: {slope} {want}",
+                entry.name
+            );
+        }
+    }
+}
+
+/// candle-transformers cannot train a Llama, but its forward pass is not ours.
+#[test]
+fn llama_agrees_with_candle_transformers() {
+    use candle_transformers::models::llama;
+    let folder = support::fixture("llama3");
+    let config: llama::LlamaConfig =
+        serde_json::from_value(support::json(&folder.join("config_v4_style.json"))).unwrap();
+    let config = config.into_config(false);
+    let tensors =
+        candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let vars = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let peer = llama::Llama::load(vars, &config).unwrap();
+    let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
+
+    let example = &duplicated(&fixture_pairs("llama3"))[0];
+    let ids: Vec<u32> = [example.prompt.as_slice(), &example.responses[0].ids].concat();
+    let input = Tensor::new(&ids[..ids.len() - 1], &Device::Cpu)
+        .unwrap()
+        .unsqueeze(0)
+        .unwrap();
+    let want = peer
+        .forward(&input, 0, &mut cache)
+        .unwrap()
+        .squeeze(0)
+        .unwrap();
+    let logits = load(&folder, DType::F32)
+        .logits(&Packed::new([example], PAIR))
+        .unwrap();
+    let last = logits.get(logits.dim(0).unwrap() - 1).unwrap();
+    let error = relative_error(&last, &want);
+    assert!(error < 1e-5, "{error:e}");
+}
+
+#[test]
+fn a_saved_model_is_the_same_model() {
+    for name in FAMILIES {
+        let folder = support::fixture(name);
+        let temporary = tempfile::tempdir().unwrap();
+        let target = temporary.path().join("saved");
+        let model = load(&folder, DType::F32);
+        expo::checkpoint::save(&model, &folder, &target, Default::default()).unwrap();
+        let packed = Packed::new(&fixture_pairs(name), PAIR);
+        let logits = |model: &Decoder| -> Vec<f32> {
+            model
+                .logits(&packed)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1()
+                .unwrap()
+        };
+        assert!(
+            logits(&model) == logits(&load(&target, DType::F32)),
+            "{name}"
+        );
+        let bytes = |folder: &Path| {
+            candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu)
+                .unwrap()
+                .len()
+        };
+        assert_eq!(bytes(&folder), bytes(&target), "{name}: tensors");
     }
 }

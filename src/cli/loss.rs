@@ -61,10 +61,10 @@ Knobs and their defaults:
   kto     beta=0.1     desirable_weight=1  undesirable_weight=1
                        mismatch_group has no effect here
 
-Example:
-  $ echo '{\"policy_chosen\":-45.25,\"policy_rejected\":-61.5,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
-      expo loss dpo --set beta=0.5
-  {\"loss\":0.17968...,\"grad\":{\"policy_chosen\":-0.0822...,\"policy_rejected\":0.0822...}}
+Example, the first step of a training, where the policy is the reference:
+  $ echo '{\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
+      expo loss dpo --set beta=0.1
+  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,\"policy_rejected\":0.05}}
 
 Exit code: 0 done, 2 wrong input (the message names the line), 3 a result that is not finite.";
 

@@ -35,8 +35,8 @@ impl Dataset {
     /// Reads the rows of `path` into what the loss needs. An example has responses of the needed
     /// roles only; the length limit sees no others.
     ///
-    /// `samples` is read where [`Needs::all`] has [`Role::Sampled`]; `mismatch_group`, see
-    /// [`next_answers`], where [`Needs::batch`] has [`Role::Mismatched`]. A malformed row is an
+    /// `samples` is used where [`Needs::all`] has [`Role::Sampled`]. Where [`Needs::batch`] has
+    /// [`Role::Mismatched`], answers go from row to row by [`next_answers`]. A malformed row is an
     /// error whatever `on_invalid` says, and so is a dataset without a usable row.
     pub fn open(
         path: &Path,
@@ -44,7 +44,6 @@ impl Dataset {
         tokenizer: &Tokenizer,
         needs: &Needs,
         samples: Option<&Samples>,
-        mismatch_group: Option<usize>,
     ) -> Result<Self> {
         config.validate()?;
         let mut reader = Reader {
@@ -58,7 +57,7 @@ impl Dataset {
             drafts = reader.join(drafts, samples)?;
         }
         if needs.batch.contains(&Role::Mismatched) {
-            lend(&mut drafts, mismatch_group).map_err(|error| error.at(path.display()))?;
+            lend(&mut drafts, needs.mismatch_group).map_err(|error| error.at(path.display()))?;
         }
         let rule = TokenRule::new(config, tokenizer);
         let built = parallel(&drafts, |draft| build(draft, config, &rule));
@@ -133,29 +132,12 @@ impl<'a> Reader<'a> {
         Ok(drafts)
     }
 
-    // Only what the loss needs, all of it.
+    // Only what the loss needs, all of it. Whether there are samples shows later.
     fn needed(&self, mut text: TextExample) -> Result<TextExample> {
         let Needs { all, any, .. } = *self.needs;
-        let format = self.config.format;
-        let has = |role| text.answers.iter().any(|(own, _)| *own == role);
-        let given = |role| matches!(role, Role::Chosen | Role::Rejected);
-        let missing = all.iter().find(|&&role| given(role) && !has(role));
-        if let Some(role) = missing {
-            let role = format!("{role:?}").to_lowercase();
-            return Err(Error::input(format!(
-                "the row has no {role} answer, which the loss needs in every row"
-            ))
-            .hint(format.columns_hint()));
-        }
-        if !any.is_empty() && !any.iter().any(|&role| has(role)) {
-            return Err(Error::input("the row has no answer that the loss can use"));
-        }
-        if text.preference.is_some() && !self.needs.soft_labels {
-            return Err(Error::input(
-                "the row has a soft label, which has no meaning for this loss",
-            )
-            .hint("remove column `preference`, or use another loss"));
-        }
+        let given = text.answers.iter().map(|(role, _)| *role);
+        let roles: Vec<Role> = given.chain([Role::Sampled]).collect();
+        self.needs.check(&roles, text.preference)?;
         text.answers
             .retain(|(role, _)| all.contains(role) || any.contains(role));
         Ok(text)

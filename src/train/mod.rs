@@ -319,14 +319,7 @@ pub fn open_dataset(
     needs: &Needs,
     samples: Option<&Samples>,
 ) -> Result<Dataset> {
-    Dataset::open(
-        path,
-        &config.data,
-        tokenizer,
-        needs,
-        samples,
-        needs.mismatch_group,
-    )
+    Dataset::open(path, &config.data, tokenizer, needs, samples)
 }
 
 /// Refuses sequences that the model has no positions for.

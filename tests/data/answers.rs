@@ -28,7 +28,12 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
     };
     let whole = scene.open(&KTO).unwrap();
     assert_eq!(loans(&whole), [["x<|end|>"], ["u<|end|>"], ["x<|end|>"]]);
-    let grouped = scene.open_with(&KTO, None, Some(4)).unwrap();
+    let grouped = scene
+        .open(&Needs {
+            mismatch_group: Some(4),
+            ..KTO
+        })
+        .unwrap();
     assert_eq!(
         loans(&grouped),
         [
@@ -68,7 +73,7 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
         )
         .unwrap();
     assert_eq!(samples.prompts(), 2);
-    let dataset = scene.open_with(&SAMPLED, Some(&samples), None).unwrap();
+    let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
     assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, [2]);
     let rows: Vec<usize> = dataset.examples.iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 2]);
@@ -82,7 +87,7 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
     assert_eq!(words(sampled[1]), "yes|<|end|>");
     assert_eq!(dataset.census.unfinished_responses, 1);
     // A loss without a use for them does not see them.
-    let pairs = scene.open_with(&PAIR, Some(&samples), None).unwrap();
+    let pairs = scene.open_with(&PAIR, Some(&samples)).unwrap();
     assert_eq!(pairs.examples.len(), 3);
     assert!(
         scene
@@ -127,7 +132,27 @@ fn an_answer_without_a_scored_token_is_no_answer() {
     let samples = scene
         .samples(&format!("{}\n{}", drawn(""), drawn("p")))
         .unwrap();
-    let dataset = scene.open_with(&SAMPLED, Some(&samples), None).unwrap();
+    let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
     assert_eq!(dataset.census.invalid[&Invalid::NothingToScore].first, [1]);
     assert_eq!(dataset.examples.len(), 1);
+}
+
+#[test]
+fn prompts_without_a_preference_are_examples_by_their_samples() {
+    let scene = Scene::new("prompts", "byte-level", "{\"prompt\": \"p\"}");
+    let drawn =
+        r#"{"prompt": "p", "response": "no", "token_ids": [80], "finish_reason": "length"}"#;
+    let samples = scene.samples(drawn).unwrap();
+    let needs = Needs {
+        unlabelled: &[Role::Sampled],
+        ..SAMPLED
+    };
+    let dataset = scene.open_with(&needs, Some(&samples)).unwrap();
+    assert_eq!(ids(&dataset.examples[0], Role::Sampled), [[80]]);
+    assert_eq!(dataset.examples[0].responses.len(), 1);
+    let message = scene.open_with(&SAMPLED, Some(&samples)).unwrap_err();
+    assert!(
+        message.to_string().contains("no chosen response"),
+        "{message}"
+    );
 }

@@ -190,8 +190,8 @@ fn soft_labels_need_a_loss_that_has_a_use_for_them() {
     };
     assert_eq!(
         scene.complaint(&hard),
-        "rows.jsonl:2: the row has a soft label, which has no meaning for this loss; \
-         remove column `preference`, or use another loss"
+        "rows.jsonl:2: preference = 0.75 is a soft label; \
+         this loss has no meaning for one: leave the preference out"
     );
 }
 
@@ -209,8 +209,7 @@ fn unpaired_rows_are_chosen_or_rejected_and_no_pair() {
     assert_eq!(roles, [Role::Chosen, Role::Rejected]);
     assert_eq!(
         scene.complaint(&PAIR),
-        "rows.jsonl:1: the row has no rejected answer, which the loss needs in every row; \
-         format `unpaired` reads prompt, completion, label (true: desirable)"
+        "rows.jsonl:1: no rejected response; the loss reads one in every example"
     );
     let row = "{\"prompt\": \"p\", \"completion\": \"yes\", \"label\": 1}";
     let message = Scene::new("unpaired", "byte-level", row).complaint(&KTO);

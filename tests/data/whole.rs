@@ -89,27 +89,53 @@ fn real(fixtures: &Path, format: &str, rows: &str, tokenizer: &str) -> (DataConf
     (config, Tokenizer::open(&fixtures.join(tokenizer)).unwrap())
 }
 
+/// Holds the first pairs of a file against token ids that transformers made of them.
+fn has_the_ids_of(oracle: &Path, fixtures: &Path, rows: &str, model: &str) {
+    let (config, tokenizer) = real(fixtures, "pairs", rows, model);
+    let dataset = Dataset::open(&config.train, &config, &tokenizer, &PAIR, None).unwrap();
+    let oracle = std::fs::read_to_string(oracle).unwrap();
+    let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();
+    let pairs = oracle["pairs"].as_array().unwrap();
+    assert!(!pairs.is_empty() && pairs.len() <= dataset.examples.len());
+    for (example, pair) in dataset.examples.iter().zip(pairs) {
+        let of = |key: &str| -> Vec<u32> { serde_json::from_value(pair[key].clone()).unwrap() };
+        assert_eq!(example.prompt, of("prompt_ids"));
+        assert_eq!(example.responses[0].ids, of("chosen_ids"));
+        assert_eq!(example.responses[1].ids, of("rejected_ids"));
+    }
+}
+
+#[test]
+fn pairs_have_the_ids_of_the_oracle() {
+    for model in ["neox", "neox-sequential", "llama", "llama3", "llama-linear"] {
+        let oracle = fixture(&format!("oracle/{model}.json"));
+        has_the_ids_of(&oracle, &fixture(""), "pairs.jsonl", model);
+    }
+}
+
+#[test]
+fn drawn_responses_join_the_rows_they_were_drawn_for() {
+    let (config, tokenizer) = real(&fixture(""), "pairs", "pairs.jsonl", "neox");
+    let samples = Samples::open(&fixture("samples.jsonl"), &tokenizer).unwrap();
+    let open =
+        |needs, samples| Dataset::open(&config.train, &config, &tokenizer, needs, samples).unwrap();
+    let dataset = open(&SAMPLED, Some(&samples));
+    assert_eq!(dataset.examples.len(), open(&PAIR, None).examples.len());
+    for (row, example) in dataset.examples.iter().enumerate() {
+        let expected = if row < 4 { 2 } else { 1 };
+        assert_eq!(ids(example, Role::Sampled).len(), expected);
+    }
+}
+
 #[test]
 fn real_pairs_have_the_ids_of_the_oracle() {
     let Some(fixtures) = real_fixtures() else {
         return;
     };
     for model in ["neox-tiny", "stories260k"] {
+        let oracle = fixtures.join(format!("oracle/{model}.json"));
         let folder = format!("models/{model}");
-        let (config, tokenizer) = real(&fixtures, "pairs", "oracle/hh8_explicit.jsonl", &folder);
-        let dataset = Dataset::open(&config.train, &config, &tokenizer, &PAIR, None, None).unwrap();
-        let oracle =
-            std::fs::read_to_string(fixtures.join(format!("oracle/{model}.json"))).unwrap();
-        let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();
-        let pairs = oracle["pairs"].as_array().unwrap();
-        assert_eq!(pairs.len(), 8);
-        assert_eq!(dataset.examples.len(), 8);
-        for (example, pair) in dataset.examples.iter().zip(pairs) {
-            let of = |key: &str| -> Vec<u32> { serde_json::from_value(pair[key].clone()).unwrap() };
-            assert_eq!(example.prompt, of("prompt_ids"));
-            assert_eq!(example.responses[0].ids, of("chosen_ids"));
-            assert_eq!(example.responses[1].ids, of("rejected_ids"));
-        }
+        has_the_ids_of(&oracle, &fixtures, "oracle/hh8_explicit.jsonl", &folder);
     }
 }
 
@@ -121,7 +147,7 @@ fn real_rows_are_invalid_where_they_are_known_to_be() {
     let rows = "data/hh-harmless-1800.jsonl.gz";
     let (mut config, neox) = real(&fixtures, "hh", rows, "models/neox-tiny");
     let open = |config: &DataConfig, tokenizer: &Tokenizer| {
-        Dataset::open(&config.train, config, tokenizer, &PAIR, None, None).unwrap()
+        Dataset::open(&config.train, config, tokenizer, &PAIR, None).unwrap()
     };
     let dataset = open(&config, &neox);
     let census = &dataset.census;

@@ -7,6 +7,7 @@
 
 mod hh;
 mod pairs;
+mod prompts;
 mod unpaired;
 
 use super::census::Invalid;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 pub struct TextExample {
     /// What every answer answers.
     pub prompt: String,
-    /// Chosen before rejected.
+    /// Chosen before rejected; none where the answers come from a sample file.
     pub answers: Vec<(Role, String)>,
     /// p(chosen > rejected) where the row carries a soft label.
     pub preference: Option<f64>,
@@ -43,7 +44,7 @@ pub struct Format {
 }
 
 /// Every format.
-pub static FORMATS: [Format; 3] = [hh::FORMAT, pairs::FORMAT, unpaired::FORMAT];
+pub static FORMATS: [Format; 4] = [hh::FORMAT, pairs::FORMAT, unpaired::FORMAT, prompts::FORMAT];
 
 impl PartialEq for Format {
     fn eq(&self, other: &Self) -> bool {

@@ -1,0 +1,249 @@
+//! Training runs: trajectories of other programs, and of ourselves done another way.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use expo::config::Config;
+use expo::model::weights::ModelFolder;
+use expo::train::Run;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{fixture, json, real_fixtures};
+
+/// A run in a folder of its own, from a TOML text in which `{out}` stands for that folder.
+fn train(toml: &str) -> (TempDir, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = toml.replace("{out}", &folder.path().display().to_string());
+    let config = Config::parse(&toml, &[]).unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    Run::open(config, &mut |_| {})
+        .unwrap()
+        .train(&mut |_| {})
+        .unwrap();
+    let text = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let records = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    (folder, records)
+}
+
+fn numbers(records: &[Value], key: &str) -> Vec<f64> {
+    records
+        .iter()
+        .filter_map(|record| record.get(key))
+        .map(|x| x.as_f64().unwrap())
+        .collect()
+}
+
+/// name -> (Euclidean norm, sum) of every parameter of a model folder.
+fn norms(folder: &Path) -> Vec<(String, f64, f64)> {
+    let (model, _) = ModelFolder::open(folder)
+        .unwrap()
+        .load(DType::F64, &Device::Cpu)
+        .unwrap();
+    let norm = |id: usize| {
+        let values: Vec<f64> = model
+            .weights()
+            .view(id)
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        (
+            values.iter().map(|x| x * x).sum::<f64>().sqrt(),
+            values.iter().sum(),
+        )
+    };
+    let entries = model.weights().layout().entries.iter().enumerate();
+    entries
+        .map(|(id, entry)| (entry.name.clone(), norm(id).0, norm(id).1))
+        .collect()
+}
+
+fn close(got: f64, want: f64, tolerance: f64, what: &str) {
+    assert!(
+        (got - want).abs() <= tolerance * want.abs().max(1e-3),
+        "{what}: {got} is not {want}"
+    );
+}
+
+/// Compares losses, gradient norms, learning rates and final parameters with an oracle.
+fn compare(records: &[Value], run: &Path, oracle: &Value, what: &str) {
+    let steps = oracle["steps"].as_array().unwrap();
+    assert_eq!(records.len(), steps.len(), "{what}");
+    for (record, step) in records.iter().zip(steps) {
+        for (key, tolerance) in [
+            ("loss", 1e-4),
+            ("grad_norm", 1e-3),
+            ("learning_rate", 1e-12),
+            ("logps/chosen", 1e-4),
+            ("logps/rejected", 1e-4),
+            ("rewards/chosen", 1e-3),
+            ("rewards/accuracies", 1e-9),
+            ("entropy", 1e-3),
+        ] {
+            // TRL averages the entropy over micro-batches, not over tokens.
+            let averaged = key == "entropy" && what.contains("ga2");
+            if let (Some(want), false) = (step.get(key).and_then(Value::as_f64), averaged) {
+                close(
+                    record[key].as_f64().unwrap(),
+                    want,
+                    tolerance,
+                    &format!("{what}: {key}"),
+                );
+            }
+        }
+    }
+    for (name, norm, _) in norms(run) {
+        let entry = oracle["final"]
+            .get(&name)
+            .unwrap_or(&oracle["final"]["lm_head.weight"]);
+        close(
+            norm,
+            entry["norm"].as_f64().unwrap(),
+            1e-3,
+            &format!("{what}: {name}"),
+        );
+    }
+}
+
+fn head(model: &Path, reference: &Path, rows: &Path) -> String {
+    format!(
+        "[model]\nmodel_name_or_path = {model:?}\nreference = {reference:?}\n\
+         [data]\nformat = \"pairs\"\ntrain = {rows:?}\nshuffle = false\n",
+    )
+}
+
+const TAIL: &str = "[run]\noutput_dir = \"{out}/run\"\ncache_dir = \"{out}/cache\"\n";
+
+#[test]
+fn trajectories_of_trl_on_real_rows() {
+    let Some(root) = real_fixtures() else { return };
+    let rows = root.join("oracle/hh8_explicit.jsonl");
+    let adam = "[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\n";
+    let plain =
+        |steps: usize| format!("[batch]\nbatch_size = 4\n{adam}{TAIL}max_steps = {steps}\n");
+    let accumulated = format!(
+        "[batch]\nbatch_size = 4\ngradient_accumulation_steps = 2\n{adam}weight_decay = 0.1\n\
+         [schedule]\nlr_scheduler_type = \"cosine\"\nwarmup_steps = 2\n{TAIL}max_steps = 6\n"
+    );
+    for model in ["neox-tiny", "stories260k"] {
+        let oracle = json(&root.join(format!("oracle/{model}.json")));
+        let models = root.join("models");
+        let head = head(
+            &models.join(model),
+            &models.join(format!("{model}-ref")),
+            &rows,
+        );
+        let mut compared = 0;
+        for (name, loss, tail) in [
+            ("dpo_sigmoid_lr1e-3_b4_8steps", "[loss.dpo]\n", plain(8)),
+            (
+                "dpo_ipo_lr1e-3_b4_4steps",
+                "[loss.ipo]\naverage_log_prob = true\n",
+                plain(4),
+            ),
+            ("dpo_js_lr1e-3_b4_4steps", "[loss.fdpo]\n", plain(4)),
+            (
+                "dpo_sigmoid_ga2_b2_wd0.1_warmup2_cosine_6steps",
+                "[loss.dpo]\n",
+                accumulated.clone(),
+            ),
+        ] {
+            let Some(want) = oracle["trl"].get(name) else {
+                continue;
+            };
+            compared += 1;
+            let (folder, records) = train(&format!("{head}{loss}{tail}"));
+            compare(
+                &records,
+                &folder.path().join("run"),
+                want,
+                &format!("{model} {name}"),
+            );
+        }
+        assert!(compared > 0, "{model}");
+    }
+}
+
+#[test]
+fn trajectories_of_a_torch_loop_on_our_rows() {
+    for model in ["neox", "llama"] {
+        let oracle = json(&fixture(&format!("oracle/{model}.json")));
+        let head = head(
+            &fixture(model),
+            &fixture(&format!("{model}-ref")),
+            &fixture("pairs.jsonl"),
+        );
+        let (folder, records) = train(&format!(
+            "{head}max_length = 128\nmax_prompt_length = 64\n[loss.dpo]\n[batch]\nbatch_size = 2\n\
+             [optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 6\n",
+        ));
+        compare(
+            &records,
+            &folder.path().join("run"),
+            &oracle["trajectory"],
+            model,
+        );
+    }
+}
+
+fn ours(loss: &str, batch: &str) -> (TempDir, Vec<Value>) {
+    let head = head(
+        &fixture("llama"),
+        &fixture("llama-ref"),
+        &fixture("pairs.jsonl"),
+    );
+    // Samples belong to cEXPO alone.
+    let samples: PathBuf = fixture("samples.jsonl");
+    let samples = if loss == "cexpo" {
+        format!("samples = {samples:?}\n")
+    } else {
+        String::new()
+    };
+    let head = if loss == "simpo" {
+        head.lines()
+            .filter(|line| !line.starts_with("reference"))
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n"
+    } else {
+        head
+    };
+    train(&format!(
+        "{head}max_length = 128\nmax_prompt_length = 64\n{samples}[loss.{loss}]\n\
+         [batch]\nbatch_size = 8\n{batch}\n[optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 3\n",
+    ))
+}
+
+/// The same run computed in other parts is the same run, for every loss.
+#[test]
+fn accumulation_changes_nothing_but_rounding() {
+    for loss in expo::loss::Loss::NAMES {
+        let (_whole, whole) = ours(loss, "gradient_accumulation_steps = 1");
+        for batch in ["gradient_accumulation_steps = 8", "micro_batch_tokens = 90"] {
+            let (_parts, parts) = ours(loss, batch);
+            for key in [
+                "loss",
+                "grad_norm",
+                "rewards/chosen",
+                "logps/chosen",
+                "entropy",
+            ] {
+                for (a, b) in numbers(&whole, key).iter().zip(numbers(&parts, key)) {
+                    close(b, *a, 2e-4, &format!("{loss} {batch} {key}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_run_twice_is_the_same_to_the_last_bit() {
+    let ((a, _), (b, _)) = (ours("kto", ""), ours("kto", ""));
+    for name in ["metrics.jsonl", "model.safetensors"] {
+        let read = |folder: &TempDir| std::fs::read(folder.path().join("run").join(name)).unwrap();
+        assert!(read(&a) == read(&b), "{name}");
+    }
+}

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::model::Decoder;
+use crate::model::arch::ConfigJson;
 
 /// Dtypes that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,9 +33,11 @@ pub enum SaveDtype {
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// What transformers reads beside config and weights, copied as it is.
-const COMPANIONS: &[&str] = &[
-    "generation_config.json",
+/// What transformers reads beside config and weights, besides the tokenizer's files.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// The files of a tokenizer; only the first is always there.
+pub const TOKENIZER_FILES: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -50,21 +53,58 @@ const COMPANIONS: &[&str] = &[
 /// # Errors
 /// If `target` is there already, or a weight does not fit `dtype`; nothing is left behind.
 pub fn save(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
-    if target.exists() {
-        return Err(Error::input("is there already").at(target.display()));
-    }
+    let config = read_config(source)?;
+    create(model, config, target, dtype, |folder| {
+        copy_companions(source, folder)
+    })
+}
+
+/// Saves the model as the new folder `target`, with this `config.json`; `companions` writes what
+/// else belongs there into the folder it is given.
+///
+/// # Errors
+/// As of [`save`].
+pub fn create(
+    model: &Decoder,
+    config: Value,
+    target: &Path,
+    dtype: SaveDtype,
+    companions: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    check_new(target)?;
     let staging = Staging::beside(target)?;
-    write_model(model, source, &staging.path, dtype, SHARD_BYTES)?;
+    companions(&staging.path)?;
+    write_model(model, config, &staging.path, dtype, SHARD_BYTES)?;
     sync(&staging.path)?;
+    // Goes only if it is empty, which not every system lets a rename replace.
+    let _ = fs::remove_dir(target);
     rename(&staging.path, target)?;
     sync(parent(target))
+}
+
+/// Refuses a target that is there already and is not an empty folder.
+pub fn check_new(target: &Path) -> Result<()> {
+    let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
+    if target.exists() && !empty() {
+        return Err(Error::input("is there already")
+            .at(target.display())
+            .hint("name a new folder"));
+    }
+    Ok(())
 }
 
 /// Saves the model into the folder `target`, which may hold other files, replacing a model that is
 /// there: weights get their names first, `config.json` last.
 pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
     let staging = Staging::beside(&target.join("final"))?;
-    write_model(model, source, &staging.path, dtype, SHARD_BYTES)?;
+    copy_companions(source, &staging.path)?;
+    write_model(
+        model,
+        read_config(source)?,
+        &staging.path,
+        dtype,
+        SHARD_BYTES,
+    )?;
     let mut files = list(&staging.path)?;
     files.sort_by_key(|path| path.extension().is_none_or(|e| e != "safetensors"));
     files.sort_by_key(|path| path.file_name().is_some_and(|name| name == "config.json"));
@@ -136,30 +176,39 @@ fn sync(path: &Path) -> Result<()> {
     file.sync_all().map_err(|error| Error::io(path, &error))
 }
 
+fn copy_companions(source: &Path, folder: &Path) -> Result<()> {
+    let names = TOKENIZER_FILES.iter().chain([&GENERATION_CONFIG]);
+    names
+        .map(|name| source.join(name))
+        .filter(|from| from.is_file())
+        .try_for_each(|from| copy(&from, folder))
+}
+
+/// Copies a file into a folder under its own name.
+pub fn copy(from: &Path, folder: &Path) -> Result<()> {
+    let to = folder.join(from.file_name().unwrap_or_default());
+    fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
+    Ok(())
+}
+
 fn write_model(
     model: &Decoder,
-    source: &Path,
+    config: Value,
     folder: &Path,
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
-    for name in COMPANIONS {
-        let from = source.join(name);
-        if from.is_file() {
-            fs::copy(&from, folder.join(name)).map_err(|error| Error::io(&from, &error))?;
-        }
-    }
-    write_json(&folder.join("config.json"), &config(source, dtype)?)?;
+    write_json(&folder.join("config.json"), &with_dtype(config, dtype))?;
     write_weights(model, folder, dtype, shard_bytes)?;
     list(folder)?.iter().try_for_each(|file| sync(file))
 }
 
-/// The source's `config.json` with the dtype that the weights now have.
-fn config(source: &Path, dtype: SaveDtype) -> Result<Value> {
-    let path = source.join("config.json");
-    let text = fs::read_to_string(&path).map_err(|error| Error::io(&path, &error))?;
-    let mut config: Value = serde_json::from_str(&text)
-        .map_err(|error| Error::input(format!("not JSON: {error}")).at(path.display()))?;
+fn read_config(source: &Path) -> Result<Value> {
+    Ok(ConfigJson::open(&source.join("config.json"))?.value)
+}
+
+/// The config with the dtype that the weights now have.
+fn with_dtype(mut config: Value, dtype: SaveDtype) -> Value {
     let name = match dtype {
         SaveDtype::F32 => "float32",
         SaveDtype::F16 => "float16",
@@ -171,10 +220,11 @@ fn config(source: &Path, dtype: SaveDtype) -> Result<Value> {
         "torch_dtype"
     };
     config[key] = name.into();
-    Ok(config)
+    config
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<()> {
+/// Writes indented JSON.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))? + "\n";
     fs::write(path, text).map_err(|error| Error::io(path, &error))
@@ -320,7 +370,8 @@ mod tests {
             .load(DType::F32, &Device::Cpu)
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        write_model(&model, &fixture(), folder.path(), SaveDtype::F32, 20_000).unwrap();
+        let config = read_config(&fixture()).unwrap();
+        write_model(&model, config, folder.path(), SaveDtype::F32, 20_000).unwrap();
         assert!(folder.path().join("model.safetensors.index.json").is_file());
         assert_eq!(
             ModelFolder::open(folder.path())

@@ -1,6 +1,13 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod completions;
+mod init;
 mod loss;
+mod progress;
+mod score;
+mod train;
+
+use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
@@ -10,21 +17,73 @@ use clap::{Parser, Subcommand};
     name = "expo",
     version,
     arg_required_else_help = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = EXIT_CODES
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXIT_CODES: &str = "\
+Results go to standard output, progress and messages to standard error.
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite.";
+
 #[derive(Subcommand)]
 enum Command {
+    Train(train::TrainArgs),
+    Score(score::ScoreArgs),
+    Init(init::InitArgs),
     Loss(loss::LossArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Score(args) => score::run(args),
+        Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// Writes a result to standard output.
+fn answer(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// A count with a comma after every three digits.
+fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(
+            [0, 999, 1000, 1234567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 }

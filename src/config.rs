@@ -129,7 +129,23 @@ pub struct RunConfig {
 }
 
 /// Tokens computed at once unless the config says otherwise.
-const MICRO_BATCH_TOKENS: usize = 4096;
+pub const MICRO_BATCH_TOKENS: usize = 4096;
+
+impl ModelConfig {
+    /// The defaults, for the model `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            model_name_or_path: name.into(),
+            revision: None,
+            reference: None,
+            reference_revision: None,
+            dtype: Dtype::default(),
+            save_dtype: SaveDtype::default(),
+            device: auto(),
+            recompute: false,
+        }
+    }
+}
 
 impl Default for BatchConfig {
     fn default() -> Self {
@@ -164,17 +180,13 @@ impl Config {
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: Table = toml::from_str(text).map_err(|error| locate(&error, text, &[]))?;
+        let mut table: Table = toml::from_str(text).map_err(|error| in_file(&error, text))?;
         for assignment in overrides {
             assign(&mut table, assignment)?;
         }
         losses(&table)?;
-        let config: std::result::Result<Self, _> = if overrides.is_empty() {
-            toml::from_str(text)
-        } else {
-            table.try_into()
-        };
-        let mut config = config.map_err(|error| locate(&error, text, overrides))?;
+        let config: std::result::Result<Self, _> = table.try_into();
+        let mut config = config.map_err(|error| blame(&error, text, overrides))?;
         config.resolve()?;
         Ok(config)
     }
@@ -347,48 +359,57 @@ fn losses(table: &Table) -> Result<()> {
     }
 }
 
-/// Turns a TOML error into ours: the line, or the override, and the nearest valid key.
-fn locate(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
-    let message = error.message().trim();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    let mut located = match quoted.split_first() {
-        Some((key, valid)) if unknown && !valid.is_empty() => {
-            let kind = if message.starts_with("unknown field") {
-                "key"
-            } else {
-                "value"
-            };
-            Error::input(format!("unknown {kind} `{key}`"))
-                .hint(nearest(key, valid.iter().copied()))
-        }
-        _ => Error::input(message.replace('\n', "; ")),
-    };
-    let span = error
-        .span()
-        .map(|span| text[..span.start].lines().count().max(1));
-    let word = quoted.first().copied().unwrap_or_default();
-    let by_hand = || {
-        text.lines()
-            .position(|line| is_key(line, word))
-            .map(|line| line + 1)
-    };
-    let by_override = overrides
-        .iter()
-        .find(|o| !word.is_empty() && o.contains(word));
-    if let Some(assignment) = by_override {
-        located = located.at(format!("--set {assignment}"));
-    } else if let Some(line) = span.filter(|_| overrides.is_empty()).or_else(by_hand) {
-        located = located.at(format!("line {line}"));
+/// Finds what makes `error`: the file alone, with its line, else the first override that does.
+fn blame(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
+    let same = |other: &toml::de::Error| other.message() == error.message();
+    if let Err(own) = toml::from_str::<Config>(text)
+        && same(&own)
+    {
+        return in_file(&own, text);
     }
-    located
+    let mut table: Table = toml::from_str(text).unwrap_or_default();
+    for assignment in overrides {
+        let applied = assign(&mut table, assignment);
+        let config: std::result::Result<Config, _> = table.clone().try_into();
+        if applied.is_ok() && config.is_err_and(|other| same(&other)) {
+            return translate(error).at(format!("--set {assignment}"));
+        }
+    }
+    translate(error)
 }
 
-fn is_key(line: &str, word: &str) -> bool {
-    let key = line.split_once('=').map_or(line, |(key, _)| key).trim();
-    !word.is_empty()
-        && key
-            .trim_matches(['[', ']'])
-            .split('.')
-            .any(|part| part.trim() == word)
+fn in_file(error: &toml::de::Error, text: &str) -> Error {
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    match error.span() {
+        Some(span) if span.start > 0 || span.end < text.len() => {
+            translate(error).at(format!("line {}", line(span.start)))
+        }
+        _ => translate(error),
+    }
+}
+
+/// A TOML error in our words: for a key that is none, the nearest that is.
+fn translate(error: &toml::de::Error) -> Error {
+    let message = error.message().trim();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let kinds = [("unknown field", "key"), ("unknown variant", "value")];
+    let unknown = kinds.iter().find(|(start, _)| message.starts_with(start));
+    match (unknown, quoted.split_first()) {
+        (Some((_, kind)), Some((word, valid))) if !valid.is_empty() => {
+            Error::input(format!("unknown {kind} `{word}`"))
+                .hint(nearest(word, valid.iter().copied()))
+        }
+        _ => {
+            let names = [
+                ("usize", "a whole number"),
+                ("u64", "a whole number"),
+                ("f64", "a number"),
+            ];
+            let expected = names.iter().find_map(|(own, name)| {
+                let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
+                Some(format!("{start}expected {name}"))
+            });
+            Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")))
+        }
+    }
 }

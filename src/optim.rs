@@ -2,6 +2,7 @@
 //!
 //! Hides moments and their layout behind [`Optimizer::step`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
@@ -77,56 +78,41 @@ impl OptimizerConfig {
     pub fn resolve(&self) -> Result<Self> {
         let mut all = self.clone();
         let adam = self.optim != Method::RmsProp;
-        let keys: [(&str, &mut Option<f64>, bool, f64, std::ops::Range<f64>); 6] = [
-            (
-                "weight_decay",
-                &mut all.weight_decay,
-                self.optim == Method::AdamW,
-                0.0,
-                0.0..f64::MAX,
-            ),
-            ("adam_beta1", &mut all.adam_beta1, adam, 0.9, 0.0..1.0),
-            ("adam_beta2", &mut all.adam_beta2, adam, 0.999, 0.0..1.0),
-            (
-                "adam_epsilon",
-                &mut all.adam_epsilon,
-                adam,
-                1e-8,
-                0.0..f64::MAX,
-            ),
-            (
-                "rmsprop_alpha",
-                &mut all.rmsprop_alpha,
-                !adam,
-                0.99,
-                0.0..1.0,
-            ),
-            (
-                "rmsprop_epsilon",
-                &mut all.rmsprop_epsilon,
-                !adam,
-                1e-8,
-                0.0..f64::MAX,
-            ),
-        ];
-        for (key, value, read, default, range) in keys {
+        let (adamw, any) = (self.optim == Method::AdamW, 0.0..f64::MAX);
+        let share = 0.0..1.0;
+        let fill = |key: &str, value: &mut Option<f64>, read: bool, default, range: &Range<f64>| {
             match value {
                 Some(_) if !read => {
                     let method = format!("{:?}", self.optim).to_lowercase();
-                    return Err(Error::input(format!("`{method}` does not read `{key}`"))
-                        .hint("leave the key out or choose another `optim`"));
+                    Err(Error::input(format!("`{method}` does not read `{key}`"))
+                        .hint("leave the key out or choose another `optim`"))
                 }
-                Some(x) => in_range(key, *x, range)?,
-                None => *value = read.then_some(default),
+                Some(x) => in_range(key, *x, range),
+                None => {
+                    *value = read.then_some(default);
+                    Ok(())
+                }
             }
-        }
-        in_range("learning_rate", self.learning_rate, 0.0..f64::MAX)?;
-        in_range("max_grad_norm", self.max_grad_norm, 0.0..f64::MAX)?;
+        };
+        fill("weight_decay", &mut all.weight_decay, adamw, 0.0, &any)?;
+        fill("adam_beta1", &mut all.adam_beta1, adam, 0.9, &share)?;
+        fill("adam_beta2", &mut all.adam_beta2, adam, 0.999, &share)?;
+        fill("adam_epsilon", &mut all.adam_epsilon, adam, 1e-8, &any)?;
+        fill("rmsprop_alpha", &mut all.rmsprop_alpha, !adam, 0.99, &share)?;
+        fill(
+            "rmsprop_epsilon",
+            &mut all.rmsprop_epsilon,
+            !adam,
+            1e-8,
+            &any,
+        )?;
+        in_range("learning_rate", self.learning_rate, &any)?;
+        in_range("max_grad_norm", self.max_grad_norm, &any)?;
         Ok(all)
     }
 }
 
-fn in_range(key: &str, x: f64, range: std::ops::Range<f64>) -> Result<()> {
+fn in_range(key: &str, x: f64, range: &Range<f64>) -> Result<()> {
     if range.contains(&x) {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use crate::support::{fixture, real_fixtures};
 use expo::data::format::Format;
 use expo::data::{
     AddBos, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
-    TruncationMode, epoch_order, next_answers,
+    TruncationMode, epoch_order, mismatched_answers,
 };
 use expo::error::Result;
 use expo::loss::{Needs, Role};

@@ -3,7 +3,9 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
-/// The files under configs/.
+/// The binary itself: what it writes and says, and how it exits.
+mod cli;
+/// Every config of the repository.
 mod configs;
 /// Rows, tokens, lengths, samples, the order of an epoch.
 mod data;
@@ -17,7 +19,7 @@ mod losses;
 mod models;
 /// Whole models against transformers on the project's own fixtures.
 mod oracle;
-/// The README's commands, paths and config.
+/// What the README promises.
 mod readme;
 mod support;
 /// Runs against other programs' trajectories and their own.

@@ -167,6 +167,51 @@ fn trajectories_of_trl_on_real_rows() {
     }
 }
 
+/// TRL's KTO takes the mismatched answers from its own batch of 4 rows.
+#[test]
+fn trajectory_of_kto_on_real_rows() {
+    let Some(root) = real_fixtures() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    let pairs = std::fs::read_to_string(root.join("oracle/hh8_explicit.jsonl")).unwrap();
+    let unpaired = pairs.lines().enumerate().map(|(i, line)| {
+        let pair: Value = serde_json::from_str(line).unwrap();
+        let (label, side) = (i % 2 == 0, ["chosen", "rejected"][i % 2]);
+        let row = serde_json::json!({
+            "prompt": pair["prompt"], "completion": pair[side], "label": label,
+        });
+        format!("{row}\n")
+    });
+    std::fs::write(&rows, unpaired.collect::<String>()).unwrap();
+    for model in ["neox-tiny", "stories260k"] {
+        let oracle = json(&root.join(format!("oracle/{model}.json")));
+        let models = root.join("models");
+        let head = head(
+            &models.join(model),
+            &models.join(format!("{model}-ref")),
+            &rows,
+        );
+        let head = head.replace("\"pairs\"", "\"unpaired\"");
+        let (folder, records) = train(&format!(
+            "{head}[loss.kto]\nmismatch_group = 4\n[batch]\nbatch_size = 4\n\
+             [optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 4\n",
+        ));
+        let want = &oracle["trl"]["kto_lr1e-3_b4_4steps"];
+        compare(
+            &records,
+            &folder.path().join("run"),
+            want,
+            &format!("{model} kto"),
+        );
+        for (got, want) in numbers(&records, "kl")
+            .iter()
+            .zip(want["steps"].as_array().unwrap())
+        {
+            close(*got, want["kl"].as_f64().unwrap(), 1e-3, "kl");
+        }
+    }
+}
+
 #[test]
 fn trajectories_of_a_torch_loop_on_our_rows() {
     for model in ["neox", "llama"] {

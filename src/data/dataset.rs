@@ -10,7 +10,7 @@ use super::census::{Census, Invalid};
 use super::config::{DataConfig, OnInvalid};
 use super::format::TextExample;
 use super::length::{Cuts, cut};
-use super::mismatch::next_answers;
+use super::mismatch::mismatched_answers;
 use super::samples::{Sample, Samples};
 use super::tokens::TokenRule;
 use super::{Example, Response, Tokenizer, read};
@@ -36,7 +36,7 @@ impl Dataset {
     /// roles only; the length limit sees no others.
     ///
     /// `samples` is used where [`Needs::all`] has [`Role::Sampled`]. Where [`Needs::batch`] has
-    /// [`Role::Mismatched`], answers go from row to row by [`next_answers`]. A malformed row is an
+    /// [`Role::Mismatched`], answers go from row to row by [`mismatched_answers`]. A malformed row is an
     /// error whatever `on_invalid` says, and so is a dataset without a usable row.
     pub fn open(
         path: &Path,
@@ -204,7 +204,7 @@ fn lend(drafts: &mut [Draft], group: Option<usize>) -> Result<()> {
         .iter()
         .map(|&(draft, _)| drafts[draft].text.prompt.as_str())
         .collect();
-    let next = next_answers(&prompts, group)?;
+    let next = mismatched_answers(&prompts, group)?;
     for (&(borrower, _), lender) in rows.iter().zip(next) {
         let (draft, answer) = rows[lender];
         let text = drafts[draft].text.answers[answer].1.clone();

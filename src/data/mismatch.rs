@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 
 /// For each row, the row whose answer is its y'.
 ///
-/// By default the next row, around the whole set, that has another prompt. With `group` the next
-/// row within groups of so many rows, rotating, whatever its prompt: what a trainer does that
-/// rotates the answers of each of its batches.
-pub fn next_answers(prompts: &[&str], group: Option<usize>) -> Result<Vec<usize>> {
+/// By default the next row, around the whole set, that has another prompt. With `group` the
+/// previous row within groups of so many rows, rotating, whatever its prompt: what TRL does with
+/// each of its batches (its trajectory is reproduced in the tests).
+pub fn mismatched_answers(prompts: &[&str], group: Option<usize>) -> Result<Vec<usize>> {
     let rows = prompts.len();
     let Some(turn) = (0..rows).rfind(|&row| prompts[row] != prompts[(row + 1) % rows]) else {
         return Err(Error::input("every row has the same prompt")
@@ -26,7 +26,7 @@ pub fn next_answers(prompts: &[&str], group: Option<usize>) -> Result<Vec<usize>
         let rotate = |row: usize| {
             let start = row / group * group;
             let size = group.min(rows - start);
-            start + (row - start + 1) % size
+            start + (row - start + size - 1) % size
         };
         return Ok((0..rows).map(rotate).collect());
     }

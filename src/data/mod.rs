@@ -21,7 +21,7 @@ mod tokens;
 pub use census::{Census, Invalid, Lines, Spread};
 pub use config::{AddBos, DataConfig, OnInvalid, Tokenize, TruncationMode};
 pub use dataset::Dataset;
-pub use mismatch::next_answers;
+pub use mismatch::mismatched_answers;
 pub use order::epoch_order;
 pub use samples::{Sample, Samples};
 pub use tokenizer::Tokenizer;

@@ -26,12 +26,22 @@ impl Tokenizer {
     /// `generation_config.json`, else `config.json`, else `tokenizer_config.json`.
     pub fn open(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
+        let configs = ["generation_config.json", "config.json"].map(|name| dir.join(name));
         if !path.is_file() {
             return Err(Error::input("the folder has no tokenizer.json")
                 .hint("save the model's fast tokenizer beside its weights")
                 .at(dir.display()));
         }
-        let mut definition = read_json(&path)?.unwrap_or_default();
+        Self::from_files(&path, &configs, &dir.join("tokenizer_config.json"))
+    }
+
+    /// As [`open`](Self::open) where the files lie in several folders: the definition, the JSON
+    /// files that may have `eos_token_id`, and the one that may have `eos_token`.
+    pub fn from_files(path: &Path, configs: &[PathBuf], tokenizer_config: &Path) -> Result<Self> {
+        if !path.is_file() {
+            return Err(Error::input("no such file").at(path.display()));
+        }
+        let mut definition = read_json(path)?.unwrap_or_default();
         // Lengths and randomness are this project's to decide, and so no part of the hash.
         for key in ["truncation", "padding"] {
             definition[key] = Value::Null;
@@ -41,7 +51,7 @@ impl Tokenizer {
         }
         let definition = definition.to_string();
         let inner = parse(&definition).map_err(|error| error.at(path.display()))?;
-        let ends = end_tokens(dir, &inner)?;
+        let ends = end_tokens(path, configs, tokenizer_config, &inner)?;
         let begin = begin_tokens(&inner).map_err(|error| error.at(path.display()))?;
         let ids = inner.get_vocab(true).into_values();
         let max_id = ids.chain(ends.iter().copied()).max().unwrap_or(0);
@@ -72,6 +82,11 @@ impl Tokenizer {
             .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
     }
 
+    /// The text of one id, as the definition has it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// What the tokenizer's own post-processor puts in front of a text; often nothing.
     pub fn begin(&self) -> &[u32] {
         &self.begin
@@ -90,6 +105,18 @@ impl Tokenizer {
     /// The largest id that can come out: the model's embedding must have a row for it.
     pub fn max_id(&self) -> u32 {
         self.max_id
+    }
+
+    /// Refuses an embedding that lacks rows for ids that can come out.
+    pub fn check_fits(&self, rows: usize) -> Result<()> {
+        if (self.max_id as usize) < rows {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "the tokenizer has ids up to {}, the embedding {rows} rows",
+            self.max_id
+        ))
+        .hint("tokenizer.json and the weights must be of one model"))
     }
 
     /// SHA-256, in hex, of what determines the tokens of a text.
@@ -141,7 +168,7 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
 }
 
 // `None` where there is no such file.
-fn read_json(path: &PathBuf) -> Result<Option<Value>> {
+fn read_json(path: &Path) -> Result<Option<Value>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, &error)),
@@ -158,11 +185,15 @@ fn read_json(path: &PathBuf) -> Result<Option<Value>> {
     }
 }
 
-fn end_tokens(dir: &Path, inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
+fn end_tokens(
+    definition: &Path,
+    configs: &[PathBuf],
+    tokenizer_config: &Path,
+    inner: &tokenizers::Tokenizer,
+) -> Result<Vec<u32>> {
     let key = "eos_token_id";
-    for name in ["generation_config.json", "config.json"] {
-        let path = dir.join(name);
-        let Some(config) = read_json(&path)? else {
+    for path in configs {
+        let Some(config) = read_json(path)? else {
             continue;
         };
         let ids = match &config[key] {
@@ -179,18 +210,17 @@ fn end_tokens(dir: &Path, inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
             return Ok(ids);
         }
     }
-    let path = dir.join("tokenizer_config.json");
-    let config = read_json(&path)?.unwrap_or_default();
+    let config = read_json(tokenizer_config)?.unwrap_or_default();
     let token = &config["eos_token"];
     let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
         return Err(Error::input("no file of the model names an end token")
             .hint(format!("set `{key}` in generation_config.json"))
-            .at(dir.display()));
+            .at(definition.display()));
     };
     let id = inner.token_to_id(token).ok_or_else(|| {
         Error::input(format!("`eos_token` {token:?} is not in the vocabulary"))
             .hint(format!("set `{key}` in generation_config.json"))
-            .at(path.display())
+            .at(tokenizer_config.display())
     })?;
     Ok(vec![id])
 }

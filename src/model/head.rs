@@ -52,9 +52,18 @@ impl Decoder {
     /// The scores of every example's responses, without a gradient.
     pub fn score(&self, packed: &Packed) -> Result<Vec<Vec<ResponseScore>>> {
         let (x, _) = self.forward(packed, false)?;
-        let mut scores = Vec::with_capacity(packed.examples.len());
-        self.head(packed, &x, |_, example| scores.push(example.to_vec()))?;
-        Ok(scores)
+        let h = self.normed(packed, &x)?;
+        let mut all = Vec::with_capacity(packed.examples.len());
+        for group in self.groups(packed) {
+            let examples = &packed.examples[group];
+            let span = span(examples);
+            let mut statistics = Vec::with_capacity(span.len());
+            for rows in self.tiles(&span) {
+                statistics.extend(self.tile(packed, &h, rows)?.statistics);
+            }
+            all.extend(examples.iter().map(|e| scores(e, &statistics, span.start)));
+        }
+        Ok(all)
     }
 
     /// One micro-batch of training: forward, then for each example `seeds` turns its scores into
@@ -109,7 +118,7 @@ impl Decoder {
         self.backward(dx, trace, gradients)
     }
 
-    /// The logits of chosen rows of a batch's predictions, (rows, vocabulary): for inspection.
+    /// The logits of a batch's predictions, (predictions, vocabulary), all at once: for inspection.
     pub fn logits(&self, packed: &Packed) -> Result<Tensor> {
         let (x, _) = self.forward(packed, false)?;
         linear::linear(
@@ -117,29 +126,6 @@ impl Decoder {
             self.head_weight(&self.weights),
             None,
         )
-    }
-
-    fn head(
-        &self,
-        packed: &Packed,
-        x: &Tensor,
-        mut each: impl FnMut(usize, &[ResponseScore]),
-    ) -> Result<()> {
-        let h = self.normed(packed, x)?;
-        for group in self.groups(packed) {
-            let span = span(&packed.examples[group.clone()]);
-            let mut statistics = Vec::with_capacity(span.len());
-            for rows in self.tiles(&span) {
-                statistics.extend(self.tile(packed, &h, rows)?.statistics);
-            }
-            for example in group {
-                each(
-                    example,
-                    &scores(&packed.examples[example], &statistics, span.start),
-                );
-            }
-        }
-        Ok(())
     }
 
     fn normed(&self, packed: &Packed, x: &Tensor) -> Result<Tensor> {

@@ -8,43 +8,49 @@
 
 mod files;
 mod metrics;
+mod open;
 mod reference;
+mod scoring;
 mod step;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::DType;
-
 use crate::checkpoint;
-use crate::config::{Config, Dtype};
-use crate::data::{Census, Dataset, Samples, Tokenizer, epoch_order};
+use crate::config::Config;
+use crate::data::{Census, Dataset, epoch_order};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Objective, Role};
-use crate::model::{Decoder, device, hub, weights::ModelFolder};
+use crate::model::hub::Download;
+use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
 use crate::score::Column;
 
 pub use metrics::Record;
-pub use reference::{check_vocabulary, scorer};
+pub use scoring::{Rows, Scored, score_rows, score_run};
 
 use files::Files;
 use metrics::Averages;
+use open::{Model, dtype};
 use step::Stepper;
 
 /// What a run tells while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// A file of a model is on its way from the hub.
+    Download(Download<'a>),
     /// What became of the rows of a dataset, `train` or `eval`.
     Census(&'static str, &'a Census),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
-    /// The scoring pass of the reference is so far.
+    /// A scoring pass is so far; 0 examples at its start.
     Scoring {
         /// Examples scored.
         done: usize,
         /// Examples to score.
         total: usize,
+        /// Tokens computed.
+        tokens: usize,
     },
     /// Training begins.
     Start {
@@ -106,45 +112,21 @@ pub struct Summary {
     pub eval: Option<(Record, Record)>,
 }
 
-fn dtype(config: &Config) -> DType {
-    match config.model.dtype {
-        Dtype::F32 => DType::F32,
-    }
-}
-
 impl Run {
     /// Opens the model, the data and the reference's log-probs.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
         let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
         files::check_output(&config.run)?;
-        let name = &config.model.model_name_or_path;
-        let folder = hub::resolve(name, config.model.revision.as_deref())
-            .map_err(|error| error.at("model.model_name_or_path"))?;
-        let model_folder = ModelFolder::open(&folder)?;
-        let tokenizer = Tokenizer::open(&folder)?;
-        check_vocabulary(&tokenizer, &model_folder)?;
-        check_length(config.data.max_length, model_folder.arch.max_positions)?;
-
         let needs = config.loss.needs();
-        let samples = config.data.samples.as_deref();
-        let samples = samples
-            .map(|path| Samples::open(path, &tokenizer))
-            .transpose()?;
-        let open = |path: &Path, split, observe: Observer| -> Result<Dataset> {
-            let dataset = open_dataset(path, &config, &tokenizer, &needs, samples.as_ref())?;
-            observe(Event::Census(split, &dataset.census));
-            Ok(dataset)
-        };
-        let mut datasets = vec![open(&config.data.train, "train", observe)?];
-        if let Some(path) = &config.data.eval {
-            datasets.push(open(path, "eval", observe)?);
-        }
+        let opened = Model::open(&config.model, observe)?;
+        let datasets = opened.datasets(&config.data, &needs, observe)?;
+        let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match needs.reference {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
             false => Some(no_reference(&all)),
         };
-        let (model, hash) = model_folder.load(dtype(&config), &device)?;
+        let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
         let reference = match separate {
             Some(reference) => reference,
             None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,
@@ -164,7 +146,7 @@ impl Run {
         let eval = splits.next();
         Ok(Self {
             config,
-            folder,
+            folder: folder.path,
             model,
             train,
             eval,
@@ -309,29 +291,6 @@ fn no_reference(datasets: &[&Dataset]) -> reference::Reference {
         columns: datasets.iter().map(column).collect(),
         hash: None,
     }
-}
-
-/// Opens one file of rows as `config` says and as the loss needs.
-pub fn open_dataset(
-    path: &Path,
-    config: &Config,
-    tokenizer: &Tokenizer,
-    needs: &Needs,
-    samples: Option<&Samples>,
-) -> Result<Dataset> {
-    Dataset::open(path, &config.data, tokenizer, needs, samples)
-}
-
-/// Refuses sequences that the model has no positions for.
-pub fn check_length(max_length: usize, positions: usize) -> Result<()> {
-    if max_length <= positions {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "max_length is {max_length}, the model was made for {positions} positions"
-    ))
-    .at("data.max_length")
-    .hint(format!("at most {positions}")))
 }
 
 /// The roles that a loss trains on.

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Event, Observer, dtype};
-use crate::config::{Config, Dtype};
-use crate::data::{Dataset, Tokenizer};
+use super::open::{check_vocabulary, dtype, find};
+use super::{Event, Observer};
+use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS};
+use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
-use crate::model::{Decoder, device, hub, weights::ModelFolder};
+use crate::model::{Decoder, device, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
@@ -23,14 +24,7 @@ pub(super) fn separate(
     datasets: &[&Dataset],
     observe: Observer,
 ) -> Result<Option<Reference>> {
-    let folder = match &config.model.reference {
-        Some(name) => {
-            let path = hub::resolve(name, config.model.reference_revision.as_deref())
-                .map_err(|error| error.at("model.reference"))?;
-            Some(ModelFolder::open(&path)?)
-        }
-        None => None,
-    };
+    let folder = reference_folder(config, observe)?;
     if let Some(path) = &config.data.reference_log_probs {
         let reference = from_file(path, tokenizer, datasets)?;
         observe(Event::ReferenceFound(path));
@@ -52,10 +46,23 @@ pub(super) fn separate(
     let scorer = scorer(folder.content_hash()?, tokenizer, config.model.dtype);
     let load = || {
         Ok(folder
-            .load(dtype(config), &device::open(&config.model.device)?)?
+            .load(
+                dtype(config.model.dtype),
+                &device::open(&config.model.device)?,
+            )?
             .0)
     };
     cached(config, scorer, datasets, observe, load).map(Some)
+}
+
+/// The reference's folder where it is not the policy.
+pub(super) fn reference_folder(config: &Config, observe: Observer) -> Result<Option<ModelFolder>> {
+    let Some(name) = &config.model.reference else {
+        return Ok(None);
+    };
+    let path = find(name, config.model.reference_revision.as_deref(), observe)
+        .map_err(|error| error.at("model.reference"))?;
+    ModelFolder::open(&path).map(Some)
 }
 
 /// The policy, before its first update, as its own reference.
@@ -71,22 +78,8 @@ pub(super) fn of_policy(
     cached(config, scorer, datasets, observe, || Ok(model))
 }
 
-/// Refuses a tokenizer with ids that the embedding has no row for.
-pub fn check_vocabulary(tokenizer: &Tokenizer, folder: &ModelFolder) -> Result<()> {
-    let (ids, rows) = (tokenizer.max_id() as usize + 1, folder.arch.vocab_size);
-    if ids <= rows {
-        return Ok(());
-    }
-    Err(Error::input(format!(
-        "the tokenizer has ids up to {}, the embedding {rows} rows",
-        ids - 1
-    ))
-    .at(folder.path.display())
-    .hint("tokenizer.json and the weights must be of one model"))
-}
-
 /// The identity of a column.
-pub fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
+pub(super) fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
     let dtype = match dtype {
         Dtype::F32 => "f32".to_owned(),
     };
@@ -138,31 +131,78 @@ fn cached<M: std::borrow::Borrow<Decoder>>(
         }
     }
     let model = model()?;
-    let budget = config.batch.micro_batch_tokens.unwrap_or(usize::MAX);
-    let total = datasets.iter().map(|d| d.examples.len()).sum();
-    let mut columns = Vec::new();
-    let mut before = 0;
-    for dataset in datasets {
-        let progress = |done| {
-            observe(Event::Scoring {
-                done: before + done,
-                total,
-            })
-        };
-        columns.push(score(model.borrow(), &dataset.examples, budget, progress)?);
-        before += dataset.examples.len();
-    }
-    let examples: Vec<_> = datasets
-        .iter()
-        .flat_map(|d| d.examples.iter().cloned())
-        .collect();
+    let columns = score_all(model.borrow(), datasets, budget(config), observe)?;
     let folder = cache_folder(config)?;
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-    write(&path, &examples, &columns.concat(), &scorer)?;
+    write_all(&path, datasets, &columns, &scorer)?;
     Ok(Reference {
         columns,
         hash: Some(scorer.model),
     })
+}
+
+/// Tokens scored at once. The parts of a batch have no meaning where there is no optimizer step.
+pub(super) fn budget(config: &Config) -> usize {
+    config
+        .batch
+        .micro_batch_tokens
+        .unwrap_or(MICRO_BATCH_TOKENS)
+}
+
+/// Scores each dataset by itself, so that the sums do not depend on how they will be used.
+pub(super) fn score_all(
+    model: &Decoder,
+    datasets: &[&Dataset],
+    micro_batch_tokens: usize,
+    observe: Observer,
+) -> Result<Vec<Column>> {
+    let total = datasets.iter().map(|d| d.examples.len()).sum();
+    let length =
+        |e: &Example| e.prompt.len() + e.responses.iter().map(|r| r.ids.len()).sum::<usize>();
+    let (mut before, mut tokens) = (0, 0);
+    let mut columns = Vec::new();
+    observe(Event::Scoring {
+        done: 0,
+        total,
+        tokens,
+    });
+    for dataset in datasets {
+        let mut counted = 0;
+        let progress = |done: usize| {
+            tokens += dataset.examples[counted..done]
+                .iter()
+                .map(length)
+                .sum::<usize>();
+            counted = done;
+            observe(Event::Scoring {
+                done: before + done,
+                total,
+                tokens,
+            });
+        };
+        columns.push(score(
+            model,
+            &dataset.examples,
+            micro_batch_tokens,
+            progress,
+        )?);
+        before += dataset.examples.len();
+    }
+    Ok(columns)
+}
+
+/// Writes the columns of several datasets into one file.
+pub(super) fn write_all(
+    path: &Path,
+    datasets: &[&Dataset],
+    columns: &[Column],
+    scorer: &Scorer,
+) -> Result<()> {
+    let examples: Vec<_> = datasets
+        .iter()
+        .flat_map(|d| d.examples.iter().cloned())
+        .collect();
+    write(path, &examples, &columns.concat(), scorer)
 }
 
 /// `run.cache_dir`, else `expo` in the user's cache folder.

@@ -5,14 +5,23 @@ use super::*;
 #[test]
 fn mismatched_answers_rotate() {
     let prompts = ["p", "p", "q", "q", "r"];
-    assert_eq!(next_answers(&prompts, None).unwrap(), [2, 2, 4, 4, 0]);
-    assert_eq!(next_answers(&prompts, Some(2)).unwrap(), [1, 0, 3, 2, 4]);
-    assert_eq!(next_answers(&prompts, Some(4)).unwrap(), [1, 2, 3, 0, 4]);
+    assert_eq!(mismatched_answers(&prompts, None).unwrap(), [2, 2, 4, 4, 0]);
+    assert_eq!(
+        mismatched_answers(&prompts, Some(2)).unwrap(),
+        [1, 0, 3, 2, 4]
+    );
+    assert_eq!(
+        mismatched_answers(&prompts, Some(4)).unwrap(),
+        [3, 0, 1, 2, 4]
+    );
     // The same prompt across the end of the set.
-    assert_eq!(next_answers(&["p", "q", "p"], None).unwrap(), [1, 2, 1]);
-    assert!(next_answers(&["p", "p"], None).is_err());
-    assert!(next_answers(&["p", "p"], Some(2)).is_err());
-    assert!(next_answers(&["p", "q"], Some(1)).is_err());
+    assert_eq!(
+        mismatched_answers(&["p", "q", "p"], None).unwrap(),
+        [1, 2, 1]
+    );
+    assert!(mismatched_answers(&["p", "p"], None).is_err());
+    assert!(mismatched_answers(&["p", "p"], Some(2)).is_err());
+    assert!(mismatched_answers(&["p", "q"], Some(1)).is_err());
 }
 
 #[test]
@@ -37,8 +46,8 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
     assert_eq!(
         loans(&grouped),
         [
-            ["no<|end|>", "x<|end|>"],
             ["y<|end|>", "yes<|end|>"],
+            ["no<|end|>", "x<|end|>"],
             ["v<|end|>", "u<|end|>"]
         ]
     );

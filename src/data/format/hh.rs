@@ -12,6 +12,7 @@ use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",
+    required: &["chosen", "rejected"],
     columns: "chosen, rejected: whole transcripts; preference (optional)",
     truncation: TruncationMode::KeepEnd,
     read,

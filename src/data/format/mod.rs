@@ -12,10 +12,11 @@ mod unpaired;
 
 use super::census::Invalid;
 use super::config::TruncationMode;
-use super::read::Row;
-use crate::error::{Result, nearest};
+use super::read::{self, Row};
+use crate::error::{Error, Result, nearest};
 use crate::loss::Role;
 use serde::{Deserialize, Deserializer, Serializer};
+use std::path::Path;
 
 /// A prompt with its answers, as text.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub type Reading = std::result::Result<TextExample, Invalid>;
 pub struct Format {
     /// Its name in a configuration.
     pub name: &'static str,
+    /// The columns that every row has.
+    pub required: &'static [&'static str],
     /// The columns that it reads, for people.
     pub columns: &'static str,
     /// The part of a prompt that stays when it is cut.
@@ -61,6 +64,27 @@ impl Format {
     /// What would be valid, for messages.
     pub fn columns_hint(&self) -> String {
         format!("format `{}` reads {}", self.name, self.columns)
+    }
+
+    /// The format whose columns the first row of a file has.
+    ///
+    /// # Errors
+    /// If no format reads such rows.
+    pub fn of_file(path: &Path) -> Result<&'static Self> {
+        let Some(row) = read::rows(path)?.next().transpose()? else {
+            return Err(Error::input("the file has no rows").at(path.display()));
+        };
+        // Transcripts have two of the columns of pairs: who reads most of the row is meant.
+        FORMATS
+            .iter()
+            .filter(|format| format.required.iter().all(|name| row.get(name).is_some()))
+            .max_by_key(|format| format.required.len())
+            .ok_or_else(|| {
+                let valid: Vec<String> = FORMATS.iter().map(Self::columns_hint).collect();
+                Error::input("the columns of the row are of no known format")
+                    .hint(valid.join("; "))
+                    .at(row.place())
+            })
     }
 
     /// The format called `name`.

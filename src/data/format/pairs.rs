@@ -10,6 +10,7 @@ use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "pairs",
+    required: &["prompt", "chosen", "rejected"],
     columns: "prompt, chosen, rejected; preference (optional)",
     truncation: TruncationMode::KeepStart,
     read,

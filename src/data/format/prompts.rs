@@ -10,6 +10,7 @@ use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
+    required: &["prompt"],
     columns: "prompt",
     truncation: TruncationMode::KeepStart,
     read,

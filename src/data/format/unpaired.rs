@@ -12,6 +12,7 @@ use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
     name: "unpaired",
+    required: &["prompt", "completion", "label"],
     columns: "prompt, completion, label (true: desirable)",
     truncation: TruncationMode::KeepStart,
     read,

@@ -6,6 +6,7 @@ use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
+    class: "GPTNeoXForCausalLM",
     architecture,
     ignored: &[
         ".attention.bias",

@@ -6,6 +6,7 @@ use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
+    class: "LlamaForCausalLM",
     architecture,
     ignored: &[".self_attn.rotary_emb.inv_freq"],
 };

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// The class of transformers, for the `architectures` of `config.json`.
+    pub class: &'static str,
     /// The shape of the model a config describes.
     pub architecture: fn(&ConfigJson) -> Result<Architecture>,
     /// Endings of tensors that old checkpoints carry and nothing reads.

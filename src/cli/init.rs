@@ -1,0 +1,181 @@
+//! `expo init`: a model that knows nothing yet.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use clap::Args;
+use expo::checkpoint::{self, GENERATION_CONFIG, SaveDtype, TOKENIZER_FILES};
+use expo::data::Tokenizer;
+use expo::error::{Error, Result};
+use expo::model::arch::ConfigJson;
+use expo::model::family::family;
+use expo::model::init::fresh;
+use serde_json::{Map, Value, json};
+
+use super::{answer, grouped};
+
+/// Makes a randomly initialised model of any supported shape.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct InitArgs {
+    /// The model's config.json, or the folder that holds it.
+    #[arg(long, value_name = "CONFIG")]
+    config_json: PathBuf,
+
+    /// The tokenizer.json, or the folder that holds it.
+    #[arg(long, value_name = "TOKENIZER")]
+    tokenizer: PathBuf,
+
+    /// The folder to make.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// The seed of the weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+const HELP: &str = "\
+The weights are drawn as the family's own initialisation draws them: matrices normal with the
+config's initializer_range, biases 0, norms 1. The same seed gives the same weights on any machine.
+The folder is a whole model in Hugging Face form, f32, for expo and transformers.
+
+Families (model_type in config.json): gpt_neox, llama. The tokenizer must not have more ids than the
+config's vocab_size; files that lie beside it (tokenizer_config.json, special_tokens_map.json, a chat
+template, ...) and a generation_config.json beside the config are copied.
+
+Example:
+  $ cat config.json
+  {\"model_type\": \"llama\", \"vocab_size\": 32000, \"hidden_size\": 256, \"intermediate_size\": 688,
+   \"num_hidden_layers\": 4, \"num_attention_heads\": 8, \"bos_token_id\": 1, \"eos_token_id\": 2}
+  $ expo init --config-json config.json --tokenizer llama/tokenizer.json --out small --seed 1";
+
+/// Runs the command.
+pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    checkpoint::check_new(&args.out)?;
+    let sources = Sources::find(args)?;
+    let config = ConfigJson::open(&sources.config)?;
+    let family = family(&config)?;
+    let place = || sources.config.display();
+    let arch = (family.architecture)(&config).map_err(|error| error.at(place()))?;
+    let tokenizer = sources.tokenizer()?;
+    tokenizer
+        .check_fits(arch.vocab_size)
+        .map_err(|error| error.at(sources.definition.display()))?;
+    let model = fresh(arch, args.seed, &Device::Cpu)?;
+
+    let mut value = config.value;
+    if value["architectures"].as_array().is_none_or(Vec::is_empty) {
+        value["architectures"] = json!([family.class]);
+    }
+    let companions = |folder: &Path| sources.write(folder, &value, &tokenizer);
+    checkpoint::create(&model, value.clone(), &args.out, SaveDtype::F32, companions)?;
+    let parameters = grouped(model.weights().layout().len);
+    answer(&format!(
+        "parameters {parameters}\noutput {}\n",
+        args.out.display()
+    ))?;
+    Ok(())
+}
+
+/// The files that a new model is made of.
+struct Sources {
+    config: PathBuf,
+    generation: PathBuf,
+    /// `tokenizer.json`, by whatever name.
+    definition: PathBuf,
+}
+
+impl Sources {
+    fn find(args: &InitArgs) -> Result<Self> {
+        let within = |path: &Path, name: &str| match path.is_dir() {
+            true => path.join(name),
+            false => path.to_owned(),
+        };
+        let config = within(&args.config_json, "config.json");
+        let definition = within(&args.tokenizer, TOKENIZER_FILES[0]);
+        if !definition.is_file() {
+            return Err(Error::input("no such file")
+                .at(definition.display())
+                .hint("--tokenizer names a tokenizer.json or the folder that holds it"));
+        }
+        Ok(Self {
+            generation: config.with_file_name(GENERATION_CONFIG),
+            config,
+            definition,
+        })
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.definition.with_file_name(name)
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        let configs = [self.generation.clone(), self.config.clone()];
+        Tokenizer::from_files(
+            &self.definition,
+            &configs,
+            &self.beside("tokenizer_config.json"),
+        )
+    }
+
+    /// Writes what a model folder has besides config and weights.
+    fn write(&self, folder: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<()> {
+        let definition = folder.join(TOKENIZER_FILES[0]);
+        std::fs::copy(&self.definition, definition)
+            .map_err(|error| Error::io(&self.definition, &error))?;
+        for name in &TOKENIZER_FILES[1..] {
+            let path = self.beside(name);
+            if path.is_file() {
+                checkpoint::copy(&path, folder)?;
+            }
+        }
+        let tokenizer_config = folder.join("tokenizer_config.json");
+        if !tokenizer_config.is_file() {
+            checkpoint::write_json(&tokenizer_config, &minimal(config, tokenizer))?;
+        }
+        match self.generation.is_file() {
+            true => checkpoint::copy(&self.generation, folder),
+            false => checkpoint::write_json(
+                &folder.join(GENERATION_CONFIG),
+                &generation(config, tokenizer),
+            ),
+        }
+    }
+}
+
+/// A `generation_config.json` with the config's special tokens.
+fn generation(config: &Value, tokenizer: &Tokenizer) -> Value {
+    let mut object = Map::new();
+    for key in ["bos_token_id", "pad_token_id"] {
+        if !config[key].is_null() {
+            object.insert(key.into(), config[key].clone());
+        }
+    }
+    let ends = match tokenizer.ends() {
+        [end] => json!(end),
+        ends => json!(ends),
+    };
+    object.insert("eos_token_id".into(), ends);
+    object.into()
+}
+
+/// The least of a `tokenizer_config.json` that transformers reads.
+fn minimal(config: &Value, tokenizer: &Tokenizer) -> Value {
+    let mut object = Map::new();
+    object.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    let id = |key: &str| config[key].as_u64().and_then(|id| u32::try_from(id).ok());
+    for (name, id) in [
+        ("bos_token", id("bos_token_id")),
+        ("eos_token", Some(tokenizer.eos())),
+        ("pad_token", id("pad_token_id")),
+    ] {
+        if let Some(token) = id.and_then(|id| tokenizer.token(id)) {
+            object.insert(name.into(), token.into());
+        }
+    }
+    if let Some(length) = config["max_position_embeddings"].as_u64() {
+        object.insert("model_max_length".into(), length.into());
+    }
+    object.into()
+}

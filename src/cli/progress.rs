@@ -1,0 +1,275 @@
+//! What a run tells while it works: bars on a terminal, lines anywhere else.
+//!
+//! *Why*: a log file wants a line per fact and a person wants to know when it will be over. Nobody
+//! may be there to read either, so nothing that goes wrong here stops a run.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use expo::model::hub::Download;
+use expo::train::{Event, Record};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::grouped;
+
+/// The time between two lines about scoring or downloading.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The observer of a command.
+pub struct Progress {
+    terminal: bool,
+    bar: Option<ProgressBar>,
+    pace: Pace,
+    last_line: Instant,
+    steps: u64,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            pace: Pace::new(),
+            last_line: Instant::now(),
+            steps: 0,
+        }
+    }
+
+    /// Tells of an event.
+    pub fn show(&mut self, event: Event) {
+        match event {
+            Event::Download(download) => self.download(download),
+            Event::Census(split, census) => {
+                self.close();
+                self.line(&format!("{split}:\n{census}"));
+            }
+            Event::ReferenceFound(path) => {
+                self.line(&format!("reference log-probs found in {}", path.display()));
+            }
+            Event::Scoring {
+                done,
+                total,
+                tokens,
+            } => self.scoring(done, total, tokens),
+            Event::Start { steps, parameters } => {
+                self.close();
+                let parameters = grouped(parameters);
+                self.line(&format!("training {parameters} parameters, {steps} steps"));
+                self.steps = steps;
+                self.open("training", steps);
+            }
+            Event::Step { step, rows, tokens } => {
+                self.pace.rows += rows;
+                self.pace.tokens += tokens;
+                self.advance(step);
+            }
+            Event::Record(record) => self.record(record),
+            Event::Saved(path) => self.line(&format!("saved {}", path.display())),
+        }
+    }
+
+    /// Ends the bar that may be open.
+    pub fn close(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn download(&mut self, download: Download) {
+        let Download { file, done, total } = download;
+        if done >= total {
+            self.close();
+            let size = total as f64 / 1e6;
+            self.line(&format!("downloaded {file}, {size:.1} MB"));
+            return;
+        }
+        if self.bar.is_none() {
+            self.open(file, total);
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            let rate = done as f64 / 1e6 / self.pace.seconds();
+            bar.set_message(format!("{rate:.1} MB/s"));
+        } else if self.is_due() {
+            let percent = 100.0 * done as f64 / total as f64;
+            self.line(&format!("downloading {file}: {percent:.0}%"));
+        }
+    }
+
+    fn scoring(&mut self, done: usize, total: usize, tokens: usize) {
+        if done == 0 {
+            return self.open("scoring", total as u64);
+        }
+        (self.pace.rows, self.pace.tokens) = (done, tokens);
+        self.advance(done as u64);
+        if !self.terminal && (done == total || self.is_due()) {
+            let pace = self.pace.to_string(done as u64, total as u64);
+            self.line(&format!("scored {done} of {total} rows  {pace}"));
+        }
+        if done == total {
+            self.close();
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        let step = figure(record, "step").unwrap_or_default();
+        let evaluation = record.contains_key("eval_loss");
+        let text = format!(
+            "{} {step:>6}/{}{}",
+            if evaluation { "eval" } else { "step" },
+            self.steps,
+            figures(record, evaluation)
+        );
+        match &self.bar {
+            Some(bar) if !evaluation => {
+                let pace = self.pace.to_string(step as u64, self.steps);
+                bar.set_message(format!("{pace}{}", figures(record, false)));
+            }
+            None if !evaluation => {
+                let pace = self.pace.to_string(step as u64, self.steps);
+                self.line(&format!("{text}  {pace}"));
+            }
+            _ => self.line(&text),
+        }
+    }
+
+    fn open(&mut self, what: &str, length: u64) {
+        self.pace = Pace::new();
+        if !self.terminal {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}\n{msg}");
+        if let Ok(style) = style {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(500));
+        self.bar = Some(bar);
+    }
+
+    fn advance(&mut self, done: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            let total = bar.length().unwrap_or(done);
+            let known = bar.message();
+            let figures = known.find("  loss").map_or("", |at| &known[at..]);
+            bar.set_message(self.pace.to_string(done, total) + figures);
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.last_line.elapsed() >= QUIET;
+        if due {
+            self.last_line = Instant::now();
+        }
+        due
+    }
+
+    fn line(&self, text: &str) {
+        let write = || {
+            let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+/// How fast it goes.
+struct Pace {
+    start: Instant,
+    rows: usize,
+    tokens: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            rows: 0,
+            tokens: 0,
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64().max(1e-6)
+    }
+
+    fn to_string(&self, done: u64, total: u64) -> String {
+        let seconds = self.seconds();
+        let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
+        format!(
+            "{:.1} rows/s  {:.0} tokens/s  ETA {}",
+            self.rows as f64 / seconds,
+            self.tokens as f64 / seconds,
+            clock(left)
+        )
+    }
+}
+
+/// Seconds as `h:mm:ss` or `m:ss`.
+pub fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+fn figure(record: &Record, name: &str) -> Option<f64> {
+    record.get(name)?.as_f64()
+}
+
+/// The figures of a record that tell how it goes, each in a column of its own.
+fn figures(record: &Record, evaluation: bool) -> String {
+    let prefix = if evaluation { "eval_" } else { "" };
+    let get = |name: &str| figure(record, &format!("{prefix}{name}"));
+    let mut text = String::new();
+    if let Some(epoch) = figure(record, "epoch") {
+        text += &format!("  epoch {epoch:.2}");
+    }
+    for (name, label) in [
+        ("loss", "loss"),
+        ("rewards/accuracies", "accuracy"),
+        ("rewards/margins", "margin"),
+    ] {
+        if let Some(value) = get(name) {
+            text += &match name {
+                "rewards/margins" => format!("  {label} {value:>9.4}"),
+                _ => format!("  {label} {value:.4}"),
+            };
+        }
+    }
+    if let Some(rate) = get("learning_rate") {
+        text += &format!("  lr {rate:.2e}");
+    }
+    if let Some(norm) = get("grad_norm") {
+        text += &format!("  grad_norm {norm:.4}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_record_is_a_line_of_figures() {
+        let record = json!({"step": 3, "epoch": 0.5, "loss": 0.25, "learning_rate": 1e-6,
+            "grad_norm": 2.0, "rewards/margins": -0.5, "rewards/accuracies": 0.75});
+        assert_eq!(
+            figures(record.as_object().unwrap(), false),
+            "  epoch 0.50  loss 0.2500  accuracy 0.7500  margin   -0.5000  lr 1.00e-6  grad_norm 2.0000"
+        );
+    }
+
+    #[test]
+    fn times_are_read_at_a_glance() {
+        assert_eq!(clock(59.6), "1:00");
+        assert_eq!(clock(3723.0), "1:02:03");
+    }
+}

@@ -1,0 +1,157 @@
+//! `expo train`: a run from a config, and its summary.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use expo::config::Config;
+use expo::train::{Record, Run, Summary};
+use serde_json::{Value, json};
+
+use super::progress::{Progress, clock};
+use super::{answer, grouped};
+
+/// Trains a model on preferences.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct TrainArgs {
+    /// The config, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Sets a key of the config; may be given several times, the later one wins.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Prints the config with every default filled in, itself a valid config, and stops.
+    #[arg(long)]
+    print_config: bool,
+
+    /// Prints the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Opens the model, its tokenizer and the rows, and says what became of the rows. Scores the reference
+once, by default the model itself before its first update; the log-probs are kept in the user's
+cache folder (run.cache_dir) and found again by content. Then trains, with an evaluation before the
+first step, every run.eval_steps and after the last. Nothing is written to run.output_dir before
+everything that the config names was opened and checked.
+
+A config:
+  [model]
+  model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a folder, or a name on the hub
+  [data]
+  format = \"hh\"                                   # hh, pairs or unpaired
+  train = \"train.jsonl.gz\"
+  eval = \"test.jsonl.gz\"
+  [loss.dpo]                                      # cexpo, rexpo, dpo, ipo, fdpo, simpo or kto
+  beta = 0.1
+  [batch]
+  batch_size = 40                                 # rows per optimizer step
+  [optimizer]
+  optim = \"adam\"
+  learning_rate = 1e-6
+  [run]
+  output_dir = \"runs/dpo\"
+
+Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word needs no quotes.
+--set loss=ipo takes another loss with its defaults; --set loss.ipo.beta=0.2 sets its knob, too.
+
+In run.output_dir:
+  config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo
+  checkpoint-STEP/                                      the same every run.save_steps
+  config.toml, run.json                                 what was run, on what
+  metrics.jsonl, timings.jsonl                          a line per run.logging_steps
+
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python's hub
+library; XDG_CACHE_HOME.
+
+Examples:
+  $ expo train --config run.toml
+  $ expo train --config run.toml --set run.seed=1 --set run.output_dir=runs/seed1 2> log.txt
+  $ expo train --config run.toml --set loss=kto --print-config > kto.toml
+
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite.";
+
+/// Runs the command.
+pub fn run(args: TrainArgs) -> anyhow::Result<()> {
+    let config = Config::open(&args.config, &args.set)?;
+    if args.print_config {
+        answer(&config.to_toml()?)?;
+        return Ok(());
+    }
+    let mut progress = Progress::new();
+    let outcome = Run::open(config, &mut |event| progress.show(event))
+        .and_then(|run| run.train(&mut |event| progress.show(event)));
+    progress.close();
+    let summary = outcome?;
+    let text = match args.json {
+        true => format!("{}\n", object(&summary)),
+        false => table(&summary),
+    };
+    answer(&text)?;
+    Ok(())
+}
+
+fn object(summary: &Summary) -> Value {
+    let both = |(first, last): &(Record, Record)| json!({"first": first, "last": last});
+    json!({
+        "output_dir": summary.output_dir,
+        "steps": summary.steps,
+        "rows": summary.rows,
+        "tokens": summary.tokens,
+        "seconds": summary.seconds,
+        "rows_per_second": summary.rows as f64 / summary.seconds,
+        "tokens_per_second": summary.tokens as f64 / summary.seconds,
+        "train": both(&summary.train),
+        "eval": summary.eval.as_ref().map(both),
+    })
+}
+
+fn table(summary: &Summary) -> String {
+    let mut text = String::new();
+    let (rows, tokens) = (summary.rows as f64, summary.tokens as f64);
+    for (name, value) in [
+        ("steps", summary.steps.to_string()),
+        ("rows", grouped(summary.rows)),
+        ("tokens", grouped(summary.tokens)),
+        ("time", clock(summary.seconds)),
+        ("rows/s", format!("{:.2}", rows / summary.seconds)),
+        ("tokens/s", format!("{:.0}", tokens / summary.seconds)),
+    ] {
+        let _ = writeln!(text, "{name:<28}{value:>14}");
+    }
+    for (name, records) in [
+        ("train", Some(&summary.train)),
+        ("eval", summary.eval.as_ref()),
+    ] {
+        if let Some((first, last)) = records {
+            text.push('\n');
+            compare(name, first, last, &mut text);
+        }
+    }
+    let _ = writeln!(text, "\noutput {}", summary.output_dir.display());
+    text
+}
+
+/// The figures of two records side by side.
+fn compare(name: &str, first: &Record, last: &Record, text: &mut String) {
+    let step = |record: &Record| format!("step {}", record.get("step").unwrap_or(&Value::Null));
+    let _ = writeln!(text, "{name:<28}{:>14}{:>14}", step(first), step(last));
+    let position = ["step", "epoch", "num_tokens"];
+    for (key, value) in last
+        .iter()
+        .filter(|(key, _)| !position.contains(&key.as_str()))
+    {
+        let figure = |value: Option<&Value>| match value.and_then(Value::as_f64) {
+            Some(x) if x != 0.0 && x.abs() < 1e-2 => format!("{x:.3e}"),
+            Some(x) => format!("{x:.4}"),
+            None => "-".to_owned(),
+        };
+        let key_text = key.trim_start_matches("eval_");
+        let (first, last) = (figure(first.get(key)), figure(Some(value)));
+        let _ = writeln!(text, "  {key_text:<26}{first:>14}{last:>14}");
+    }
+}

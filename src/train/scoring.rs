@@ -1,0 +1,123 @@
+//! The scoring pass by itself: log-probs into a file, for a later run or for people.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::open::{Model, check_vocabulary, dtype};
+use super::reference::{budget, reference_folder, score_all, scorer, write_all};
+use super::{Observer, device};
+use crate::config::{Config, ModelConfig};
+use crate::data::{DataConfig, Dataset};
+use crate::error::{Error, Result};
+use crate::loss::{Needs, Objective, Role};
+
+/// What was scored.
+#[derive(Debug)]
+pub struct Scored {
+    /// Rows.
+    pub rows: usize,
+    /// Responses of all rows.
+    pub responses: usize,
+    /// Tokens that have a log-prob.
+    pub tokens: usize,
+}
+
+/// Scores the training and evaluation rows of a run under its reference, as the run itself would,
+/// into the file `out`. A file that the config names for reference log-probs is not read.
+pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Scored> {
+    let needs = config.loss.needs();
+    if !needs.reference {
+        let name = config.loss.name();
+        return Err(Error::input(format!("the loss {name} has no reference"))
+            .hint("score a model by itself: expo score --model MODEL --data FILE"));
+    }
+    let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+    let mut model = Model::open(&config.model, observe)?;
+    let datasets = model.datasets(&config.data, &needs, observe)?;
+    if let Some(reference) = reference_folder(config, observe)? {
+        check_vocabulary(&model.tokenizer, &reference)?;
+        model.folder = reference;
+    }
+    run(
+        &model,
+        &config.model,
+        &device,
+        &datasets,
+        budget(config),
+        out,
+        observe,
+    )
+}
+
+/// Rows to score by themselves.
+#[derive(Debug)]
+pub struct Rows {
+    /// The model.
+    pub model: ModelConfig,
+    /// The rows, as training rows, with samples if there are any.
+    pub data: DataConfig,
+    /// The most tokens computed at once.
+    pub micro_batch_tokens: usize,
+    /// Whether the length limits give way to a model that can hold less.
+    pub shrink: bool,
+}
+
+/// Scores every chosen, rejected and sampled response into the file `out`.
+pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Scored> {
+    let sampled: &[Role] = match rows.data.samples {
+        Some(_) => &[Role::Sampled],
+        None => &[],
+    };
+    let needs = Needs {
+        all: sampled,
+        any: &[Role::Chosen, Role::Rejected],
+        unlabelled: sampled,
+        batch: &[],
+        mismatch_group: None,
+        reference: true,
+        soft_labels: true,
+    };
+    let device = device::open(&rows.model.device)?;
+    let model = Model::open(&rows.model, observe)?;
+    let positions = model.folder.arch.max_positions;
+    if rows.shrink && rows.data.max_length > positions {
+        rows.data.max_length = positions;
+        rows.data.max_prompt_length = rows.data.max_prompt_length.min(positions / 2);
+    }
+    let datasets = model.datasets(&rows.data, &needs, observe)?;
+    let budget = rows.micro_batch_tokens;
+    run(
+        &model,
+        &rows.model,
+        &device,
+        &datasets,
+        budget,
+        out,
+        observe,
+    )
+}
+
+fn run(
+    model: &Model,
+    config: &ModelConfig,
+    device: &Device,
+    datasets: &[Dataset],
+    micro_batch_tokens: usize,
+    out: &Path,
+    observe: Observer,
+) -> Result<Scored> {
+    let (decoder, hash) = model.folder.load(dtype(config.dtype), device)?;
+    let scorer = scorer(hash, &model.tokenizer, config.dtype);
+    let datasets: Vec<&Dataset> = datasets.iter().collect();
+    let columns = score_all(&decoder, &datasets, micro_batch_tokens, observe)?;
+    write_all(out, &datasets, &columns, &scorer)?;
+    let examples = || datasets.iter().flat_map(|d| &d.examples);
+    Ok(Scored {
+        rows: examples().count(),
+        responses: examples().map(|e| e.responses.len()).sum(),
+        tokens: examples()
+            .flat_map(|e| e.responses.iter().map(|r| e.scored_tokens(r)))
+            .sum(),
+    })
+}

@@ -1,0 +1,260 @@
+//! What is refused: one line that names the place and what would be valid.
+
+use std::fs;
+use std::path::Path;
+
+use super::Place;
+use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn configs() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let good = fs::read_to_string(&config).unwrap();
+    let file = |from: &str, to: &str| {
+        assert!(good.contains(from));
+        place.write("bad.toml", good.replacen(from, to, 1))
+    };
+    let line = |key: &str| {
+        let at = good.lines().position(|line| line.starts_with(key));
+        format!("line {}", at.unwrap() + 1)
+    };
+    let bad = file("batch_size", "batchsize");
+    place.refuse_run(
+        &bad,
+        &[],
+        &[
+            "bad.toml",
+            &line("batch_size"),
+            "`batchsize`",
+            "`batch_size`?",
+        ],
+    );
+    // The place is the file's also where there are overrides.
+    place.refuse_run(&bad, &["run.seed=1"], &["bad.toml", &line("batch_size")]);
+    let bad = file("[loss.dpo]", "[loss.dpo]\ngamma = 1.0");
+    let next = format!(
+        "line {}",
+        good.lines().position(|l| l == "[loss.dpo]").unwrap() + 2
+    );
+    place.refuse_run(&bad, &[], &[&next, "`gamma`", "beta"]);
+    place.refuse_run(&file("[run]", "[run"), &[], &["bad.toml", &line("[run]")]);
+    place.refuse_run(&file("[loss.dpo]", ""), &[], &["no loss", "[loss.dpo]"]);
+    let bad = file("[loss.dpo]", "[loss.dpo]\n[loss.ipo]");
+    place.refuse_run(&bad, &[], &["2 losses: dpo, ipo"]);
+    let bad = file("batch_size = 8", "batch_size = \"eight\"");
+    place.refuse_run(&bad, &[], &[&line("batch_size"), "eight"]);
+
+    for (set, words) in [
+        ("data.samples=x.jsonl", ["data.samples", "dpo"]),
+        ("loss.dpo.lambda=1", ["--set loss.dpo.lambda=1", "beta"]),
+        ("loss=dop", ["`dop`", "`dpo`?"]),
+        ("loss.dop.beta=1", ["`dop`", "`dpo`?"]),
+        ("loss=cexpo", ["cexpo", "data.samples"]),
+        ("loss.rexpo.lambda=1.5", ["lambda", "rexpo"]),
+        ("run.sed=1", ["--set run.sed=1", "`seed`?"]),
+        ("seed=1", ["--set seed=1", "unknown key `seed`"]),
+        ("batch.batch_size", ["--set batch.batch_size", "no `=`"]),
+        (
+            "batch.batch_size=x",
+            ["--set batch.batch_size=x", "expected"],
+        ),
+        ("batch.batch_size=0", ["batch_size", "above 0"]),
+        (
+            "data.max_prompt_length=128",
+            ["no room for an answer", "128"],
+        ),
+        ("data.max_length=100000", ["max_length", "256"]),
+        ("data.format=hhh", ["hhh", "hh"]),
+        ("model.device=cuda:0", ["cuda:0", "no CUDA"]),
+        ("model.device=tpu", ["tpu", "cpu"]),
+        ("model.dtype=f64", ["f64", "f32"]),
+        ("optimizer.learning_rate=-1", ["learning_rate", "-1"]),
+        ("schedule.warmup_ratio=2", ["warmup_ratio", "2"]),
+    ] {
+        place.refuse_run(&config, &[set], &words);
+    }
+    place.refuse_run(Path::new("none.toml"), &[], &["none.toml", "no such file"]);
+}
+
+#[test]
+fn lambda_outside_its_range() {
+    let place = Place::new();
+    let samples = format!("samples = {:?}", fixture("samples.jsonl"));
+    let config = place.config(&fixture("neox"), "cexpo", &samples, "");
+    for lambda in ["0", "-0.1", "nan", "inf"] {
+        let set = format!("loss.cexpo.lambda={lambda}");
+        place.refuse_run(&config, &[&set], &["loss.cexpo", "lambda"]);
+    }
+}
+
+#[test]
+fn data() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let row = "{\"prompt\": \"a\", \"chosen\": \" b\", \"rejected\": \" c\"}";
+    let set = |name: &str, contents: &str| {
+        place.write(name, contents);
+        format!("data.train={name}")
+    };
+    for (set, words) in [
+        (
+            "data.train=none.jsonl".into(),
+            ["none.jsonl", "no such file"],
+        ),
+        (
+            "data.eval=none.jsonl".into(),
+            ["none.jsonl", "no such file"],
+        ),
+        (
+            set("bad.jsonl", &format!("{row}\n{{oops\n")),
+            ["bad.jsonl:2", "not JSON"],
+        ),
+        (
+            set(
+                "short.jsonl",
+                &format!("{row}\n{row}\n{{\"prompt\": \"a\"}}\n"),
+            ),
+            ["short.jsonl:3", "no column `chosen`"],
+        ),
+        (set("empty.jsonl", ""), ["empty.jsonl", "no rows"]),
+        (
+            set(
+                "blank.jsonl",
+                "{\"prompt\": \"a\", \"chosen\": \" b\", \"rejected\": \" \"}\n",
+            ),
+            ["blank.jsonl", "none of 1 rows is usable"],
+        ),
+        (
+            "data.reference_log_probs=none.jsonl".into(),
+            ["none.jsonl", "no such file"],
+        ),
+        (
+            {
+                place.write("other.jsonl", format!("{row}\n"));
+                "data.reference_log_probs=other.jsonl".into()
+            },
+            ["other.jsonl:1", "not a row of scores"],
+        ),
+    ] {
+        let set: String = set;
+        place.refuse_run(&config, &[&set], &words);
+    }
+}
+
+#[test]
+fn models() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let refuse = |model: &Path, words: &[&str]| {
+        let set = format!("model.model_name_or_path={}", str(model));
+        place.refuse_run(&config, &[&set], words);
+    };
+    refuse(&place.path("none"), &["none", "no such folder"]);
+    refuse(Path::new("org/none"), &["org/none", "HF_HUB_OFFLINE"]);
+
+    let model = place.model("neox");
+    let whole = |name: &str| fs::read(fixture("neox").join(name)).unwrap();
+    let weights = model.join("model.safetensors");
+    fs::remove_file(model.join("tokenizer.json")).unwrap();
+    refuse(&model, &["no tokenizer.json"]);
+    fs::copy(
+        fixture("llama").join("tokenizer.json"),
+        model.join("tokenizer.json"),
+    )
+    .unwrap();
+    refuse(&model, &["ids up to 339", "304 rows"]);
+    fs::write(model.join("tokenizer.json"), whole("tokenizer.json")).unwrap();
+
+    let bytes = whole("model.safetensors");
+    for length in [0, 7, 100, bytes.len() - 1] {
+        fs::write(&weights, &bytes[..length]).unwrap();
+        refuse(
+            &model,
+            &["model.safetensors", "not a whole safetensors file"],
+        );
+    }
+    let mut nan = bytes.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&weights, &nan).unwrap();
+    refuse(&model, &["model.safetensors", "NaN"]);
+    fs::remove_file(&weights).unwrap();
+    refuse(&model, &["no weights in the folder"]);
+}
+
+#[test]
+fn an_output_folder_that_holds_a_run() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "simpo", "", "max_steps = 1");
+    place.succeed(&["train", "--config", str(&config)]);
+    let before = fs::read(place.path("out/metrics.jsonl")).unwrap();
+    let end = place.run(&["train", "--config", str(&config)]);
+    assert_eq!(end.code, Some(2), "{}", end.err);
+    assert!(end.err.contains("holds a run already"), "{}", end.err);
+    assert_eq!(fs::read(place.path("out/metrics.jsonl")).unwrap(), before);
+    place.succeed(&[
+        "train",
+        "--config",
+        str(&config),
+        "--set",
+        "run.overwrite=true",
+    ]);
+}
+
+#[test]
+fn scores_and_new_models() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "simpo", "", "");
+    let config = str(&config);
+    let (neox, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let (neox, pairs) = (str(&neox), str(&pairs));
+    let score = ["score", "--model", neox, "--data", pairs, "--out"];
+    place.write("there.jsonl", "mine");
+    place.refuse(
+        &[&score[..], &["there.jsonl"]].concat(),
+        &["there.jsonl", "--overwrite"],
+    );
+    assert_eq!(super::text(&place.path("there.jsonl")), "mine");
+    place.refuse(
+        &["score", "--config", config, "--out", "out"],
+        &["simpo", "no reference"],
+    );
+    place.refuse(
+        &[&score[..], &["out", "--device", "cuda"]].concat(),
+        &["no CUDA"],
+    );
+    place.refuse(
+        &[&score[..], &["out", "--max-length", "300"]].concat(),
+        &["max_length", "256"],
+    );
+
+    let llama = fixture("llama");
+    let init = |config: &str, tokenizer: &str, words: &[&str]| {
+        let mut args = vec!["init", "--config-json", config, "--tokenizer", tokenizer];
+        args.extend(["--out", "out"]);
+        place.refuse(&args, words);
+    };
+    init(neox, str(&llama), &["ids up to 339", "304 rows"]);
+    init("none.json", neox, &["none.json", "no such file"]);
+    init(neox, "none.json", &["none.json", "no such file"]);
+    place.write("bert.json", "{\"model_type\": \"bert\"}");
+    init("bert.json", neox, &["\"bert\"", "gpt_neox"]);
+    place.write("list.json", "[]");
+    init("list.json", neox, &["list.json", "not a JSON object"]);
+    let there = place.model("neox");
+    let args = [
+        "init",
+        "--config-json",
+        neox,
+        "--tokenizer",
+        neox,
+        "--out",
+        str(&there),
+    ];
+    place.refuse(&args, &["is there already"]);
+}

@@ -113,11 +113,16 @@ impl std::error::Error for Error {}
 /// `did you mean …?` for the nearest of `valid`, else the whole list.
 pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
     let valid: Vec<&str> = valid.into_iter().collect();
+    // Jaro and Winkler do not see two letters that changed places in a short word.
+    let likeness = |candidate: &str| match strsim::osa_distance(word, candidate) {
+        0 | 1 => 1.0,
+        _ => strsim::jaro_winkler(word, candidate),
+    };
     let best = valid
         .iter()
-        .max_by(|a, b| strsim::jaro_winkler(word, a).total_cmp(&strsim::jaro_winkler(word, b)));
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match best {
-        Some(best) if strsim::jaro_winkler(word, best) > 0.8 => format!("did you mean `{best}`?"),
+        Some(best) if likeness(best) > 0.8 => format!("did you mean `{best}`?"),
         _ => format!("valid: {}", valid.join(", ")),
     }
 }
@@ -143,6 +148,7 @@ mod tests {
             nearest("lamda", ["beta", "lambda"]),
             "did you mean `lambda`?"
         );
+        assert_eq!(nearest("dop", ["ipo", "dpo"]), "did you mean `dpo`?");
         assert_eq!(nearest("zzz", ["beta", "lambda"]), "valid: beta, lambda");
     }
 }

@@ -141,7 +141,7 @@ pub struct ScoreFile {
 }
 
 impl ScoreFile {
-    /// Reads a file of [`write`]; several files one after the other are one, if of one model.
+    /// Reads a file of [`write()`]; several files one after the other are one, if of one model.
     pub fn open(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
         let file = std::fs::File::open(path).map_err(|error| Error::io(path, &error))?;

@@ -29,7 +29,7 @@ pub struct Kto {
     /// lambda_U, the weight of undesirable responses, in [0, inf).
     pub undesirable_weight: f64,
     /// Rows per group in which answers rotate to give each row its y', at least 2; the whole
-    /// dataset if not set. TRL rotates within its per-device batch.
+    /// dataset if not set. TRL rotates within its per-device batch, to the previous row.
     pub mismatch_group: Option<usize>,
 }
 

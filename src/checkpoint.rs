@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::kernels::optimizer::squared_norm;
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
@@ -93,8 +94,32 @@ pub fn check_new(target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Saves the model into the folder `target`, which may hold other files, replacing a model that is
-/// there: weights get their names first, `config.json` last.
+/// Removes the files of a model from a folder, `config.json` first, so that what is left of a model
+/// is not taken for one.
+pub fn remove_model(folder: &Path) -> Result<()> {
+    let of_model = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let weights = name.starts_with("model") && name.contains(".safetensors");
+        weights || name == GENERATION_CONFIG || TOKENIZER_FILES.contains(&name.as_str())
+    };
+    let config = folder.join("config.json");
+    let files = list(folder)?.into_iter().filter(of_model);
+    for path in [config]
+        .into_iter()
+        .filter(|path| path.exists())
+        .chain(files)
+    {
+        fs::remove_file(&path).map_err(|error| Error::io(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Saves the model into the folder `target`, which may hold other files but no model: weights get
+/// their names first, `config.json` last.
 pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
     let staging = Staging::beside(&target.join("final"))?;
     copy_companions(source, &staging.path)?;
@@ -114,6 +139,17 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
         }
     }
     sync(target)
+}
+
+/// Refuses the path of a file that cannot be made: a folder, or below something that is none.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::input("is a folder, not a file").at(path.display()));
+    }
+    match path.ancestors().skip(1).find(|above| above.exists()) {
+        Some(above) if !above.is_dir() => Err(Error::input("is not a folder").at(above.display())),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `contents` to `path` so that the name never holds half of it.
@@ -241,17 +277,15 @@ fn write_weights(
     let (mut filled, mut total) = (0, 0);
     for (id, entry) in layout.entries.iter().enumerate() {
         let tensor = model.weights().view(id);
-        let peak = tensor
-            .abs()?
-            .max_all()?
-            .to_dtype(candle_core::DType::F64)?
-            .to_scalar::<f64>()?;
-        if !peak.is_finite() {
+        // A maximum passes over NaN, a sum does not.
+        if !squared_norm(tensor)?.is_finite() {
             return Err(Error::NonFinite(format!(
                 "tensor {} holds NaN or infinity",
                 entry.name
             )));
         }
+        let peak = tensor.abs()?.max_all()?;
+        let peak = peak.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
         if dtype == SaveDtype::F16 && peak > half::f16::MAX.to_f64() {
             return Err(Error::input(format!(
                 "tensor {} reaches {peak}, too much for f16",

@@ -305,7 +305,7 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     let (path, text) = assignment
         .split_once('=')
         .ok_or_else(|| wrong("no `=`").hint("expected section.key=value"))?;
-    let path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
+    let mut path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
     let value = toml::from_str::<Table>(&format!("value = {text}"))
         .ok()
         .filter(|table| table.len() == 1)
@@ -320,8 +320,14 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     if let (["loss", name, _], Some(Value::Table(losses))) =
         (path.as_slice(), table.get_mut("loss"))
     {
+        // An alias and its name are one loss, whichever of them the file uses.
         let name = Loss::default_of(name)?.name();
-        losses.retain(|key, _| Loss::default_of(key).is_ok_and(|loss| loss.name() == name));
+        let same = |key: &str| Loss::default_of(key).is_ok_and(|loss| loss.name() == name);
+        let kept = std::mem::take(losses)
+            .into_iter()
+            .find(|(key, _)| same(key));
+        losses.extend(kept.map(|(_, knobs)| (name.to_owned(), knobs)));
+        path[1] = name;
     }
     let (key, sections) = path.split_last().ok_or_else(|| wrong("no key"))?;
     let mut place = table;

@@ -41,13 +41,20 @@ impl Error {
         Self::Failed(what.into())
     }
 
-    /// An I/O failure on `path`. A file that is not there is the user's to mend.
+    /// An I/O failure on `path`. A file that is not there, not readable, or not what it should be is
+    /// the user's to mend.
     pub fn io(path: impl AsRef<std::path::Path>, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
         let path = path.as_ref().display();
-        match error.kind() {
-            std::io::ErrorKind::NotFound => Self::input("no such file or folder").at(path),
-            _ => Self::Failed(format!("{path}: {error}")),
-        }
+        let what = match error.kind() {
+            ErrorKind::NotFound => "no such file or folder",
+            ErrorKind::IsADirectory => "is a folder, not a file",
+            ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::InvalidData => "is not UTF-8 text",
+            _ => return Self::Failed(format!("{path}: {error}")),
+        };
+        Self::input(what).at(path)
     }
 
     /// Names the place of the error, outside the place it may already have.

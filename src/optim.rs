@@ -97,14 +97,22 @@ impl OptimizerConfig {
         fill("weight_decay", &mut all.weight_decay, adamw, 0.0, &any)?;
         fill("adam_beta1", &mut all.adam_beta1, adam, 0.9, &share)?;
         fill("adam_beta2", &mut all.adam_beta2, adam, 0.999, &share)?;
-        fill("adam_epsilon", &mut all.adam_epsilon, adam, 1e-8, &any)?;
+        // An epsilon of 0 would make 0 / 0 of every parameter that has had no gradient yet.
+        let above_zero = f64::MIN_POSITIVE..f64::MAX;
+        fill(
+            "adam_epsilon",
+            &mut all.adam_epsilon,
+            adam,
+            1e-8,
+            &above_zero,
+        )?;
         fill("rmsprop_alpha", &mut all.rmsprop_alpha, !adam, 0.99, &share)?;
         fill(
             "rmsprop_epsilon",
             &mut all.rmsprop_epsilon,
             !adam,
             1e-8,
-            &any,
+            &above_zero,
         )?;
         in_range("learning_rate", self.learning_rate, &any)?;
         in_range("max_grad_norm", self.max_grad_norm, &any)?;
@@ -116,9 +124,10 @@ fn in_range(key: &str, x: f64, range: &Range<f64>) -> Result<()> {
     if range.contains(&x) {
         return Ok(());
     }
-    let valid = match range.end {
-        1.0 => "it lies in [0, 1)",
-        _ => "it is finite and not negative",
+    let valid = match (range.start, range.end) {
+        (_, 1.0) => "it lies in [0, 1)",
+        (0.0, _) => "it is finite and not negative",
+        _ => "it is finite and above 0",
     };
     Err(Error::input(format!("`{key}` is {x}")).hint(valid))
 }

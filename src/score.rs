@@ -20,14 +20,6 @@ use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 
-/// Every role: what an example holds is what its loss needs.
-const ROLES: &[Role] = &[
-    Role::Chosen,
-    Role::Rejected,
-    Role::Sampled,
-    Role::Mismatched,
-];
-
 /// Whose log-probs they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scorer {
@@ -79,11 +71,17 @@ pub fn score(
     micro_batch_tokens: usize,
     mut progress: impl FnMut(usize),
 ) -> Result<Column> {
-    let lengths: Vec<usize> = examples.iter().map(|e| packed_tokens(e, ROLES)).collect();
+    let lengths: Vec<usize> = examples
+        .iter()
+        .map(|e| packed_tokens(e, Role::ALL))
+        .collect();
     let mut column = Vec::with_capacity(examples.len());
     for range in micro_batches(&lengths, micro_batch_tokens) {
         let batch = &examples[range];
-        for (example, scores) in batch.iter().zip(model.score(&Packed::new(batch, ROLES))?) {
+        for (example, scores) in batch
+            .iter()
+            .zip(model.score(&Packed::new(batch, Role::ALL))?)
+        {
             let log_probs: Vec<f64> = scores.iter().map(|score| score.log_prob).collect();
             if log_probs.iter().any(|x| !x.is_finite()) {
                 let what = format!(
@@ -150,6 +148,9 @@ impl ScoreFile {
         for (number, line) in BufReader::new(file).lines().enumerate() {
             let at = || format!("{place}:{}", number + 1);
             let line = line.map_err(|error| Error::io(path, &error))?;
+            if line.trim().is_empty() {
+                continue;
+            }
             let row: ScoreRow = serde_json::from_str(&line).map_err(|error| {
                 Error::input(format!("not a row of scores: {error}"))
                     .at(at())

@@ -366,3 +366,17 @@ fn a_saved_model_is_the_same_model() {
         assert_eq!(bytes(&folder), bytes(&target), "{name}: tensors");
     }
 }
+
+#[test]
+fn a_weight_that_is_not_finite_is_not_saved() {
+    let folder = support::fixture("neox");
+    let temporary = tempfile::tempdir().unwrap();
+    let target = temporary.path().join("saved");
+    let model = load(&folder, DType::F32);
+    let nan = Tensor::new(&[0f32, f32::NAN], &Device::Cpu).unwrap();
+    let second = model.weights().flat().narrow(0, 100, 2).unwrap();
+    expo::kernels::elementwise::add_assign(&second, &nan).unwrap();
+    let error = expo::checkpoint::save(&model, &folder, &target, Default::default()).unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}

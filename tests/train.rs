@@ -235,6 +235,10 @@ fn trajectories_of_a_torch_loop_on_our_rows() {
 }
 
 fn ours(loss: &str, batch: &str) -> (TempDir, Vec<Value>) {
+    ours_with(loss, batch, "")
+}
+
+fn ours_with(loss: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
     let head = head(
         &fixture("llama"),
         &fixture("llama-ref"),
@@ -256,6 +260,7 @@ fn ours(loss: &str, batch: &str) -> (TempDir, Vec<Value>) {
     } else {
         head
     };
+    let head = head.replace("[model]\n", &format!("[model]\n{model}\n"));
     train(&format!(
         "{head}max_length = 128\nmax_prompt_length = 64\n{samples}[loss.{loss}]\n\
          [batch]\nbatch_size = 8\n{batch}\n[optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 3\n",
@@ -290,5 +295,39 @@ fn the_same_run_twice_is_the_same_to_the_last_bit() {
     for name in ["metrics.jsonl", "model.safetensors"] {
         let read = |folder: &TempDir| std::fs::read(folder.path().join("run").join(name)).unwrap();
         assert!(read(&a) == read(&b), "{name}");
+    }
+}
+
+#[test]
+fn recompute_and_the_dtype_of_saving_change_no_metric() {
+    let (_plain, want) = ours("rexpo", "");
+    let (folder, got) = ours_with("rexpo", "", "recompute = true\nsave_dtype = \"bf16\"");
+    assert_eq!(got, want);
+    let saved = ModelFolder::open(&folder.path().join("run")).unwrap();
+    let (model, _) = saved.load(DType::F32, &Device::Cpu).unwrap();
+    let weights: Vec<f32> = model.weights().flat().to_vec1().unwrap();
+    assert!(
+        weights.iter().all(|w| w.to_bits() & 0xffff == 0),
+        "more digits than bf16 has"
+    );
+}
+
+/// RMSprop as in the official repository, through a whole run.
+#[test]
+fn the_other_optimizers_train_too() {
+    for optimizer in ["optim = \"rmsprop\"", "optim = \"adam\""] {
+        let head = head(
+            &fixture("neox"),
+            &fixture("neox-ref"),
+            &fixture("pairs.jsonl"),
+        );
+        let (_folder, records) = train(&format!(
+            "{head}max_length = 128\nmax_prompt_length = 64\n[loss.dpo]\n[batch]\nbatch_size = 24\n\
+             [optimizer]\n{optimizer}\nlearning_rate = 1e-3\n\
+             [schedule]\nlr_scheduler_type = \"constant_with_warmup\"\nwarmup_steps = 2\n\
+             warmup_from_zero = false\n{TAIL}max_steps = 8\n",
+        ));
+        let losses = numbers(&records, "loss");
+        assert!(losses[7] < 0.8 * losses[0], "{optimizer}: {losses:?}");
     }
 }

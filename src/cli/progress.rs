@@ -46,6 +46,11 @@ impl Progress {
             Event::ReferenceFound(path) => {
                 self.line(&format!("reference log-probs found in {}", path.display()));
             }
+            Event::OtherReference(hash) => {
+                self.line(&format!(
+                    "the reference is another model than the policy: {hash:.16}"
+                ));
+            }
             Event::Scoring {
                 done,
                 total,

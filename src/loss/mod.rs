@@ -45,6 +45,14 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: &[Self] = &[
+        Self::Chosen,
+        Self::Rejected,
+        Self::Sampled,
+        Self::Mismatched,
+    ];
+
     /// The word for it in files, metrics and messages.
     pub fn name(self) -> &'static str {
         match self {

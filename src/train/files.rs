@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Record, Window};
-use crate::checkpoint::{save, write_file};
+use crate::checkpoint::{check_writable, remove_model, save, write_file};
 use crate::config::{Config, RunConfig};
 use crate::data::Census;
 use crate::error::{Error, Result};
@@ -36,13 +36,34 @@ pub(super) struct Files {
 /// Refuses an output folder that would mix two runs, before anything costly is done.
 pub(super) fn check_output(run: &RunConfig) -> Result<()> {
     let folder = &run.output_dir;
-    if folder.exists() && !folder.is_dir() {
-        return Err(Error::input("is not a folder").at(folder.display()));
+    check_writable(&folder.join(RUN))?;
+    if folder.join(RUN).exists() {
+        return match run.overwrite {
+            true => Ok(()),
+            false => Err(Error::input("holds a run already")
+                .at(folder.display())
+                .hint("choose another run.output_dir, or set run.overwrite = true to replace it")),
+        };
     }
-    if folder.join(RUN).exists() && !run.overwrite {
-        return Err(Error::input("holds a run already")
+    if folder.join("config.json").exists() {
+        return Err(Error::input("holds a model that is not a run's")
             .at(folder.display())
-            .hint("choose another run.output_dir, or set run.overwrite = true to replace it"));
+            .hint("choose another run.output_dir"));
+    }
+    Ok(())
+}
+
+/// Refuses a run that would write over a model it reads.
+pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
+    let (Ok(output), Ok(model)) = (output.canonicalize(), model.canonicalize()) else {
+        return Ok(());
+    };
+    if model.starts_with(&output) {
+        return Err(
+            Error::input("the run reads a model from its own output_dir")
+                .at(model.display())
+                .hint("choose another run.output_dir"),
+        );
     }
     Ok(())
 }
@@ -55,6 +76,7 @@ impl Files {
         for path in checkpoints(&folder)? {
             fs::remove_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
         }
+        remove_model(&folder)?;
         write_file(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
         let [train, eval] = census;
         let record = json!({

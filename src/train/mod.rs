@@ -43,6 +43,8 @@ pub enum Event<'a> {
     Census(&'static str, &'a Census),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
+    /// The reference is not the policy: its content hash.
+    OtherReference(&'a str),
     /// A scoring pass is so far; 0 examples at its start.
     Scoring {
         /// Examples scored.
@@ -119,6 +121,7 @@ impl Run {
         files::check_output(&config.run)?;
         let needs = config.loss.needs();
         let opened = Model::open(&config.model, observe)?;
+        files::check_apart(&config.run.output_dir, &opened.folder.path)?;
         let datasets = opened.datasets(&config.data, &needs, observe)?;
         let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
@@ -144,6 +147,15 @@ impl Run {
             .next()
             .ok_or_else(|| Error::failed("no training data"))?;
         let eval = splits.next();
+        match &hashes.reference {
+            Some(hash) if *hash == hashes.policy => {
+                let rows = train.dataset.examples.len().min(config.batch.batch_size);
+                let rows: Vec<usize> = (0..rows).collect();
+                Stepper::new(&config, &model).check_same_model(&train, &rows)?;
+            }
+            Some(hash) => observe(Event::OtherReference(hash)),
+            None => {}
+        }
         Ok(Self {
             config,
             folder: folder.path,
@@ -177,8 +189,7 @@ impl Run {
 
         let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
         let gradients = model.gradients()?;
-        let same = hashes.reference.as_ref() == Some(&hashes.policy);
-        let mut stepper = Stepper::new(&config, &model, &gradients);
+        let stepper = Stepper::new(&config, &model);
         let start = Instant::now();
         let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {
             let Some(split) = &eval else { return Ok(None) };
@@ -202,8 +213,7 @@ impl Run {
             let from = within * config.batch.batch_size;
             let batch = &order[from..rows.min(from + config.batch.batch_size)];
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
-            stepper.check_reference = same && step == 0;
-            let tokens = stepper.gradients(&train, batch, &mut window.averages)?;
+            let tokens = stepper.gradients(&train, batch, &mut window.averages, &gradients)?;
             let norm = optimizer.step(model.weights(), &gradients, rate)?;
             window.averages.add("grad_norm", norm);
             window.rows += batch.len();
@@ -215,7 +225,8 @@ impl Run {
                 rows: batch.len(),
                 tokens,
             });
-            if done % config.run.logging_steps == 0 || done == steps {
+            let logged = done % config.run.logging_steps == 0 || done == steps;
+            if logged {
                 let mut record = head(done, per_epoch);
                 window.write(rate, total.1, &mut record);
                 files.record(&record)?;
@@ -223,14 +234,19 @@ impl Run {
                 observe(Event::Record(&record));
                 first.get_or_insert_with(|| record.clone());
                 last = record;
-                window = Window::new();
             }
+            let pause = Instant::now();
             if config.run.eval_steps.is_some_and(|every| done % every == 0) || done == steps {
                 last_eval = evaluate(&stepper, done, &mut files, observe)?;
             }
             if config.run.save_steps.is_some_and(|every| done % every == 0) {
                 let path = files.checkpoint(&model, &folder, done, &config)?;
                 observe(Event::Saved(&path));
+            }
+            // Evaluating and saving is no training time.
+            window.start += pause.elapsed();
+            if logged {
+                window = Window::new();
             }
         }
         let output_dir = config.run.output_dir.clone();

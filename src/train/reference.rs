@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::open::{check_vocabulary, dtype, find};
+use super::files::check_apart;
+use super::open::{check_length, check_vocabulary, dtype, find};
 use super::{Event, Observer};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS};
 use crate::data::{Dataset, Example, Tokenizer};
@@ -43,6 +44,9 @@ pub(super) fn separate(
         return Ok(None);
     };
     check_vocabulary(tokenizer, &folder)?;
+    check_length(config.data.max_length, folder.arch.max_positions)
+        .map_err(|error| error.at("model.reference"))?;
+    check_apart(&config.run.output_dir, &folder.path)?;
     let scorer = scorer(folder.content_hash()?, tokenizer, config.model.dtype);
     let load = || {
         Ok(folder

@@ -21,36 +21,32 @@ const SAME_MODEL: f64 = 1e-4;
 pub(super) struct Stepper<'a> {
     loss: &'a Loss,
     model: &'a Decoder,
-    gradients: &'a Buffer,
     roles: Vec<Role>,
     config: &'a Config,
-    /// Whether policy and reference are still one model, so that every log-ratio must be 0.
-    pub check_reference: bool,
 }
 
 impl<'a> Stepper<'a> {
-    pub fn new(config: &'a Config, model: &'a Decoder, gradients: &'a Buffer) -> Self {
+    pub fn new(config: &'a Config, model: &'a Decoder) -> Self {
         let loss = &config.loss;
         let roles = trained(&loss.needs());
         Self {
             loss,
             model,
-            gradients,
             roles,
             config,
-            check_reference: false,
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what the buffer held.
+    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held.
     /// Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
         batch: &[usize],
         averages: &mut Averages,
+        gradients: &Buffer,
     ) -> Result<usize> {
-        self.gradients.clear()?;
+        gradients.clear()?;
         let context = self.context(split, batch)?;
         let mut tokens = 0;
         for part in self.micro_batches(split, batch, &self.roles) {
@@ -61,13 +57,10 @@ impl<'a> Stepper<'a> {
                 let loss = self.loss.evaluate(&scored, &context);
                 let example = &split.dataset.examples[rows[i]];
                 check_finite(example, &scored, loss.value)?;
-                if self.check_reference {
-                    self.check_same_model(example, &scored, loss.value, &context)?;
-                }
                 averages.add_example(self.loss, loss.value, &scored, &context, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
             };
-            self.model.step(&packed, seeds, self.gradients)?;
+            self.model.step(&packed, seeds, gradients)?;
             tokens += packed.ids.len();
         }
         Ok(tokens)
@@ -132,47 +125,67 @@ impl<'a> Stepper<'a> {
         )
     }
 
-    fn check_same_model(
-        &self,
-        example: &Example,
-        scored: &Scored,
-        loss: f64,
-        context: &Context,
-    ) -> Result<()> {
-        let at_reference: Vec<_> = scored
-            .responses
+    /// Where policy and reference are one model, every log-ratio is 0 and the loss is known. Checks
+    /// both on these rows, in all their roles.
+    pub fn check_same_model(&self, split: &Split, rows: &[usize]) -> Result<()> {
+        let mut all = Vec::with_capacity(rows.len());
+        for part in self.micro_batches(split, rows, Role::ALL) {
+            let rows = &rows[part];
+            let scores = self.model.score(&self.pack(split, rows, Role::ALL))?;
+            all.extend(
+                rows.iter()
+                    .zip(scores)
+                    .map(|(&row, s)| scored(split, row, &s)),
+            );
+        }
+        let equal: Vec<Scored> = all.iter().map(at_reference).collect();
+        let (context, known) = (self.loss.context(&all), self.loss.context(&equal));
+        let tokens = all
             .iter()
-            .map(|r| (r.role, r.reference, r.reference, r.tokens))
-            .collect();
-        let expected = self
-            .loss
-            .evaluate(&Scored::new(&at_reference, scored.preference), context);
-        let mut slack = 1e-9 + 1e-6 * expected.value.abs();
-        for (response, slope) in scored.responses.iter().zip(&expected.grad) {
-            let off = response.log_ratio().value;
-            if off.abs() > SAME_MODEL * response.tokens {
+            .flat_map(|s| s.responses.iter().map(|r| r.tokens));
+        let longest = tokens.fold(0.0, f64::max);
+        for ((scored, equal), &row) in all.iter().zip(&equal).zip(rows) {
+            let example = &split.dataset.examples[row];
+            let loss = self.loss.evaluate(scored, &context).value;
+            let expected = self.loss.evaluate(equal, &known);
+            // Twice the first-order effect leaves room for curvature and for the batch statistic.
+            let slopes: f64 = expected.grad.iter().map(|slope| slope.abs()).sum();
+            let mut slack =
+                1e-6 * (1.0 + expected.value.abs()) + 2.0 * slopes * SAME_MODEL * longest;
+            for response in &scored.responses {
+                let off = response.log_ratio().value.abs();
+                let allowed = SAME_MODEL * response.tokens;
+                if off > allowed || off.is_nan() {
+                    return Err(disagreement(
+                        example,
+                        &format!(
+                            "a log-prob of {} tokens is {} under the policy and {} under the reference",
+                            response.tokens, response.policy.value, response.reference
+                        ),
+                    ));
+                }
+                slack += off * off;
+            }
+            let off = (loss - expected.value).abs();
+            if off > slack || off.is_nan() {
                 return Err(disagreement(
                     example,
-                    &format!(
-                        "a log-prob of {} tokens is {} under the policy and {} under the reference",
-                        response.tokens, response.policy.value, response.reference
-                    ),
+                    &format!("the loss is {loss}, not {}", expected.value),
                 ));
             }
-            // Twice the first-order effect leaves room for curvature.
-            slack += 2.0 * slope.abs() * SAME_MODEL * response.tokens + off * off;
-        }
-        if (loss - expected.value).abs() > slack {
-            return Err(disagreement(
-                example,
-                &format!(
-                    "the loss is {loss} where policy = reference makes it {}",
-                    expected.value
-                ),
-            ));
         }
         Ok(())
     }
+}
+
+/// The example as it is where the policy is the reference.
+fn at_reference(scored: &Scored) -> Scored {
+    let responses: Vec<_> = scored
+        .responses
+        .iter()
+        .map(|r| (r.role, r.reference, r.reference, r.tokens))
+        .collect();
+    Scored::new(&responses, scored.preference)
 }
 
 fn disagreement(example: &Example, what: &str) -> Error {

@@ -206,6 +206,67 @@ fn an_output_folder_that_holds_a_run() {
     ]);
 }
 
+/// Log-probs that are not those of the reference are seen before anything is written: also of
+/// answers that no gradient reaches.
+#[test]
+fn a_reference_column_that_is_off() {
+    for (loss, role) in [("dpo", "rejected"), ("kto", "mismatched")] {
+        let place = Place::new();
+        let config = place.config(&fixture("neox"), loss, "", "");
+        let scores = place.path("s.jsonl");
+        place.succeed(&["score", "--config", str(&config), "--out", str(&scores)]);
+        let off = super::lines(&scores).into_iter().map(|mut row| {
+            let score = match row[role].is_array() {
+                true => &mut row[role][0],
+                false => &mut row[role],
+            };
+            score["log_prob"] = (score["log_prob"].as_f64().unwrap() - 0.1).into();
+            format!("{row}\n\n")
+        });
+        place.write("s.jsonl", off.collect::<String>());
+        let set = format!("data.reference_log_probs={}", str(&scores));
+        place.refuse_run(&config, &[&set], &["row 0", "same model", "score again"]);
+    }
+}
+
+#[test]
+fn a_run_over_its_own_model() {
+    let place = Place::new();
+    let model = place.model("neox");
+    let config = place.config(&model, "dpo", "", "");
+    for (output, words) in [
+        (model.clone(), "holds a model that is not a run's"),
+        (
+            place.folder.path().to_owned(),
+            "reads a model from its own output_dir",
+        ),
+    ] {
+        let set = format!("run.output_dir={}", str(&output));
+        place.refuse_run(&config, &[&set], &[words]);
+        assert!(model.join("model.safetensors").exists());
+    }
+    place.write("file", "");
+    place.refuse_run(
+        &config,
+        &["run.output_dir=file/out"],
+        &["file", "is not a folder"],
+    );
+}
+
+#[test]
+fn an_alias_in_an_override_is_the_loss_of_the_file() {
+    let place = Place::new();
+    let samples = format!("samples = {:?}", fixture("samples.jsonl"));
+    let config = place.config(&fixture("neox"), "cexpo", &samples, "");
+    let set = ["--set", "loss.typo.lambda=0.3", "--print-config"];
+    let args = [&["train", "--config", str(&config)][..], &set].concat();
+    assert!(
+        place
+            .succeed(&args)
+            .contains("[loss.cexpo]\nlambda = 0.3\n")
+    );
+}
+
 #[test]
 fn scores_and_new_models() {
     let place = Place::new();

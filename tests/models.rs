@@ -9,50 +9,10 @@ use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::head::ResponseScore;
 use expo::model::parameters::Buffer;
-use expo::model::weights::ModelFolder;
-use serde_json::Value;
 
-use crate::support;
+use crate::support::{self, load, pairs};
 
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
-
-pub fn load(folder: &Path, dtype: DType) -> Decoder {
-    ModelFolder::open(folder)
-        .unwrap()
-        .load(dtype, &Device::Cpu)
-        .unwrap()
-        .0
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|id| id.as_u64().unwrap() as u32)
-        .collect()
-}
-
-/// The pairs of an oracle file.
-fn pairs(oracle: &Value) -> Vec<Example> {
-    let pairs = oracle["pairs"].as_array().unwrap().iter().enumerate();
-    let example = |(row, pair): (usize, &Value)| Example {
-        row,
-        prompt: ids(&pair["prompt_ids"]),
-        responses: vec![
-            Response {
-                role: Role::Chosen,
-                ids: ids(&pair["chosen_ids"]),
-            },
-            Response {
-                role: Role::Rejected,
-                ids: ids(&pair["rejected_ids"]),
-            },
-        ],
-        preference: None,
-    };
-    pairs.map(example).collect()
-}
 
 fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
     let scores = model.score(&Packed::new(examples, PAIR)).unwrap();

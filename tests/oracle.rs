@@ -2,46 +2,17 @@
 //! decoder supports, in both spellings of the config.
 
 use std::fs;
-use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use expo::data::Example;
 use expo::data::pack::Packed;
-use expo::data::{Example, Response};
 use expo::loss::Role;
 use expo::model::Decoder;
-use expo::model::weights::ModelFolder;
-use serde_json::Value;
 
-use crate::support::{fixture, json};
+use crate::support::{fixture, json, load, pairs};
 
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
 const MODELS: [&str; 5] = ["neox", "neox-sequential", "llama", "llama3", "llama-linear"];
-
-fn load(folder: &Path) -> Decoder {
-    let folder = ModelFolder::open(folder).unwrap();
-    folder.load(DType::F32, &Device::Cpu).unwrap().0
-}
-
-fn examples(oracle: &Value) -> Vec<Example> {
-    let ids = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
-    let pairs = oracle["pairs"].as_array().unwrap().iter().enumerate();
-    let example = |(row, pair): (usize, &Value)| {
-        let response = |role, key: &str| Response {
-            role,
-            ids: ids(&pair[key]),
-        };
-        Example {
-            row,
-            prompt: ids(&pair["prompt_ids"]),
-            responses: vec![
-                response(Role::Chosen, "chosen_ids"),
-                response(Role::Rejected, "rejected_ids"),
-            ],
-            preference: None,
-        }
-    };
-    pairs.map(example).collect()
-}
 
 fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
     let scores = model.score(&Packed::new(examples, PAIR)).unwrap();
@@ -63,12 +34,12 @@ fn norm(x: &Tensor) -> f64 {
 fn log_probs_of_policy_and_reference() {
     for name in MODELS {
         let oracle = json(&fixture(&format!("oracle/{name}.json")));
-        let examples = examples(&oracle);
+        let examples = pairs(&oracle);
         for (folder, key) in [
             (name.to_string(), "log_prob"),
             (format!("{name}-ref"), "reference_log_prob"),
         ] {
-            let got = log_probs(&load(&fixture(&folder)), &examples);
+            let got = log_probs(&load(&fixture(&folder), DType::F32), &examples);
             for (i, pair) in oracle["pairs"].as_array().unwrap().iter().enumerate() {
                 for (j, side) in ["chosen", "rejected"].iter().enumerate() {
                     let want = pair[side][key].as_f64().unwrap();
@@ -86,9 +57,12 @@ fn gradients_of_every_parameter() {
         let oracle = json(&fixture(&format!("oracle/{name}.json")));
         let file = fixture(&format!("oracle/{name}.safetensors"));
         let wanted = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
-        let examples = examples(&oracle);
-        let reference = log_probs(&load(&fixture(&format!("{name}-ref"))), &examples);
-        let model = load(&fixture(name));
+        let examples = pairs(&oracle);
+        let reference = log_probs(
+            &load(&fixture(&format!("{name}-ref")), DType::F32),
+            &examples,
+        );
+        let model = load(&fixture(name), DType::F32);
         for objective in ["dpo", "chosen"] {
             let gradients = model.gradients().unwrap();
             let batch = Packed::new(&examples, PAIR);
@@ -136,10 +110,10 @@ fn the_older_spelling_of_a_config_is_the_same_model() {
             fs::copy(fixture(name).join(file), folder.path().join(file)).unwrap();
         }
         fs::copy(older, folder.path().join("config.json")).unwrap();
-        let examples = examples(&json(&fixture(&format!("oracle/{name}.json"))));
+        let examples = pairs(&json(&fixture(&format!("oracle/{name}.json"))));
         assert_eq!(
-            log_probs(&load(folder.path()), &examples),
-            log_probs(&load(&fixture(name)), &examples),
+            log_probs(&load(folder.path(), DType::F32), &examples),
+            log_probs(&load(&fixture(name), DType::F32), &examples),
             "{name}"
         );
     }

@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Device};
+use expo::data::{Example, Response};
+use expo::loss::Role;
+use expo::model::Decoder;
+use expo::model::weights::ModelFolder;
+use serde_json::Value;
+
 /// The folder of real data, models and oracle values; `None`, said on stderr, where there is none.
-#[allow(dead_code)]
 pub fn real_fixtures() -> Option<PathBuf> {
     let folder = std::env::var_os("EXPO_FIXTURES").map(PathBuf::from);
     if folder.is_none() {
@@ -13,7 +19,6 @@ pub fn real_fixtures() -> Option<PathBuf> {
 }
 
 /// A file of the project's own fixtures, `tests/fixtures/{name}`.
-#[allow(dead_code)]
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
@@ -21,7 +26,46 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// A JSON file.
-#[allow(dead_code)]
 pub fn json(path: &Path) -> serde_json::Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The model of a folder.
+pub fn load(folder: &Path, dtype: DType) -> Decoder {
+    ModelFolder::open(folder)
+        .unwrap()
+        .load(dtype, &Device::Cpu)
+        .unwrap()
+        .0
+}
+
+/// Token ids.
+fn ids(value: &Value) -> Vec<u32> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32)
+        .collect()
+}
+
+/// The pairs of an oracle file.
+pub fn pairs(oracle: &Value) -> Vec<Example> {
+    let pairs = oracle["pairs"].as_array().unwrap().iter().enumerate();
+    let example = |(row, pair): (usize, &Value)| Example {
+        row,
+        prompt: ids(&pair["prompt_ids"]),
+        responses: vec![
+            Response {
+                role: Role::Chosen,
+                ids: ids(&pair["chosen_ids"]),
+            },
+            Response {
+                role: Role::Rejected,
+                ids: ids(&pair["rejected_ids"]),
+            },
+        ],
+        preference: None,
+    };
+    pairs.map(example).collect()
 }

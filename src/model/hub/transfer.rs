@@ -75,7 +75,10 @@ impl<'a> Remote<'a> {
         let answer = request.config().http_status_as_error(false).build().call();
         let mut answer = answer.map_err(|e| Refusal {
             error: Error::failed(secretless(
-                format!("{} cannot be reached: {e}", settings.hub()),
+                format!(
+                    "no such folder, and {} cannot be reached: {e}",
+                    settings.hub()
+                ),
                 settings,
             ))
             .at(name),

@@ -208,7 +208,8 @@ impl Config {
         let name = self.loss.name();
         let unread = |key: &str| Error::input(format!("the loss {name} does not read `{key}`"));
         let samples = needs.all.contains(&Role::Sampled);
-        if !samples && self.data.samples.is_some() {
+        let read = samples || needs.optional.contains(&Role::Sampled);
+        if !read && self.data.samples.is_some() {
             return Err(unread("data.samples").hint("leave the key out"));
         }
         if samples && self.data.samples.is_none() {

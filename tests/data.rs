@@ -23,6 +23,7 @@ const PAIR: Needs = Needs {
     any: &[],
     unlabelled: &[],
     batch: &[],
+    optional: &[],
     mismatch_group: None,
     reference: true,
     soft_labels: true,

@@ -331,3 +331,27 @@ fn the_other_optimizers_train_too() {
         assert!(losses[7] < 0.8 * losses[0], "{optimizer}: {losses:?}");
     }
 }
+
+/// rEXPO reads no samples; where it is given some it reports their KL and trains no differently.
+#[test]
+fn samples_change_no_rexpo_run() {
+    let samples = format!("samples = {:?}", fixture("samples.jsonl"));
+    let run = |samples: &str| {
+        let head = head(
+            &fixture("llama"),
+            &fixture("llama-ref"),
+            &fixture("pairs.jsonl"),
+        );
+        train(&format!(
+            "{head}max_length = 128\nmax_prompt_length = 64\n{samples}\n[loss.rexpo]\n\
+             length_normalized = true\n[batch]\nbatch_size = 8\n\
+             [optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 3\n",
+        ))
+    };
+    let ((_a, without), (_b, with)) = (run(""), run(&samples));
+    assert_eq!(numbers(&with, "kl").len(), 3);
+    assert_eq!(numbers(&without, "kl").len(), 0);
+    for (a, b) in numbers(&without, "loss").iter().zip(numbers(&with, "loss")) {
+        close(b, *a, 1e-4, "loss");
+    }
+}

@@ -35,7 +35,8 @@ impl Dataset {
     /// Reads the rows of `path` into what the loss needs. An example has responses of the needed
     /// roles only; the length limit sees no others.
     ///
-    /// `samples` is used where [`Needs::all`] has [`Role::Sampled`]. Where [`Needs::batch`] has
+    /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
+    /// every row needs one. Where [`Needs::batch`] has
     /// [`Role::Mismatched`], answers go from row to row by [`mismatched_answers`]. A malformed row is an
     /// error whatever `on_invalid` says, and so is a dataset without a usable row.
     pub fn open(
@@ -53,7 +54,8 @@ impl Dataset {
             census: Census::default(),
         };
         let mut drafts = reader.drafts()?;
-        if needs.all.contains(&Role::Sampled) {
+        let drawn = needs.optional.contains(&Role::Sampled) && samples.is_some();
+        if drawn || needs.all.contains(&Role::Sampled) {
             drafts = reader.join(drafts, samples)?;
         }
         if needs.batch.contains(&Role::Mismatched) {

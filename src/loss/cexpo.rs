@@ -13,7 +13,7 @@
 //! Config: `configs/hh_expo_comp.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
 use super::{Context, Dual, Needs, Objective, Response, Role, Scored, at_least_zero, expected};
-use super::{logit_diagnostics, policy_logit};
+use super::{logit_diagnostics, policy_logit, sample_diagnostics};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,8 @@ impl Objective for Cexpo {
             ..Needs::pair()
         };
         if self.lambda == 0.0 {
-            return needs;
+            let optional = &[Role::Sampled];
+            return Needs { optional, ..needs };
         }
         Needs {
             all: &[Role::Chosen, Role::Rejected, Role::Sampled],
@@ -86,18 +87,9 @@ impl Objective for Cexpo {
         response.log_ratio().value
     }
 
-    /// Those of a pair, and `kl`: the mean over samples of log r - log pi, which estimates
-    /// KL(r || pi). It is biased where the samples were drawn with top-k, top-p or a penalty.
     fn diagnostics(&self, example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {
         let mut figures = logit_diagnostics(example, self.length_normalized, self.margin);
-        let samples = example.of(Role::Sampled).count();
-        if samples > 0 {
-            let ratios: f64 = example
-                .of(Role::Sampled)
-                .map(|y| -y.log_ratio().value)
-                .sum();
-            figures.push(("kl", ratios / samples as f64));
-        }
+        figures.extend(sample_diagnostics(example));
         figures
     }
 }

@@ -285,10 +285,12 @@ fn diagnostics_see_saturation_clamping_and_order() {
         loss.diagnostics(&one, &loss.context(std::slice::from_ref(&one)))
     };
     let of_pair = |order, saturated| [("logps/accuracies", order), ("saturated", saturated)];
-    assert_eq!(figures("rexpo", 0), of_pair(1.0, 1.0));
-    assert_eq!(figures("rexpo", 2), of_pair(0.0, 0.0));
-    assert_eq!(figures("rexpo", 1), of_pair(0.0, 1.0));
-    assert_eq!(figures("cexpo", 0)[2], ("kl", (0.5 + 1.5) / 2.0));
+    assert_eq!(figures("rexpo", 0)[..2], of_pair(1.0, 1.0));
+    assert_eq!(figures("rexpo", 2)[..2], of_pair(0.0, 0.0));
+    assert_eq!(figures("rexpo", 1)[..2], of_pair(0.0, 1.0));
+    for name in ["cexpo", "rexpo"] {
+        assert_eq!(figures(name, 0)[2], ("kl", (0.5 + 1.5) / 2.0));
+    }
     assert_eq!(figures("kto", 0), [("kl", 1.5)]);
     assert_eq!(figures("fdpo", 6), []);
     let forward = Loss::default_of("fdpo").unwrap();

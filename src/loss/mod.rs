@@ -148,6 +148,8 @@ pub struct Needs {
     /// Roles that also make an example by themselves, without any preference: prompts of a second
     /// dataset that has only samples.
     pub unlabelled: &'static [Role],
+    /// Roles that only the reported figures read, where the data has them.
+    pub optional: &'static [Role],
     /// Roles that are scored, without gradient, over the whole optimizer-step batch before the
     /// backward passes, to fill [`Context`].
     pub batch: &'static [Role],
@@ -166,6 +168,7 @@ impl Needs {
             all: &[Role::Chosen, Role::Rejected],
             any: &[],
             unlabelled: &[],
+            optional: &[],
             batch: &[],
             mismatch_group: None,
             reference: false,
@@ -275,6 +278,17 @@ fn logit_diagnostics(example: &Scored, per_token: bool, margin: f64) -> Vec<(&'s
         ("logps/accuracies", f64::from(d > 0.0)),
         ("saturated", f64::from(saturated)),
     ]
+}
+
+/// What the losses with samples report: `kl`, the mean over samples of log r - log pi, which
+/// estimates KL(r || pi). It is biased where the samples were drawn with top-k, top-p or a penalty.
+fn sample_diagnostics(example: &Scored) -> Option<(&'static str, f64)> {
+    let ratios: Vec<f64> = example
+        .of(Role::Sampled)
+        .map(|y| -y.log_ratio().value)
+        .collect();
+    let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+    (!ratios.is_empty()).then_some(("kl", mean))
 }
 
 /// Refuses a knob that is outside `range` or not finite.

@@ -14,7 +14,10 @@
 //! Config: `configs/hh_expo_reg.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
 use super::dual::sigmoid;
-use super::{Context, Dual, Needs, Objective, Response, Scored, at_least_zero, within_unit};
+use super::{
+    Context, Dual, Needs, Objective, Response, Role, Scored, at_least_zero, sample_diagnostics,
+    within_unit,
+};
 use super::{logit_diagnostics, policy_logit, reference_logit};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -63,6 +66,7 @@ impl Objective for Rexpo {
     fn needs(&self) -> Needs {
         Needs {
             reference: true,
+            optional: &[Role::Sampled],
             ..Needs::pair()
         }
     }
@@ -82,6 +86,8 @@ impl Objective for Rexpo {
     }
 
     fn diagnostics(&self, example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {
-        logit_diagnostics(example, self.length_normalized, self.margin)
+        let mut figures = logit_diagnostics(example, self.length_normalized, self.margin);
+        figures.extend(sample_diagnostics(example));
+        figures
     }
 }

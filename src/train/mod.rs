@@ -309,7 +309,8 @@ fn no_reference(datasets: &[&Dataset]) -> reference::Reference {
     }
 }
 
-/// The roles that a loss trains on.
+/// The roles that are computed with gradient; that of an optional one is 0.
 fn trained(needs: &Needs) -> Vec<Role> {
-    needs.all.iter().chain(needs.any).copied().collect()
+    let read = needs.all.iter().chain(needs.any).chain(needs.optional);
+    read.copied().collect()
 }

@@ -73,6 +73,7 @@ pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Score
         all: sampled,
         any: &[Role::Chosen, Role::Rejected],
         unlabelled: sampled,
+        optional: &[],
         batch: &[],
         mismatch_group: None,
         reference: true,

@@ -218,12 +218,6 @@ impl Config {
                     .hint("set data.samples to a file of them"),
             );
         }
-        if !needs.reference && self.model.reference.is_some() {
-            return Err(unread("model.reference").hint("leave the key out"));
-        }
-        if !needs.reference && self.data.reference_log_probs.is_some() {
-            return Err(unread("data.reference_log_probs").hint("leave the key out"));
-        }
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
             return Err(
                 Error::input("model.reference_revision without model.reference")
@@ -231,6 +225,13 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    /// Whether the run has a reference: the loss asks for one, or the config names one, which a
+    /// loss without a reference does not read but the reported log-ratios do.
+    pub fn has_reference(&self) -> bool {
+        let named = self.model.reference.is_some() || self.data.reference_log_probs.is_some();
+        named || self.loss.needs().reference
     }
 
     /// The resolved config as TOML, itself a valid config.

@@ -73,7 +73,7 @@ impl Averages {
             };
             self.add(reward, loss.reward(response));
             self.add(log_prob, response.policy.value);
-            if loss.needs().reference {
+            if !response.reference.is_nan() {
                 self.add(log_ratio, response.log_ratio().value);
             }
             self.add_weighted("entropy", score.entropy, score.tokens as f64);

@@ -125,7 +125,7 @@ impl Run {
         let datasets = opened.datasets(&config.data, &needs, observe)?;
         let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
-        let separate = match needs.reference {
+        let separate = match config.has_reference() {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
             false => Some(no_reference(&all)),
         };

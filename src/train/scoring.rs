@@ -27,7 +27,7 @@ pub struct Scored {
 /// into the file `out`. A file that the config names for reference log-probs is not read.
 pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Scored> {
     let needs = config.loss.needs();
-    if !needs.reference {
+    if !config.has_reference() {
         let name = config.loss.name();
         return Err(Error::input(format!("the loss {name} has no reference"))
             .hint("score a model by itself: expo score --model MODEL --data FILE"));

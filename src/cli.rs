@@ -4,7 +4,9 @@ mod completions;
 mod init;
 mod loss;
 mod progress;
+mod sample;
 mod score;
+mod sft;
 mod train;
 
 use std::io::Write;
@@ -32,6 +34,8 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite.";
 #[derive(Subcommand)]
 enum Command {
     Train(train::TrainArgs),
+    Sft(sft::SftArgs),
+    Sample(sample::SampleArgs),
     Score(score::ScoreArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
@@ -42,6 +46,8 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(args),
+        Command::Sft(args) => sft::run(args),
+        Command::Sample(args) => sample::run(&args),
         Command::Score(args) => score::run(args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),

@@ -5,6 +5,9 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
+mod read;
+mod sampling;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +15,12 @@ use toml::{Table, Value};
 
 use crate::checkpoint::SaveDtype;
 use crate::data::DataConfig;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Result};
 use crate::loss::{Loss, Objective, Role};
+use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
+
+pub use sampling::SamplingConfig;
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +30,9 @@ pub struct Config {
     pub model: ModelConfig,
     /// Rows and how they become tokens.
     pub data: DataConfig,
+    /// How the reference's samples are drawn where `data.samples` is `"auto"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleConfig>,
     /// One objective with its knobs: `[loss.dpo]`.
     pub loss: Loss,
     /// Batches.
@@ -180,13 +189,31 @@ impl Config {
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: Table = toml::from_str(text).map_err(|error| in_file(&error, text))?;
-        for assignment in overrides {
-            assign(&mut table, assignment)?;
+        let table = read::table(text, overrides)?;
+        read::losses(&table)?;
+        Self::resolved(table, text, overrides)
+    }
+
+    /// As [`open`](Self::open), for supervised fine-tuning: the loss is `sft`, which need not be
+    /// named, and no other.
+    pub fn open_sft(path: &Path, overrides: &[String]) -> Result<Self> {
+        let place = |error: Error| error.at(path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let mut table = read::table(&text, overrides).map_err(place)?;
+        let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
+        table.entry("loss").or_insert(Value::Table(sft));
+        read::losses(&table).map_err(place)?;
+        let config = Self::resolved(table, &text, overrides).map_err(place)?;
+        match config.loss {
+            Loss::Sft(_) => Ok(config),
+            other => Err(Error::input(format!("the loss is {}", other.name()))
+                .hint("expo sft has the loss sft; expo train has the others")
+                .at(path.display())),
         }
-        losses(&table)?;
-        let config: std::result::Result<Self, _> = table.try_into();
-        let mut config = config.map_err(|error| blame(&error, text, overrides))?;
+    }
+
+    fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
+        let mut config: Self = read::value(table, text, overrides)?;
         config.resolve()?;
         Ok(config)
     }
@@ -215,8 +242,20 @@ impl Config {
         if samples && self.data.samples.is_none() {
             return Err(
                 Error::input(format!("the loss {name} needs samples of the reference"))
-                    .hint("set data.samples to a file of them"),
+                    .hint("set data.samples to a file of them, or to \"auto\" to have them drawn"),
             );
+        }
+        match self.data.draws_samples() {
+            true => self.sample.get_or_insert_default().validate(),
+            false if self.sample.is_some() => {
+                Err(Error::input("is read only where data.samples is \"auto\"")
+                    .hint("leave the section out"))
+            }
+            false => Ok(()),
+        }
+        .map_err(|error| error.at("[sample]"))?;
+        if needs.unlabelled.is_empty() && self.data.unlabelled.is_some() {
+            return Err(unread("data.unlabelled").hint("leave the key out"));
         }
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
             return Err(
@@ -301,123 +340,3 @@ fn positive(key: &str, x: f64) -> Result<()> {
     Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
 }
 
-/// Applies one override.
-fn assign(table: &mut Table, assignment: &str) -> Result<()> {
-    let wrong = |what: &str| Error::input(format!("--set {assignment}: {what}"));
-    let (path, text) = assignment
-        .split_once('=')
-        .ok_or_else(|| wrong("no `=`").hint("expected section.key=value"))?;
-    let mut path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
-    let value = toml::from_str::<Table>(&format!("value = {text}"))
-        .ok()
-        .filter(|table| table.len() == 1)
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(text.trim().to_owned()));
-    if let (["loss"], Value::String(name)) = (path.as_slice(), &value) {
-        let name = Loss::default_of(name)?.name();
-        let knobs = Table::from_iter([(name.to_owned(), Value::Table(Table::new()))]);
-        table.insert("loss".into(), Value::Table(knobs));
-        return Ok(());
-    }
-    if let (["loss", name, _], Some(Value::Table(losses))) =
-        (path.as_slice(), table.get_mut("loss"))
-    {
-        // An alias and its name are one loss, whichever of them the file uses.
-        let name = Loss::default_of(name)?.name();
-        let same = |key: &str| Loss::default_of(key).is_ok_and(|loss| loss.name() == name);
-        let kept = std::mem::take(losses)
-            .into_iter()
-            .find(|(key, _)| same(key));
-        losses.extend(kept.map(|(_, knobs)| (name.to_owned(), knobs)));
-        path[1] = name;
-    }
-    let (key, sections) = path.split_last().ok_or_else(|| wrong("no key"))?;
-    let mut place = table;
-    for section in sections {
-        let entry = place
-            .entry(*section)
-            .or_insert_with(|| Value::Table(Table::new()));
-        place = entry
-            .as_table_mut()
-            .ok_or_else(|| wrong(&format!("`{section}` is no section")))?;
-    }
-    place.insert((*key).to_owned(), value);
-    Ok(())
-}
-
-/// Checks that exactly one loss is named, in words that a serde error does not find.
-fn losses(table: &Table) -> Result<()> {
-    let names: Vec<&str> = match table.get("loss") {
-        Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
-        Some(_) => {
-            return Err(Error::input("`loss` is no section").hint("expected e.g. [loss.dpo]"));
-        }
-        None => Vec::new(),
-    };
-    for name in &names {
-        Loss::default_of(name)?;
-    }
-    match names.as_slice() {
-        [_] => Ok(()),
-        [] => Err(Error::input("no loss").hint("add one, e.g. [loss.dpo]")),
-        names => Err(
-            Error::input(format!("{} losses: {}", names.len(), names.join(", ")))
-                .hint("a run has one loss"),
-        ),
-    }
-}
-
-/// Finds what makes `error`: the file alone, with its line, else the first override that does.
-fn blame(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
-    let same = |other: &toml::de::Error| other.message() == error.message();
-    if let Err(own) = toml::from_str::<Config>(text)
-        && same(&own)
-    {
-        return in_file(&own, text);
-    }
-    let mut table: Table = toml::from_str(text).unwrap_or_default();
-    for assignment in overrides {
-        let applied = assign(&mut table, assignment);
-        let config: std::result::Result<Config, _> = table.clone().try_into();
-        if applied.is_ok() && config.is_err_and(|other| same(&other)) {
-            return translate(error).at(format!("--set {assignment}"));
-        }
-    }
-    translate(error)
-}
-
-fn in_file(error: &toml::de::Error, text: &str) -> Error {
-    let line = |at: usize| text[..at].matches('\n').count() + 1;
-    match error.span() {
-        Some(span) if span.start > 0 || span.end < text.len() => {
-            translate(error).at(format!("line {}", line(span.start)))
-        }
-        _ => translate(error),
-    }
-}
-
-/// A TOML error in our words: for a key that is none, the nearest that is.
-fn translate(error: &toml::de::Error) -> Error {
-    let message = error.message().trim();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let kinds = [("unknown field", "key"), ("unknown variant", "value")];
-    let unknown = kinds.iter().find(|(start, _)| message.starts_with(start));
-    match (unknown, quoted.split_first()) {
-        (Some((_, kind)), Some((word, valid))) if !valid.is_empty() => {
-            Error::input(format!("unknown {kind} `{word}`"))
-                .hint(nearest(word, valid.iter().copied()))
-        }
-        _ => {
-            let names = [
-                ("usize", "a whole number"),
-                ("u64", "a whole number"),
-                ("f64", "a number"),
-            ];
-            let expected = names.iter().find_map(|(own, name)| {
-                let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
-                Some(format!("{start}expected {name}"))
-            });
-            Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")))
-        }
-    }
-}

@@ -7,11 +7,13 @@
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. Neither knows of the other.
 //! - [`data`]: from files of rows to packed batches of tokens.
-//! - [`model`]: one decoder for all families, with a backward pass of its own.
+//! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
+//!   token.
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
 //! - [`checkpoint`]: models written in Hugging Face form.
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
+//! - [`sample`]: responses drawn from a model, and the file they go to.
 //! - [`train`]: the run: open, score the reference, step, evaluate, record, save.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
@@ -44,5 +46,6 @@ pub mod kernels;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod sample;
 pub mod score;
 pub mod train;

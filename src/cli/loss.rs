@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct LossArgs {
-    /// The loss: cexpo (or typo), rexpo, dpo, ipo, fdpo, simpo or kto.
+    /// The loss: cexpo (or typo), rexpo, dpo, ipo, fdpo, simpo, kto or sft.
     name: String,
 
     /// Sets a knob of the loss; may be given several times, the later one wins.
@@ -32,7 +32,7 @@ const HELP: &str = "\
 Input: one JSON object per line. All log-probs are natural logarithms, summed over the tokens of a
 response; lengths are counts of tokens.
 
-  Losses on pairs (all but kto), each line by itself, answered as it is read:
+  All losses but kto, each line by itself, answered as it is read:
     policy_chosen, policy_rejected    log pi of the two responses
     ref_chosen, ref_rejected          log r of the two responses
     n_chosen, n_rejected              their lengths
@@ -60,6 +60,7 @@ Knobs and their defaults:
   simpo   beta=2       gamma=1
   kto     beta=0.1     desirable_weight=1  undesirable_weight=1
                        mismatch_group has no effect here
+  sft     per_token=false; of a line by itself: its own tokens
 
 Example, the first step of a training, where the policy is the reference:
   $ echo '{\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
@@ -194,7 +195,8 @@ impl Calculator {
             let row = self.read(&line).map_err(|error| error.at(&place))?;
             let row = Row { place, ..row };
             if self.needs.batch.is_empty() {
-                self.answer(&row, &Context::default(), &mut out)?;
+                let alone = std::slice::from_ref(&row.example);
+                self.answer(&row, &self.loss.context(alone), &mut out)?;
             } else {
                 batch.push(row);
             }

@@ -56,6 +56,15 @@ impl Progress {
                 total,
                 tokens,
             } => self.scoring(done, total, tokens),
+            Event::Prompts { prompts, cut } => {
+                self.line(&format!("{} prompts, {cut} of them cut", grouped(prompts)));
+            }
+            Event::Sampling {
+                done,
+                total,
+                tokens,
+            } => self.sampling(done, total, tokens),
+            Event::SamplesKept(path) => self.line(&format!("samples in {}", path.display())),
             Event::Start { steps, parameters } => {
                 self.close();
                 let parameters = grouped(parameters);
@@ -105,11 +114,28 @@ impl Progress {
         if done == 0 {
             return self.open("scoring", total as u64);
         }
+        self.pass("scored", done, total, tokens);
+    }
+
+    fn sampling(&mut self, done: usize, total: usize, tokens: usize) {
+        if tokens == 0 {
+            if done > 0 {
+                let (done, total) = (grouped(done), grouped(total));
+                self.line(&format!("{done} of {total} samples are there already"));
+            }
+            self.open("sampling", total as u64);
+            self.pace.before = done;
+        }
+        self.pass("drew", done, total, tokens);
+    }
+
+    /// A pass over rows is so far.
+    fn pass(&mut self, did: &str, done: usize, total: usize, tokens: usize) {
         (self.pace.rows, self.pace.tokens) = (done, tokens);
         self.advance(done as u64);
-        if !self.terminal && (done == total || self.is_due()) {
+        if !self.terminal && tokens > 0 && (done == total || self.is_due()) {
             let pace = self.pace.to_string(done as u64, total as u64);
-            self.line(&format!("scored {done} of {total} rows  {pace}"));
+            self.line(&format!("{did} {done} of {total} rows  {pace}"));
         }
         if done == total {
             self.close();
@@ -185,6 +211,8 @@ impl Progress {
 /// How fast it goes.
 struct Pace {
     start: Instant,
+    /// Rows that were there before.
+    before: usize,
     rows: usize,
     tokens: usize,
 }
@@ -193,6 +221,7 @@ impl Pace {
     fn new() -> Self {
         Self {
             start: Instant::now(),
+            before: 0,
             rows: 0,
             tokens: 0,
         }
@@ -204,10 +233,11 @@ impl Pace {
 
     fn to_string(&self, done: u64, total: u64) -> String {
         let seconds = self.seconds();
-        let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
+        let now = done.saturating_sub(self.before as u64).max(1);
+        let left = seconds / now as f64 * total.saturating_sub(done) as f64;
         format!(
             "{:.1} rows/s  {:.0} tokens/s  ETA {}",
-            self.rows as f64 / seconds,
+            self.rows.saturating_sub(self.before) as f64 / seconds,
             self.tokens as f64 / seconds,
             clock(left)
         )

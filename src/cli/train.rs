@@ -17,11 +17,11 @@ use super::{answer, grouped};
 pub struct TrainArgs {
     /// The config, a TOML file.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    pub config: PathBuf,
 
     /// Sets a key of the config; may be given several times, the later one wins.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
+    pub set: Vec<String>,
 
     /// Prints the config with every default filled in, itself a valid config, and stops.
     #[arg(long)]
@@ -78,6 +78,11 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finit
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
     let config = Config::open(&args.config, &args.set)?;
+    train(config, &args)
+}
+
+/// Runs what a config says.
+pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
     if args.print_config {
         answer(&config.to_toml()?)?;
         return Ok(());

@@ -82,6 +82,15 @@ impl Tokenizer {
             .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
     }
 
+    /// The text of ids one by one, after those of a prompt.
+    pub fn stream(&self, prompt: &[u32]) -> Result<TextStream<'_>> {
+        let mut stream = TextStream(self.inner.decode_stream(true));
+        for &id in prompt {
+            stream.push(id)?;
+        }
+        Ok(stream)
+    }
+
     /// The text of one id, as the definition has it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -122,6 +131,27 @@ impl Tokenizer {
     /// SHA-256, in hex, of what determines the tokens of a text.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+}
+
+type Decoding<'a> = tokenizers::DecodeStream<
+    'a,
+    tokenizers::ModelWrapper,
+    tokenizers::NormalizerWrapper,
+    tokenizers::PreTokenizerWrapper,
+    tokenizers::PostProcessorWrapper,
+    tokenizers::DecoderWrapper,
+>;
+
+/// Text that grows with its ids.
+pub struct TextStream<'a>(Decoding<'a>);
+
+impl TextStream<'_> {
+    /// What `id` adds; `None` while a character is not whole.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        self.0
+            .step(id)
+            .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
     }
 }
 

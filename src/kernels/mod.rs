@@ -13,6 +13,7 @@ pub mod activation;
 pub mod attention;
 pub mod elementwise;
 pub mod embedding;
+pub mod key_values;
 pub mod linear;
 pub mod norm;
 pub mod optimizer;

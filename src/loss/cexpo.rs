@@ -8,7 +8,8 @@
 //!
 //! The first term fits the policy itself, not a ratio to the reference, to the preferences. The
 //! second is KL(r || pi) up to a constant, on samples y_s of the reference r. It needs no
-//! preference, so an example that has only samples is that term alone.
+//! preference, so an example that has only samples is that term alone; each term is then a mean over
+//! the examples of the batch that have it.
 //!
 //! Config: `configs/hh_expo_comp.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
@@ -70,10 +71,10 @@ impl Objective for Cexpo {
         at_least_zero("margin", self.margin)
     }
 
-    fn evaluate(&self, example: &Scored, _batch: &Context) -> Dual {
+    fn evaluate(&self, example: &Scored, batch: &Context) -> Dual {
         let zero = || Dual::constant(0.0, example.responses.len());
         let supervised = match example.pair() {
-            Some(_) => expected(example, |w, l| self.supervised(w, l)),
+            Some(_) => expected(example, |w, l| self.supervised(w, l)) / batch.labelled,
             None => zero(),
         };
         let samples = example.of(Role::Sampled).count().max(1) as f64;
@@ -83,8 +84,17 @@ impl Objective for Cexpo {
         supervised + self.lambda * surprise / samples
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        response.log_ratio().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(response.log_ratio().value)
+    }
+
+    /// The share of pairs: over it, the batch mean of a term that only pairs have is their mean.
+    fn context(&self, batch: &[Scored]) -> Context {
+        let pairs = batch.iter().filter(|example| example.pair().is_some());
+        Context {
+            labelled: pairs.count() as f64 / batch.len().max(1) as f64,
+            ..Context::default()
+        }
     }
 
     fn diagnostics(&self, example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {

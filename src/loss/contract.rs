@@ -4,7 +4,7 @@ use super::{Context, Loss, Objective, Role, Scored};
 
 /// Every loss with the paper's knobs, and each knob that changes the formula.
 fn losses() -> Vec<Loss> {
-    let variants: [(&str, &[(&str, &str)]); 13] = [
+    let variants: [(&str, &[(&str, &str)]); 14] = [
         ("cexpo", &[("lambda", "0")]),
         ("cexpo", &[("margin", "0.5")]),
         ("cexpo", &[("length_normalized", "true"), ("lambda", "10")]),
@@ -18,6 +18,7 @@ fn losses() -> Vec<Loss> {
         ("fdpo", &[("divergence", "alpha")]),
         ("fdpo", &[("divergence", "alpha"), ("alpha", "0.9")]),
         ("kto", &[("undesirable_weight", "1.33")]),
+        ("sft", &[("per_token", "true")]),
     ];
     let defaults = Loss::NAMES
         .iter()
@@ -225,6 +226,10 @@ fn step_0_has_the_closed_forms() {
                 let slopes = (slope(k.desirable_weight), slope(k.undesirable_weight));
                 (half / 2.0, -slopes.0, slopes.1)
             }
+            Loss::Sft(k) => {
+                let length = if k.per_token { 21.0 } else { 1.0 };
+                (33.3 / length, -1.0 / length, 0.0)
+            }
         };
         let step_0 = evaluate(&loss, &start);
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs().max(1e-3);
@@ -242,8 +247,10 @@ fn step_0_has_the_closed_forms() {
             _ => 0.0,
         };
         assert_eq!(step_0.grad[2..], [sample, sample, 0.0], "{loss:?}");
-        if !matches!(loss, Loss::Simpo(_)) {
-            assert_eq!(loss.reward(&start.responses[0]), 0.0, "{loss:?}");
+        match (&loss, loss.reward(&start.responses[0])) {
+            (Loss::Simpo(_), _) => {}
+            (Loss::Sft(_), reward) => assert_eq!(reward, None),
+            (_, reward) => assert_eq!(reward, Some(0.0), "{loss:?}"),
         }
     }
 }
@@ -262,6 +269,29 @@ fn cexpo_of_samples_alone_is_its_sample_term() {
     assert_eq!(dual.grad, [-0.025, -0.025]);
     let figures = loss.diagnostics(&example, &Context::default());
     assert_eq!(figures, [("kl", -2.0)]);
+}
+
+#[test]
+fn terms_that_not_all_examples_have_are_means_over_those_that_do() {
+    let loss = Loss::default_of("cexpo").unwrap();
+    let sample = (Role::Sampled, -40.0, -41.0, 20.0);
+    let pair = [
+        (Role::Chosen, -20.0, -20.0, 9.0),
+        (Role::Rejected, -21.0, -20.0, 9.0),
+        sample,
+    ];
+    let batch = [Scored::new(&pair, None), Scored::new(&[sample], None)];
+    let context = loss.context(&batch);
+    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    let want = (-1f64).exp().ln_1p() + 0.05 * 40.0;
+    assert!((mean - want).abs() < 1e-15, "{mean} is not {want}");
+
+    let loss = Loss::default_of("sft").unwrap().with("per_token", "true").unwrap();
+    let row = |log_prob, tokens| Scored::new(&[(Role::Chosen, log_prob, f64::NAN, tokens)], None);
+    let batch = [row(-20.0, 30.0), row(-40.0, 10.0)];
+    let context = loss.context(&batch);
+    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    assert_eq!(mean, 60.0 / 40.0);
 }
 
 #[test]

@@ -115,8 +115,8 @@ impl Objective for Fdpo {
         expected(example, |w, l| self.loss(w, l))
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        self.beta * response.log_ratio().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(self.beta * response.log_ratio().value)
     }
 
     /// `clamped`: 1 where an exponent of the example is at its ceiling. Not for the divergences

@@ -62,7 +62,7 @@ impl Objective for Ipo {
         expected(example, |w, l| self.loss(w, l))
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        self.beta * response.log_ratio().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(self.beta * response.log_ratio().value)
     }
 }

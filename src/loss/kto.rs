@@ -98,8 +98,8 @@ impl Objective for Kto {
         rows.into_iter().fold(zero, |sum, row| sum + row) / count
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        self.beta * response.log_ratio().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(self.beta * response.log_ratio().value)
     }
 
     /// z0: first the mean over the mismatched responses of each example, then over the examples.
@@ -115,7 +115,10 @@ impl Objective for Kto {
         let kl = means.iter().sum::<f64>() / means.len().max(1) as f64;
         // Not f64::max, which would turn a NaN into 0.
         let z0 = if kl < 0.0 { 0.0 } else { kl };
-        Context { z0 }
+        Context {
+            z0,
+            ..Context::default()
+        }
     }
 
     /// `kl`: z0, the same for every example of the batch.

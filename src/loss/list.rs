@@ -5,7 +5,7 @@
 //! *Why*: the one table of losses. A new one is its file and its row in `losses!` below; the config
 //! section, the command line, the messages and the contract tests follow from the row.
 
-use super::{Cexpo, Dpo, Fdpo, Ipo, Kto, Rexpo, Simpo};
+use super::{Cexpo, Dpo, Fdpo, Ipo, Kto, Rexpo, Sft, Simpo};
 use super::{Context, Dual, Needs, Objective, Response, Scored};
 use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,8 @@ losses! {
     "simpo" => Simpo,
     /// KTO.
     "kto" => Kto,
+    /// Supervised fine-tuning.
+    "sft" => Sft,
 }
 
 impl Loss {
@@ -118,7 +120,7 @@ impl Objective for Loss {
         self.objective().evaluate(example, batch)
     }
 
-    fn reward(&self, response: &Response) -> f64 {
+    fn reward(&self, response: &Response) -> Option<f64> {
         self.objective().reward(response)
     }
 

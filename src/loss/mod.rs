@@ -17,6 +17,7 @@ mod ipo;
 mod kto;
 mod list;
 mod rexpo;
+mod sft;
 mod simpo;
 
 pub use cexpo::Cexpo;
@@ -27,6 +28,7 @@ pub use ipo::Ipo;
 pub use kto::Kto;
 pub use list::Loss;
 pub use rexpo::Rexpo;
+pub use sft::Sft;
 pub use simpo::Simpo;
 
 use crate::error::{Error, Result};
@@ -203,10 +205,25 @@ impl Needs {
 }
 
 /// What a loss knows of the whole optimizer-step batch. No gradient flows through it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Context {
     /// KTO's reference point z0, in nats.
     pub z0: f64,
+    /// Tokens per chosen response, for means over the tokens of the batch.
+    pub mean_tokens: f64,
+    /// The share of examples with a label, in (0, 1]; the others have only samples.
+    pub labelled: f64,
+}
+
+impl Default for Context {
+    /// Of a batch of one labelled example with one token.
+    fn default() -> Self {
+        Self {
+            z0: 0.0,
+            mean_tokens: 1.0,
+            labelled: 1.0,
+        }
+    }
 }
 
 /// A preference objective with its knobs.
@@ -224,10 +241,12 @@ pub trait Objective {
     /// Where the example does not pass [`Needs::check`].
     fn evaluate(&self, example: &Scored, batch: &Context) -> Dual;
 
-    /// The implicit reward of a response, as reported in `rewards/*`.
-    fn reward(&self, response: &Response) -> f64;
+    /// The implicit reward of a response, as reported in `rewards/*`; `None` for a loss that
+    /// defines none.
+    fn reward(&self, response: &Response) -> Option<f64>;
 
-    /// The batch statistic from the responses named in [`Needs::batch`].
+    /// The batch statistic, from roles, lengths and the log-probs of the responses named in
+    /// [`Needs::batch`]; where it names none, log-probs are NaN.
     fn context(&self, _batch: &[Scored]) -> Context {
         Context::default()
     }

@@ -81,8 +81,8 @@ impl Objective for Rexpo {
         self.loss(w, l, example.preference.unwrap_or(1.0))
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        response.log_ratio().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(response.log_ratio().value)
     }
 
     fn diagnostics(&self, example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {

@@ -56,7 +56,7 @@ impl Objective for Simpo {
         expected(example, |w, l| self.loss(w, l))
     }
 
-    fn reward(&self, response: &Response) -> f64 {
-        self.beta * response.mean_log_prob().value
+    fn reward(&self, response: &Response) -> Option<f64> {
+        Some(self.beta * response.mean_log_prob().value)
     }
 }

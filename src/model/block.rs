@@ -6,6 +6,7 @@ use super::arch::Architecture;
 use super::decoder::Inputs;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
+use crate::kernels::key_values::KeyValues;
 use crate::kernels::{activation, attention, linear, norm, rotary};
 
 /// The places of a block's parameters in the flat buffer.
@@ -33,8 +34,8 @@ pub(super) struct Saved {
     norm1: norm::Saved,
     /// (tokens, heads, head_dim) and (tokens, kv_heads, head_dim), rotated.
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    pub(super) k: Tensor,
+    pub(super) v: Tensor,
     /// (tokens, heads * head_dim).
     attended: Tensor,
     norm2: norm::Saved,
@@ -125,13 +126,39 @@ impl Block {
         x: &Tensor,
         batch: &Inputs,
     ) -> Result<(Tensor, Saved)> {
+        self.apply(arch, weights, x, &batch.angles, |q, k, v| {
+            attention::attention(q, k, v, &batch.segments)
+        })
+    }
+
+    /// One new token per sequence, `x` (sequences, hidden), after those whose keys and values are
+    /// in `cache`, which gets its own.
+    pub(super) fn extend(
+        &self,
+        arch: &Architecture,
+        weights: &Buffer,
+        x: &Tensor,
+        angles: &rotary::Angles,
+        cache: &mut KeyValues,
+    ) -> Result<Tensor> {
+        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| cache.extend(q, k, v);
+        Ok(self.apply(arch, weights, x, angles, attend)?.0)
+    }
+
+    /// The block, whose tokens see each other through `attend`: (tokens, heads, head_dim) of
+    /// queries, keys and values -> the same of what was attended to.
+    fn apply(
+        &self,
+        arch: &Architecture,
+        weights: &Buffer,
+        x: &Tensor,
+        angles: &rotary::Angles,
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<(Tensor, Saved)> {
         let (h, norm1) = self.norm1.norm(weights, x, arch.norm_epsilon)?;
         let [q, k, v] = self.queries_keys_values(arch, weights, &h)?;
-        let (q, k) = (
-            rotary::rotate(&q, &batch.angles)?,
-            rotary::rotate(&k, &batch.angles)?,
-        );
-        let attended = attention::attention(&q, &k, &v, &batch.segments)?.flatten_from(1)?;
+        let (q, k) = (rotary::rotate(&q, angles)?, rotary::rotate(&k, angles)?);
+        let attended = attend(&q, &k, &v)?.flatten_from(1)?;
         let after_attention = (x + self.attention_out.apply(weights, &attended)?)?;
 
         let read = if arch.parallel_residual {

@@ -97,31 +97,58 @@ impl Decoder {
     }
 
     fn inputs(&self, packed: &Packed) -> Result<Inputs> {
+        Ok(Inputs {
+            ids: Tensor::new(packed.ids.as_slice(), self.device())?,
+            angles: self.angles(&packed.positions)?,
+            segments: packed.segments.clone(),
+        })
+    }
+
+    /// The rotary angles of tokens at these positions.
+    pub(super) fn angles(&self, positions: &[u32]) -> Result<Angles> {
         let angle = |&position: &u32| {
             self.inverse_frequencies
                 .iter()
                 .map(move |f| position as f32 * f)
         };
-        let angles: Vec<f32> = packed.positions.iter().flat_map(angle).collect();
-        let shape = (packed.ids.len(), 1, self.inverse_frequencies.len());
+        let angles: Vec<f32> = positions.iter().flat_map(angle).collect();
+        let shape = (positions.len(), 1, self.inverse_frequencies.len());
         let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
             let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
             Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.dtype())?)
         };
-        Ok(Inputs {
-            ids: Tensor::new(packed.ids.as_slice(), self.device())?,
-            angles: Angles {
-                cos: turn(f32::cos)?,
-                sin: turn(f32::sin)?,
-            },
-            segments: packed.segments.clone(),
+        Ok(Angles {
+            cos: turn(f32::cos)?,
+            sin: turn(f32::sin)?,
         })
+    }
+
+    /// The residual stream of token ids before the first block, (tokens, hidden).
+    pub(super) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        embedding::gather(self.weights.view(self.embedding()), ids)
+    }
+
+    /// The residual stream after the last block, (tokens, hidden); `visit` sees what each block
+    /// kept.
+    pub(super) fn forward_with(
+        &self,
+        packed: &Packed,
+        mut visit: impl FnMut(usize, Saved) -> Result<()>,
+    ) -> Result<Tensor> {
+        let batch = self.inputs(packed)?;
+        let mut x = self.embed(&batch.ids)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (y, saved) = block.forward(&self.arch, &self.weights, &x, &batch)?;
+            visit(layer, saved)?;
+            x = y;
+        }
+        Ok(x)
     }
 
     /// The residual stream after the last block, (tokens, hidden), and what a backward pass needs.
     pub(super) fn forward(&self, packed: &Packed, keep: bool) -> Result<(Tensor, Trace)> {
         let batch = self.inputs(packed)?;
-        let mut x = embedding::gather(self.weights.view(self.embedding()), &batch.ids)?;
+        let mut x = self.embed(&batch.ids)?;
         let mut blocks = Vec::new();
         for block in &self.blocks {
             let (y, saved) = block.forward(&self.arch, &self.weights, &x, &batch)?;

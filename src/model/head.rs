@@ -165,7 +165,7 @@ impl Decoder {
         linear::backward_input(&tile.logits, self.head_weight(&self.weights))
     }
 
-    fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
+    pub(super) fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
         let names = &self.arch.names;
         let name = if self.arch.tied {
             names.embed
@@ -175,7 +175,7 @@ impl Decoder {
         buffer.view(self.layout().id(&format!("{name}.weight")))
     }
 
-    fn final_norm(&self) -> Affine {
+    pub(super) fn final_norm(&self) -> Affine {
         Affine::new(self.layout(), self.arch.names.final_norm)
     }
 

@@ -5,10 +5,12 @@ mod block;
 pub mod decoder;
 pub mod device;
 pub mod family;
+pub mod generate;
 pub mod head;
 pub mod hub;
 pub mod init;
 pub mod parameters;
+pub mod sampling;
 pub mod weights;
 
 pub use decoder::Decoder;

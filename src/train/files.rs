@@ -70,7 +70,7 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
 
 impl Files {
     /// Makes the folder, with `config.toml` and `run.json`, in place of an older run's.
-    pub fn create(config: &Config, hashes: &Hashes, census: [Option<&Census>; 2]) -> Result<Self> {
+    pub fn create(config: &Config, hashes: &Hashes, census: [Option<&Census>; 3]) -> Result<Self> {
         let folder = config.run.output_dir.clone();
         fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
         for path in checkpoints(&folder)? {
@@ -78,13 +78,14 @@ impl Files {
         }
         remove_model(&folder)?;
         write_file(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
-        let [train, eval] = census;
+        let [train, eval, unlabelled] = census;
         let record = json!({
             "expo": env!("CARGO_PKG_VERSION"),
             "loss": config.loss.name(),
             "hashes": hashes,
             "train": train,
             "eval": eval,
+            "unlabelled": unlabelled,
         });
         let record =
             serde_json::to_string_pretty(&record).map_err(|e| Error::failed(e.to_string()))?;

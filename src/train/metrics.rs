@@ -71,7 +71,9 @@ impl Averages {
                 Role::Rejected => ("rewards/rejected", "logps/rejected", "log_ratios/rejected"),
                 Role::Sampled | Role::Mismatched => continue,
             };
-            self.add(reward, loss.reward(response));
+            if let Some(value) = loss.reward(response) {
+                self.add(reward, value);
+            }
             self.add(log_prob, response.policy.value);
             if !response.reference.is_nan() {
                 self.add(log_ratio, response.log_ratio().value);
@@ -86,9 +88,10 @@ impl Averages {
             }
         }
         if let Some((w, l)) = scored.pair() {
-            let margin = loss.reward(w) - loss.reward(l);
-            self.add("rewards/margins", margin);
-            self.add("rewards/accuracies", f64::from(u8::from(margin > 0.0)));
+            if let (Some(w), Some(l)) = (loss.reward(w), loss.reward(l)) {
+                self.add("rewards/margins", w - l);
+                self.add("rewards/accuracies", f64::from(u8::from(w > l)));
+            }
             self.add("logps/margins", w.policy.value - l.policy.value);
         }
         for (name, figure) in loss.diagnostics(scored, context) {

@@ -6,10 +6,12 @@
 //! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
 //! gives the seeds of the backward pass.
 
+mod batches;
 mod files;
 mod metrics;
 mod open;
 mod reference;
+mod sampling;
 mod scoring;
 mod step;
 
@@ -18,7 +20,7 @@ use std::time::Instant;
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::data::{Census, Dataset, epoch_order};
+use crate::data::{Census, Dataset};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Objective, Role};
 use crate::model::hub::Download;
@@ -27,8 +29,10 @@ use crate::optim::Optimizer;
 use crate::score::Column;
 
 pub use metrics::Record;
+pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
 
+use batches::{Batches, Orders};
 use files::Files;
 use metrics::Averages;
 use open::{Model, dtype};
@@ -54,6 +58,24 @@ pub enum Event<'a> {
         /// Tokens computed.
         tokens: usize,
     },
+    /// The different prompts that responses are drawn to, and how many of them were cut.
+    Prompts {
+        /// Prompts.
+        prompts: usize,
+        /// Prompts that were cut to `max_prompt_length`.
+        cut: usize,
+    },
+    /// Drawing is so far.
+    Sampling {
+        /// Responses drawn, those found in the file included.
+        done: usize,
+        /// Responses there will be.
+        total: usize,
+        /// Tokens drawn.
+        tokens: usize,
+    },
+    /// The samples of the run are complete, in this file.
+    SamplesKept(&'a Path),
     /// Training begins.
     Start {
         /// Optimizer steps to make.
@@ -85,6 +107,14 @@ struct Split {
     reference: Column,
 }
 
+impl Split {
+    /// Appends the examples of another one.
+    fn append(&mut self, other: Self) {
+        self.dataset.examples.extend(other.dataset.examples);
+        self.reference.extend(other.reference);
+    }
+}
+
 /// A run that was opened: everything is read and checked, nothing is written but the cache.
 pub struct Run {
     config: Config,
@@ -92,6 +122,8 @@ pub struct Run {
     model: Decoder,
     train: Split,
     eval: Option<Split>,
+    /// Prompts with samples and no preference, at a ratio beside the training rows.
+    unlabelled: Option<Split>,
     hashes: files::Hashes,
 }
 
@@ -119,10 +151,9 @@ impl Run {
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
         let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
         files::check_output(&config.run)?;
-        let needs = config.loss.needs();
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
-        let datasets = opened.datasets(&config.data, &needs, observe)?;
+        let datasets = datasets(&config, &opened, observe)?;
         let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {
@@ -146,7 +177,8 @@ impl Run {
         let train = splits
             .next()
             .ok_or_else(|| Error::failed("no training data"))?;
-        let eval = splits.next();
+        let eval = config.data.eval.as_ref().and_then(|_| splits.next());
+        let unlabelled = splits.next();
         match &hashes.reference {
             Some(hash) if *hash == hashes.policy => {
                 let rows = train.dataset.examples.len().min(config.batch.batch_size);
@@ -162,6 +194,7 @@ impl Run {
             model,
             train,
             eval,
+            unlabelled,
             hashes,
         })
     }
@@ -172,15 +205,25 @@ impl Run {
             config,
             folder,
             mut model,
-            train,
+            mut train,
             eval,
+            unlabelled,
             hashes,
         } = self;
         model.recompute = config.model.recompute;
-        let censuses = [Some(&train), eval.as_ref()].map(|split| split.map(|s| &s.dataset.census));
+        let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
+        let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
         let mut files = Files::create(&config, &hashes, censuses)?;
-        let rows = train.dataset.examples.len();
-        let per_epoch = rows.div_ceil(config.batch.batch_size) as u64;
+        let batches = Batches {
+            labelled: train.dataset.examples.len(),
+            unlabelled: unlabelled.as_ref().map_or(0, |s| s.dataset.examples.len()),
+            ratio: config.data.unlabelled_ratio,
+            size: config.batch.batch_size,
+            seed: config.run.seed,
+            shuffle: config.data.shuffle,
+        };
+        unlabelled.into_iter().for_each(|split| train.append(split));
+        let per_epoch = batches.per_epoch();
         let steps = config.run.max_steps.unwrap_or_else(|| {
             ((per_epoch as f64 * config.run.num_train_epochs).ceil() as u64).max(1)
         });
@@ -204,16 +247,11 @@ impl Run {
         let (mut first, mut last) = (None, Record::new());
         let mut window = Window::new();
         let mut total = (0, 0);
-        let mut order = Vec::new();
+        let mut orders = Orders::default();
         for step in 0..steps {
-            let (epoch, within) = (step / per_epoch, (step % per_epoch) as usize);
-            if within == 0 || order.is_empty() {
-                order = epoch_order(rows, config.run.seed, epoch, config.data.shuffle);
-            }
-            let from = within * config.batch.batch_size;
-            let batch = &order[from..rows.min(from + config.batch.batch_size)];
+            let batch = batches.rows(step, &mut orders);
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
-            let tokens = stepper.gradients(&train, batch, &mut window.averages, &gradients)?;
+            let tokens = stepper.gradients(&train, &batch, &mut window.averages, &gradients)?;
             let norm = optimizer.step(model.weights(), &gradients, rate)?;
             window.averages.add("grad_norm", norm);
             window.rows += batch.len();
@@ -293,6 +331,17 @@ impl Window {
 fn head(step: u64, per_epoch: u64) -> Record {
     let epoch = step as f64 / per_epoch as f64;
     Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
+}
+
+/// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that the
+/// run wants drawn are drawn first.
+fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dataset>> {
+    let mut data = config.data.clone();
+    if data.draws_samples() {
+        let path = sampling::drawn_for_run(config, &model.folder, &model.tokenizer, observe)?;
+        data.samples = Some(path.into());
+    }
+    model.datasets(&data, &config.loss.needs(), observe)
 }
 
 fn no_reference(datasets: &[&Dataset]) -> reference::Reference {

@@ -210,7 +210,7 @@ pub(super) fn write_all(
 }
 
 /// `run.cache_dir`, else `expo` in the user's cache folder.
-fn cache_folder(config: &Config) -> Result<PathBuf> {
+pub(super) fn cache_folder(config: &Config) -> Result<PathBuf> {
     if let Some(folder) = &config.run.cache_dir {
         return Ok(folder.clone());
     }

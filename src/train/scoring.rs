@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::open::{Model, check_vocabulary, dtype};
 use super::reference::{budget, reference_folder, score_all, scorer, write_all};
-use super::{Observer, device};
+use super::{Observer, datasets, device};
 use crate::config::{Config, ModelConfig};
 use crate::data::{DataConfig, Dataset};
 use crate::error::{Error, Result};
@@ -26,7 +26,6 @@ pub struct Scored {
 /// Scores the training and evaluation rows of a run under its reference, as the run itself would,
 /// into the file `out`. A file that the config names for reference log-probs is not read.
 pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Scored> {
-    let needs = config.loss.needs();
     if !config.has_reference() {
         let name = config.loss.name();
         return Err(Error::input(format!("the loss {name} has no reference"))
@@ -34,7 +33,7 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
     }
     let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
     let mut model = Model::open(&config.model, observe)?;
-    let datasets = model.datasets(&config.data, &needs, observe)?;
+    let datasets = datasets(config, &model, observe)?;
     if let Some(reference) = reference_folder(config, observe)? {
         check_vocabulary(&model.tokenizer, &reference)?;
         model.folder = reference;

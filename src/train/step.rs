@@ -86,11 +86,13 @@ impl<'a> Stepper<'a> {
         Ok(averages)
     }
 
-    /// The batch statistic, from a score-only pass over the roles that it reads.
+    /// The batch statistic, from a score-only pass over the roles whose log-probs it reads.
     fn context(&self, split: &Split, batch: &[usize]) -> Result<Context> {
         let roles = self.loss.needs().batch;
         if roles.is_empty() {
-            return Ok(Context::default());
+            let examples = batch.iter().map(|&row| &split.dataset.examples[row]);
+            let unscored: Vec<Scored> = examples.map(unscored).collect();
+            return Ok(self.loss.context(&unscored));
         }
         let mut all = Vec::with_capacity(batch.len());
         for part in self.micro_batches(split, batch, roles) {
@@ -176,6 +178,16 @@ impl<'a> Stepper<'a> {
         }
         Ok(())
     }
+}
+
+/// The example's roles and lengths.
+fn unscored(example: &Example) -> Scored {
+    let responses: Vec<_> = example
+        .responses
+        .iter()
+        .map(|r| (r.role, f64::NAN, f64::NAN, example.scored_tokens(r) as f64))
+        .collect();
+    Scored::new(&responses, example.preference)
 }
 
 /// The example as it is where the policy is the reference.

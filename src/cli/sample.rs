@@ -1,0 +1,314 @@
+//! `expo sample`: responses drawn from a model, into a file or onto the terminal.
+
+use std::fmt::Write;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use expo::config::{ModelConfig, SamplingConfig};
+use expo::data::DataConfig;
+use expo::data::Files;
+use expo::data::format::Format;
+use expo::error::{Error, Result};
+use expo::model::sampling::SampleConfig;
+use expo::sample::Written;
+use expo::train::{sample_prompts, sample_run, sample_text};
+use serde_json::json;
+
+use super::progress::Progress;
+use super::{answer, grouped};
+
+/// Draws responses from a model.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct SampleArgs {
+    /// A config with [model], [data] and [sample], or a training run's with data.samples = "auto".
+    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    config: Option<PathBuf>,
+
+    /// With --config: sets a key of it; may be given several times, the later one wins.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+
+    /// With --config: prints it with every default filled in, and stops.
+    #[arg(long, requires = "config")]
+    print_config: bool,
+
+    /// The model: a folder, or a name on the hub.
+    #[arg(long, value_name = "MODEL", conflicts_with = "config")]
+    model: Option<String>,
+
+    /// The branch, tag or commit of a model on the hub.
+    #[arg(long, value_name = "NAME", requires = "model")]
+    revision: Option<String>,
+
+    /// Rows of any format, whose prompts are answered, or a .txt file with a prompt on each line.
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "prompt")]
+    prompts: Option<Files>,
+
+    /// The layout of the rows; by default what the first row looks like.
+    #[arg(long, requires = "prompts", value_parser = Format::named)]
+    format: Option<&'static Format>,
+
+    /// One prompt; its response goes to the terminal while it is drawn.
+    #[arg(long, value_name = "TEXT", requires = "model")]
+    prompt: Option<String>,
+
+    /// Prompts that are longer are cut to so many tokens; without it they are an error.
+    #[arg(long, value_name = "N", requires = "prompts")]
+    max_prompt_length: Option<usize>,
+
+    /// auto, cpu or cuda:N.
+    #[arg(long, requires = "model")]
+    device: Option<String>,
+
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Where the responses go; a file that was interrupted is gone on with.
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["prompt", "print_config"], conflicts_with = "prompt")]
+    out: Option<PathBuf>,
+
+    /// Draws the file --out from its start.
+    #[arg(long, requires = "out")]
+    overwrite: bool,
+
+    /// Prints the summary as one JSON object.
+    #[arg(long, conflicts_with = "prompt")]
+    json: bool,
+}
+
+/// What a config has in `[sample]`.
+#[derive(Args)]
+struct Settings {
+    /// Logits are divided by it [default: 1].
+    #[arg(long, value_name = "X", conflicts_with = "config")]
+    temperature: Option<f64>,
+
+    /// Draws from so many most likely tokens only [default: 0, all].
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    top_k: Option<usize>,
+
+    /// Draws from the smallest set of most likely tokens whose mass reaches it [default: 1].
+    #[arg(long, value_name = "X", conflicts_with = "config")]
+    top_p: Option<f64>,
+
+    /// Makes tokens less likely that prompt or response have already [default: 1, off].
+    #[arg(long, value_name = "X", conflicts_with = "config")]
+    repetition_penalty: Option<f64>,
+
+    /// Takes the most likely token each time.
+    #[arg(long, conflicts_with = "config")]
+    greedy: bool,
+
+    /// The most tokens of a response [default: 256].
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    max_new_tokens: Option<usize>,
+
+    /// Responses per prompt [default: 1].
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    num_samples: Option<usize>,
+
+    /// The seed of the draws [default: 0].
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    seed: Option<u64>,
+
+    /// Responses computed together; they do not depend on it beyond rounding [default: 32].
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    batch_size: Option<usize>,
+}
+
+const HELP: &str = "\
+A line per response, the responses to a prompt one after the other:
+  {\"prompt\":\"...\",\"response\":\"...\",\"token_ids\":[...],\"log_prob\":-43.69,
+   \"finish_reason\":\"stop\",\"index\":0,\"seed\":0,\"draw\":\"...\"}
+log_prob is the model's own, in nats, whatever it was drawn with. finish_reason is stop where the
+response ended by itself (its last id is then an end token), length where it met a limit. A prompt
+that several rows have is answered once.
+
+A draw depends on the seed, the prompt, the number of the response and the position alone. So a file
+that was interrupted is gone on with by the same command, and --batch-size matters for speed only
+(rounding aside). A file of another model, other prompts or other settings is refused: `draw` tells.
+
+Such a file is what data.samples names in the config of a training run. With data.samples = \"auto\"
+the run draws its samples itself, by its [sample] section.
+
+A config:
+  [model]
+  model_name_or_path = \"runs/sft\"
+  [data]
+  format = \"hh\"
+  train = \"train.jsonl.gz\"         # also eval and unlabelled, if there
+  max_prompt_length = 256          # longer prompts are cut, as in training
+  [sample]
+  temperature = 1.0
+  top_k = 60                       # 0: off
+  top_p = 0.8                      # 1: off
+  repetition_penalty = 1.1         # 1: off
+  max_new_tokens = 256
+  num_samples = 1
+  seed = 0
+  batch_size = 32
+  greedy = false
+
+Processors are those of transformers, in its order: repetition penalty, temperature, top-k, top-p.
+
+Examples:
+  $ expo sample --config configs/sample_hh.toml --out samples.jsonl
+  $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 --top-p 0.95 --out s.jsonl
+  $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy --max-new-tokens 100
+
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
+
+/// Runs the command.
+pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
+    let mut progress = Progress::new();
+    if let Some(path) = &args.config {
+        let config = SamplingConfig::open(path, &args.set)?;
+        if args.print_config {
+            answer(&config.to_toml()?)?;
+            return Ok(());
+        }
+        return finish(args, &mut progress, |out, progress| {
+            sample_run(&config, out, args.overwrite, &mut |event| progress.show(event))
+        });
+    }
+    let config = configure(args)?;
+    if let Some(prompt) = &args.prompt {
+        return stream(&config, prompt, &mut progress);
+    }
+    finish(args, &mut progress, |out, progress| {
+        sample_prompts(config, out, args.overwrite, &mut |event| progress.show(event))
+    })
+}
+
+/// The config that the flags stand for.
+fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
+    let mut model = ModelConfig::new(args.model.as_deref().unwrap_or_default());
+    model.revision.clone_from(&args.revision);
+    if let Some(device) = &args.device {
+        model.device.clone_from(device);
+    }
+    let (format, files) = match (&args.prompts, args.format) {
+        (Some(files), Some(format)) => (format, files.clone()),
+        (Some(files), None) => {
+            let format = Format::of_file(files)?;
+            let hint = format.columns_hint();
+            let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
+            (format, files.clone())
+        }
+        (None, _) if args.prompt.is_some() => (Format::named("prompts").map_err(Error::input)?, PathBuf::new().into()),
+        (None, _) => {
+            return Err(Error::input("neither --prompts nor --prompt")
+                .hint("name a file of prompts, or give one"));
+        }
+    };
+    let mut data = DataConfig::new(format, files);
+    // The model's own limit takes their place.
+    (data.max_length, data.max_prompt_length) = (usize::MAX, usize::MAX - 1);
+    if let Some(length) = args.max_prompt_length {
+        data.max_prompt_length = length;
+    }
+    let sample = args.settings.sample();
+    sample.validate()?;
+    Ok(SamplingConfig {
+        model,
+        data,
+        sample,
+    })
+}
+
+impl Settings {
+    fn sample(&self) -> SampleConfig {
+        let default = SampleConfig::default();
+        SampleConfig {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            greedy: self.greedy,
+            max_new_tokens: self.max_new_tokens.unwrap_or(default.max_new_tokens),
+            num_samples: self.num_samples.unwrap_or(default.num_samples),
+            batch_size: self.batch_size.unwrap_or(default.batch_size),
+            seed: self.seed.unwrap_or(default.seed),
+        }
+    }
+}
+
+fn finish(
+    args: &SampleArgs,
+    progress: &mut Progress,
+    draw: impl FnOnce(&Path, &mut Progress) -> Result<Written>,
+) -> anyhow::Result<()> {
+    let Some(out) = &args.out else {
+        return Err(Error::input("no --out").hint("name the file of the responses").into());
+    };
+    expo::checkpoint::check_writable(out)?;
+    let outcome = draw(out, progress);
+    progress.close();
+    let written = outcome?;
+    answer(&match args.json {
+        true => object(&written, out),
+        false => table(&written, out),
+    })?;
+    Ok(())
+}
+
+/// Writes the responses to one prompt to standard output while they are drawn. Where there are
+/// several they would mix, so each waits for its end.
+fn stream(config: &SamplingConfig, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
+    let several = config.sample.num_samples > 1;
+    let mut texts = vec![String::new(); config.sample.num_samples];
+    let mut failed = Ok(());
+    let mut out = std::io::stdout().lock();
+    let drawn = sample_text(
+        config,
+        prompt,
+        &mut |event| progress.show(event),
+        |number, piece| match several {
+            true => texts[number].push_str(piece),
+            false if failed.is_ok() => {
+                failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+            }
+            false => {}
+        },
+    );
+    progress.close();
+    let drawn = drawn?;
+    failed?;
+    if several {
+        for (number, (text, drawn)) in texts.iter().zip(&drawn).enumerate() {
+            writeln!(out, "[{number}] log-prob {:.2}", drawn.log_prob)?;
+            writeln!(out, "{text}")?;
+        }
+    } else {
+        writeln!(out)?;
+    }
+    Ok(out.flush()?)
+}
+
+fn object(written: &Written, out: &Path) -> String {
+    let object = json!({
+        "responses": written.responses,
+        "found": written.found,
+        "tokens": written.tokens,
+        "finished": written.finished,
+        "out": out,
+    });
+    format!("{object}\n")
+}
+
+fn table(written: &Written, out: &Path) -> String {
+    let mut text = String::new();
+    for (name, count) in [
+        ("responses", written.responses),
+        ("found there", written.found),
+        ("drawn now", written.responses - written.found),
+        ("  that ended", written.finished),
+        ("  tokens", written.tokens),
+    ] {
+        let _ = writeln!(text, "{name:<14}{:>14}", grouped(count));
+    }
+    let _ = writeln!(text, "output {}", out.display());
+    text
+}

@@ -1,0 +1,77 @@
+//! What `expo sample` does, as a file: a model, prompts, settings.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, ModelConfig, read};
+use crate::data::DataConfig;
+use crate::error::{Error, Result};
+use crate::model::sampling::SampleConfig;
+
+/// Responses to draw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// The model that is drawn from.
+    pub model: ModelConfig,
+    /// The rows whose prompts are answered: those of `train`, `eval` and `unlabelled`.
+    pub data: DataConfig,
+    /// How.
+    #[serde(default)]
+    pub sample: SampleConfig,
+}
+
+impl SamplingConfig {
+    /// Reads a config file and applies overrides, as [`Config::open`] does. The config of a
+    /// training run will do, too, where its samples are to be drawn: the model is then its
+    /// reference.
+    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`open`](Self::open), from the file's text.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let table = read::table(text, overrides)?;
+        if table.contains_key("loss") {
+            return Self::of_run(Config::parse(text, overrides)?);
+        }
+        let config: Self = read::value(table, text, overrides)?;
+        config.data.validate().map_err(|error| error.at("[data]"))?;
+        config.sample.validate().map_err(|error| error.at("[sample]"))?;
+        let set = [
+            ("data.samples", config.data.samples.is_some()),
+            ("data.reference_log_probs", config.data.reference_log_probs.is_some()),
+            ("model.reference", config.model.reference.is_some()),
+        ];
+        match set.iter().find(|(_, set)| *set) {
+            Some((key, _)) => Err(Error::input(format!("expo sample does not read `{key}`"))
+                .hint("leave the key out")),
+            None => Ok(config),
+        }
+    }
+
+    fn of_run(config: Config) -> Result<Self> {
+        let Some(sample) = config.sample else {
+            return Err(Error::input("the run draws no samples")
+                .hint("set data.samples to \"auto\"")
+                .at("data.samples"));
+        };
+        let mut model = config.model;
+        if let Some(reference) = model.reference.take() {
+            model.model_name_or_path = reference;
+            model.revision = model.reference_revision.take();
+        }
+        Ok(Self {
+            model,
+            data: config.data,
+            sample,
+        })
+    }
+
+    /// The resolved config as TOML, itself a valid config.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
+    }
+}

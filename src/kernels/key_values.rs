@@ -1,0 +1,159 @@
+//! Attention of one new token per sequence over the keys and values of the tokens before it.
+//!
+//! Hides how sequences of different lengths share one tensor: they end together. Slot t is every
+//! sequence's t-th from a common start, and a sequence shorter than the longest begins later.
+//!
+//! *Why*: so a new token takes the same slot in every sequence, and the mask is one number per
+//! sequence.
+
+use candle_core::{D, Tensor};
+
+use crate::error::{Error, Result};
+
+/// The keys and values of one block.
+#[derive(Debug)]
+pub struct KeyValues {
+    /// (sequences, kv_heads, capacity, head_dim).
+    keys: Tensor,
+    values: Tensor,
+    /// Each sequence's first slot.
+    starts: Vec<usize>,
+    /// Slots that are taken.
+    used: usize,
+    window: Option<usize>,
+}
+
+impl KeyValues {
+    /// From the keys and values of each sequence's tokens, (tokens, kv_heads, head_dim), with
+    /// `room` for more tokens. With a window a token sees itself and the `window - 1` before it.
+    pub fn new(
+        prompts: &[(Tensor, Tensor)],
+        room: usize,
+        window: Option<usize>,
+    ) -> Result<Self> {
+        let lengths = prompts.iter().map(|(keys, _)| keys.dim(0));
+        let lengths: Vec<usize> = lengths.collect::<candle_core::Result<_>>()?;
+        let used = lengths.iter().copied().max().unwrap_or(0);
+        let together = |part: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
+            let rows = prompts.iter().zip(&lengths).map(|(prompt, &length)| {
+                let x = part(prompt).transpose(0, 1)?;
+                x.pad_with_zeros(1, used - length, room)
+            });
+            let rows: Vec<Tensor> = rows.collect::<candle_core::Result<_>>()?;
+            Ok(Tensor::stack(&rows, 0)?.contiguous()?)
+        };
+        Ok(Self {
+            keys: together(|prompt| &prompt.0)?,
+            values: together(|prompt| &prompt.1)?,
+            starts: lengths.iter().map(|length| used - length).collect(),
+            used,
+            window,
+        })
+    }
+
+    /// Keeps these sequences only, in this order.
+    pub fn keep(&mut self, sequences: &[usize]) -> Result<()> {
+        let index: Vec<u32> = sequences.iter().map(|&row| row as u32).collect();
+        let index = Tensor::new(index, self.keys.device())?;
+        self.keys = self.keys.index_select(&index, 0)?;
+        self.values = self.values.index_select(&index, 0)?;
+        self.starts = sequences.iter().map(|&row| self.starts[row]).collect();
+        Ok(())
+    }
+
+    /// Takes in one token per sequence and attends: `q` (sequences, heads, head_dim), `k` and `v`
+    /// (sequences, kv_heads, head_dim) -> (sequences, heads, head_dim).
+    ///
+    /// # Errors
+    /// If there is no room left.
+    pub fn extend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        if self.used == self.keys.dim(2)? {
+            return Err(Error::failed("no room for another token"));
+        }
+        self.keys.slice_set(&k.unsqueeze(2)?.contiguous()?, 2, self.used)?;
+        self.values.slice_set(&v.unsqueeze(2)?.contiguous()?, 2, self.used)?;
+        self.used += 1;
+        let (keys, values) = (
+            self.keys.narrow(2, 0, self.used)?,
+            self.values.narrow(2, 0, self.used)?,
+        );
+        let (sequences, heads, dim) = q.dims3()?;
+        let kv_heads = keys.dim(1)?;
+        let grouped = q.reshape((sequences, kv_heads, heads / kv_heads, dim))?;
+        let scores = (grouped.matmul(&keys.t()?)? * (1.0 / (dim as f64).sqrt()))?;
+        let scores = scores.broadcast_add(&self.mask()?)?;
+        let weights = scores
+            .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
+            .exp()?;
+        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+        Ok(p.matmul(&values)?.reshape((sequences, heads, dim))?)
+    }
+
+    /// (sequences, 1, 1, used): 0 where the newest token sees a slot, -inf where not.
+    fn mask(&self) -> Result<Tensor> {
+        let first = self.used.saturating_sub(self.window.unwrap_or(self.used));
+        let visible = |start: usize, slot: usize| match slot >= start.max(first) {
+            true => 0.0,
+            false => f32::NEG_INFINITY,
+        };
+        let starts = self.starts.iter();
+        let mask: Vec<f32> = starts
+            .flat_map(|&start| (0..self.used).map(move |slot| visible(start, slot)))
+            .collect();
+        let shape = (self.starts.len(), 1, 1, self.used);
+        Ok(Tensor::from_vec(mask, shape, self.keys.device())?.to_dtype(self.keys.dtype())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::attention::{Segment, attention};
+    use crate::kernels::testing::*;
+
+    /// Token by token gives what all tokens at once give, whatever shares the batch.
+    #[test]
+    fn extending_equals_attention_over_the_whole() {
+        let (heads, kv_heads, dim, total) = (4, 2, 5, 7);
+        let lengths = [4, 1, 3];
+        let x = |seed, heads| variable(seed, &[total, heads, dim]).as_tensor().clone();
+        let all: Vec<[Tensor; 3]> = (0..3)
+            .map(|s| [x(3 * s, heads), x(3 * s + 1, kv_heads), x(3 * s + 2, kv_heads)])
+            .collect();
+        let whole = |[q, k, v]: &[Tensor; 3], tokens: usize| {
+            let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
+            let own = Segment {
+                prefix: 0..0,
+                own: 0..tokens,
+            };
+            let y = attention(&part(q), &part(k), &part(v), &[own]).unwrap();
+            y.narrow(0, tokens - 1, 1).unwrap()
+        };
+        let prompts: Vec<_> = all
+            .iter()
+            .zip(lengths)
+            .map(|([_, k, v], n)| (k.narrow(0, 0, n).unwrap(), v.narrow(0, 0, n).unwrap()))
+            .collect();
+        let mut cache = KeyValues::new(&prompts, 3, None).unwrap();
+        let mut rows = vec![0, 1, 2];
+        for step in 0..3 {
+            if step == 2 {
+                cache.keep(&[2, 0]).unwrap();
+                rows = vec![2, 0];
+            }
+            let next = |part: usize| {
+                let token = |&s: &usize| all[s][part].narrow(0, lengths[s] + step, 1).unwrap();
+                Tensor::cat(&rows.iter().map(token).collect::<Vec<_>>(), 0).unwrap()
+            };
+            let got = cache.extend(&next(0), &next(1), &next(2)).unwrap();
+            for (row, &s) in rows.iter().enumerate() {
+                let want = whole(&all[s], lengths[s] + step + 1);
+                assert_close(&got.narrow(0, row, 1).unwrap(), &want, "attended");
+            }
+        }
+        let none = Tensor::zeros((2, kv_heads, dim), prompts[0].0.dtype(), prompts[0].0.device());
+        let none = none.unwrap();
+        let q = Tensor::zeros((2, heads, dim), none.dtype(), none.device()).unwrap();
+        assert!(cache.extend(&q, &none, &none).is_err(), "no room is left");
+    }
+}

@@ -1,0 +1,312 @@
+//! `[sample]`: how the next token is drawn from a row of logits.
+//!
+//! Hides the processors and the random numbers. As in transformers, in this order: repetition
+//! penalty, temperature, top-k, top-p.
+//!
+//! *Why*: a draw depends on (seed, prompt, sample number, position) and the logits alone, not on
+//! what else is in the batch, so a file can be continued, or drawn in other parts, and stay the
+//! same file.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Changing how numbers are drawn means changing this text, and with it every sample.
+const VERSION: &str = "expo sample v1";
+
+/// The `[sample]` section. The defaults draw from the model itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleConfig {
+    /// Logits are divided by it, in (0, inf).
+    pub temperature: f64,
+    /// Only so many most likely tokens are drawn from; 0: all.
+    pub top_k: usize,
+    /// Only the smallest set of most likely tokens is drawn from whose mass reaches it, in (0, 1].
+    pub top_p: f64,
+    /// For every token already in prompt or response a positive logit is divided by it and a
+    /// negative one multiplied, in (0, inf); 1: off.
+    pub repetition_penalty: f64,
+    /// Whether the most likely token is taken instead of a draw.
+    pub greedy: bool,
+    /// The most tokens of a response.
+    pub max_new_tokens: usize,
+    /// Responses per prompt.
+    pub num_samples: usize,
+    /// Sequences computed together. Responses do not depend on it beyond rounding.
+    pub batch_size: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            greedy: false,
+            max_new_tokens: 256,
+            num_samples: 1,
+            batch_size: 32,
+            seed: 0,
+        }
+    }
+}
+
+impl SampleConfig {
+    /// Checks the ranges of the keys and how they go together.
+    pub fn validate(&self) -> Result<()> {
+        let above_zero = |x: f64| x > 0.0 && x.is_finite();
+        let checks = [
+            ("temperature", self.temperature, above_zero(self.temperature), "(0, inf); greedy = true takes the most likely token"),
+            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "(0, 1]"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                above_zero(self.repetition_penalty),
+                "(0, inf)",
+            ),
+        ];
+        for (key, value, valid, range) in checks {
+            if !valid {
+                return Err(Error::input(format!("`{key}` is {value}")).hint(format!("it lies in {range}")));
+            }
+        }
+        let counts = [
+            ("max_new_tokens", self.max_new_tokens),
+            ("num_samples", self.num_samples),
+            ("batch_size", self.batch_size),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::input(format!("`{key}` is 0")).hint("it must be above 0"));
+        }
+        if self.greedy {
+            let default = Self::default();
+            let unread = [
+                ("temperature", self.temperature != default.temperature),
+                ("top_k", self.top_k != default.top_k),
+                ("top_p", self.top_p != default.top_p),
+                ("num_samples", self.num_samples != default.num_samples),
+            ];
+            if let Some((key, _)) = unread.iter().find(|(_, set)| *set) {
+                return Err(Error::input(format!("`{key}` has no effect where `greedy` is true"))
+                    .hint("leave one of the two out"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is drawn is not a sample of the model itself.
+    pub fn is_biased(&self) -> bool {
+        let plain = self.temperature == 1.0 && self.top_k == 0 && self.top_p == 1.0;
+        self.greedy || !plain || self.repetition_penalty != 1.0
+    }
+
+    /// The logits, (vocabulary), as they are drawn from, -inf where nothing is. `seen` are the ids
+    /// of prompt and response so far.
+    pub fn process(&self, logits: &[f32], seen: &[u32]) -> Vec<f64> {
+        let mut processed: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
+        if self.repetition_penalty != 1.0 {
+            for &id in seen {
+                // From the original, so that a token seen twice is penalised once.
+                let logit = f64::from(logits[id as usize]);
+                processed[id as usize] = match logit < 0.0 {
+                    true => logit * self.repetition_penalty,
+                    false => logit / self.repetition_penalty,
+                };
+            }
+        }
+        if self.greedy {
+            return processed;
+        }
+        processed.iter_mut().for_each(|x| *x /= self.temperature);
+        if self.top_k > 0 && self.top_k < processed.len() {
+            keep_top_k(&mut processed, self.top_k);
+        }
+        if self.top_p < 1.0 {
+            keep_top_p(&mut processed, self.top_p);
+        }
+        processed
+    }
+
+    /// The next token: the most likely one where `greedy`, else drawn by `uniform` in [0, 1).
+    pub fn choose(&self, logits: &[f32], seen: &[u32], uniform: f64) -> u32 {
+        let processed = self.process(logits, seen);
+        if self.greedy {
+            return most_likely(&processed);
+        }
+        let top = processed.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = processed.iter().map(|x| (x - top).exp()).sum();
+        let mut left = uniform * total;
+        let mut last = 0;
+        for (id, x) in processed.iter().enumerate().filter(|(_, x)| x.is_finite()) {
+            last = id as u32;
+            left -= (x - top).exp();
+            if left < 0.0 {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// Logits under the `k`-th largest become -inf; ties with it stay.
+fn keep_top_k(logits: &mut [f64], k: usize) {
+    let mut sorted = logits.to_vec();
+    let (_, kth, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    let kth = *kth;
+    drop_where(logits, |x| x < kth);
+}
+
+/// Logits outside the smallest set of most likely tokens whose mass reaches `p` become -inf.
+fn keep_top_p(logits: &mut [f64], p: f64) {
+    let mut ids: Vec<usize> = (0..logits.len()).filter(|&id| logits[id].is_finite()).collect();
+    ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let top = ids.first().map_or(0.0, |&id| logits[id]);
+    let total: f64 = ids.iter().map(|&id| (logits[id] - top).exp()).sum();
+    let mut mass = 0.0;
+    let kept = ids.iter().take_while(|&&id| {
+        let before = mass;
+        mass += (logits[id] - top).exp() / total;
+        before < p
+    });
+    let kept = kept.count();
+    ids[kept..].iter().for_each(|&id| logits[id] = f64::NEG_INFINITY);
+}
+
+fn drop_where(logits: &mut [f64], outside: impl Fn(f64) -> bool) {
+    for x in logits.iter_mut().filter(|x| outside(**x)) {
+        *x = f64::NEG_INFINITY;
+    }
+}
+
+/// The first of the largest.
+fn most_likely(logits: &[f64]) -> u32 {
+    let best = (0..logits.len()).reduce(|a, b| if logits[b] > logits[a] { b } else { a });
+    best.unwrap_or(0) as u32
+}
+
+/// log softmax(logits)[id], in nats: the model's own log-prob, whatever is drawn from.
+pub fn log_prob(logits: &[f32], id: u32) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let above = |x: f32| f64::from(x) - f64::from(top);
+    let sum: f64 = logits.iter().map(|&x| above(x).exp()).sum();
+    above(logits[id as usize]) - sum.ln()
+}
+
+/// The random numbers of one response, by position.
+pub struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// Of sample number `index` of a prompt.
+    pub fn new(seed: u64, prompt: &[u32], index: u64) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(VERSION);
+        hasher.update(seed.to_le_bytes());
+        hasher.update(index.to_le_bytes());
+        for id in prompt {
+            hasher.update(id.to_le_bytes());
+        }
+        Self(ChaCha8Rng::from_seed(hasher.finalize().into()))
+    }
+
+    /// Uniform in [0, 1), of the token at `position` of the response.
+    pub fn uniform(&mut self, position: usize) -> f64 {
+        self.0.set_word_pos(2 * position as u128);
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut SampleConfig)) -> SampleConfig {
+        let mut config = SampleConfig::default();
+        change(&mut config);
+        config
+    }
+
+    fn kept(config: &SampleConfig, logits: &[f32]) -> Vec<usize> {
+        let processed = config.process(logits, &[]);
+        (0..logits.len()).filter(|&id| processed[id].is_finite()).collect()
+    }
+
+    #[test]
+    fn top_k_keeps_ties_and_top_p_the_token_that_reaches_it() {
+        let logits = [1.0, 3.0, 2.0, 2.0, 0.0];
+        assert_eq!(kept(&config(|c| c.top_k = 2), &logits), [1, 2, 3]);
+        assert_eq!(kept(&config(|c| c.top_k = 9), &logits), [0, 1, 2, 3, 4]);
+        // Probabilities 1/2, 1/4, 1/8, 1/8.
+        let halves = [8f32, 4.0, 2.0, 2.0].map(f32::ln);
+        assert_eq!(kept(&config(|c| c.top_p = 0.49), &halves), [0]);
+        assert_eq!(kept(&config(|c| c.top_p = 0.51), &halves), [0, 1]);
+        assert_eq!(kept(&config(|c| c.top_p = 0.76), &halves), [0, 1, 2]);
+        assert_eq!(kept(&config(|c| c.top_p = 1e-9), &halves), [0]);
+    }
+
+    #[test]
+    fn the_penalty_counts_a_token_once_and_lowers_either_sign() {
+        let config = config(|c| c.repetition_penalty = 2.0);
+        let processed = config.process(&[4.0, -4.0, 4.0, 0.0], &[0, 1, 0, 3]);
+        assert_eq!(processed, [2.0, -8.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn draws_have_the_frequencies_of_the_softmax() {
+        let logits = [0.5f32, 0.3, 0.2].map(f32::ln);
+        let config = SampleConfig::default();
+        let (rounds, mut counts) = (20_000, [0u32; 3]);
+        let mut draws = Draws::new(1, &[7], 0);
+        for position in 0..rounds {
+            counts[config.choose(&logits, &[], draws.uniform(position)) as usize] += 1;
+        }
+        for (count, p) in counts.iter().zip([0.5, 0.3, 0.2]) {
+            let deviation = f64::from(*count) / rounds as f64 - p;
+            assert!(deviation.abs() < 4.0 * (p * (1.0 - p) / rounds as f64).sqrt(), "{counts:?}");
+        }
+        assert_eq!(config.choose(&logits, &[], 0.0), 0);
+        assert_eq!(config.choose(&logits, &[], 1.0 - 1e-16), 2);
+    }
+
+    #[test]
+    fn a_number_depends_on_its_place_alone() {
+        let at = |seed, prompt: &[u32], index, position| Draws::new(seed, prompt, index).uniform(position);
+        let mut one = Draws::new(1, &[2, 3], 4);
+        let (second, first) = (one.uniform(1), one.uniform(0));
+        assert_eq!((at(1, &[2, 3], 4, 0), at(1, &[2, 3], 4, 1)), (first, second));
+        let others = [at(2, &[2, 3], 4, 0), at(1, &[2], 4, 0), at(1, &[2, 3], 5, 0), second];
+        assert!(others.iter().all(|&other| other != first));
+    }
+
+    #[test]
+    fn log_probs_are_the_models_own() {
+        let logits = [0.5f32, 0.3, 0.2].map(f32::ln);
+        assert!((log_prob(&logits, 1) - 0.3f64.ln()).abs() < 1e-7);
+        assert!(log_prob(&[1e4, 0.0], 1) == -1e4);
+    }
+
+    #[test]
+    fn settings_that_say_nothing_are_refused() {
+        let wrong: [(&str, fn(&mut SampleConfig)); 8] = [
+            ("temperature", |c| c.temperature = 0.0),
+            ("temperature", |c| c.temperature = f64::NAN),
+            ("top_p", |c| c.top_p = 0.0),
+            ("top_p", |c| c.top_p = 1.1),
+            ("repetition_penalty", |c| c.repetition_penalty = -1.0),
+            ("num_samples", |c| c.num_samples = 0),
+            ("top_k", |c| (c.greedy, c.top_k) = (true, 5)),
+            ("num_samples", |c| (c.greedy, c.num_samples) = (true, 5)),
+        ];
+        for (key, change) in wrong {
+            let error = config(change).validate().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        assert!(config(|c| c.top_k = 5).is_biased() && !SampleConfig::default().is_biased());
+    }
+}

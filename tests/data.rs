@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 mod answers;
+mod files;
 mod rows;
 mod tokens;
 mod whole;
@@ -82,7 +83,7 @@ impl Scene {
     fn samples(&self, contents: &str) -> Result<Samples> {
         let path = self.folder.path().join("samples.jsonl");
         std::fs::write(&path, contents).unwrap();
-        Samples::open(&path, &self.tokenizer)
+        Samples::open(&path.into(), &self.tokenizer)
     }
 
     /// The error without the folder's name.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::{Config, MICRO_BATCH_TOKENS, ModelConfig};
-use expo::data::DataConfig;
 use expo::data::format::Format;
+use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
 use expo::train::{Event, Rows, Scored, score_rows, score_run};
 use serde_json::json;
@@ -40,9 +40,9 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "NAME", requires = "model")]
     revision: Option<String>,
 
-    /// The rows, .jsonl or .jsonl.gz.
+    /// The rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100.
     #[arg(long, value_name = "FILE", requires = "model")]
-    data: Option<PathBuf>,
+    data: Option<Files>,
 
     /// The layout of the rows: hh, pairs, unpaired or prompts; by default what the first row looks like.
     #[arg(long, requires = "model", value_parser = Format::named)]
@@ -50,7 +50,7 @@ pub struct ScoreArgs {
 
     /// Responses drawn from a model, scored beside those of the rows.
     #[arg(long, value_name = "FILE", requires = "model")]
-    samples: Option<PathBuf>,
+    samples: Option<Files>,
 
     /// The most tokens of a prompt with any one of its responses.
     #[arg(long, value_name = "N", requires = "model")]
@@ -140,7 +140,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
         None => {
             let format = Format::of_file(data)?;
             let hint = format.columns_hint();
-            let _ = writeln!(std::io::stderr().lock(), "{}: {hint}", data.display());
+            let _ = writeln!(std::io::stderr().lock(), "{data}: {hint}");
             format
         }
     };
@@ -149,7 +149,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }
-    let mut rows = DataConfig::new(format, data);
+    let mut rows = DataConfig::new(format, data.clone());
     rows.samples.clone_from(&args.samples);
     if let Some(length) = args.max_length {
         rows.max_length = length;

@@ -6,6 +6,7 @@
 //! happened, and where, without having to ask.
 
 use super::Example;
+use crate::error::Error;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -26,6 +27,13 @@ pub enum Invalid {
     NothingToScore,
 }
 
+impl Invalid {
+    /// The error of a row that is not to be left out.
+    pub(super) fn refuse(self) -> Error {
+        Error::input(self.to_string()).hint("mend the row, or set on_invalid = \"skip\"")
+    }
+}
+
 impl Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
@@ -43,8 +51,8 @@ impl Display for Invalid {
 pub struct Lines {
     /// The number of rows.
     pub rows: usize,
-    /// The 1-based line numbers of the first ten.
-    pub first: Vec<usize>,
+    /// The line numbers of the first ten, as `file:line` where the rows are of several files.
+    pub first: Vec<String>,
 }
 
 /// Median, 95th percentile (both by nearest rank) and maximum.
@@ -77,7 +85,7 @@ impl Spread {
 /// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Census {
-    /// Rows in the file.
+    /// Rows in the files, or in the slices of them.
     pub rows: usize,
     /// Rows that became examples.
     pub kept: usize,
@@ -101,7 +109,7 @@ pub struct Census {
 }
 
 impl Census {
-    pub(super) fn drop_row(&mut self, reason: Invalid, line: usize) {
+    pub(super) fn drop_row(&mut self, reason: Invalid, line: String) {
         let lines = self.invalid.entry(reason).or_default();
         lines.rows += 1;
         // Reasons are found in passes over the rows, each in the order of lines.
@@ -127,13 +135,12 @@ impl Display for Census {
         writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
         writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;
         for (reason, lines) in &self.invalid {
-            let first: Vec<String> = lines.first.iter().map(usize::to_string).collect();
-            let more = if lines.rows > first.len() {
+            let more = if lines.rows > lines.first.len() {
                 ", ..."
             } else {
                 ""
             };
-            let first = first.join(", ");
+            let first = lines.first.join(", ");
             writeln!(
                 f,
                 "{:<22}{:>10}  {reason} (lines {first}{more})",

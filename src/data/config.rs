@@ -5,10 +5,11 @@
 //! *Why*: parsing touches no disk, so a configuration can be checked, printed and compared
 //! anywhere; the files are opened by [`Dataset::open`](super::Dataset::open).
 
+use super::Files;
 use super::format::{self, Format};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The `[data]` section.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -17,11 +18,11 @@ pub struct DataConfig {
     /// How a row is laid out: a name in [`format::FORMATS`].
     #[serde(with = "format::by_name")]
     pub format: &'static Format,
-    /// The training rows, `.jsonl` or `.jsonl.gz`.
-    pub train: PathBuf,
+    /// The training rows.
+    pub train: Files,
     /// The evaluation rows, in the same format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval: Option<PathBuf>,
+    pub eval: Option<Files>,
     /// The most tokens of a prompt together with any one of its responses.
     #[serde(default = "default_max_length")]
     pub max_length: usize,
@@ -42,7 +43,13 @@ pub struct DataConfig {
     pub on_invalid: OnInvalid,
     /// A file of responses drawn from the reference, joined by prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples: Option<PathBuf>,
+    pub samples: Option<Files>,
+    /// Prompts that come without a preference: the sampler draws their answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<Files>,
+    /// Rows of `unlabelled` per row of `train` in each batch.
+    #[serde(default = "default_unlabelled_ratio")]
+    pub unlabelled_ratio: f64,
     /// A file of reference log-probs that replaces the scoring pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_log_probs: Option<PathBuf>,
@@ -137,13 +144,17 @@ fn default_max_prompt_length() -> usize {
     256
 }
 
+fn default_unlabelled_ratio() -> f64 {
+    1.0
+}
+
 fn default_shuffle() -> bool {
     true
 }
 
 impl DataConfig {
     /// The defaults, for rows laid out as `format` in the file `train`.
-    pub fn new(format: &'static Format, train: impl Into<PathBuf>) -> Self {
+    pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
         Self {
             format,
             train: train.into(),
@@ -155,6 +166,8 @@ impl DataConfig {
             add_bos: AddBos::default(),
             on_invalid: OnInvalid::default(),
             samples: None,
+            unlabelled: None,
+            unlabelled_ratio: default_unlabelled_ratio(),
             reference_log_probs: None,
             official_truncation: false,
             shuffle: default_shuffle(),
@@ -176,17 +189,40 @@ impl DataConfig {
             .hint("max_prompt_length must be smaller than max_length")
             .at("data.max_prompt_length"));
         }
-        for (key, path) in [
+        let ratio = self.unlabelled_ratio;
+        if !(ratio > 0.0 && ratio.is_finite()) {
+            return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
+                .hint("it is above 0: unlabelled rows per labelled row")
+                .at("data.unlabelled_ratio"));
+        }
+        if self.unlabelled.is_none() && ratio != default_unlabelled_ratio() {
+            return Err(Error::input(format!(
+                "unlabelled_ratio is {ratio} without unlabelled rows"
+            ))
+            .hint("name their files in data.unlabelled, or leave the key out")
+            .at("data.unlabelled_ratio"));
+        }
+        self.check_paths()
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        let is_empty = |path: &Path| path.as_os_str().is_empty();
+        for (key, files) in [
             ("train", Some(&self.train)),
             ("eval", self.eval.as_ref()),
             ("samples", self.samples.as_ref()),
-            ("reference_log_probs", self.reference_log_probs.as_ref()),
+            ("unlabelled", self.unlabelled.as_ref()),
         ] {
-            if path.is_some_and(|path| path.as_os_str().is_empty()) {
+            if files.is_some_and(|files| files.paths().any(is_empty)) {
                 return Err(Error::input("the path is empty").at(format!("data.{key}")));
             }
         }
-        Ok(())
+        match &self.reference_log_probs {
+            Some(path) if is_empty(path) => {
+                Err(Error::input("the path is empty").at("data.reference_log_probs"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The truncation mode: what is set, else what suits the format.

@@ -8,16 +8,17 @@
 
 use super::census::{Census, Invalid};
 use super::config::{DataConfig, OnInvalid};
+use super::files::Files;
 use super::format::TextExample;
 use super::length::{Cuts, cut};
 use super::mismatch::mismatched_answers;
+use super::read::Place;
 use super::samples::{Sample, Samples};
 use super::tokens::TokenRule;
-use super::{Example, Response, Tokenizer, read};
+use super::{Example, Response, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use sha2::{Digest, Sha256};
-use std::path::Path;
 use std::thread;
 
 /// The examples of a file.
@@ -32,7 +33,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads the rows of `path` into what the loss needs. An example has responses of the needed
+    /// Reads the rows of `files` into what the loss needs. An example has responses of the needed
     /// roles only; the length limit sees no others.
     ///
     /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
@@ -40,7 +41,7 @@ impl Dataset {
     /// [`Role::Mismatched`], answers go from row to row by [`mismatched_answers`]. A malformed row is an
     /// error whatever `on_invalid` says, and so is a dataset without a usable row.
     pub fn open(
-        path: &Path,
+        files: &Files,
         config: &DataConfig,
         tokenizer: &Tokenizer,
         needs: &Needs,
@@ -48,7 +49,7 @@ impl Dataset {
     ) -> Result<Self> {
         config.validate()?;
         let mut reader = Reader {
-            path,
+            files,
             config,
             needs,
             census: Census::default(),
@@ -59,19 +60,19 @@ impl Dataset {
             drafts = reader.join(drafts, samples)?;
         }
         if needs.batch.contains(&Role::Mismatched) {
-            lend(&mut drafts, needs.mismatch_group).map_err(|error| error.at(path.display()))?;
+            lend(&mut drafts, needs.mismatch_group).map_err(|error| error.at(files))?;
         }
         let rule = TokenRule::new(config, tokenizer);
         let built = parallel(&drafts, |draft| build(draft, config, &rule));
         let mut examples = Vec::with_capacity(drafts.len());
         for (draft, built) in drafts.iter().zip(built) {
-            let (example, cuts, merged) = built.map_err(|error| error.at(reader.at(draft.line)))?;
+            let (example, cuts, merged) = built.map_err(|error| error.at(&draft.place))?;
             if example
                 .responses
                 .iter()
                 .any(|response| example.scored_tokens(response) == 0)
             {
-                reader.invalid(Invalid::NothingToScore, draft.line)?;
+                reader.invalid(Invalid::NothingToScore, &draft.place)?;
                 continue;
             }
             let census = &mut reader.census;
@@ -95,36 +96,34 @@ impl Dataset {
 // A row between file and tokens.
 struct Draft<'a> {
     row: usize,
-    line: usize,
+    place: Place,
     text: TextExample,
     samples: &'a [Sample],
     mismatched: Vec<String>,
 }
 
 struct Reader<'a> {
-    path: &'a Path,
+    files: &'a Files,
     config: &'a DataConfig,
     needs: &'a Needs,
     census: Census,
 }
 
 impl<'a> Reader<'a> {
-    fn at(&self, line: usize) -> String {
-        format!("{}:{line}", self.path.display())
-    }
-
     fn drafts(&mut self) -> Result<Vec<Draft<'a>>> {
         let mut drafts = Vec::new();
-        for row in read::rows(self.path)? {
-            let row = row?;
-            let number = self.census.rows;
+        for row in self.files.rows() {
+            let (number, row) = row?;
             self.census.rows += 1;
             match self.config.format.example(&row)? {
-                Err(reason) => self.invalid(reason, row.line)?,
+                Err(reason) => self.invalid(reason, &row.place)?,
+                Ok(text) if says_nothing(&text) => {
+                    self.invalid(Invalid::EmptyAnswer, &row.place)?;
+                }
                 Ok(text) => drafts.push(Draft {
                     row: number,
-                    line: row.line,
-                    text: self.needed(text).map_err(|error| error.at(row.place()))?,
+                    text: self.needed(text).map_err(|error| error.at(&row.place))?,
+                    place: row.place,
                     samples: &[],
                     mismatched: Vec::new(),
                 }),
@@ -158,7 +157,7 @@ impl<'a> Reader<'a> {
         for draft in &mut drafts {
             draft.samples = samples.of(&draft.text.prompt);
             if draft.samples.is_empty() {
-                self.invalid(Invalid::NoSample, draft.line)?;
+                self.invalid(Invalid::NoSample, &draft.place)?;
             }
         }
         drafts.retain(|draft| !draft.samples.is_empty());
@@ -166,13 +165,11 @@ impl<'a> Reader<'a> {
         Ok(drafts)
     }
 
-    fn invalid(&mut self, reason: Invalid, line: usize) -> Result<()> {
+    fn invalid(&mut self, reason: Invalid, place: &Place) -> Result<()> {
         if self.config.on_invalid == OnInvalid::Error {
-            return Err(Error::input(reason.to_string())
-                .hint("mend the row, or set on_invalid = \"skip\"")
-                .at(self.at(line)));
+            return Err(reason.refuse().at(place));
         }
-        self.census.drop_row(reason, line);
+        self.census.drop_row(reason, self.files.name(place));
         Ok(())
     }
 
@@ -190,9 +187,14 @@ impl<'a> Reader<'a> {
         Err(
             Error::input(format!("none of {rows} rows is usable: {why}"))
                 .hint(self.config.format.columns_hint())
-                .at(self.path.display()),
+                .at(self.files),
         )
     }
+}
+
+fn says_nothing(text: &TextExample) -> bool {
+    let mut answers = text.answers.iter();
+    answers.any(|(_, answer)| answer.trim().is_empty())
 }
 
 // Gives every answer's row the answer of another: a pair is two rows, chosen before rejected.

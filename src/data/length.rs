@@ -44,7 +44,7 @@ pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokeni
     cuts
 }
 
-fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32]) {
+pub(super) fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32]) {
     let keep = config.max_prompt_length;
     match config.truncation() {
         TruncationMode::KeepStart => prompt.truncate(keep),

@@ -8,11 +8,13 @@
 mod census;
 mod config;
 mod dataset;
+mod files;
 pub mod format;
 mod length;
 mod mismatch;
 mod order;
 pub mod pack;
+mod prompts;
 pub mod read;
 mod samples;
 mod tokenizer;
@@ -21,8 +23,10 @@ mod tokens;
 pub use census::{Census, Invalid, Lines, Spread};
 pub use config::{AddBos, DataConfig, OnInvalid, Tokenize, TruncationMode};
 pub use dataset::Dataset;
+pub use files::Files;
 pub use mismatch::mismatched_answers;
 pub use order::epoch_order;
+pub use prompts::{Prompt, prompts};
 pub use samples::{Sample, Samples};
 pub use tokenizer::Tokenizer;
 pub use tokens::{Continuation, TokenRule};
@@ -42,7 +46,8 @@ pub struct Response {
 /// One prompt with its responses, as the model sees them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// The row's number in its file, from 0, invalid rows counted.
+    /// The row's number from 0 in its files one after the other, invalid rows and those outside a
+    /// slice counted.
     pub row: usize,
     /// Token ids, the begin-of-sequence token included where the tokenizer puts one.
     pub prompt: Vec<u32>,

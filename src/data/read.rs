@@ -1,4 +1,5 @@
-//! Files of JSON lines, plain or gzipped, as rows that know where they stand.
+//! Files of rows, plain or gzipped: JSON lines, one JSON list, or lines of text. A row knows where it
+//! stands.
 //!
 //! Hides compression, line splitting, and the recognition of files that are something else.
 //!
@@ -8,6 +9,7 @@
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
+use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -16,21 +18,40 @@ use std::sync::Arc;
 /// Longer lines are refused: a file without line ends must not fill the memory.
 const LONGEST_LINE: usize = 64 << 20;
 
-/// One JSON object of a file.
+/// A JSON list is read whole, so it may not be longer.
+const LONGEST_LIST: usize = 256 << 20;
+
+/// Where a row stands, as errors name it: `file:line`, or `file: item N` in a JSON list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    path: Arc<Path>,
+    is_item: bool,
+    number: usize,
+}
+
+impl Place {
+    /// The 1-based number of its line, blank lines counted, or of its item.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let between = if self.is_item { ": item " } else { ":" };
+        write!(f, "{}{between}{}", self.path.display(), self.number)
+    }
+}
+
+/// One JSON object of a file. A line of a text file is an object with the column `prompt`.
 #[derive(Debug, Clone)]
 pub struct Row {
-    path: Arc<Path>,
-    /// The 1-based number of its line; blank lines count.
-    pub line: usize,
+    /// Where it stands.
+    pub place: Place,
     columns: Map<String, Value>,
 }
 
 impl Row {
-    /// `path:line`, as errors name it.
-    pub fn place(&self) -> String {
-        place(&self.path, self.line)
-    }
-
     /// A column; null is the same as none.
     pub fn get(&self, column: &str) -> Option<&Value> {
         self.columns.get(column).filter(|value| !value.is_null())
@@ -48,7 +69,7 @@ impl Row {
                 [] => "no column at all".to_owned(),
                 names => format!("no column `{column}`, only {}", names.join(", ")),
             };
-            Error::input(format!("the row has {has}")).at(self.place())
+            Error::input(format!("the row has {has}")).at(&self.place)
         })
     }
 
@@ -67,12 +88,8 @@ impl Row {
             Some(Value::String(_)) => "a string".to_owned(),
             Some(value) => value.to_string(),
         };
-        Error::input(format!("column `{column}` is {found}, not {valid}")).at(self.place())
+        Error::input(format!("column `{column}` is {found}, not {valid}")).at(&self.place)
     }
-}
-
-fn place(path: &Path, line: usize) -> String {
-    format!("{}:{line}", path.display())
 }
 
 /// The rows of a file, in order. Ends after the first error.
@@ -80,12 +97,16 @@ pub struct Rows {
     path: Arc<Path>,
     reader: Box<dyn BufRead>,
     gzipped: bool,
+    is_text: bool,
     line: usize,
+    // The items that are left of a JSON list, the next one's number first.
+    list: Option<(usize, std::vec::IntoIter<Value>)>,
     any: bool,
     ended: bool,
 }
 
-/// Opens a `.jsonl` or `.jsonl.gz` file; which of the two is read from its first bytes. A file
+/// Opens a file of rows. Whether it is gzipped, and whether it is JSON lines or one JSON list, shows
+/// in its first bytes; a name that ends in `.txt` or `.txt.gz` makes every line a prompt. A file
 /// without any row is an error.
 pub fn rows(path: &Path) -> Result<Rows> {
     let file = File::open(path).map_err(|error| Error::io(path, &error))?;
@@ -105,17 +126,29 @@ pub fn rows(path: &Path) -> Result<Rows> {
     } else {
         Box::new(reader)
     };
+    let name = path.to_string_lossy().to_lowercase();
     Ok(Rows {
         path: PathBuf::from(path).into(),
         reader,
         gzipped,
+        is_text: name.trim_end_matches(".gz").ends_with(".txt"),
         line: 0,
+        list: None,
         any: false,
         ended: false,
     })
 }
 
 impl Rows {
+    /// Passes over `rows` rows without parsing them; the number of rows there were.
+    pub fn pass(&mut self, rows: usize) -> Result<usize> {
+        let mut passed = 0;
+        while passed < rows && self.next_raw()?.is_some() {
+            passed += 1;
+        }
+        Ok(passed)
+    }
+
     // `None` at the end of the file.
     fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
@@ -149,63 +182,133 @@ impl Rows {
         Error::io(&*self.path, error)
     }
 
-    fn place(&self) -> String {
-        place(&self.path, self.line)
+    fn place(&self) -> Place {
+        let item = self.list.as_ref().map(|(next, _)| next - 1);
+        Place {
+            path: self.path.clone(),
+            is_item: item.is_some(),
+            number: item.unwrap_or(self.line),
+        }
     }
 
-    fn next_row(&mut self) -> Result<Option<Row>> {
-        while let Some(bytes) = self.next_line()? {
-            let mut bytes = bytes.as_slice();
-            if self.line == 1 {
-                if let Some((what, hint)) = something_else(bytes) {
-                    return Err(Error::input(what).hint(hint).at(self.path.display()));
-                }
-                // The byte order mark of UTF-8 says nothing.
-                bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    /// The next row as it stands in the file.
+    fn next_raw(&mut self) -> Result<Option<Raw>> {
+        if self.list.is_none()
+            && let Some(line) = self.next_filled_line()?
+        {
+            let is_list = !self.any && !self.is_text && line.trim_ascii_start().starts_with(b"[");
+            if !is_list {
+                self.any = true;
+                return Ok(Some(Raw::Line(line)));
             }
-            let text = std::str::from_utf8(bytes).map_err(|error| {
-                let byte = error.valid_up_to() + 1;
-                Error::input(format!("byte {byte} of the line is not UTF-8"))
-                    .hint("JSON lines are UTF-8")
-                    .at(self.place())
-            })?;
-            if text.trim().is_empty() {
-                continue;
-            }
-            let columns = self.object(text)?;
+            self.list = Some((1, self.items(line)?.into_iter()));
+        }
+        if let Some((next, items)) = &mut self.list
+            && let Some(item) = items.next()
+        {
+            *next += 1;
             self.any = true;
-            return Ok(Some(Row {
-                path: self.path.clone(),
-                line: self.line,
-                columns,
-            }));
+            return Ok(Some(Raw::Item(item)));
         }
         if self.any {
             return Ok(None);
         }
         Err(Error::input("the file has no rows")
-            .hint("a dataset is one JSON object per line")
+            .hint("a dataset is one JSON object per line, or one list of them")
             .at(self.path.display()))
     }
 
-    fn object(&self, text: &str) -> Result<Map<String, Value>> {
-        let hint = "every line is one JSON object with a row's columns";
-        let what = match serde_json::from_str(text) {
-            Ok(Value::Object(columns)) => return Ok(columns),
-            Ok(Value::Array(_)) => "the line is a JSON list, not an object".to_owned(),
-            Ok(_) => "the line is JSON, but not an object".to_owned(),
-            Err(_) if self.line == 1 && text.trim() == "[" => {
-                "the file is one JSON list, not JSON lines".to_owned()
+    // The next line that is not blank.
+    fn next_filled_line(&mut self) -> Result<Option<Vec<u8>>> {
+        while let Some(mut bytes) = self.next_line()? {
+            if self.line == 1 {
+                if let Some((what, hint)) = something_else(&bytes, self.is_text) {
+                    return Err(Error::input(what).hint(hint).at(self.path.display()));
+                }
+                // The byte order mark of UTF-8 says nothing.
+                if bytes.starts_with(b"\xef\xbb\xbf") {
+                    bytes.drain(..3);
+                }
             }
-            Err(error) => {
-                // Its own "at line 1" would be read as a line of the file.
-                let what = error.to_string();
-                let what = what.split(" at line ").next().unwrap_or_default();
-                format!("not JSON: {what} at column {}", error.column())
+            let blank = str::from_utf8(&bytes).is_ok_and(|text| text.trim().is_empty());
+            if !blank {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    // The items of a file that is one JSON list, whose first line that is not blank is `start`.
+    fn items(&mut self, mut start: Vec<u8>) -> Result<Vec<Value>> {
+        let before = self.line - 1;
+        start.push(b'\n');
+        (&mut self.reader)
+            .take(LONGEST_LIST as u64 + 1)
+            .read_to_end(&mut start)
+            .map_err(|error| self.unreadable(&error))?;
+        if start.len() > LONGEST_LIST {
+            return Err(Error::input("the JSON list is longer than 256 MiB")
+                .hint("write one object per line instead")
+                .at(self.path.display()));
+        }
+        serde_json::from_slice(&start).map_err(|error| {
+            self.line = before + error.line();
+            Error::input(not_json(&error))
+                .hint("a file that begins with `[` is one JSON list of objects")
+                .at(self.place())
+        })
+    }
+
+    fn row(&self, raw: Raw) -> Result<Row> {
+        let place = self.place();
+        let columns = match raw {
+            Raw::Item(Value::Object(columns)) => columns,
+            Raw::Item(_) => {
+                return Err(Error::input("the item is JSON, but not an object")
+                    .hint("every item is one JSON object with a row's columns")
+                    .at(place));
+            }
+            Raw::Line(bytes) => {
+                let text = str::from_utf8(&bytes).map_err(|error| {
+                    let byte = error.valid_up_to() + 1;
+                    Error::input(format!("byte {byte} of the line is not UTF-8"))
+                        .hint("rows are UTF-8")
+                        .at(&place)
+                })?;
+                match self.is_text {
+                    true => {
+                        let prompt = text.trim_end_matches('\r').into();
+                        Map::from_iter([("prompt".to_owned(), prompt)])
+                    }
+                    false => object(text).map_err(|error| error.at(&place))?,
+                }
             }
         };
-        Err(Error::input(what).hint(hint).at(self.place()))
+        Ok(Row { place, columns })
     }
+}
+
+/// A row as it stands in its file.
+enum Raw {
+    Line(Vec<u8>),
+    Item(Value),
+}
+
+fn object(text: &str) -> Result<Map<String, Value>> {
+    let what = match serde_json::from_str(text) {
+        Ok(Value::Object(columns)) => return Ok(columns),
+        Ok(Value::Array(_)) => "the line is a JSON list, not an object".to_owned(),
+        Ok(_) => "the line is JSON, but not an object".to_owned(),
+        Err(error) => not_json(&error),
+    };
+    Err(Error::input(what).hint("every line is one JSON object with a row's columns"))
+}
+
+// Without its own "at line 1", which would be read as a line of the file.
+fn not_json(error: &serde_json::Error) -> String {
+    let what = error.to_string();
+    let what = what.split(" at line ").next().unwrap_or_default();
+    format!("not JSON: {what} at column {}", error.column())
 }
 
 impl Iterator for Rows {
@@ -215,16 +318,19 @@ impl Iterator for Rows {
         if self.ended {
             return None;
         }
-        let row = self.next_row().transpose();
+        let row = match self.next_raw() {
+            Ok(raw) => raw.map(|raw| self.row(raw)),
+            Err(error) => Some(Err(error)),
+        };
         self.ended = !matches!(row, Some(Ok(_)));
         row
     }
 }
 
 // What a file is whose first line cannot belong to JSON lines, and what to do about it.
-fn something_else(line: &[u8]) -> Option<(&'static str, &'static str)> {
+fn something_else(line: &[u8], is_text: bool) -> Option<(&'static str, &'static str)> {
     let convert = "convert it to UTF-8";
-    let unpack = "expo reads .jsonl and .jsonl.gz files";
+    let unpack = "expo reads .jsonl, .json and .txt files, plain or gzipped";
     if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
         return Some(("the file is UTF-16, not UTF-8", convert));
     }
@@ -246,7 +352,7 @@ fn something_else(line: &[u8]) -> Option<(&'static str, &'static str)> {
             "run `git lfs pull` where it comes from",
         ));
     }
-    if line.trim_ascii_start().starts_with(b"<") {
+    if !is_text && line.trim_ascii_start().starts_with(b"<") {
         return Some((
             "the file is a web page, not JSON lines",
             "fetch the raw file instead of the page about it",

@@ -6,12 +6,12 @@
 //! other tokens, which the model would never have drawn, with another probability. So ids are used
 //! as they were drawn.
 
+use super::Files;
 use super::Tokenizer;
-use super::read::{self, Row};
+use super::read::Row;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// One response to a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +36,10 @@ impl Samples {
     /// Reads JSON lines with `prompt`, `response`, `token_ids` (optional), `finish_reason`
     /// (`"stop"` or `"length"`) and `index` (optional, else the order of the file). Ids that the
     /// tokenizer does not have are an error: they come from another model.
-    pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn open(files: &Files, tokenizer: &Tokenizer) -> Result<Self> {
         let mut by_prompt: HashMap<String, Vec<Sample>> = HashMap::new();
-        for row in read::rows(path)? {
-            let row = row?;
+        for row in files.rows() {
+            let (_, row) = row?;
             let (prompt, sample) = sample(&row).map_err(|error| error.hint(COLUMNS))?;
             let ids = sample.ids.as_deref().unwrap_or_default();
             if let Some(id) = ids.iter().find(|&&id| id > tokenizer.max_id()) {
@@ -47,7 +47,7 @@ impl Samples {
                 return Err(
                     Error::input(format!("token id {id} is outside the vocabulary"))
                         .hint(format!("the largest is {max}; did another model draw it?"))
-                        .at(row.place()),
+                        .at(&row.place),
                 );
             }
             by_prompt.entry(prompt).or_default().push(sample);
@@ -85,7 +85,7 @@ fn sample(row: &Row) -> Result<(String, Sample)> {
         "length" => false,
         other => {
             let what = format!("finish_reason is {other:?}, not \"stop\" or \"length\"");
-            return Err(Error::input(what).at(row.place()));
+            return Err(Error::input(what).at(&row.place));
         }
     };
     let ids = row

@@ -38,15 +38,15 @@ impl Model {
     ) -> Result<Vec<Dataset>> {
         check_length(data.max_length, self.folder.arch.max_positions)?;
         let tokenizer = &self.tokenizer;
-        let samples = data.samples.as_deref();
+        let samples = data.samples.as_ref();
         let samples = samples
-            .map(|path| Samples::open(path, tokenizer))
+            .map(|files| Samples::open(files, tokenizer))
             .transpose()?;
         let files = [("train", Some(&data.train)), ("eval", data.eval.as_ref())];
         let mut datasets = Vec::new();
-        for (split, path) in files {
-            let Some(path) = path else { continue };
-            let dataset = Dataset::open(path, data, tokenizer, needs, samples.as_ref())?;
+        for (split, files) in files {
+            let Some(files) = files else { continue };
+            let dataset = Dataset::open(files, data, tokenizer, needs, samples.as_ref())?;
             observe(Event::Census(split, &dataset.census));
             datasets.push(dataset);
         }

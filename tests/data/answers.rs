@@ -83,7 +83,7 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
         .unwrap();
     assert_eq!(samples.prompts(), 2);
     let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, [2]);
+    assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, ["2"]);
     let rows: Vec<usize> = dataset.examples.iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 2]);
     assert_eq!(
@@ -142,7 +142,10 @@ fn an_answer_without_a_scored_token_is_no_answer() {
         .samples(&format!("{}\n{}", drawn(""), drawn("p")))
         .unwrap();
     let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::NothingToScore].first, [1]);
+    assert_eq!(
+        dataset.census.invalid[&Invalid::NothingToScore].first,
+        ["1"]
+    );
     assert_eq!(dataset.examples.len(), 1);
 }
 

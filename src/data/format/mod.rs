@@ -12,11 +12,11 @@ mod unpaired;
 
 use super::census::Invalid;
 use super::config::TruncationMode;
-use super::read::{self, Row};
+use super::files::Files;
+use super::read::Row;
 use crate::error::{Error, Result, nearest};
 use crate::loss::Role;
 use serde::{Deserialize, Deserializer, Serializer};
-use std::path::Path;
 
 /// A prompt with its answers, as text.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,30 +61,37 @@ impl Format {
         (self.read)(row).map_err(|error| error.hint(self.columns_hint()))
     }
 
+    /// As [`example`](Self::example), of the prompt alone.
+    pub fn prompt(&self, row: &Row) -> Result<std::result::Result<String, Invalid>> {
+        Ok(self.example(row)?.map(|example| example.prompt))
+    }
+
     /// What would be valid, for messages.
     pub fn columns_hint(&self) -> String {
         format!("format `{}` reads {}", self.name, self.columns)
     }
 
-    /// The format whose columns the first row of a file has.
+    /// The format whose columns the first row of the files has.
     ///
     /// # Errors
     /// If no format reads such rows.
-    pub fn of_file(path: &Path) -> Result<&'static Self> {
-        let Some(row) = read::rows(path)?.next().transpose()? else {
-            return Err(Error::input("the file has no rows").at(path.display()));
-        };
+    pub fn of_file(files: &Files) -> Result<&'static Self> {
+        let row = first(files)?;
         // Transcripts have two of the columns of pairs: who reads most of the row is meant.
         FORMATS
             .iter()
-            .filter(|format| format.required.iter().all(|name| row.get(name).is_some()))
+            .filter(|format| format.fits(&row))
             .max_by_key(|format| format.required.len())
             .ok_or_else(|| {
                 let valid: Vec<String> = FORMATS.iter().map(Self::columns_hint).collect();
                 Error::input("the columns of the row are of no known format")
                     .hint(valid.join("; "))
-                    .at(row.place())
+                    .at(&row.place)
             })
+    }
+
+    fn fits(&self, row: &Row) -> bool {
+        self.required.iter().all(|name| row.get(name).is_some())
     }
 
     /// The format called `name`.
@@ -96,6 +103,13 @@ impl Format {
                 let names = FORMATS.iter().map(|format| format.name);
                 format!("no format `{name}`; {}", nearest(name, names))
             })
+    }
+}
+
+fn first(files: &Files) -> Result<Row> {
+    match files.rows().next().transpose()? {
+        Some((_, row)) => Ok(row),
+        None => Err(Error::input("the file has no rows").at(files)),
     }
 }
 
@@ -113,25 +127,15 @@ pub(super) mod by_name {
     }
 }
 
-// A pair, unless one of its answers says nothing.
 fn pair(row: &Row, prompt: &str, chosen: &str, rejected: &str) -> Result<Reading> {
-    let preference = preference(row)?;
-    Ok(if is_blank(chosen) || is_blank(rejected) {
-        Err(Invalid::EmptyAnswer)
-    } else {
-        Ok(TextExample {
-            prompt: prompt.to_owned(),
-            answers: vec![
-                (Role::Chosen, chosen.to_owned()),
-                (Role::Rejected, rejected.to_owned()),
-            ],
-            preference,
-        })
-    })
-}
-
-fn is_blank(answer: &str) -> bool {
-    answer.trim().is_empty()
+    Ok(Ok(TextExample {
+        prompt: prompt.to_owned(),
+        answers: vec![
+            (Role::Chosen, chosen.to_owned()),
+            (Role::Rejected, rejected.to_owned()),
+        ],
+        preference: preference(row)?,
+    }))
 }
 
 fn preference(row: &Row) -> Result<Option<f64>> {

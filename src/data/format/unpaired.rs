@@ -3,8 +3,7 @@
 //! *Why*: a good answer is a chosen one without a rejected one beside it, so the losses that take
 //! either kind need no third role.
 
-use super::{Format, Reading, TextExample, is_blank};
-use crate::data::census::Invalid;
+use super::{Format, Reading, TextExample};
 use crate::data::config::TruncationMode;
 use crate::data::read::Row;
 use crate::error::Result;
@@ -25,13 +24,9 @@ fn read(row: &Row) -> Result<Reading> {
         Some(false) => Role::Rejected,
         None => return Err(row.wrong("label", "true or false")),
     };
-    Ok(if is_blank(completion) {
-        Err(Invalid::EmptyAnswer)
-    } else {
-        Ok(TextExample {
-            prompt: prompt.to_owned(),
-            answers: vec![(role, completion.to_owned())],
-            preference: None,
-        })
-    })
+    Ok(Ok(TextExample {
+        prompt: prompt.to_owned(),
+        answers: vec![(role, completion.to_owned())],
+        preference: None,
+    }))
 }

@@ -1,0 +1,297 @@
+//! The files of a dataset: one or several, each whole or a slice of its rows.
+//!
+//! Hides how a slice is written (as in Hugging Face: `rows.jsonl[:1000]`, `[90%:]`, `[100:200]`) and
+//! how the rows of several files become one sequence.
+//!
+//! *Why*: a row's number is its place in the files one after the other, each whole. So a row keeps
+//! its number whatever slice it is read through, and no two rows of a dataset share one.
+
+use super::read::{self, Place, Row, Rows};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// One or several files of rows: a string or a list of strings in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Files {
+    parts: Vec<Part>,
+    is_list: bool,
+}
+
+/// A file, or a slice of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    path: PathBuf,
+    slice: Option<Slice>,
+}
+
+/// `[from:to]`; a bound that is left out is the file's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slice {
+    from: Option<Bound>,
+    to: Option<Bound>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Row(usize),
+    Percent(usize),
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged, expecting = "expected a path or a list of paths")]
+enum Written {
+    One(String),
+    List(Vec<String>),
+}
+
+impl Files {
+    /// Whether there are several of them, so that a line number alone does not name a row.
+    pub fn several(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// The paths, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.path.as_path())
+    }
+
+    /// The rows of all files in order, each with its number from 0 in the files one after the other.
+    /// Rows outside a slice are counted, not parsed. Ends after the first error.
+    pub fn rows(&self) -> impl Iterator<Item = Result<(usize, Row)>> + '_ {
+        let mut parts = self.parts.iter();
+        let mut open: Option<Open> = None;
+        let mut before = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            while !ended {
+                let Some(part) = &mut open else {
+                    match parts.next()?.open() {
+                        Ok(part) => open = Some(part),
+                        Err(error) => {
+                            ended = true;
+                            return Some(Err(error));
+                        }
+                    }
+                    continue;
+                };
+                match part.next() {
+                    None => {
+                        before += part.total.unwrap_or(part.next);
+                        open = None;
+                    }
+                    Some(row) => {
+                        ended = row.is_err();
+                        return Some(row.map(|(number, row)| (before + number, row)));
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// How a report names a row: by its line, and by its file too where there are several.
+    pub fn name(&self, place: &Place) -> String {
+        match self.several() {
+            true => place.to_string(),
+            false => place.number().to_string(),
+        }
+    }
+}
+
+/// A file that is being read.
+struct Open {
+    rows: Rows,
+    // The number in the file of the row that comes next.
+    next: usize,
+    end: usize,
+    // The rows of the whole file, where they were counted.
+    total: Option<usize>,
+}
+
+impl Part {
+    fn open(&self) -> Result<Open> {
+        let mut rows = read::rows(&self.path)?;
+        let Some(slice) = self.slice else {
+            return Ok(Open {
+                rows,
+                next: 0,
+                end: usize::MAX,
+                total: None,
+            });
+        };
+        let total = read::rows(&self.path)?.pass(usize::MAX)?;
+        let range = slice.of(total).map_err(|error| error.at(self))?;
+        rows.pass(range.start)?;
+        Ok(Open {
+            rows,
+            next: range.start,
+            end: range.end,
+            total: Some(total),
+        })
+    }
+}
+
+impl Iterator for Open {
+    type Item = Result<(usize, Row)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == self.end {
+            return None;
+        }
+        let row = self.rows.next()?;
+        let number = self.next;
+        self.next += 1;
+        Some(row.map(|row| (number, row)))
+    }
+}
+
+impl Slice {
+    fn of(self, rows: usize) -> Result<Range<usize>> {
+        let bound = |bound: Bound| match bound {
+            Bound::Row(row) => row,
+            // As Hugging Face rounds, so that `[:90%]` and `[90%:]` are the same parts there and here.
+            Bound::Percent(percent) => {
+                (percent as f64 * rows as f64 / 100.0).round_ties_even() as usize
+            }
+        };
+        let range = self.from.map_or(0, bound)..self.to.map_or(rows, bound);
+        if range.end > rows || range.start > rows {
+            return Err(Error::input(format!("the file has {rows} rows"))
+                .hint("a slice lies within its file; leave a bound out for the file's own"));
+        }
+        if range.is_empty() {
+            return Err(Error::input(format!("no row of {rows} is in the slice"))
+                .hint("rows are counted from 0 and the second bound is left out"));
+        }
+        Ok(range)
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let whole = |path: &str| match path.is_empty() {
+            true => Err("the path is empty".to_owned()),
+            false => Ok(PathBuf::from(path)),
+        };
+        let sliced = text
+            .strip_suffix(']')
+            .and_then(|rest| rest.rsplit_once('['));
+        let Some((path, slice)) = sliced else {
+            return Ok(Self {
+                path: whole(text)?,
+                slice: None,
+            });
+        };
+        let wrong = || {
+            format!(
+                "`{text}` ends in no slice: valid are e.g. [:1000], [100:200], [90%:], rows counted from 0"
+            )
+        };
+        let (from, to) = slice.split_once(':').ok_or_else(wrong)?;
+        let bound = |text: &str| -> std::result::Result<Option<Bound>, String> {
+            let digits = text.strip_suffix('%').unwrap_or(text);
+            match (text.is_empty(), digits.parse()) {
+                (true, _) => Ok(None),
+                (_, Ok(percent)) if text.ends_with('%') && percent <= 100 => {
+                    Ok(Some(Bound::Percent(percent)))
+                }
+                (_, Ok(row)) if !text.ends_with('%') => Ok(Some(Bound::Row(row))),
+                _ => Err(wrong()),
+            }
+        };
+        Ok(Self {
+            path: whole(path)?,
+            slice: Some(Slice {
+                from: bound(from)?,
+                to: bound(to)?,
+            }),
+        })
+    }
+}
+
+impl Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        let bound = |bound: Option<Bound>| match bound {
+            None => String::new(),
+            Some(Bound::Row(row)) => row.to_string(),
+            Some(Bound::Percent(percent)) => format!("{percent}%"),
+        };
+        match self.slice {
+            None => Ok(()),
+            Some(Slice { from, to }) => write!(f, "[{}:{}]", bound(from), bound(to)),
+        }
+    }
+}
+
+impl TryFrom<Written> for Files {
+    type Error = String;
+
+    fn try_from(written: Written) -> std::result::Result<Self, String> {
+        let (texts, is_list) = match written {
+            Written::One(text) => (vec![text], false),
+            Written::List(texts) => (texts, true),
+        };
+        if texts.is_empty() {
+            return Err("the list of files is empty".into());
+        }
+        let parts = texts
+            .iter()
+            .map(|text| text.parse())
+            .collect::<std::result::Result<_, _>>()?;
+        Ok(Self { parts, is_list })
+    }
+}
+
+impl From<Files> for Written {
+    fn from(files: Files) -> Self {
+        let mut texts: Vec<String> = files.parts.iter().map(Part::to_string).collect();
+        match (files.is_list, texts.pop()) {
+            (false, Some(text)) => Self::One(text),
+            (_, last) => {
+                texts.extend(last);
+                Self::List(texts)
+            }
+        }
+    }
+}
+
+impl FromStr for Files {
+    type Err = String;
+
+    /// One file, with a slice or without.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        Self::try_from(Written::One(text.to_owned()))
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for Files {
+    /// One whole file, whatever its name.
+    fn from(path: P) -> Self {
+        let part = Part {
+            path: path.into(),
+            slice: None,
+        };
+        Self {
+            parts: vec![part],
+            is_list: false,
+        }
+    }
+}
+
+impl Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (index, part) in self.parts.iter().enumerate() {
+            let between = if index > 0 { ", " } else { "" };
+            write!(f, "{between}{part}")?;
+        }
+        Ok(())
+    }
+}

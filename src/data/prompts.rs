@@ -1,0 +1,75 @@
+//! The prompts of files, for whoever draws answers to them.
+//!
+//! Hides formats, repetition and the length limit of a prompt.
+//!
+//! *Why*: what is drawn joins the rows by the prompt's text before any cut, so text and ids travel
+//! together, and a prompt that many rows share is drawn for once.
+
+use super::Tokenizer;
+use super::config::{DataConfig, OnInvalid};
+use super::files::Files;
+use super::format::Format;
+use super::length::cut_prompt;
+use super::tokens::TokenRule;
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+
+/// A prompt as text and as ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Before any cut, as samples name it.
+    pub text: String,
+    /// The begin tokens in front; cut to `max_prompt_length` where it is longer.
+    pub ids: Vec<u32>,
+    /// `file:line` of the first row that has it.
+    pub place: String,
+    /// Whether `ids` were cut.
+    pub cut: bool,
+}
+
+/// The unique prompts of `files` in order of first appearance. The format is what
+/// the columns of the first row are of; a text file has a prompt on each line. Of a row only
+/// the prompt is used, so what its answers lack does not matter; a row without a prompt is left out
+/// or an error by `on_invalid`.
+pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
+    config.validate()?;
+    let format = Format::of_file(files)?;
+    let rule = TokenRule::new(config, tokenizer);
+    let mut seen = HashSet::new();
+    let mut prompts = Vec::new();
+    for row in files.rows() {
+        let (_, row) = row?;
+        let text = match format.prompt(&row)? {
+            Ok(text) => text,
+            Err(reason) if config.on_invalid == OnInvalid::Error => {
+                return Err(reason.refuse().at(&row.place));
+            }
+            Err(_) => continue,
+        };
+        if !seen.insert(text.clone()) {
+            continue;
+        }
+        let mut ids = rule.prompt(&text).map_err(|error| error.at(&row.place))?;
+        if ids.is_empty() {
+            return Err(Error::input("the prompt has no tokens")
+                .hint("nothing can be drawn after it")
+                .at(&row.place));
+        }
+        let cut = ids.len() > config.max_prompt_length;
+        if cut {
+            cut_prompt(&mut ids, config, tokenizer.begin());
+        }
+        prompts.push(Prompt {
+            text,
+            ids,
+            place: row.place.to_string(),
+            cut,
+        });
+    }
+    match prompts.is_empty() {
+        true => Err(Error::input("no row has a prompt")
+            .hint(format.columns_hint())
+            .at(files)),
+        false => Ok(prompts),
+    }
+}

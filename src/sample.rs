@@ -112,7 +112,7 @@ impl<'a> Sampler<'a> {
         prompts: &[Prompt],
         path: &Path,
         overwrite: bool,
-        mut progress: impl FnMut(usize, usize, usize),
+        progress: &mut dyn FnMut(usize, usize, usize),
     ) -> Result<Written> {
         let count = self.config.num_samples;
         let total = prompts.len() * count;

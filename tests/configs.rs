@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
-use expo::config::{BatchConfig, Config, ModelConfig, RunConfig};
+use expo::config::{BatchConfig, Config, ModelConfig, RunConfig, SamplingConfig};
 use expo::data::DataConfig;
 use expo::loss::Loss;
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
+use expo::model::sampling::SampleConfig;
 use expo::optim::{OptimizerConfig, ScheduleConfig};
 use serde::de::DeserializeOwned;
 
@@ -39,7 +40,17 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 fn every_file_is_valid_and_so_is_what_it_resolves_to() {
     let files = toml_files(&root().join("configs"));
     assert!(!files.is_empty());
-    for path in files {
+    let (sampling, training): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("sample_")
+    });
+    for path in sampling {
+        let config = SamplingConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let text = config.to_toml().unwrap();
+        let again = SamplingConfig::parse(&text, &[]);
+        assert_eq!(config, again.unwrap_or_else(|error| panic!("{error}\n{text}")));
+    }
+    for path in training {
         let config = Config::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let text = config.to_toml().unwrap();
         let again = Config::parse(&text, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -161,6 +172,7 @@ fn the_reference_has_every_key() {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
             "data" => complete::<DataConfig>(section),
+            "sample" => complete::<SampleConfig>(section),
             "batch" => complete::<BatchConfig>(section),
             "optimizer" => complete::<OptimizerConfig>(section),
             "schedule" => complete::<ScheduleConfig>(section),
@@ -174,7 +186,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 6 + losses.len());
+    assert_eq!(sections.len(), 7 + losses.len());
 }
 
 #[test]
@@ -193,6 +205,10 @@ fn the_reference_has_every_default() {
     "#;
     assert_eq!(config, Config::parse(required, &[]).unwrap());
     for section in &sections {
+        if section.name == "sample" {
+            let sample: SampleConfig = toml::from_str(&section.set()).unwrap();
+            assert_eq!(sample, SampleConfig::default());
+        }
         if let Some(name) = section.name.strip_prefix("loss.") {
             let text = format!("[{name}]\n{}", section.set());
             let loss: Loss = toml::from_str(&text).unwrap();

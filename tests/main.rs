@@ -21,6 +21,8 @@ mod models;
 mod oracle;
 /// What the README promises.
 mod readme;
+/// Responses drawn from models.
+mod sample;
 mod support;
 /// Runs against other programs' trajectories and their own.
 mod train;

@@ -40,7 +40,7 @@ pub fn load(folder: &Path, dtype: DType) -> Decoder {
 }
 
 /// Token ids.
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     value
         .as_array()
         .unwrap()

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use expo::config::Config;
+use expo::config::{Config, SamplingConfig};
 use expo::model::weights::ModelFolder;
-use expo::train::Run;
+use expo::train::{Event, Run, sample_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,6 +212,34 @@ fn trajectory_of_kto_on_real_rows() {
     }
 }
 
+/// TRL's SFT: the completion's tokens, averaged over those of the batch.
+#[test]
+fn trajectory_of_sft_on_real_rows() {
+    let Some(root) = real_fixtures() else { return };
+    let rows = root.join("oracle/hh8_explicit.jsonl");
+    for model in ["neox-tiny", "stories260k"] {
+        let oracle = json(&root.join(format!("oracle/{model}.json")));
+        let policy = root.join("models").join(model);
+        let (folder, records) = train(&format!(
+            "[model]\nmodel_name_or_path = {policy:?}\n\
+             [data]\nformat = \"pairs\"\ntrain = {rows:?}\nshuffle = false\n\
+             [loss.sft]\nper_token = true\n[batch]\nbatch_size = 4\nmicro_batch_tokens = 200\n\
+             [optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 4\n",
+        ));
+        let mut want = oracle["trl"]["sft_prompt_completion_lr1e-3_b4_4steps"].clone();
+        for step in want["steps"].as_array_mut().unwrap() {
+            // TRL's entropy counts the prompt's tokens, too.
+            step.as_object_mut().unwrap().remove("entropy");
+        }
+        compare(&records, &folder.path().join("run"), &want, &format!("{model} sft"));
+        let accuracies = want["steps"].as_array().unwrap().iter();
+        for (got, want) in numbers(&records, "mean_token_accuracy").iter().zip(accuracies) {
+            close(*got, want["mean_token_accuracy"].as_f64().unwrap(), 1e-6, "accuracy");
+        }
+        assert!(records[0].get("rewards/chosen").is_none());
+    }
+}
+
 #[test]
 fn trajectories_of_a_torch_loop_on_our_rows() {
     for model in ["neox", "llama"] {
@@ -261,9 +289,12 @@ fn ours_with(loss: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
 /// The same run computed in other parts is the same run, for every loss.
 #[test]
 fn accumulation_changes_nothing_but_rounding() {
-    for loss in expo::loss::Loss::NAMES {
+    // SFT has no reference, and its target is no pair.
+    let preferences = expo::loss::Loss::NAMES.iter().filter(|name| **name != "sft");
+    for loss in preferences {
         let (_whole, whole) = ours(loss, "gradient_accumulation_steps = 1");
-        assert_eq!(numbers(&whole, "log_ratios/chosen").len(), 3, "{loss}");
+        let ratios = numbers(&whole, "log_ratios/chosen").len();
+        assert_eq!(ratios, 3, "{loss}");
         for batch in ["gradient_accumulation_steps = 8", "micro_batch_tokens = 90"] {
             let (_parts, parts) = ours(loss, batch);
             for key in [
@@ -302,6 +333,91 @@ fn recompute_and_the_dtype_of_saving_change_no_metric() {
         weights.iter().all(|w| w.to_bits() & 0xffff == 0),
         "more digits than bf16 has"
     );
+}
+
+const SAMPLE: &str = "[sample]\nmax_new_tokens = 12\nnum_samples = 2\n";
+
+/// A run of cEXPO on our rows.
+fn cexpo(out: &Path, data: &str) -> String {
+    let head = head(
+        &fixture("llama"),
+        &fixture("llama-ref"),
+        &fixture("pairs.jsonl"),
+    );
+    let tail = TAIL.replace("{out}", &out.display().to_string());
+    format!(
+        "{head}max_length = 128\nmax_prompt_length = 64\n{data}\n[loss.cexpo]\nlambda = 0.1\n\
+         [batch]\nbatch_size = 8\n[optimizer]\nlearning_rate = 1e-3\n{tail}max_steps = 3\n",
+    )
+}
+
+/// What a run draws is what `expo sample` draws for it, from the reference, and is kept.
+#[test]
+fn a_run_draws_its_samples_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let auto = cexpo(folder.path(), &format!("samples = \"auto\"\n{SAMPLE}"));
+    let open = |text: &str, events: &mut Vec<String>| {
+        Run::open(Config::parse(text, &[]).unwrap(), &mut |event| {
+            if let Event::Sampling { done, .. } = event {
+                events.push(format!("{done}"));
+            }
+        })
+        .unwrap()
+    };
+    let mut events = Vec::new();
+    open(&auto, &mut events).train(&mut |_| {}).unwrap();
+    assert!(events.len() > 1, "{events:?}");
+    let metrics = |run: &str| std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl"));
+    let drawn = metrics("run").unwrap();
+
+    let file = folder.path().join("samples.jsonl");
+    let config = SamplingConfig::parse(&auto, &[]).unwrap();
+    sample_run(&config, &file, false, &mut |_| {}).unwrap();
+    let from_file = cexpo(folder.path(), &format!("samples = {file:?}"));
+    let from_file = from_file.replace("/run\"", "/again\"");
+    open(&from_file, &mut events).train(&mut |_| {}).unwrap();
+    assert_eq!(metrics("again").unwrap(), drawn);
+
+    let mut again = Vec::new();
+    open(&auto.replace("/run\"", "/third\""), &mut again);
+    assert_eq!(again.len(), 1, "drawn a second time: {again:?}");
+}
+
+/// Prompts without a preference add to the term over samples and to nothing else.
+#[test]
+fn unlabelled_prompts_join_at_their_ratio() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = folder.path().join("prompts.jsonl");
+    let rows = ["Who is in the barn?", "Is it?", "Where does the bear go at noon?"];
+    let rows = rows.map(|prompt| format!("{}\n", serde_json::json!({"prompt": prompt})));
+    std::fs::write(&prompts, rows.concat()).unwrap();
+    let data = |ratio: &str| {
+        let unlabelled = format!("unlabelled = {prompts:?}\nunlabelled_ratio = {ratio}");
+        cexpo(folder.path(), &format!("samples = \"auto\"\n{unlabelled}\n{SAMPLE}"))
+    };
+    let run = |text: &str| {
+        let mut rows = 0;
+        let text = text.replace("[run]", "[run]\noverwrite = true");
+        let run = Run::open(Config::parse(&text, &[]).unwrap(), &mut |_| {}).unwrap();
+        run.train(&mut |event| {
+            if let Event::Step { rows: now, .. } = event {
+                rows += now;
+            }
+        })
+        .unwrap();
+        let text = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+        let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        (rows, first)
+    };
+    let plain = cexpo(folder.path(), &format!("samples = \"auto\"\n{SAMPLE}"));
+    let ((few, alone), (more, mixed)) = (run(&plain), run(&data("0.5")));
+    assert_eq!((few, more), (24, 24 + 12));
+    // The first step's supervised term is a mean over the same eight pairs.
+    let sampled = |record: &Value| record["loss"].as_f64().unwrap();
+    assert_ne!(sampled(&alone), sampled(&mixed));
+    for key in ["logps/chosen", "rewards/margins", "logps/accuracies"] {
+        close(mixed[key].as_f64().unwrap(), alone[key].as_f64().unwrap(), 1e-5, key);
+    }
 }
 
 /// RMSprop as in the official repository, through a whole run.

@@ -175,7 +175,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     }
     let config = configure(args)?;
     if let Some(prompt) = &args.prompt {
-        return stream(&config, prompt, &mut progress);
+        return stream(config, prompt, &mut progress);
     }
     finish(args, &mut progress, |out, progress| {
         sample_prompts(config, out, args.overwrite, &mut |event| progress.show(event))
@@ -256,7 +256,7 @@ fn finish(
 
 /// Writes the responses to one prompt to standard output while they are drawn. Where there are
 /// several they would mix, so each waits for its end.
-fn stream(config: &SamplingConfig, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
+fn stream(config: SamplingConfig, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
     let several = config.sample.num_samples > 1;
     let mut texts = vec![String::new(); config.sample.num_samples];
     let mut failed = Ok(());

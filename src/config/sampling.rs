@@ -13,7 +13,7 @@ use crate::model::sampling::SampleConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingConfig {
-    /// The model that is drawn from.
+    /// The model that is drawn from; of a training run the reference, if it names one.
     pub model: ModelConfig,
     /// The rows whose prompts are answered: those of `train`, `eval` and `unlabelled`.
     pub data: DataConfig,
@@ -52,19 +52,15 @@ impl SamplingConfig {
         }
     }
 
-    fn of_run(config: Config) -> Result<Self> {
+    /// What a training run has drawn.
+    pub fn of_run(config: Config) -> Result<Self> {
         let Some(sample) = config.sample else {
             return Err(Error::input("the run draws no samples")
                 .hint("set data.samples to \"auto\"")
                 .at("data.samples"));
         };
-        let mut model = config.model;
-        if let Some(reference) = model.reference.take() {
-            model.model_name_or_path = reference;
-            model.revision = model.reference_revision.take();
-        }
         Ok(Self {
-            model,
+            model: config.model,
             data: config.data,
             sample,
         })

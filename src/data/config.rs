@@ -225,6 +225,12 @@ impl DataConfig {
         }
     }
 
+    /// Whether the samples are to be drawn by the run itself: `samples = "auto"`.
+    pub fn draws_samples(&self) -> bool {
+        let files = self.samples.as_ref();
+        files.is_some_and(|files| files.to_string() == "auto")
+    }
+
     /// The truncation mode: what is set, else what suits the format.
     pub fn truncation(&self) -> TruncationMode {
         self.truncation_mode.unwrap_or(self.format.truncation)

@@ -8,7 +8,6 @@
 use super::Tokenizer;
 use super::config::{DataConfig, OnInvalid};
 use super::files::Files;
-use super::format::Format;
 use super::length::cut_prompt;
 use super::tokens::TokenRule;
 use crate::error::{Error, Result};
@@ -27,13 +26,13 @@ pub struct Prompt {
     pub cut: bool,
 }
 
-/// The unique prompts of `files` in order of first appearance. The format is what
-/// the columns of the first row are of; a text file has a prompt on each line. Of a row only
+/// The unique prompts of `files` in order of first appearance. Rows have the
+/// configuration's format; a text file has a prompt on each line. Of a row only
 /// the prompt is used, so what its answers lack does not matter; a row without a prompt is left out
 /// or an error by `on_invalid`.
 pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
     config.validate()?;
-    let format = Format::of_file(files)?;
+    let format = config.format;
     let rule = TokenRule::new(config, tokenizer);
     let mut seen = HashSet::new();
     let mut prompts = Vec::new();

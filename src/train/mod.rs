@@ -338,7 +338,7 @@ fn head(step: u64, per_epoch: u64) -> Record {
 fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dataset>> {
     let mut data = config.data.clone();
     if data.draws_samples() {
-        let path = sampling::drawn_for_run(config, &model.folder, &model.tokenizer, observe)?;
+        let path = sampling::drawn_for_run(config, model, observe)?;
         data.samples = Some(path.into());
     }
     model.datasets(&data, &config.loss.needs(), observe)

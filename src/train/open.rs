@@ -7,6 +7,7 @@ use candle_core::DType;
 
 use super::{Event, Observer};
 use crate::config::{Dtype, ModelConfig};
+use crate::data::format::Format;
 use crate::data::{DataConfig, Dataset, Samples, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Needs;
@@ -29,7 +30,7 @@ impl Model {
         Ok(Self { folder, tokenizer })
     }
 
-    /// The training rows, then the evaluation rows if there are any.
+    /// The training rows, then the evaluation rows and the unlabelled ones if there are any.
     pub fn datasets(
         &self,
         data: &DataConfig,
@@ -48,6 +49,22 @@ impl Model {
             let Some(files) = files else { continue };
             let dataset = Dataset::open(files, data, tokenizer, needs, samples.as_ref())?;
             observe(Event::Census(split, &dataset.census));
+            datasets.push(dataset);
+        }
+        if let Some(files) = &data.unlabelled {
+            let data = DataConfig {
+                format: Format::of_file(files)?,
+                ..data.clone()
+            };
+            // Of any row, the prompt with its samples.
+            let needs = Needs {
+                all: needs.unlabelled,
+                any: &[],
+                batch: &[],
+                ..*needs
+            };
+            let dataset = Dataset::open(files, &data, tokenizer, &needs, samples.as_ref())?;
+            observe(Event::Census("unlabelled", &dataset.census));
             datasets.push(dataset);
         }
         Ok(datasets)

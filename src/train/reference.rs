@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::files::check_apart;
 use super::open::{check_length, check_vocabulary, dtype, find};
 use super::{Event, Observer};
-use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS};
+use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::{Decoder, device, weights::ModelFolder};
@@ -25,7 +25,7 @@ pub(super) fn separate(
     datasets: &[&Dataset],
     observe: Observer,
 ) -> Result<Option<Reference>> {
-    let folder = reference_folder(config, observe)?;
+    let folder = reference_folder(&config.model, observe)?;
     if let Some(path) = &config.data.reference_log_probs {
         let reference = from_file(path, tokenizer, datasets)?;
         observe(Event::ReferenceFound(path));
@@ -60,11 +60,14 @@ pub(super) fn separate(
 }
 
 /// The reference's folder where it is not the policy.
-pub(super) fn reference_folder(config: &Config, observe: Observer) -> Result<Option<ModelFolder>> {
-    let Some(name) = &config.model.reference else {
+pub(super) fn reference_folder(
+    config: &ModelConfig,
+    observe: Observer,
+) -> Result<Option<ModelFolder>> {
+    let Some(name) = &config.reference else {
         return Ok(None);
     };
-    let path = find(name, config.model.reference_revision.as_deref(), observe)
+    let path = find(name, config.reference_revision.as_deref(), observe)
         .map_err(|error| error.at("model.reference"))?;
     ModelFolder::open(&path).map(Some)
 }

@@ -10,7 +10,7 @@ use super::{Observer, datasets, device};
 use crate::config::{Config, ModelConfig};
 use crate::data::{DataConfig, Dataset};
 use crate::error::{Error, Result};
-use crate::loss::{Needs, Objective, Role};
+use crate::loss::{Needs, Role};
 
 /// What was scored.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
     let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
     let mut model = Model::open(&config.model, observe)?;
     let datasets = datasets(config, &model, observe)?;
-    if let Some(reference) = reference_folder(config, observe)? {
+    if let Some(reference) = reference_folder(&config.model, observe)? {
         check_vocabulary(&model.tokenizer, &reference)?;
         model.folder = reference;
     }

@@ -2,17 +2,18 @@
 """Makes tests/fixtures: tokenizers, rows, tiny random models, and what PyTorch says about them.
 
 Python is needed only to remake the fixtures: `pip install torch transformers safetensors`, then
-`python scripts/make_oracle.py [folder]`. Everything is seeded, so a second run writes the same
-files (on the same versions, which every oracle file carries).
+`python scripts/make_oracle.py [folder] [--models NAME ...]`. Everything is seeded, so a second run
+writes the same files (on the same versions, which every oracle file carries, and a CPU that adds in
+the same order: to add a model, make that one alone).
 
 Values marked f64 are computed in float64 all the way. transformers alone does not do that: its RMS
 norm and rotary tables drop to float32 whatever the model's dtype, so both are replaced below.
 """
 
+import argparse
 import json
 import math
 import random
-import sys
 from pathlib import Path
 
 import safetensors
@@ -24,11 +25,19 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers import processors, trainers
 from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
+from transformers import MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "fixtures"
+PARSER = argparse.ArgumentParser(description="Makes the fixtures, all of them or some models.")
+PARSER.add_argument("folder", nargs="?", type=Path, default=ROOT / "tests" / "fixtures")
+PARSER.add_argument("--models", nargs="+", metavar="NAME", help="only these models and oracles")
+ARGS = PARSER.parse_args()
+OUT = ARGS.folder
 VERSIONS = {
     "torch": torch.__version__.split("+")[0],
     "transformers": transformers.__version__,
@@ -220,6 +229,23 @@ def llama(vocab, **more):
     )
 
 
+def qwen(kind, vocab, **more):
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4,
+             "num_key_value_heads": 2}
+    return kind(
+        vocab_size=vocab, num_hidden_layers=2, max_position_embeddings=256, bos_token_id=0,
+        eos_token_id=0, pad_token_id=0, **{**sizes, **more},
+    )
+
+
+def mistral(vocab, **more):
+    return MistralConfig(
+        vocab_size=vocab, hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1,
+        eos_token_id=2, pad_token_id=0, **more,
+    )
+
+
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
@@ -235,6 +261,21 @@ MODELS = {
     "llama-linear": ("llama-style", lambda v: llama(v, num_key_value_heads=4,
                                                     rope_parameters=LINEAR,
                                                     tie_word_embeddings=True)),
+    "qwen2": ("byte-level", lambda v: qwen(Qwen2Config, v, hidden_size=32,
+                                           tie_word_embeddings=True)),
+    # Every window is shorter than the rows are long.
+    "qwen2-window": ("byte-level", lambda v: qwen(Qwen2Config, v, use_sliding_window=True,
+                                                  sliding_window=8, max_window_layers=1,
+                                                  tie_word_embeddings=False)),
+    "qwen3": ("byte-level", lambda v: qwen(Qwen3Config, v, head_dim=12,
+                                           tie_word_embeddings=True)),
+    "qwen3-window": ("byte-level", lambda v: qwen(Qwen3Config, v, head_dim=8, attention_bias=True,
+                                                  use_sliding_window=True, sliding_window=5,
+                                                  layer_types=["sliding_attention",
+                                                               "full_attention"],
+                                                  tie_word_embeddings=False)),
+    "mistral": ("llama-style", lambda v: mistral(v, head_dim=12, sliding_window=8,
+                                                 tie_word_embeddings=False)),
 }
 
 
@@ -265,9 +306,11 @@ def exact_rms_norm(self, x):
     return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
 
 
-modeling_llama.LlamaRMSNorm.forward = exact_rms_norm
-modeling_llama.LlamaRotaryEmbedding.forward = exact_rotary
 modeling_gpt_neox.GPTNeoXRotaryEmbedding.forward = exact_rotary
+for module, family in [(modeling_llama, "Llama"), (modeling_qwen2, "Qwen2"),
+                       (modeling_qwen3, "Qwen3"), (modeling_mistral, "Mistral")]:
+    getattr(module, f"{family}RMSNorm").forward = exact_rms_norm
+    getattr(module, f"{family}RotaryEmbedding").forward = exact_rotary
 
 
 def initialise(model, seed):
@@ -322,11 +365,18 @@ def write_v4_config(folder):
         # Older files say `type`, newer ones `rope_type`: one of each.
         key = "type" if kind == "linear" else "rope_type"
         config["rope_scaling"] = None if kind == "default" else {**rope, key: kind}
+    if config["model_type"] in ("qwen2", "qwen3"):
+        # Older files name a window that is not in use, and have no list of layers.
+        config["sliding_window"] = config["sliding_window"] or 8
+        if folder.name != "qwen3-window":
+            del config["layer_types"]
     write_json(folder / "config_v4_style.json", config)
     again = AutoConfig.from_pretrained(folder / "config_v4_style.json")
     new = AutoConfig.from_pretrained(folder)
     for key, value in new.rope_parameters.items():
         assert again.rope_parameters[key] == value, (folder, key, again.rope_parameters)
+    for key in ("sliding_window", "layer_types"):
+        assert getattr(again, key, None) == getattr(new, key, None), (folder, key)
 
 
 # ---------------------------------------------------------------- oracles
@@ -517,12 +567,17 @@ def main():
     torch.use_deterministic_algorithms(True)
     OUT.mkdir(parents=True, exist_ok=True)
     rows, hh = make_rows()
-    write_lines(OUT / "pairs.jsonl", rows)
-    write_lines(OUT / "hh.jsonl", hh)
     made = {kind: make() for kind, (make, _) in TOKENIZERS.items()}
-    for kind, tokenizer in made.items():
-        write_tokenizer(OUT / "tokenizer" / kind, kind, tokenizer)
+    if not ARGS.models:
+        write_lines(OUT / "pairs.jsonl", rows)
+        write_lines(OUT / "hh.jsonl", hh)
+        for kind, tokenizer in made.items():
+            write_tokenizer(OUT / "tokenizer" / kind, kind, tokenizer)
+    unknown = set(ARGS.models or []) - set(MODELS)
+    assert not unknown, f"no such models: {unknown}; there are {list(MODELS)}"
     for seed, (name, (kind, config)) in enumerate(MODELS.items()):
+        if ARGS.models and name not in ARGS.models:
+            continue
         tokenizer = made[kind]
         vocab = tokenizer.get_vocab_size()
         bos, eos = ([], [0]) if kind == "byte-level" else ([1], [2])

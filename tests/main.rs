@@ -9,6 +9,8 @@ mod cli;
 mod configs;
 /// Rows, tokens, lengths, samples, the order of an epoch.
 mod data;
+/// `config.json` of every family: what it means, what is refused.
+mod families;
 /// Models by name, against a server of our own.
 mod hub;
 /// Who may import whom.

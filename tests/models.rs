@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use expo::data::pack::Packed;
 use expo::data::{Example, Response};
 use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::head::ResponseScore;
 use expo::model::parameters::Buffer;
+use serde_json::json;
 
-use crate::support::{self, load, pairs};
+use crate::support::{self, MODELS, load, pairs};
 
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
 
@@ -106,8 +108,6 @@ fn fixture_pairs(name: &str) -> Vec<Example> {
     ))))
 }
 
-const FAMILIES: [&str; 5] = ["neox", "neox-sequential", "llama", "llama3", "llama-linear"];
-
 /// The responses of a batch one by one, each with a prompt of its own.
 fn duplicated(examples: &[Example]) -> Vec<Example> {
     let alone = |example: &Example, response: &Response| Example {
@@ -144,7 +144,7 @@ fn assert_same(a: &Buffer, b: &Buffer, what: &str) {
 
 #[test]
 fn a_shared_prompt_equals_a_prompt_for_each_response() {
-    for name in FAMILIES {
+    for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
         let shared = fixture_pairs(name);
         let apart = duplicated(&shared);
@@ -176,7 +176,7 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
 /// What other trainers do: every sequence padded to the longest, the padding not scored.
 #[test]
 fn packed_equals_padded() {
-    for name in FAMILIES {
+    for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
         let apart = duplicated(&fixture_pairs(name));
         let length = |e: &Example| e.prompt.len() + e.responses[0].ids.len();
@@ -211,7 +211,7 @@ fn packed_equals_padded() {
 
 #[test]
 fn recompute_changes_nothing() {
-    for name in FAMILIES {
+    for name in MODELS {
         let mut model = load(&support::fixture(name), DType::F64);
         let packed = Packed::new(&fixture_pairs(name), PAIR);
         let kept = gradient(&model, &packed, 0);
@@ -223,7 +223,7 @@ fn recompute_changes_nothing() {
 /// Every parameter of every family moves the log-probs as its gradient says.
 #[test]
 fn gradients_equal_finite_differences() {
-    for name in FAMILIES {
+    for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
         let packed = Packed::new(&fixture_pairs(name)[..2], PAIR);
         let objective = || -> f64 {
@@ -263,42 +263,68 @@ fn gradients_equal_finite_differences() {
     }
 }
 
-/// candle-transformers cannot train a Llama, but its forward pass is not ours.
-#[test]
-fn llama_agrees_with_candle_transformers() {
-    use candle_transformers::models::llama;
-    let folder = support::fixture("llama3");
-    let config: llama::LlamaConfig =
-        serde_json::from_value(support::json(&folder.join("config_v4_style.json"))).unwrap();
-    let config = config.into_config(false);
-    let tensors =
-        candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
-    let vars = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let peer = llama::Llama::load(vars, &config).unwrap();
-    let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu).unwrap();
+/// candle-transformers cannot train these models, but its forward pass is not ours.
+fn agrees_with_peer<C: serde::de::DeserializeOwned>(
+    name: &str,
+    changed: &serde_json::Value,
+    peer: impl FnOnce(C, VarBuilder, &Tensor) -> candle_core::Result<Tensor>,
+) {
+    let folder = support::fixture(name);
+    let mut config = support::json(&folder.join("config_v4_style.json"));
+    for (key, value) in changed.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    let weights = folder.join("model.safetensors");
+    let tensors = candle_core::safetensors::load(weights, &Device::Cpu).unwrap();
+    let vars = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
 
-    let example = &duplicated(&fixture_pairs("llama3"))[0];
+    let example = &duplicated(&fixture_pairs(name))[0];
     let ids: Vec<u32> = [example.prompt.as_slice(), &example.responses[0].ids].concat();
-    let input = Tensor::new(&ids[..ids.len() - 1], &Device::Cpu)
-        .unwrap()
-        .unsqueeze(0)
-        .unwrap();
-    let want = peer
-        .forward(&input, 0, &mut cache)
-        .unwrap()
-        .squeeze(0)
-        .unwrap();
+    let input = Tensor::new(&ids[..ids.len() - 1], &Device::Cpu).unwrap();
+    let config = serde_json::from_value(config).unwrap();
+    let want = peer(config, vars, &input.unsqueeze(0).unwrap()).unwrap();
     let logits = load(&folder, DType::F32)
         .logits(&Packed::new([example], PAIR))
         .unwrap();
     let last = logits.get(logits.dim(0).unwrap() - 1).unwrap();
-    let error = relative_error(&last, &want);
-    assert!(error < 1e-5, "{error:e}");
+    let error = relative_error(&last, &want.flatten_all().unwrap());
+    assert!(error < 1e-5, "{name}: {error:e}");
+}
+
+#[test]
+fn families_agree_with_candle_transformers() {
+    use candle_transformers::models::{llama, mistral, qwen2, qwen3};
+    agrees_with_peer(
+        "llama3",
+        &json!({}),
+        |config: llama::LlamaConfig, vars, ids| {
+            let config = config.into_config(false);
+            let mut cache = llama::Cache::new(false, DType::F32, &config, &Device::Cpu)?;
+            llama::Llama::load(vars, &config)?.forward(ids, 0, &mut cache)
+        },
+    );
+    // Its window is one token longer than transformers'.
+    agrees_with_peer(
+        "mistral",
+        &json!({"sliding_window": 7}),
+        |config, vars, ids| mistral::Model::new(&config, vars)?.forward(ids, 0),
+    );
+    // It does not ask whether the window is in use.
+    agrees_with_peer(
+        "qwen2",
+        &json!({"sliding_window": 4096}),
+        |config, vars, ids| qwen2::ModelForCausalLM::new(&config, vars)?.forward(ids, 0),
+    );
+    agrees_with_peer(
+        "qwen3",
+        &json!({"attention_bias": false}),
+        |config, vars, ids| qwen3::ModelForCausalLM::new(&config, vars)?.forward(ids, 0),
+    );
 }
 
 #[test]
 fn a_saved_model_is_the_same_model() {
-    for name in FAMILIES {
+    for name in MODELS {
         let folder = support::fixture(name);
         let temporary = tempfile::tempdir().unwrap();
         let target = temporary.path().join("saved");

@@ -9,10 +9,9 @@ use expo::data::pack::Packed;
 use expo::loss::Role;
 use expo::model::Decoder;
 
-use crate::support::{fixture, json, load, pairs};
+use crate::support::{MODELS, fixture, json, load, pairs};
 
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
-const MODELS: [&str; 5] = ["neox", "neox-sequential", "llama", "llama3", "llama-linear"];
 
 fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
     let scores = model.score(&Packed::new(examples, PAIR)).unwrap();

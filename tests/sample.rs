@@ -12,7 +12,7 @@ use expo::model::weights::ModelFolder;
 use expo::sample::{Drawn, Sampler};
 use serde_json::Value;
 
-use crate::support::{fixture, ids, json, real_fixtures};
+use crate::support::{MODELS, fixture, ids, json, real_fixtures};
 
 fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
     Prompt {
@@ -101,7 +101,7 @@ fn greedy_agrees(place: &Place, cases: &[(Vec<u32>, f64, Vec<u32>)], what: &str)
 
 #[test]
 fn greedy_ids_of_our_models() {
-    for name in ["neox", "neox-sequential", "llama", "llama3", "llama-linear"] {
+    for name in MODELS {
         let oracle = json(&fixture(&format!("oracle/{name}.json")));
         let case = |case: &Value, key: &str, penalty: f64| {
             (ids(&case["prompt_ids"]), penalty, ids(&case[key]))

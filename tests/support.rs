@@ -18,6 +18,21 @@ pub fn real_fixtures() -> Option<PathBuf> {
     folder
 }
 
+/// The project's own models, each with `{name}-ref` and oracle values: together they have every
+/// trait of every family that the decoder supports.
+pub const MODELS: [&str; 10] = [
+    "neox",
+    "neox-sequential",
+    "llama",
+    "llama3",
+    "llama-linear",
+    "mistral",
+    "qwen2",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-window",
+];
+
 /// A file of the project's own fixtures, `tests/fixtures/{name}`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

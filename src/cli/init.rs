@@ -40,9 +40,10 @@ The weights are drawn as the family's own initialisation draws them: matrices no
 config's initializer_range, biases 0, norms 1. The same seed gives the same weights on any machine.
 The folder is a whole model in Hugging Face form, f32, for expo and transformers.
 
-Families (model_type in config.json): gpt_neox, llama. The tokenizer must not have more ids than the
-config's vocab_size; files that lie beside it (tokenizer_config.json, special_tokens_map.json, a chat
-template, ...) and a generation_config.json beside the config are copied.
+Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3. The tokenizer must not
+have more ids than the config's vocab_size; files that lie beside it (tokenizer_config.json,
+special_tokens_map.json, a chat template, ...) and a generation_config.json beside the config are
+copied.
 
 Example:
   $ cat config.json
@@ -56,8 +57,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let sources = Sources::find(args)?;
     let config = ConfigJson::open(&sources.config)?;
     let family = family(&config)?;
-    let place = || sources.config.display();
-    let arch = (family.architecture)(&config).map_err(|error| error.at(place()))?;
+    let arch = (family.architecture)(&config)?;
     let tokenizer = sources.tokenizer()?;
     tokenizer
         .check_fits(arch.vocab_size)

@@ -1,7 +1,9 @@
-//! Causal attention over packed segments: a response attends to its prompt and to itself.
+//! Causal attention over packed segments: a response attends to its prompt and to itself, or to as
+//! much of that as a sliding window shows (Beltagy et al. 2020).
 //!
 //! *Why*: a prompt is computed once for all its responses, which must not see each other. Work is
 //! done segment by segment, so no (tokens, tokens) matrix ever exists and no caller may assume one.
+//! The keys of a segment are successive positions, so a window is a band of the mask.
 
 use std::ops::Range;
 
@@ -20,13 +22,32 @@ pub struct Segment {
     pub own: Range<usize>,
 }
 
+impl Segment {
+    /// The segment without the tokens of its prefix that none of its own sees through a window.
+    fn within(&self, window: usize) -> Self {
+        let Range { start, end } = self.prefix;
+        let first = (end + 1).saturating_sub(window);
+        Self {
+            prefix: start.max(first)..end,
+            own: self.own.clone(),
+        }
+    }
+}
+
 /// `softmax(q k^T / sqrt(head_dim)) v` of `q` (tokens, heads, head_dim), `k` and `v` (tokens,
 /// kv_heads, head_dim), where each key-value head serves heads / kv_heads successive heads.
-/// The segments' own ranges cover the tokens in order. Returns (tokens, heads, head_dim).
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, segments: &[Segment]) -> Result<Tensor> {
+/// The segments' own ranges cover the tokens in order. Where there is a `window`, a token sees only
+/// the last so many of its keys, itself included. Returns (tokens, heads, head_dim).
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    segments: &[Segment],
+    window: Option<usize>,
+) -> Result<Tensor> {
     let mut outputs = Vec::with_capacity(segments.len());
     for segment in segments {
-        let tile = Tile::new(q, k, v, segment)?;
+        let tile = Tile::new(q, k, v, segment, window)?;
         outputs.push(tile.ungroup(&tile.probabilities()?.matmul(&tile.v)?)?);
     }
     Ok(Tensor::cat(&outputs, 0)?)
@@ -39,11 +60,12 @@ pub fn backward(
     k: &Tensor,
     v: &Tensor,
     segments: &[Segment],
+    window: Option<usize>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (dk, dv) = (k.zeros_like()?, v.zeros_like()?);
     let mut dq = Vec::with_capacity(segments.len());
     for segment in segments {
-        let tile = Tile::new(q, k, v, segment)?;
+        let tile = Tile::new(q, k, v, segment, window)?;
         let p = tile.probabilities()?;
         let dy = tile.group(dy)?;
         let dp = dy.matmul(&tile.v.t()?)?;
@@ -57,8 +79,10 @@ pub fn backward(
 }
 
 /// The operands of one segment, key-value head first: n own tokens, m = prefix + n keys.
-struct Tile<'a> {
-    segment: &'a Segment,
+struct Tile {
+    /// Without the part of the prefix that is behind every window.
+    segment: Segment,
+    window: usize,
     /// (kv_heads, group * n, head_dim), the group being the heads that share a key-value head.
     q: Tensor,
     /// (kv_heads, m, head_dim).
@@ -68,8 +92,16 @@ struct Tile<'a> {
     scale: f64,
 }
 
-impl<'a> Tile<'a> {
-    fn new(q: &Tensor, k: &Tensor, v: &Tensor, segment: &'a Segment) -> Result<Self> {
+impl Tile {
+    fn new(
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        segment: &Segment,
+        window: Option<usize>,
+    ) -> Result<Self> {
+        let window = window.unwrap_or(usize::MAX);
+        let segment = segment.within(window);
         let keys = |x: &Tensor| -> Result<Tensor> {
             let (prefix, own) = (rows(x, &segment.prefix)?, rows(x, &segment.own)?);
             Ok(Tensor::cat(&[prefix, own], 0)?
@@ -80,6 +112,7 @@ impl<'a> Tile<'a> {
         let scale = 1.0 / (q.dim(D::Minus1)? as f64).sqrt();
         let mut tile = Self {
             segment,
+            window,
             q: q.clone(),
             k,
             v,
@@ -110,7 +143,7 @@ impl<'a> Tile<'a> {
         let scores = (self.q.matmul(&self.k.t()?)? * self.scale)?;
         let (n, m) = (self.segment.own.len(), self.k.dim(1)?);
         let (kv_heads, group_n, _) = scores.dims3()?;
-        let mask = causal_mask(n, m, scores.dtype(), scores.device())?;
+        let mask = band_mask(n, m, self.window, scores.dtype(), scores.device())?;
         let scores = scores
             .reshape((kv_heads * (group_n / n), n, m))?
             .broadcast_add(&mask)?;
@@ -136,10 +169,11 @@ fn rows(x: &Tensor, range: &Range<usize>) -> Result<Tensor> {
     Ok(x.narrow(0, range.start, range.len())?)
 }
 
-/// (n, m): 0 where own token i sees key j, -inf where j is after it.
-fn causal_mask(n: usize, m: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+/// (n, m): 0 where own token i sees key j, -inf where j is after it or behind its window.
+fn band_mask(n: usize, m: usize, window: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let visible = |i: usize, j: usize| {
-        if j <= i + (m - n) {
+        let own = i + (m - n);
+        if j <= own && own - j < window {
             0.0
         } else {
             f32::NEG_INFINITY
@@ -155,13 +189,20 @@ mod tests {
     use crate::kernels::testing::*;
 
     /// Attention over all tokens at once with a (tokens, tokens) mask, in differentiable operations.
-    fn reference(q: &Tensor, k: &Tensor, v: &Tensor, segments: &[Segment]) -> Tensor {
+    fn reference(
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        segments: &[Segment],
+        window: Option<usize>,
+    ) -> Tensor {
         let (tokens, heads, dim) = q.dims3().unwrap();
         let group = heads / k.dim(1).unwrap();
         let mut mask = vec![f64::NEG_INFINITY; tokens * tokens];
         for segment in segments {
             for i in segment.own.clone() {
-                for j in segment.prefix.clone().chain(segment.own.start..i + 1) {
+                let keys = segment.prefix.clone().chain(segment.own.start..i + 1);
+                for j in keys.rev().take(window.unwrap_or(tokens)) {
                     mask[i * tokens + j] = 0.0;
                 }
             }
@@ -190,17 +231,27 @@ mod tests {
         ]
         .map(|(prefix, own)| Segment { prefix, own })
         .into();
-        for (heads, kv_heads) in [(4, 4), (4, 2), (6, 1)] {
+        for (heads, kv_heads, window) in [
+            (4, 4, None),
+            (4, 2, None),
+            (6, 1, None),
+            (4, 4, Some(1)),
+            (4, 2, Some(2)),
+            (6, 1, Some(3)),
+            (4, 2, Some(4)),
+            (4, 2, Some(12)),
+        ] {
             let q = variable(1, &[12, heads, 5]);
             let (k, v) = (
                 variable(2, &[12, kv_heads, 5]),
                 variable(3, &[12, kv_heads, 5]),
             );
             let seed = variable(4, &[12, heads, 5]);
-            let want = reference(&q, &k, &v, &segments);
-            assert_close(&attention(&q, &k, &v, &segments).unwrap(), &want, "forward");
+            let want = reference(&q, &k, &v, &segments, window);
+            let got = attention(&q, &k, &v, &segments, window).unwrap();
+            assert_close(&got, &want, "forward");
             let gradients = autograd(&want, &seed, &[&q, &k, &v]);
-            let (dq, dk, dv) = backward(&seed, &q, &k, &v, &segments).unwrap();
+            let (dq, dk, dv) = backward(&seed, &q, &k, &v, &segments, window).unwrap();
             assert_close(&dq, &gradients[0], "dq");
             assert_close(&dk, &gradients[1], "dk");
             assert_close(&dv, &gradients[2], "dv");

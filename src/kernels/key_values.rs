@@ -114,6 +114,12 @@ mod tests {
     /// Token by token gives what all tokens at once give, whatever shares the batch.
     #[test]
     fn extending_equals_attention_over_the_whole() {
+        for window in [None, Some(1), Some(3)] {
+            compare(window);
+        }
+    }
+
+    fn compare(window: Option<usize>) {
         let (heads, kv_heads, dim, total) = (4, 2, 5, 7);
         let lengths = [4, 1, 3];
         let x = |seed, heads| variable(seed, &[total, heads, dim]).as_tensor().clone();
@@ -126,7 +132,7 @@ mod tests {
                 prefix: 0..0,
                 own: 0..tokens,
             };
-            let y = attention(&part(q), &part(k), &part(v), &[own]).unwrap();
+            let y = attention(&part(q), &part(k), &part(v), &[own], window).unwrap();
             y.narrow(0, tokens - 1, 1).unwrap()
         };
         let prompts: Vec<_> = all
@@ -134,7 +140,7 @@ mod tests {
             .zip(lengths)
             .map(|([_, k, v], n)| (k.narrow(0, 0, n).unwrap(), v.narrow(0, 0, n).unwrap()))
             .collect();
-        let mut cache = KeyValues::new(&prompts, 3, None).unwrap();
+        let mut cache = KeyValues::new(&prompts, 3, window).unwrap();
         let mut rows = vec![0, 1, 2];
         for step in 0..3 {
             if step == 2 {

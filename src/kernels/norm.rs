@@ -8,14 +8,14 @@ use crate::error::Result;
 /// What the backward pass needs: the normalised input and the scale that made it.
 #[derive(Debug)]
 pub struct Saved {
-    /// (n, hidden): `(x - mean) * inverse`, with the mean taken as 0 by RMS norm.
+    /// (.., hidden): `(x - mean) * inverse`, with the mean taken as 0 by RMS norm.
     normalized: Tensor,
-    /// (n, 1): `1 / sqrt(variance + epsilon)`.
+    /// (.., 1): `1 / sqrt(variance + epsilon)`.
     inverse: Tensor,
     centered: bool,
 }
 
-/// `normalized * weight + bias` of `x` (n, hidden). A bias means layer norm (Ba et al. 2016),
+/// `normalized * weight + bias` of `x` (.., hidden). A bias means layer norm (Ba et al. 2016),
 /// none means RMS norm (Zhang and Sennrich 2019), which does not subtract the mean.
 pub fn norm(
     x: &Tensor,
@@ -49,7 +49,7 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
     })
 }
 
-/// Adds the gradients of weight and bias to `dweight` and `dbias`; returns that of `x` (n, hidden).
+/// Adds the gradients of weight and bias to `dweight` and `dbias`; returns that of `x` (.., hidden).
 pub fn backward(
     dy: &Tensor,
     saved: &Saved,
@@ -57,9 +57,10 @@ pub fn backward(
     dweight: &Tensor,
     dbias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    add_assign(dweight, &(dy * &saved.normalized)?.sum(0)?)?;
+    let rows_summed = |x: &Tensor| -> Result<Tensor> { Ok(x.flatten_to(D::Minus2)?.sum(0)?) };
+    add_assign(dweight, &rows_summed(&(dy * &saved.normalized)?)?)?;
     if let Some(dbias) = dbias {
-        add_assign(dbias, &dy.sum(0)?)?;
+        add_assign(dbias, &rows_summed(dy)?)?;
     }
     let g = dy.broadcast_mul(weight)?;
     let along = (&g * &saved.normalized)?.mean_keepdim(D::Minus1)?;
@@ -78,9 +79,14 @@ mod tests {
     /// candle-nn's slow norms are independent of ours and differentiable.
     #[test]
     fn forward_and_backward_equal_the_slow_norms_of_candle_nn() {
-        let (x, w, b) = (variable(1, &[5, 7]), variable(2, &[7]), variable(3, &[7]));
-        let seed = variable(4, &[5, 7]);
-        for centered in [true, false] {
+        let (w, b) = (variable(2, &[7]), variable(3, &[7]));
+        for (shape, centered) in [
+            (&[5, 7][..], true),
+            (&[5, 7], false),
+            (&[4, 3, 7], true),
+            (&[4, 3, 7], false),
+        ] {
+            let (x, seed) = (variable(1, shape), variable(4, shape));
             let want = if centered {
                 candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-5).unwrap()
             } else {

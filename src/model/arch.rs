@@ -40,6 +40,8 @@ pub struct Architecture {
     pub fused_qkv: bool,
     /// Bias on query, key and value; on the attention's output.
     pub attention_bias: (bool, bool),
+    /// Each layer's sliding window: how many tokens a token sees, itself included; `None` is all.
+    pub windows: Vec<Option<usize>>,
     /// SwiGLU with a gate, or GELU without.
     pub gated: bool,
     /// Bias on the feed-forward projections.
@@ -63,6 +65,8 @@ pub struct Names {
     pub norm1: &'static str,
     /// One name where fused, else query, key, value.
     pub qkv: &'static [&'static str],
+    /// The norms over each head of query and key, where there are any.
+    pub qk_norm: Option<[&'static str; 2]>,
     pub attention_out: &'static str,
     pub norm2: &'static str,
     /// Gate and up where gated, else up alone.
@@ -160,11 +164,9 @@ impl Rotary {
             }
         };
         if dim == 0 || dim % 2 == 1 {
-            return Err(
-                Error::input(format!("the rotated part of a head is {dim} wide"))
-                    .at(&config.place)
-                    .hint("it must be even and positive"),
-            );
+            return Err(config
+                .error(format!("the rotated part of a head is {dim} wide"))
+                .hint("it must be even and positive"));
         }
         Ok(Self {
             dim,
@@ -224,23 +226,54 @@ impl ConfigJson {
             Some(value) => format!("`{key}` is {value}"),
             None => format!("`{key}` is missing"),
         };
-        Error::input(what)
-            .at(&self.place)
-            .hint(format!("expected {expected}"))
+        self.error(what).hint(format!("expected {expected}"))
+    }
+
+    /// An error in this file.
+    pub fn error(&self, what: String) -> Error {
+        Error::input(what).at(&self.place)
     }
 
     /// A value that is understood but not implemented.
     pub fn refuse(&self, key: &str, value: &str, why: &str) -> Error {
-        Error::input(format!("`{key}` = \"{value}\" is not supported"))
-            .at(&self.place)
+        self.error(format!("`{key}` = \"{value}\" is not supported"))
             .hint(why)
+    }
+
+    /// Checks that `key` is not there, or null or false.
+    pub fn without(&self, key: &str, why: &str) -> Result<()> {
+        match self.get(key) {
+            None | Some(Value::Bool(false)) => Ok(()),
+            Some(_) => Err(self.error(format!("`{key}` is not supported")).hint(why)),
+        }
+    }
+
+    fn integer(&self, key: &str) -> Option<usize> {
+        let value = self.get(key)?.as_u64().filter(|n| *n < 1 << 32)?;
+        Some(value as usize)
     }
 
     /// A positive integer.
     pub fn usize(&self, key: &str) -> Result<usize> {
-        match self.get(key).and_then(Value::as_u64) {
-            Some(n) if n > 0 && n < 1 << 32 => Ok(n as usize),
-            _ => Err(self.wrong(key, "a positive integer")),
+        self.integer(key)
+            .filter(|n| *n > 0)
+            .ok_or_else(|| self.wrong(key, "a positive integer"))
+    }
+
+    /// 0 or a positive integer, or `default` where the key is not there.
+    pub fn count_or(&self, key: &str, default: usize) -> Result<usize> {
+        self.get(key).map_or(Ok(default), |_| {
+            self.integer(key)
+                .ok_or_else(|| self.wrong(key, "0 or a positive integer"))
+        })
+    }
+
+    /// A positive integer, `None` where the key is null, or `default` where it is not there.
+    pub fn usize_or_null(&self, key: &str, default: Option<usize>) -> Result<Option<usize>> {
+        match self.value.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.usize(key).map(Some),
         }
     }
 
@@ -276,6 +309,20 @@ impl ConfigJson {
         self.get(key).map_or(Ok(default), |value| {
             value.as_str().ok_or_else(|| self.wrong(key, "a string"))
         })
+    }
+
+    /// A list with one string per layer, where the key is there.
+    pub fn per_layer(&self, key: &str, layers: usize) -> Result<Option<Vec<&str>>> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let list: Option<Vec<_>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_str).collect());
+        match list {
+            Some(list) if list.len() == layers => Ok(Some(list)),
+            _ => Err(self.wrong(key, &format!("a list of {layers} strings, one per layer"))),
+        }
     }
 
     /// Checks that `key`, where it is there, has the one value the family implements.

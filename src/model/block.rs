@@ -15,6 +15,10 @@ pub(super) struct Block {
     norm1: Affine,
     /// One projection where fused, else query, key, value.
     qkv: Vec<Affine>,
+    /// Of each head of query and key, where the family has such norms.
+    qk_norm: Option<[Affine; 2]>,
+    /// How many tokens a token sees, itself included; all where `None`.
+    window: Option<usize>,
     attention_out: Affine,
     norm2: Affine,
     /// Gate and up, or up alone.
@@ -32,6 +36,7 @@ pub(super) struct Affine {
 /// What a block's backward pass needs. Outputs of norms are made again from what norms keep.
 pub(super) struct Saved {
     norm1: norm::Saved,
+    qk_norm: Option<[norm::Saved; 2]>,
     /// (tokens, heads, head_dim) and (tokens, kv_heads, head_dim), rotated.
     q: Tensor,
     pub(super) k: Tensor,
@@ -111,6 +116,8 @@ impl Block {
         Self {
             norm1: affine(names.norm1),
             qkv: all(names.qkv),
+            qk_norm: names.qk_norm.map(|parts| parts.map(affine)),
+            window: arch.windows[layer],
             attention_out: affine(names.attention_out),
             norm2: affine(names.norm2),
             mlp_in: all(names.mlp_in),
@@ -127,7 +134,7 @@ impl Block {
         batch: &Inputs,
     ) -> Result<(Tensor, Saved)> {
         self.apply(arch, weights, x, &batch.angles, |q, k, v| {
-            attention::attention(q, k, v, &batch.segments)
+            attention::attention(q, k, v, &batch.segments, self.window)
         })
     }
 
@@ -157,6 +164,7 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (h, norm1) = self.norm1.norm(weights, x, arch.norm_epsilon)?;
         let [q, k, v] = self.queries_keys_values(arch, weights, &h)?;
+        let ([q, k], qk_norm) = self.norm_heads(arch, weights, [q, k])?;
         let (q, k) = (rotary::rotate(&q, angles)?, rotary::rotate(&k, angles)?);
         let attended = attend(&q, &k, &v)?.flatten_from(1)?;
         let after_attention = (x + self.attention_out.apply(weights, &attended)?)?;
@@ -177,6 +185,7 @@ impl Block {
             y,
             Saved {
                 norm1,
+                qk_norm,
                 q,
                 k,
                 v,
@@ -199,6 +208,7 @@ impl Block {
     ) -> Result<Tensor> {
         let Saved {
             norm1,
+            qk_norm,
             q,
             k,
             v,
@@ -222,9 +232,11 @@ impl Block {
             .attention_out
             .backward(weights, dout, &attended, into)?;
         let dattended = dattended.reshape(q.shape())?;
-        let (dq, dk, dv) = attention::backward(&dattended, &q, &k, &v, &batch.segments)?;
+        let (dq, dk, dv) =
+            attention::backward(&dattended, &q, &k, &v, &batch.segments, self.window)?;
         let dq = rotary::rotate_back(&dq, &batch.angles)?;
         let dk = rotary::rotate_back(&dk, &batch.angles)?;
+        let [dq, dk] = self.norm_heads_backward(weights, [dq, dk], qk_norm, into)?;
         let dqkv = if arch.fused_qkv {
             vec![Tensor::stack(&[dq, dk, dv], 2)?.flatten_from(1)?]
         } else {
@@ -263,6 +275,37 @@ impl Block {
             part(0, arch.heads)?,
             part(1, arch.kv_heads)?,
             part(2, arch.kv_heads)?,
+        ])
+    }
+
+    /// Query and key with each head normed, where the family does that.
+    fn norm_heads(
+        &self,
+        arch: &Architecture,
+        weights: &Buffer,
+        [q, k]: [Tensor; 2],
+    ) -> Result<([Tensor; 2], Option<[norm::Saved; 2]>)> {
+        let Some([q_norm, k_norm]) = &self.qk_norm else {
+            return Ok(([q, k], None));
+        };
+        let (q, q_saved) = q_norm.norm(weights, &q, arch.norm_epsilon)?;
+        let (k, k_saved) = k_norm.norm(weights, &k, arch.norm_epsilon)?;
+        Ok(([q, k], Some([q_saved, k_saved])))
+    }
+
+    fn norm_heads_backward(
+        &self,
+        weights: &Buffer,
+        [dq, dk]: [Tensor; 2],
+        saved: Option<[norm::Saved; 2]>,
+        into: &Buffer,
+    ) -> Result<[Tensor; 2]> {
+        let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, saved) else {
+            return Ok([dq, dk]);
+        };
+        Ok([
+            q_norm.norm_backward(weights, &dq, &q_saved, into)?,
+            k_norm.norm_backward(weights, &dk, &k_saved, into)?,
         ])
     }
 }

@@ -62,7 +62,8 @@ impl<'a> Generation<'a> {
         }
         let blocks = kept
             .iter()
-            .map(|prompts| KeyValues::new(prompts, room, None))
+            .zip(&model.arch.windows)
+            .map(|(prompts, &window)| KeyValues::new(prompts, room, window))
             .collect::<Result<_>>()?;
         let lengths = prompts
             .iter()

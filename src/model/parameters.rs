@@ -66,7 +66,7 @@ impl Layout {
                 Init::Normal,
             );
         }
-        list.norm(names.final_norm, arch);
+        list.norm(names.final_norm, hidden, arch.norm_bias);
         let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
         let widths = if arch.fused_qkv {
             vec![query + 2 * key]
@@ -75,8 +75,11 @@ impl Layout {
         };
         for layer in 0..arch.layers {
             let name = |part: &str| block_name(arch, layer, part);
-            list.norm(&name(names.norm1), arch);
-            list.norm(&name(names.norm2), arch);
+            list.norm(&name(names.norm1), hidden, arch.norm_bias);
+            list.norm(&name(names.norm2), hidden, arch.norm_bias);
+            for part in names.qk_norm.iter().flatten() {
+                list.norm(&name(part), arch.head_dim, arch.norm_bias);
+            }
             for (part, out) in names.qkv.iter().zip(&widths) {
                 list.linear(&name(part), *out, hidden, arch.attention_bias.0);
             }
@@ -136,10 +139,10 @@ impl List {
         });
     }
 
-    fn norm(&mut self, name: &str, arch: &Architecture) {
-        self.add(format!("{name}.weight"), vec![arch.hidden_size], Init::One);
-        if arch.norm_bias {
-            self.add(format!("{name}.bias"), vec![arch.hidden_size], Init::Zero);
+    fn norm(&mut self, name: &str, width: usize, bias: bool) {
+        self.add(format!("{name}.weight"), vec![width], Init::One);
+        if bias {
+            self.add(format!("{name}.bias"), vec![width], Init::Zero);
         }
     }
 

@@ -47,10 +47,9 @@ impl ModelFolder {
     /// Reads `config.json` and the headers of the safetensors files, and checks that every
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
-        let config_path = path.join("config.json");
-        let config = ConfigJson::open(&config_path)?;
+        let config = ConfigJson::open(&path.join("config.json"))?;
         let family = family(&config)?;
-        let arch = (family.architecture)(&config).map_err(|e| e.at(config_path.display()))?;
+        let arch = (family.architecture)(&config)?;
         let layout = Layout::new(&arch);
         let tensors = locate(path, &layout, &arch, family)?;
         Ok(Self {

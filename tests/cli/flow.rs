@@ -30,7 +30,7 @@ fn init(place: &Place, family: &str) -> std::path::PathBuf {
 
 #[test]
 fn init_score_train_score() {
-    for family in ["neox", "llama"] {
+    for family in ["neox", "llama", "mistral", "qwen2-window", "qwen3"] {
         let place = Place::new();
         let model = init(&place, family);
         let (pairs, out) = (fixture("pairs.jsonl"), place.path("out"));

@@ -207,7 +207,13 @@ fn prompts_are_unique_and_cut_and_of_any_format() {
     let mut config = DataConfig::new(Format::named("hh").unwrap(), "unused");
     (config.max_prompt_length, config.truncation_mode) = (8, Some(TruncationMode::KeepStart));
     let read = |config: &DataConfig, names: &[&str]| {
-        prompts(&scene.files(names), config, &tokenizer).map_err(|error| scene.strip(error))
+        let files = scene.files(names);
+        let format = Format::of_file(&files).map_err(|error| scene.strip(error))?;
+        let config = DataConfig {
+            format,
+            ..config.clone()
+        };
+        prompts(&files, &config, &tokenizer).map_err(|error| scene.strip(error))
     };
     let found = read(&config, &["a.txt", "b.txt[1:]"]).unwrap();
     let shown: Vec<_> = found

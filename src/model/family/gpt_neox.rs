@@ -1,7 +1,7 @@
 //! GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023).
 
 use super::Family;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
@@ -22,7 +22,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         config.usize("num_attention_heads")?,
     );
     if hidden_size % heads != 0 {
-        return Err(Error::input(format!(
+        return Err(config.error(format!(
             "hidden_size {hidden_size} is no multiple of {heads} heads"
         )));
     }
@@ -35,11 +35,12 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     };
     let fraction = fraction.map_or_else(|| config.f64_or("rotary_pct", 0.25), Ok)?;
     let bias = config.bool_or("attention_bias", true)?;
+    let layers = config.usize("num_hidden_layers")?;
     Ok(Architecture {
         vocab_size: config.usize("vocab_size")?,
         hidden_size,
         intermediate_size: config.usize("intermediate_size")?,
-        layers: config.usize("num_hidden_layers")?,
+        layers,
         heads,
         kv_heads: heads,
         head_dim,
@@ -54,6 +55,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         )?,
         fused_qkv: true,
         attention_bias: (bias, bias),
+        windows: vec![None; layers],
         gated: false,
         mlp_bias: true,
         tied: config.bool_or("tie_word_embeddings", false)?,
@@ -64,6 +66,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
             block: "gpt_neox.layers.",
             norm1: "input_layernorm",
             qkv: &["attention.query_key_value"],
+            qk_norm: None,
             attention_out: "attention.dense",
             norm2: "post_attention_layernorm",
             mlp_in: &["mlp.dense_h_to_4h"],

@@ -1,30 +1,62 @@
-//! Llama 1 to 3 (Touvron et al. 2023; Grattafiori et al. 2024).
+//! Llama 1 to 3 (Touvron et al. 2023; Grattafiori et al. 2024), and the shape that other families
+//! have taken from it.
 
 use super::Family;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
     architecture,
-    ignored: &[".self_attn.rotary_emb.inv_freq"],
+    ignored: IGNORED,
 };
 
+/// What checkpoints of this shape carry and nothing reads.
+pub(super) const IGNORED: &[&str] = &[".self_attn.rotary_emb.inv_freq"];
+
+/// What a family takes where `config.json` says nothing.
+pub(super) struct Defaults {
+    /// As many as query heads where `None`.
+    pub kv_heads: Option<usize>,
+    /// The hidden size over the heads where `None`.
+    pub head_dim: Option<usize>,
+    pub max_positions: usize,
+}
+
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
+    let bias = config.bool_or("attention_bias", false)?;
+    let defaults = Defaults {
+        kv_heads: None,
+        head_dim: None,
+        max_positions: 2048,
+    };
+    Ok(Architecture {
+        attention_bias: (bias, bias),
+        mlp_bias: config.bool_or("mlp_bias", false)?,
+        ..shape(config, &defaults)?
+    })
+}
+
+/// Llama's shape: RMS norms, grouped queries, rotary on whole heads, SwiGLU; no biases, no windows.
+pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architecture> {
     config.require("hidden_act", "silu")?;
     let (hidden_size, heads) = (
         config.usize("hidden_size")?,
         config.usize("num_attention_heads")?,
     );
-    let kv_heads = config.usize_or("num_key_value_heads", heads)?;
+    let kv_heads = config.usize_or_null("num_key_value_heads", defaults.kv_heads)?;
+    let kv_heads = kv_heads.unwrap_or(heads);
     if heads % kv_heads != 0 {
-        return Err(Error::input(format!(
-            "{heads} heads are no multiple of {kv_heads} key-value heads"
-        )));
+        return Err(config
+            .error(format!(
+                "{heads} heads are no multiple of {kv_heads} key-value heads"
+            ))
+            .hint("num_key_value_heads must divide num_attention_heads"));
     }
-    let head_dim = config.usize_or("head_dim", hidden_size / heads)?;
-    let bias = config.bool_or("attention_bias", false)?;
+    let head_dim = defaults.head_dim.unwrap_or(hidden_size / heads);
+    let head_dim = config.usize_or("head_dim", head_dim)?;
+    let layers = config.usize("num_hidden_layers")?;
     let vocab_size = config.usize("vocab_size")?;
     let padding = config
         .value
@@ -34,19 +66,20 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         vocab_size,
         hidden_size,
         intermediate_size: config.usize("intermediate_size")?,
-        layers: config.usize("num_hidden_layers")?,
+        layers,
         heads,
         kv_heads,
         head_dim,
-        max_positions: config.usize_or("max_position_embeddings", 2048)?,
+        max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
         norm_epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
         norm_bias: false,
         parallel_residual: false,
         rotary: Rotary::read(config, head_dim, "rope_theta")?,
         fused_qkv: false,
-        attention_bias: (bias, bias),
+        attention_bias: (false, false),
+        windows: vec![None; layers],
         gated: true,
-        mlp_bias: config.bool_or("mlp_bias", false)?,
+        mlp_bias: false,
         tied: config.bool_or("tie_word_embeddings", false)?,
         initializer_range: config.f64_or("initializer_range", 0.02)?,
         zero_row: padding
@@ -57,6 +90,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
             block: "model.layers.",
             norm1: "input_layernorm",
             qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            qk_norm: None,
             attention_out: "self_attn.o_proj",
             norm2: "post_attention_layernorm",
             mlp_in: &["mlp.gate_proj", "mlp.up_proj"],

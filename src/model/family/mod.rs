@@ -2,9 +2,12 @@
 
 mod gpt_neox;
 mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
 
 use super::arch::{Architecture, ConfigJson};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// One family of models.
 pub struct Family {
@@ -19,7 +22,13 @@ pub struct Family {
 }
 
 /// Every family. Adding one is a file and a row.
-pub const FAMILIES: &[Family] = &[gpt_neox::FAMILY, llama::FAMILY];
+pub const FAMILIES: &[Family] = &[
+    gpt_neox::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+];
 
 /// The family of a config.
 pub fn family(config: &ConfigJson) -> Result<&'static Family> {
@@ -29,8 +38,8 @@ pub fn family(config: &ConfigJson) -> Result<&'static Family> {
         .find(|family| family.model_type == model_type)
         .ok_or_else(|| {
             let valid: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
-            Error::input(format!("model_type \"{model_type}\" is not supported"))
-                .at("config.json")
+            config
+                .error(format!("model_type \"{model_type}\" is not supported"))
                 .hint(format!("valid: {}", valid.join(", ")))
         })
 }

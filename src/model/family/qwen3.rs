@@ -1,0 +1,27 @@
+//! Qwen3, its dense models (Yang et al. 2025): Qwen2 with norms on the heads of query and key in the
+//! place of biases.
+
+use super::Family;
+use super::{llama, qwen2};
+use crate::error::Result;
+use crate::model::arch::{Architecture, ConfigJson, Names};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3",
+    class: "Qwen3ForCausalLM",
+    architecture,
+    ignored: llama::IGNORED,
+};
+
+fn architecture(config: &ConfigJson) -> Result<Architecture> {
+    let bias = config.bool_or("attention_bias", false)?;
+    let qwen2 = qwen2::shape(config, Some(128))?;
+    Ok(Architecture {
+        attention_bias: (bias, bias),
+        names: Names {
+            qk_norm: Some(["self_attn.q_norm", "self_attn.k_norm"]),
+            ..qwen2.names
+        },
+        ..qwen2
+    })
+}

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::loss::{Loss, Objective, Role};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::story::StoryConfig;
 
 pub use sampling::SamplingConfig;
 
@@ -46,6 +47,9 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// Length, records and results.
     pub run: RunConfig,
+    /// On the grammar's stories: what samples before and after training are held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub story: Option<StoryConfig>,
 }
 
 /// `[model]`.
@@ -236,7 +240,7 @@ impl Config {
         let unread = |key: &str| Error::input(format!("the loss {name} does not read `{key}`"));
         let samples = needs.all.contains(&Role::Sampled);
         let read = samples || needs.optional.contains(&Role::Sampled);
-        if !read && self.data.samples.is_some() {
+        if !read && self.data.samples.is_some() && !self.data.draws_samples() {
             return Err(unread("data.samples").hint("leave the key out"));
         }
         if samples && self.data.samples.is_none() {
@@ -254,6 +258,9 @@ impl Config {
             false => Ok(()),
         }
         .map_err(|error| error.at("[sample]"))?;
+        if let Some(story) = &self.story {
+            story.validate().map_err(|error| error.at("[story]"))?;
+        }
         if needs.unlabelled.is_empty() && self.data.unlabelled.is_some() {
             return Err(unread("data.unlabelled").hint("leave the key out"));
         }

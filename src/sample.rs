@@ -114,6 +114,9 @@ impl<'a> Sampler<'a> {
         overwrite: bool,
         progress: &mut dyn FnMut(usize, usize, usize),
     ) -> Result<Written> {
+        for prompt in prompts {
+            self.room(prompt)?;
+        }
         let count = self.config.num_samples;
         let total = prompts.len() * count;
         let (mut file, found) = self.open(prompts, path, overwrite)?;
@@ -154,12 +157,24 @@ impl<'a> Sampler<'a> {
         Ok(written)
     }
 
-    /// All responses to `prompts`, in the order of prompts and numbers.
-    pub fn all(&self, prompts: &[Prompt]) -> Result<Vec<Drawn>> {
+    /// All responses to `prompts`, in the order of prompts and numbers; `progress` as in
+    /// [`write`](Self::write).
+    pub fn all(
+        &self,
+        prompts: &[Prompt],
+        progress: &mut dyn FnMut(usize, usize, usize),
+    ) -> Result<Vec<Drawn>> {
         let jobs: Vec<Job> = prompts.iter().map(|prompt| self.whole(prompt)).collect();
-        let batches = batches(&jobs, self.config.batch_size);
-        let drawn = batches.iter().map(|jobs| self.responses(jobs, &mut |_, _| {}));
-        Ok(drawn.collect::<Result<Vec<_>>>()?.concat())
+        let total = prompts.len() * self.config.num_samples;
+        progress(0, total, 0);
+        let (mut all, mut tokens) = (Vec::with_capacity(total), 0);
+        for jobs in batches(&jobs, self.config.batch_size) {
+            let drawn = self.responses(&jobs, &mut |_, _| {})?;
+            tokens += drawn.iter().map(|drawn| drawn.ids.len()).sum::<usize>();
+            all.extend(drawn);
+            progress(all.len(), total, tokens);
+        }
+        Ok(all)
     }
 
     /// The responses to one prompt; `token` is told of each token, with the number of its response,
@@ -254,12 +269,11 @@ impl<'a> Sampler<'a> {
         Ok(rows.iter().filter_map(|&row| chosen[row]).collect())
     }
 
-    fn sequences<'p>(&self, job: &Job<'p>) -> Result<Vec<Sequence<'p>>> {
-        let prompt = job.prompt;
+    /// The most tokens that fit behind a prompt, at least one.
+    fn room(&self, prompt: &Prompt) -> Result<usize> {
         let (length, limit) = (prompt.ids.len(), self.max_length);
-        let refuse = |what: String, hint: &str| {
-            Err(Error::input(what).hint(hint).at(&prompt.place))
-        };
+        let refuse =
+            |what: String, hint: &str| Err(Error::input(what).hint(hint).at(&prompt.place));
         if length == 0 {
             return refuse(
                 "the prompt is empty, and the tokenizer puts nothing in front of it".into(),
@@ -272,12 +286,18 @@ impl<'a> Sampler<'a> {
                 "shorten it, or set a max_prompt_length to cut prompts to",
             );
         }
+        Ok(limit - length)
+    }
+
+    fn sequences<'p>(&self, job: &Job<'p>) -> Result<Vec<Sequence<'p>>> {
+        let prompt = job.prompt;
+        let room = self.room(prompt)?;
         let sequence = |index: usize| Sequence {
             prompt,
             seen: prompt.ids.clone(),
             log_prob: 0.0,
             draws: Draws::new(self.config.seed, &prompt.ids, index as u64),
-            limit: self.config.max_new_tokens.min(limit - length),
+            limit: self.config.max_new_tokens.min(room),
             ended: false,
             finished: false,
         };

@@ -4,6 +4,8 @@
 mod flow;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/sampling.rs"]
+mod sampling;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ impl Place {
     }
 
     fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
-        self.sampler(config).all(prompts).unwrap()
+        self.sampler(config).all(prompts, &mut |_, _, _| {}).unwrap()
     }
 
     fn sampler<'a>(&'a self, config: &'a SampleConfig) -> Sampler<'a> {
@@ -145,7 +145,7 @@ fn the_published_story() {
     let start = prompt("", place.tokenizer.begin().to_vec());
     let config = greedy(260, 1.0);
     let sampler = place.sampler(&config);
-    let drawn = &sampler.all(std::slice::from_ref(&start)).unwrap()[0];
+    let drawn = &place.draw(std::slice::from_ref(&start), &config)[0];
     let text = sampler.text(&start, drawn).unwrap();
     let (text, story) = (text.trim_start(), story.trim_end());
     assert!(story.len() > 500 && text.starts_with(story), "{text}");
@@ -235,14 +235,15 @@ fn a_response_has_room_to_the_limit_and_no_further() {
     let prompt = &prompts(&place)[..1];
     let limit = prompt[0].ids.len() + 5;
     let sampler = Sampler::new(&place.model, "", &place.tokenizer, &config, limit);
-    for drawn in sampler.all(prompt).unwrap() {
+    for drawn in sampler.all(prompt, &mut |_, _, _| {}).unwrap() {
         assert!(drawn.ids.len() == 5 || drawn.finished);
     }
     let short = Sampler::new(&place.model, "", &place.tokenizer, &config, limit - 5);
-    let error = short.all(prompt).unwrap_err().to_string();
+    let error = short.all(prompt, &mut |_, _, _| {}).unwrap_err().to_string();
     assert!(error.contains("no room"), "{error}");
     let config = SampleConfig::default();
     let nothing = [self::prompt("nothing", Vec::new())];
-    let error = place.sampler(&config).all(&nothing).unwrap_err().to_string();
+    let error = place.sampler(&config).all(&nothing, &mut |_, _, _| {});
+    let error = error.unwrap_err().to_string();
     assert!(error.contains("empty"), "{error}");
 }

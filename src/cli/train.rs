@@ -112,6 +112,7 @@ fn object(summary: &Summary) -> Value {
         "tokens_per_second": summary.tokens as f64 / summary.seconds,
         "train": both(&summary.train),
         "eval": summary.eval.as_ref().map(both),
+        "story": summary.story,
     })
 }
 
@@ -136,6 +137,9 @@ fn table(summary: &Summary) -> String {
             text.push('\n');
             compare(name, first, last, &mut text);
         }
+    }
+    if let Some(story) = &summary.story {
+        let _ = write!(text, "\n{story}");
     }
     let _ = writeln!(text, "\noutput {}", summary.output_dir.display());
     text

@@ -225,7 +225,8 @@ impl DataConfig {
         }
     }
 
-    /// Whether the samples are to be drawn by the run itself: `samples = "auto"`.
+    /// Whether the samples are to be drawn by the run itself, if its loss needs any: `samples =
+    /// "auto"`.
     pub fn draws_samples(&self) -> bool {
         let files = self.samples.as_ref();
         files.is_some_and(|files| files.to_string() == "auto")

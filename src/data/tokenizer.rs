@@ -82,13 +82,14 @@ impl Tokenizer {
             .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
     }
 
-    /// The text of ids one by one, after those of a prompt.
+    /// The text of ids one by one, after those of a prompt. By itself a text may lose a space in
+    /// front.
     pub fn stream(&self, prompt: &[u32]) -> Result<TextStream<'_>> {
-        let mut stream = TextStream(self.inner.decode_stream(true));
-        for &id in prompt {
-            stream.push(id)?;
-        }
-        Ok(stream)
+        Ok(TextStream {
+            tokenizer: self,
+            ids: prompt.to_vec(),
+            told: self.decode(prompt, true)?,
+        })
     }
 
     /// The text of one id, as the definition has it.
@@ -134,24 +135,24 @@ impl Tokenizer {
     }
 }
 
-type Decoding<'a> = tokenizers::DecodeStream<
-    'a,
-    tokenizers::ModelWrapper,
-    tokenizers::NormalizerWrapper,
-    tokenizers::PreTokenizerWrapper,
-    tokenizers::PostProcessorWrapper,
-    tokenizers::DecoderWrapper,
->;
-
 /// Text that grows with its ids.
-pub struct TextStream<'a>(Decoding<'a>);
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u32>,
+    /// The text so far, without what may yet change.
+    told: String,
+}
 
 impl TextStream<'_> {
-    /// What `id` adds; `None` while a character is not whole.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
-        self.0
-            .step(id)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
+    /// What `id` adds; nothing while a character is not whole.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids, true)?;
+        // A character of several tokens looks like this until the last of them.
+        let whole = text.trim_end_matches('\u{fffd}');
+        let new = whole.strip_prefix(&self.told).unwrap_or_default();
+        self.told.push_str(new);
+        Ok(new.to_owned())
     }
 }
 

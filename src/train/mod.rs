@@ -14,6 +14,7 @@ mod reference;
 mod sampling;
 mod scoring;
 mod step;
+mod story;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,6 +28,7 @@ use crate::model::hub::Download;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
 use crate::score::Column;
+use crate::story::Report;
 
 pub use metrics::Record;
 pub use sampling::{sample_prompts, sample_run, sample_text};
@@ -37,6 +39,7 @@ use files::Files;
 use metrics::Averages;
 use open::{Model, dtype};
 use step::Stepper;
+use story::Stories;
 
 /// What a run tells while it works.
 #[derive(Debug)]
@@ -125,6 +128,7 @@ pub struct Run {
     /// Prompts with samples and no preference, at a ratio beside the training rows.
     unlabelled: Option<Split>,
     hashes: files::Hashes,
+    stories: Option<Stories>,
 }
 
 /// What a finished run leaves to say.
@@ -144,6 +148,8 @@ pub struct Summary {
     pub train: (Record, Record),
     /// The evaluations before the first step and after the last.
     pub eval: Option<(Record, Record)>,
+    /// Samples before and after, where the run is on the grammar's stories.
+    pub story: Option<Report>,
 }
 
 impl Run {
@@ -188,6 +194,7 @@ impl Run {
             Some(hash) => observe(Event::OtherReference(hash)),
             None => {}
         }
+        let stories = Stories::open(&config, tokenizer)?;
         Ok(Self {
             config,
             folder: folder.path,
@@ -196,6 +203,7 @@ impl Run {
             eval,
             unlabelled,
             hashes,
+            stories,
         })
     }
 
@@ -209,6 +217,7 @@ impl Run {
             eval,
             unlabelled,
             hashes,
+            stories,
         } = self;
         model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
@@ -233,6 +242,8 @@ impl Run {
         let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
         let gradients = model.gradients()?;
         let stepper = Stepper::new(&config, &model);
+        let draw = |observe: Observer| stories.as_ref().map(|s| s.draw(&model, observe)).transpose();
+        let before = draw(observe)?;
         let start = Instant::now();
         let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {
             let Some(split) = &eval else { return Ok(None) };
@@ -290,10 +301,22 @@ impl Run {
         let output_dir = config.run.output_dir.clone();
         checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
         observe(Event::Saved(&output_dir));
+        let seconds = start.elapsed().as_secs_f64();
+        let after = draw(observe)?;
+        let story = match (stories, before, after) {
+            (Some(stories), Some(before), Some(after)) => {
+                let reference = reference::load(&config, &folder, observe)?;
+                let report = stories.report(&before, &after, &reference)?;
+                checkpoint::write_file(&output_dir.join("story.json"), &report.to_json()?)?;
+                Some(report)
+            }
+            _ => None,
+        };
         Ok(Summary {
             output_dir,
             steps,
-            seconds: start.elapsed().as_secs_f64(),
+            story,
+            seconds,
             rows: total.0,
             tokens: total.1,
             train: (first.unwrap_or_default(), last),
@@ -333,15 +356,18 @@ fn head(step: u64, per_epoch: u64) -> Record {
     Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
 }
 
-/// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that the
-/// run wants drawn are drawn first.
+/// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that are
+/// to be drawn are drawn first, if the loss needs them.
 fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dataset>> {
     let mut data = config.data.clone();
+    let needs = config.loss.needs();
     if data.draws_samples() {
-        let path = sampling::drawn_for_run(config, model, observe)?;
-        data.samples = Some(path.into());
+        data.samples = match needs.all.contains(&Role::Sampled) {
+            true => Some(sampling::drawn_for_run(config, model, observe)?.into()),
+            false => None,
+        };
     }
-    model.datasets(&data, &config.loss.needs(), observe)
+    model.datasets(&data, &needs, observe)
 }
 
 fn no_reference(datasets: &[&Dataset]) -> reference::Reference {

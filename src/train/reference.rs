@@ -72,6 +72,16 @@ pub(super) fn reference_folder(
     ModelFolder::open(&path).map(Some)
 }
 
+/// The reference itself; `policy` is the folder that the policy came from.
+pub(super) fn load(config: &Config, policy: &Path, observe: Observer) -> Result<Decoder> {
+    let folder = match reference_folder(&config.model, observe)? {
+        Some(folder) => folder,
+        None => ModelFolder::open(policy)?,
+    };
+    let device = device::open(&config.model.device)?;
+    Ok(folder.load(dtype(config.model.dtype), &device)?.0)
+}
+
 /// The policy, before its first update, as its own reference.
 pub(super) fn of_policy(
     config: &Config,

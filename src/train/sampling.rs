@@ -68,7 +68,7 @@ pub fn sample_text(
     let mut failed = Ok(());
     let drawn = source.sampler().stream(&prompt, |number, id| {
         match (tokenizer.ends().contains(&id), streams[number].push(id)) {
-            (false, Ok(Some(piece))) => text(number, &piece),
+            (false, Ok(piece)) => text(number, &piece),
             (_, Err(error)) => failed = Err(error),
             _ => {}
         }

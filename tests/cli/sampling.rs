@@ -1,0 +1,251 @@
+//! `expo sample`, `expo sft` and runs that draw their samples.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Place, lines, text};
+use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// From nothing to an aligned model, by the real binary alone.
+#[test]
+fn init_sft_sample_train_score() {
+    let place = Place::new();
+    let (base, sft, out) = (place.path("base"), place.path("sft"), place.path("out"));
+    let family = fixture("llama");
+    place.succeed(&[
+        "init",
+        "--config-json",
+        str(&family.join("config.json")),
+        "--tokenizer",
+        str(&family),
+        "--out",
+        str(&base),
+    ]);
+    let eval = format!("eval = {:?}", fixture("pairs.jsonl"));
+    let config = place.config(&base, "sft", &eval, "num_train_epochs = 6");
+    let to = format!("run.output_dir={}", str(&sft));
+    let rate = "optimizer.learning_rate=1e-2";
+    let sets = ["--set", &to, "--set", rate, "--json"];
+    let said = place.succeed(&[&["sft", "--config", str(&config)][..], &sets].concat());
+    let summary: Value = serde_json::from_str(&said).unwrap();
+    let loss = |which: &str| summary["eval"][which]["eval_loss"].as_f64().unwrap();
+    assert!(loss("last") < 0.8 * loss("first"), "{said}");
+    assert!(summary["eval"]["last"].get("eval_rewards/chosen").is_none());
+
+    let samples = place.path("samples.jsonl");
+    let (pairs, tokens) = (fixture("pairs.jsonl"), "--max-new-tokens");
+    let args = ["--prompts", str(&pairs), tokens, "16", "--out", str(&samples)];
+    let said = place.succeed(&[&["sample", "--model", str(&sft)][..], &args].concat());
+    assert!(said.contains("responses"), "{said}");
+    let drawn = lines(&samples);
+    assert_eq!(drawn.len(), 24);
+    for row in &drawn {
+        assert!(row["log_prob"].as_f64().unwrap() < 0.0);
+        let ids = row["token_ids"].as_array().unwrap().len();
+        assert!(row["finish_reason"] == "stop" || ids == 16, "{row}");
+    }
+
+    let data = format!("{eval}\nsamples = {samples:?}");
+    let config = place.config(&sft, "cexpo", &data, "num_train_epochs = 3");
+    let said = place.succeed(&["train", "--config", str(&config), "--json"]);
+    let summary: Value = serde_json::from_str(&said).unwrap();
+    let of = |which: &str, key: &str| summary["eval"][which][key].as_f64().unwrap();
+    assert!(of("last", "eval_loss") < of("first", "eval_loss"), "{said}");
+    assert_eq!(of("first", "eval_kl"), 0.0);
+
+    let scores = place.path("scores.jsonl");
+    let score = ["score", "--model", str(&out), "--data", str(&pairs)];
+    let with = ["--samples", str(&samples), "--out", str(&scores)];
+    place.succeed(&[&score[..], &with].concat());
+    assert_eq!(lines(&scores)[0]["sampled"].as_array().unwrap().len(), 1);
+}
+
+const SETTINGS: [&str; 8] = [
+    "--num-samples",
+    "4",
+    "--max-new-tokens",
+    "40",
+    "--batch-size",
+    "4",
+    "--top-k",
+    "50",
+];
+
+fn sample<'a>(model: &'a Path, prompts: &'a Path, out: &'a Path) -> Vec<&'a str> {
+    let mut args = vec!["sample", "--model", str(model), "--prompts", str(prompts)];
+    args.extend(["--out", str(out)]);
+    args.extend(SETTINGS);
+    args
+}
+
+/// Whatever is left of a file, the rest comes after it: no row twice, none missing.
+#[test]
+fn a_file_that_was_cut_is_gone_on_with() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let (whole, cut) = (place.path("whole.jsonl"), place.path("cut.jsonl"));
+    place.succeed(&sample(&model, &pairs, &whole));
+    let bytes = fs::read(&whole).unwrap();
+    assert_eq!(lines(&whole).len(), 24 * 4);
+    let line_ends: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] == b'\n').collect();
+    // Nothing, a part of the first line, within a prompt's four, between two prompts, all of it.
+    for end in [0, 10, line_ends[5] + 1, line_ends[5] + 30, line_ends[7] + 1, bytes.len()] {
+        fs::write(&cut, &bytes[..end]).unwrap();
+        let end = place.run(&sample(&model, &pairs, &cut));
+        assert_eq!(end.code, Some(0), "{}", end.err);
+        let drawn = |path: &Path| -> Vec<(Value, Value, Value)> {
+            let key = |row: Value| {
+                let [prompt, index, ids] = ["prompt", "index", "token_ids"].map(|k| row[k].clone());
+                (prompt, index, ids)
+            };
+            lines(path).into_iter().map(key).collect()
+        };
+        assert_eq!(drawn(&cut), drawn(&whole));
+    }
+    let end = place.run(&sample(&model, &pairs, &cut));
+    assert!(end.err.contains("96 of 96 samples are there already"), "{}", end.err);
+
+    let before = fs::read(&cut).unwrap();
+    for (args, word) in [
+        (&["--seed", "1"][..], "other settings"),
+        (&["--temperature", "0.5"], "other settings"),
+    ] {
+        let end = place.run(&[&sample(&model, &pairs, &cut)[..], args].concat());
+        assert_eq!(end.code, Some(2), "{}", end.err);
+        assert!(end.err.contains("cut.jsonl:1") && end.err.contains(word), "{}", end.err);
+        assert!(end.err.contains("--overwrite"), "{}", end.err);
+    }
+    let other = fixture("neox-sequential");
+    let end = place.run(&sample(&other, &pairs, &cut));
+    assert!(end.err.contains("another model"), "{}", end.err);
+    assert!(fs::read(&cut).unwrap() == before, "a refused file was changed");
+    let again = [&sample(&other, &pairs, &cut)[..], &["--overwrite"]].concat();
+    place.succeed(&again);
+    assert!(fs::read(&cut).unwrap() != before);
+}
+
+#[test]
+fn a_killed_command_leaves_a_file_to_go_on_with() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let (whole, killed) = (place.path("whole.jsonl"), place.path("killed.jsonl"));
+    let more = ["--num-samples", "30"];
+    let args = |out| {
+        let mut args = sample(&model, &pairs, out);
+        let at = args.iter().position(|arg| *arg == "--num-samples").unwrap();
+        args[at + 1] = more[1];
+        args
+    };
+    let mut child = place
+        .command(&args(&killed))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    let rows = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    while rows(&killed) < 20 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = rows(&killed);
+    assert!(left >= 20, "nothing was drawn within a minute");
+    place.succeed(&args(&killed));
+    place.succeed(&args(&whole));
+    let keys = |path: &Path| -> Vec<(String, u64)> {
+        let key = |row: &Value| (row["prompt"].to_string(), row["index"].as_u64().unwrap());
+        lines(path).iter().map(key).collect()
+    };
+    assert_eq!(keys(&killed), keys(&whole));
+    assert_eq!(rows(&killed), 24 * 30);
+}
+
+#[test]
+fn one_prompt_goes_to_the_terminal() {
+    let place = Place::new();
+    let model = fixture("llama");
+    let prompt = ["sample", "--model", str(&model), "--prompt", "Is the duck kind?"];
+    let with = |more: &[&str]| place.succeed(&[&prompt[..], more].concat());
+    let greedy = with(&["--greedy", "--max-new-tokens", "20"]);
+    assert_eq!(greedy, with(&["--greedy", "--max-new-tokens", "20"]));
+    assert!(greedy.len() > 10 && greedy.ends_with('\n'), "{greedy:?}");
+    // The same text as in a file, but for what a file's last character may lack.
+    let prompts = place.write("p.txt", "Is the duck kind?\n");
+    let out = place.path("s.jsonl");
+    let file = ["sample", "--model", str(&model), "--prompts", str(&prompts), "--greedy"];
+    place.succeed(&[&file[..], &["--max-new-tokens", "20", "--out", str(&out)]].concat());
+    let row = &lines(&out)[0];
+    let response = row["response"].as_str().unwrap().trim_end_matches('\u{fffd}');
+    assert!(response.starts_with(greedy.trim_end_matches('\n')), "{greedy:?} {response:?}");
+    let several = with(&["--num-samples", "3", "--max-new-tokens", "5"]);
+    assert_eq!(several.matches("log-prob").count(), 3, "{several}");
+}
+
+#[test]
+fn a_config_draws_what_its_flags_would() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let config = place.write(
+        "sample.toml",
+        format!(
+            "[model]\nmodel_name_or_path = {model:?}\n[data]\nformat = \"pairs\"\ntrain = {pairs:?}\n\
+             max_length = 256\nmax_prompt_length = 128\n\
+             [sample]\nnum_samples = 4\nmax_new_tokens = 40\nbatch_size = 4\ntop_k = 50\n"
+        ),
+    );
+    let (by_flags, by_config) = (place.path("flags.jsonl"), place.path("config.jsonl"));
+    place.succeed(&sample(&model, &pairs, &by_flags));
+    let config = ["sample", "--config", str(&config)];
+    place.succeed(&[&config[..], &["--out", str(&by_config)]].concat());
+    assert_eq!(text(&by_flags), text(&by_config));
+    let printed = place.succeed(&[&config[..], &["--print-config"]].concat());
+    let again = place.write("again.toml", &printed);
+    let args = ["sample", "--config", str(&again), "--print-config"];
+    assert_eq!(place.succeed(&args), printed);
+}
+
+#[test]
+fn what_sampling_refuses() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let out = place.path("s.jsonl");
+    let refuse = |prompts: &Path, more: &[&str], words: &[&str]| {
+        let mut args = vec!["sample", "--model", str(&model), "--prompts", str(prompts)];
+        args.extend(["--out", str(&out)]);
+        args.extend(more);
+        place.refuse(&args, words);
+        assert!(!out.exists(), "{args:?} left a file");
+    };
+    let write = |name: &str, contents: &[u8]| -> PathBuf { place.write(name, contents) };
+    refuse(&pairs, &["--temperature", "0"], &["temperature", "greedy"]);
+    refuse(&pairs, &["--top-p", "1.5"], &["top_p", "(0, 1]"]);
+    refuse(&pairs, &["--greedy", "--top-k", "5"], &["top_k", "greedy"]);
+    refuse(&pairs, &["--num-samples", "0"], &["num_samples", "above 0"]);
+    refuse(&pairs, &["--repetition-penalty", "0"], &["repetition_penalty"]);
+    refuse(&place.path("none.txt"), &[], &["none.txt", "no such file"]);
+    refuse(&write("bytes.txt", b"one\n\xff\n"), &[], &["bytes.txt:2", "UTF-8"]);
+    refuse(&write("empty.txt", b"\n\n"), &[], &["empty.txt"]);
+    refuse(&write("odd.jsonl", b"{\"q\": 1}\n"), &[], &["odd.jsonl:1", "prompt"]);
+    let long = format!("fine\n{}\n", "long ".repeat(400));
+    refuse(&write("long.txt", long.as_bytes()), &[], &["long.txt:2", "no room"]);
+
+    let config = place.config(&model, "cexpo", "", "");
+    let auto = ["data.samples=auto", "sample.top_p=2"];
+    place.refuse_run(&config, &[], &["cexpo", "samples", "auto"]);
+    place.refuse_run(&config, &auto, &["[sample]", "top_p"]);
+    place.refuse_run(&config, &["data.samples=s.jsonl", "sample.top_p=0.5"], &["[sample]", "auto"]);
+    place.refuse_run(&config, &["loss=dpo", "data.unlabelled=p.txt"], &["dpo", "data.unlabelled"]);
+    let dpo = place.config(&model, "dpo", "", "");
+    place.refuse(&["sft", "--config", str(&dpo)], &["dpo", "expo train"]);
+    let sample = ["sample", "--config", str(&dpo), "--out", str(&out)];
+    place.refuse(&sample, &["data.samples", "auto"]);
+}

@@ -307,7 +307,9 @@ impl Run {
             (Some(stories), Some(before), Some(after)) => {
                 let reference = reference::load(&config, &folder, observe)?;
                 let report = stories.report(&before, &after, &reference)?;
-                checkpoint::write_file(&output_dir.join("story.json"), &report.to_json()?)?;
+                let json = serde_json::to_string_pretty(&report);
+                let json = json.map_err(|error| Error::failed(error.to_string()))? + "\n";
+                checkpoint::write_file(&output_dir.join("story.json"), json.as_bytes())?;
                 Some(report)
             }
             _ => None,

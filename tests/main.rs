@@ -21,6 +21,8 @@ mod models;
 mod oracle;
 /// What the README promises.
 mod readme;
+/// The grammar of the stories: exact numbers against enumeration, and the report.
+mod story;
 mod support;
 /// Runs against other programs' trajectories and their own.
 mod train;

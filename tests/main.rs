@@ -25,6 +25,8 @@ mod oracle;
 mod readme;
 /// Responses drawn from models.
 mod sample;
+/// The grammar of the stories: exact numbers against enumeration, and the report.
+mod story;
 mod support;
 /// Runs against other programs' trajectories and their own.
 mod train;

@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 mod answers;
+mod chat;
 mod files;
 mod rows;
+mod sft;
 mod tokens;
 mod whole;
 

@@ -181,10 +181,7 @@ fn log_probs_are_those_of_the_scoring_pass() {
         let examples = drawn.iter().enumerate().map(|(row, drawn)| Example {
             row,
             prompt: prompts[row / 3].ids.clone(),
-            responses: vec![Response {
-                role: Role::Sampled,
-                ids: drawn.ids.clone(),
-            }],
+            responses: vec![Response::new(Role::Sampled, drawn.ids.clone())],
             preference: None,
         });
         let examples: Vec<Example> = examples.collect();

@@ -71,14 +71,8 @@ pub fn pairs(oracle: &Value) -> Vec<Example> {
         row,
         prompt: ids(&pair["prompt_ids"]),
         responses: vec![
-            Response {
-                role: Role::Chosen,
-                ids: ids(&pair["chosen_ids"]),
-            },
-            Response {
-                role: Role::Rejected,
-                ids: ids(&pair["rejected_ids"]),
-            },
+            Response::new(Role::Chosen, ids(&pair["chosen_ids"])),
+            Response::new(Role::Rejected, ids(&pair["rejected_ids"])),
         ],
         preference: None,
     };

@@ -5,22 +5,31 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
-use super::Example;
+use super::{Example, Response};
 use crate::error::Error;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::ops::Range;
 
 /// Why a well-formed row cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
-    /// HH: the rejected transcript does not begin with the prompt of the chosen one.
+    /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
     PromptDiffers,
     /// HH: the chosen transcript has no `\n\nAssistant:`.
     NoAssistantTurn,
     /// An answer is empty or only white space.
     EmptyAnswer,
+    /// AlpacaEval: the annotation has no preference.
+    NoPreference,
+    /// The chosen answer has a lower score than the rejected one.
+    ScoresDisagree,
+    /// The two answers have the same score.
+    Tie,
+    /// The only answer is a rejected one, and the loss reads chosen ones.
+    NothingChosen,
     /// The sample file has no response to the prompt.
     NoSample,
     /// An answer has no token with a log-prob: after an empty prompt the first one has none.
@@ -37,9 +46,15 @@ impl Invalid {
 impl Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Self::PromptDiffers => "the two transcripts have different prompts",
+            Self::PromptDiffers => "the two answers have different prompts",
             Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
             Self::EmptyAnswer => "an answer is empty or only white space",
+            Self::NoPreference => "the annotation has no preference",
+            Self::ScoresDisagree => "the chosen answer has a lower score than the rejected one",
+            Self::Tie => "the two answers have the same score",
+            Self::NothingChosen => {
+                "the only answer is a rejected one, which the loss does not read"
+            }
             Self::NoSample => "the sample file has no response to the prompt",
             Self::NothingToScore => "an answer has no token that could be scored",
         })
@@ -97,6 +112,8 @@ pub struct Census {
     pub cut_responses: usize,
     /// Responses that do not end in an end token: cut, or drawn up to a length limit.
     pub unfinished_responses: usize,
+    /// Tokens of responses that are not the assistant's own: turns of others between its turns.
+    pub context_tokens: usize,
     /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
     /// itself.
     pub boundary_merges: usize,
@@ -123,6 +140,9 @@ impl Census {
             example.responses.iter().map(|r| r.ids.len()).collect()
         };
         self.kept = examples.len();
+        let context = |response: &Response| response.context.iter().map(Range::len).sum::<usize>();
+        let all = examples.iter().flat_map(|example| &example.responses);
+        self.context_tokens = all.map(context).sum();
         self.prompt_tokens = Spread::of(examples.iter().map(|e| e.prompt.len()).collect());
         self.response_tokens = Spread::of(examples.iter().flat_map(responses).collect());
         let whole = |e: &Example| e.prompt.len() + responses(e).iter().sum::<usize>();
@@ -154,6 +174,9 @@ impl Display for Census {
             ("boundary merges", self.boundary_merges),
         ] {
             writeln!(f, "{name:<22}{count:>10}")?;
+        }
+        if self.context_tokens > 0 {
+            writeln!(f, "{:<22}{:>10}", "context tokens", self.context_tokens)?;
         }
         writeln!(
             f,

@@ -41,6 +41,16 @@ pub struct DataConfig {
     /// What happens to rows that cannot be used for what they say.
     #[serde(default)]
     pub on_invalid: OnInvalid,
+    /// Whether strings go through the model's chat template too: a prompt as a message of the user,
+    /// an answer as one of the assistant. Lists of messages always do.
+    #[serde(default)]
+    pub apply_chat_template: bool,
+    /// Which of the assistant's turns in a conversation are learned.
+    #[serde(default)]
+    pub assistant_turns: AssistantTurns,
+    /// What `score_chosen` and `score_rejected` are for.
+    #[serde(default)]
+    pub scores: Scores,
     /// A file of responses drawn from the reference, joined by prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<Files>,
@@ -92,6 +102,30 @@ pub enum AddBos {
     Auto,
     /// Nothing is put in front, as in the official DPO repository.
     Never,
+}
+
+/// Which turns of a conversation without a prompt of its own are the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AssistantTurns {
+    /// Each of the assistant's; what the others say between them is context.
+    #[default]
+    All,
+    /// The last; everything before it is the prompt.
+    Last,
+}
+
+/// What the scores of a pair's answers are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// They are not read.
+    #[default]
+    Ignore,
+    /// A row whose chosen answer does not have the higher score cannot be used.
+    Check,
+    /// The soft label is p(chosen > rejected) = sigma(score_chosen - score_rejected).
+    BradleyTerry,
 }
 
 /// What happens to a row that is well-formed but cannot be used, e.g. for an empty answer.
@@ -165,6 +199,9 @@ impl DataConfig {
             tokenize: Tokenize::default(),
             add_bos: AddBos::default(),
             on_invalid: OnInvalid::default(),
+            apply_chat_template: false,
+            assistant_turns: AssistantTurns::default(),
+            scores: Scores::default(),
             samples: None,
             unlabelled: None,
             unlabelled_ratio: default_unlabelled_ratio(),
@@ -188,6 +225,13 @@ impl DataConfig {
             ))
             .hint("max_prompt_length must be smaller than max_length")
             .at("data.max_prompt_length"));
+        }
+        if self.apply_chat_template && self.format.name == "hh" {
+            return Err(Error::input("apply_chat_template for format `hh`")
+                .hint(
+                    "its transcripts have turns of their own; use another format, or leave it out",
+                )
+                .at("data.apply_chat_template"));
         }
         let ratio = self.unlabelled_ratio;
         if !(ratio > 0.0 && ratio.is_finite()) {

@@ -6,16 +6,18 @@
 //! are usable before answers go from one to another. So: read, join samples, lend answers,
 //! tokenise, cut, each over all rows.
 
+use super::build::{Draft, build};
 use super::census::{Census, Invalid};
 use super::config::{DataConfig, OnInvalid};
 use super::files::Files;
-use super::format::TextExample;
-use super::length::{Cuts, cut};
+use super::format::{Reading, RowExample};
+use super::inspect::Inspection;
 use super::mismatch::mismatched_answers;
-use super::read::Place;
-use super::samples::{Sample, Samples};
+use super::read::{Place, Row};
+use super::render::{Answer, Renderer};
+use super::samples::Samples;
 use super::tokens::TokenRule;
-use super::{Example, Response, Tokenizer};
+use super::{Example, Response, Tokenizer, scores};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use sha2::{Digest, Sha256};
@@ -47,82 +49,112 @@ impl Dataset {
         needs: &Needs,
         samples: Option<&Samples>,
     ) -> Result<Self> {
-        config.validate()?;
-        let mut reader = Reader {
-            files,
-            config,
-            needs,
-            census: Census::default(),
+        Ok(open(files, config, tokenizer, needs, samples, None)?.0)
+    }
+
+    /// As [`open`](Self::open), with a look at the row of this number.
+    ///
+    /// # Errors
+    /// Also if there is no such row, or it cannot be used; with the reason.
+    pub fn inspect(
+        files: &Files,
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+        needs: &Needs,
+        samples: Option<&Samples>,
+        row: usize,
+    ) -> Result<(Self, Inspection)> {
+        let (dataset, found) = open(files, config, tokenizer, needs, samples, Some(row))?;
+        let missing = || {
+            let rows = dataset.census.rows;
+            Error::input(format!("there is no row {row}"))
+                .hint(format!("rows are counted from 0; {rows} were read"))
+                .at(files)
         };
-        let mut drafts = reader.drafts()?;
-        let drawn = needs.optional.contains(&Role::Sampled) && samples.is_some();
-        if drawn || needs.all.contains(&Role::Sampled) {
-            drafts = reader.join(drafts, samples)?;
-        }
-        if needs.batch.contains(&Role::Mismatched) {
-            lend(&mut drafts, needs.mismatch_group).map_err(|error| error.at(files))?;
-        }
-        let rule = TokenRule::new(config, tokenizer);
-        let built = parallel(&drafts, |draft| build(draft, config, &rule));
-        let mut examples = Vec::with_capacity(drafts.len());
-        for (draft, built) in drafts.iter().zip(built) {
-            let (example, cuts, merged) = built.map_err(|error| error.at(&draft.place))?;
-            if example
-                .responses
-                .iter()
-                .any(|response| example.scored_tokens(response) == 0)
-            {
-                reader.invalid(Invalid::NothingToScore, &draft.place)?;
-                continue;
-            }
-            let census = &mut reader.census;
-            census.cut_prompts += usize::from(cuts.prompt);
-            census.cut_responses += cuts.responses;
-            census.boundary_merges += usize::from(merged);
-            let unfinished = |response: &&Response| !rule.is_finished(&response.ids);
-            census.unfinished_responses += example.responses.iter().filter(unfinished).count();
-            examples.push(example);
-        }
-        reader.usable(examples.len())?;
-        reader.census.measure(&examples);
-        Ok(Self {
-            fingerprint: fingerprint(&examples),
-            examples,
-            census: reader.census,
-        })
+        let inspection = found.ok_or_else(missing)?;
+        Ok((dataset, inspection))
     }
 }
 
-// A row between file and tokens.
-struct Draft<'a> {
-    row: usize,
-    place: Place,
-    text: TextExample,
-    samples: &'a [Sample],
-    mismatched: Vec<String>,
+fn open(
+    files: &Files,
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    needs: &Needs,
+    samples: Option<&Samples>,
+    watched: Option<usize>,
+) -> Result<(Dataset, Option<Inspection>)> {
+    config.validate()?;
+    let mut reader = Reader {
+        files,
+        config,
+        needs,
+        watched,
+        census: Census::default(),
+    };
+    let mut drafts = reader.drafts(&Renderer::new(config, tokenizer))?;
+    let drawn = needs.optional.contains(&Role::Sampled) && samples.is_some();
+    if drawn || needs.all.contains(&Role::Sampled) {
+        drafts = reader.join(drafts, samples)?;
+    }
+    if needs.batch.contains(&Role::Mismatched) {
+        lend(&mut drafts, needs.mismatch_group).map_err(|error| error.at(files))?;
+    }
+    let rule = TokenRule::new(config, tokenizer);
+    let built = parallel(&drafts, |draft| build(draft, config, &rule));
+    let mut examples = Vec::with_capacity(drafts.len());
+    let mut inspection = None;
+    for (draft, built) in drafts.iter().zip(built) {
+        let built = built.map_err(|error| error.at(&draft.place))?;
+        let example = &built.example;
+        let mut responses = example.responses.iter();
+        if responses.any(|response| example.scored_tokens(response) == 0) {
+            reader.invalid(Invalid::NothingToScore, draft.row, &draft.place)?;
+            continue;
+        }
+        let census = &mut reader.census;
+        census.cut_prompts += usize::from(built.cuts.prompt);
+        census.cut_responses += built.cuts.responses.len();
+        census.boundary_merges += usize::from(built.merged.contains(&true));
+        let unfinished = |response: &&Response| !rule.is_finished(&response.ids);
+        census.unfinished_responses += example.responses.iter().filter(unfinished).count();
+        if watched == Some(draft.row) {
+            inspection = Some(Inspection::new(draft, &built));
+        }
+        examples.push(built.example);
+    }
+    reader.usable(examples.len())?;
+    reader.census.measure(&examples);
+    let dataset = Dataset {
+        fingerprint: fingerprint(&examples),
+        examples,
+        census: reader.census,
+    };
+    Ok((dataset, inspection))
 }
 
 struct Reader<'a> {
     files: &'a Files,
     config: &'a DataConfig,
     needs: &'a Needs,
+    // A row that somebody wants to see, so that it may not be left out.
+    watched: Option<usize>,
     census: Census,
 }
 
 impl<'a> Reader<'a> {
-    fn drafts(&mut self) -> Result<Vec<Draft<'a>>> {
+    fn drafts(&mut self, renderer: &Renderer) -> Result<Vec<Draft<'a>>> {
         let mut drafts = Vec::new();
         for row in self.files.rows() {
             let (number, row) = row?;
             self.census.rows += 1;
-            match self.config.format.example(&row)? {
-                Err(reason) => self.invalid(reason, &row.place)?,
-                Ok(text) if says_nothing(&text) => {
-                    self.invalid(Invalid::EmptyAnswer, &row.place)?;
-                }
-                Ok(text) => drafts.push(Draft {
+            match self.read(&row)? {
+                Err(reason) => self.invalid(reason, number, &row.place)?,
+                Ok(example) => drafts.push(Draft {
                     row: number,
-                    text: self.needed(text).map_err(|error| error.at(&row.place))?,
+                    text: renderer
+                        .example(example)
+                        .map_err(|error| error.at(&row.place))?,
                     place: row.place,
                     samples: &[],
                     mismatched: Vec::new(),
@@ -133,15 +165,38 @@ impl<'a> Reader<'a> {
         Ok(drafts)
     }
 
+    // What the row has for the loss, or why it cannot be used.
+    fn read(&self, row: &Row) -> Result<Reading> {
+        let mut example = match self.config.format.example(row)? {
+            Ok(example) => example,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
+            return Ok(Err(Invalid::EmptyAnswer));
+        }
+        if let Some(reason) = scores::apply(self.config.scores, row, &mut example)? {
+            return Ok(Err(reason));
+        }
+        let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
+        if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
+            return Ok(Err(Invalid::NothingChosen));
+        }
+        self.needed(example)
+            .map(Ok)
+            .map_err(|error| error.at(&row.place))
+    }
+
+    fn reads(&self, role: Role) -> bool {
+        self.needs.all.contains(&role) || self.needs.any.contains(&role)
+    }
+
     // Only what the loss needs, all of it. Whether there are samples shows later.
-    fn needed(&self, mut text: TextExample) -> Result<TextExample> {
-        let Needs { all, any, .. } = *self.needs;
-        let given = text.answers.iter().map(|(role, _)| *role);
+    fn needed(&self, mut example: RowExample) -> Result<RowExample> {
+        let given = example.answers.iter().map(|(role, _)| *role);
         let roles: Vec<Role> = given.chain([Role::Sampled]).collect();
-        self.needs.check(&roles, text.preference)?;
-        text.answers
-            .retain(|(role, _)| all.contains(role) || any.contains(role));
-        Ok(text)
+        self.needs.check(&roles, example.preference)?;
+        example.answers.retain(|(role, _)| self.reads(*role));
+        Ok(example)
     }
 
     fn join(
@@ -157,7 +212,7 @@ impl<'a> Reader<'a> {
         for draft in &mut drafts {
             draft.samples = samples.of(&draft.text.prompt);
             if draft.samples.is_empty() {
-                self.invalid(Invalid::NoSample, &draft.place)?;
+                self.invalid(Invalid::NoSample, draft.row, &draft.place)?;
             }
         }
         drafts.retain(|draft| !draft.samples.is_empty());
@@ -165,9 +220,17 @@ impl<'a> Reader<'a> {
         Ok(drafts)
     }
 
-    fn invalid(&mut self, reason: Invalid, place: &Place) -> Result<()> {
-        if self.config.on_invalid == OnInvalid::Error {
+    fn invalid(&mut self, reason: Invalid, row: usize, place: &Place) -> Result<()> {
+        // A rejected answer is no fault of its row.
+        let refused =
+            self.config.on_invalid == OnInvalid::Error && reason != Invalid::NothingChosen;
+        if refused {
             return Err(reason.refuse().at(place));
+        }
+        if self.watched == Some(row) {
+            return Err(Error::input(reason.to_string())
+                .hint("the row is left out")
+                .at(place));
         }
         self.census.drop_row(reason, self.files.name(place));
         Ok(())
@@ -192,11 +255,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn says_nothing(text: &TextExample) -> bool {
-    let mut answers = text.answers.iter();
-    answers.any(|(_, answer)| answer.trim().is_empty())
-}
-
 // Gives every answer's row the answer of another: a pair is two rows, chosen before rejected.
 fn lend(drafts: &mut [Draft], group: Option<usize>) -> Result<()> {
     let rows: Vec<(usize, usize)> = drafts
@@ -211,57 +269,17 @@ fn lend(drafts: &mut [Draft], group: Option<usize>) -> Result<()> {
     let next = mismatched_answers(&prompts, group)?;
     for (&(borrower, _), lender) in rows.iter().zip(next) {
         let (draft, answer) = rows[lender];
-        let text = drafts[draft].text.answers[answer].1.clone();
+        let answer = Answer {
+            role: Role::Mismatched,
+            ..drafts[draft].text.answers[answer].clone()
+        };
         // z0 averages within an example before it averages over the batch, so the same answer for
         // both rows of a pair counts in full when it is there once.
-        if !drafts[borrower].mismatched.contains(&text) {
-            drafts[borrower].mismatched.push(text);
+        if !drafts[borrower].mismatched.contains(&answer) {
+            drafts[borrower].mismatched.push(answer);
         }
     }
     Ok(())
-}
-
-type Built = (Example, Cuts, bool);
-
-fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Result<Built> {
-    let text = &draft.text;
-    let prompt = rule.prompt(&text.prompt)?;
-    let mut merged = false;
-    let mut tokens = |answer: &str, finished: bool| -> Result<Vec<u32>> {
-        let continuation = rule.response(&text.prompt, &prompt, answer)?;
-        merged |= continuation.merged;
-        let mut ids = continuation.ids;
-        if finished {
-            rule.finish(&mut ids);
-        }
-        Ok(ids)
-    };
-    let mut responses = Vec::new();
-    for (role, answer) in &text.answers {
-        let ids = tokens(answer, true)?;
-        responses.push(Response { role: *role, ids });
-    }
-    for sample in draft.samples {
-        let ids = match &sample.ids {
-            Some(ids) => ids.clone(),
-            None => tokens(&sample.response, sample.finished)?,
-        };
-        let role = Role::Sampled;
-        responses.push(Response { role, ids });
-    }
-    for answer in &draft.mismatched {
-        let ids = tokens(answer, true)?;
-        let role = Role::Mismatched;
-        responses.push(Response { role, ids });
-    }
-    let mut example = Example {
-        row: draft.row,
-        prompt,
-        responses,
-        preference: text.preference,
-    };
-    let cuts = cut(&mut example, config, rule.tokenizer);
-    Ok((example, cuts, merged))
 }
 
 fn fingerprint(examples: &[Example]) -> String {

@@ -9,10 +9,11 @@ use super::config::{DataConfig, TruncationMode};
 use super::{Example, Tokenizer};
 
 /// What was cut of an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cuts {
     pub prompt: bool,
-    pub responses: usize,
+    /// The places of the responses that were cut.
+    pub responses: Vec<usize>,
 }
 
 pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokenizer) -> Cuts {
@@ -35,10 +36,10 @@ pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokeni
     } else {
         limit - example.prompt.len()
     };
-    for response in &mut example.responses {
+    for (index, response) in example.responses.iter_mut().enumerate() {
         if response.ids.len() > room {
-            response.ids.truncate(room);
-            cuts.responses += 1;
+            response.truncate(room);
+            cuts.responses.push(index);
         }
     }
     cuts

@@ -1,29 +1,35 @@
 //! From files of preference rows to token sequences.
 //!
-//! Hides file kinds, dataset formats, the prompt rule, tokenisation and truncation behind
-//! [`Dataset::open`]; what was dropped or cut on the way is counted in the [`Census`].
+//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenisation and truncation
+//! behind [`Dataset::open`]; what was dropped or cut on the way is counted in the [`Census`].
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
 
+mod build;
 mod census;
+pub mod chat;
 mod config;
 mod dataset;
 mod files;
 pub mod format;
+mod inspect;
 mod length;
 mod mismatch;
 mod order;
 pub mod pack;
 mod prompts;
 pub mod read;
+mod render;
 mod samples;
+mod scores;
 mod tokenizer;
 mod tokens;
 
 pub use census::{Census, Invalid, Lines, Spread};
-pub use config::{AddBos, DataConfig, OnInvalid, Tokenize, TruncationMode};
+pub use config::{AddBos, AssistantTurns, DataConfig, OnInvalid, Scores, Tokenize, TruncationMode};
 pub use dataset::Dataset;
 pub use files::Files;
+pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
 pub use order::epoch_order;
 pub use prompts::{Prompt, prompts};
@@ -33,6 +39,7 @@ pub use tokens::{Continuation, TokenRule};
 
 use crate::loss::Role;
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 
 /// A response as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +48,33 @@ pub struct Response {
     pub role: Role,
     /// Token ids, the end-of-sequence token included where the response is complete.
     pub ids: Vec<u32>,
+    /// The ranges of `ids` that are context and not scored, in order: turns of others between the
+    /// assistant's. Empty where the response is one turn.
+    pub context: Vec<Range<usize>>,
+}
+
+impl Response {
+    /// A response of one turn.
+    pub fn new(role: Role, ids: Vec<u32>) -> Self {
+        Self {
+            role,
+            ids,
+            context: Vec::new(),
+        }
+    }
+
+    /// Whether a token of it is part of |y|, as far as the response itself knows.
+    pub fn is_scored(&self, token: usize) -> bool {
+        !self.context.iter().any(|range| range.contains(&token))
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.ids.truncate(length);
+        for range in &mut self.context {
+            range.end = range.end.min(length);
+        }
+        self.context.retain(|range| !range.is_empty());
+    }
 }
 
 /// One prompt with its responses, as the model sees them.
@@ -58,10 +92,17 @@ pub struct Example {
 }
 
 impl Example {
-    /// The number of tokens of `response` that have a log-prob, |y|. With an empty prompt nothing
-    /// predicts the first token: it is context.
+    /// The number of tokens of `response` that have a log-prob, |y|.
     pub fn scored_tokens(&self, response: &Response) -> usize {
-        response.ids.len() - usize::from(self.prompt.is_empty() && !response.ids.is_empty())
+        (0..response.ids.len())
+            .filter(|&token| self.is_scored(response, token))
+            .count()
+    }
+
+    /// Whether a token of `response` has a log-prob: it is no context. With an empty prompt nothing
+    /// predicts the first one.
+    pub fn is_scored(&self, response: &Response, token: usize) -> bool {
+        response.is_scored(token) && !(self.prompt.is_empty() && token == 0)
     }
 
     /// SHA-256, in hex, of the prompt's and the responses' token ids and roles. Two rows with the
@@ -90,6 +131,11 @@ impl Example {
                 Role::Mismatched => 4,
             };
             sequence(tag, &response.ids);
+            if !response.context.is_empty() {
+                let bounds = response.context.iter().flat_map(|r| [r.start, r.end]);
+                let bounds: Vec<u32> = bounds.map(|bound| bound as u32).collect();
+                sequence(5, &bounds);
+            }
         }
     }
 }

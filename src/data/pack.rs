@@ -60,16 +60,12 @@ impl Packed {
             }
             let own = self.segment(&response.ids, prompt.clone(), prompt.len());
             let first = self.labels.len();
-            // Without a prompt nothing predicts the first token: it is context.
-            let source = if prompt.is_empty() {
-                own.start
-            } else {
-                prompt.end - 1
-            };
-            let context = usize::from(prompt.is_empty());
-            for (token, &label) in response.ids.iter().enumerate().skip(context) {
+            for (token, &label) in response.ids.iter().enumerate() {
+                if !example.is_scored(response, token) {
+                    continue;
+                }
                 let before = if token == 0 {
-                    source
+                    prompt.end - 1
                 } else {
                     own.start + token - 1
                 };
@@ -131,10 +127,7 @@ mod tests {
     use crate::data::Response;
 
     fn example(prompt: &[u32], responses: &[(Role, &[u32])]) -> Example {
-        let response = |&(role, ids): &(Role, &[u32])| Response {
-            role,
-            ids: ids.to_vec(),
-        };
+        let response = |&(role, ids): &(Role, &[u32])| Response::new(role, ids.to_vec());
         Example {
             row: 0,
             prompt: prompt.to_vec(),
@@ -171,6 +164,20 @@ mod tests {
             &[Role::Chosen],
         );
         assert_eq!((packed.sources, packed.labels), (vec![0, 1], vec![4, 0]));
+    }
+
+    #[test]
+    fn turns_of_others_are_seen_and_not_predicted() {
+        let mut turns = example(&[1], &[(Role::Chosen, &[3, 0, 7, 8, 4, 0])]);
+        let hash = turns.hash();
+        turns.responses[0].context.push(2..4);
+        let packed = Packed::new([&turns], &[Role::Chosen]);
+        assert_eq!(packed.ids, [1, 3, 0, 7, 8, 4, 0]);
+        assert_eq!(packed.sources, [0, 1, 4, 5]);
+        assert_eq!(packed.labels, [3, 0, 4, 0]);
+        assert_eq!(packed.examples[0][0].rows, 0..4);
+        assert_eq!(turns.scored_tokens(&turns.responses[0]), 4);
+        assert_ne!(turns.hash(), hash);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Tokenizer;
 use super::config::{DataConfig, OnInvalid};
 use super::files::Files;
 use super::length::cut_prompt;
+use super::render::Renderer;
 use super::tokens::TokenRule;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
@@ -34,12 +35,15 @@ pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Res
     config.validate()?;
     let format = config.format;
     let rule = TokenRule::new(config, tokenizer);
+    let renderer = Renderer::new(config, tokenizer);
     let mut seen = HashSet::new();
     let mut prompts = Vec::new();
     for row in files.rows() {
         let (_, row) = row?;
-        let text = match format.prompt(&row)? {
-            Ok(text) => text,
+        let text = match format.example(&row)? {
+            Ok(example) => renderer
+                .prompt(example)
+                .map_err(|error| error.at(&row.place))?,
             Err(reason) if config.on_invalid == OnInvalid::Error => {
                 return Err(reason.refuse().at(&row.place));
             }

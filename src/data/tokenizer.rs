@@ -6,9 +6,11 @@
 //! *Why*: which tokens begin and end a text is a fact about the model, found once. Everything that
 //! trains, scores or samples asks the same value.
 
+use super::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,8 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     max_id: u32,
     hash: String,
+    // Where a chat template would be.
+    folder: Option<PathBuf>,
 }
 
 impl Tokenizer {
@@ -32,7 +36,9 @@ impl Tokenizer {
                 .hint("save the model's fast tokenizer beside its weights")
                 .at(dir.display()));
         }
-        Self::from_files(&path, &configs, &dir.join("tokenizer_config.json"))
+        let mut tokenizer = Self::from_files(&path, &configs, &dir.join("tokenizer_config.json"))?;
+        tokenizer.folder = Some(dir.to_owned());
+        Ok(tokenizer)
     }
 
     /// As [`open`](Self::open) where the files lie in several folders: the definition, the JSON
@@ -67,12 +73,35 @@ impl Tokenizer {
             ends,
             max_id,
             hash,
+            folder: None,
         })
     }
 
     /// The ids of a text, without anything in front or behind.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         encode(&self.inner, text, false)
+    }
+
+    /// The bytes of `text` that each of its ids stands for.
+    pub fn offsets(&self, text: &str) -> Result<Vec<Range<usize>>> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|error| refused(&*error))?;
+        let offsets = encoding.get_offsets().iter();
+        Ok(offsets.map(|&(start, end)| start..end).collect())
+    }
+
+    /// The model's chat template, read anew.
+    ///
+    /// # Errors
+    /// If the model has none, or one that does not parse.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        match &self.folder {
+            Some(folder) => ChatTemplate::open(folder),
+            None => Err(Error::input("a tokenizer by itself has no chat template")
+                .hint("open the folder of its model")),
+        }
     }
 
     /// The text of ids; special tokens are left out if `skip_special`.
@@ -173,12 +202,13 @@ fn parse(definition: &str) -> Result<tokenizers::Tokenizer> {
 }
 
 fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
-    match inner.encode_fast(text, special) {
-        Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-        Err(error) => Err(Error::input(format!(
-            "the tokenizer refuses the text: {error}"
-        ))),
-    }
+    let encoding = inner.encode_fast(text, special);
+    let encoding = encoding.map_err(|error| refused(&*error))?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+fn refused(error: &dyn std::error::Error) -> Error {
+    Error::input(format!("the tokenizer refuses the text: {error}"))
 }
 
 fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
@@ -199,7 +229,7 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
 }
 
 // `None` where there is no such file.
-fn read_json(path: &Path) -> Result<Option<Value>> {
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
     let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, &error)),

@@ -97,10 +97,7 @@ impl Stories {
         let examples = with_prompts().enumerate().map(|(row, (prompt, drawn))| Example {
             row,
             prompt: prompt.ids.clone(),
-            responses: vec![Response {
-                role: Role::Sampled,
-                ids: drawn.ids.clone(),
-            }],
+            responses: vec![Response::new(Role::Sampled, drawn.ids.clone())],
             preference: None,
         });
         let examples: Vec<Example> = examples.collect();

@@ -247,7 +247,7 @@ fn prompts_are_unique_and_cut_and_of_any_format() {
     );
     let message = read(&config, &["text.jsonl"]).unwrap_err();
     assert!(
-        message.starts_with("text.jsonl:1: the columns of the row are of no known"),
+        message.starts_with("text.jsonl:1: the row has no prompt; its whole text"),
         "{message}"
     );
 }

@@ -19,27 +19,27 @@ fn a_wrong_row_is_reported_with_its_line() {
         ),
         (
             "{\"prompt\": \"p\", \"choosen\": \"c\"}",
-            "the row has no column `chosen`, only `prompt`, `choosen`; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "the row has no column `chosen`, only `prompt`, `choosen`; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
         (
             "{\"prompt\": null, \"text\": 1}",
-            "the row has no column `prompt`, only `prompt`, `text`; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "the row has no column `prompt`, only `prompt`, `text`; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
         (
             "{}",
-            "the row has no column at all; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "the row has no column at all; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
         (
             "{\"prompt\": \"p\", \"chosen\": [], \"rejected\": \"r\"}",
-            "column `chosen` is a list, not a string; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "column `chosen` is an empty list; a conversation has messages",
         ),
         (
             "{\"prompt\": 1}",
-            "column `prompt` is 1, not a string; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "column `prompt` is 1, not a string or a list of messages; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
         (
             "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\", \"preference\": 1.5}",
-            "column `preference` is 1.5, not a number in [0, 1], the probability that `chosen` is preferred; format `pairs` reads prompt, chosen, rejected; preference (optional)",
+            "column `preference` is 1.5, not a number in [0, 1], the probability that `chosen` is preferred; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
     ] {
         let message = complaint(format!("{ROW}\n\n{line}\n"));
@@ -172,7 +172,7 @@ fn rows_without_a_usable_one_are_an_error() {
     assert_eq!(
         message,
         "rows.jsonl: none of 2 rows is usable: an answer is empty or only white space in 2 (first: line 1); \
-         format `pairs` reads prompt, chosen, rejected; preference (optional)"
+         format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)"
     );
 }
 
@@ -215,7 +215,7 @@ fn unpaired_rows_are_chosen_or_rejected_and_no_pair() {
     assert_eq!(
         message,
         "rows.jsonl:1: column `label` is 1, not true or false; \
-         format `unpaired` reads prompt, completion, label (true: desirable)"
+         format `unpaired` reads prompt, completion, strings or lists of messages; label (true: desirable)"
     );
 }
 

@@ -41,7 +41,8 @@ fn a_configuration_is_read_with_its_defaults_and_written_again() {
     assert_eq!(toml::from_str::<DataConfig>(&text).unwrap(), config);
     let all = "format = \"pairs\"\ntrain = \"a\"\neval = [\"b[:9]\", \"c[10%:]\"]\nmax_length = 9\nmax_prompt_length = 3\n\
                truncation_mode = \"keep_end\"\ntokenize = \"separate\"\nadd_bos = false\n\
-               on_invalid = \"error\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\
+               on_invalid = \"error\"\napply_chat_template = true\nassistant_turns = \"last\"\n\
+               scores = \"bradley_terry\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\
                unlabelled_ratio = 0.5\nreference_log_probs = \"d\"\n\
                official_truncation = true\nshuffle = false\n";
     let config: DataConfig = toml::from_str(all).unwrap();

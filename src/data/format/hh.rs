@@ -4,7 +4,7 @@
 //! DPO repository. The longest common prefix of both transcripts, which others take for it, moves
 //! answer text into the prompt wherever two answers begin alike.
 
-use super::{Format, Reading, pair};
+use super::{Content, Format, Reading, has, pair};
 use crate::data::census::Invalid;
 use crate::data::config::TruncationMode;
 use crate::data::read::Row;
@@ -12,22 +12,37 @@ use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",
-    required: &["chosen", "rejected"],
-    columns: "chosen, rejected: whole transcripts; preference (optional)",
+    columns: "chosen, rejected: whole transcripts; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepEnd,
+    fits,
     read,
 };
 
 const TURN: &str = "\n\nAssistant:";
 
+fn fits(row: &Row) -> usize {
+    match row.get("chosen").is_some_and(|chosen| chosen.is_string()) {
+        true => has(row, &["chosen", "rejected"]),
+        false => 0,
+    }
+}
+
 fn read(row: &Row) -> Result<Reading> {
-    let (chosen, rejected) = (row.text("chosen")?, row.text("rejected")?);
+    let text = |column| {
+        let messages = "lists of messages are of format `pairs`";
+        row.text(column).map_err(|error| match row.get(column) {
+            Some(value) if value.is_array() => error.hint(messages),
+            _ => error,
+        })
+    };
+    let (chosen, rejected) = (text("chosen")?, text("rejected")?);
     let Some(at) = chosen.rfind(TURN) else {
         return Ok(Err(Invalid::NoAssistantTurn));
     };
     let (prompt, chosen) = chosen.split_at(at + TURN.len());
+    let content = |text: &str| Content::Text(text.to_owned());
     match rejected.strip_prefix(prompt) {
-        Some(rejected) => pair(row, prompt, chosen, rejected),
+        Some(rejected) => pair(row, content(prompt), content(chosen), content(rejected)),
         None => Ok(Err(Invalid::PromptDiffers)),
     }
 }

@@ -5,12 +5,15 @@
 //! *Why*: a format is a function of one row. It knows nothing of files, tokens or losses, so a new
 //! one is one file and one row of [`FORMATS`].
 
+mod alpaca_eval;
 mod hh;
 mod pairs;
 mod prompts;
+mod sft;
 mod unpaired;
 
 use super::census::Invalid;
+use super::chat::Content;
 use super::config::TruncationMode;
 use super::files::Files;
 use super::read::Row;
@@ -18,36 +21,44 @@ use crate::error::{Error, Result, nearest};
 use crate::loss::Role;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// A prompt with its answers, as text.
+/// A prompt with its answers, as the row has them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TextExample {
-    /// What every answer answers.
-    pub prompt: String,
+pub struct RowExample {
+    /// What every answer answers. `None`: the one answer is a whole text, or a whole conversation
+    /// that has its prompt in it.
+    pub prompt: Option<Content>,
     /// Chosen before rejected; none where the answers come from a sample file.
-    pub answers: Vec<(Role, String)>,
+    pub answers: Vec<(Role, Content)>,
     /// p(chosen > rejected) where the row carries a soft label.
     pub preference: Option<f64>,
 }
 
 /// What a row turned out to be. A malformed one is an error instead.
-pub type Reading = std::result::Result<TextExample, Invalid>;
+pub type Reading = std::result::Result<RowExample, Invalid>;
 
 /// A dataset format.
 #[derive(Debug)]
 pub struct Format {
     /// Its name in a configuration.
     pub name: &'static str,
-    /// The columns that every row has.
-    pub required: &'static [&'static str],
     /// The columns that it reads, for people.
     pub columns: &'static str,
     /// The part of a prompt that stays when it is cut.
     pub truncation: TruncationMode,
+    /// How many of a row's columns it would read; 0 where the row is not of this format.
+    fits: fn(&Row) -> usize,
     read: fn(&Row) -> Result<Reading>,
 }
 
-/// Every format.
-pub static FORMATS: [Format; 4] = [hh::FORMAT, pairs::FORMAT, unpaired::FORMAT, prompts::FORMAT];
+/// Every format. Where a row fits two equally well, the later one is meant.
+pub static FORMATS: [Format; 6] = [
+    hh::FORMAT,
+    pairs::FORMAT,
+    unpaired::FORMAT,
+    prompts::FORMAT,
+    sft::FORMAT,
+    alpaca_eval::FORMAT,
+];
 
 impl PartialEq for Format {
     fn eq(&self, other: &Self) -> bool {
@@ -56,14 +67,12 @@ impl PartialEq for Format {
 }
 
 impl Format {
-    /// From a row to its text. An error for a row that is not of this format.
+    /// From a row to its contents. An error for a row that is not of this format.
     pub fn example(&self, row: &Row) -> Result<Reading> {
-        (self.read)(row).map_err(|error| error.hint(self.columns_hint()))
-    }
-
-    /// As [`example`](Self::example), of the prompt alone.
-    pub fn prompt(&self, row: &Row) -> Result<std::result::Result<String, Invalid>> {
-        Ok(self.example(row)?.map(|example| example.prompt))
+        (self.read)(row).map_err(|error| match error {
+            Error::Input { hint: None, .. } => error.hint(self.columns_hint()),
+            other => other,
+        })
     }
 
     /// What would be valid, for messages.
@@ -77,21 +86,14 @@ impl Format {
     /// If no format reads such rows.
     pub fn of_file(files: &Files) -> Result<&'static Self> {
         let row = first(files)?;
-        // Transcripts have two of the columns of pairs: who reads most of the row is meant.
-        FORMATS
-            .iter()
-            .filter(|format| format.fits(&row))
-            .max_by_key(|format| format.required.len())
+        let best = FORMATS.iter().max_by_key(|format| (format.fits)(&row));
+        best.filter(|format| (format.fits)(&row) > 0)
             .ok_or_else(|| {
                 let valid: Vec<String> = FORMATS.iter().map(Self::columns_hint).collect();
                 Error::input("the columns of the row are of no known format")
                     .hint(valid.join("; "))
                     .at(&row.place)
             })
-    }
-
-    fn fits(&self, row: &Row) -> bool {
-        self.required.iter().all(|name| row.get(name).is_some())
     }
 
     /// The format called `name`.
@@ -127,13 +129,18 @@ pub(super) mod by_name {
     }
 }
 
-fn pair(row: &Row, prompt: &str, chosen: &str, rejected: &str) -> Result<Reading> {
-    Ok(Ok(TextExample {
-        prompt: prompt.to_owned(),
-        answers: vec![
-            (Role::Chosen, chosen.to_owned()),
-            (Role::Rejected, rejected.to_owned()),
-        ],
+// The number of `columns`, if the row has them all.
+fn has(row: &Row, columns: &[&str]) -> usize {
+    match columns.iter().all(|column| row.get(column).is_some()) {
+        true => columns.len(),
+        false => 0,
+    }
+}
+
+fn pair(row: &Row, prompt: Content, chosen: Content, rejected: Content) -> Result<Reading> {
+    Ok(Ok(RowExample {
+        prompt: Some(prompt),
+        answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: preference(row)?,
     }))
 }

@@ -3,22 +3,22 @@
 //! *Why*: a loss may learn from what was drawn from the reference alone. The answers then come from
 //! a sample file, and the prompts need no preference.
 
-use super::{Format, Reading, TextExample};
+use super::{Content, Format, Reading, RowExample, has};
 use crate::data::config::TruncationMode;
 use crate::data::read::Row;
 use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
-    required: &["prompt"],
-    columns: "prompt",
+    columns: "prompt, a string or a list of messages; or a .txt file with a prompt on each line",
     truncation: TruncationMode::KeepStart,
+    fits: |row| has(row, &["prompt"]),
     read,
 };
 
 fn read(row: &Row) -> Result<Reading> {
-    Ok(Ok(TextExample {
-        prompt: row.text("prompt")?.to_owned(),
+    Ok(Ok(RowExample {
+        prompt: Some(Content::read(row, "prompt")?),
         answers: Vec::new(),
         preference: None,
     }))

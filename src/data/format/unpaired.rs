@@ -3,7 +3,7 @@
 //! *Why*: a good answer is a chosen one without a rejected one beside it, so the losses that take
 //! either kind need no third role.
 
-use super::{Format, Reading, TextExample};
+use super::{Content, Format, Reading, RowExample, has};
 use crate::data::config::TruncationMode;
 use crate::data::read::Row;
 use crate::error::Result;
@@ -11,22 +11,23 @@ use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
     name: "unpaired",
-    required: &["prompt", "completion", "label"],
-    columns: "prompt, completion, label (true: desirable)",
+    columns: "prompt, completion, strings or lists of messages; label (true: desirable)",
     truncation: TruncationMode::KeepStart,
+    fits: |row| has(row, &["prompt", "completion", "label"]),
     read,
 };
 
 fn read(row: &Row) -> Result<Reading> {
-    let (prompt, completion) = (row.text("prompt")?, row.text("completion")?);
+    let prompt = Content::read(row, "prompt")?;
+    let completion = Content::read(row, "completion")?;
     let role = match row.need("label")?.as_bool() {
         Some(true) => Role::Chosen,
         Some(false) => Role::Rejected,
         None => return Err(row.wrong("label", "true or false")),
     };
-    Ok(Ok(TextExample {
-        prompt: prompt.to_owned(),
-        answers: vec![(role, completion.to_owned())],
+    Ok(Ok(RowExample {
+        prompt: Some(prompt),
+        answers: vec![(role, completion)],
         preference: None,
     }))
 }

@@ -1,0 +1,107 @@
+//! From a row's text to its tokens.
+//!
+//! Hides how answers of every origin become responses, and what happened to them on the way.
+//!
+//! *Why*: a row is built from itself alone, so rows are built on all cores and each can be shown by
+//! itself just as a run sees it.
+
+use super::config::DataConfig;
+use super::length::{Cuts, cut};
+use super::read::Place;
+use super::render::{Answer, TextExample};
+use super::samples::Sample;
+use super::tokens::{Continuation, TokenRule};
+use super::{Example, Response};
+use crate::error::Result;
+use crate::loss::Role;
+use std::ops::Range;
+
+/// A row between file and tokens.
+pub(super) struct Draft<'a> {
+    pub row: usize,
+    pub place: Place,
+    pub text: TextExample,
+    pub samples: &'a [Sample],
+    pub mismatched: Vec<Answer>,
+}
+
+/// A row as tokens, and what was done to it.
+pub(super) struct Built {
+    pub example: Example,
+    pub cuts: Cuts,
+    /// Of each response: whether it shares a token with what stands in front of it.
+    pub merged: Vec<bool>,
+}
+
+pub(super) fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Result<Built> {
+    let text = &draft.text;
+    let prompt = rule.prompt(&text.prompt)?;
+    let answer = |answer: &Answer| respond(rule, &text.prompt, &prompt, answer, true);
+    let sample = |sample: &Sample| match &sample.ids {
+        Some(ids) => Ok((Response::new(Role::Sampled, ids.clone()), false)),
+        None => {
+            let answer = Answer {
+                role: Role::Sampled,
+                text: sample.response.clone(),
+                turns: Vec::new(),
+            };
+            respond(rule, &text.prompt, &prompt, &answer, sample.finished)
+        }
+    };
+    let built: Vec<(Response, bool)> = text
+        .answers
+        .iter()
+        .map(answer)
+        .chain(draft.samples.iter().map(sample))
+        .chain(draft.mismatched.iter().map(answer))
+        .collect::<Result<_>>()?;
+    let (responses, merged) = built.into_iter().unzip();
+    let mut example = Example {
+        row: draft.row,
+        prompt,
+        responses,
+        preference: text.preference,
+    };
+    let cuts = cut(&mut example, config, rule.tokenizer);
+    Ok(Built {
+        example,
+        cuts,
+        merged,
+    })
+}
+
+/// An answer as tokens, and whether it shares one with what stands in front of it.
+fn respond(
+    rule: &TokenRule,
+    prompt: &str,
+    prompt_ids: &[u32],
+    answer: &Answer,
+    finished: bool,
+) -> Result<(Response, bool)> {
+    let Answer { role, text, turns } = answer;
+    let (Continuation { mut ids, merged }, mut own) = match turns.is_empty() {
+        true => (rule.response(prompt, prompt_ids, text)?, Vec::new()),
+        false => rule.response_in_turns(prompt, prompt_ids, text, turns)?,
+    };
+    if finished {
+        rule.finish(&mut ids)?;
+    }
+    own.resize(ids.len(), true);
+    let mut response = Response::new(*role, ids);
+    if !turns.is_empty() {
+        response.context = gaps(&own);
+    }
+    Ok((response, merged))
+}
+
+/// The ranges of what is false.
+fn gaps(own: &[bool]) -> Vec<Range<usize>> {
+    let mut gaps: Vec<Range<usize>> = Vec::new();
+    for (index, _) in own.iter().enumerate().filter(|(_, own)| !**own) {
+        match gaps.last_mut() {
+            Some(gap) if gap.end == index => gap.end += 1,
+            _ => gaps.push(index..index + 1),
+        }
+    }
+    gaps
+}

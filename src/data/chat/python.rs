@@ -1,0 +1,170 @@
+//! What templates take from Python: `json.dumps` as a filter, and the date.
+//!
+//! *Why*: a template's text is compared to the letter with what `transformers` renders, and Python
+//! writes JSON with other spaces, and other numbers, than anyone else. (A number with an exponent that
+//! a template writes without `tojson` is the engine's own: `1e16`, where Python has `1e+16`.)
+
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Error, ErrorKind};
+use serde_json::Value;
+
+/// `tojson` as transformers defines it: `json.dumps` with non-ASCII letters left as they are.
+pub(super) fn to_json(value: Serde<Value>, options: Kwargs) -> Result<String, Error> {
+    let indent = match options.get::<Option<minijinja::Value>>("indent")? {
+        None => None,
+        Some(indent) if indent.is_none() => None,
+        Some(indent) => Some(match indent.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(usize::try_from(indent)?),
+        }),
+    };
+    let between = if indent.is_some() { "," } else { ", " };
+    let separators = options.get::<Option<Serde<(String, String)>>>("separators")?;
+    let (item, key) = match separators {
+        Some(Serde(separators)) => separators,
+        None => (between.into(), ": ".into()),
+    };
+    let style = Style {
+        indent,
+        item,
+        key,
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        ensure_ascii: options
+            .get::<Option<bool>>("ensure_ascii")?
+            .unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    let mut text = String::new();
+    style.write(&value.0, 0, &mut text);
+    Ok(text)
+}
+
+struct Style {
+    indent: Option<String>,
+    item: String,
+    key: String,
+    sort_keys: bool,
+    ensure_ascii: bool,
+}
+
+impl Style {
+    fn write(&self, value: &Value, depth: usize, text: &mut String) {
+        match value {
+            Value::Array(items) => {
+                self.block('[', ']', items.iter(), depth, text, |item, text| {
+                    self.write(item, depth + 1, text);
+                });
+            }
+            Value::Object(fields) => {
+                let mut fields: Vec<_> = fields.iter().collect();
+                if self.sort_keys {
+                    fields.sort_by_key(|(key, _)| *key);
+                }
+                self.block(
+                    '{',
+                    '}',
+                    fields.into_iter(),
+                    depth,
+                    text,
+                    |(key, value), text| {
+                        self.string(key, text);
+                        *text += &self.key;
+                        self.write(value, depth + 1, text);
+                    },
+                );
+            }
+            Value::String(string) => self.string(string, text),
+            Value::Number(number) if number.is_f64() => {
+                *text += &float(number.as_f64().unwrap_or_default());
+            }
+            other => *text += &other.to_string(),
+        }
+    }
+
+    fn block<T>(
+        &self,
+        open: char,
+        close: char,
+        items: impl ExactSizeIterator<Item = T>,
+        depth: usize,
+        text: &mut String,
+        write: impl Fn(T, &mut String),
+    ) {
+        text.push(open);
+        let filled = items.len() > 0;
+        let line = |depth: usize, text: &mut String| {
+            if let Some(indent) = self.indent.as_ref().filter(|_| filled) {
+                text.push('\n');
+                *text += &indent.repeat(depth);
+            }
+        };
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                *text += &self.item;
+            }
+            line(depth + 1, text);
+            write(item, text);
+        }
+        line(depth, text);
+        text.push(close);
+    }
+
+    fn string(&self, string: &str, text: &mut String) {
+        let quoted = Value::from(string).to_string();
+        if !self.ensure_ascii {
+            *text += &quoted;
+            return;
+        }
+        let mut units = [0; 2];
+        for letter in quoted.chars() {
+            if letter.is_ascii() {
+                text.push(letter);
+            } else {
+                for unit in letter.encode_utf16(&mut units) {
+                    *text += &format!("\\u{unit:04x}");
+                }
+            }
+        }
+    }
+}
+
+/// As Python writes a float: with a point, or with two digits of exponent from 1e16 and below 1e-4.
+fn float(x: f64) -> String {
+    let scientific = format!("{x:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if x != 0.0 && !(-4..16).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{x:?}"),
+    }
+}
+
+/// Now, in the local time zone, by a pattern of C's strftime.
+pub(super) fn strftime_now(pattern: &str) -> Result<String, Error> {
+    jiff::fmt::strtime::format(pattern, &jiff::Zoned::now())
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_written_as_python_writes_them() {
+        for (x, text) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (-2.5e-7, "-2.5e-07"),
+        ] {
+            assert_eq!(float(x), text);
+        }
+    }
+}

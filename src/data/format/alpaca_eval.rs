@@ -1,0 +1,44 @@
+//! Annotations of AlpacaEval: two outputs for an instruction, and how far the second is preferred.
+//!
+//! *Why*: `preference` lies in [1, 2] there, the index of the better output, and with several
+//! annotators or a judge's probability something between. At its ends the label is hard, and the
+//! better output is the chosen one; between them `output_1` is, with the probability that it wins.
+
+use super::{Content, Format, Reading, RowExample, has};
+use crate::data::census::Invalid;
+use crate::data::config::TruncationMode;
+use crate::data::read::Row;
+use crate::error::Result;
+use crate::loss::Role;
+
+pub(super) const FORMAT: Format = Format {
+    name: "alpaca_eval",
+    columns: "instruction, output_1, output_2; preference in [1, 2], the better output's number or between",
+    truncation: TruncationMode::KeepStart,
+    fits: |row| has(row, &["instruction", "output_1", "output_2"]),
+    read,
+};
+
+fn read(row: &Row) -> Result<Reading> {
+    let content = |column| row.text(column).map(|text| Content::Text(text.to_owned()));
+    let (first, second) = (content("output_1")?, content("output_2")?);
+    let prompt = Some(content("instruction")?);
+    // An annotator that failed leaves none.
+    let Some(value) = row.get("preference") else {
+        return Ok(Err(Invalid::NoPreference));
+    };
+    let preference = match value.as_f64() {
+        Some(preference) if (1.0..=2.0).contains(&preference) => preference,
+        _ => return Err(row.wrong("preference", "a number from 1 (output_1 is better) to 2")),
+    };
+    let (chosen, rejected) = match preference {
+        2.0 => (second, first),
+        _ => (first, second),
+    };
+    let is_soft = preference > 1.0 && preference < 2.0;
+    Ok(Ok(RowExample {
+        prompt,
+        answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
+        preference: is_soft.then_some(2.0 - preference),
+    }))
+}

@@ -1,0 +1,60 @@
+//! What a model is to imitate: a conversation, an answer to a prompt, or a text.
+//!
+//! *Why*: what is imitated is a chosen answer without a rejected one. So supervised fine-tuning is
+//! one more loss on the same batches, and reads the rows of any other format too.
+
+use super::{Content, Format, Reading, RowExample, has};
+use crate::data::config::TruncationMode;
+use crate::data::read::Row;
+use crate::error::{Error, Result};
+use crate::loss::Role;
+
+pub(super) const FORMAT: Format = Format {
+    name: "sft",
+    columns: "messages: a conversation; or prompt and completion, strings or lists of messages; or text: \
+              all of it is the answer",
+    truncation: TruncationMode::KeepEnd,
+    // A conversation has prompt and answer in it.
+    fits: |row| {
+        let whole = 2 * has(row, &["messages"]);
+        whole
+            .max(has(row, &["prompt", "completion"]))
+            .max(has(row, &["text"]))
+    },
+    read,
+};
+
+fn read(row: &Row) -> Result<Reading> {
+    let layouts = ["messages", "completion", "text"];
+    let given: Vec<&str> = layouts
+        .into_iter()
+        .filter(|name| row.get(name).is_some())
+        .collect();
+    let layout = match given.as_slice() {
+        [] => "messages",
+        [layout] => layout,
+        several => {
+            return Err(
+                Error::input(format!("the row has columns {}", several.join(" and ")))
+                    .hint("it is one of: messages; prompt and completion; text")
+                    .at(&row.place),
+            );
+        }
+    };
+    let (prompt, answer) = match layout {
+        "completion" => (
+            Some(Content::read(row, "prompt")?),
+            Content::read(row, "completion")?,
+        ),
+        "text" => (None, Content::Text(row.text("text")?.to_owned())),
+        _ => match Content::read(row, "messages")? {
+            Content::Text(_) => return Err(row.wrong("messages", "a list of messages")),
+            messages => (None, messages),
+        },
+    };
+    Ok(Ok(RowExample {
+        prompt,
+        answers: vec![(Role::Chosen, answer)],
+        preference: None,
+    }))
+}

@@ -1,0 +1,47 @@
+//! Scores of a pair's answers, such as a judge's grades.
+//!
+//! Hides what each use of them makes of a row.
+//!
+//! *Why*: a score says how much better an answer is, where a label says only which. What follows from
+//! it is the user's to decide, so it is a key, and nothing happens by itself.
+
+use super::census::Invalid;
+use super::config::Scores;
+use super::format::RowExample;
+use super::read::Row;
+use crate::error::{Error, Result};
+
+/// Reads `score_chosen` and `score_rejected` for what they are to do; the reason where the row cannot
+/// be used.
+pub(super) fn apply(
+    scores: Scores,
+    row: &Row,
+    example: &mut RowExample,
+) -> Result<Option<Invalid>> {
+    if scores == Scores::Ignore {
+        return Ok(None);
+    }
+    let score = |column| {
+        let value = row.need(column)?.as_f64();
+        let finite = value.filter(|score| score.is_finite());
+        finite.ok_or_else(|| row.wrong(column, "a number"))
+    };
+    let score = |column| score(column).map_err(|error| error.hint(HINT));
+    let margin = score("score_chosen")? - score("score_rejected")?;
+    if scores == Scores::Check {
+        return Ok(match margin {
+            0.0 => Some(Invalid::Tie),
+            margin if margin < 0.0 => Some(Invalid::ScoresDisagree),
+            _ => None,
+        });
+    }
+    let soft = 1.0 / (1.0 + (-margin).exp());
+    match example.preference.replace(soft) {
+        None => Ok(None),
+        Some(_) => Err(Error::input("the row has a `preference` beside its scores")
+            .hint("one of them is the soft label: leave out data.scores or the column")
+            .at(&row.place)),
+    }
+}
+
+const HINT: &str = "data.scores asks for score_chosen and score_rejected; \"ignore\" does not";

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use expo::config::Config;
+use expo::config::{Config, SamplingConfig};
 use expo::loss::Loss;
 
 fn root() -> &'static Path {
@@ -100,7 +100,13 @@ fn its_commands_exist_with_their_flags_and_configs() {
         };
         for config in after("--config") {
             let path = root().join(config);
-            Config::open(&path, &after("--set")).unwrap_or_else(|e| panic!("{command:?}: {e}"));
+            let sets = after("--set");
+            let opened = match subcommand.as_str() {
+                "sample" => SamplingConfig::open(&path, &sets).map(drop),
+                "sft" => Config::open_sft(&path, &sets).map(drop),
+                _ => Config::open(&path, &sets).map(drop),
+            };
+            opened.unwrap_or_else(|e| panic!("{command:?}: {e}"));
         }
         if subcommand == "loss" {
             let mut loss = Loss::default_of(&rest[0]).unwrap();

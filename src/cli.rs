@@ -1,6 +1,7 @@
 //! The command line: one file per command, and the only code that prints.
 
 mod completions;
+mod data;
 mod init;
 mod loss;
 mod progress;
@@ -33,6 +34,7 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite.";
 enum Command {
     Train(train::TrainArgs),
     Score(score::ScoreArgs),
+    Data(data::DataArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
     Completions(completions::CompletionsArgs),
@@ -43,6 +45,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(args),
         Command::Score(args) => score::run(args),
+        Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
         Command::Completions(args) => completions::run(&args),

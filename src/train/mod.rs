@@ -11,6 +11,7 @@ mod metrics;
 mod open;
 mod reference;
 mod scoring;
+mod show;
 mod step;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use crate::score::Column;
 
 pub use metrics::Record;
 pub use scoring::{Rows, Scored, score_rows, score_run};
+pub use show::{Shown, show};
 
 use files::Files;
 use metrics::Averages;

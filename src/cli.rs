@@ -1,6 +1,7 @@
 //! The command line: one file per command, and the only code that prints.
 
 mod completions;
+mod data;
 mod init;
 mod loss;
 mod progress;
@@ -37,6 +38,7 @@ enum Command {
     Sft(sft::SftArgs),
     Sample(sample::SampleArgs),
     Score(score::ScoreArgs),
+    Data(data::DataArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
     Completions(completions::CompletionsArgs),
@@ -49,6 +51,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Sft(args) => sft::run(args),
         Command::Sample(args) => sample::run(&args),
         Command::Score(args) => score::run(args),
+        Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -1,5 +1,7 @@
 //! The real binary: what it writes, what it says and how it exits.
 
+#[path = "cli/data.rs"]
+mod data;
 #[path = "cli/flow.rs"]
 mod flow;
 #[path = "cli/refusals.rs"]

@@ -41,15 +41,15 @@ pub struct ScoreArgs {
     revision: Option<String>,
 
     /// The rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100.
-    #[arg(long, value_name = "FILE", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "model", value_parser = str::parse::<Files>)]
     data: Option<Files>,
 
-    /// The layout of the rows: hh, pairs, unpaired or prompts; by default what the first row looks like.
+    /// The layout of the rows, a name below; by default what the first row looks like.
     #[arg(long, requires = "model", value_parser = Format::named)]
     format: Option<&'static Format>,
 
     /// Responses drawn from a model, scored beside those of the rows.
-    #[arg(long, value_name = "FILE", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "model", value_parser = str::parse::<Files>)]
     samples: Option<Files>,
 
     /// The most tokens of a prompt with any one of its responses.
@@ -94,11 +94,14 @@ on another machine. With --model the limits are 512 and 256 tokens as in a confi
 can hold if that is less.
 
 Columns of the rows:
-  hh         chosen, rejected: whole transcripts; preference
-  pairs      prompt, chosen, rejected; preference
-  unpaired   prompt, completion, label (true: desirable)
-  prompts    prompt; its responses come from --samples
-  --samples  prompt, response, finish_reason, and optionally token_ids, index
+  hh           chosen, rejected: whole transcripts; preference
+  pairs        prompt, chosen, rejected; preference
+  unpaired     prompt, completion, label (true: desirable)
+  prompts      prompt; its responses come from --samples
+  sft          messages; or prompt, completion; or text
+  alpaca_eval  instruction, output_1, output_2, preference in [1, 2]
+  --samples    prompt, response, finish_reason, and optionally token_ids, index
+Prompts and answers are strings, or lists of {role, content} for the model's chat template.
 
 Examples:
   $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out scores.jsonl

@@ -43,7 +43,7 @@ A config:
   [model]
   model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a folder, or a name on the hub
   [data]
-  format = \"hh\"                                   # hh, pairs or unpaired
+  format = \"hh\"                                   # hh, pairs, unpaired, prompts, sft, alpaca_eval
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
   [loss.dpo]                                      # cexpo, rexpo, dpo, ipo, fdpo, simpo or kto

@@ -62,7 +62,7 @@ pub(super) fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Res
         responses,
         preference: text.preference,
     };
-    let cuts = cut(&mut example, config, rule.tokenizer);
+    let cuts = cut(&mut example, config, rule.tokenizer, text.is_chat);
     Ok(Built {
         example,
         cuts,

@@ -233,6 +233,14 @@ impl DataConfig {
                 )
                 .at("data.apply_chat_template"));
         }
+        if self.assistant_turns == AssistantTurns::Last && self.format.name != "sft" {
+            let format = self.format.name;
+            return Err(
+                Error::input(format!("assistant_turns for format `{format}`"))
+                    .hint("only the conversations of format `sft` are split by turns: leave it out")
+                    .at("data.assistant_turns"),
+            );
+        }
         let ratio = self.unlabelled_ratio;
         if !(ratio > 0.0 && ratio.is_finite()) {
             return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
@@ -276,8 +284,13 @@ impl DataConfig {
         files.is_some_and(|files| files.to_string() == "auto")
     }
 
-    /// The truncation mode: what is set, else what suits the format.
-    pub fn truncation(&self) -> TruncationMode {
-        self.truncation_mode.unwrap_or(self.format.truncation)
+    /// The truncation mode: what is set, else the end of a conversation stays, else what suits the
+    /// format.
+    pub fn truncation(&self, is_chat: bool) -> TruncationMode {
+        let by_format = match is_chat {
+            true => TruncationMode::KeepEnd,
+            false => self.format.truncation,
+        };
+        self.truncation_mode.unwrap_or(by_format)
     }
 }

@@ -16,7 +16,12 @@ pub(super) struct Cuts {
     pub responses: Vec<usize>,
 }
 
-pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokenizer) -> Cuts {
+pub(super) fn cut(
+    example: &mut Example,
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    is_chat: bool,
+) -> Cuts {
     let mut cuts = Cuts::default();
     let limit = config.max_length;
     let longest = example.responses.iter().map(|r| r.ids.len()).max();
@@ -26,7 +31,7 @@ pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokeni
     }
     if example.prompt.len() > config.max_prompt_length {
         cuts.prompt = true;
-        cut_prompt(&mut example.prompt, config, tokenizer.begin());
+        cut_prompt(&mut example.prompt, config, tokenizer.begin(), is_chat);
     }
     if example.prompt.len() + longest <= limit {
         return cuts;
@@ -45,9 +50,9 @@ pub(super) fn cut(example: &mut Example, config: &DataConfig, tokenizer: &Tokeni
     cuts
 }
 
-pub(super) fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32]) {
+pub(super) fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32], is_chat: bool) {
     let keep = config.max_prompt_length;
-    match config.truncation() {
+    match config.truncation(is_chat) {
         TruncationMode::KeepStart => prompt.truncate(keep),
         TruncationMode::KeepEnd => {
             // A model that was trained with begin tokens never saw a text without them.

@@ -40,7 +40,7 @@ pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Res
     let mut prompts = Vec::new();
     for row in files.rows() {
         let (_, row) = row?;
-        let text = match format.example(&row)? {
+        let (text, is_chat) = match format.example(&row)? {
             Ok(example) => renderer
                 .prompt(example)
                 .map_err(|error| error.at(&row.place))?,
@@ -60,7 +60,7 @@ pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Res
         }
         let cut = ids.len() > config.max_prompt_length;
         if cut {
-            cut_prompt(&mut ids, config, tokenizer.begin());
+            cut_prompt(&mut ids, config, tokenizer.begin(), is_chat);
         }
         prompts.push(Prompt {
             text,

@@ -20,6 +20,8 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TextExample {
     pub prompt: String,
+    /// Whether the chat template wrote it.
+    pub is_chat: bool,
     pub answers: Vec<Answer>,
     pub preference: Option<f64>,
 }
@@ -51,14 +53,14 @@ impl<'a> Renderer<'a> {
 
     pub fn example(&self, row: RowExample) -> Result<TextExample> {
         let preference = row.preference;
-        let (prompt, answers) = match self.conversation(row)? {
+        let (prompt, is_chat, answers) = match self.conversation(row)? {
             Turns::Plain { prompt, answers } => {
                 let answer = |(role, text)| Answer {
                     role,
                     text,
                     turns: Vec::new(),
                 };
-                (prompt, answers.into_iter().map(answer).collect())
+                (prompt, false, answers.into_iter().map(answer).collect())
             }
             Turns::Chat { prompt, answers } => {
                 let text = self.prompt_text(&prompt)?;
@@ -66,24 +68,25 @@ impl<'a> Renderer<'a> {
                     .into_iter()
                     .map(|(role, messages)| self.answer(&prompt, &text, role, messages))
                     .collect::<Result<_>>()?;
-                (text, answers)
+                (text, true, answers)
             }
         };
         Ok(TextExample {
             prompt,
+            is_chat,
             answers,
             preference,
         })
     }
 
-    /// The text of the prompt alone.
-    pub fn prompt(&self, row: RowExample) -> Result<String> {
+    /// The text of the prompt alone, and whether the chat template wrote it.
+    pub fn prompt(&self, row: RowExample) -> Result<(String, bool)> {
         if row.prompt.is_none() && matches!(row.answers.first(), Some((_, Content::Text(_)))) {
             return Err(Error::input("the row has no prompt").hint("its whole text is the answer"));
         }
         match self.conversation(row)? {
-            Turns::Plain { prompt, .. } => Ok(prompt),
-            Turns::Chat { prompt, .. } => self.prompt_text(&prompt),
+            Turns::Plain { prompt, .. } => Ok((prompt, false)),
+            Turns::Chat { prompt, .. } => Ok((self.prompt_text(&prompt)?, true)),
         }
     }
 

@@ -121,6 +121,24 @@ impl Tokenizer {
         })
     }
 
+    /// What each id adds to the text; an id that is a part of a letter as the definition has it.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>> {
+        let piece = |at: usize| {
+            // A decoder may treat the first id otherwise than the rest.
+            let from = at.saturating_sub(4);
+            let (before, with) = (&ids[from..at], &ids[from..=at]);
+            let (before, with) = (self.decode(before, false)?, self.decode(with, false)?);
+            let added = with
+                .strip_prefix(&before)
+                .filter(|added| !added.contains('\u{fffd}'));
+            Ok(match added {
+                Some(added) if !added.is_empty() => added.to_owned(),
+                _ => self.token(ids[at]).unwrap_or_default(),
+            })
+        };
+        (0..ids.len()).map(piece).collect()
+    }
+
     /// The text of one id, as the definition has it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

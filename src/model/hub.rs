@@ -48,6 +48,33 @@ pub fn resolve_with(
     settings: &HubSettings,
     progress: &mut dyn FnMut(Download<'_>),
 ) -> Result<PathBuf> {
+    resolve_part(name_or_path, revision, settings, Part::Model, progress)
+}
+
+/// As [`resolve_with`], where the weights are not needed and so not fetched.
+pub fn resolve_tokenizer(
+    name_or_path: &str,
+    revision: Option<&str>,
+    settings: &HubSettings,
+    progress: &mut dyn FnMut(Download<'_>),
+) -> Result<PathBuf> {
+    resolve_part(name_or_path, revision, settings, Part::Tokenizer, progress)
+}
+
+/// What of a model is needed.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Model,
+    Tokenizer,
+}
+
+fn resolve_part(
+    name_or_path: &str,
+    revision: Option<&str>,
+    settings: &HubSettings,
+    part: Part,
+    progress: &mut dyn FnMut(Download<'_>),
+) -> Result<PathBuf> {
     let path = Path::new(name_or_path);
     if path.is_dir() {
         return Ok(path.to_path_buf());
@@ -59,9 +86,9 @@ pub fn resolve_with(
         .join(format!("models--{}", name_or_path.replace('/', "--")));
     let cached = cached_snapshot(&folder, revision);
     if settings.offline {
-        return from_cache_alone(name_or_path, revision, cached);
+        return from_cache_alone(name_or_path, revision, cached, part);
     }
-    let whole = cached.filter(|snapshot| missing(snapshot).is_none());
+    let whole = cached.filter(|snapshot| missing(snapshot, part).is_none());
     if let Some(snapshot) = &whole
         && is_commit(revision)
         && snapshot.join(TOKENIZER).exists()
@@ -77,7 +104,7 @@ pub fn resolve_with(
             };
         }
     };
-    download(name_or_path, &remote, progress)?;
+    download(name_or_path, &remote, part, progress)?;
     if !is_commit(revision) {
         remember(&folder, revision, remote.commit())?;
     }
@@ -108,7 +135,12 @@ pub fn shards(index: &Path) -> Result<Vec<String>> {
     Ok(names.into_iter().collect())
 }
 
-fn download(name: &str, remote: &Remote, progress: &mut dyn FnMut(Download<'_>)) -> Result<()> {
+fn download(
+    name: &str,
+    remote: &Remote,
+    part: Part,
+    progress: &mut dyn FnMut(Download<'_>),
+) -> Result<()> {
     if !remote.has(CONFIG) {
         return Err(Error::input("the repository has no config.json")
             .hint("a model in the Hugging Face format is needed")
@@ -117,6 +149,9 @@ fn download(name: &str, remote: &Remote, progress: &mut dyn FnMut(Download<'_>))
     remote.fetch(CONFIG, progress)?;
     for file in WHERE_PRESENT.into_iter().filter(|file| remote.has(file)) {
         remote.fetch(file, progress)?;
+    }
+    if part == Part::Tokenizer {
+        return Ok(());
     }
     if remote.has(WEIGHTS) {
         return remote.fetch(WEIGHTS, progress);
@@ -137,10 +172,15 @@ fn download(name: &str, remote: &Remote, progress: &mut dyn FnMut(Download<'_>))
     Ok(())
 }
 
-fn from_cache_alone(name: &str, revision: &str, cached: Option<PathBuf>) -> Result<PathBuf> {
+fn from_cache_alone(
+    name: &str,
+    revision: &str,
+    cached: Option<PathBuf>,
+    part: Part,
+) -> Result<PathBuf> {
     let lacking = match cached {
         None => format!("no such folder, and revision `{revision}` is not in the hub cache"),
-        Some(snapshot) => match missing(&snapshot) {
+        Some(snapshot) => match missing(&snapshot, part) {
             None => return Ok(snapshot),
             Some(file) => format!("{file} is not in the hub cache"),
         },
@@ -158,11 +198,13 @@ fn cached_snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
     (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
 }
 
-/// The first file without which the snapshot is not a model; links to nothing count as missing.
-fn missing(snapshot: &Path) -> Option<String> {
+/// The first file without which the snapshot lacks the part; links to nothing count as missing.
+fn missing(snapshot: &Path, part: Part) -> Option<String> {
     let lacks = |file: &str| !snapshot.join(file).exists();
     if lacks(CONFIG) {
         Some(CONFIG.into())
+    } else if part == Part::Tokenizer {
+        lacks(TOKENIZER).then(|| TOKENIZER.into())
     } else if !lacks(WEIGHTS) {
         None
     } else if lacks(INDEX) {

@@ -13,6 +13,7 @@ mod open;
 mod reference;
 mod sampling;
 mod scoring;
+mod show;
 mod step;
 mod story;
 
@@ -33,6 +34,7 @@ use crate::story::Report;
 pub use metrics::Record;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
+pub use show::{Shown, show};
 
 use batches::{Batches, Orders};
 use files::Files;

@@ -215,7 +215,16 @@ fn nobody_listening_stops_nothing() {
 #[test]
 fn help_has_an_example_for_every_command() {
     let place = Place::new();
-    for command in ["train", "sft", "sample", "score", "init", "loss", "completions"] {
+    for command in [
+        "train",
+        "sft",
+        "sample",
+        "score",
+        "data",
+        "init",
+        "loss",
+        "completions",
+    ] {
         let page = place.succeed(&[command, "--help"]);
         assert!(page.contains("Example"), "{page}");
         assert!(

@@ -221,6 +221,12 @@ fn strings_go_through_the_template_only_if_asked() {
             "No.<|im_end|>"
         ]
     );
+    // The end of a conversation stays, the start of a text.
+    (scene.config.max_length, scene.config.max_prompt_length) = (6, 3);
+    assert!(scene.first(&PAIR)[0].ends_with("t\n"));
+    scene.config.apply_chat_template = false;
+    assert_eq!(scene.first(&PAIR)[0], "Why");
+    scene.config.apply_chat_template = true;
     scene.config.format = Format::named("hh").unwrap();
     assert!(
         scene

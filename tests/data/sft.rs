@@ -56,7 +56,7 @@ fn every_turn_of_the_assistant_is_scored_and_nothing_else() {
     scene.config.max_length = example.prompt.len() + 5;
     scene.config.max_prompt_length = example.prompt.len();
     let cut = scene.open(&SFT).unwrap();
-    assert_eq!(cut.examples[0].responses[0].context, [3..5]);
+    assert_eq!(cut.census.context_tokens, 2);
     assert_eq!(scored(&scene, &cut.examples[0]), "1.<|im_end|>");
     assert_eq!(cut.census.cut_responses, 1);
 
@@ -68,6 +68,31 @@ fn every_turn_of_the_assistant_is_scored_and_nothing_else() {
     let last = scene.open(&SFT).unwrap();
     assert!(last.examples[0].responses[0].context.is_empty());
     assert_ne!(last.examples[0].hash(), example.hash());
+}
+
+#[test]
+fn the_log_prob_of_turns_is_the_sum_over_them() {
+    let model = crate::support::load(&fixture("neox"), candle_core::DType::F32);
+    let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
+    let ids = |text: &str| tokenizer.encode(text).unwrap();
+    let (prompt, one, between, two) =
+        (ids("the fox"), ids(" is fast"), ids(" and why"), ids(" so"));
+    let score = |prompt: Vec<u32>, ids: Vec<u32>, context: Option<std::ops::Range<usize>>| {
+        let mut response = expo::data::Response::new(Role::Chosen, ids);
+        response.context.extend(context);
+        let example = Example {
+            row: 0,
+            prompt,
+            responses: vec![response],
+            preference: None,
+        };
+        expo::score::score(&model, &[example], 64, |_| ()).unwrap()[0][0]
+    };
+    let context = one.len()..one.len() + between.len();
+    let whole = [&one[..], &between, &two].concat();
+    let before = [&prompt[..], &one, &between].concat();
+    let sum = score(prompt.clone(), one, None) + score(before, two, None);
+    assert!((score(prompt, whole, Some(context)) - sum).abs() < 1e-4);
 }
 
 #[test]
@@ -153,6 +178,10 @@ fn prompts_with_completions_and_texts_are_imitated_too() {
 
 #[test]
 fn rows_that_are_nothing_to_imitate_are_refused() {
+    let mut pairs = Scene::new("pairs", "byte-level", ROW);
+    pairs.config.assistant_turns = AssistantTurns::Last;
+    let message = pairs.complaint(&PAIR);
+    assert!(message.starts_with("data.assistant_turns: assistant_turns for format `pairs`; "));
     for (row, what) in [
         (
             serde_json::json!({"messages": [say("user", "x")]}),

@@ -35,11 +35,11 @@ fn a_configuration_is_read_with_its_defaults_and_written_again() {
         config,
         DataConfig::new(Format::named("hh").unwrap(), "rows.jsonl")
     );
-    assert_eq!(config.truncation(), TruncationMode::KeepEnd);
+    assert_eq!(config.truncation(false), TruncationMode::KeepEnd);
     let text = toml::to_string(&config).unwrap();
     assert!(text.contains("add_bos = \"auto\"\n"), "{text}");
     assert_eq!(toml::from_str::<DataConfig>(&text).unwrap(), config);
-    let all = "format = \"pairs\"\ntrain = \"a\"\neval = [\"b[:9]\", \"c[10%:]\"]\nmax_length = 9\nmax_prompt_length = 3\n\
+    let all = "format = \"sft\"\ntrain = \"a\"\neval = [\"b[:9]\", \"c[10%:]\"]\nmax_length = 9\nmax_prompt_length = 3\n\
                truncation_mode = \"keep_end\"\ntokenize = \"separate\"\nadd_bos = false\n\
                on_invalid = \"error\"\napply_chat_template = true\nassistant_turns = \"last\"\n\
                scores = \"bradley_terry\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\

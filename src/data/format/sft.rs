@@ -13,7 +13,7 @@ pub(super) const FORMAT: Format = Format {
     name: "sft",
     columns: "messages: a conversation; or prompt and completion, strings or lists of messages; or text: \
               all of it is the answer",
-    truncation: TruncationMode::KeepEnd,
+    truncation: TruncationMode::KeepStart,
     // A conversation has prompt and answer in it.
     fits: |row| {
         let whole = 2 * has(row, &["messages"]);

@@ -1,0 +1,226 @@
+//! `expo data`: rows as a run sees them.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use expo::config::Config;
+use expo::data::{Inspection, Part, Response, Tokenizer};
+use expo::error::Result;
+use expo::train::{Shown, show};
+use serde_json::{Value, json};
+
+use super::answer;
+use super::progress::Progress;
+
+/// Shows rows as a run sees them.
+#[derive(Args)]
+#[command(after_long_help = DATA_HELP)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    Show(ShowArgs),
+}
+
+const DATA_HELP: &str = "\
+Examples:
+  $ expo data show --config run.toml
+  $ expo data show --config run.toml --row 3 --split eval";
+
+/// Counts what became of the rows of a run, and shows one of them token by token.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+struct ShowArgs {
+    /// The config of the run, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Sets a key of the config; may be given several times, the later one wins.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+
+    /// The number of a row to show, from 0, as in score files.
+    #[arg(long, value_name = "N")]
+    row: Option<usize>,
+
+    /// The rows: those of data.train or of data.eval.
+    #[arg(long, value_enum, default_value_t = Split::Train)]
+    split: Split,
+
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Split {
+    Train,
+    Eval,
+}
+
+const HELP: &str = "\
+Reads the rows with the model's tokenizer and chat template, joins the samples and lends the answers
+that the loss of the config asks for, cuts what is too long, and says what became of the rows: how
+many were left out for which reason and in which lines, how many prompts and answers were cut, and
+how long they are in tokens. Weights are not needed: nothing of them is read or downloaded.
+
+With --row one row is shown as the model will see it, after the report: the text of its prompt and of
+every response that the loss reads, and their tokens, one on each line:
+  +   42  \" Yes\"     the token is scored: part of the log-prob that the loss sees
+  .   42  \" Yes\"     the token is context: of the prompt, of another speaker's turn, or the first of
+                    all where nothing predicts it
+What to look for: that the prompt ends where the answer is to begin, without white space that belongs
+to the answer; that the answer ends in an end token; that a template's tokens are special tokens, one
+id each; that `cut` is rare. `boundary merge` means that prompt and answer share a token when they
+are tokenised together, so that the answer was tokenised by itself.
+
+Rows are counted from 0 in their files one after the other, those that are left out included. Of a
+row that is left out the reason is said.
+
+Examples:
+  $ expo data show --config run.toml
+  $ expo data show --config run.toml --row 0
+  $ expo data show --config run.toml --set data.max_length=1024 --split eval --row 17 --json
+
+Exit code: 0 done, 1 failed, 2 wrong input.";
+
+/// Runs the command.
+pub fn run(args: &DataArgs) -> anyhow::Result<()> {
+    let DataCommand::Show(args) = &args.command;
+    let config = Config::open(&args.config, &args.set)?;
+    let mut progress = Progress::new();
+    let outcome = show(&config, args.split == Split::Eval, args.row, &mut |event| {
+        progress.show(event);
+    });
+    progress.close();
+    let shown = outcome?;
+    let text = match args.json {
+        true => format!("{}\n", object(&shown)?),
+        false => table(&shown)?,
+    };
+    answer(&text)?;
+    Ok(())
+}
+
+fn object(shown: &Shown) -> Result<Value> {
+    let row = shown.row.as_ref();
+    let row = row
+        .map(|row| row_object(row, &shown.tokenizer))
+        .transpose()?;
+    Ok(json!({"census": shown.dataset.census, "row": row}))
+}
+
+fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
+    let tokens = |ids: &[u32], scored: &dyn Fn(usize) -> bool| -> Result<Vec<Value>> {
+        let pieces = tokenizer.pieces(ids)?.into_iter().zip(ids).enumerate();
+        let token = |(at, (text, id))| json!({"id": id, "text": text, "scored": scored(at)});
+        Ok(pieces.map(token).collect())
+    };
+    let example = &row.example;
+    let response = |(response, part): (&Response, &Part)| -> Result<Value> {
+        Ok(json!({
+            "role": response.role.name(),
+            "text": part.text,
+            "cut": part.cut,
+            "boundary_merge": part.merged,
+            "end_token": is_finished(response, tokenizer),
+            "scored_tokens": example.scored_tokens(response),
+            "tokens": tokens(&response.ids, &|at| example.is_scored(response, at))?,
+        }))
+    };
+    let responses = example.responses.iter().zip(&row.responses);
+    Ok(json!({
+        "row": example.row,
+        "place": row.place,
+        "preference": example.preference,
+        "prompt": {
+            "text": row.prompt.text,
+            "cut": row.prompt.cut,
+            "tokens": tokens(&example.prompt, &|_| false)?,
+        },
+        "responses": responses.map(response).collect::<Result<Vec<_>>>()?,
+    }))
+}
+
+fn table(shown: &Shown) -> Result<String> {
+    let mut text = shown.dataset.census.to_string();
+    let Some(row) = &shown.row else {
+        return Ok(text);
+    };
+    let (example, tokenizer) = (&row.example, &shown.tokenizer);
+    let _ = write!(text, "\nrow {}, {}", example.row, row.place);
+    if let Some(preference) = example.preference {
+        let _ = write!(text, ", p(chosen > rejected) = {preference}");
+    }
+    text.push('\n');
+    let length = example.prompt.len();
+    heading(
+        "prompt",
+        &[count(length, "token"), cut(&row.prompt)],
+        &row.prompt,
+        &mut text,
+    );
+    lines(&example.prompt, tokenizer, |_| false, &mut text)?;
+    for (response, part) in example.responses.iter().zip(&row.responses) {
+        let scored = example.scored_tokens(response);
+        let notes = [
+            count(response.ids.len(), "token"),
+            format!("{scored} scored"),
+            cut(part),
+            said(part.merged, "boundary merge"),
+            said(!is_finished(response, tokenizer), "no end token"),
+        ];
+        heading(response.role.name(), &notes, part, &mut text);
+        let is_scored = |at| example.is_scored(response, at);
+        lines(&response.ids, tokenizer, is_scored, &mut text)?;
+    }
+    Ok(text)
+}
+
+fn heading(name: &str, notes: &[String], part: &Part, text: &mut String) {
+    let notes: Vec<&str> = notes
+        .iter()
+        .map(String::as_str)
+        .filter(|n| !n.is_empty())
+        .collect();
+    let _ = writeln!(text, "\n{name}: {}\n{:?}", notes.join(", "), part.text);
+}
+
+fn lines(
+    ids: &[u32],
+    tokenizer: &Tokenizer,
+    is_scored: impl Fn(usize) -> bool,
+    text: &mut String,
+) -> Result<()> {
+    for (at, (piece, id)) in tokenizer.pieces(ids)?.iter().zip(ids).enumerate() {
+        let mark = if is_scored(at) { '+' } else { '.' };
+        let _ = writeln!(text, "  {mark} {id:>7}  {piece:?}");
+    }
+    Ok(())
+}
+
+fn is_finished(response: &Response, tokenizer: &Tokenizer) -> bool {
+    let last = response.ids.last();
+    last.is_some_and(|id| tokenizer.ends().contains(id))
+}
+
+fn cut(part: &Part) -> String {
+    said(part.cut, "cut")
+}
+
+fn said(is_so: bool, word: &str) -> String {
+    if is_so {
+        word.to_owned()
+    } else {
+        String::new()
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}

@@ -1,0 +1,159 @@
+//! `expo data show`.
+
+use std::fs;
+use std::path::Path;
+
+use super::Place;
+use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A model of a tokenizer and a config alone.
+fn without_weights(place: &Place) -> std::path::PathBuf {
+    let model = place.model("neox");
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+    model
+}
+
+#[test]
+fn a_census_needs_no_weights() {
+    let place = Place::new();
+    let eval = fixture("pairs.jsonl");
+    let data = format!("eval = \"{}[:3]\"", str(&eval));
+    let config = place.config(&without_weights(&place), "dpo", &data, "");
+    let show = |more: &[&str]| {
+        let args = [&["data", "show", "--config", str(&config)][..], more].concat();
+        place.succeed(&args)
+    };
+    let report = show(&[]);
+    assert!(
+        report.starts_with("rows                          24\nkept "),
+        "{report}"
+    );
+    assert!(!report.contains("prompt: "), "{report}");
+    let eval = show(&["--split", "eval"]);
+    assert!(
+        eval.starts_with("rows                           3\n"),
+        "{eval}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&show(&["--json"])).unwrap();
+    assert_eq!(json["census"]["rows"], 24);
+    assert!(json["row"].is_null());
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn a_row_is_shown_token_by_token() {
+    let place = Place::new();
+    let model = without_weights(&place);
+    let config = place.config(&model, "rexpo", "", "");
+    let row = serde_json::json!({
+        "prompt": "the red fox", "chosen": " is\nfast", "rejected": " no", "preference": 0.75,
+    });
+    let rows = place.write("rows.jsonl", format!("\n{row}\n"));
+    let set = format!("data.train={}", str(&rows));
+    let args = [
+        "data",
+        "show",
+        "--config",
+        str(&config),
+        "--set",
+        &set,
+        "--row",
+        "0",
+    ];
+    let shown = place.succeed(&args);
+    assert!(shown.contains("\nrow 0, "), "{shown}");
+    assert!(
+        shown.contains("rows.jsonl:2, p(chosen > rejected) = 0.75\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("\n\"the red fox\"\n  . "), "{shown}");
+    assert!(shown.contains("\n\" is\\nfast\"\n  + "), "{shown}");
+    assert!(
+        shown.contains("\nrejected: ") && shown.contains("<|endoftext|>"),
+        "{shown}"
+    );
+
+    let json = place.succeed(&[&args[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let row = &json["row"];
+    assert_eq!(row["preference"], 0.75);
+    let tokens = |part: &serde_json::Value| part["tokens"].as_array().unwrap().clone();
+    let text = |tokens: &[serde_json::Value]| -> String {
+        tokens
+            .iter()
+            .map(|token| token["text"].as_str().unwrap())
+            .collect()
+    };
+    assert_eq!(text(&tokens(&row["prompt"])), "the red fox");
+    assert!(
+        tokens(&row["prompt"])
+            .iter()
+            .all(|token| token["scored"] == false)
+    );
+    let chosen = &row["responses"][0];
+    assert_eq!(
+        (&chosen["role"], &chosen["end_token"]),
+        (&"chosen".into(), &true.into())
+    );
+    assert_eq!(text(&tokens(chosen)), " is\nfast<|endoftext|>");
+    assert_eq!(chosen["scored_tokens"], tokens(chosen).len());
+    let cut = [
+        "--set",
+        "data.max_length=5",
+        "--set",
+        "data.max_prompt_length=2",
+    ];
+    let shown = place.succeed(&[&args[..], &cut].concat());
+    assert!(shown.contains("\nprompt: 2 tokens, cut\n"), "{shown}");
+    assert!(shown.contains(", 3 scored, cut, no end token\n"), "{shown}");
+}
+
+#[test]
+fn a_slice_is_scored_by_the_numbers_of_its_rows() {
+    let place = Place::new();
+    let (model, out) = (fixture("neox"), place.path("scores.jsonl"));
+    let rows = format!("{}[22:]", str(&fixture("pairs.jsonl")));
+    place.succeed(&[
+        "score",
+        "--model",
+        str(&model),
+        "--data",
+        &rows,
+        "--out",
+        str(&out),
+    ]);
+    let numbers: Vec<_> = super::lines(&out)
+        .iter()
+        .map(|line| line["row"].clone())
+        .collect();
+    assert_eq!(numbers, [22, 23]);
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused() {
+    let place = Place::new();
+    let config = place.config(&without_weights(&place), "dpo", "", "");
+    let rows = place.write("rows.jsonl", "{\"prompt\": \"p\", \"chosen\": \"\", \"rejected\": \"n\"}\n{\"prompt\": \"p\", \"chosen\": \"y\", \"rejected\": \"n\"}\n");
+    let set = format!("data.train={}", str(&rows));
+    let show = |more: &[&str], words: &[&str]| {
+        let args = ["data", "show", "--config", str(&config), "--set", &set];
+        place.refuse(&[&args[..], more].concat(), words);
+    };
+    show(
+        &["--row", "0"],
+        &["rows.jsonl:1", "empty", "the row is left out"],
+    );
+    show(&["--row", "2"], &["there is no row 2", "2 were read"]);
+    show(&["--split", "eval"], &["no evaluation rows", "data.eval"]);
+    show(&["--set", "data.max_length=9999"], &["data.max_length"]);
+    let slice = format!("data.train={}[5:]", str(&rows));
+    show(&["--set", &slice], &["rows.jsonl[5:]", "has 2 rows"]);
+    show(
+        &["--set", "data.train=rows.jsonl[5]"],
+        &["ends in no slice"],
+    );
+}

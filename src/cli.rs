@@ -4,6 +4,7 @@ mod completions;
 mod data;
 mod init;
 mod loss;
+mod losses;
 mod progress;
 mod sample;
 mod score;
@@ -41,6 +42,7 @@ enum Command {
     Data(data::DataArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
+    Losses(losses::LossesArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -54,6 +56,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
+        Command::Losses(args) => losses::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -19,6 +19,7 @@ use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
+use crate::model::head::ResponseScore;
 
 /// Whose log-probs they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +32,17 @@ pub struct Scorer {
     pub dtype: String,
 }
 
-/// One response's log-prob.
+/// One response's log-probs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// log pi(y|x), summed over the scored tokens, in nats.
     pub log_prob: f64,
     /// Scored tokens.
     pub tokens: usize,
+    /// The part of `log_prob` that is of the first min(|y_w|, |y_l|) tokens, for the answers of a
+    /// pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<f64>,
 }
 
 /// One line of a score file.
@@ -58,8 +63,8 @@ struct ScoreRow {
     scorer: Scorer,
 }
 
-/// The log-probs of every response of every example, in the order of the examples.
-pub type Column = Vec<Vec<f64>>;
+/// The scores of every response of every example, in the order of the examples.
+pub type Column = Vec<Vec<Score>>;
 
 /// Scores all responses of all examples without a gradient; `progress` is told the examples done.
 ///
@@ -82,15 +87,20 @@ pub fn score(
             .iter()
             .zip(model.score(&Packed::new(batch, Role::ALL))?)
         {
-            let log_probs: Vec<f64> = scores.iter().map(|score| score.log_prob).collect();
-            if log_probs.iter().any(|x| !x.is_finite()) {
+            if scores.iter().any(|score| !score.log_prob.is_finite()) {
+                let log_probs: Vec<f64> = scores.iter().map(|score| score.log_prob).collect();
                 let what = format!(
                     "row {}: log-probs {log_probs:?} are not finite",
                     example.row
                 );
                 return Err(Error::NonFinite(what));
             }
-            column.push(log_probs);
+            let score = |s: &ResponseScore| Score {
+                log_prob: s.log_prob,
+                tokens: s.tokens,
+                shared: s.shared,
+            };
+            column.push(scores.iter().map(score).collect());
         }
         progress(column.len());
     }
@@ -100,22 +110,19 @@ pub fn score(
 /// Writes a column as JSON lines, `{"row": 0, "chosen": {"log_prob": …, "tokens": …}, …}`.
 pub fn write(path: &Path, examples: &[Example], column: &Column, scorer: &Scorer) -> Result<()> {
     let mut text = String::new();
-    for (example, log_probs) in examples.iter().zip(column) {
-        let row = row(example, log_probs, scorer);
+    for (example, scores) in examples.iter().zip(column) {
+        let row = row(example, scores, scorer);
         text += &serde_json::to_string(&row).map_err(|error| Error::failed(error.to_string()))?;
         text.push('\n');
     }
     write_file(path, text.as_bytes())
 }
 
-fn row(example: &Example, log_probs: &[f64], scorer: &Scorer) -> ScoreRow {
+fn row(example: &Example, scores: &[Score], scorer: &Scorer) -> ScoreRow {
     let scores = |role: Role| -> Vec<Score> {
-        let both = example.responses.iter().zip(log_probs);
+        let both = example.responses.iter().zip(scores);
         both.filter(|(response, _)| response.role == role)
-            .map(|(response, &log_prob)| Score {
-                log_prob,
-                tokens: example.scored_tokens(response),
-            })
+            .map(|(_, score)| *score)
             .collect()
     };
     ScoreRow {
@@ -175,18 +182,18 @@ impl ScoreFile {
         }
     }
 
-    /// The log-probs of these examples.
+    /// The scores of these examples, with the sums of shared tokens if `shared`.
     ///
     /// # Errors
     /// Names the first example that is not in the file with just these tokens.
-    pub fn column(&self, examples: &[Example]) -> Result<Column> {
+    pub fn column(&self, examples: &[Example], shared: bool) -> Result<Column> {
         examples
             .iter()
-            .map(|example| self.log_probs(example))
+            .map(|example| self.scores(example, shared))
             .collect()
     }
 
-    fn log_probs(&self, example: &Example) -> Result<Vec<f64>> {
+    fn scores(&self, example: &Example, shared: bool) -> Result<Vec<Score>> {
         let missing = || {
             let same = self.rows.values().any(|row| row.row == example.row);
             let why = if same {
@@ -217,9 +224,15 @@ impl ScoreFile {
             .collect();
         let finite = |score: &Score| score.log_prob.is_finite() && score.log_prob <= 0.0;
         match scores {
-            Some(scores) if scores.iter().all(finite) => {
-                Ok(scores.iter().map(|s| s.log_prob).collect())
+            Some(scores) if shared && scores.iter().all(|score| score.shared.is_none()) => {
+                Err(Error::input(format!(
+                    "row {}: no `shared` log-probs, which the loss reads",
+                    example.row
+                ))
+                .at(&self.place)
+                .hint("score again"))
             }
+            Some(scores) if scores.iter().all(finite) => Ok(scores),
             Some(_) => Err(
                 Error::input(format!("row {}: a log-prob above 0", example.row)).at(&self.place),
             ),

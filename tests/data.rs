@@ -30,6 +30,9 @@ const PAIR: Needs = Needs {
     mismatch_group: None,
     reference: true,
     soft_labels: true,
+    shared: false,
+    confidence: false,
+    scores: false,
 };
 const SAMPLED: Needs = Needs {
     all: &[Role::Chosen, Role::Rejected, Role::Sampled],

@@ -12,11 +12,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
+mod columns;
+
+use columns::{CONFIDENCES, HELP, PAIR, ROW, SCORES, SHARED, Slot};
+
 /// Evaluates a loss and its gradient on log-probs given as JSON lines.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct LossArgs {
-    /// The loss: cexpo (or typo), rexpo, dpo, ipo, fdpo, simpo, kto or sft.
+    /// The loss, e.g. dpo; `expo losses` lists them all.
     name: String,
 
     /// Sets a knob of the loss; may be given several times, the later one wins.
@@ -27,99 +31,6 @@ pub struct LossArgs {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
-
-const HELP: &str = "\
-Input: one JSON object per line. All log-probs are natural logarithms, summed over the tokens of a
-response; lengths are counts of tokens.
-
-  All losses but kto, each line by itself, answered as it is read:
-    policy_chosen, policy_rejected    log pi of the two responses
-    ref_chosen, ref_rejected          log r of the two responses
-    n_chosen, n_rejected              their lengths
-    policy_sampled, ref_sampled       log pi and log r of a sample of the reference, or a list
-    preference                        p(chosen > rejected) in [0, 1]; 1 if not given
-  kto, all lines together as one batch, answered at the end of the input:
-    policy, ref                       log pi and log r of a response
-    label                             true: desirable, false: undesirable
-    policy_mismatched, ref_mismatched log pi and log r of another row's answer, or a list
-
-Only the columns that the loss reads with these knobs are required; the other columns above may be
-there. For cexpo a line may have samples only: then it is the sample term alone.
-
-Output: one line per input line. `loss` is the loss of that line, `grad` its derivative with respect
-to each policy log-prob that it reads, in the order of the input. The numbers read back exactly. For
-kto no gradient flows through z0, and loss and grad are those of the line, not of the batch mean.
-
-Knobs and their defaults:
-  cexpo   lambda=0.05  margin=0  length_normalized=false
-  rexpo   lambda=0.2   margin=0  length_normalized=false
-  dpo     beta=0.1     label_smoothing=0
-  ipo     beta=0.1     average_log_prob=false
-  fdpo    beta=0.1     divergence=jensen_shannon (or reverse_kl, forward_kl, alpha)
-                       alpha=0.5, only with divergence=alpha
-  simpo   beta=2       gamma=1
-  kto     beta=0.1     desirable_weight=1  undesirable_weight=1
-                       mismatch_group has no effect here
-  sft     per_token=false; of a line by itself: its own tokens
-
-Example, the first step of a training, where the policy is the reference:
-  $ echo '{\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
-      expo loss dpo --set beta=0.1
-  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,\"policy_rejected\":0.05}}
-
-Exit code: 0 done, 2 wrong input (the message names the line), 3 a result that is not finite.";
-
-/// A response's columns.
-struct Slot {
-    /// `None`: the row's `label` tells.
-    role: Option<Role>,
-    policy: &'static str,
-    reference: &'static str,
-    tokens: Option<&'static str>,
-    /// Whether the columns may hold a list.
-    many: bool,
-}
-
-const PAIR: &[Slot] = &[
-    Slot {
-        role: Some(Role::Chosen),
-        policy: "policy_chosen",
-        reference: "ref_chosen",
-        tokens: Some("n_chosen"),
-        many: false,
-    },
-    Slot {
-        role: Some(Role::Rejected),
-        policy: "policy_rejected",
-        reference: "ref_rejected",
-        tokens: Some("n_rejected"),
-        many: false,
-    },
-    Slot {
-        role: Some(Role::Sampled),
-        policy: "policy_sampled",
-        reference: "ref_sampled",
-        tokens: None,
-        many: true,
-    },
-];
-
-const ROW: &[Slot] = &[
-    Slot {
-        role: None,
-        policy: "policy",
-        reference: "ref",
-        tokens: None,
-        many: false,
-    },
-    Slot {
-        role: Some(Role::Mismatched),
-        policy: "policy_mismatched",
-        reference: "ref_mismatched",
-        tokens: None,
-        many: true,
-    },
-];
 
 /// Runs the command.
 pub fn run(args: &LossArgs) -> anyhow::Result<()> {
@@ -168,10 +79,9 @@ struct Row {
 impl Calculator {
     fn new(loss: Loss) -> Self {
         let needs = loss.needs();
-        let (slots, label) = if needs.batch.is_empty() {
-            (PAIR, "preference")
-        } else {
-            (ROW, "label")
+        let (slots, label) = match needs.batch.contains(&Role::Mismatched) {
+            false => (PAIR, "preference"),
+            true => (ROW, "label"),
         };
         Self {
             reads_reference: reads(&loss, f64::NAN, 1.0),
@@ -196,14 +106,13 @@ impl Calculator {
             let row = Row { place, ..row };
             if self.needs.batch.is_empty() {
                 let alone = std::slice::from_ref(&row.example);
-                self.answer(&row, &self.loss.context(alone), &mut out)?;
+                self.answer(&row, &self.loss.contexts(alone)[0], &mut out)?;
             } else {
                 batch.push(row);
             }
         }
         let examples: Vec<Scored> = batch.iter().map(|row| row.example.clone()).collect();
-        let context = self.loss.context(&examples);
-        for row in &batch {
+        for (row, context) in batch.iter().zip(self.loss.contexts(&examples)) {
             self.answer(row, &context, &mut out)?;
         }
         out.flush()?;
@@ -246,16 +155,47 @@ impl Calculator {
         };
         let roles: Vec<Role> = responses.iter().map(|response| response.0).collect();
         self.needs.check(&roles, preference)?;
+        if self.needs.shared {
+            // Their variables come after those of the responses.
+            let [chosen, rejected] = SHARED.map(|names| names[0]);
+            spans.push((chosen, Role::Chosen, responses.len()));
+            spans.push((rejected, Role::Rejected, responses.len() + 1));
+        }
         let grads = columns.iter().filter_map(|(key, value)| {
             let (_, role, first) = spans.iter().find(|(name, ..)| name == key)?;
             let listed = value.as_array().map(Vec::len);
-            (!self.needs.batch.contains(role)).then(|| (key.clone(), *first, listed))
+            let trained = self.needs.all.contains(role) || self.needs.any.contains(role);
+            trained.then(|| (key.clone(), *first, listed))
         });
+        let grads = grads.collect();
         Ok(Row {
             place: String::new(),
-            grads: grads.collect(),
-            example: Scored::new(&responses, preference),
+            grads,
+            example: self.complete(Scored::new(&responses, preference), &columns)?,
         })
+    }
+
+    /// Adds what a few losses read of a pair beside its log-probs and lengths.
+    fn complete(&self, mut example: Scored, columns: &Map<String, Value>) -> Result<Scored> {
+        let number = |name: &str| Ok(self.numbers(columns, name, true)?.unwrap_or_default()[0]);
+        let both = |names: [&str; 2]| Result::Ok([number(names[0])?, number(names[1])?]);
+        if self.needs.scores {
+            let [chosen, rejected] = both(SCORES)?;
+            if chosen <= rejected {
+                let what = format!("score_chosen is {chosen}, score_rejected {rejected}");
+                return Err(Error::input(what).hint("the chosen response has the higher one"));
+            }
+            example = example.with_score_gap(Some(chosen - rejected));
+        }
+        if self.needs.confidence {
+            example = example.with_confidence(&both(CONFIDENCES)?);
+        }
+        if self.needs.shared {
+            let sums = SHARED.map(|names| both(names).map(|[policy, reference]| (policy, reference)));
+            let [chosen, rejected] = sums;
+            example = example.with_shared(&[chosen?, rejected?]);
+        }
+        Ok(example)
     }
 
     /// The slots that the loss reads of this row, with their roles.
@@ -302,6 +242,9 @@ impl Calculator {
         let of_slot = |slot: &Slot| [Some(slot.policy), Some(slot.reference), slot.tokens];
         let mut valid: Vec<&str> = self.slots.iter().flat_map(of_slot).flatten().collect();
         valid.push(self.label);
+        if self.label == "preference" {
+            valid.extend(SCORES.iter().chain(&CONFIDENCES).chain(SHARED.iter().flatten()));
+        }
         for key in columns.keys() {
             if !valid.contains(&key.as_str()) {
                 return Err(Error::input(format!("unknown column `{key}`"))
@@ -392,10 +335,16 @@ impl Calculator {
 /// get lost in a formula, so the formula itself tells what it reads.
 fn reads(loss: &Loss, reference: f64, tokens: f64) -> bool {
     let needs = loss.needs();
-    let roles = needs.all.iter().chain(needs.any).chain(needs.batch);
+    let read = |role: &&Role| [needs.all, needs.any, needs.batch].iter().any(|r| r.contains(role));
+    let roles = Role::ALL.iter().filter(read);
     let responses: Vec<_> = roles.map(|role| (*role, -1.0, reference, tokens)).collect();
-    let example = Scored::new(&responses, None);
-    let dual = loss.evaluate(&example, &loss.context(std::slice::from_ref(&example)));
+    let mut example = Scored::new(&responses, None)
+        .with_score_gap(Some(1.0))
+        .with_confidence(&vec![0.0; responses.len()]);
+    if needs.shared {
+        example = example.with_shared(&vec![(-1.0, reference); responses.len()]);
+    }
+    let dual = loss.evaluate(&example, &loss.contexts(std::slice::from_ref(&example))[0]);
     dual.value.is_nan()
 }
 

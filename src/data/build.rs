@@ -55,7 +55,14 @@ pub(super) fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Res
         .chain(draft.samples.iter().map(sample))
         .chain(draft.mismatched.iter().map(answer))
         .collect::<Result<_>>()?;
-    let (responses, merged) = built.into_iter().unzip();
+    let (mut responses, merged): (Vec<Response>, _) = built.into_iter().unzip();
+    for response in &mut responses {
+        response.score = text.scores.and_then(|[chosen, rejected]| match response.role {
+            Role::Chosen => Some(chosen),
+            Role::Rejected => Some(rejected),
+            Role::Sampled | Role::Mismatched => None,
+        });
+    }
     let mut example = Example {
         row: draft.row,
         prompt,

@@ -30,7 +30,7 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// What became of the rows.
     pub census: Census,
-    /// SHA-256, in hex, of all examples as tokens, with their order and soft labels.
+    /// SHA-256, in hex, of all examples as tokens, with their order, soft labels and gaps between scores.
     pub fingerprint: String,
 }
 
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
         if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
             return Ok(Err(Invalid::EmptyAnswer));
         }
-        if let Some(reason) = scores::apply(self.config.scores, row, &mut example)? {
+        if let Some(reason) = scores::apply(self.config.scores, self.needs.scores, row, &mut example)? {
             return Ok(Err(reason));
         }
         let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
@@ -289,6 +289,9 @@ fn fingerprint(examples: &[Example]) -> String {
         // No label is another thing than any label.
         let label = example.preference.map_or([0xff; 8], f64::to_le_bytes);
         hasher.update(label);
+        if let Some(gap) = example.score_gap() {
+            hasher.update(gap.to_le_bytes());
+        }
         example.feed(&mut hasher);
     }
     format!("{:x}", hasher.finalize())

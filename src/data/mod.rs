@@ -42,7 +42,7 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 /// A response as tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     /// What it is to its prompt.
     pub role: Role,
@@ -51,6 +51,8 @@ pub struct Response {
     /// The ranges of `ids` that are context and not scored, in order: turns of others between the
     /// assistant's. Empty where the response is one turn.
     pub context: Vec<Range<usize>>,
+    /// The score that its row gives it, where the loss reads scores.
+    pub score: Option<f64>,
 }
 
 impl Response {
@@ -60,6 +62,7 @@ impl Response {
             role,
             ids,
             context: Vec::new(),
+            score: None,
         }
     }
 
@@ -103,6 +106,12 @@ impl Example {
     /// predicts the first one.
     pub fn is_scored(&self, response: &Response, token: usize) -> bool {
         response.is_scored(token) && !(self.prompt.is_empty() && token == 0)
+    }
+
+    /// By how much the chosen response's score is the higher one, where both have scores.
+    pub fn score_gap(&self) -> Option<f64> {
+        let score = |role: Role| self.responses.iter().find(|r| r.role == role)?.score;
+        Some(score(Role::Chosen)? - score(Role::Rejected)?)
     }
 
     /// SHA-256, in hex, of the prompt's and the responses' token ids and roles. Two rows with the

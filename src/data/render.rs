@@ -24,6 +24,7 @@ pub(super) struct TextExample {
     pub is_chat: bool,
     pub answers: Vec<Answer>,
     pub preference: Option<f64>,
+    pub scores: Option<[f64; 2]>,
 }
 
 /// An answer as text.
@@ -52,7 +53,7 @@ impl<'a> Renderer<'a> {
     }
 
     pub fn example(&self, row: RowExample) -> Result<TextExample> {
-        let preference = row.preference;
+        let (preference, scores) = (row.preference, row.scores);
         let (prompt, is_chat, answers) = match self.conversation(row)? {
             Turns::Plain { prompt, answers } => {
                 let answer = |(role, text)| Answer {
@@ -76,6 +77,7 @@ impl<'a> Renderer<'a> {
             is_chat,
             answers,
             preference,
+            scores,
         })
     }
 

@@ -11,29 +11,38 @@ use super::format::RowExample;
 use super::read::Row;
 use crate::error::{Error, Result};
 
-/// Reads `score_chosen` and `score_rejected` for what they are to do; the reason where the row cannot
-/// be used.
+/// Reads `score_chosen` and `score_rejected` for what they are to do, and for the loss if it is
+/// `needed`; the reason where the row cannot be used.
 pub(super) fn apply(
     scores: Scores,
+    needed: bool,
     row: &Row,
     example: &mut RowExample,
 ) -> Result<Option<Invalid>> {
-    if scores == Scores::Ignore {
+    if scores == Scores::Ignore && !needed {
         return Ok(None);
     }
+    let hint = if needed { LOSS_HINT } else { HINT };
     let score = |column| {
         let value = row.need(column)?.as_f64();
         let finite = value.filter(|score| score.is_finite());
         finite.ok_or_else(|| row.wrong(column, "a number"))
     };
-    let score = |column| score(column).map_err(|error| error.hint(HINT));
-    let margin = score("score_chosen")? - score("score_rejected")?;
-    if scores == Scores::Check {
-        return Ok(match margin {
-            0.0 => Some(Invalid::Tie),
-            margin if margin < 0.0 => Some(Invalid::ScoresDisagree),
-            _ => None,
-        });
+    let score = |column| score(column).map_err(|error| error.hint(hint));
+    let (chosen, rejected) = (score("score_chosen")?, score("score_rejected")?);
+    let margin = chosen - rejected;
+    if scores == Scores::Check || needed {
+        match margin {
+            0.0 => return Ok(Some(Invalid::Tie)),
+            margin if margin < 0.0 => return Ok(Some(Invalid::ScoresDisagree)),
+            _ => {}
+        }
+    }
+    if needed {
+        example.scores = Some([chosen, rejected]);
+    }
+    if scores != Scores::BradleyTerry {
+        return Ok(None);
     }
     let soft = 1.0 / (1.0 + (-margin).exp());
     match example.preference.replace(soft) {
@@ -45,3 +54,5 @@ pub(super) fn apply(
 }
 
 const HINT: &str = "data.scores asks for score_chosen and score_rejected; \"ignore\" does not";
+
+const LOSS_HINT: &str = "the loss reads score_chosen and score_rejected of every row";

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 
 /// Numbers kept per token.
-const WIDTH: usize = 4;
+const WIDTH: usize = 5;
 
 /// What one row of logits says of its label.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +22,8 @@ pub struct TokenStatistics {
     pub entropy: f64,
     /// Whether the label has the largest logit.
     pub correct: bool,
+    /// log of the sum of squared probabilities: of drawing the same token twice.
+    pub log_collision: f64,
 }
 
 /// The statistics of each row of `logits` (n, vocabulary) at its label, `labels` (n) u32.
@@ -37,6 +39,7 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
             log_prob: row[1],
             entropy: row[2],
             correct: row[3] != 0.0,
+            log_collision: row[4],
         })
         .collect())
 }
@@ -127,11 +130,12 @@ fn rows_statistics<T: Logit>(logits: &[T], vocabulary: usize, labels: &[u32]) ->
             let max = row
                 .iter()
                 .fold(f64::NEG_INFINITY, |max, z| max.max(z.to_f64()));
-            let (mut sum, mut weighted) = (0.0, 0.0);
+            let (mut sum, mut weighted, mut squares) = (0.0, 0.0, 0.0);
             for z in row {
                 let e = z.exp_minus(max);
                 sum += e;
                 weighted += e * (z.to_f64() - max);
+                squares += e * e;
             }
             // f64::max passes over NaN; a NaN anywhere must reach the caller, and `sum` carries it.
             let at_label = row[label as usize].to_f64();
@@ -139,6 +143,7 @@ fn rows_statistics<T: Logit>(logits: &[T], vocabulary: usize, labels: &[u32]) ->
             out[1] = at_label - out[0];
             out[2] = sum.ln() - weighted / sum;
             out[3] = f64::from(u8::from(at_label >= max));
+            out[4] = squares.ln() - 2.0 * sum.ln();
         });
     out
 }

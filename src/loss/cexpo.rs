@@ -13,30 +13,18 @@
 //!
 //! Config: `configs/hh_expo_comp.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
-use super::{Context, Dual, Needs, Objective, Response, Role, Scored, at_least_zero, expected};
+use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, expected, knobs};
 use super::{logit_diagnostics, policy_logit, sample_diagnostics};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
 
-/// The knobs of cEXPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cexpo {
-    /// Weight of the term over samples, in [0, inf). The paper has 0.05 on HH and 0.1 on IMDb.
-    pub lambda: f64,
-    /// m in nats, in [0, inf): d - m stands in place of d.
-    pub margin: f64,
-    /// Whether d is the difference of log-probs per token instead of their sums.
-    pub length_normalized: bool,
-}
-
-impl Default for Cexpo {
-    fn default() -> Self {
-        Self {
-            lambda: 0.05,
-            margin: 0.0,
-            length_normalized: false,
-        }
+knobs! {
+    /// The knobs of cEXPO.
+    Cexpo {
+        /// Weight of the term over samples; the paper has 0.05 on HH and 0.1 on IMDb.
+        lambda: f64 = 0.05, in "[0, inf)";
+        /// m in nats: d - m stands in place of d.
+        margin: f64 = 0.0, in "[0, inf)";
+        /// Whether d is the difference of log-probs per token instead of their sums.
+        length_normalized: bool = false, in "true or false";
     }
 }
 
@@ -49,6 +37,17 @@ impl Cexpo {
 }
 
 impl Objective for Cexpo {
+    fn about(&self) -> About {
+        About {
+            formula: "\
+L = -log sigma(d - m) + lambda mean_s(-log pi(y_s|x))
+d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
+            paper: "eq. 13, 15, 16",
+            config: "configs/hh_expo_comp.toml",
+            knobs: Self::KNOBS,
+        }
+    }
+
     fn needs(&self) -> Needs {
         let needs = Needs {
             // Only the reported rewards and `kl` read it.
@@ -64,11 +63,6 @@ impl Objective for Cexpo {
             unlabelled: &[Role::Sampled],
             ..needs
         }
-    }
-
-    fn validate(&self) -> Result<()> {
-        at_least_zero("lambda", self.lambda)?;
-        at_least_zero("margin", self.margin)
     }
 
     fn evaluate(&self, example: &Scored, batch: &Context) -> Dual {

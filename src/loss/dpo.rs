@@ -13,26 +13,15 @@
 //!
 //! Config: `configs/hh_dpo.toml`. Oracle: `tests/losses.rs`, `losses_agree_with_their_peers`.
 
-use super::{Context, Dual, Needs, Objective, Response, Scored, expected, knob, positive};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
+use super::{About, Context, Dual, Needs, Objective, Response, Scored, expected, knobs, smoothed};
 
-/// The knobs of DPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Dpo {
-    /// Weight of the KL to the reference, in (0, inf).
-    pub beta: f64,
-    /// eps, the assumed share of flipped labels, in [0, 0.5].
-    pub label_smoothing: f64,
-}
-
-impl Default for Dpo {
-    fn default() -> Self {
-        Self {
-            beta: 0.1,
-            label_smoothing: 0.0,
-        }
+knobs! {
+    /// The knobs of DPO.
+    Dpo {
+        /// Weight of the KL to the reference.
+        beta: f64 = 0.1, in "(0, inf)";
+        /// eps, the assumed share of flipped labels (cDPO).
+        label_smoothing: f64 = 0.0, in "[0, 0.5]";
     }
 }
 
@@ -40,28 +29,22 @@ impl Dpo {
     /// The loss of a pair with a hard label.
     pub fn loss(&self, w: &Response, l: &Response) -> Dual {
         let h = w.log_ratio() - l.log_ratio();
-        let eps = self.label_smoothing;
-        -(1.0 - eps) * (self.beta * &h).log_sigmoid() - eps * (-self.beta * &h).log_sigmoid()
+        smoothed(self.beta * h, self.label_smoothing)
     }
 }
 
 impl Objective for Dpo {
-    fn needs(&self) -> Needs {
-        Needs {
-            reference: true,
-            ..Needs::pair()
+    fn about(&self) -> About {
+        About {
+            formula: "L = -(1 - eps) log sigma(beta h) - eps log sigma(-beta h),    h = rho_w - rho_l",
+            paper: "eq. 7; label smoothing as in cDPO",
+            config: "configs/hh_dpo.toml",
+            knobs: Self::KNOBS,
         }
     }
 
-    fn validate(&self) -> Result<()> {
-        positive("beta", self.beta)?;
-        let eps = self.label_smoothing;
-        knob(
-            "label_smoothing",
-            eps,
-            (0.0..=0.5).contains(&eps),
-            "[0, 0.5]",
-        )
+    fn needs(&self) -> Needs {
+        Needs::referenced_pair()
     }
 
     fn evaluate(&self, example: &Scored, _batch: &Context) -> Dual {

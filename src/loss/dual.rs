@@ -67,6 +67,26 @@ impl Dual {
         self.chain(x * x, 2.0 * x)
     }
 
+    /// max(0, x), slope 0 at 0 and below. NaN stays NaN.
+    pub fn relu(self) -> Self {
+        if self.value <= 0.0 {
+            Self::constant(0.0, self.grad.len())
+        } else {
+            self
+        }
+    }
+
+    /// log(1 - e^x) for x < 0, also where e^x is near 0 or 1.
+    pub fn log1m_exp(self) -> Self {
+        let x = self.value;
+        let value = if x > -std::f64::consts::LN_2 {
+            (-x.exp_m1()).ln()
+        } else {
+            (-x.exp()).ln_1p()
+        };
+        self.chain(value, -1.0 / (-x).exp_m1())
+    }
+
     /// min(x, `ceiling`): a constant, with no gradient, beyond the ceiling. NaN stays NaN.
     pub fn at_most(self, ceiling: f64) -> Self {
         if self.value > ceiling {
@@ -160,6 +180,18 @@ impl Add<Dual> for f64 {
     }
 }
 
+impl Mul<Dual> for Dual {
+    type Output = Dual;
+    fn mul(self, rhs: Dual) -> Dual {
+        let slopes = self.grad.iter().zip(&rhs.grad);
+        let slopes = slopes.map(|(g, r)| g * rhs.value + self.value * r);
+        Dual {
+            value: self.value * rhs.value,
+            grad: slopes.collect(),
+        }
+    }
+}
+
 impl Mul<Dual> for f64 {
     type Output = Dual;
     fn mul(self, rhs: Dual) -> Dual {
@@ -204,13 +236,16 @@ mod tests {
 
     type Function = fn(Dual) -> Dual;
 
-    const FUNCTIONS: [(&str, Function); 6] = [
+    const FUNCTIONS: [(&str, Function); 9] = [
         ("exp", Dual::exp),
         ("sigmoid", Dual::sigmoid),
         ("log_sigmoid", Dual::log_sigmoid),
         ("softplus", Dual::softplus),
         ("square", Dual::square),
         ("at_most", |x| x.at_most(0.5)),
+        ("relu", |x| (x - 0.5).relu()),
+        ("log1m_exp", |x| (-(x.square() + Dual::constant(0.3, 1))).log1m_exp()),
+        ("product", |x| x.clone().sigmoid() * x.log_sigmoid()),
     ];
 
     fn at(x: f64) -> Dual {
@@ -236,6 +271,15 @@ mod tests {
             assert_eq!(at(-x).sigmoid().value, (-x).exp());
         }
         assert_eq!(at(1e4).at_most(80.0).exp(), Dual::constant(80f64.exp(), 1));
+    }
+
+    #[test]
+    fn one_minus_an_exponential_keeps_its_digits_at_both_ends() {
+        for (x, value) in [(-1e-9, 1e-9_f64.ln()), (-50.0, -(-50f64).exp())] {
+            let ours = at(x).log1m_exp().value;
+            assert!((ours - value).abs() < 1e-9 * value.abs(), "{x}: {ours}");
+        }
+        assert_eq!(at(-1e4).log1m_exp(), Dual::constant(0.0, 1));
     }
 
     #[test]

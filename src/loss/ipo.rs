@@ -11,26 +11,15 @@
 //!
 //! Config: `configs/hh_ipo.toml`. Oracle: `tests/losses.rs`, `losses_agree_with_their_peers`.
 
-use super::{Context, Dual, Needs, Objective, Response, Scored, expected, positive};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
+use super::{About, Context, Dual, Needs, Objective, Response, Scored, expected, knobs};
 
-/// The knobs of IPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ipo {
-    /// Weight of the KL to the reference, in (0, inf).
-    pub beta: f64,
-    /// Whether each rho is divided by the length of its response.
-    pub average_log_prob: bool,
-}
-
-impl Default for Ipo {
-    fn default() -> Self {
-        Self {
-            beta: 0.1,
-            average_log_prob: false,
-        }
+knobs! {
+    /// The knobs of IPO.
+    Ipo {
+        /// Weight of the KL to the reference.
+        beta: f64 = 0.1, in "(0, inf)";
+        /// Whether each rho is divided by the length of its response (TRL, HALOs).
+        average_log_prob: bool = false, in "true or false";
     }
 }
 
@@ -47,15 +36,17 @@ impl Ipo {
 }
 
 impl Objective for Ipo {
-    fn needs(&self) -> Needs {
-        Needs {
-            reference: true,
-            ..Needs::pair()
+    fn about(&self) -> About {
+        About {
+            formula: "L = (h - 1 / (2 beta))^2,    h = rho_w - rho_l",
+            paper: "eq. 9",
+            config: "configs/hh_ipo.toml",
+            knobs: Self::KNOBS,
         }
     }
 
-    fn validate(&self) -> Result<()> {
-        positive("beta", self.beta)
+    fn needs(&self) -> Needs {
+        Needs::referenced_pair()
     }
 
     fn evaluate(&self, example: &Scored, _batch: &Context) -> Dual {

@@ -14,33 +14,20 @@
 //!
 //! Config: `configs/hh_kto.toml`. Oracle: `tests/losses.rs`, `kto_agrees_with_trl`.
 
-use super::{Context, Dual, Needs, Objective, Response, Role, Scored, at_least_zero, positive};
-use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs};
 
-/// The knobs of KTO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Kto {
-    /// How sharply the value saturates, in (0, inf).
-    pub beta: f64,
-    /// lambda_D, the weight of desirable responses, in [0, inf).
-    pub desirable_weight: f64,
-    /// lambda_U, the weight of undesirable responses, in [0, inf).
-    pub undesirable_weight: f64,
-    /// Rows per group in which answers rotate to give each row its y', at least 2; the whole
-    /// dataset if not set. TRL rotates within its per-device batch, to the previous row.
-    pub mismatch_group: Option<usize>,
-}
-
-impl Default for Kto {
-    fn default() -> Self {
-        Self {
-            beta: 0.1,
-            desirable_weight: 1.0,
-            undesirable_weight: 1.0,
-            mismatch_group: None,
-        }
+knobs! {
+    /// The knobs of KTO.
+    Kto {
+        /// How sharply the value saturates.
+        beta: f64 = 0.1, in "(0, inf)";
+        /// lambda_D, the weight of desirable responses.
+        desirable_weight: f64 = 1.0, in "[0, inf)";
+        /// lambda_U, the weight of undesirable responses.
+        undesirable_weight: f64 = 1.0, in "[0, inf)";
+        /// Rows per group in which answers rotate to give each row its y'; the whole dataset if not
+        /// set. TRL rotates within its per-device batch, to the previous row.
+        mismatch_group: Option<usize> = None, in "[2, inf)";
     }
 }
 
@@ -63,6 +50,18 @@ impl Kto {
 }
 
 impl Objective for Kto {
+    fn about(&self) -> About {
+        About {
+            formula: "\
+desirable    L = lambda_D (1 - sigma(beta (rho - z0)))
+undesirable  L = lambda_U (1 - sigma(beta (z0 - rho)))
+z0 = max(0, mean over the batch of log pi(y'|x) - log r(y'|x)),    y' an answer to another prompt",
+            paper: "app. A.1, C.2; Ethayarajh et al. 2024, eq. 8",
+            config: "configs/hh_kto.toml",
+            knobs: Self::KNOBS,
+        }
+    }
+
     fn needs(&self) -> Needs {
         Needs {
             all: &[],
@@ -72,17 +71,6 @@ impl Objective for Kto {
             reference: true,
             soft_labels: false,
             ..Needs::pair()
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        positive("beta", self.beta)?;
-        at_least_zero("desirable_weight", self.desirable_weight)?;
-        at_least_zero("undesirable_weight", self.undesirable_weight)?;
-        match self.mismatch_group {
-            Some(rows @ 0..=1) => Err(Error::input(format!("mismatch_group = {rows}"))
-                .hint("it lies in [2, inf): a row needs another one's answer")),
-            _ => Ok(()),
         }
     }
 

@@ -5,17 +5,21 @@
 //! *Why*: the one table of losses. A new one is its file and its row in `losses!` below; the config
 //! section, the command line, the messages and the contract tests follow from the row.
 
-use super::{Cexpo, Dpo, Fdpo, Ipo, Kto, Rexpo, Sft, Simpo};
+use super::{
+    About, Aot, AotUnpaired, ApoDown, ApoZero, Bco, Cexpo, Cpo, Discopop, Dpo, Dpop, ExoPair, Fdpo,
+    Gpo, Hinge, Ipo, Kto, LdDpo, Nca, Odpo, Orpo, Qpo, Rdpo, Rexpo, Robust, Sft, SigmoidNorm,
+    Simpo, SppoHard, Wpo,
+};
 use super::{Context, Dual, Needs, Objective, Response, Scored};
 use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Serialize};
 
 macro_rules! losses {
-    ($($(#[$doc:meta])* $name:literal $(| $alias:literal)? => $variant:ident,)+) => {
+    ($(#[doc = $title:literal] $name:literal $(| $alias:literal)* => $variant:ident,)+) => {
         /// A loss by name: in a config the table `[loss.dpo]`, that is `{dpo = {beta = 0.1}}`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub enum Loss {
-            $($(#[$doc])* #[serde(rename = $name $(, alias = $alias)?)] $variant($variant),)+
+            $(#[doc = $title] #[serde(rename = $name $(, alias = $alias)*)] $variant($variant),)+
         }
 
         impl Loss {
@@ -26,9 +30,8 @@ macro_rules! losses {
             /// the nearest loss.
             pub fn default_of(name: &str) -> Result<Self> {
                 match name {
-                    $($name $(| $alias)? => Ok(Self::$variant($variant::default())),)+
-                    _ => Err(Error::input(format!("there is no loss `{name}`"))
-                        .hint(nearest(name, Self::NAMES.iter().copied()))),
+                    $($name $(| $alias)* => Ok(Self::$variant($variant::default())),)+
+                    _ => Err(unknown(name)),
                 }
             }
 
@@ -36,6 +39,20 @@ macro_rules! losses {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $name,)+
+                }
+            }
+
+            /// Other names that mean the same.
+            pub fn aliases(&self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$variant(_) => &[$($alias),*],)+
+                }
+            }
+
+            /// What it is, in a few words.
+            pub fn title(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $title.trim_ascii(),)+
                 }
             }
 
@@ -49,39 +66,98 @@ macro_rules! losses {
 }
 
 losses! {
-    /// cEXPO.
+    /// cEXPO, compositional EXPO.
     "cexpo" | "typo" => Cexpo,
-    /// rEXPO.
+    /// rEXPO, regression EXPO.
     "rexpo" => Rexpo,
-    /// DPO and cDPO.
+    /// DPO, and cDPO with label smoothing.
     "dpo" => Dpo,
     /// IPO.
     "ipo" => Ipo,
-    /// f-DPO.
+    /// f-DPO: DPO under another divergence.
     "fdpo" => Fdpo,
     /// SimPO.
     "simpo" => Simpo,
-    /// KTO.
+    /// KTO, for answers that are good or bad by themselves.
     "kto" => Kto,
     /// Supervised fine-tuning.
     "sft" => Sft,
+    /// The hinge of SLiC on DPO's margin.
+    "hinge" | "slic" => Hinge,
+    /// Robust DPO: unbiased under flipped labels.
+    "robust" => Robust,
+    /// EXO on pairs: the reverse KL to the label.
+    "exo_pair" | "exo" => ExoPair,
+    /// NCA on pairs: noise contrastive alignment.
+    "nca" | "nca_pair" => Nca,
+    /// BCO on pairs: a binary classifier.
+    "bco" | "bco_pair" => Bco,
+    /// SPPO with hard labels.
+    "sppo_hard" | "sppo" => SppoHard,
+    /// AOT: sorted margins against the reference's.
+    "aot" | "aot_pair" => Aot,
+    /// AOT without pairs: sorted chosen against rejected.
+    "aot_unpaired" | "aot_unpair" => AotUnpaired,
+    /// APO-zero: chosen up, rejected down.
+    "apo_zero" => ApoZero,
+    /// APO-down: both down, the rejected further.
+    "apo_down" => ApoDown,
+    /// DiscoPOP, the log-ratio modulated loss.
+    "discopop" => Discopop,
+    /// Length-normalised DPO.
+    "sigmoid_norm" => SigmoidNorm,
+    /// ORPO: SFT with an odds ratio.
+    "orpo" => Orpo,
+    /// CPO: DPO without a reference, with SFT.
+    "cpo" => Cpo,
+    /// R-DPO: DPO with a penalty on length.
+    "rdpo" | "r-dpo" => Rdpo,
+    /// DPO-Positive.
+    "dpop" => Dpop,
+    /// ODPO: DPO with an offset from scores.
+    "odpo" => Odpo,
+    /// GPO: any decreasing function of DPO's margin.
+    "gpo" => Gpo,
+    /// QPO: the family that the EXPO papers analyse.
+    "qpo" => Qpo,
+    /// WPO: DPO with pairs weighted by the policy.
+    "wpo" => Wpo,
+    /// LD-DPO: DPO with less weight on extra length.
+    "ld_dpo" | "ld-dpo" => LdDpo,
+}
+
+/// Names of the field that are no loss of their own here, and what they are.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("cdpo", "it is dpo with label_smoothing above 0"),
+    ("sigmoid", "it is dpo; without a reference it is cpo"),
+    ("apo", "there are apo_zero and apo_down"),
+    ("expo", "there are cexpo and rexpo"),
+];
+
+fn unknown(name: &str) -> Error {
+    let known = ELSEWHERE.iter().find(|(other, _)| *other == name);
+    let hint = match known {
+        Some((_, what)) => (*what).to_owned(),
+        None => nearest(name, Loss::NAMES.iter().copied()),
+    };
+    Error::input(format!("there is no loss `{name}`")).hint(hint)
 }
 
 impl Loss {
-    /// The names of its knobs, in the order of their documentation.
-    pub fn knobs(&self) -> Vec<String> {
-        let json = serde_json::to_value(self).expect("knobs are numbers, words and flags");
-        let knobs = json[self.name()].as_object().expect("knobs are a struct");
-        knobs.keys().cloned().collect()
-    }
-
     /// The error of a key that this loss does not read; `None` where it does.
     pub fn unknown_knob(&self, key: &str) -> Option<Error> {
-        let knobs = self.knobs();
-        (!knobs.iter().any(|knob| knob == key)).then(|| {
+        let knobs = || self.about().knobs.iter().map(|knob| knob.name);
+        (!knobs().any(|knob| knob == key)).then(|| {
             Error::input(format!("the loss {} has no knob `{key}`", self.name()))
-                .hint(nearest(key, knobs.iter().map(String::as_str)))
+                .hint(nearest(key, knobs()))
         })
+    }
+
+    /// The value of a knob, as in TOML; `None` where it is not set.
+    pub fn knob(&self, key: &str) -> Option<toml::Value> {
+        let mut table = toml::Table::try_from(self).expect("a loss is a table");
+        let knobs = table.remove(self.name());
+        knobs.and_then(|mut knobs| knobs.as_table_mut().and_then(|knobs| knobs.remove(key)))
     }
 
     /// The same loss with the knob `key` set to `value`, written as in TOML; quotes around a word
@@ -107,12 +183,24 @@ impl Loss {
 }
 
 impl Objective for Loss {
+    fn about(&self) -> About {
+        self.objective().about()
+    }
+
     fn needs(&self) -> Needs {
         self.objective().needs()
     }
 
     fn validate(&self) -> Result<()> {
         let place = |error: Error| error.at(format!("loss.{}", self.name()));
+        for knob in self.about().knobs {
+            let number = match self.knob(knob.name) {
+                Some(toml::Value::Float(number)) => number,
+                Some(toml::Value::Integer(number)) => number as f64,
+                _ => continue,
+            };
+            knob.check(number).map_err(place)?;
+        }
         self.objective().validate().map_err(place)
     }
 
@@ -126,6 +214,10 @@ impl Objective for Loss {
 
     fn context(&self, batch: &[Scored]) -> Context {
         self.objective().context(batch)
+    }
+
+    fn contexts(&self, batch: &[Scored]) -> Vec<Context> {
+        self.objective().contexts(batch)
     }
 
     fn diagnostics(&self, example: &Scored, batch: &Context) -> Vec<(&'static str, f64)> {
@@ -165,8 +257,8 @@ mod tests {
     fn a_wrong_name_or_knob_is_told_the_nearest() {
         let message = |error: Error| error.to_string();
         assert_eq!(
-            message(Loss::default_of("rxpo").unwrap_err()),
-            "there is no loss `rxpo`; did you mean `rexpo`?"
+            message(Loss::default_of("rexp").unwrap_err()),
+            "there is no loss `rexp`; did you mean `rexpo`?"
         );
         let rexpo = Loss::default_of("rexpo").unwrap();
         assert_eq!(

@@ -7,30 +7,77 @@
 //! host the formulas read like the papers, are the same for every device, exact under any
 //! micro-batching, and are tested in microseconds. The gradient seeds the model's backward pass.
 
+mod about;
+mod aot;
+mod aot_unpaired;
+mod apo_down;
+mod apo_zero;
+mod bco;
 mod cexpo;
 #[cfg(test)]
 mod contract;
+mod cpo;
+mod discopop;
+mod divergence;
 mod dpo;
+mod dpop;
 mod dual;
+mod exo_pair;
 mod fdpo;
+mod gpo;
+mod hinge;
 mod ipo;
 mod kto;
+mod ld_dpo;
 mod list;
+mod nca;
+mod odpo;
+mod orpo;
+mod qpo;
+mod rdpo;
 mod rexpo;
+mod robust;
 mod sft;
+mod sigmoid_norm;
 mod simpo;
+mod sppo_hard;
+mod wpo;
 
+pub use about::{About, Knob};
+pub use aot::Aot;
+pub use aot_unpaired::AotUnpaired;
+pub use apo_down::ApoDown;
+pub use apo_zero::ApoZero;
+pub use bco::Bco;
 pub use cexpo::Cexpo;
+pub use cpo::Cpo;
+pub use discopop::Discopop;
+pub use divergence::Divergence;
 pub use dpo::Dpo;
+pub use dpop::Dpop;
 pub use dual::Dual;
-pub use fdpo::{Divergence, Fdpo};
+pub use exo_pair::ExoPair;
+pub use fdpo::Fdpo;
+pub use gpo::{Gpo, Shape};
+pub use hinge::Hinge;
 pub use ipo::Ipo;
 pub use kto::Kto;
+pub use ld_dpo::LdDpo;
 pub use list::Loss;
+pub use nca::Nca;
+pub use odpo::Odpo;
+pub use orpo::Orpo;
+pub use qpo::{Psi, Qpo};
+pub use rdpo::Rdpo;
 pub use rexpo::Rexpo;
+pub use robust::Robust;
 pub use sft::Sft;
+pub use sigmoid_norm::SigmoidNorm;
 pub use simpo::Simpo;
+pub use sppo_hard::SppoHard;
+pub use wpo::Wpo;
 
+use about::knobs;
 use crate::error::{Error, Result};
 
 /// What a response is to its prompt.
@@ -77,12 +124,36 @@ pub struct Response {
     pub reference: f64,
     /// The number of scored tokens, |y|, the end-of-sequence token included.
     pub tokens: f64,
+    /// The sums over the first min(|y_w|, |y_l|) tokens, where [`Needs::shared`].
+    pub shared: Option<Shared>,
+    /// The mean over tokens of log pi_t - log sum_v pi_v^2, in nats, v over the vocabulary; no
+    /// gradient flows through it. NaN where it is not known.
+    pub confidence: f64,
+}
+
+/// Log-probs of the tokens of a response that are not beyond the shorter response of its pair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shared {
+    /// Under the policy; a variable of the loss.
+    pub policy: Dual,
+    /// Under the reference.
+    pub reference: f64,
 }
 
 impl Response {
     /// rho = log pi(y|x) - log r(y|x).
     pub fn log_ratio(&self) -> Dual {
         &self.policy - self.reference
+    }
+
+    /// rho of the first min(|y_w|, |y_l|) tokens.
+    ///
+    /// # Panics
+    /// Where these sums are not there.
+    pub fn shared_log_ratio(&self) -> Dual {
+        let shared = self.shared.as_ref();
+        let shared = shared.expect("a loss that says Needs::shared is given these sums");
+        &shared.policy - shared.reference
     }
 
     /// abar = log pi(y|x) / |y|.
@@ -98,6 +169,8 @@ pub struct Scored {
     pub responses: Vec<Response>,
     /// p(y_1 > y_2) in [0, 1] where the row carries a soft label: y_1 is the chosen response.
     pub preference: Option<f64>,
+    /// By how much the chosen response's score is the higher one, where the row has scores.
+    pub score_gap: Option<f64>,
 }
 
 impl Scored {
@@ -111,12 +184,54 @@ impl Scored {
                     policy: Dual::variable(policy, index, variables),
                     reference,
                     tokens,
+                    shared: None,
+                    confidence: f64::NAN,
                 }
             };
         Self {
             responses: responses.iter().enumerate().map(response).collect(),
             preference,
+            score_gap: None,
         }
+    }
+
+    /// With (log pi, log r) of each response's shared tokens. They are variables after those of the
+    /// responses: the gradient is then twice as long.
+    pub fn with_shared(mut self, sums: &[(f64, f64)]) -> Self {
+        let count = self.responses.len();
+        let sums = sums.iter().enumerate();
+        for (response, (index, &(policy, reference))) in self.responses.iter_mut().zip(sums) {
+            response.policy.grad.resize(2 * count, 0.0);
+            let policy = Dual::variable(policy, count + index, 2 * count);
+            response.shared = Some(Shared { policy, reference });
+        }
+        self
+    }
+
+    /// With the confidence of each response.
+    pub fn with_confidence(mut self, confidences: &[f64]) -> Self {
+        for (response, &confidence) in self.responses.iter_mut().zip(confidences) {
+            response.confidence = confidence;
+        }
+        self
+    }
+
+    /// With the gap between the scores of the pair.
+    pub fn with_score_gap(mut self, gap: Option<f64>) -> Self {
+        self.score_gap = gap;
+        self
+    }
+
+    /// The example as it is where the policy is the reference.
+    pub fn at_reference(&self) -> Self {
+        let mut equal = self.clone();
+        for response in &mut equal.responses {
+            response.policy.value = response.reference;
+            if let Some(shared) = &mut response.shared {
+                shared.policy.value = shared.reference;
+            }
+        }
+        equal
     }
 
     /// The responses of one role.
@@ -161,6 +276,12 @@ pub struct Needs {
     pub reference: bool,
     /// Whether a soft label p(y_1 > y_2) has a meaning for it.
     pub soft_labels: bool,
+    /// Whether it reads sums over the tokens that both responses of a pair have.
+    pub shared: bool,
+    /// Whether it reads [`Response::confidence`].
+    pub confidence: bool,
+    /// Whether it reads by how much the score of a row's chosen response is the higher one.
+    pub scores: bool,
 }
 
 impl Needs {
@@ -175,6 +296,17 @@ impl Needs {
             mismatch_group: None,
             reference: false,
             soft_labels: true,
+            shared: false,
+            confidence: false,
+            scores: false,
+        }
+    }
+
+    /// As [`pair`](Self::pair), under the policy and the reference.
+    pub(crate) fn referenced_pair() -> Self {
+        Self {
+            reference: true,
+            ..Self::pair()
         }
     }
 
@@ -182,7 +314,7 @@ impl Needs {
     /// [0, 1] and a soft label for a loss that gives it no meaning are input errors.
     pub fn check(&self, roles: &[Role], preference: Option<f64>) -> Result<()> {
         if let Some(p) = preference {
-            knob("preference", p, (0.0..=1.0).contains(&p), "[0, 1]")?;
+            about::check("preference", p, "[0, 1]")?;
             if !self.soft_labels && p != 1.0 {
                 return Err(Error::input(format!("preference = {p} is a soft label"))
                     .hint("this loss has no meaning for one: leave the preference out"));
@@ -213,6 +345,9 @@ pub struct Context {
     pub mean_tokens: f64,
     /// The share of examples with a label, in (0, 1]; the others have only samples.
     pub labelled: f64,
+    /// AOT: what the chosen and the rejected response of this example meet in the other sorted list of
+    /// the batch, in nats.
+    pub matched: [f64; 2],
 }
 
 impl Default for Context {
@@ -222,17 +357,23 @@ impl Default for Context {
             z0: 0.0,
             mean_tokens: 1.0,
             labelled: 1.0,
+            matched: [f64::NAN; 2],
         }
     }
 }
 
 /// A preference objective with its knobs.
 pub trait Objective {
+    /// Its page.
+    fn about(&self) -> About;
+
     /// What it asks of the data and of the training step.
     fn needs(&self) -> Needs;
 
-    /// Checks the knobs' ranges; the error names the knob, its value and its range.
-    fn validate(&self) -> Result<()>;
+    /// Checks what the knobs' ranges alone do not say; the error names the knob and its value.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The loss of one example, with its gradient with respect to each response's log pi, 0 for
     /// the responses that it does not read.
@@ -249,6 +390,12 @@ pub trait Objective {
     /// [`Needs::batch`]; where it names none, log-probs are NaN.
     fn context(&self, _batch: &[Scored]) -> Context {
         Context::default()
+    }
+
+    /// What each example of the batch is evaluated with: the statistic, and the example's own place
+    /// in the batch where the loss reads it.
+    fn contexts(&self, batch: &[Scored]) -> Vec<Context> {
+        vec![self.context(batch); batch.len()]
     }
 
     /// Figures of one example that the metrics average over the examples that report them, e.g.
@@ -310,22 +457,20 @@ fn sample_diagnostics(example: &Scored) -> Option<(&'static str, f64)> {
     (!ratios.is_empty()).then_some(("kl", mean))
 }
 
-/// Refuses a knob that is outside `range` or not finite.
-fn knob(name: &str, value: f64, inside: bool, range: &str) -> Result<()> {
-    if inside && value.is_finite() {
-        return Ok(());
+/// -(1 - eps) log sigma(z) - eps log sigma(-z): the loss of DPO where labels are flipped with
+/// probability eps.
+fn smoothed(z: Dual, eps: f64) -> Dual {
+    let flipped = eps * (-z.clone()).log_sigmoid();
+    -(1.0 - eps) * z.log_sigmoid() - flipped
+}
+
+/// The rank of each value, from 0; of equal values the earlier one is lower.
+fn ranks(values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0; values.len()];
+    for (rank, index) in order.into_iter().enumerate() {
+        ranks[index] = rank;
     }
-    Err(Error::input(format!("{name} = {value}")).hint(format!("it lies in {range}")))
-}
-
-fn positive(name: &str, value: f64) -> Result<()> {
-    knob(name, value, value > 0.0, "(0, inf)")
-}
-
-fn at_least_zero(name: &str, value: f64) -> Result<()> {
-    knob(name, value, value >= 0.0, "[0, inf)")
-}
-
-fn within_unit(name: &str, value: f64) -> Result<()> {
-    knob(name, value, (0.0..=1.0).contains(&value), "[0, 1]")
+    ranks
 }

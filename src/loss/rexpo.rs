@@ -15,32 +15,19 @@
 
 use super::dual::sigmoid;
 use super::{
-    Context, Dual, Needs, Objective, Response, Role, Scored, at_least_zero, sample_diagnostics,
-    within_unit,
+    About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, sample_diagnostics,
 };
 use super::{logit_diagnostics, policy_logit, reference_logit};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
 
-/// The knobs of rEXPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rexpo {
-    /// Share of the reference in the target, in [0, 1]. The paper has 0.2 on HH, 0.01 on IMDb.
-    pub lambda: f64,
-    /// m in nats, in [0, inf): d - m stands in place of d.
-    pub margin: f64,
-    /// Whether d and d_r are differences of log-probs per token instead of their sums.
-    pub length_normalized: bool,
-}
-
-impl Default for Rexpo {
-    fn default() -> Self {
-        Self {
-            lambda: 0.2,
-            margin: 0.0,
-            length_normalized: false,
-        }
+knobs! {
+    /// The knobs of rEXPO.
+    Rexpo {
+        /// Share of the reference in the target; the paper has 0.2 on HH, 0.01 on IMDb.
+        lambda: f64 = 0.2, in "[0, 1]";
+        /// m in nats: d - m stands in place of d.
+        margin: f64 = 0.0, in "[0, inf)";
+        /// Whether d and d_r are differences of log-probs per token instead of their sums.
+        length_normalized: bool = false, in "true or false";
     }
 }
 
@@ -63,17 +50,23 @@ impl Rexpo {
 }
 
 impl Objective for Rexpo {
+    fn about(&self) -> About {
+        About {
+            formula: "\
+L = (sigma(d - m) - [lambda sigma(d_r) + (1 - lambda) p])^2
+d = log pi(y_w|x) - log pi(y_l|x),    d_r = log r(y_w|x) - log r(y_l|x)",
+            paper: "eq. 17, 19, Prop. 4.1",
+            config: "configs/hh_expo_reg.toml",
+            knobs: Self::KNOBS,
+        }
+    }
+
     fn needs(&self) -> Needs {
         Needs {
             reference: true,
             optional: &[Role::Sampled],
             ..Needs::pair()
         }
-    }
-
-    fn validate(&self) -> Result<()> {
-        within_unit("lambda", self.lambda)?;
-        at_least_zero("margin", self.margin)
     }
 
     fn evaluate(&self, example: &Scored, _batch: &Context) -> Dual {

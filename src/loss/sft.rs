@@ -13,30 +13,33 @@
 //!
 //! Config: `configs/hh_sft.toml`. Oracle: `tests/train.rs`, `trajectory_of_sft_on_real_rows`.
 
-use super::{Context, Dual, Needs, Objective, Response, Role, Scored};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
+use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs};
 
-/// The knobs of SFT.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sft {
-    /// Whether the loss is a mean over the tokens of the optimizer-step batch (TRL) instead of a
-    /// mean over sequences of summed log-probs (the papers, the official DPO repository).
-    pub per_token: bool,
+knobs! {
+    /// The knobs of SFT.
+    Sft {
+        /// Whether the loss is a mean over the tokens of the optimizer-step batch (TRL) instead of a
+        /// mean over sequences of summed log-probs (the papers, the official DPO repository).
+        per_token: bool = false, in "true or false";
+    }
 }
 
 impl Objective for Sft {
+    fn about(&self) -> About {
+        About {
+            formula: "L = -log pi(y_w|x)",
+            paper: "app. C.2",
+            config: "configs/hh_sft.toml",
+            knobs: Self::KNOBS,
+        }
+    }
+
     fn needs(&self) -> Needs {
         Needs {
             all: &[Role::Chosen],
             soft_labels: false,
             ..Needs::pair()
         }
-    }
-
-    fn validate(&self) -> Result<()> {
-        Ok(())
     }
 
     fn evaluate(&self, example: &Scored, batch: &Context) -> Dual {

@@ -11,26 +11,15 @@
 //!
 //! Config: `configs/hh_simpo.toml`. Oracle: `tests/losses.rs`, `losses_agree_with_their_peers`.
 
-use super::{Context, Dual, Needs, Objective, Response, Scored, at_least_zero, expected, positive};
-use crate::error::Result;
-use serde::{Deserialize, Serialize};
+use super::{About, Context, Dual, Needs, Objective, Response, Scored, expected, knobs};
 
-/// The knobs of SimPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Simpo {
-    /// Scale of the reward, in (0, inf).
-    pub beta: f64,
-    /// Target reward margin, in [0, inf).
-    pub gamma: f64,
-}
-
-impl Default for Simpo {
-    fn default() -> Self {
-        Self {
-            beta: 2.0,
-            gamma: 1.0,
-        }
+knobs! {
+    /// The knobs of SimPO.
+    Simpo {
+        /// Scale of the reward.
+        beta: f64 = 2.0, in "(0, inf)";
+        /// Target reward margin.
+        gamma: f64 = 1.0, in "[0, inf)";
     }
 }
 
@@ -43,13 +32,17 @@ impl Simpo {
 }
 
 impl Objective for Simpo {
-    fn needs(&self) -> Needs {
-        Needs::pair()
+    fn about(&self) -> About {
+        About {
+            formula: "L = -log sigma(beta (abar_w - abar_l) - gamma),    abar = log pi(y|x) / |y|",
+            paper: "app. A.1, C.2; Meng et al. 2024, eq. 6",
+            config: "configs/hh_simpo.toml",
+            knobs: Self::KNOBS,
+        }
     }
 
-    fn validate(&self) -> Result<()> {
-        positive("beta", self.beta)?;
-        at_least_zero("gamma", self.gamma)
+    fn needs(&self) -> Needs {
+        Needs::pair()
     }
 
     fn evaluate(&self, example: &Scored, _batch: &Context) -> Dual {

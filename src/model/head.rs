@@ -36,6 +36,11 @@ pub struct ResponseScore {
     pub entropy: f64,
     /// Tokens that were the most likely one.
     pub correct: usize,
+    /// The part of `log_prob` that is of the first min(|y_w|, |y_l|) tokens; `None` where the example
+    /// is no pair, or the response neither of its two.
+    pub shared: Option<f64>,
+    /// Mean over tokens of log pi_t - log sum_v pi_v^2, in nats.
+    pub confidence: f64,
 }
 
 /// A tile in work: rows of the batch's predictions with their logits.
@@ -67,7 +72,8 @@ impl Decoder {
     }
 
     /// One micro-batch of training: forward, then for each example `seeds` turns its scores into
-    /// d loss / d log-prob of each packed response, then backward. Adds to `gradients`.
+    /// d loss / d log-prob of each packed response, and after these, where the loss reads them, of
+    /// each [`shared`](ResponseScore::shared) sum; then backward. Adds to `gradients`.
     pub fn step(
         &self,
         packed: &Packed,
@@ -94,8 +100,14 @@ impl Decoder {
             for example in group {
                 let responses = &packed.examples[example];
                 let scores = scores(responses, &statistics, span.start);
-                for (response, seed) in responses.iter().zip(seeds(example, &scores)?) {
-                    token_seeds[offset(&response.rows, span.start)].fill(seed);
+                let seeds = seeds(example, &scores)?;
+                for (at, response) in responses.iter().enumerate() {
+                    let tokens = &mut token_seeds[offset(&response.rows, span.start)];
+                    tokens.fill(seeds[at]);
+                    if let Some(more) = seeds.get(responses.len() + at) {
+                        let shared = shared_tokens(response, responses).unwrap_or(0);
+                        tokens[..shared].iter_mut().for_each(|seed| *seed += more);
+                    }
                 }
             }
             for rows in tiles {
@@ -215,6 +227,13 @@ fn offset(rows: &Range<usize>, start: usize) -> Range<usize> {
     rows.start - start..rows.end - start
 }
 
+/// How many tokens both responses of the pair have, for one of the two.
+fn shared_tokens(response: &PackedResponse, responses: &[PackedResponse]) -> Option<usize> {
+    let length = |role: Role| Some(responses.iter().find(|r| r.role == role)?.rows.len());
+    let shared = length(Role::Chosen)?.min(length(Role::Rejected)?);
+    [Role::Chosen, Role::Rejected].contains(&response.role).then_some(shared)
+}
+
 fn scores(
     responses: &[PackedResponse],
     statistics: &[TokenStatistics],
@@ -229,6 +248,10 @@ fn scores(
             tokens: tokens.len(),
             entropy: tokens.iter().map(|t| t.entropy).sum(),
             correct: tokens.iter().filter(|t| t.correct).count(),
+            shared: shared_tokens(response, responses)
+                .map(|shared| tokens[..shared].iter().map(|t| t.log_prob).sum()),
+            confidence: tokens.iter().map(|t| t.log_prob - t.log_collision).sum::<f64>()
+                / tokens.len() as f64,
         }
     };
     responses.iter().map(score).collect()

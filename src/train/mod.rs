@@ -28,7 +28,7 @@ use crate::loss::{Needs, Objective, Role};
 use crate::model::hub::Download;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
-use crate::score::Column;
+use crate::score::{Column, Score};
 use crate::story::Report;
 
 pub use metrics::Record;
@@ -375,11 +375,16 @@ fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dat
 }
 
 fn no_reference(datasets: &[&Dataset]) -> reference::Reference {
+    let unscored = Score {
+        log_prob: f64::NAN,
+        tokens: 0,
+        shared: None,
+    };
     let column = |dataset: &&Dataset| {
         dataset
             .examples
             .iter()
-            .map(|example| vec![f64::NAN; example.responses.len()])
+            .map(|example| vec![unscored; example.responses.len()])
             .collect()
     };
     reference::Reference {

@@ -61,6 +61,7 @@ impl Model {
                 all: needs.unlabelled,
                 any: &[],
                 batch: &[],
+                scores: false,
                 ..*needs
             };
             let dataset = Dataset::open(files, &data, tokenizer, &needs, samples.as_ref())?;

@@ -8,6 +8,7 @@ use super::{Event, Observer};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
+use crate::loss::Objective;
 use crate::model::{Decoder, device, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score, write};
 
@@ -27,7 +28,7 @@ pub(super) fn separate(
 ) -> Result<Option<Reference>> {
     let folder = reference_folder(&config.model, observe)?;
     if let Some(path) = &config.data.reference_log_probs {
-        let reference = from_file(path, tokenizer, datasets)?;
+        let reference = from_file(path, tokenizer, datasets, config.loss.needs().shared)?;
         observe(Event::ReferenceFound(path));
         if let (Some(folder), Some(hash)) = (folder, &reference.hash)
             && folder.content_hash()? != *hash
@@ -107,7 +108,12 @@ pub(super) fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scor
     }
 }
 
-fn from_file(path: &Path, tokenizer: &Tokenizer, datasets: &[&Dataset]) -> Result<Reference> {
+fn from_file(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    datasets: &[&Dataset],
+    shared: bool,
+) -> Result<Reference> {
     let file = ScoreFile::open(path)?;
     if file.scorer.tokenizer != tokenizer.hash() {
         return Err(
@@ -118,7 +124,7 @@ fn from_file(path: &Path, tokenizer: &Tokenizer, datasets: &[&Dataset]) -> Resul
     }
     let columns = datasets
         .iter()
-        .map(|d| file.column(&d.examples))
+        .map(|d| file.column(&d.examples, shared))
         .collect::<Result<_>>()?;
     Ok(Reference {
         columns,
@@ -134,10 +140,11 @@ fn cached<M: std::borrow::Borrow<Decoder>>(
     model: impl FnOnce() -> Result<M>,
 ) -> Result<Reference> {
     let path = cache_folder(config)?.join(cache_name(&scorer, datasets));
+    let shared = config.loss.needs().shared;
     if path.is_file() {
         // A cache that cannot be read is made again: it is ours, not the user's.
         if let Ok(file) = ScoreFile::open(&path)
-            && let Ok(columns) = datasets.iter().map(|d| file.column(&d.examples)).collect()
+            && let Ok(columns) = datasets.iter().map(|d| file.column(&d.examples, shared)).collect()
             && file.scorer == scorer
         {
             observe(Event::ReferenceFound(&path));

@@ -72,11 +72,7 @@ pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Score
         all: sampled,
         any: &[Role::Chosen, Role::Rejected],
         unlabelled: sampled,
-        optional: &[],
-        batch: &[],
-        mismatch_group: None,
-        reference: true,
-        soft_labels: true,
+        ..Needs::referenced_pair()
     };
     let device = device::open(&rows.model.device)?;
     let model = Model::open(&rows.model, observe)?;

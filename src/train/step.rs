@@ -47,17 +47,17 @@ impl<'a> Stepper<'a> {
         gradients: &Buffer,
     ) -> Result<usize> {
         gradients.clear()?;
-        let context = self.context(split, batch)?;
+        let contexts = self.contexts(split, batch)?;
         let mut tokens = 0;
         for part in self.micro_batches(split, batch, &self.roles) {
-            let rows = &batch[part];
+            let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
             let packed = self.pack(split, rows, &self.roles);
             let seeds = |i: usize, scores: &[ResponseScore]| {
-                let scored = scored(split, rows[i], scores);
-                let loss = self.loss.evaluate(&scored, &context);
+                let (scored, context) = (self.scored(split, rows[i], scores), &contexts[i]);
+                let loss = self.loss.evaluate(&scored, context);
                 let example = &split.dataset.examples[rows[i]];
                 check_finite(example, &scored, loss.value)?;
-                averages.add_example(self.loss, loss.value, &scored, &context, scores);
+                averages.add_example(self.loss, loss.value, &scored, context, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
             };
             self.model.step(&packed, seeds, gradients)?;
@@ -71,28 +71,29 @@ impl<'a> Stepper<'a> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
         for batch in rows.chunks(self.config.batch.batch_size) {
-            let context = self.context(split, batch)?;
+            let contexts = self.contexts(split, batch)?;
             for part in self.micro_batches(split, batch, &self.roles) {
-                let rows = &batch[part];
+                let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
                 let scores = self.model.score(&self.pack(split, rows, &self.roles))?;
-                for (&row, scores) in rows.iter().zip(scores) {
-                    let scored = scored(split, row, &scores);
-                    let value = self.loss.evaluate(&scored, &context).value;
+                for ((&row, scores), context) in rows.iter().zip(scores).zip(contexts) {
+                    let scored = self.scored(split, row, &scores);
+                    let value = self.loss.evaluate(&scored, context).value;
                     check_finite(&split.dataset.examples[row], &scored, value)?;
-                    averages.add_example(self.loss, value, &scored, &context, &scores);
+                    averages.add_example(self.loss, value, &scored, context, &scores);
                 }
             }
         }
         Ok(averages)
     }
 
-    /// The batch statistic, from a score-only pass over the roles whose log-probs it reads.
-    fn context(&self, split: &Split, batch: &[usize]) -> Result<Context> {
+    /// What each row is evaluated with, from a score-only pass over the roles whose log-probs the
+    /// loss reads of the whole batch.
+    fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Context>> {
         let roles = self.loss.needs().batch;
         if roles.is_empty() {
             let examples = batch.iter().map(|&row| &split.dataset.examples[row]);
             let unscored: Vec<Scored> = examples.map(unscored).collect();
-            return Ok(self.loss.context(&unscored));
+            return Ok(self.loss.contexts(&unscored));
         }
         let mut all = Vec::with_capacity(batch.len());
         for part in self.micro_batches(split, batch, roles) {
@@ -101,10 +102,10 @@ impl<'a> Stepper<'a> {
             all.extend(
                 rows.iter()
                     .zip(scores)
-                    .map(|(&row, scores)| scored(split, row, &scores)),
+                    .map(|(&row, scores)| self.scored(split, row, &scores)),
             );
         }
-        Ok(self.loss.context(&all))
+        Ok(self.loss.contexts(&all))
     }
 
     fn pack(&self, split: &Split, rows: &[usize], roles: &[Role]) -> Packed {
@@ -137,19 +138,19 @@ impl<'a> Stepper<'a> {
             all.extend(
                 rows.iter()
                     .zip(scores)
-                    .map(|(&row, s)| scored(split, row, &s)),
+                    .map(|(&row, s)| self.scored(split, row, &s)),
             );
         }
-        let equal: Vec<Scored> = all.iter().map(at_reference).collect();
-        let (context, known) = (self.loss.context(&all), self.loss.context(&equal));
+        let equal: Vec<Scored> = all.iter().map(Scored::at_reference).collect();
+        let (contexts, known) = (self.loss.contexts(&all), self.loss.contexts(&equal));
         let tokens = all
             .iter()
             .flat_map(|s| s.responses.iter().map(|r| r.tokens));
         let longest = tokens.fold(0.0, f64::max);
-        for ((scored, equal), &row) in all.iter().zip(&equal).zip(rows) {
+        for (at, (scored, &row)) in all.iter().zip(rows).enumerate() {
             let example = &split.dataset.examples[row];
-            let loss = self.loss.evaluate(scored, &context).value;
-            let expected = self.loss.evaluate(equal, &known);
+            let loss = self.loss.evaluate(scored, &contexts[at]).value;
+            let expected = self.loss.evaluate(&equal[at], &known[at]);
             // Twice the first-order effect leaves room for curvature and for the batch statistic.
             let slopes: f64 = expected.grad.iter().map(|slope| slope.abs()).sum();
             let mut slack =
@@ -178,6 +179,27 @@ impl<'a> Stepper<'a> {
         }
         Ok(())
     }
+
+    /// The responses that were packed, with the reference's log-probs.
+    fn scored(&self, split: &Split, row: usize, scores: &[ResponseScore]) -> Scored {
+        let (example, reference) = (&split.dataset.examples[row], &split.reference[row]);
+        let response =
+            |s: &ResponseScore| (s.role, s.log_prob, reference[s.index].log_prob, s.tokens as f64);
+        let responses: Vec<_> = scores.iter().map(response).collect();
+        let confidences: Vec<f64> = scores.iter().map(|s| s.confidence).collect();
+        let scored = Scored::new(&responses, example.preference)
+            .with_confidence(&confidences)
+            .with_score_gap(example.score_gap());
+        if !self.loss.needs().shared {
+            return scored;
+        }
+        // Where a response is of no pair nothing reads these.
+        let shared = |s: &ResponseScore| {
+            let reference = reference[s.index].shared;
+            (s.shared.unwrap_or(f64::NAN), reference.unwrap_or(f64::NAN))
+        };
+        scored.with_shared(&scores.iter().map(shared).collect::<Vec<_>>())
+    }
 }
 
 /// The example's roles and lengths.
@@ -190,28 +212,10 @@ fn unscored(example: &Example) -> Scored {
     Scored::new(&responses, example.preference)
 }
 
-/// The example as it is where the policy is the reference.
-fn at_reference(scored: &Scored) -> Scored {
-    let responses: Vec<_> = scored
-        .responses
-        .iter()
-        .map(|r| (r.role, r.reference, r.reference, r.tokens))
-        .collect();
-    Scored::new(&responses, scored.preference)
-}
-
 fn disagreement(example: &Example, what: &str) -> Error {
     Error::input(format!("before the first update {what}, though they are the same model"))
         .at(format!("row {}", example.row))
         .hint("the reference log-probs are of other tokens, another dtype or another program: score again")
-}
-
-/// The responses that were packed, with the reference's log-probs.
-fn scored(split: &Split, row: usize, scores: &[ResponseScore]) -> Scored {
-    let reference = &split.reference[row];
-    let response = |s: &ResponseScore| (s.role, s.log_prob, reference[s.index], s.tokens as f64);
-    let responses: Vec<_> = scores.iter().map(response).collect();
-    Scored::new(&responses, split.dataset.examples[row].preference)
 }
 
 fn check_finite(example: &Example, scored: &Scored, loss: f64) -> Result<()> {

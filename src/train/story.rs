@@ -8,7 +8,7 @@ use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
-use crate::score::score;
+use crate::score::{Score, score};
 use crate::story::{Answers, Grammar, Report, Sample};
 
 use super::reference::budget;
@@ -102,11 +102,11 @@ impl Stories {
         });
         let examples: Vec<Example> = examples.collect();
         let column = score(reference, &examples, self.micro_batch_tokens, |_| {})?;
-        let sample = |((prompt, drawn), log_probs): ((&Prompt, &Drawn), &Vec<f64>)| {
+        let sample = |((prompt, drawn), scores): ((&Prompt, &Drawn), &Vec<Score>)| {
             Ok(Sample {
                 text: sampler.text(prompt, drawn)?,
                 log_prob: drawn.log_prob,
-                reference: log_probs[0],
+                reference: scores[0].log_prob,
                 finished: drawn.finished,
             })
         };

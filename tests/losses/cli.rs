@@ -2,7 +2,7 @@
 
 use super::{knobs, list, number, numbers, table};
 use crate::support::fixture;
-use expo::loss::Loss;
+use expo::loss::{Loss, Objective};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -10,6 +10,14 @@ use std::process::{Command, Output, Stdio};
 /// The table has every digit, so that a loss has to keep them also where it is tiny.
 fn close(ours: f64, oracle: f64) -> bool {
     (ours - oracle).abs() <= (1e-9 * oracle.abs()).max(1e-300)
+}
+
+/// The answer of `expo losses {arguments}`.
+fn expo_losses(arguments: &[&str]) -> String {
+    let program = Command::new(env!("CARGO_BIN_EXE_expo")).arg("losses").args(arguments).output();
+    let output = program.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs `expo loss {arguments}` on the lines.
@@ -273,16 +281,76 @@ fn expo_loss_says_in_one_line_what_is_wrong() {
 }
 
 #[test]
-fn the_help_page_names_every_loss_and_knob() {
+fn the_help_page_leads_to_the_losses() {
     let help = String::from_utf8(expo_loss(&["--help"], "").stdout).unwrap();
-    for name in Loss::NAMES {
-        assert!(help.contains(name), "{name}");
-        for knob in Loss::default_of(name).unwrap().knobs() {
-            assert!(
-                help.contains(&format!("{knob}=")) || help.contains(&knob),
-                "{name}: {knob}"
-            );
+    assert!(help.contains("expo losses"));
+    assert!(help.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn the_list_and_the_pages_have_every_loss_and_knob() {
+    let list = expo_losses(&[]);
+    let json: Value = serde_json::from_str(&expo_losses(&["--json"])).unwrap();
+    assert!(list.lines().all(|line| line.len() <= 100), "{list}");
+    for (name, object) in Loss::NAMES.iter().zip(json.as_array().unwrap()) {
+        let loss = Loss::default_of(name).unwrap();
+        let about = loss.about();
+        assert_eq!(object["name"], *name);
+        assert_eq!(object["formula"], about.formula);
+        let page = expo_losses(&["show", name]);
+        for text in [&list, &page] {
+            assert!(about.formula.lines().all(|line| text.contains(line)), "{name}");
+            assert!(text.contains(about.paper) && text.contains(loss.title()), "{name}");
+        }
+        for (knob, row) in about.knobs.iter().zip(object["knobs"].as_array().unwrap()) {
+            assert!(list.contains(knob.name) && page.contains(knob.meaning), "{name}: {knob:?}");
+            assert_eq!(row["default"].is_null(), loss.knob(knob.name).is_none(), "{name}");
+        }
+        for alias in loss.aliases() {
+            assert_eq!(expo_losses(&["show", alias]), page);
         }
     }
-    assert!(help.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn expo_loss_takes_what_a_few_losses_read_beside_log_probs() {
+    let with = |more: &str| PAIR.replace('}', &format!(",{more}}}"));
+    let one = |arguments: &[&str], line: &str| answers(arguments, line)[0].clone();
+    let dpo = one(&["dpo"], PAIR);
+    let scores = with(r#""score_chosen":3,"score_rejected":2"#);
+    assert_eq!(one(&["odpo"], &scores), dpo);
+    let weights = with(r#""confidence_chosen":0.5,"confidence_rejected":-0.5"#);
+    assert_eq!(one(&["wpo", "--set", "beta=0.1"], &weights), dpo);
+    let sums = r#""policy_chosen_shared":-45.25,"ref_chosen_shared":-47,
+        "policy_rejected_shared":-30,"ref_rejected_shared":-31"#;
+    let shared = one(&["ld_dpo", "--set", "alpha=1"], &with(&sums.replace('\n', " ")));
+    assert_eq!(shared["loss"], dpo["loss"]);
+    assert_eq!(shared["grad"]["policy_rejected"], dpo["grad"]["policy_rejected"]);
+    assert_eq!(shared["grad"]["policy_rejected_shared"], 0.0);
+    for (name, line, message) in [
+        ("odpo", PAIR.to_owned(), "no column `score_chosen`"),
+        ("odpo", scores.replace(":3", ":2"), "the chosen response has the higher one"),
+        ("wpo", PAIR.to_owned(), "no column `confidence_chosen`"),
+        ("ld_dpo", PAIR.to_owned(), "no column `policy_chosen_shared`"),
+    ] {
+        let output = expo_loss(&[name], &line);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains(message), "{stderr}");
+    }
+}
+
+/// In a batch of lines the sort is over all of them.
+#[test]
+fn expo_loss_sorts_the_lines_of_aot() {
+    // d = (5, 0, 2), d_r = (1, 7, -1): sorted (0, 2, 5) against (-1, 1, 7).
+    let line = |d: f64, d_r: f64| {
+        json!({"policy_chosen": d, "policy_rejected": 0, "ref_chosen": d_r, "ref_rejected": 0})
+    };
+    let input = format!("{}\n{}\n{}\n", line(5.0, 1.0), line(0.0, 7.0), line(2.0, -1.0));
+    let answers = answers(&["aot", "--set", "beta=1"], &input);
+    for (answer, z) in answers.iter().zip([5.0 - 7.0, 0.0 + 1.0, 2.0 - 1.0]) {
+        assert!(close(number(&answer["loss"]), (-z as f64).exp().ln_1p()), "{answer}");
+        let slope = -1.0 / (1.0 + (z as f64).exp());
+        assert!(close(number(&answer["grad"]["policy_chosen"]), slope), "{answer}");
+    }
 }

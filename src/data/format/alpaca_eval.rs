@@ -40,5 +40,6 @@ fn read(row: &Row) -> Result<Reading> {
         prompt,
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: is_soft.then_some(2.0 - preference),
+        scores: None,
     }))
 }

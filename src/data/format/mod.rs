@@ -31,6 +31,8 @@ pub struct RowExample {
     pub answers: Vec<(Role, Content)>,
     /// p(chosen > rejected) where the row carries a soft label.
     pub preference: Option<f64>,
+    /// The scores of the chosen and the rejected answer, where something reads them.
+    pub scores: Option<[f64; 2]>,
 }
 
 /// What a row turned out to be. A malformed one is an error instead.
@@ -142,6 +144,7 @@ fn pair(row: &Row, prompt: Content, chosen: Content, rejected: Content) -> Resul
         prompt: Some(prompt),
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: preference(row)?,
+        scores: None,
     }))
 }
 

@@ -21,5 +21,6 @@ fn read(row: &Row) -> Result<Reading> {
         prompt: Some(Content::read(row, "prompt")?),
         answers: Vec::new(),
         preference: None,
+        scores: None,
     }))
 }

@@ -56,5 +56,6 @@ fn read(row: &Row) -> Result<Reading> {
         prompt,
         answers: vec![(Role::Chosen, answer)],
         preference: None,
+        scores: None,
     }))
 }

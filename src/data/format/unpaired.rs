@@ -29,5 +29,6 @@ fn read(row: &Row) -> Result<Reading> {
         prompt: Some(prompt),
         answers: vec![(role, completion)],
         preference: None,
+        scores: None,
     }))
 }

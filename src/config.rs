@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use crate::checkpoint::SaveDtype;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Objective, Role};
+use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 use crate::story::StoryConfig;
@@ -34,8 +34,8 @@ pub struct Config {
     /// How the reference's samples are drawn where `data.samples` is `"auto"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
-    /// One objective with its knobs: `[loss.dpo]`.
-    pub loss: Loss,
+    /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
+    pub loss: Sum,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,
@@ -208,9 +208,9 @@ impl Config {
         table.entry("loss").or_insert(Value::Table(sft));
         read::losses(&table).map_err(place)?;
         let config = Self::resolved(table, &text, overrides).map_err(place)?;
-        match config.loss {
-            Loss::Sft(_) => Ok(config),
-            other => Err(Error::input(format!("the loss is {}", other.name()))
+        match config.loss.single() {
+            Some(Loss::Sft(_)) => Ok(config),
+            _ => Err(Error::input(format!("the loss is {}", config.loss.name()))
                 .hint("expo sft has the loss sft; expo train has the others")
                 .at(path.display())),
         }
@@ -346,4 +346,3 @@ fn positive(key: &str, x: f64) -> Result<()> {
     }
     Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
 }
-

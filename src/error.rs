@@ -125,8 +125,10 @@ pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> Stri
         0 | 1 => 1.0,
         _ => strsim::jaro_winkler(word, candidate),
     };
+    // Of equals the first of the list.
     let best = valid
         .iter()
+        .rev()
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match best {
         Some(best) if likeness(best) > 0.8 => format!("did you mean `{best}`?"),

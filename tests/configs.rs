@@ -8,7 +8,7 @@ use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{BatchConfig, Config, ModelConfig, RunConfig, SamplingConfig};
 use expo::data::DataConfig;
-use expo::loss::Loss;
+use expo::loss::{Loss, Objective};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
@@ -52,7 +52,10 @@ fn every_file_is_valid_and_so_is_what_it_resolves_to() {
         let config = SamplingConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let text = config.to_toml().unwrap();
         let again = SamplingConfig::parse(&text, &[]);
-        assert_eq!(config, again.unwrap_or_else(|error| panic!("{error}\n{text}")));
+        assert_eq!(
+            config,
+            again.unwrap_or_else(|error| panic!("{error}\n{text}"))
+        );
     }
     for path in training {
         let config = Config::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
@@ -64,18 +67,43 @@ fn every_file_is_valid_and_so_is_what_it_resolves_to() {
 }
 
 #[test]
-fn every_loss_has_a_config_for_hh() {
+fn every_loss_has_its_config_with_its_defaults() {
+    for name in Loss::NAMES {
+        let loss = Loss::default_of(name).unwrap();
+        let config = Config::open(&root().join(loss.about().config), &[]);
+        assert_eq!(
+            config
+                .unwrap_or_else(|error| panic!("{error}"))
+                .loss
+                .single(),
+            Some(&loss)
+        );
+    }
+}
+
+#[test]
+fn every_loss_of_the_papers_has_a_config_for_hh() {
     let files = toml_files(&root().join("configs"));
     let hh = files.iter().filter(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
         name.starts_with("hh_")
     });
     let mut losses: Vec<_> = hh
-        .map(|path| Config::open(path, &[]).unwrap().loss)
+        .map(|path| {
+            Config::open(path, &[])
+                .unwrap()
+                .loss
+                .single()
+                .unwrap()
+                .clone()
+        })
         .collect();
     losses.sort_by_key(|loss| Loss::NAMES.iter().position(|name| *name == loss.name()));
     // The papers' knobs for HH are the defaults.
-    let defaults: Vec<_> = Loss::NAMES
+    let papers = [
+        "cexpo", "rexpo", "dpo", "ipo", "fdpo", "simpo", "kto", "sft",
+    ];
+    let defaults: Vec<_> = papers
         .iter()
         .map(|name| Loss::default_of(name).unwrap())
         .collect();

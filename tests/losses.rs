@@ -154,7 +154,8 @@ fn losses_agree_with_their_peers() {
             for (ours, oracle) in [ours.value, ours.grad[0], ours.grad[1]].iter().zip(oracle) {
                 let oracle = oracle.unwrap_or_else(|| panic!("{row}"));
                 // The epsilon of exo_pair is an f32 in the source.
-                let rounded = name == "exo_pair" && (ours - oracle).abs() <= 1e-6 * oracle.abs().max(1.0);
+                let rounded =
+                    name == "exo_pair" && (ours - oracle).abs() <= 1e-6 * oracle.abs().max(1.0);
                 assert!(close(*ours, oracle) || rounded, "{row}: {ours}");
             }
             compared += 1;

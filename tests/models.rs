@@ -173,6 +173,69 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
     }
 }
 
+/// What is shared of a pair is the sum of both responses cut to the shorter one, and so is its
+/// gradient; the confidence is that of the logits.
+#[test]
+fn shared_sums_and_confidences_are_those_of_the_tokens() {
+    for name in MODELS {
+        let model = load(&support::fixture(name), DType::F64);
+        let whole = fixture_pairs(name);
+        let cut = |example: &Example| {
+            let lengths = example.responses.iter().map(|response| response.ids.len());
+            let shortest = lengths.min().unwrap();
+            let mut example = example.clone();
+            example
+                .responses
+                .iter_mut()
+                .for_each(|r| r.ids.truncate(shortest));
+            example
+        };
+        let cut: Vec<Example> = whole.iter().map(cut).collect();
+        assert_ne!(whole, cut);
+        let scores = |examples: &[Example]| model.score(&Packed::new(examples, PAIR)).unwrap();
+        let (of_whole, of_cut) = (scores(&whole), scores(&cut));
+        for (a, b) in of_whole.iter().flatten().zip(of_cut.iter().flatten()) {
+            assert!(
+                (a.shared.unwrap() - b.log_prob).abs() < 1e-10,
+                "{name}: {a:?} {b:?}"
+            );
+        }
+
+        let packed = Packed::new(&whole, PAIR);
+        let logits: Vec<Vec<f64>> = model.logits(&packed).unwrap().to_vec2().unwrap();
+        let rows = packed
+            .examples
+            .iter()
+            .flatten()
+            .map(|response| response.rows.clone());
+        for (rows, score) in rows.zip(of_whole.iter().flatten()) {
+            let token = |row: usize| {
+                let sum: f64 = logits[row].iter().map(|z| z.exp()).sum();
+                let p = |z: &f64| z.exp() / sum;
+                let squares: f64 = logits[row].iter().map(|z| p(z).powi(2)).sum();
+                (p(&logits[row][packed.labels[row] as usize]) / squares).ln()
+            };
+            let mean = rows.clone().map(token).sum::<f64>() / rows.len() as f64;
+            assert!(
+                (score.confidence - mean).abs() < 1e-9,
+                "{name}: {score:?} {mean}"
+            );
+        }
+
+        // Seeds of the responses are 0, those of the shared sums are what `gradient` has.
+        let gradients = model.gradients().unwrap();
+        let mut first = 0;
+        let seeds = |_: usize, scores: &[ResponseScore]| {
+            let shared = (first..first + scores.len()).map(|n| (n as f64 + 1.0).sin());
+            first += scores.len();
+            Ok(vec![0.0; scores.len()].into_iter().chain(shared).collect())
+        };
+        model.step(&packed, seeds, &gradients).unwrap();
+        let want = gradient(&model, &Packed::new(&cut, PAIR), 0);
+        assert_same(&gradients, &want, name);
+    }
+}
+
 /// What other trainers do: every sequence padded to the longest, the padding not scored.
 #[test]
 fn packed_equals_padded() {

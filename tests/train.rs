@@ -231,10 +231,23 @@ fn trajectory_of_sft_on_real_rows() {
             // TRL's entropy counts the prompt's tokens, too.
             step.as_object_mut().unwrap().remove("entropy");
         }
-        compare(&records, &folder.path().join("run"), &want, &format!("{model} sft"));
+        compare(
+            &records,
+            &folder.path().join("run"),
+            &want,
+            &format!("{model} sft"),
+        );
         let accuracies = want["steps"].as_array().unwrap().iter();
-        for (got, want) in numbers(&records, "mean_token_accuracy").iter().zip(accuracies) {
-            close(*got, want["mean_token_accuracy"].as_f64().unwrap(), 1e-6, "accuracy");
+        for (got, want) in numbers(&records, "mean_token_accuracy")
+            .iter()
+            .zip(accuracies)
+        {
+            close(
+                *got,
+                want["mean_token_accuracy"].as_f64().unwrap(),
+                1e-6,
+                "accuracy",
+            );
         }
         assert!(records[0].get("rewards/chosen").is_none());
     }
@@ -267,11 +280,16 @@ fn ours(loss: &str, batch: &str) -> (TempDir, Vec<Value>) {
 }
 
 fn ours_with(loss: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
-    let head = head(
-        &fixture("llama"),
-        &fixture("llama-ref"),
-        &fixture("pairs.jsonl"),
-    );
+    ours_with_knobs(loss, "", batch, model)
+}
+
+fn ours_with_knobs(loss: &str, knobs: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = match loss {
+        "odpo" => scored_rows(folder.path()),
+        _ => fixture("pairs.jsonl"),
+    };
+    let head = head(&fixture("llama"), &fixture("llama-ref"), &rows);
     // Samples belong to cEXPO alone.
     let samples: PathBuf = fixture("samples.jsonl");
     let samples = if loss == "cexpo" {
@@ -281,16 +299,126 @@ fn ours_with(loss: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
     };
     let head = head.replace("[model]\n", &format!("[model]\n{model}\n"));
     train(&format!(
-        "{head}max_length = 128\nmax_prompt_length = 64\n{samples}[loss.{loss}]\n\
+        "{head}max_length = 128\nmax_prompt_length = 64\n{samples}[loss.{loss}]\n{knobs}\n\
          [batch]\nbatch_size = 8\n{batch}\n[optimizer]\nlearning_rate = 1e-3\n{TAIL}max_steps = 3\n",
     ))
+}
+
+/// Our rows with a score for each answer; in the last two the rejected one's is no lower.
+fn scored_rows(folder: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(fixture("pairs.jsonl")).unwrap();
+    let count = text.lines().count();
+    let scored = text.lines().enumerate().map(|(number, line)| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        let gap = match count - number {
+            1 => 0.0,
+            2 => -1.0,
+            _ => 0.5 + number as f64 / 4.0,
+        };
+        row["score_chosen"] = (3.0 + gap).into();
+        row["score_rejected"] = 3.0.into();
+        format!("{row}\n")
+    });
+    let path = folder.join("scored.jsonl");
+    std::fs::write(&path, scored.collect::<String>()).unwrap();
+    path
+}
+
+/// ODPO needs a score of every answer, the chosen one's the higher; other rows are counted.
+#[test]
+fn odpo_reads_the_scores_of_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |rows: &Path, events: &mut Vec<String>| {
+        let out = folder.path().display();
+        let head = head(&fixture("llama"), &fixture("llama-ref"), rows);
+        let text = format!(
+            "{head}max_length = 128\nmax_prompt_length = 64\n[loss.odpo]\n{}",
+            TAIL.replace("{out}", &out.to_string())
+        );
+        Run::open(Config::parse(&text, &[]).unwrap(), &mut |event| {
+            if let Event::Census(_, census) = event {
+                events.extend(census.invalid.keys().map(ToString::to_string));
+            }
+        })
+        .map(drop)
+    };
+    let mut reasons = Vec::new();
+    open(&scored_rows(folder.path()), &mut reasons).unwrap();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    let error = open(&fixture("pairs.jsonl"), &mut reasons)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("score_chosen") && error.contains("the loss reads"),
+        "{error}"
+    );
+}
+
+/// A sum is its terms with their weights, each of which is reported, whatever its micro-batches.
+#[test]
+fn a_sum_of_losses_is_the_sum_of_its_terms() {
+    let terms =
+        "weight = 0.8\n[loss.sft]\nweight = 0.2\nper_token = true\n[loss.kto]\nweight = 2.0";
+    let (_whole, whole) = ours_with_knobs("dpo", terms, "gradient_accumulation_steps = 1", "");
+    let (_parts, parts) = ours_with_knobs("dpo", terms, "micro_batch_tokens = 90", "");
+    let numbers = |records: &[Value], key: &str| {
+        let numbers = numbers(records, key);
+        assert_eq!(numbers.len(), 3, "{key}");
+        numbers
+    };
+    for key in [
+        "loss",
+        "grad_norm",
+        "loss/dpo",
+        "loss/sft",
+        "loss/kto",
+        "rewards/margins",
+        "kl",
+    ] {
+        for (a, b) in numbers(&whole, key).iter().zip(numbers(&parts, key)) {
+            close(b, *a, 2e-4, key);
+        }
+    }
+    let [dpo, sft, kto] = ["loss/dpo", "loss/sft", "loss/kto"].map(|key| numbers(&whole, key));
+    for (step, loss) in numbers(&whole, "loss").iter().enumerate() {
+        close(
+            *loss,
+            0.8 * dpo[step] + 0.2 * sft[step] + 2.0 * kto[step],
+            1e-12,
+            "loss",
+        );
+    }
+    let (_dpo, alone) = ours("dpo", "");
+    close(
+        dpo[0],
+        numbers(&alone, "loss")[0],
+        1e-5,
+        "the first step of dpo",
+    );
+}
+
+/// LD-DPO in which every token counts is DPO, also through the head and the cached column.
+#[test]
+fn ld_dpo_with_all_tokens_is_dpo() {
+    let ((_a, dpo), (_b, same)) = (
+        ours("dpo", ""),
+        ours_with_knobs("ld_dpo", "alpha = 1.0", "", ""),
+    );
+    for key in ["loss", "grad_norm", "rewards/margins"] {
+        assert_eq!(numbers(&dpo, key).len(), 3);
+        for (a, b) in numbers(&dpo, key).iter().zip(numbers(&same, key)) {
+            close(b, *a, 1e-5, key);
+        }
+    }
 }
 
 /// The same run computed in other parts is the same run, for every loss.
 #[test]
 fn accumulation_changes_nothing_but_rounding() {
     // SFT has no reference, and its target is no pair.
-    let preferences = expo::loss::Loss::NAMES.iter().filter(|name| **name != "sft");
+    let preferences = expo::loss::Loss::NAMES
+        .iter()
+        .filter(|name| **name != "sft");
     for loss in preferences {
         let (_whole, whole) = ours(loss, "gradient_accumulation_steps = 1");
         let ratios = numbers(&whole, "log_ratios/chosen").len();
@@ -367,7 +495,8 @@ fn a_run_draws_its_samples_itself() {
     let mut events = Vec::new();
     open(&auto, &mut events).train(&mut |_| {}).unwrap();
     assert!(events.len() > 1, "{events:?}");
-    let metrics = |run: &str| std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl"));
+    let metrics =
+        |run: &str| std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl"));
     let drawn = metrics("run").unwrap();
 
     let file = folder.path().join("samples.jsonl");
@@ -388,12 +517,19 @@ fn a_run_draws_its_samples_itself() {
 fn unlabelled_prompts_join_at_their_ratio() {
     let folder = tempfile::tempdir().unwrap();
     let prompts = folder.path().join("prompts.jsonl");
-    let rows = ["Who is in the barn?", "Is it?", "Where does the bear go at noon?"];
+    let rows = [
+        "Who is in the barn?",
+        "Is it?",
+        "Where does the bear go at noon?",
+    ];
     let rows = rows.map(|prompt| format!("{}\n", serde_json::json!({"prompt": prompt})));
     std::fs::write(&prompts, rows.concat()).unwrap();
     let data = |ratio: &str| {
         let unlabelled = format!("unlabelled = {prompts:?}\nunlabelled_ratio = {ratio}");
-        cexpo(folder.path(), &format!("samples = \"auto\"\n{unlabelled}\n{SAMPLE}"))
+        cexpo(
+            folder.path(),
+            &format!("samples = \"auto\"\n{unlabelled}\n{SAMPLE}"),
+        )
     };
     let run = |text: &str| {
         let mut rows = 0;
@@ -416,7 +552,12 @@ fn unlabelled_prompts_join_at_their_ratio() {
     let sampled = |record: &Value| record["loss"].as_f64().unwrap();
     assert_ne!(sampled(&alone), sampled(&mixed));
     for key in ["logps/chosen", "rewards/margins", "logps/accuracies"] {
-        close(mixed[key].as_f64().unwrap(), alone[key].as_f64().unwrap(), 1e-5, key);
+        close(
+            mixed[key].as_f64().unwrap(),
+            alone[key].as_f64().unwrap(),
+            1e-5,
+            key,
+        );
     }
 }
 

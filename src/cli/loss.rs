@@ -177,7 +177,8 @@ impl Calculator {
 
     /// Adds what a few losses read of a pair beside its log-probs and lengths.
     fn complete(&self, mut example: Scored, columns: &Map<String, Value>) -> Result<Scored> {
-        let number = |name: &str| Ok(self.numbers(columns, name, true)?.unwrap_or_default()[0]);
+        let number =
+            |name: &str| Result::Ok(self.numbers(columns, name, true)?.unwrap_or_default()[0]);
         let both = |names: [&str; 2]| Result::Ok([number(names[0])?, number(names[1])?]);
         if self.needs.scores {
             let [chosen, rejected] = both(SCORES)?;
@@ -191,7 +192,8 @@ impl Calculator {
             example = example.with_confidence(&both(CONFIDENCES)?);
         }
         if self.needs.shared {
-            let sums = SHARED.map(|names| both(names).map(|[policy, reference]| (policy, reference)));
+            let sums =
+                SHARED.map(|names| both(names).map(|[policy, reference]| (policy, reference)));
             let [chosen, rejected] = sums;
             example = example.with_shared(&[chosen?, rejected?]);
         }
@@ -243,7 +245,12 @@ impl Calculator {
         let mut valid: Vec<&str> = self.slots.iter().flat_map(of_slot).flatten().collect();
         valid.push(self.label);
         if self.label == "preference" {
-            valid.extend(SCORES.iter().chain(&CONFIDENCES).chain(SHARED.iter().flatten()));
+            valid.extend(
+                SCORES
+                    .iter()
+                    .chain(&CONFIDENCES)
+                    .chain(SHARED.iter().flatten()),
+            );
         }
         for key in columns.keys() {
             if !valid.contains(&key.as_str()) {
@@ -335,7 +342,11 @@ impl Calculator {
 /// get lost in a formula, so the formula itself tells what it reads.
 fn reads(loss: &Loss, reference: f64, tokens: f64) -> bool {
     let needs = loss.needs();
-    let read = |role: &&Role| [needs.all, needs.any, needs.batch].iter().any(|r| r.contains(role));
+    let read = |role: &&Role| {
+        [needs.all, needs.any, needs.batch]
+            .iter()
+            .any(|r| r.contains(role))
+    };
     let roles = Role::ALL.iter().filter(read);
     let responses: Vec<_> = roles.map(|role| (*role, -1.0, reference, tokens)).collect();
     let mut example = Scored::new(&responses, None)

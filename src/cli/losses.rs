@@ -64,7 +64,9 @@ pub fn run(args: &LossesArgs) -> anyhow::Result<()> {
         }
         None => {
             let names = Loss::NAMES.iter();
-            let losses: Vec<Loss> = names.map(|name| Loss::default_of(name)).collect::<Result<_>>()?;
+            let losses: Vec<Loss> = names
+                .map(|name| Loss::default_of(name))
+                .collect::<Result<_>>()?;
             match args.json {
                 true => pretty(&losses.iter().map(object).collect())?,
                 false => list(&losses)?,
@@ -140,15 +142,26 @@ fn needs(needs: &Needs) -> Vec<String> {
     let flags = [
         (needs.reference, "a reference"),
         (!needs.reference, "no reference"),
-        (needs.batch.contains(&Role::Mismatched), "answers to other prompts"),
+        (
+            needs.batch.contains(&Role::Mismatched),
+            "answers to other prompts",
+        ),
         (!needs.batch.is_empty(), "a statistic of the whole batch"),
         (needs.scores, "score_chosen and score_rejected"),
         (needs.confidence, "the policy's confidence in each token"),
-        (needs.shared, "log-probs of the tokens that both responses have"),
+        (
+            needs.shared,
+            "log-probs of the tokens that both responses have",
+        ),
         (needs.soft_labels, "takes soft labels"),
         (!needs.soft_labels, "hard labels only"),
     ];
-    words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
+    words.extend(
+        flags
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, word)| (*word).to_owned()),
+    );
     words
 }
 

@@ -50,10 +50,15 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
         // An alias and its name are one loss, whichever of them the file uses.
         let name = Loss::default_of(name)?.name();
         let same = |key: &str| Loss::default_of(key).is_ok_and(|loss| loss.name() == name);
-        let kept = std::mem::take(losses)
+        let kept = match losses.keys().any(|key| same(key)) {
+            true => std::mem::take(losses),
+            false => Table::new(),
+        };
+        let rename = |key: String| if same(&key) { name.to_owned() } else { key };
+        *losses = kept
             .into_iter()
-            .find(|(key, _)| same(key));
-        losses.extend(kept.map(|(_, knobs)| (name.to_owned(), knobs)));
+            .map(|(key, knobs)| (rename(key), knobs))
+            .collect();
         path[1] = name;
     }
     let (key, sections) = path.split_last().ok_or_else(|| wrong("no key"))?;
@@ -70,34 +75,39 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks that exactly one loss is named, in words that a serde error does not find.
+/// Checks that a loss is named, and that several have weights, in words that a serde error does not
+/// find.
 pub(super) fn losses(table: &Table) -> Result<()> {
-    let names: Vec<&str> = match table.get("loss") {
-        Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
+    let none = Table::new();
+    let losses = match table.get("loss") {
+        Some(Value::Table(losses)) => losses,
         Some(_) => {
             return Err(Error::input("`loss` is no section").hint("expected e.g. [loss.dpo]"));
         }
-        None => Vec::new(),
+        None => &none,
     };
-    for name in &names {
-        Loss::default_of(name)?;
+    let mut names = Vec::new();
+    for key in losses.keys() {
+        let name = Loss::default_of(key)?.name();
+        if names.contains(&name) {
+            return Err(Error::input(format!("the loss {name} is there twice")));
+        }
+        names.push(name);
     }
-    match names.as_slice() {
-        [_] => Ok(()),
-        [] => Err(Error::input("no loss").hint("add one, e.g. [loss.dpo]")),
-        names => Err(
-            Error::input(format!("{} losses: {}", names.len(), names.join(", ")))
-                .hint("a run has one loss"),
+    let weighted = losses.values().all(|knobs| knobs.get("weight").is_some());
+    match names.len() {
+        0 => Err(Error::input("no loss").hint("add one, e.g. [loss.dpo]")),
+        1 => Ok(()),
+        _ if weighted => Ok(()),
+        count => Err(
+            Error::input(format!("{count} losses: {}", names.join(", ")))
+                .hint("a run has one loss, or several of which each has a `weight`"),
         ),
     }
 }
 
 /// Finds what makes `error`: the file alone, with its line, else the first override that does.
-fn blame<T: DeserializeOwned>(
-    error: &toml::de::Error,
-    text: &str,
-    overrides: &[String],
-) -> Error {
+fn blame<T: DeserializeOwned>(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
     let same = |other: &toml::de::Error| other.message() == error.message();
     if let Err(own) = toml::from_str::<T>(text)
         && same(&own)

@@ -57,11 +57,13 @@ pub(super) fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Res
         .collect::<Result<_>>()?;
     let (mut responses, merged): (Vec<Response>, _) = built.into_iter().unzip();
     for response in &mut responses {
-        response.score = text.scores.and_then(|[chosen, rejected]| match response.role {
-            Role::Chosen => Some(chosen),
-            Role::Rejected => Some(rejected),
-            Role::Sampled | Role::Mismatched => None,
-        });
+        response.score = text
+            .scores
+            .and_then(|[chosen, rejected]| match response.role {
+                Role::Chosen => Some(chosen),
+                Role::Rejected => Some(rejected),
+                Role::Sampled | Role::Mismatched => None,
+            });
     }
     let mut example = Example {
         row: draft.row,

@@ -174,7 +174,9 @@ impl<'a> Reader<'a> {
         if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
             return Ok(Err(Invalid::EmptyAnswer));
         }
-        if let Some(reason) = scores::apply(self.config.scores, self.needs.scores, row, &mut example)? {
+        if let Some(reason) =
+            scores::apply(self.config.scores, self.needs.scores, row, &mut example)?
+        {
             return Ok(Err(reason));
         }
         let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();

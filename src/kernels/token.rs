@@ -247,6 +247,9 @@ mod tests {
             "log-prob",
         );
         assert_close(&column(|s| s.entropy), &entropy, "entropy");
+        let probabilities = log_softmax.exp().unwrap();
+        let collision = probabilities.sqr().unwrap().sum(1).unwrap().log().unwrap();
+        assert_close(&column(|s| s.log_collision), &collision, "log-collision");
         let best: Vec<u32> = logits.argmax(1).unwrap().to_vec1().unwrap();
         let correct: Vec<bool> = got.iter().map(|s| s.correct).collect();
         assert_eq!(
@@ -279,5 +282,6 @@ mod tests {
         let labels = Tensor::new(&[0u32], &Device::Cpu).unwrap();
         let s = statistics(&logits, &labels).unwrap()[0];
         assert_eq!((s.log_prob, s.entropy, s.correct), (0.0, 0.0, true));
+        assert_eq!(s.log_collision, 0.0);
     }
 }

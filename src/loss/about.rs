@@ -96,7 +96,11 @@ mod tests {
     #[test]
     fn intervals_are_read_with_their_ends() {
         for (range, inside, outside) in [
-            ("(0, inf)", &[1e-9, 1e9][..], &[0.0, -1.0, f64::INFINITY, f64::NAN][..]),
+            (
+                "(0, inf)",
+                &[1e-9, 1e9][..],
+                &[0.0, -1.0, f64::INFINITY, f64::NAN][..],
+            ),
             ("[0, 0.5)", &[0.0, 0.4], &[0.5, -0.1]),
             ("(0, 1]", &[1.0], &[0.0, 1.1]),
             ("[2, inf)", &[2.0, 3.0], &[1.0]),

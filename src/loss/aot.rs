@@ -14,7 +14,10 @@
 //!
 //! Config: `configs/losses/aot.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, policy_logit, ranks, reference_logit, smoothed};
+use super::{
+    About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, policy_logit, ranks,
+    reference_logit, smoothed,
+};
 
 knobs! {
     /// The knobs of AOT.
@@ -66,9 +69,14 @@ d = log pi(y_w|x) - log pi(y_l|x),    d_r = log r(y_w|x) - log r(y_l|x)",
 
     fn contexts(&self, batch: &[Scored]) -> Vec<Context> {
         let pairs: Vec<_> = batch.iter().map(Scored::expect_pair).collect();
-        let policy: Vec<f64> = pairs.iter().map(|(w, l)| policy_logit(w, l, false).value).collect();
-        let mut reference: Vec<f64> =
-            pairs.iter().map(|(w, l)| reference_logit(w, l, false)).collect();
+        let policy: Vec<f64> = pairs
+            .iter()
+            .map(|(w, l)| policy_logit(w, l, false).value)
+            .collect();
+        let mut reference: Vec<f64> = pairs
+            .iter()
+            .map(|(w, l)| reference_logit(w, l, false))
+            .collect();
         reference.sort_by(f64::total_cmp);
         let matched = |rank: usize| Context {
             matched: [reference[rank], f64::NAN],

@@ -13,7 +13,9 @@
 //!
 //! Config: `configs/losses/aot_unpaired.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, ranks, smoothed};
+use super::{
+    About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, ranks, smoothed,
+};
 
 knobs! {
     /// The knobs of unpaired AOT.
@@ -78,6 +80,10 @@ z = sort(rho_w)_k - sort(rho_l)_k,    k a rank in the optimizer-step batch",
             matched: [low_to_high_l[w], low_to_high_w[l]],
             ..Context::default()
         };
-        ranks(&chosen).into_iter().zip(ranks(&rejected)).map(matched).collect()
+        ranks(&chosen)
+            .into_iter()
+            .zip(ranks(&rejected))
+            .map(matched)
+            .collect()
     }
 }

@@ -3,10 +3,10 @@
 //! D'Oosterlinck et al. 2024 (arXiv 2408.06266):
 //!
 //! ```text
-//! L = sigma(beta rho_w) + 1 - sigma(beta h),    h = rho_w - rho_l,    rho = log pi(y|x) - log r(y|x)
+//! L = sigma(beta rho_w) + 1 - sigma(beta h),    h = rho_w - rho_l
 //! ```
 //!
-//! For pairs whose chosen response is worse than what the model writes.
+//! For pairs whose chosen response is worse than what the model writes. rho = log pi(y|x) - log r(y|x).
 //!
 //! Config: `configs/losses/apo_down.toml`. Oracle: `tests/losses/field.rs`.
 
@@ -31,7 +31,7 @@ impl ApoDown {
 impl Objective for ApoDown {
     fn about(&self) -> About {
         About {
-            formula: "L = sigma(beta rho_w) + 1 - sigma(beta h),    h = rho_w - rho_l,    rho = log pi(y|x) - log r(y|x)",
+            formula: "L = sigma(beta rho_w) + 1 - sigma(beta h),    h = rho_w - rho_l",
             paper: "D'Oosterlinck et al. 2024 (arXiv 2408.06266)",
             config: "configs/losses/apo_down.toml",
             knobs: Self::KNOBS,

@@ -42,7 +42,7 @@ impl Objective for Cexpo {
             formula: "\
 L = -log sigma(d - m) + lambda mean_s(-log pi(y_s|x))
 d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
-            paper: "eq. 13, 15, 16",
+            paper: "EXPO eq. 13, 15, 16; TYPO eq. 14, 16, 17",
             config: "configs/hh_expo_comp.toml",
             knobs: Self::KNOBS,
         }

@@ -21,13 +21,25 @@ fn losses() -> Vec<Loss> {
         ("fdpo", &[("divergence", "alpha"), ("alpha", "0.9")]),
         ("kto", &[("undesirable_weight", "1.33")]),
         ("sft", &[("per_token", "true")]),
-        ("hinge", &[("divergence", "jensen_shannon"), ("beta", "0.5")]),
-        ("robust", &[("divergence", "forward_kl"), ("label_smoothing", "0.2")]),
-        ("exo_pair", &[("divergence", "alpha"), ("label_smoothing", "0.2")]),
+        (
+            "hinge",
+            &[("divergence", "jensen_shannon"), ("beta", "0.5")],
+        ),
+        (
+            "robust",
+            &[("divergence", "forward_kl"), ("label_smoothing", "0.2")],
+        ),
+        (
+            "exo_pair",
+            &[("divergence", "alpha"), ("label_smoothing", "0.2")],
+        ),
         ("sppo_hard", &[("beta", "0.001")]),
         ("aot", &[("label_smoothing", "0.2")]),
         ("aot_unpaired", &[("label_smoothing", "0.2")]),
-        ("discopop", &[("tau", "1"), ("divergence", "jensen_shannon")]),
+        (
+            "discopop",
+            &[("tau", "1"), ("divergence", "jensen_shannon")],
+        ),
         ("sigmoid_norm", &[("divergence", "jensen_shannon")]),
         ("cpo", &[("alpha", "0")]),
         ("dpop", &[("kappa", "5"), ("beta", "0.1")]),
@@ -37,8 +49,14 @@ fn losses() -> Vec<Loss> {
         ("gpo", &[("f", "truncated_quadratic")]),
         ("gpo", &[("f", "savage")]),
         ("qpo", &[("psi", "ipo"), ("mu", "jensen_shannon")]),
-        ("qpo", &[("psi", "savage"), ("mu", "alpha"), ("alpha", "0.3")]),
-        ("qpo", &[("psi", "truncated_quadratic"), ("mu", "forward_kl")]),
+        (
+            "qpo",
+            &[("psi", "savage"), ("mu", "alpha"), ("alpha", "0.3")],
+        ),
+        (
+            "qpo",
+            &[("psi", "truncated_quadratic"), ("mu", "forward_kl")],
+        ),
         ("ld_dpo", &[("alpha", "0")]),
     ];
     let defaults = Loss::NAMES
@@ -55,12 +73,7 @@ fn losses() -> Vec<Loss> {
 }
 
 /// A pair with two samples and a mismatched answer: policy and reference log-probs of (w, l, s).
-fn example(
-    loss: &Loss,
-    policy: [f64; 3],
-    reference: [f64; 3],
-    preference: Option<f64>,
-) -> Scored {
+fn example(loss: &Loss, policy: [f64; 3], reference: [f64; 3], preference: Option<f64>) -> Scored {
     let example = Scored::new(
         &[
             (Role::Chosen, policy[0], reference[0], 21.0),
@@ -72,12 +85,18 @@ fn example(
         preference,
     );
     let part = |index: usize| (0.75 * policy[index], 0.75 * reference[index]);
-    complete(loss, example, &[part(0), part(1), part(2), part(2), (-90.0, -91.5)])
+    complete(
+        loss,
+        example,
+        &[part(0), part(1), part(2), part(2), (-90.0, -91.5)],
+    )
 }
 
 /// With what a few losses read beside log-probs and lengths; `shared` are sums of some tokens.
 fn complete(loss: &Loss, example: Scored, shared: &[(f64, f64)]) -> Scored {
-    let example = example.with_confidence(&[0.3, -0.2, 0.0, 0.0, 0.0]).with_score_gap(Some(2.0));
+    let example = example
+        .with_confidence(&[0.3, -0.2, 0.0, 0.0, 0.0])
+        .with_score_gap(Some(2.0));
     match loss.needs().shared {
         true => example.with_shared(shared),
         false => example,
@@ -121,14 +140,21 @@ fn variable(example: &mut Scored, index: usize) -> &mut f64 {
 
 /// Whether the slope of the loss jumps here, where a response is as likely as under the reference.
 fn is_kink(loss: &Loss, example: &Scored) -> bool {
-    matches!(loss, Loss::Dpop(_)) && example.responses[..2].iter().any(|y| y.log_ratio().value == 0.0)
+    matches!(loss, Loss::Dpop(_))
+        && example.responses[..2]
+            .iter()
+            .any(|y| y.log_ratio().value == 0.0)
 }
 
 #[test]
 fn gradients_agree_with_finite_differences() {
     for loss in losses() {
         // Its value counts half of what its gradient is of; the other half is another example's.
-        let share = if matches!(loss, Loss::AotUnpaired(_)) { 2.0 } else { 1.0 };
+        let share = if matches!(loss, Loss::AotUnpaired(_)) {
+            2.0
+        } else {
+            1.0
+        };
         for (policy, reference) in TUPLES {
             for p in [None, soft_label(&loss, 0.7)] {
                 let whole = example(&loss, policy, reference, p);
@@ -172,10 +198,7 @@ fn everything_is_finite_at_extreme_log_probs() {
                         let finite = dual.grad.iter().chain([&dual.value]).all(|x| x.is_finite());
                         // Robust DPO has no lower bound.
                         let bounded = dual.value >= 0.0 || matches!(loss, Loss::Robust(_));
-                        assert!(
-                            finite && bounded,
-                            "{loss:?} {example:?}: {dual:?}"
-                        );
+                        assert!(finite && bounded, "{loss:?} {example:?}: {dual:?}");
                     }
                 }
             }
@@ -254,15 +277,26 @@ fn terms_that_not_all_examples_have_are_means_over_those_that_do() {
     ];
     let batch = [Scored::new(&pair, None), Scored::new(&[sample], None)];
     let context = loss.context(&batch);
-    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    let mean = batch
+        .iter()
+        .map(|e| loss.evaluate(e, &context).value)
+        .sum::<f64>()
+        / 2.0;
     let want = (-1f64).exp().ln_1p() + 0.05 * 40.0;
     assert!((mean - want).abs() < 1e-15, "{mean} is not {want}");
 
-    let loss = Loss::default_of("sft").unwrap().with("per_token", "true").unwrap();
+    let loss = Loss::default_of("sft")
+        .unwrap()
+        .with("per_token", "true")
+        .unwrap();
     let row = |log_prob, tokens| Scored::new(&[(Role::Chosen, log_prob, f64::NAN, tokens)], None);
     let batch = [row(-20.0, 30.0), row(-40.0, 10.0)];
     let context = loss.context(&batch);
-    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    let mean = batch
+        .iter()
+        .map(|e| loss.evaluate(e, &context).value)
+        .sum::<f64>()
+        / 2.0;
     assert_eq!(mean, 60.0 / 40.0);
 }
 

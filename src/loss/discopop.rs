@@ -3,7 +3,8 @@
 //! Lu et al. 2024 (arXiv 2406.08414):
 //!
 //! ```text
-//! L = -(1 - m) log sigma(z) + m e^{-z},    m = sigma(z / tau),    z = beta Delta,    Delta = S_w - S_l
+//! L = -(1 - m) log sigma(z) + m e^{-z},    m = sigma(z / tau)
+//! z = beta Delta,    Delta = S_w - S_l
 //! ```
 //!
 //! A blend of the losses of DPO and of the exponential; it is not convex. tau is at most 1, so that the
@@ -12,7 +13,9 @@
 //!
 //! Config: `configs/losses/discopop.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs};
+use super::{
+    About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs,
+};
 use crate::error::Result;
 
 knobs! {
@@ -44,7 +47,9 @@ impl Discopop {
 impl Objective for Discopop {
     fn about(&self) -> About {
         About {
-            formula: "L = -(1 - m) log sigma(z) + m e^{-z},    m = sigma(z / tau),    z = beta Delta,    Delta = S_w - S_l",
+            formula: "\
+L = -(1 - m) log sigma(z) + m e^{-z},    m = sigma(z / tau)
+z = beta Delta,    Delta = S_w - S_l",
             paper: "Lu et al. 2024 (arXiv 2406.08414)",
             config: "configs/losses/discopop.toml",
             knobs: Self::KNOBS,

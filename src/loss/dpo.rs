@@ -37,7 +37,7 @@ impl Objective for Dpo {
     fn about(&self) -> About {
         About {
             formula: "L = -(1 - eps) log sigma(beta h) - eps log sigma(-beta h),    h = rho_w - rho_l",
-            paper: "eq. 7; label smoothing as in cDPO",
+            paper: "EXPO eq. 7; Rafailov et al. 2023, eq. 7; cDPO: Mitchell 2023, eq. 3",
             config: "configs/hh_dpo.toml",
             knobs: Self::KNOBS,
         }

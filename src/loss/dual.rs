@@ -244,7 +244,9 @@ mod tests {
         ("square", Dual::square),
         ("at_most", |x| x.at_most(0.5)),
         ("relu", |x| (x - 0.5).relu()),
-        ("log1m_exp", |x| (-(x.square() + Dual::constant(0.3, 1))).log1m_exp()),
+        ("log1m_exp", |x| {
+            (-(x.square() + Dual::constant(0.3, 1))).log1m_exp()
+        }),
         ("product", |x| x.clone().sigmoid() * x.log_sigmoid()),
     ];
 

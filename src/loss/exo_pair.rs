@@ -12,7 +12,9 @@
 //!
 //! Config: `configs/losses/exo_pair.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs};
+use super::{
+    About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs,
+};
 use crate::error::Result;
 
 knobs! {

@@ -43,7 +43,7 @@ impl Objective for Fdpo {
 L = -log sigma(beta (S_w - S_l)),    rho = log pi(y|x) - log r(y|x)
 reverse KL      S = rho                      Jensen-Shannon  S = log 2 + log sigma(rho)
 forward KL      S = 1 - e^{-rho}             alpha           S = (1 - e^{-alpha rho}) / alpha",
-            paper: "sec. 2.4, app. E.3; Wang et al. 2023, table 1",
+            paper: "EXPO sec. 2.4, app. E.3; Wang et al. 2023, table 1",
             config: "configs/hh_fdpo_js.toml",
             knobs: Self::KNOBS,
         }

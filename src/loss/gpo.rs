@@ -16,8 +16,8 @@
 //!
 //! Config: `configs/losses/gpo.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Dual, Needs, Objective, Response, Scored, expected, knobs};
 use super::divergence::LARGEST_EXPONENT;
+use super::{About, Context, Dual, Needs, Objective, Response, Scored, expected, knobs};
 use serde::{Deserialize, Serialize};
 
 knobs! {

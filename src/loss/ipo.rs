@@ -39,7 +39,7 @@ impl Objective for Ipo {
     fn about(&self) -> About {
         About {
             formula: "L = (h - 1 / (2 beta))^2,    h = rho_w - rho_l",
-            paper: "eq. 9",
+            paper: "EXPO eq. 9; Azar et al. 2023, eq. 17",
             config: "configs/hh_ipo.toml",
             knobs: Self::KNOBS,
         }

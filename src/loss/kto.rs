@@ -55,8 +55,9 @@ impl Objective for Kto {
             formula: "\
 desirable    L = lambda_D (1 - sigma(beta (rho - z0)))
 undesirable  L = lambda_U (1 - sigma(beta (z0 - rho)))
-z0 = max(0, mean over the batch of log pi(y'|x) - log r(y'|x)),    y' an answer to another prompt",
-            paper: "app. A.1, C.2; Ethayarajh et al. 2024, eq. 8",
+z0 = max(0, mean over the batch of log pi(y'|x) - log r(y'|x)),
+y' an answer to another prompt",
+            paper: "EXPO app. A.1, C.2; Ethayarajh et al. 2024, eq. 8",
             config: "configs/hh_kto.toml",
             knobs: Self::KNOBS,
         }

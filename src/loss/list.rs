@@ -12,7 +12,7 @@ use super::{
 };
 use super::{Context, Dual, Needs, Objective, Response, Scored};
 use crate::error::{Error, Result, nearest};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 macro_rules! losses {
     ($(#[doc = $title:literal] $name:literal $(| $alias:literal)* => $variant:ident,)+) => {
@@ -49,10 +49,28 @@ macro_rules! losses {
                 }
             }
 
+            /// The figure of its value where it is a term of several.
+            pub(super) fn term_name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => concat!("loss/", $name),)+
+                }
+            }
+
+            /// The loss of this name, which is no alias, from its config section.
+            pub(super) fn deserialize_knobs<'de, D: Deserializer<'de>>(
+                name: &str,
+                from: D,
+            ) -> std::result::Result<Self, D::Error> {
+                match name {
+                    $($name => $variant::deserialize(from).map(Self::$variant),)+
+                    _ => Err(serde::de::Error::unknown_variant(name, Self::NAMES)),
+                }
+            }
+
             /// What it is, in a few words.
             pub fn title(&self) -> &'static str {
                 match self {
-                    $(Self::$variant(_) => $title.trim_ascii(),)+
+                    $(Self::$variant(_) => $title.trim_ascii().trim_end_matches('.'),)+
                 }
             }
 
@@ -87,13 +105,13 @@ losses! {
     /// Robust DPO: unbiased under flipped labels.
     "robust" => Robust,
     /// EXO on pairs: the reverse KL to the label.
-    "exo_pair" | "exo" => ExoPair,
+    "exo_pair" => ExoPair,
     /// NCA on pairs: noise contrastive alignment.
     "nca" | "nca_pair" => Nca,
     /// BCO on pairs: a binary classifier.
     "bco" | "bco_pair" => Bco,
     /// SPPO with hard labels.
-    "sppo_hard" | "sppo" => SppoHard,
+    "sppo_hard" => SppoHard,
     /// AOT: sorted margins against the reference's.
     "aot" | "aot_pair" => Aot,
     /// AOT without pairs: sorted chosen against rejected.
@@ -155,9 +173,16 @@ impl Loss {
 
     /// The value of a knob, as in TOML; `None` where it is not set.
     pub fn knob(&self, key: &str) -> Option<toml::Value> {
+        self.table().remove(key)
+    }
+
+    /// Its config section; a knob that is not set is not there.
+    pub(super) fn table(&self) -> toml::Table {
         let mut table = toml::Table::try_from(self).expect("a loss is a table");
-        let knobs = table.remove(self.name());
-        knobs.and_then(|mut knobs| knobs.as_table_mut().and_then(|knobs| knobs.remove(key)))
+        match table.remove(self.name()) {
+            Some(toml::Value::Table(knobs)) => knobs,
+            _ => unreachable!("a loss is a table of its knobs by its name"),
+        }
     }
 
     /// The same loss with the knob `key` set to `value`, written as in TOML; quotes around a word
@@ -257,8 +282,8 @@ mod tests {
     fn a_wrong_name_or_knob_is_told_the_nearest() {
         let message = |error: Error| error.to_string();
         assert_eq!(
-            message(Loss::default_of("rexp").unwrap_err()),
-            "there is no loss `rexp`; did you mean `rexpo`?"
+            message(Loss::default_of("rxpo").unwrap_err()),
+            "there is no loss `rxpo`; did you mean `rexpo`?"
         );
         let rexpo = Loss::default_of("rexpo").unwrap();
         assert_eq!(

@@ -41,6 +41,7 @@ mod sft;
 mod sigmoid_norm;
 mod simpo;
 mod sppo_hard;
+mod sum;
 mod wpo;
 
 pub use about::{About, Knob};
@@ -75,10 +76,11 @@ pub use sft::Sft;
 pub use sigmoid_norm::SigmoidNorm;
 pub use simpo::Simpo;
 pub use sppo_hard::SppoHard;
+pub use sum::{Sum, Term};
 pub use wpo::Wpo;
 
-use about::knobs;
 use crate::error::{Error, Result};
+use about::knobs;
 
 /// What a response is to its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -387,7 +389,7 @@ pub trait Objective {
     fn reward(&self, response: &Response) -> Option<f64>;
 
     /// The batch statistic, from roles, lengths and the log-probs of the responses named in
-    /// [`Needs::batch`]; where it names none, log-probs are NaN.
+    /// [`Needs::batch`]; those of the others are NaN.
     fn context(&self, _batch: &[Scored]) -> Context {
         Context::default()
     }

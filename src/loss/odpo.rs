@@ -3,7 +3,7 @@
 //! Amini et al. 2024 (arXiv 2402.10571):
 //!
 //! ```text
-//! L = -log sigma(beta h - alpha log(s_w - s_l)),    h = rho_w - rho_l,    s the scores of the rows
+//! L = -log sigma(beta h - alpha log(s_w - s_l)),    h = rho_w - rho_l,    s the scores
 //! ```
 //!
 //! rho = log pi(y|x) - log r(y|x). The scores are the columns `score_chosen` and `score_rejected`; a row
@@ -35,7 +35,7 @@ impl Odpo {
 impl Objective for Odpo {
     fn about(&self) -> About {
         About {
-            formula: "L = -log sigma(beta h - alpha log(s_w - s_l)),    h = rho_w - rho_l,    s the scores of the rows",
+            formula: "L = -log sigma(beta h - alpha log(s_w - s_l)),    h = rho_w - rho_l,    s the scores",
             paper: "Amini et al. 2024 (arXiv 2402.10571)",
             config: "configs/losses/odpo.toml",
             knobs: Self::KNOBS,

@@ -13,7 +13,9 @@
 //!
 //! Config: `configs/losses/qpo.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Divergence, Dual, Needs, Objective, Response, Scored, Shape, expected, knobs};
+use super::{
+    About, Context, Divergence, Dual, Needs, Objective, Response, Scored, Shape, expected, knobs,
+};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +117,9 @@ mu   S of a divergence: reverse KL, forward KL, Jensen-Shannon, alpha",
         let of_psi = self.psi.shape().map(|f| f.diagnostics(&z));
         let figures = of_psi.into_iter().flatten();
         let figures = figures.chain(self.mu.diagnostics(self.alpha, example));
-        figures.max_by(|a, b| a.1.total_cmp(&b.1)).into_iter().collect()
+        figures
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .into_iter()
+            .collect()
     }
 }

@@ -55,7 +55,7 @@ impl Objective for Rexpo {
             formula: "\
 L = (sigma(d - m) - [lambda sigma(d_r) + (1 - lambda) p])^2
 d = log pi(y_w|x) - log pi(y_l|x),    d_r = log r(y_w|x) - log r(y_l|x)",
-            paper: "eq. 17, 19, Prop. 4.1",
+            paper: "EXPO eq. 17, 19, Prop. 4.1",
             config: "configs/hh_expo_reg.toml",
             knobs: Self::KNOBS,
         }

@@ -3,7 +3,8 @@
 //! Chowdhury et al. 2024 (arXiv 2403.00409):
 //!
 //! ```text
-//! L = [-(1 - eps) log sigma(beta Delta) + eps log sigma(-beta Delta)] / (1 - 2 eps),    Delta = S_w - S_l
+//! L = [-(1 - eps) log sigma(beta Delta) + eps log sigma(-beta Delta)] / (1 - 2 eps)
+//! Delta = S_w - S_l
 //! ```
 //!
 //! The mean of this over labels that are flipped with probability eps is the loss of DPO on the true
@@ -14,7 +15,9 @@
 //!
 //! Config: `configs/losses/robust.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs};
+use super::{
+    About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs,
+};
 use crate::error::Result;
 
 knobs! {
@@ -45,7 +48,9 @@ impl Robust {
 impl Objective for Robust {
     fn about(&self) -> About {
         About {
-            formula: "L = [-(1 - eps) log sigma(beta Delta) + eps log sigma(-beta Delta)] / (1 - 2 eps),    Delta = S_w - S_l",
+            formula: "\
+L = [-(1 - eps) log sigma(beta Delta) + eps log sigma(-beta Delta)] / (1 - 2 eps)
+Delta = S_w - S_l",
             paper: "Chowdhury et al. 2024 (arXiv 2403.00409)",
             config: "configs/losses/robust.toml",
             knobs: Self::KNOBS,

@@ -28,7 +28,7 @@ impl Objective for Sft {
     fn about(&self) -> About {
         About {
             formula: "L = -log pi(y_w|x)",
-            paper: "app. C.2",
+            paper: "EXPO app. C.2",
             config: "configs/hh_sft.toml",
             knobs: Self::KNOBS,
         }
@@ -58,7 +58,12 @@ impl Objective for Sft {
     }
 
     fn context(&self, batch: &[Scored]) -> Context {
-        let lengths = || batch.iter().flat_map(|e| e.of(Role::Chosen)).map(|y| y.tokens);
+        let lengths = || {
+            batch
+                .iter()
+                .flat_map(|e| e.of(Role::Chosen))
+                .map(|y| y.tokens)
+        };
         Context {
             mean_tokens: lengths().sum::<f64>() / lengths().count().max(1) as f64,
             ..Context::default()

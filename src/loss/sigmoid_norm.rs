@@ -11,7 +11,9 @@
 //!
 //! Config: `configs/losses/sigmoid_norm.toml`. Oracle: `tests/losses/field.rs`.
 
-use super::{About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs};
+use super::{
+    About, Context, Divergence, Dual, Needs, Objective, Response, Scored, expected, knobs,
+};
 use crate::error::Result;
 
 knobs! {

@@ -35,7 +35,7 @@ impl Objective for Simpo {
     fn about(&self) -> About {
         About {
             formula: "L = -log sigma(beta (abar_w - abar_l) - gamma),    abar = log pi(y|x) / |y|",
-            paper: "app. A.1, C.2; Meng et al. 2024, eq. 6",
+            paper: "EXPO app. A.1, C.2; Meng et al. 2024, eq. 6",
             config: "configs/hh_simpo.toml",
             knobs: Self::KNOBS,
         }

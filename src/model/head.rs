@@ -231,7 +231,9 @@ fn offset(rows: &Range<usize>, start: usize) -> Range<usize> {
 fn shared_tokens(response: &PackedResponse, responses: &[PackedResponse]) -> Option<usize> {
     let length = |role: Role| Some(responses.iter().find(|r| r.role == role)?.rows.len());
     let shared = length(Role::Chosen)?.min(length(Role::Rejected)?);
-    [Role::Chosen, Role::Rejected].contains(&response.role).then_some(shared)
+    [Role::Chosen, Role::Rejected]
+        .contains(&response.role)
+        .then_some(shared)
 }
 
 fn scores(
@@ -250,7 +252,10 @@ fn scores(
             correct: tokens.iter().filter(|t| t.correct).count(),
             shared: shared_tokens(response, responses)
                 .map(|shared| tokens[..shared].iter().map(|t| t.log_prob).sum()),
-            confidence: tokens.iter().map(|t| t.log_prob - t.log_collision).sum::<f64>()
+            confidence: tokens
+                .iter()
+                .map(|t| t.log_prob - t.log_collision)
+                .sum::<f64>()
                 / tokens.len() as f64,
         }
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::loss::{Context, Loss, Objective, Role, Scored};
+use crate::loss::{Context, Role, Scored, Sum};
 use crate::model::head::ResponseScore;
 
 /// One line of `metrics.jsonl`.
@@ -58,10 +58,10 @@ impl Averages {
     /// far log-probs moved from the reference.
     pub fn add_example(
         &mut self,
-        loss: &Loss,
+        loss: &Sum,
         value: f64,
         scored: &Scored,
-        context: &Context,
+        contexts: &[Context],
         scores: &[ResponseScore],
     ) {
         self.add("loss", value);
@@ -94,7 +94,7 @@ impl Averages {
             }
             self.add("logps/margins", w.policy.value - l.policy.value);
         }
-        for (name, figure) in loss.diagnostics(scored, context) {
+        for (name, figure) in loss.diagnostics(scored, contexts) {
             self.add(name, figure);
         }
     }

@@ -24,7 +24,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{Census, Dataset};
 use crate::error::{Error, Result};
-use crate::loss::{Needs, Objective, Role};
+use crate::loss::{Needs, Role};
 use crate::model::hub::Download;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
@@ -244,7 +244,12 @@ impl Run {
         let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
         let gradients = model.gradients()?;
         let stepper = Stepper::new(&config, &model);
-        let draw = |observe: Observer| stories.as_ref().map(|s| s.draw(&model, observe)).transpose();
+        let draw = |observe: Observer| {
+            stories
+                .as_ref()
+                .map(|s| s.draw(&model, observe))
+                .transpose()
+        };
         let before = draw(observe)?;
         let start = Instant::now();
         let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {

@@ -8,7 +8,6 @@ use super::{Event, Observer};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
-use crate::loss::Objective;
 use crate::model::{Decoder, device, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score, write};
 
@@ -144,7 +143,10 @@ fn cached<M: std::borrow::Borrow<Decoder>>(
     if path.is_file() {
         // A cache that cannot be read is made again: it is ours, not the user's.
         if let Ok(file) = ScoreFile::open(&path)
-            && let Ok(columns) = datasets.iter().map(|d| file.column(&d.examples, shared)).collect()
+            && let Ok(columns) = datasets
+                .iter()
+                .map(|d| file.column(&d.examples, shared))
+                .collect()
             && file.scorer == scorer
         {
             observe(Event::ReferenceFound(&path));

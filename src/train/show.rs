@@ -8,7 +8,6 @@ use super::{Event, Observer};
 use crate::config::Config;
 use crate::data::{Dataset, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
-use crate::loss::Objective;
 use crate::model::arch::ConfigJson;
 use crate::model::family::family;
 use crate::model::hub::{Download, HubSettings, resolve_tokenizer};

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches, packed_tokens};
 use crate::error::{Error, Result};
-use crate::loss::{Context, Loss, Objective, Role, Scored};
+use crate::loss::{Context, Role, Scored, Sum};
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
 use crate::model::parameters::Buffer;
@@ -19,7 +19,7 @@ const SAME_MODEL: f64 = 1e-4;
 
 /// Computes gradients and evaluations of one model under one loss.
 pub(super) struct Stepper<'a> {
-    loss: &'a Loss,
+    loss: &'a Sum,
     model: &'a Decoder,
     roles: Vec<Role>,
     config: &'a Config,
@@ -88,22 +88,22 @@ impl<'a> Stepper<'a> {
 
     /// What each row is evaluated with, from a score-only pass over the roles whose log-probs the
     /// loss reads of the whole batch.
-    fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Context>> {
+    fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Vec<Context>>> {
+        let examples = batch.iter().map(|&row| &split.dataset.examples[row]);
+        let mut all: Vec<Scored> = examples.map(unscored).collect();
         let roles = self.loss.needs().batch;
-        if roles.is_empty() {
-            let examples = batch.iter().map(|&row| &split.dataset.examples[row]);
-            let unscored: Vec<Scored> = examples.map(unscored).collect();
-            return Ok(self.loss.contexts(&unscored));
-        }
-        let mut all = Vec::with_capacity(batch.len());
-        for part in self.micro_batches(split, batch, roles) {
-            let rows = &batch[part];
-            let scores = self.model.score(&self.pack(split, rows, roles))?;
-            all.extend(
-                rows.iter()
-                    .zip(scores)
-                    .map(|(&row, scores)| self.scored(split, row, &scores)),
-            );
+        if !roles.is_empty() {
+            for part in self.micro_batches(split, batch, roles) {
+                let rows = &batch[part.clone()];
+                let scores = self.model.score(&self.pack(split, rows, roles))?;
+                for ((example, &row), scores) in all[part].iter_mut().zip(rows).zip(scores) {
+                    for score in scores {
+                        let response = &mut example.responses[score.index];
+                        response.policy.value = score.log_prob;
+                        response.reference = split.reference[row][score.index].log_prob;
+                    }
+                }
+            }
         }
         Ok(self.loss.contexts(&all))
     }
@@ -183,8 +183,14 @@ impl<'a> Stepper<'a> {
     /// The responses that were packed, with the reference's log-probs.
     fn scored(&self, split: &Split, row: usize, scores: &[ResponseScore]) -> Scored {
         let (example, reference) = (&split.dataset.examples[row], &split.reference[row]);
-        let response =
-            |s: &ResponseScore| (s.role, s.log_prob, reference[s.index].log_prob, s.tokens as f64);
+        let response = |s: &ResponseScore| {
+            (
+                s.role,
+                s.log_prob,
+                reference[s.index].log_prob,
+                s.tokens as f64,
+            )
+        };
         let responses: Vec<_> = scores.iter().map(response).collect();
         let confidences: Vec<f64> = scores.iter().map(|s| s.confidence).collect();
         let scored = Scored::new(&responses, example.preference)

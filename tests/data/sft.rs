@@ -86,7 +86,7 @@ fn the_log_prob_of_turns_is_the_sum_over_them() {
             responses: vec![response],
             preference: None,
         };
-        expo::score::score(&model, &[example], 64, |_| ()).unwrap()[0][0]
+        expo::score::score(&model, &[example], 64, |_| ()).unwrap()[0][0].log_prob
     };
     let context = one.len()..one.len() + between.len();
     let whole = [&one[..], &between, &two].concat();

@@ -14,7 +14,10 @@ fn close(ours: f64, oracle: f64) -> bool {
 
 /// The answer of `expo losses {arguments}`.
 fn expo_losses(arguments: &[&str]) -> String {
-    let program = Command::new(env!("CARGO_BIN_EXE_expo")).arg("losses").args(arguments).output();
+    let program = Command::new(env!("CARGO_BIN_EXE_expo"))
+        .arg("losses")
+        .args(arguments)
+        .output();
     let output = program.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -299,12 +302,25 @@ fn the_list_and_the_pages_have_every_loss_and_knob() {
         assert_eq!(object["formula"], about.formula);
         let page = expo_losses(&["show", name]);
         for text in [&list, &page] {
-            assert!(about.formula.lines().all(|line| text.contains(line)), "{name}");
-            assert!(text.contains(about.paper) && text.contains(loss.title()), "{name}");
+            assert!(
+                about.formula.lines().all(|line| text.contains(line)),
+                "{name}"
+            );
+            assert!(
+                text.contains(about.paper) && text.contains(loss.title()),
+                "{name}"
+            );
         }
         for (knob, row) in about.knobs.iter().zip(object["knobs"].as_array().unwrap()) {
-            assert!(list.contains(knob.name) && page.contains(knob.meaning), "{name}: {knob:?}");
-            assert_eq!(row["default"].is_null(), loss.knob(knob.name).is_none(), "{name}");
+            assert!(
+                list.contains(knob.name) && page.contains(knob.meaning),
+                "{name}: {knob:?}"
+            );
+            assert_eq!(
+                row["default"].is_null(),
+                loss.knob(knob.name).is_none(),
+                "{name}"
+            );
         }
         for alias in loss.aliases() {
             assert_eq!(expo_losses(&["show", alias]), page);
@@ -323,19 +339,36 @@ fn expo_loss_takes_what_a_few_losses_read_beside_log_probs() {
     assert_eq!(one(&["wpo", "--set", "beta=0.1"], &weights), dpo);
     let sums = r#""policy_chosen_shared":-45.25,"ref_chosen_shared":-47,
         "policy_rejected_shared":-30,"ref_rejected_shared":-31"#;
-    let shared = one(&["ld_dpo", "--set", "alpha=1"], &with(&sums.replace('\n', " ")));
+    let shared = one(
+        &["ld_dpo", "--set", "alpha=1"],
+        &with(&sums.replace('\n', " ")),
+    );
     assert_eq!(shared["loss"], dpo["loss"]);
-    assert_eq!(shared["grad"]["policy_rejected"], dpo["grad"]["policy_rejected"]);
+    assert_eq!(
+        shared["grad"]["policy_rejected"],
+        dpo["grad"]["policy_rejected"]
+    );
     assert_eq!(shared["grad"]["policy_rejected_shared"], 0.0);
     for (name, line, message) in [
         ("odpo", PAIR.to_owned(), "no column `score_chosen`"),
-        ("odpo", scores.replace(":3", ":2"), "the chosen response has the higher one"),
+        (
+            "odpo",
+            scores.replace(":3", ":2"),
+            "the chosen response has the higher one",
+        ),
         ("wpo", PAIR.to_owned(), "no column `confidence_chosen`"),
-        ("ld_dpo", PAIR.to_owned(), "no column `policy_chosen_shared`"),
+        (
+            "ld_dpo",
+            PAIR.to_owned(),
+            "no column `policy_chosen_shared`",
+        ),
     ] {
         let output = expo_loss(&[name], &line);
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.code() == Some(2) && stderr.contains(message), "{stderr}");
+        assert!(
+            output.status.code() == Some(2) && stderr.contains(message),
+            "{stderr}"
+        );
     }
 }
 
@@ -343,14 +376,23 @@ fn expo_loss_takes_what_a_few_losses_read_beside_log_probs() {
 #[test]
 fn expo_loss_sorts_the_lines_of_aot() {
     // d = (5, 0, 2), d_r = (1, 7, -1): sorted (0, 2, 5) against (-1, 1, 7).
-    let line = |d: f64, d_r: f64| {
-        json!({"policy_chosen": d, "policy_rejected": 0, "ref_chosen": d_r, "ref_rejected": 0})
-    };
-    let input = format!("{}\n{}\n{}\n", line(5.0, 1.0), line(0.0, 7.0), line(2.0, -1.0));
+    let line = |d: f64, d_r: f64| json!({"policy_chosen": d, "policy_rejected": 0, "ref_chosen": d_r, "ref_rejected": 0});
+    let input = format!(
+        "{}\n{}\n{}\n",
+        line(5.0, 1.0),
+        line(0.0, 7.0),
+        line(2.0, -1.0)
+    );
     let answers = answers(&["aot", "--set", "beta=1"], &input);
     for (answer, z) in answers.iter().zip([5.0 - 7.0, 0.0 + 1.0, 2.0 - 1.0]) {
-        assert!(close(number(&answer["loss"]), (-z as f64).exp().ln_1p()), "{answer}");
+        assert!(
+            close(number(&answer["loss"]), (-z as f64).exp().ln_1p()),
+            "{answer}"
+        );
         let slope = -1.0 / (1.0 + (z as f64).exp());
-        assert!(close(number(&answer["grad"]["policy_chosen"]), slope), "{answer}");
+        assert!(
+            close(number(&answer["grad"]["policy_chosen"]), slope),
+            "{answer}"
+        );
     }
 }

@@ -37,10 +37,10 @@ const PAIRS: [Pair; 4] = [
         scores: [0.5, 0.25],
     },
     Pair {
-        policy: [-100.0, -100.5],
+        policy: [-100.0, -100.75],
         reference: [-100.25, -99.0],
         tokens: [40.0, 40.0],
-        shared_policy: [-100.0, -100.5],
+        shared_policy: [-100.0, -100.75],
         shared_reference: [-100.25, -99.0],
         confidence: [0.0, 0.75],
         scores: [-1.0, -3.0],
@@ -83,7 +83,10 @@ fn js(rho: f64) -> f64 {
 }
 
 fn loss(name: &str, knobs: &[(&str, &str)]) -> Loss {
-    let knobs: Vec<_> = knobs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let knobs: Vec<_> = knobs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     configured(name, &knobs)
 }
 
@@ -108,21 +111,36 @@ type Formula = fn(&Pair) -> f64;
 #[test]
 fn losses_agree_with_their_published_formulas() {
     let cases: &[(&str, &[(&str, &str)], Formula)] = &[
-        ("hinge", &[("divergence", "jensen_shannon"), ("beta", "0.5")], |x| {
-            (1.0 - 0.5 * (js(x.rho(0)) - js(x.rho(1)))).max(0.0)
-        }),
-        ("robust", &[("label_smoothing", "0.2"), ("divergence", "jensen_shannon")], |x| {
-            let z = 0.1 * (js(x.rho(0)) - js(x.rho(1)));
-            (-0.8 * sigma(z).ln() + 0.2 * sigma(-z).ln()) / 0.6
-        }),
-        ("exo_pair", &[("beta", "0.5"), ("label_smoothing", "0.05")], |x| {
-            let q = sigma(0.5 * x.h());
-            q * (q / 0.95).ln() + (1.0 - q) * ((1.0 - q) / 0.05).ln()
-        }),
-        ("exo_pair", &[("divergence", "forward_kl")], |x| {
-            let q = sigma(0.1 * ((-x.rho(1)).exp() - (-x.rho(0)).exp()));
-            q * (q / 0.999).ln() + (1.0 - q) * ((1.0 - q) / 0.001).ln()
-        }),
+        (
+            "hinge",
+            &[("divergence", "jensen_shannon"), ("beta", "0.5")],
+            |x| (1.0 - 0.5 * (js(x.rho(0)) - js(x.rho(1)))).max(0.0),
+        ),
+        (
+            "robust",
+            &[("label_smoothing", "0.2"), ("divergence", "jensen_shannon")],
+            |x| {
+                let z = 0.1 * (js(x.rho(0)) - js(x.rho(1)));
+                (-0.8 * sigma(z).ln() + 0.2 * sigma(-z).ln()) / 0.6
+            },
+        ),
+        (
+            "exo_pair",
+            &[("beta", "0.5"), ("label_smoothing", "0.05")],
+            |x| {
+                let q = sigma(0.5 * x.h());
+                q * (q / 0.95).ln() + (1.0 - q) * ((1.0 - q) / 0.05).ln()
+            },
+        ),
+        (
+            "exo_pair",
+            &[("divergence", "alpha"), ("alpha", "0.1")],
+            |x| {
+                let s = |rho: f64| (1.0 - (-0.1 * rho).exp()) / 0.1;
+                let q = sigma(0.1 * (s(x.rho(0)) - s(x.rho(1))));
+                q * (q / 0.999).ln() + (1.0 - q) * ((1.0 - q) / 0.001).ln()
+            },
+        ),
         ("nca", &[("beta", "0.3")], |x| {
             let (w, l) = (0.3 * x.rho(0), 0.3 * x.rho(1));
             -sigma(w).ln() - 0.5 * sigma(-w).ln() - 0.5 * sigma(-l).ln()
@@ -133,8 +151,12 @@ fn losses_agree_with_their_published_formulas() {
         ("sppo_hard", &[("beta", "0.001")], |x| {
             (x.rho(0) - 500.0).powi(2) + (x.rho(1) + 500.0).powi(2)
         }),
-        ("apo_zero", &[("beta", "0.3")], |x| 1.0 - sigma(0.3 * x.rho(0)) + sigma(0.3 * x.rho(1))),
-        ("apo_down", &[("beta", "0.3")], |x| sigma(0.3 * x.rho(0)) + 1.0 - sigma(0.3 * x.h())),
+        ("apo_zero", &[("beta", "0.3")], |x| {
+            1.0 - sigma(0.3 * x.rho(0)) + sigma(0.3 * x.rho(1))
+        }),
+        ("apo_down", &[("beta", "0.3")], |x| {
+            sigma(0.3 * x.rho(0)) + 1.0 - sigma(0.3 * x.h())
+        }),
         ("discopop", &[("tau", "0.5"), ("beta", "0.2")], |x| {
             let z = 0.2 * x.h();
             let m = sigma(z / 0.5);
@@ -167,28 +189,46 @@ fn losses_agree_with_their_published_formulas() {
             let weight = x.confidence[0].exp() * x.confidence[1].exp();
             -weight * sigma(0.1 * x.h()).ln()
         }),
-        ("gpo", &[("f", "logistic")], |x| (1.0 + (-0.1 * x.h()).exp()).ln()),
+        ("gpo", &[("f", "logistic")], |x| {
+            (1.0 + (-0.1 * x.h()).exp()).ln()
+        }),
         ("gpo", &[("f", "hinge")], |x| (1.0 - 0.1 * x.h()).max(0.0)),
         ("gpo", &[("f", "squared")], |x| (1.0 - 0.1 * x.h()).powi(2)),
         ("gpo", &[("f", "exponential")], |x| (-0.1 * x.h()).exp()),
-        ("gpo", &[("f", "truncated_quadratic")], |x| (1.0 - 0.1 * x.h()).max(0.0).powi(2)),
-        ("gpo", &[("f", "savage")], |x| (1.0 + (0.1 * x.h()).exp()).powi(-2)),
-        ("qpo", &[("psi", "ipo"), ("mu", "jensen_shannon"), ("beta", "0.25")], |x| {
-            (js(x.rho(0)) - js(x.rho(1)) - 2.0).powi(2)
+        ("gpo", &[("f", "truncated_quadratic")], |x| {
+            (1.0 - 0.1 * x.h()).max(0.0).powi(2)
         }),
-        ("qpo", &[("psi", "savage"), ("mu", "alpha"), ("alpha", "0.25")], |x| {
-            let s = |rho: f64| (1.0 - (-0.25 * rho).exp()) / 0.25;
-            (1.0 + (0.1 * (s(x.rho(0)) - s(x.rho(1)))).exp()).powi(-2)
+        ("gpo", &[("f", "savage")], |x| {
+            (1.0 + (0.1 * x.h()).exp()).powi(-2)
         }),
+        (
+            "qpo",
+            &[("psi", "ipo"), ("mu", "jensen_shannon"), ("beta", "0.25")],
+            |x| (js(x.rho(0)) - js(x.rho(1)) - 2.0).powi(2),
+        ),
+        (
+            "qpo",
+            &[("psi", "savage"), ("mu", "alpha"), ("alpha", "0.25")],
+            |x| {
+                let s = |rho: f64| (1.0 - (-0.25 * rho).exp()) / 0.25;
+                (1.0 + (0.1 * (s(x.rho(0)) - s(x.rho(1)))).exp()).powi(-2)
+            },
+        ),
     ];
     for (name, knobs, formula) in cases {
         let loss = loss(name, knobs);
         for pair in &PAIRS {
             let ours = loss.evaluate(&pair.scored(), &Context::default());
-            assert!(close(ours.value, formula(pair), 1e-9), "{name} {knobs:?}: {ours:?}");
+            assert!(
+                close(ours.value, formula(pair), 1e-9),
+                "{name} {knobs:?}: {ours:?}"
+            );
             for i in 0..2 {
                 let want = slope(pair, i, formula);
-                assert!(close(ours.grad[i], want, 1e-6), "{name} {knobs:?}: {ours:?}, {want}");
+                assert!(
+                    close(ours.grad[i], want, 1e-6),
+                    "{name} {knobs:?}: {ours:?}, {want}"
+                );
             }
         }
     }
@@ -209,7 +249,9 @@ fn ld_dpo_agrees_with_its_published_formula() {
             -sigma(0.1 * (rho(0) - rho(1))).ln()
         };
         for pair in &PAIRS {
-            let sums: Vec<_> = (0..2).map(|i| (pair.shared_policy[i], pair.shared_reference[i])).collect();
+            let sums: Vec<_> = (0..2)
+                .map(|i| (pair.shared_policy[i], pair.shared_reference[i]))
+                .collect();
             let ours = loss.evaluate(&pair.scored().with_shared(&sums), &Context::default());
             assert!(close(ours.value, formula(pair), 1e-9), "{alpha}: {ours:?}");
             for i in 0..2 {
@@ -221,7 +263,10 @@ fn ld_dpo_agrees_with_its_published_formula() {
                 };
                 let shared = (by_shared(1e-4) - by_shared(-1e-4)) / 2e-4;
                 assert!(close(ours.grad[i], all, 1e-6), "{alpha}: {ours:?}, {all}");
-                assert!(close(ours.grad[2 + i], shared, 1e-5), "{alpha}: {ours:?}, {shared}");
+                assert!(
+                    close(ours.grad[2 + i], shared, 1e-5),
+                    "{alpha}: {ours:?}, {shared}"
+                );
             }
         }
     }
@@ -260,8 +305,11 @@ fn the_sorted_losses_are_those_of_the_whole_batch() {
         let loss = loss(name, &[("beta", "0.3"), ("label_smoothing", "0.1")]);
         let examples: Vec<Scored> = PAIRS.iter().map(Pair::scored).collect();
         let contexts = loss.contexts(&examples);
-        let duals: Vec<Dual> =
-            examples.iter().zip(&contexts).map(|(example, context)| loss.evaluate(example, context)).collect();
+        let duals: Vec<Dual> = examples
+            .iter()
+            .zip(&contexts)
+            .map(|(example, context)| loss.evaluate(example, context))
+            .collect();
         let count = PAIRS.len() as f64;
         let mean = duals.iter().map(|dual| dual.value).sum::<f64>() / count;
         assert!(close(mean, aot(&PAIRS, paired), 1e-12), "{name}: {mean}");
@@ -273,7 +321,10 @@ fn the_sorted_losses_are_those_of_the_whole_batch() {
                     aot(&batch, paired)
                 };
                 let want = slope(&PAIRS[index], i, &of_batch);
-                assert!(close(dual.grad[i] / count, want, 1e-6), "{name} {index}: {dual:?}, {want}");
+                assert!(
+                    close(dual.grad[i] / count, want, 1e-6),
+                    "{name} {index}: {dual:?}, {want}"
+                );
             }
         }
     }
@@ -289,9 +340,16 @@ fn the_family_has_the_members_that_the_papers_name() {
                 one.evaluate(&pair, &Context::default()),
                 other.evaluate(&pair, &Context::default()),
             );
-            let numbers = a.grad.iter().chain([&a.value]).zip(b.grad.iter().chain([&b.value]));
+            let numbers = a
+                .grad
+                .iter()
+                .chain([&a.value])
+                .zip(b.grad.iter().chain([&b.value]));
             for (a, b) in numbers {
-                assert!((a - b).abs() <= 1e-13 * a.abs(), "{name} {knobs:?}: {a} is not {b}");
+                assert!(
+                    (a - b).abs() <= 1e-13 * a.abs(),
+                    "{name} {knobs:?}: {a} is not {b}"
+                );
             }
         }
     };
@@ -299,18 +357,35 @@ fn the_family_has_the_members_that_the_papers_name() {
         let beta = ("beta", beta);
         same("dpo", &[beta], &[beta]);
         same("ipo", &[beta], &[beta, ("psi", "ipo")]);
-        for f in ["logistic", "hinge", "squared", "exponential", "truncated_quadratic", "savage"] {
+        for f in [
+            "logistic",
+            "hinge",
+            "squared",
+            "exponential",
+            "truncated_quadratic",
+            "savage",
+        ] {
             same("gpo", &[beta, ("f", f)], &[beta, ("psi", f)]);
         }
         for mu in ["reverse_kl", "forward_kl", "jensen_shannon", "alpha"] {
             same("fdpo", &[beta, ("divergence", mu)], &[beta, ("mu", mu)]);
         }
-        same("hinge", &[beta, ("divergence", "alpha")], &[beta, ("mu", "alpha"), ("psi", "hinge")]);
+        same(
+            "hinge",
+            &[beta, ("divergence", "alpha")],
+            &[beta, ("mu", "alpha"), ("psi", "hinge")],
+        );
     }
     // IPO is the squared GPO at twice its beta, up to scale.
-    let (ipo, squared) = (loss("ipo", &[]), loss("gpo", &[("f", "squared"), ("beta", "0.2")]));
+    let (ipo, squared) = (
+        loss("ipo", &[]),
+        loss("gpo", &[("f", "squared"), ("beta", "0.2")]),
+    );
     for pair in pairs() {
-        let (a, b) = (ipo.evaluate(&pair, &Context::default()), squared.evaluate(&pair, &Context::default()));
+        let (a, b) = (
+            ipo.evaluate(&pair, &Context::default()),
+            squared.evaluate(&pair, &Context::default()),
+        );
         assert!(close(a.value, b.value / 0.04, 1e-12));
     }
 }

@@ -22,13 +22,14 @@ response; lengths are counts of tokens. `expo losses show NAME` has the formula 
     policy_mismatched, ref_mismatched log pi and log r of another row's answer, or a list
 
 Only the columns that the loss reads with these knobs are required; the other columns above may be
-there. For cexpo a line may have samples only: then it is the sample term alone. Each line is answered
-by itself, as it is read; for kto, aot and aot_unpaired all lines are one batch, answered at the end.
+there. For cexpo a line may have samples only: then it is the sample term alone. Each line is
+answered by itself, as it is read; for kto, aot and aot_unpaired all lines are one batch, answered
+at the end.
 
 Output: one line per input line. `loss` is the loss of that line, `grad` its derivative with respect
 to each policy log-prob that it reads, in the order of the input. The numbers read back exactly. For
-kto no gradient flows through z0, and loss and grad are those of the line, not of the batch mean. For
-sft with per_token=true a line is a batch of its own.
+kto no gradient flows through z0, and loss and grad are those of the line, not of the batch mean.
+For sft with per_token=true a line is a batch of its own.
 
 Example, the first step of a training, where the policy is the reference:
   $ echo '{\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}' |

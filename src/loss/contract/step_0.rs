@@ -82,7 +82,11 @@ fn closed_form(loss: &Loss) -> (f64, f64, f64) {
         Loss::Kto(k) => {
             let half = (k.desirable_weight + k.undesirable_weight) / 2.0;
             let slope = |weight: f64| k.beta * weight / 8.0;
-            (half / 2.0, -slope(k.desirable_weight), slope(k.undesirable_weight))
+            (
+                half / 2.0,
+                -slope(k.desirable_weight),
+                slope(k.undesirable_weight),
+            )
         }
         Loss::Sft(k) => {
             let length = if k.per_token { LENGTH } else { 1.0 };
@@ -112,9 +116,7 @@ fn closed_form(loss: &Loss) -> (f64, f64, f64) {
             let slope = k.beta * ((1.0 - LOG_2) / (4.0 * k.tau) - 0.75);
             margin((value, slope * curvature(k.divergence)))
         }
-        Loss::SigmoidNorm(k) => {
-            margin((LOG_2, -k.beta / 2.0 / LENGTH * curvature(k.divergence)))
-        }
+        Loss::SigmoidNorm(k) => margin((LOG_2, -k.beta / 2.0 / LENGTH * curvature(k.divergence))),
         Loss::Orpo(k) => {
             let (w, l) = (REFERENCE[0] / LENGTH, REFERENCE[1] / LENGTH);
             let odds = |mean: f64| mean.exp() / (1.0 - mean.exp());
@@ -163,12 +165,17 @@ fn step_0_has_the_closed_forms() {
     );
     for loss in losses() {
         // Of answers of one length all tokens are shared.
-        let all: Vec<_> = start.responses.iter().map(|y| (y.reference, y.reference)).collect();
+        let all: Vec<_> = start
+            .responses
+            .iter()
+            .map(|y| (y.reference, y.reference))
+            .collect();
         let start = complete(&loss, start.clone(), &all);
         assert_eq!(start, start.at_reference());
         let step_0 = evaluate(&loss, &start);
         let count = start.responses.len();
-        let slope = |index: usize| step_0.grad[index] + step_0.grad.get(count + index).unwrap_or(&0.0);
+        let slope =
+            |index: usize| step_0.grad[index] + step_0.grad.get(count + index).unwrap_or(&0.0);
         let (value, slope_w, slope_l) = closed_form(&loss);
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * b.abs().max(1e-3);
         assert!(close(step_0.value, value), "{loss:?}: {step_0:?}, {value}");

@@ -179,7 +179,11 @@ impl<'a> Sampler<'a> {
 
     /// The responses to one prompt; `token` is told of each token, with the number of its response,
     /// as soon as it is drawn.
-    pub fn stream(&self, prompt: &Prompt, mut token: impl FnMut(usize, u32)) -> Result<Vec<Drawn>> {
+    pub fn stream(
+        &self,
+        prompt: &Prompt,
+        mut token: impl FnMut(usize, u32),
+    ) -> Result<Vec<Drawn>> {
         self.responses(&[self.whole(prompt)], &mut token)
     }
 
@@ -259,9 +263,7 @@ impl<'a> Sampler<'a> {
             .par_iter_mut()
             .zip(by_row)
             .map(|(sequence, logits)| {
-                logits
-                    .map(|logits| sequence.choose(logits, self.config))
-                    .transpose()
+                logits.map(|logits| sequence.choose(logits, self.config)).transpose()
             })
             .collect::<Result<_>>()?;
         Ok(rows.iter().filter_map(|&row| chosen[row]).collect())
@@ -326,10 +328,7 @@ impl<'a> Sampler<'a> {
             read => read.map_err(io)?,
         };
         // What follows the last line end is a row that was being written.
-        let whole = bytes
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         let lines = bytes[..whole].split_inclusive(|&b| b == b'\n');
         let mut found = 0;
         for line in lines {
@@ -342,10 +341,7 @@ impl<'a> Sampler<'a> {
             let Ok(line) = serde_json::from_slice::<Line>(line) else {
                 return refuse("is not a sample that could be gone on from");
             };
-            let (number, index) = (
-                found / self.config.num_samples,
-                found % self.config.num_samples,
-            );
+            let (number, index) = (found / self.config.num_samples, found % self.config.num_samples);
             let Some(prompt) = prompts.get(number) else {
                 return refuse("the file has more samples than there are to draw");
             };
@@ -456,11 +452,7 @@ fn draw_name(
         ..config.clone()
     };
     let mut hasher = Sha256::new();
-    for part in [
-        model_hash,
-        tokenizer.hash(),
-        &format!("{settings:?} {max_length}"),
-    ] {
+    for part in [model_hash, tokenizer.hash(), &format!("{settings:?} {max_length}")] {
         hasher.update(part);
         hasher.update([0]);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
-use expo::config::{BatchConfig, Config, ModelConfig, RunConfig, SamplingConfig};
+use expo::config::{BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig};
 use expo::data::DataConfig;
 use expo::loss::{Loss, Objective};
 use expo::model::arch::ConfigJson;
@@ -204,6 +204,7 @@ fn the_reference_has_every_key() {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
             "data" => complete::<DataConfig>(section),
+            "reference" => complete::<ReferenceConfig>(section),
             "sample" => complete::<SampleConfig>(section),
             "batch" => complete::<BatchConfig>(section),
             "optimizer" => complete::<OptimizerConfig>(section),
@@ -218,7 +219,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 7 + losses.len());
+    assert_eq!(sections.len(), 8 + losses.len());
 }
 
 #[test]
@@ -237,6 +238,10 @@ fn the_reference_has_every_default() {
     "#;
     assert_eq!(config, Config::parse(required, &[]).unwrap());
     for section in &sections {
+        if section.name == "reference" {
+            let reference: ReferenceConfig = toml::from_str(&section.set()).unwrap();
+            assert_eq!(reference, ReferenceConfig::default());
+        }
         if section.name == "sample" {
             let sample: SampleConfig = toml::from_str(&section.set()).unwrap();
             assert_eq!(sample, SampleConfig::default());

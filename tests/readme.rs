@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use expo::config::{Config, SamplingConfig};
-use expo::loss::Loss;
+use expo::loss::{Loss, Objective};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -147,8 +147,11 @@ fn its_paper_index_has_every_loss_file_and_config() {
         .filter(|line| line.starts_with("| `") && line.contains("src/loss/"))
         .collect();
     assert_eq!(rows.len(), Loss::NAMES.len());
+    assert!(text.contains(&format!("one of {} losses", rows.len())));
     for (row, name) in rows.iter().zip(Loss::NAMES) {
         assert!(row.starts_with(&format!("| `{name}`")), "{row}");
+        let about = Loss::default_of(name).unwrap().about();
+        assert!(row.contains(about.paper) && row.contains(about.config), "{row}");
         let paths = row.split('`').filter(|part| part.contains('/'));
         for path in paths {
             assert!(root().join(path).is_file(), "{path}");

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 
 use super::{Context, Dual, Loss, Needs, Objective, Response, Role, Scored, about};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde::de::value::StringDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::SerializeMap;

@@ -9,6 +9,7 @@
 mod batches;
 mod files;
 mod metrics;
+mod moving;
 mod open;
 mod reference;
 mod sampling;
@@ -28,7 +29,7 @@ use crate::loss::{Needs, Role};
 use crate::model::hub::Download;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
-use crate::score::{Column, Score};
+use crate::score::Column;
 use crate::story::Report;
 
 pub use metrics::Record;
@@ -39,6 +40,7 @@ pub use show::{Shown, show};
 use batches::{Batches, Orders};
 use files::Files;
 use metrics::Averages;
+use moving::Moving;
 use open::{Model, dtype};
 use step::Stepper;
 use story::Stories;
@@ -166,7 +168,7 @@ impl Run {
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
-            false => Some(no_reference(&all)),
+            false => Some(reference::none(&all)),
         };
         let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
         let reference = match separate {
@@ -216,7 +218,7 @@ impl Run {
             folder,
             mut model,
             mut train,
-            eval,
+            mut eval,
             unlabelled,
             hashes,
             stories,
@@ -250,17 +252,21 @@ impl Run {
                 .map(|s| s.draw(&model, observe))
                 .transpose()
         };
+        let mut moving = Moving::open(&config, &folder, &model, observe)?;
         let before = draw(observe)?;
         let start = Instant::now();
-        let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {
-            let Some(split) = &eval else { return Ok(None) };
+        let mut evaluate = |moving: &mut Option<Moving>, step: u64, files: &mut Files, observe: Observer| {
+            let Some(split) = &mut eval else { return Ok(None) };
+            if let Some(moving) = moving {
+                moving.score_eval(split)?;
+            }
             let mut record = head(step, per_epoch);
             stepper.evaluate(split)?.write("eval_", &mut record);
             files.record(&record)?;
             observe(Event::Record(&record));
             Result::Ok(Some(record))
         };
-        let first_eval = evaluate(&stepper, 0, &mut files, observe)?;
+        let first_eval = evaluate(&mut moving, 0, &mut files, observe)?;
         let mut last_eval = first_eval.clone();
         let (mut first, mut last) = (None, Record::new());
         let mut window = Window::new();
@@ -269,6 +275,9 @@ impl Run {
         for step in 0..steps {
             let batch = batches.rows(step, &mut orders);
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
+            if let Some(moving) = &moving {
+                moving.score_batch(&mut train, &batch)?;
+            }
             let tokens = stepper.gradients(&train, &batch, &mut window.averages, &gradients)?;
             let norm = optimizer.step(model.weights(), &gradients, rate)?;
             window.averages.add("grad_norm", norm);
@@ -276,6 +285,9 @@ impl Run {
             window.tokens += tokens;
             total = (total.0 + batch.len(), total.1 + tokens);
             let done = step + 1;
+            if let Some(moving) = &mut moving {
+                moving.follow(&model, done)?;
+            }
             observe(Event::Step {
                 step: done,
                 rows: batch.len(),
@@ -293,7 +305,7 @@ impl Run {
             }
             let pause = Instant::now();
             if config.run.eval_steps.is_some_and(|every| done % every == 0) || done == steps {
-                last_eval = evaluate(&stepper, done, &mut files, observe)?;
+                last_eval = evaluate(&mut moving, done, &mut files, observe)?;
             }
             if config.run.save_steps.is_some_and(|every| done % every == 0) {
                 let path = files.checkpoint(&model, &folder, done, &config)?;
@@ -377,25 +389,6 @@ fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dat
         };
     }
     model.datasets(&data, &needs, observe)
-}
-
-fn no_reference(datasets: &[&Dataset]) -> reference::Reference {
-    let unscored = Score {
-        log_prob: f64::NAN,
-        tokens: 0,
-        shared: None,
-    };
-    let column = |dataset: &&Dataset| {
-        dataset
-            .examples
-            .iter()
-            .map(|example| vec![unscored; example.responses.len()])
-            .collect()
-    };
-    reference::Reference {
-        columns: datasets.iter().map(column).collect(),
-        hash: None,
-    }
 }
 
 /// The roles that are computed with gradient; that of an optional one is 0.

@@ -9,13 +9,33 @@ use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::{Decoder, device, weights::ModelFolder};
-use crate::score::{Column, ScoreFile, Scorer, cache_name, score, write};
+use crate::score::{Column, Score, ScoreFile, Scorer, cache_name, score, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
 pub(super) struct Reference {
     pub columns: Vec<Column>,
     /// `None` where the loss needs no reference.
     pub hash: Option<String>,
+}
+
+/// No reference: log-probs that nothing reads.
+pub(super) fn none(datasets: &[&Dataset]) -> Reference {
+    let unscored = Score {
+        log_prob: f64::NAN,
+        tokens: 0,
+        shared: None,
+    };
+    let column = |dataset: &&Dataset| {
+        dataset
+            .examples
+            .iter()
+            .map(|example| vec![unscored; example.responses.len()])
+            .collect()
+    };
+    Reference {
+        columns: datasets.iter().map(column).collect(),
+        hash: None,
+    }
 }
 
 /// Where a reference comes from that is not the policy itself.

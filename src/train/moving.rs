@@ -1,0 +1,101 @@
+//! A reference that follows the policy, as in TR-DPO.
+//!
+//! Gorbatovski et al. 2024 (arXiv 2404.09656): every so many steps the reference becomes
+//! alpha * policy + (1 - alpha) * reference, or the policy itself.
+//!
+//! *Why*: until it first moves the reference is a column like any other. Then it is a second model in
+//! memory, and only the rows of a batch are scored again, just before they are needed.
+
+use std::path::Path;
+
+use super::reference::{budget, load};
+use super::{Observer, Split};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernels::elementwise::add_assign;
+use crate::model::Decoder;
+use crate::score::score;
+
+/// The reference's weights and how they move.
+pub(super) struct Moving {
+    model: Decoder,
+    alpha: f64,
+    every: u64,
+    micro_batch_tokens: usize,
+    /// Whether columns that were scored before are still right.
+    moved: bool,
+    eval_is_old: bool,
+}
+
+impl Moving {
+    /// Loads the reference where the config lets it move; `folder` is what the policy came from.
+    pub fn open(
+        config: &Config,
+        folder: &Path,
+        policy: &Decoder,
+        observe: Observer,
+    ) -> Result<Option<Self>> {
+        let Some(moving) = &config.reference else {
+            return Ok(None);
+        };
+        let model = load(config, folder, observe)?;
+        let shapes = |model: &Decoder| {
+            let entries = model.weights().layout().entries.iter();
+            entries.map(|entry| (entry.name.clone(), entry.shape.clone())).collect::<Vec<_>>()
+        };
+        if shapes(&model) != shapes(policy) {
+            return Err(Error::input("the reference has other parameters than the policy")
+                .at("[reference]")
+                .hint("it can follow only a model of its own architecture"));
+        }
+        Ok(Some(Self {
+            model,
+            alpha: moving.alpha(),
+            every: moving.steps,
+            micro_batch_tokens: budget(config),
+            moved: false,
+            eval_is_old: false,
+        }))
+    }
+
+    /// Moves towards the policy where `done` steps are a multiple of the period.
+    pub fn follow(&mut self, policy: &Decoder, done: u64) -> Result<()> {
+        if !done.is_multiple_of(self.every) {
+            return Ok(());
+        }
+        let own = self.model.weights().flat();
+        let mixed = ((policy.weights().flat() * self.alpha)? + (own * (1.0 - self.alpha))?)?;
+        own.zero_set()?;
+        add_assign(own, &mixed)?;
+        (self.moved, self.eval_is_old) = (true, true);
+        Ok(())
+    }
+
+    /// Brings the column of the rows of a batch up to date.
+    pub fn score_batch(&self, split: &mut Split, rows: &[usize]) -> Result<()> {
+        if self.moved {
+            self.score(split, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the column of the evaluation rows up to date.
+    pub fn score_eval(&mut self, split: &mut Split) -> Result<()> {
+        if self.eval_is_old {
+            let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+            self.score(split, &rows)?;
+            self.eval_is_old = false;
+        }
+        Ok(())
+    }
+
+    fn score(&self, split: &mut Split, rows: &[usize]) -> Result<()> {
+        let examples: Vec<_> =
+            rows.iter().map(|&row| split.dataset.examples[row].clone()).collect();
+        let column = score(&self.model, &examples, self.micro_batch_tokens, |_| {})?;
+        for (&row, scores) in rows.iter().zip(column) {
+            split.reference[row] = scores;
+        }
+        Ok(())
+    }
+}

@@ -6,6 +6,8 @@ mod data;
 mod flow;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/stories.rs"]
+mod stories;
 #[path = "cli/sampling.rs"]
 mod sampling;
 

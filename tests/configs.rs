@@ -14,6 +14,7 @@ use expo::model::family::family;
 use expo::model::init::fresh;
 use expo::model::sampling::SampleConfig;
 use expo::optim::{OptimizerConfig, ScheduleConfig};
+use expo::story::StoryConfig;
 use serde::de::DeserializeOwned;
 
 fn root() -> &'static Path {
@@ -180,6 +181,7 @@ fn the_reference_has_every_key() {
             "batch" => complete::<BatchConfig>(section),
             "optimizer" => complete::<OptimizerConfig>(section),
             "schedule" => complete::<ScheduleConfig>(section),
+            "story" => complete::<StoryConfig>(section),
             "run" => complete::<RunConfig>(section),
             other => {
                 let name = other.strip_prefix("loss.").expect(other);
@@ -190,7 +192,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 7 + losses.len());
+    assert_eq!(sections.len(), 8 + losses.len());
 }
 
 #[test]
@@ -212,6 +214,11 @@ fn the_reference_has_every_default() {
         if section.name == "sample" {
             let sample: SampleConfig = toml::from_str(&section.set()).unwrap();
             assert_eq!(sample, SampleConfig::default());
+        }
+        if section.name == "story" {
+            let story: StoryConfig = toml::from_str(&section.set()).unwrap();
+            let required = &section.set().lines().take(2).collect::<Vec<_>>().join("\n");
+            assert_eq!(story, toml::from_str(required).unwrap());
         }
         if let Some(name) = section.name.strip_prefix("loss.") {
             let text = format!("[{name}]\n{}", section.set());

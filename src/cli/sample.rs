@@ -54,6 +54,10 @@ pub struct SampleArgs {
     #[arg(long, value_name = "TEXT", requires = "model")]
     prompt: Option<String>,
 
+    /// Takes each prompt for the user's message and puts it through the model's chat template.
+    #[arg(long, requires = "model")]
+    chat: bool,
+
     /// Prompts that are longer are cut to so many tokens; without it they are an error.
     #[arg(long, value_name = "N", requires = "prompts")]
     max_prompt_length: Option<usize>,
@@ -155,6 +159,7 @@ Processors are those of transformers, in its order: repetition penalty, temperat
 
 Examples:
   $ expo sample --config configs/sample_hh.toml --out samples.jsonl
+  $ expo sample --model Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Why is the sky blue?\"
   $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 --top-p 0.95 --out s.jsonl
   $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy --max-new-tokens 100
 
@@ -209,6 +214,7 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     if let Some(length) = args.max_prompt_length {
         data.max_prompt_length = length;
     }
+    data.apply_chat_template = args.chat;
     let sample = args.settings.sample();
     sample.validate()?;
     Ok(SamplingConfig {

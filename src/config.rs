@@ -346,4 +346,3 @@ fn positive(key: &str, x: f64) -> Result<()> {
     }
     Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
 }
-

@@ -6,10 +6,10 @@ mod data;
 mod flow;
 #[path = "cli/refusals.rs"]
 mod refusals;
-#[path = "cli/stories.rs"]
-mod stories;
 #[path = "cli/sampling.rs"]
 mod sampling;
+#[path = "cli/stories.rs"]
+mod stories;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -53,7 +53,10 @@ fn every_file_is_valid_and_so_is_what_it_resolves_to() {
         let config = SamplingConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let text = config.to_toml().unwrap();
         let again = SamplingConfig::parse(&text, &[]);
-        assert_eq!(config, again.unwrap_or_else(|error| panic!("{error}\n{text}")));
+        assert_eq!(
+            config,
+            again.unwrap_or_else(|error| panic!("{error}\n{text}"))
+        );
     }
     for path in training {
         let config = Config::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));

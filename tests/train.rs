@@ -231,10 +231,23 @@ fn trajectory_of_sft_on_real_rows() {
             // TRL's entropy counts the prompt's tokens, too.
             step.as_object_mut().unwrap().remove("entropy");
         }
-        compare(&records, &folder.path().join("run"), &want, &format!("{model} sft"));
+        compare(
+            &records,
+            &folder.path().join("run"),
+            &want,
+            &format!("{model} sft"),
+        );
         let accuracies = want["steps"].as_array().unwrap().iter();
-        for (got, want) in numbers(&records, "mean_token_accuracy").iter().zip(accuracies) {
-            close(*got, want["mean_token_accuracy"].as_f64().unwrap(), 1e-6, "accuracy");
+        for (got, want) in numbers(&records, "mean_token_accuracy")
+            .iter()
+            .zip(accuracies)
+        {
+            close(
+                *got,
+                want["mean_token_accuracy"].as_f64().unwrap(),
+                1e-6,
+                "accuracy",
+            );
         }
         assert!(records[0].get("rewards/chosen").is_none());
     }
@@ -290,7 +303,9 @@ fn ours_with(loss: &str, batch: &str, model: &str) -> (TempDir, Vec<Value>) {
 #[test]
 fn accumulation_changes_nothing_but_rounding() {
     // SFT has no reference, and its target is no pair.
-    let preferences = expo::loss::Loss::NAMES.iter().filter(|name| **name != "sft");
+    let preferences = expo::loss::Loss::NAMES
+        .iter()
+        .filter(|name| **name != "sft");
     for loss in preferences {
         let (_whole, whole) = ours(loss, "gradient_accumulation_steps = 1");
         let ratios = numbers(&whole, "log_ratios/chosen").len();
@@ -367,7 +382,8 @@ fn a_run_draws_its_samples_itself() {
     let mut events = Vec::new();
     open(&auto, &mut events).train(&mut |_| {}).unwrap();
     assert!(events.len() > 1, "{events:?}");
-    let metrics = |run: &str| std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl"));
+    let metrics =
+        |run: &str| std::fs::read_to_string(folder.path().join(run).join("metrics.jsonl"));
     let drawn = metrics("run").unwrap();
 
     let file = folder.path().join("samples.jsonl");
@@ -388,12 +404,19 @@ fn a_run_draws_its_samples_itself() {
 fn unlabelled_prompts_join_at_their_ratio() {
     let folder = tempfile::tempdir().unwrap();
     let prompts = folder.path().join("prompts.jsonl");
-    let rows = ["Who is in the barn?", "Is it?", "Where does the bear go at noon?"];
+    let rows = [
+        "Who is in the barn?",
+        "Is it?",
+        "Where does the bear go at noon?",
+    ];
     let rows = rows.map(|prompt| format!("{}\n", serde_json::json!({"prompt": prompt})));
     std::fs::write(&prompts, rows.concat()).unwrap();
     let data = |ratio: &str| {
         let unlabelled = format!("unlabelled = {prompts:?}\nunlabelled_ratio = {ratio}");
-        cexpo(folder.path(), &format!("samples = \"auto\"\n{unlabelled}\n{SAMPLE}"))
+        cexpo(
+            folder.path(),
+            &format!("samples = \"auto\"\n{unlabelled}\n{SAMPLE}"),
+        )
     };
     let run = |text: &str| {
         let mut rows = 0;
@@ -416,7 +439,12 @@ fn unlabelled_prompts_join_at_their_ratio() {
     let sampled = |record: &Value| record["loss"].as_f64().unwrap();
     assert_ne!(sampled(&alone), sampled(&mixed));
     for key in ["logps/chosen", "rewards/margins", "logps/accuracies"] {
-        close(mixed[key].as_f64().unwrap(), alone[key].as_f64().unwrap(), 1e-5, key);
+        close(
+            mixed[key].as_f64().unwrap(),
+            alone[key].as_f64().unwrap(),
+            1e-5,
+            key,
+        );
     }
 }
 

@@ -43,7 +43,12 @@ pub struct SampleArgs {
     revision: Option<String>,
 
     /// Rows of any format, whose prompts are answered, or a .txt file with a prompt on each line.
-    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "prompt")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "model",
+        conflicts_with = "prompt"
+    )]
     prompts: Option<Files>,
 
     /// The layout of the rows; by default what the first row looks like.
@@ -175,7 +180,9 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             return Ok(());
         }
         return finish(args, &mut progress, |out, progress| {
-            sample_run(&config, out, args.overwrite, &mut |event| progress.show(event))
+            sample_run(&config, out, args.overwrite, &mut |event| {
+                progress.show(event)
+            })
         });
     }
     let config = configure(args)?;
@@ -183,7 +190,9 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         return stream(config, prompt, &mut progress);
     }
     finish(args, &mut progress, |out, progress| {
-        sample_prompts(config, out, args.overwrite, &mut |event| progress.show(event))
+        sample_prompts(config, out, args.overwrite, &mut |event| {
+            progress.show(event)
+        })
     })
 }
 
@@ -202,7 +211,10 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
             let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
             (format, files.clone())
         }
-        (None, _) if args.prompt.is_some() => (Format::named("prompts").map_err(Error::input)?, PathBuf::new().into()),
+        (None, _) if args.prompt.is_some() => (
+            Format::named("prompts").map_err(Error::input)?,
+            PathBuf::new().into(),
+        ),
         (None, _) => {
             return Err(Error::input("neither --prompts nor --prompt")
                 .hint("name a file of prompts, or give one"));
@@ -231,7 +243,9 @@ impl Settings {
             temperature: self.temperature.unwrap_or(default.temperature),
             top_k: self.top_k.unwrap_or(default.top_k),
             top_p: self.top_p.unwrap_or(default.top_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            repetition_penalty: self
+                .repetition_penalty
+                .unwrap_or(default.repetition_penalty),
             greedy: self.greedy,
             max_new_tokens: self.max_new_tokens.unwrap_or(default.max_new_tokens),
             num_samples: self.num_samples.unwrap_or(default.num_samples),
@@ -247,7 +261,9 @@ fn finish(
     draw: impl FnOnce(&Path, &mut Progress) -> Result<Written>,
 ) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
-        return Err(Error::input("no --out").hint("name the file of the responses").into());
+        return Err(Error::input("no --out")
+            .hint("name the file of the responses")
+            .into());
     };
     expo::checkpoint::check_writable(out)?;
     let outcome = draw(out, progress);

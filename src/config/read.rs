@@ -93,11 +93,7 @@ pub(super) fn losses(table: &Table) -> Result<()> {
 }
 
 /// Finds what makes `error`: the file alone, with its line, else the first override that does.
-fn blame<T: DeserializeOwned>(
-    error: &toml::de::Error,
-    text: &str,
-    overrides: &[String],
-) -> Error {
+fn blame<T: DeserializeOwned>(error: &toml::de::Error, text: &str, overrides: &[String]) -> Error {
     let same = |other: &toml::de::Error| other.message() == error.message();
     if let Err(own) = toml::from_str::<T>(text)
         && same(&own)

@@ -282,15 +282,26 @@ fn terms_that_not_all_examples_have_are_means_over_those_that_do() {
     ];
     let batch = [Scored::new(&pair, None), Scored::new(&[sample], None)];
     let context = loss.context(&batch);
-    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    let mean = batch
+        .iter()
+        .map(|e| loss.evaluate(e, &context).value)
+        .sum::<f64>()
+        / 2.0;
     let want = (-1f64).exp().ln_1p() + 0.05 * 40.0;
     assert!((mean - want).abs() < 1e-15, "{mean} is not {want}");
 
-    let loss = Loss::default_of("sft").unwrap().with("per_token", "true").unwrap();
+    let loss = Loss::default_of("sft")
+        .unwrap()
+        .with("per_token", "true")
+        .unwrap();
     let row = |log_prob, tokens| Scored::new(&[(Role::Chosen, log_prob, f64::NAN, tokens)], None);
     let batch = [row(-20.0, 30.0), row(-40.0, 10.0)];
     let context = loss.context(&batch);
-    let mean = batch.iter().map(|e| loss.evaluate(e, &context).value).sum::<f64>() / 2.0;
+    let mean = batch
+        .iter()
+        .map(|e| loss.evaluate(e, &context).value)
+        .sum::<f64>()
+        / 2.0;
     assert_eq!(mean, 60.0 / 40.0);
 }
 

@@ -55,7 +55,12 @@ impl Objective for Sft {
     }
 
     fn context(&self, batch: &[Scored]) -> Context {
-        let lengths = || batch.iter().flat_map(|e| e.of(Role::Chosen)).map(|y| y.tokens);
+        let lengths = || {
+            batch
+                .iter()
+                .flat_map(|e| e.of(Role::Chosen))
+                .map(|y| y.tokens)
+        };
         Context {
             mean_tokens: lengths().sum::<f64>() / lengths().count().max(1) as f64,
             ..Context::default()

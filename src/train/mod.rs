@@ -244,7 +244,12 @@ impl Run {
         let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
         let gradients = model.gradients()?;
         let stepper = Stepper::new(&config, &model);
-        let draw = |observe: Observer| stories.as_ref().map(|s| s.draw(&model, observe)).transpose();
+        let draw = |observe: Observer| {
+            stories
+                .as_ref()
+                .map(|s| s.draw(&model, observe))
+                .transpose()
+        };
         let before = draw(observe)?;
         let start = Instant::now();
         let evaluate = |stepper: &Stepper, step: u64, files: &mut Files, observe: Observer| {

@@ -153,7 +153,11 @@ fn prompts_of(
     let data = &config.data;
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    let files = [Some(&data.train), data.eval.as_ref(), data.unlabelled.as_ref()];
+    let files = [
+        Some(&data.train),
+        data.eval.as_ref(),
+        data.unlabelled.as_ref(),
+    ];
     for files in files.into_iter().flatten() {
         let own = DataConfig {
             format: match data.unlabelled.as_ref() == Some(files) {

@@ -76,14 +76,21 @@ impl Stories {
 
     /// The table of continuations from before and after training.
     pub fn report(&self, before: &[Drawn], after: &[Drawn], reference: &Decoder) -> Result<Report> {
-        let (before, after) = (self.samples(before, reference)?, self.samples(after, reference)?);
+        let (before, after) = (
+            self.samples(before, reference)?,
+            self.samples(after, reference)?,
+        );
         let count = self.settings.num_samples;
         let sides = before.chunks(count).zip(after.chunks(count));
-        let answers = self.prompts.iter().zip(sides).map(|(prompt, (before, after))| Answers {
-            prompt: prompt.text.clone(),
-            before: before.to_vec(),
-            after: after.to_vec(),
-        });
+        let answers = self
+            .prompts
+            .iter()
+            .zip(sides)
+            .map(|(prompt, (before, after))| Answers {
+                prompt: prompt.text.clone(),
+                before: before.to_vec(),
+                after: after.to_vec(),
+            });
         let answers: Vec<Answers> = answers.collect();
         Report::new(&self.grammar, &answers, self.beta, self.settings.seed)
     }
@@ -94,12 +101,14 @@ impl Stories {
             let each = |(number, drawn)| (&self.prompts[number / self.settings.num_samples], drawn);
             drawn.iter().enumerate().map(each)
         };
-        let examples = with_prompts().enumerate().map(|(row, (prompt, drawn))| Example {
-            row,
-            prompt: prompt.ids.clone(),
-            responses: vec![Response::new(Role::Sampled, drawn.ids.clone())],
-            preference: None,
-        });
+        let examples = with_prompts()
+            .enumerate()
+            .map(|(row, (prompt, drawn))| Example {
+                row,
+                prompt: prompt.ids.clone(),
+                responses: vec![Response::new(Role::Sampled, drawn.ids.clone())],
+                preference: None,
+            });
         let examples: Vec<Example> = examples.collect();
         let column = score(reference, &examples, self.micro_batch_tokens, |_| {})?;
         let sample = |((prompt, drawn), log_probs): ((&Prompt, &Drawn), &Vec<f64>)| {

@@ -40,7 +40,15 @@ fn the_quickstart_holds_its_samples_against_what_is_true() {
     let place = Place::new();
     let end = quickstart(&place, &[]);
     assert_eq!(end.code, Some(0), "{}", end.err);
-    for word in ["before", "after", "Bradley-Terry", "DPO beta 0.1", "entropy", "distinct-2", "KL"] {
+    for word in [
+        "before",
+        "after",
+        "Bradley-Terry",
+        "DPO beta 0.1",
+        "entropy",
+        "distinct-2",
+        "KL",
+    ] {
         assert!(end.out.contains(word), "no {word} in {}", end.out);
     }
     let report: Value = serde_json::from_str(&text(&place.path("out/story.json"))).unwrap();
@@ -69,7 +77,10 @@ fn what_stories_refuse() {
     let place = Place::new();
     let other = place.write("other.jsonl", "{\"prompt\": \"Who are you?\"}\n");
     for (set, words) in [
-        ("story.grammar=none.toml".to_owned(), ["none.toml", "no such file"]),
+        (
+            "story.grammar=none.toml".to_owned(),
+            ["none.toml", "no such file"],
+        ),
         ("story.num_samples=1".to_owned(), ["[story]", "num_samples"]),
         ("story.beta=0".to_owned(), ["[story]", "beta"]),
         (

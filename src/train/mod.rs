@@ -161,6 +161,7 @@ impl Run {
         files::check_output(&config.run)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
+        let stories = Stories::open(&config, opened.tokenizer.clone())?;
         let datasets = datasets(&config, &opened, observe)?;
         let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
@@ -196,7 +197,6 @@ impl Run {
             Some(hash) => observe(Event::OtherReference(hash)),
             None => {}
         }
-        let stories = Stories::open(&config, tokenizer)?;
         Ok(Self {
             config,
             folder: folder.path,

@@ -7,6 +7,7 @@
 
 mod read;
 mod sampling;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use crate::optim::{OptimizerConfig, ScheduleConfig};
 use crate::story::StoryConfig;
 
 pub use sampling::SamplingConfig;
+pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

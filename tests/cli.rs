@@ -10,6 +10,8 @@ mod refusals;
 mod sampling;
 #[path = "cli/stories.rs"]
 mod stories;
+#[path = "cli/sweep.rs"]
+mod sweep;
 
 use std::fs;
 use std::path::{Path, PathBuf};

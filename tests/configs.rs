@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
-use expo::config::{BatchConfig, Config, ModelConfig, RunConfig, SamplingConfig};
+use expo::config::{BatchConfig, Config, ModelConfig, RunConfig, SamplingConfig, SweepConfig};
 use expo::data::DataConfig;
 use expo::loss::Loss;
 use expo::model::arch::ConfigJson;
@@ -45,10 +45,18 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 fn every_file_is_valid_and_so_is_what_it_resolves_to() {
     let files = toml_files(&root().join("configs"));
     assert!(!files.is_empty());
-    let (sampling, training): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| {
+    let starts = |path: &PathBuf, start: &str| {
         let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("sample_")
-    });
+        name.starts_with(start)
+    };
+    let (sampling, others): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|path| starts(path, "sample_"));
+    let (sweeps, training): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|path| starts(path, "sweep_"));
+    for path in sweeps {
+        let sweep = SweepConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(sweep.runs.len() > 1, "{}", path.display());
+    }
     for path in sampling {
         let config = SamplingConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let text = config.to_toml().unwrap();

@@ -51,8 +51,12 @@ fn the_quickstart_holds_its_samples_against_what_is_true() {
     ] {
         assert!(end.out.contains(word), "no {word} in {}", end.out);
     }
-    let report: Value = serde_json::from_str(&text(&place.path("out/story.json"))).unwrap();
-    let of = |column: usize, key: &str| report["columns"][column][key]["value"].as_f64().unwrap();
+    let summary: Value = serde_json::from_str(&text(&place.path("out/summary.json"))).unwrap();
+    let of = |column: usize, key: &str| {
+        summary["story"]["columns"][column][key]["value"]
+            .as_f64()
+            .unwrap()
+    };
     // The model has learned the grammar before anything is asked of it.
     assert!(of(0, "in_grammar") > 0.8 && (of(0, "score") - of(2, "score")).abs() < 0.5);
     // The model before training is the reference, up to rounding.

@@ -16,7 +16,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "prompts and corpus"
 "$make" prompts --train 3000 --held-out 400 --seed 0 \
     --out "$work/prompts.jsonl" --held-out-out "$work/held_out.jsonl"
-"$make" corpus --rows 20000 --seed 0 --out "$work/corpus.jsonl" \
+"$make" corpus --rows 40000 --seed 0 --out "$work/corpus.jsonl" \
     --without "$work/prompts.jsonl" --without "$work/held_out.jsonl"
 
 step "tokenizer"

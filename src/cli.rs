@@ -9,6 +9,7 @@ mod progress;
 mod sample;
 mod score;
 mod sft;
+mod sweep;
 mod train;
 
 use std::io::Write;
@@ -38,6 +39,7 @@ enum Command {
     Train(train::TrainArgs),
     Sft(sft::SftArgs),
     Sample(sample::SampleArgs),
+    Sweep(sweep::SweepArgs),
     Score(score::ScoreArgs),
     Data(data::DataArgs),
     Init(init::InitArgs),
@@ -52,6 +54,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),
         Command::Sample(args) => sample::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Score(args) => score::run(args),
         Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),

@@ -6,7 +6,9 @@
 //! anywhere. What is printed resolved is itself a valid config.
 
 mod read;
+mod reference;
 mod sampling;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,9 @@ use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 use crate::story::StoryConfig;
 
+pub use reference::{ReferenceConfig, Update};
 pub use sampling::SamplingConfig;
+pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,62 +87,6 @@ pub struct ModelConfig {
     /// more time, the same gradients.
     #[serde(default)]
     pub recompute: bool,
-}
-
-/// `[reference]`: TR-DPO's moving reference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReferenceConfig {
-    /// Towards the policy, or onto it.
-    pub update: Update,
-    /// The policy's share in a soft update; 0.6 by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Optimizer steps between updates.
-    pub steps: u64,
-}
-
-/// How the reference moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Update {
-    /// reference = alpha * policy + (1 - alpha) * reference.
-    #[default]
-    Soft,
-    /// reference = policy.
-    Hard,
-}
-
-impl Default for ReferenceConfig {
-    fn default() -> Self {
-        Self {
-            update: Update::Soft,
-            alpha: None,
-            steps: 512,
-        }
-    }
-}
-
-impl ReferenceConfig {
-    /// The policy's share in an update.
-    pub fn alpha(&self) -> f64 {
-        match self.update {
-            Update::Soft => self.alpha.unwrap_or(0.6),
-            Update::Hard => 1.0,
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        positive("steps", self.steps as f64)?;
-        match (self.update, self.alpha) {
-            (Update::Hard, Some(alpha)) => Err(Error::input(format!("`alpha` is {alpha}"))
-                .hint("only update = \"soft\" reads it")),
-            (Update::Soft, Some(alpha)) if !(alpha > 0.0 && alpha <= 1.0) => {
-                Err(Error::input(format!("`alpha` is {alpha}")).hint("it lies in (0, 1]"))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Dtypes that expo computes in.
@@ -323,7 +271,8 @@ impl Config {
         if needs.unlabelled.is_empty() && self.data.unlabelled.is_some() {
             return Err(unread("data.unlabelled").hint("leave the key out"));
         }
-        self.check_reference().map_err(|error| error.at("[reference]"))?;
+        self.check_reference()
+            .map_err(|error| error.at("[reference]"))?;
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
             return Err(
                 Error::input("model.reference_revision without model.reference")
@@ -342,8 +291,10 @@ impl Config {
             return Err(Error::input(what).hint("leave the section out"));
         }
         if self.data.reference_log_probs.is_some() {
-            return Err(Error::input("only a model can move, not data.reference_log_probs")
-                .hint("leave one of the two out"));
+            return Err(
+                Error::input("only a model can move, not data.reference_log_probs")
+                    .hint("leave one of the two out"),
+            );
         }
         reference.validate()
     }

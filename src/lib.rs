@@ -47,6 +47,7 @@ pub mod kernels;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod report;
 pub mod sample;
 pub mod score;
 pub mod story;

@@ -88,8 +88,10 @@ impl StoryConfig {
     /// Checks the ranges of the keys.
     pub fn validate(&self) -> Result<()> {
         if self.num_samples < 2 {
-            return Err(Error::input(format!("`num_samples` is {}", self.num_samples))
-                .hint("it is at least 2: diversity is a matter of several"));
+            return Err(
+                Error::input(format!("`num_samples` is {}", self.num_samples))
+                    .hint("it is at least 2: diversity is a matter of several"),
+            );
         }
         Tilt::dpo(self.beta).map(|_| ())
     }

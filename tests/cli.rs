@@ -8,6 +8,10 @@ mod flow;
 mod refusals;
 #[path = "cli/sampling.rs"]
 mod sampling;
+#[path = "cli/stories.rs"]
+mod stories;
+#[path = "cli/sweep.rs"]
+mod sweep;
 
 use std::fs;
 use std::path::{Path, PathBuf};

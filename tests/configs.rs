@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
-use expo::config::{BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig};
+use expo::config::{
+    BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
+};
 use expo::data::DataConfig;
 use expo::loss::{Loss, Objective};
 use expo::model::arch::ConfigJson;
@@ -14,6 +16,7 @@ use expo::model::family::family;
 use expo::model::init::fresh;
 use expo::model::sampling::SampleConfig;
 use expo::optim::{OptimizerConfig, ScheduleConfig};
+use expo::story::StoryConfig;
 use serde::de::DeserializeOwned;
 
 fn root() -> &'static Path {
@@ -44,10 +47,18 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 fn every_file_is_valid_and_so_is_what_it_resolves_to() {
     let files = toml_files(&root().join("configs"));
     assert!(!files.is_empty());
-    let (sampling, training): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| {
+    let starts = |path: &PathBuf, start: &str| {
         let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with("sample_")
-    });
+        name.starts_with(start)
+    };
+    let (sampling, others): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|path| starts(path, "sample_"));
+    let (sweeps, training): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|path| starts(path, "sweep_"));
+    for path in sweeps {
+        let sweep = SweepConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        assert!(sweep.runs.len() > 1, "{}", path.display());
+    }
     for path in sampling {
         let config = SamplingConfig::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let text = config.to_toml().unwrap();
@@ -209,6 +220,7 @@ fn the_reference_has_every_key() {
             "batch" => complete::<BatchConfig>(section),
             "optimizer" => complete::<OptimizerConfig>(section),
             "schedule" => complete::<ScheduleConfig>(section),
+            "story" => complete::<StoryConfig>(section),
             "run" => complete::<RunConfig>(section),
             other => {
                 let name = other.strip_prefix("loss.").expect(other);
@@ -219,7 +231,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 8 + losses.len());
+    assert_eq!(sections.len(), 9 + losses.len());
 }
 
 #[test]
@@ -245,6 +257,11 @@ fn the_reference_has_every_default() {
         if section.name == "sample" {
             let sample: SampleConfig = toml::from_str(&section.set()).unwrap();
             assert_eq!(sample, SampleConfig::default());
+        }
+        if section.name == "story" {
+            let story: StoryConfig = toml::from_str(&section.set()).unwrap();
+            let required = &section.set().lines().take(2).collect::<Vec<_>>().join("\n");
+            assert_eq!(story, toml::from_str(required).unwrap());
         }
         if let Some(name) = section.name.strip_prefix("loss.") {
             let text = format!("[{name}]\n{}", section.set());

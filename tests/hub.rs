@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expo::error::{Error, Result};
-use expo::model::hub::{HubSettings, resolve_with};
+use expo::model::hub::{HubSettings, resolve_tokenizer, resolve_with};
 use server::{COMMIT, Fault, Hub, OTHER_COMMIT, sha256};
 use tempfile::TempDir;
 
@@ -79,6 +79,29 @@ fn message(result: Result<PathBuf>) -> (String, u8) {
     assert!(!text.contains(TOKEN), "{text}");
     assert!(!text.contains('\n'), "{text}");
     (text, error.exit_code())
+}
+
+#[test]
+fn a_tokenizer_comes_without_the_weights_and_they_come_when_asked_for() {
+    let hub = model();
+    let client = Client::new(&hub.endpoint);
+    let tokenizer = || resolve_tokenizer("org/name", None, &client.settings, &mut |_| ());
+    let folder = tokenizer().unwrap();
+    assert!(folder.join("tokenizer.json").is_file());
+    assert!(!folder.join("model.safetensors").exists());
+    assert_eq!(client.get(None).unwrap(), folder);
+    assert!(folder.join("model.safetensors").is_file());
+
+    let other = Client::new(&hub.endpoint);
+    resolve_tokenizer("org/name", None, &other.settings, &mut |_| ()).unwrap();
+    let other = other.offline();
+    resolve_tokenizer("org/name", None, &other.settings, &mut |_| ()).unwrap();
+    let (text, code) = message(other.get(None));
+    assert!(
+        text.contains("model.safetensors is not in the hub cache"),
+        "{text}"
+    );
+    assert_eq!(code, 2);
 }
 
 #[test]

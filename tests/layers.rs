@@ -12,14 +12,14 @@ use source::{Source, program};
 /// Lowest first; a module imports only from the rows above its own.
 const LAYERS: [&[&str]; 10] = [
     &["error"],
-    &["loss", "kernels", "story"],
+    &["loss", "kernels", "story", "report"],
     &["data"],
     &["model"],
     &["optim"],
     &["checkpoint"],
     &["config"],
     &["score", "sample"],
-    &["train", "eval", "bandit", "report"],
+    &["train", "eval", "bandit"],
     &["cli", "main"],
 ];
 const WITHOUT_CANDLE: [&str; 3] = ["loss", "data", "story"];

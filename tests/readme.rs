@@ -151,7 +151,10 @@ fn its_paper_index_has_every_loss_file_and_config() {
     for (row, name) in rows.iter().zip(Loss::NAMES) {
         assert!(row.starts_with(&format!("| `{name}`")), "{row}");
         let about = Loss::default_of(name).unwrap().about();
-        assert!(row.contains(about.paper) && row.contains(about.config), "{row}");
+        assert!(
+            row.contains(about.paper) && row.contains(about.config),
+            "{row}"
+        );
         let paths = row.split('`').filter(|part| part.contains('/'));
         for path in paths {
             assert!(root().join(path).is_file(), "{path}");

@@ -39,7 +39,9 @@ impl Place {
     }
 
     fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
-        self.sampler(config).all(prompts, &mut |_, _, _| {}).unwrap()
+        self.sampler(config)
+            .all(prompts, &mut |_, _, _| {})
+            .unwrap()
     }
 
     fn sampler<'a>(&'a self, config: &'a SampleConfig) -> Sampler<'a> {
@@ -188,7 +190,10 @@ fn log_probs_are_those_of_the_scoring_pass() {
         let packed = Packed::new(&examples, &[Role::Sampled]);
         let scores = place.model.score(&packed).unwrap();
         for (drawn, scores) in drawn.iter().zip(scores) {
-            assert!((drawn.log_prob - scores[0].log_prob).abs() < 1e-4, "{name}: {drawn:?}");
+            assert!(
+                (drawn.log_prob - scores[0].log_prob).abs() < 1e-4,
+                "{name}: {drawn:?}"
+            );
             let ended = place.tokenizer.ends().contains(drawn.ids.last().unwrap());
             assert_eq!(drawn.finished, ended);
             assert!(ended || drawn.ids.len() == 24);
@@ -217,7 +222,11 @@ fn responses_do_not_depend_on_the_batch() {
         let together = with(size);
         let differ = alone.iter().zip(&together).filter(|(a, b)| a.ids != b.ids);
         let count = differ.count();
-        assert!(count <= 1, "{count} of {} differ in batches of {size}", alone.len());
+        assert!(
+            count <= 1,
+            "{count} of {} differ in batches of {size}",
+            alone.len()
+        );
     }
 }
 
@@ -236,7 +245,10 @@ fn a_response_has_room_to_the_limit_and_no_further() {
         assert!(drawn.ids.len() == 5 || drawn.finished);
     }
     let short = Sampler::new(&place.model, "", &place.tokenizer, &config, limit - 5);
-    let error = short.all(prompt, &mut |_, _, _| {}).unwrap_err().to_string();
+    let error = short
+        .all(prompt, &mut |_, _, _| {})
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no room"), "{error}");
     let config = SampleConfig::default();
     let nothing = [self::prompt("nothing", Vec::new())];

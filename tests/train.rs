@@ -354,6 +354,93 @@ fn odpo_reads_the_scores_of_its_rows() {
     );
 }
 
+/// Runs on all our rows in one batch, so that each step sees the same ones.
+fn moving(out: &Path, model: &Path, reference: &Path, more: &str, steps: u64) -> Vec<Value> {
+    let rows = fixture("pairs.jsonl");
+    let head = head(model, reference, &rows);
+    let tail = TAIL.replace("{out}", &out.display().to_string());
+    let text = format!(
+        "{head}eval = {rows:?}\nmax_length = 128\nmax_prompt_length = 64\n{more}\n[loss.dpo]\n\
+         [batch]\nbatch_size = 64\n[optimizer]\nlearning_rate = 1e-3\n\
+         [schedule]\nlr_scheduler_type = \"constant\"\n{tail}max_steps = {steps}\n",
+    );
+    let config = Config::parse(&text, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    Run::open(config, &mut |_| {})
+        .unwrap()
+        .train(&mut |_| {})
+        .unwrap();
+    let text = std::fs::read_to_string(out.join("run/metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// TR-DPO: a hard update makes each step the first one; a soft one makes the mean of the weights.
+#[test]
+fn the_reference_follows_the_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let (policy, reference) = (fixture("llama"), fixture("llama-ref"));
+    let hard = "[reference]\nupdate = \"hard\"\nsteps = 1";
+    let hard = moving(&out("hard"), &policy, &reference, hard, 3);
+    let losses = numbers(&hard, "loss");
+    close(
+        losses[1],
+        std::f64::consts::LN_2,
+        1e-6,
+        "loss after a hard update",
+    );
+    close(
+        losses[2],
+        std::f64::consts::LN_2,
+        1e-6,
+        "loss after another one",
+    );
+    assert!((losses[0] - losses[1]).abs() > 1e-3);
+    close(
+        numbers(&hard, "eval_loss")[1],
+        std::f64::consts::LN_2,
+        1e-6,
+        "evaluation",
+    );
+
+    let frozen = moving(&out("frozen"), &policy, &reference, "", 2);
+    let later = moving(
+        &out("later"),
+        &policy,
+        &reference,
+        "[reference]\nsteps = 3",
+        2,
+    );
+    assert_eq!(frozen, later);
+
+    let soft = "[reference]\nalpha = 0.25\nsteps = 1";
+    let soft = moving(&out("soft"), &policy, &reference, soft, 2);
+    moving(&out("one"), &policy, &reference, "", 1);
+    let (one, mixed) = (out("one/run"), out("mixed"));
+    let load = |folder: &Path| {
+        ModelFolder::open(folder)
+            .unwrap()
+            .load(DType::F32, &Device::Cpu)
+            .unwrap()
+            .0
+    };
+    let (moved, mean) = (load(&one), load(&reference));
+    let weights = mean.weights().flat();
+    let sum = ((moved.weights().flat() * 0.25).unwrap() + (weights * 0.75).unwrap()).unwrap();
+    weights.slice_set(&sum, 0, 0).unwrap();
+    expo::checkpoint::save(&mean, &one, &mixed, expo::checkpoint::SaveDtype::F32).unwrap();
+    let second = moving(&out("second"), &one, &mixed, "", 1);
+    for key in [
+        "loss",
+        "log_ratios/chosen",
+        "log_ratios/rejected",
+        "grad_norm",
+    ] {
+        close(numbers(&soft, key)[1], numbers(&second, key)[0], 1e-4, key);
+    }
+}
+
 /// A sum is its terms with their weights, each of which is reported, whatever its micro-batches.
 #[test]
 fn a_sum_of_losses_is_the_sum_of_its_terms() {

@@ -64,6 +64,15 @@ impl Progress {
                 total,
                 tokens,
             } => self.sampling(done, total, tokens),
+            Event::SweepRun {
+                number,
+                total,
+                name,
+                found,
+            } => {
+                let found = if found { ", there already" } else { "" };
+                self.line(&format!("run {number} of {total}: {name}{found}"));
+            }
             Event::SamplesKept(path) => self.line(&format!("samples in {}", path.display())),
             Event::Start { steps, parameters } => {
                 self.close();

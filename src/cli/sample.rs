@@ -43,7 +43,12 @@ pub struct SampleArgs {
     revision: Option<String>,
 
     /// Rows of any format, whose prompts are answered, or a .txt file with a prompt on each line.
-    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "prompt")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "model",
+        conflicts_with = "prompt"
+    )]
     prompts: Option<Files>,
 
     /// The layout of the rows; by default what the first row looks like.
@@ -53,6 +58,10 @@ pub struct SampleArgs {
     /// One prompt; its response goes to the terminal while it is drawn.
     #[arg(long, value_name = "TEXT", requires = "model")]
     prompt: Option<String>,
+
+    /// Takes each prompt for the user's message and puts it through the model's chat template.
+    #[arg(long, requires = "model")]
+    chat: bool,
 
     /// Prompts that are longer are cut to so many tokens; without it they are an error.
     #[arg(long, value_name = "N", requires = "prompts")]
@@ -155,6 +164,7 @@ Processors are those of transformers, in its order: repetition penalty, temperat
 
 Examples:
   $ expo sample --config configs/sample_hh.toml --out samples.jsonl
+  $ expo sample --model Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Why is the sky blue?\"
   $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 --top-p 0.95 --out s.jsonl
   $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy --max-new-tokens 100
 
@@ -170,7 +180,9 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             return Ok(());
         }
         return finish(args, &mut progress, |out, progress| {
-            sample_run(&config, out, args.overwrite, &mut |event| progress.show(event))
+            sample_run(&config, out, args.overwrite, &mut |event| {
+                progress.show(event)
+            })
         });
     }
     let config = configure(args)?;
@@ -178,7 +190,9 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         return stream(config, prompt, &mut progress);
     }
     finish(args, &mut progress, |out, progress| {
-        sample_prompts(config, out, args.overwrite, &mut |event| progress.show(event))
+        sample_prompts(config, out, args.overwrite, &mut |event| {
+            progress.show(event)
+        })
     })
 }
 
@@ -197,7 +211,10 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
             let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
             (format, files.clone())
         }
-        (None, _) if args.prompt.is_some() => (Format::named("prompts").map_err(Error::input)?, PathBuf::new().into()),
+        (None, _) if args.prompt.is_some() => (
+            Format::named("prompts").map_err(Error::input)?,
+            PathBuf::new().into(),
+        ),
         (None, _) => {
             return Err(Error::input("neither --prompts nor --prompt")
                 .hint("name a file of prompts, or give one"));
@@ -209,6 +226,7 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     if let Some(length) = args.max_prompt_length {
         data.max_prompt_length = length;
     }
+    data.apply_chat_template = args.chat;
     let sample = args.settings.sample();
     sample.validate()?;
     Ok(SamplingConfig {
@@ -225,7 +243,9 @@ impl Settings {
             temperature: self.temperature.unwrap_or(default.temperature),
             top_k: self.top_k.unwrap_or(default.top_k),
             top_p: self.top_p.unwrap_or(default.top_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            repetition_penalty: self
+                .repetition_penalty
+                .unwrap_or(default.repetition_penalty),
             greedy: self.greedy,
             max_new_tokens: self.max_new_tokens.unwrap_or(default.max_new_tokens),
             num_samples: self.num_samples.unwrap_or(default.num_samples),
@@ -241,7 +261,9 @@ fn finish(
     draw: impl FnOnce(&Path, &mut Progress) -> Result<Written>,
 ) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
-        return Err(Error::input("no --out").hint("name the file of the responses").into());
+        return Err(Error::input("no --out")
+            .hint("name the file of the responses")
+            .into());
     };
     expo::checkpoint::check_writable(out)?;
     let outcome = draw(out, progress);

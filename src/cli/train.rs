@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::Config;
 use expo::train::{Record, Run, Summary};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::progress::{Progress, clock};
 use super::{answer, grouped};
@@ -64,6 +64,7 @@ In run.output_dir:
   checkpoint-STEP/                                      the same every run.save_steps
   config.toml, run.json                                 what was run, on what
   metrics.jsonl, timings.jsonl                          a line per run.logging_steps
+  summary.json                                          the first and the last figures, at the end
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python's hub
 library; XDG_CACHE_HOME.
@@ -93,27 +94,11 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
     progress.close();
     let summary = outcome?;
     let text = match args.json {
-        true => format!("{}\n", object(&summary)),
+        true => format!("{}\n", summary.to_json()),
         false => table(&summary),
     };
     answer(&text)?;
     Ok(())
-}
-
-fn object(summary: &Summary) -> Value {
-    let both = |(first, last): &(Record, Record)| json!({"first": first, "last": last});
-    json!({
-        "output_dir": summary.output_dir,
-        "steps": summary.steps,
-        "rows": summary.rows,
-        "tokens": summary.tokens,
-        "seconds": summary.seconds,
-        "rows_per_second": summary.rows as f64 / summary.seconds,
-        "tokens_per_second": summary.tokens as f64 / summary.seconds,
-        "train": both(&summary.train),
-        "eval": summary.eval.as_ref().map(both),
-        "story": summary.story,
-    })
 }
 
 fn table(summary: &Summary) -> String {

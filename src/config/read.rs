@@ -27,7 +27,7 @@ pub(super) fn value<T: DeserializeOwned>(
 }
 
 /// Applies one override.
-fn assign(table: &mut Table, assignment: &str) -> Result<()> {
+pub(super) fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     let wrong = |what: &str| Error::input(format!("--set {assignment}: {what}"));
     let (path, text) = assignment
         .split_once('=')

@@ -39,10 +39,16 @@ impl SamplingConfig {
         }
         let config: Self = read::value(table, text, overrides)?;
         config.data.validate().map_err(|error| error.at("[data]"))?;
-        config.sample.validate().map_err(|error| error.at("[sample]"))?;
+        config
+            .sample
+            .validate()
+            .map_err(|error| error.at("[sample]"))?;
         let set = [
             ("data.samples", config.data.samples.is_some()),
-            ("data.reference_log_probs", config.data.reference_log_probs.is_some()),
+            (
+                "data.reference_log_probs",
+                config.data.reference_log_probs.is_some(),
+            ),
             ("model.reference", config.model.reference.is_some()),
         ];
         match set.iter().find(|(_, set)| *set) {

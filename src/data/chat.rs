@@ -6,7 +6,8 @@
 //! *Why*: the template is the model's, not ours. What a model was trained on is what its own template
 //! writes, to the letter, so nothing of the conversation is put together here. A template that writes
 //! today's date (`strftime_now`) writes another text tomorrow, and reference log-probs are then
-//! computed again.
+//! computed again. The engine does not know Python's `%` between texts; a template that uses it fails
+//! with its line.
 
 mod python;
 

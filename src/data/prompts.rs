@@ -6,8 +6,10 @@
 //! together, and a prompt that many rows share is drawn for once.
 
 use super::Tokenizer;
+use super::chat::Content;
 use super::config::{DataConfig, OnInvalid};
 use super::files::Files;
+use super::format::RowExample;
 use super::length::cut_prompt;
 use super::render::Renderer;
 use super::tokens::TokenRule;
@@ -25,6 +27,30 @@ pub struct Prompt {
     pub place: String,
     /// Whether `ids` were cut.
     pub cut: bool,
+}
+
+impl Prompt {
+    /// The prompt of a string, uncut; `place` names it in messages. With `apply_chat_template` it is
+    /// the user's message.
+    pub fn of_text(
+        text: &str,
+        place: &str,
+        config: &DataConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
+        let row = RowExample {
+            prompt: Some(Content::Text(text.to_owned())),
+            answers: Vec::new(),
+            preference: None,
+        };
+        let (text, _) = Renderer::new(config, tokenizer).prompt(row)?;
+        Ok(Self {
+            ids: TokenRule::new(config, tokenizer).prompt(&text)?,
+            text,
+            place: place.to_owned(),
+            cut: false,
+        })
+    }
 }
 
 /// The unique prompts of `files` in order of first appearance. Rows have the

@@ -26,11 +26,7 @@ pub struct KeyValues {
 impl KeyValues {
     /// From the keys and values of each sequence's tokens, (tokens, kv_heads, head_dim), with
     /// `room` for more tokens. With a window a token sees itself and the `window - 1` before it.
-    pub fn new(
-        prompts: &[(Tensor, Tensor)],
-        room: usize,
-        window: Option<usize>,
-    ) -> Result<Self> {
+    pub fn new(prompts: &[(Tensor, Tensor)], room: usize, window: Option<usize>) -> Result<Self> {
         let lengths = prompts.iter().map(|(keys, _)| keys.dim(0));
         let lengths: Vec<usize> = lengths.collect::<candle_core::Result<_>>()?;
         let used = lengths.iter().copied().max().unwrap_or(0);
@@ -70,8 +66,10 @@ impl KeyValues {
         if self.used == self.keys.dim(2)? {
             return Err(Error::failed("no room for another token"));
         }
-        self.keys.slice_set(&k.unsqueeze(2)?.contiguous()?, 2, self.used)?;
-        self.values.slice_set(&v.unsqueeze(2)?.contiguous()?, 2, self.used)?;
+        self.keys
+            .slice_set(&k.unsqueeze(2)?.contiguous()?, 2, self.used)?;
+        self.values
+            .slice_set(&v.unsqueeze(2)?.contiguous()?, 2, self.used)?;
         self.used += 1;
         let (keys, values) = (
             self.keys.narrow(2, 0, self.used)?,
@@ -124,7 +122,13 @@ mod tests {
         let lengths = [4, 1, 3];
         let x = |seed, heads| variable(seed, &[total, heads, dim]).as_tensor().clone();
         let all: Vec<[Tensor; 3]> = (0..3)
-            .map(|s| [x(3 * s, heads), x(3 * s + 1, kv_heads), x(3 * s + 2, kv_heads)])
+            .map(|s| {
+                [
+                    x(3 * s, heads),
+                    x(3 * s + 1, kv_heads),
+                    x(3 * s + 2, kv_heads),
+                ]
+            })
             .collect();
         let whole = |[q, k, v]: &[Tensor; 3], tokens: usize| {
             let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
@@ -157,7 +161,11 @@ mod tests {
                 assert_close(&got.narrow(0, row, 1).unwrap(), &want, "attended");
             }
         }
-        let none = Tensor::zeros((2, kv_heads, dim), prompts[0].0.dtype(), prompts[0].0.device());
+        let none = Tensor::zeros(
+            (2, kv_heads, dim),
+            prompts[0].0.dtype(),
+            prompts[0].0.device(),
+        );
         let none = none.unwrap();
         let q = Tensor::zeros((2, heads, dim), none.dtype(), none.device()).unwrap();
         assert!(cache.extend(&q, &none, &none).is_err(), "no room is left");

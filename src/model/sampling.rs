@@ -63,8 +63,18 @@ impl SampleConfig {
     pub fn validate(&self) -> Result<()> {
         let above_zero = |x: f64| x > 0.0 && x.is_finite();
         let checks = [
-            ("temperature", self.temperature, above_zero(self.temperature), "(0, inf); greedy = true takes the most likely token"),
-            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "(0, 1]"),
+            (
+                "temperature",
+                self.temperature,
+                above_zero(self.temperature),
+                "(0, inf); greedy = true takes the most likely token",
+            ),
+            (
+                "top_p",
+                self.top_p,
+                self.top_p > 0.0 && self.top_p <= 1.0,
+                "(0, 1]",
+            ),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
@@ -74,7 +84,9 @@ impl SampleConfig {
         ];
         for (key, value, valid, range) in checks {
             if !valid {
-                return Err(Error::input(format!("`{key}` is {value}")).hint(format!("it lies in {range}")));
+                return Err(
+                    Error::input(format!("`{key}` is {value}")).hint(format!("it lies in {range}"))
+                );
             }
         }
         let counts = [
@@ -94,8 +106,10 @@ impl SampleConfig {
                 ("num_samples", self.num_samples != default.num_samples),
             ];
             if let Some((key, _)) = unread.iter().find(|(_, set)| *set) {
-                return Err(Error::input(format!("`{key}` has no effect where `greedy` is true"))
-                    .hint("leave one of the two out"));
+                return Err(
+                    Error::input(format!("`{key}` has no effect where `greedy` is true"))
+                        .hint("leave one of the two out"),
+                );
             }
         }
         Ok(())
@@ -165,7 +179,9 @@ fn keep_top_k(logits: &mut [f64], k: usize) {
 
 /// Logits outside the smallest set of most likely tokens whose mass reaches `p` become -inf.
 fn keep_top_p(logits: &mut [f64], p: f64) {
-    let mut ids: Vec<usize> = (0..logits.len()).filter(|&id| logits[id].is_finite()).collect();
+    let mut ids: Vec<usize> = (0..logits.len())
+        .filter(|&id| logits[id].is_finite())
+        .collect();
     ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     let top = ids.first().map_or(0.0, |&id| logits[id]);
     let total: f64 = ids.iter().map(|&id| (logits[id] - top).exp()).sum();
@@ -176,7 +192,9 @@ fn keep_top_p(logits: &mut [f64], p: f64) {
         before < p
     });
     let kept = kept.count();
-    ids[kept..].iter().for_each(|&id| logits[id] = f64::NEG_INFINITY);
+    ids[kept..]
+        .iter()
+        .for_each(|&id| logits[id] = f64::NEG_INFINITY);
 }
 
 fn drop_where(logits: &mut [f64], outside: impl Fn(f64) -> bool) {
@@ -191,7 +209,7 @@ fn most_likely(logits: &[f64]) -> u32 {
     best.unwrap_or(0) as u32
 }
 
-/// log softmax(logits)[id], in nats: the model's own log-prob, whatever is drawn from.
+/// The log-prob of `id` under the softmax of logits, in nats: the model's own log-prob, whatever is drawn from.
 pub fn log_prob(logits: &[f32], id: u32) -> f64 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let above = |x: f32| f64::from(x) - f64::from(top);
@@ -234,7 +252,9 @@ mod tests {
 
     fn kept(config: &SampleConfig, logits: &[f32]) -> Vec<usize> {
         let processed = config.process(logits, &[]);
-        (0..logits.len()).filter(|&id| processed[id].is_finite()).collect()
+        (0..logits.len())
+            .filter(|&id| processed[id].is_finite())
+            .collect()
     }
 
     #[test]
@@ -268,7 +288,10 @@ mod tests {
         }
         for (count, p) in counts.iter().zip([0.5, 0.3, 0.2]) {
             let deviation = f64::from(*count) / rounds as f64 - p;
-            assert!(deviation.abs() < 4.0 * (p * (1.0 - p) / rounds as f64).sqrt(), "{counts:?}");
+            assert!(
+                deviation.abs() < 4.0 * (p * (1.0 - p) / rounds as f64).sqrt(),
+                "{counts:?}"
+            );
         }
         assert_eq!(config.choose(&logits, &[], 0.0), 0);
         assert_eq!(config.choose(&logits, &[], 1.0 - 1e-16), 2);
@@ -276,11 +299,21 @@ mod tests {
 
     #[test]
     fn a_number_depends_on_its_place_alone() {
-        let at = |seed, prompt: &[u32], index, position| Draws::new(seed, prompt, index).uniform(position);
+        let at = |seed, prompt: &[u32], index, position| {
+            Draws::new(seed, prompt, index).uniform(position)
+        };
         let mut one = Draws::new(1, &[2, 3], 4);
         let (second, first) = (one.uniform(1), one.uniform(0));
-        assert_eq!((at(1, &[2, 3], 4, 0), at(1, &[2, 3], 4, 1)), (first, second));
-        let others = [at(2, &[2, 3], 4, 0), at(1, &[2], 4, 0), at(1, &[2, 3], 5, 0), second];
+        assert_eq!(
+            (at(1, &[2, 3], 4, 0), at(1, &[2, 3], 4, 1)),
+            (first, second)
+        );
+        let others = [
+            at(2, &[2, 3], 4, 0),
+            at(1, &[2], 4, 0),
+            at(1, &[2, 3], 5, 0),
+            second,
+        ];
         assert!(others.iter().all(|&other| other != first));
     }
 
@@ -293,7 +326,8 @@ mod tests {
 
     #[test]
     fn settings_that_say_nothing_are_refused() {
-        let wrong: [(&str, fn(&mut SampleConfig)); 8] = [
+        type Change = fn(&mut SampleConfig);
+        let wrong: [(&str, Change); 8] = [
             ("temperature", |c| c.temperature = 0.0),
             ("temperature", |c| c.temperature = f64::NAN),
             ("top_p", |c| c.top_p = 0.0),

@@ -83,7 +83,9 @@ mod tests {
 
     fn all(batches: &Batches, steps: u64) -> Vec<Vec<usize>> {
         let mut orders = Orders::default();
-        (0..steps).map(|step| batches.rows(step, &mut orders)).collect()
+        (0..steps)
+            .map(|step| batches.rows(step, &mut orders))
+            .collect()
     }
 
     #[test]

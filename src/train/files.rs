@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
+use super::summary::SUMMARY;
 use super::{Record, Window};
 use crate::checkpoint::{check_writable, remove_model, save, write_file};
 use crate::config::{Config, RunConfig};
@@ -77,6 +78,7 @@ impl Files {
             fs::remove_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
         }
         remove_model(&folder)?;
+        remove_summary(&folder)?;
         write_file(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
         let [train, eval, unlabelled] = census;
         let record = json!({
@@ -142,6 +144,15 @@ impl Files {
             fs::remove_dir_all(&old).map_err(|error| Error::io(&old, &error))?;
         }
         Ok(path)
+    }
+}
+
+/// Removes the mark of a finished run.
+fn remove_summary(folder: &Path) -> Result<()> {
+    let path = folder.join(SUMMARY);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, &error)),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@
 //! gives the seeds of the backward pass.
 
 mod batches;
+mod event;
 mod files;
 mod metrics;
 mod moving;
@@ -17,25 +18,28 @@ mod scoring;
 mod show;
 mod step;
 mod story;
+mod summary;
+mod sweep;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::data::{Census, Dataset};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
-use crate::model::hub::Download;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
 use crate::score::Column;
-use crate::story::Report;
 
+pub use event::{Event, Observer};
 pub use metrics::Record;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
 pub use show::{Shown, show};
+pub use summary::Summary;
+pub use sweep::{Outcome, comparison, frontier, sweep};
 
 use batches::{Batches, Orders};
 use files::Files;
@@ -44,69 +48,6 @@ use moving::Moving;
 use open::{Model, dtype};
 use step::Stepper;
 use story::Stories;
-
-/// What a run tells while it works.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A file of a model is on its way from the hub.
-    Download(Download<'a>),
-    /// What became of the rows of a dataset, `train` or `eval`.
-    Census(&'static str, &'a Census),
-    /// Reference log-probs were found in a file.
-    ReferenceFound(&'a Path),
-    /// The reference is not the policy: its content hash.
-    OtherReference(&'a str),
-    /// A scoring pass is so far; 0 examples at its start.
-    Scoring {
-        /// Examples scored.
-        done: usize,
-        /// Examples to score.
-        total: usize,
-        /// Tokens computed.
-        tokens: usize,
-    },
-    /// The different prompts that responses are drawn to, and how many of them were cut.
-    Prompts {
-        /// Prompts.
-        prompts: usize,
-        /// Prompts that were cut to `max_prompt_length`.
-        cut: usize,
-    },
-    /// Drawing is so far.
-    Sampling {
-        /// Responses drawn, those found in the file included.
-        done: usize,
-        /// Responses there will be.
-        total: usize,
-        /// Tokens drawn.
-        tokens: usize,
-    },
-    /// The samples of the run are complete, in this file.
-    SamplesKept(&'a Path),
-    /// Training begins.
-    Start {
-        /// Optimizer steps to make.
-        steps: u64,
-        /// Parameters of the policy.
-        parameters: usize,
-    },
-    /// An optimizer step was made.
-    Step {
-        /// Steps made.
-        step: u64,
-        /// Rows and tokens of this step.
-        rows: usize,
-        /// Tokens computed with gradient in this step.
-        tokens: usize,
-    },
-    /// A line was written to `metrics.jsonl`.
-    Record(&'a Record),
-    /// A checkpoint or the final model is complete.
-    Saved(&'a Path),
-}
-
-/// Who is told; the library prints nothing.
-pub type Observer<'a> = &'a mut dyn FnMut(Event);
 
 /// A dataset with the reference's log-probs beside it.
 struct Split {
@@ -135,27 +76,6 @@ pub struct Run {
     stories: Option<Stories>,
 }
 
-/// What a finished run leaves to say.
-#[derive(Debug)]
-pub struct Summary {
-    /// Where everything is.
-    pub output_dir: PathBuf,
-    /// Optimizer steps made.
-    pub steps: u64,
-    /// Wall-clock seconds of training and evaluation.
-    pub seconds: f64,
-    /// Training rows seen.
-    pub rows: usize,
-    /// Tokens computed with gradient.
-    pub tokens: usize,
-    /// The first and the last training record.
-    pub train: (Record, Record),
-    /// The evaluations before the first step and after the last.
-    pub eval: Option<(Record, Record)>,
-    /// Samples before and after, where the run is on the grammar's stories.
-    pub story: Option<Report>,
-}
-
 impl Run {
     /// Opens the model, the data and the reference's log-probs.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
@@ -163,6 +83,7 @@ impl Run {
         files::check_output(&config.run)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
+        let stories = Stories::open(&config, opened.tokenizer.clone())?;
         let datasets = datasets(&config, &opened, observe)?;
         let Model { folder, tokenizer } = opened;
         let all: Vec<&Dataset> = datasets.iter().collect();
@@ -198,7 +119,6 @@ impl Run {
             Some(hash) => observe(Event::OtherReference(hash)),
             None => {}
         }
-        let stories = Stories::open(&config, tokenizer)?;
         Ok(Self {
             config,
             folder: folder.path,
@@ -255,17 +175,20 @@ impl Run {
         let mut moving = Moving::open(&config, &folder, &model, observe)?;
         let before = draw(observe)?;
         let start = Instant::now();
-        let mut evaluate = |moving: &mut Option<Moving>, step: u64, files: &mut Files, observe: Observer| {
-            let Some(split) = &mut eval else { return Ok(None) };
-            if let Some(moving) = moving {
-                moving.score_eval(split)?;
-            }
-            let mut record = head(step, per_epoch);
-            stepper.evaluate(split)?.write("eval_", &mut record);
-            files.record(&record)?;
-            observe(Event::Record(&record));
-            Result::Ok(Some(record))
-        };
+        let mut evaluate =
+            |moving: &mut Option<Moving>, step: u64, files: &mut Files, observe: Observer| {
+                let Some(split) = &mut eval else {
+                    return Ok(None);
+                };
+                if let Some(moving) = moving {
+                    moving.score_eval(split)?;
+                }
+                let mut record = head(step, per_epoch);
+                stepper.evaluate(split)?.write("eval_", &mut record);
+                files.record(&record)?;
+                observe(Event::Record(&record));
+                Result::Ok(Some(record))
+            };
         let first_eval = evaluate(&mut moving, 0, &mut files, observe)?;
         let mut last_eval = first_eval.clone();
         let (mut first, mut last) = (None, Record::new());
@@ -325,15 +248,11 @@ impl Run {
         let story = match (stories, before, after) {
             (Some(stories), Some(before), Some(after)) => {
                 let reference = reference::load(&config, &folder, observe)?;
-                let report = stories.report(&before, &after, &reference)?;
-                let json = serde_json::to_string_pretty(&report);
-                let json = json.map_err(|error| Error::failed(error.to_string()))? + "\n";
-                checkpoint::write_file(&output_dir.join("story.json"), json.as_bytes())?;
-                Some(report)
+                Some(stories.report(&before, &after, &reference)?)
             }
             _ => None,
         };
-        Ok(Summary {
+        let summary = Summary {
             output_dir,
             steps,
             story,
@@ -342,7 +261,9 @@ impl Run {
             tokens: total.1,
             train: (first.unwrap_or_default(), last),
             eval: first_eval.zip(last_eval),
-        })
+        };
+        summary.write()?;
+        Ok(summary)
     }
 }
 

@@ -41,12 +41,16 @@ impl Moving {
         let model = load(config, folder, observe)?;
         let shapes = |model: &Decoder| {
             let entries = model.weights().layout().entries.iter();
-            entries.map(|entry| (entry.name.clone(), entry.shape.clone())).collect::<Vec<_>>()
+            entries
+                .map(|entry| (entry.name.clone(), entry.shape.clone()))
+                .collect::<Vec<_>>()
         };
         if shapes(&model) != shapes(policy) {
-            return Err(Error::input("the reference has other parameters than the policy")
-                .at("[reference]")
-                .hint("it can follow only a model of its own architecture"));
+            return Err(
+                Error::input("the reference has other parameters than the policy")
+                    .at("[reference]")
+                    .hint("it can follow only a model of its own architecture"),
+            );
         }
         Ok(Some(Self {
             model,
@@ -90,8 +94,10 @@ impl Moving {
     }
 
     fn score(&self, split: &mut Split, rows: &[usize]) -> Result<()> {
-        let examples: Vec<_> =
-            rows.iter().map(|&row| split.dataset.examples[row].clone()).collect();
+        let examples: Vec<_> = rows
+            .iter()
+            .map(|&row| split.dataset.examples[row].clone())
+            .collect();
         let column = score(&self.model, &examples, self.micro_batch_tokens, |_| {})?;
         for (&row, scores) in rows.iter().zip(column) {
             split.reference[row] = scores;

@@ -2,6 +2,7 @@
 //! other.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::DType;
 
@@ -17,7 +18,7 @@ use crate::model::weights::ModelFolder;
 /// A model folder with its tokenizer. The weights are not loaded yet.
 pub(super) struct Model {
     pub folder: ModelFolder,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
 }
 
 impl Model {
@@ -25,7 +26,7 @@ impl Model {
         let name = &config.model_name_or_path;
         let path = find(name, config.revision.as_deref(), observe)?;
         let folder = ModelFolder::open(&path)?;
-        let tokenizer = Tokenizer::open(&path)?;
+        let tokenizer = Arc::new(Tokenizer::open(&path)?);
         check_vocabulary(&tokenizer, &folder)?;
         Ok(Self { folder, tokenizer })
     }

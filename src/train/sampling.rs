@@ -10,7 +10,7 @@ use super::reference::{cache_folder, reference_folder};
 use super::{Event, Observer, device};
 use crate::config::{Config, SamplingConfig};
 use crate::data::format::Format;
-use crate::data::{DataConfig, Prompt, TokenRule, Tokenizer, prompts};
+use crate::data::{DataConfig, Prompt, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::sample::{Drawn, Sampler, Written};
@@ -55,12 +55,7 @@ pub fn sample_text(
 ) -> Result<Vec<Drawn>> {
     let opened = Model::open(&config.model, observe)?;
     let tokenizer = &opened.tokenizer;
-    let prompt = Prompt {
-        text: prompt.to_owned(),
-        ids: TokenRule::new(&config.data, tokenizer).prompt(prompt)?,
-        place: "--prompt".into(),
-        cut: false,
-    };
+    let prompt = Prompt::of_text(prompt, "--prompt", &config.data, tokenizer)?;
     config.data.max_length = config.data.max_length.min(opened.folder.arch.max_positions);
     let source = Source::load(&config, &opened, observe)?;
     let streams = (0..config.sample.num_samples).map(|_| tokenizer.stream(&prompt.ids));
@@ -158,7 +153,11 @@ fn prompts_of(
     let data = &config.data;
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    let files = [Some(&data.train), data.eval.as_ref(), data.unlabelled.as_ref()];
+    let files = [
+        Some(&data.train),
+        data.eval.as_ref(),
+        data.unlabelled.as_ref(),
+    ];
     for files in files.into_iter().flatten() {
         let own = DataConfig {
             format: match data.unlabelled.as_ref() == Some(files) {

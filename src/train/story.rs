@@ -1,5 +1,7 @@
 //! `[story]`: a run on the grammar's stories, held against what is exactly true of them.
 
+use std::sync::Arc;
+
 use crate::config::Config;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Example, Files, Prompt, Response, Tokenizer, prompts};
@@ -18,7 +20,7 @@ use super::{Event, Observer};
 pub(super) struct Stories {
     grammar: Grammar,
     prompts: Vec<Prompt>,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     /// Samples of the model itself.
     settings: SampleConfig,
     max_length: usize,
@@ -28,7 +30,7 @@ pub(super) struct Stories {
 
 impl Stories {
     /// What the section names, checked; `None` where there is no section.
-    pub fn open(config: &Config, tokenizer: Tokenizer) -> Result<Option<Self>> {
+    pub fn open(config: &Config, tokenizer: Arc<Tokenizer>) -> Result<Option<Self>> {
         let Some(section) = &config.story else {
             return Ok(None);
         };

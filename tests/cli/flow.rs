@@ -219,6 +219,7 @@ fn help_has_an_example_for_every_command() {
         "train",
         "sft",
         "sample",
+        "sweep",
         "score",
         "data",
         "init",

@@ -42,7 +42,14 @@ fn init_sft_sample_train_score() {
 
     let samples = place.path("samples.jsonl");
     let (pairs, tokens) = (fixture("pairs.jsonl"), "--max-new-tokens");
-    let args = ["--prompts", str(&pairs), tokens, "16", "--out", str(&samples)];
+    let args = [
+        "--prompts",
+        str(&pairs),
+        tokens,
+        "16",
+        "--out",
+        str(&samples),
+    ];
     let said = place.succeed(&[&["sample", "--model", str(&sft)][..], &args].concat());
     assert!(said.contains("responses"), "{said}");
     let drawn = lines(&samples);
@@ -97,7 +104,14 @@ fn a_file_that_was_cut_is_gone_on_with() {
     assert_eq!(lines(&whole).len(), 24 * 4);
     let line_ends: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] == b'\n').collect();
     // Nothing, a part of the first line, within a prompt's four, between two prompts, all of it.
-    for end in [0, 10, line_ends[5] + 1, line_ends[5] + 30, line_ends[7] + 1, bytes.len()] {
+    for end in [
+        0,
+        10,
+        line_ends[5] + 1,
+        line_ends[5] + 30,
+        line_ends[7] + 1,
+        bytes.len(),
+    ] {
         fs::write(&cut, &bytes[..end]).unwrap();
         let end = place.run(&sample(&model, &pairs, &cut));
         assert_eq!(end.code, Some(0), "{}", end.err);
@@ -111,7 +125,11 @@ fn a_file_that_was_cut_is_gone_on_with() {
         assert_eq!(drawn(&cut), drawn(&whole));
     }
     let end = place.run(&sample(&model, &pairs, &cut));
-    assert!(end.err.contains("96 of 96 samples are there already"), "{}", end.err);
+    assert!(
+        end.err.contains("96 of 96 samples are there already"),
+        "{}",
+        end.err
+    );
 
     let before = fs::read(&cut).unwrap();
     for (args, word) in [
@@ -120,13 +138,20 @@ fn a_file_that_was_cut_is_gone_on_with() {
     ] {
         let end = place.run(&[&sample(&model, &pairs, &cut)[..], args].concat());
         assert_eq!(end.code, Some(2), "{}", end.err);
-        assert!(end.err.contains("cut.jsonl:1") && end.err.contains(word), "{}", end.err);
+        assert!(
+            end.err.contains("cut.jsonl:1") && end.err.contains(word),
+            "{}",
+            end.err
+        );
         assert!(end.err.contains("--overwrite"), "{}", end.err);
     }
     let other = fixture("neox-sequential");
     let end = place.run(&sample(&other, &pairs, &cut));
     assert!(end.err.contains("another model"), "{}", end.err);
-    assert!(fs::read(&cut).unwrap() == before, "a refused file was changed");
+    assert!(
+        fs::read(&cut).unwrap() == before,
+        "a refused file was changed"
+    );
     let again = [&sample(&other, &pairs, &cut)[..], &["--overwrite"]].concat();
     place.succeed(&again);
     assert!(fs::read(&cut).unwrap() != before);
@@ -173,7 +198,13 @@ fn a_killed_command_leaves_a_file_to_go_on_with() {
 fn one_prompt_goes_to_the_terminal() {
     let place = Place::new();
     let model = fixture("llama");
-    let prompt = ["sample", "--model", str(&model), "--prompt", "Is the duck kind?"];
+    let prompt = [
+        "sample",
+        "--model",
+        str(&model),
+        "--prompt",
+        "Is the duck kind?",
+    ];
     let with = |more: &[&str]| place.succeed(&[&prompt[..], more].concat());
     let greedy = with(&["--greedy", "--max-new-tokens", "20"]);
     assert_eq!(greedy, with(&["--greedy", "--max-new-tokens", "20"]));
@@ -181,11 +212,24 @@ fn one_prompt_goes_to_the_terminal() {
     // The same text as in a file, but for what a file's last character may lack.
     let prompts = place.write("p.txt", "Is the duck kind?\n");
     let out = place.path("s.jsonl");
-    let file = ["sample", "--model", str(&model), "--prompts", str(&prompts), "--greedy"];
+    let file = [
+        "sample",
+        "--model",
+        str(&model),
+        "--prompts",
+        str(&prompts),
+        "--greedy",
+    ];
     place.succeed(&[&file[..], &["--max-new-tokens", "20", "--out", str(&out)]].concat());
     let row = &lines(&out)[0];
-    let response = row["response"].as_str().unwrap().trim_end_matches('\u{fffd}');
-    assert!(response.starts_with(greedy.trim_end_matches('\n')), "{greedy:?} {response:?}");
+    let response = row["response"]
+        .as_str()
+        .unwrap()
+        .trim_end_matches('\u{fffd}');
+    assert!(
+        response.starts_with(greedy.trim_end_matches('\n')),
+        "{greedy:?} {response:?}"
+    );
     let several = with(&["--num-samples", "3", "--max-new-tokens", "5"]);
     assert_eq!(several.matches("log-prob").count(), 3, "{several}");
 }
@@ -230,20 +274,44 @@ fn what_sampling_refuses() {
     refuse(&pairs, &["--top-p", "1.5"], &["top_p", "(0, 1]"]);
     refuse(&pairs, &["--greedy", "--top-k", "5"], &["top_k", "greedy"]);
     refuse(&pairs, &["--num-samples", "0"], &["num_samples", "above 0"]);
-    refuse(&pairs, &["--repetition-penalty", "0"], &["repetition_penalty"]);
+    refuse(
+        &pairs,
+        &["--repetition-penalty", "0"],
+        &["repetition_penalty"],
+    );
     refuse(&place.path("none.txt"), &[], &["none.txt", "no such file"]);
-    refuse(&write("bytes.txt", b"one\n\xff\n"), &[], &["bytes.txt:2", "UTF-8"]);
+    refuse(
+        &write("bytes.txt", b"one\n\xff\n"),
+        &[],
+        &["bytes.txt:2", "UTF-8"],
+    );
     refuse(&write("empty.txt", b"\n\n"), &[], &["empty.txt"]);
-    refuse(&write("odd.jsonl", b"{\"q\": 1}\n"), &[], &["odd.jsonl:1", "prompt"]);
+    refuse(
+        &write("odd.jsonl", b"{\"q\": 1}\n"),
+        &[],
+        &["odd.jsonl:1", "prompt"],
+    );
     let long = format!("fine\n{}\n", "long ".repeat(400));
-    refuse(&write("long.txt", long.as_bytes()), &[], &["long.txt:2", "no room"]);
+    refuse(
+        &write("long.txt", long.as_bytes()),
+        &[],
+        &["long.txt:2", "no room"],
+    );
 
     let config = place.config(&model, "cexpo", "", "");
     let auto = ["data.samples=auto", "sample.top_p=2"];
     place.refuse_run(&config, &[], &["cexpo", "samples", "auto"]);
     place.refuse_run(&config, &auto, &["[sample]", "top_p"]);
-    place.refuse_run(&config, &["data.samples=s.jsonl", "sample.top_p=0.5"], &["[sample]", "auto"]);
-    place.refuse_run(&config, &["loss=dpo", "data.unlabelled=p.txt"], &["dpo", "data.unlabelled"]);
+    place.refuse_run(
+        &config,
+        &["data.samples=s.jsonl", "sample.top_p=0.5"],
+        &["[sample]", "auto"],
+    );
+    place.refuse_run(
+        &config,
+        &["loss=dpo", "data.unlabelled=p.txt"],
+        &["dpo", "data.unlabelled"],
+    );
     let dpo = place.config(&model, "dpo", "", "");
     place.refuse(&["sft", "--config", str(&dpo)], &["dpo", "expo train"]);
     let sample = ["sample", "--config", str(&dpo), "--out", str(&out)];

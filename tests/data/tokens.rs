@@ -110,6 +110,35 @@ fn an_answer_that_ends_in_any_end_token_gets_no_other() {
 }
 
 #[test]
+fn white_space_behind_an_end_token_is_dropped_and_nothing_else() {
+    let rows = [
+        ["p", "yes<|end|> \n", "yes<|end|>x"],
+        ["p", "yes<|end|>no<|end|>\n", "no "],
+    ];
+    let scene = Scene::pairs("byte-level", &rows);
+    let dataset = scene.open(&PAIR).unwrap();
+    let text = |row: usize, role| scene.words(ids(&dataset.examples[row], role)[0]).concat();
+    assert_eq!(text(0, Role::Chosen), "yes<|end|>");
+    assert_eq!(text(0, Role::Rejected), "yes<|end|>x<|end|>");
+    assert_eq!(text(1, Role::Chosen), "yes<|end|>no<|end|>");
+    assert_eq!(text(1, Role::Rejected), "no <|end|>");
+}
+
+#[test]
+fn the_pieces_of_a_text_are_the_text() {
+    for (folder, text) in [("data/byte-level", "yes, no\n"), ("llama", "the red fox")] {
+        let tokenizer = Tokenizer::open(&fixture(folder)).unwrap();
+        let pieces = tokenizer.pieces(&tokenizer.encode(text).unwrap()).unwrap();
+        let joined = pieces.concat().replace('\u{2581}', " ");
+        assert_eq!(joined.trim_start(), text);
+    }
+    // A letter of two bytes is two ids, each of which is no letter by itself.
+    let tokenizer = Tokenizer::open(&fixture("data/byte-level")).unwrap();
+    let pieces = tokenizer.pieces(&tokenizer.encode("aé").unwrap()).unwrap();
+    assert_eq!(pieces, ["a", "Ã", "©"]);
+}
+
+#[test]
 fn a_merge_across_the_boundary_is_counted_and_leaves_the_prompt_alone() {
     let mut scene = Scene::pairs("byte-level", &[["ab", "c", "d"], ["ab", " a", "x"]]);
     let dataset = scene.open(&PAIR).unwrap();

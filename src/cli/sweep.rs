@@ -1,0 +1,102 @@
+//! `expo sweep`: many runs from one file, and one comparison.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use expo::checkpoint::write_file;
+use expo::config::SweepConfig;
+use expo::train::{comparison, frontier, sweep};
+
+use super::answer;
+use super::progress::Progress;
+
+/// Trains with several losses and settings, and compares them.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct SweepArgs {
+    /// The sweep, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Sets a key of every run; may be given several times, the later one wins.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Says which runs there would be, and stops.
+    #[arg(long)]
+    list: bool,
+
+    /// Prints the comparison as one JSON object per run.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+A sweep is the config of a training run without its loss, or the name of one, and entries of what
+varies. Of each entry every combination of its values is a run:
+  base = \"configs/quickstart.toml\"     # its sections, under those of this file
+  [run]
+  output_dir = \"runs/sweep\"
+  [[sweep]]
+  loss = [\"dpo\", \"ipo\"]
+  beta = [0.1, 0.5, 1.0]               # a knob of the loss
+  [[sweep]]
+  loss = \"cexpo\"
+  lambda = [0.01, 0.05, 0.2]
+  optimizer.learning_rate = [1e-4, 3e-4]   # any key of a run
+
+Everything else is the same for all: model, rows, their order, the reference's log-probs, which are
+scored once. Runs are made one after the other, each in a folder of its own in run.output_dir, where it
+is a run like any other. One that is finished is not made again, so an interrupted sweep is gone on
+with by the same command, and entries may be added. Of a folder with another config the sweep says so
+and stops.
+
+In run.output_dir:
+  sweep.csv, sweep.json        a row per run: the last evaluation and, on stories, the last samples
+  frontier.svg, frontier.png   what was gained against how far the policy is from the reference
+
+Examples:
+  $ expo sweep --config configs/sweep_quickstart.toml --list
+  $ expo sweep --config configs/sweep_quickstart.toml
+
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite.";
+
+/// Runs the command.
+pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
+    let config = SweepConfig::open(&args.config, &args.set)?;
+    if args.list {
+        return Ok(answer(&list(&config))?);
+    }
+    let mut progress = Progress::new();
+    let outcome = sweep(&config, &mut |event| progress.show(event));
+    progress.close();
+    let outcomes = outcome?;
+    let table = comparison(&outcomes);
+    let figure = frontier(&config, &outcomes)?;
+    let json = format!("{}\n", table.to_json());
+    let folder = &config.output_dir;
+    let write = |name: &str, contents: &[u8]| write_file(&folder.join(name), contents);
+    write("sweep.csv", table.to_csv().as_bytes())?;
+    write("sweep.json", json.as_bytes())?;
+    write("frontier.svg", figure.to_svg().as_bytes())?;
+    write("frontier.png", &figure.to_png())?;
+    match args.json {
+        true => answer(&json)?,
+        false => answer(&format!(
+            "{}\noutput {}\n",
+            table.to_text(),
+            folder.display()
+        ))?,
+    }
+    Ok(())
+}
+
+fn list(config: &SweepConfig) -> String {
+    let mut text = String::new();
+    for run in &config.runs {
+        let folder = run.config.run.output_dir.display();
+        let _ = writeln!(text, "{:<8}{:<40}{folder}", run.loss, run.settings);
+    }
+    text
+}

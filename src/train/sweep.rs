@@ -1,0 +1,235 @@
+//! Many runs one after the other, and what comes out side by side.
+//!
+//! *Why*: a run's own folder says whether it is finished, and with which config. So a sweep that was
+//! interrupted, or has got new entries, makes only what is missing.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::summary::SUMMARY;
+use super::{Event, Observer, Run};
+use crate::config::{PlannedRun, SweepConfig};
+use crate::error::{Error, Result};
+use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
+use crate::story::{Grammar, Tilt};
+
+/// A finished run of a sweep.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The loss.
+    pub loss: String,
+    /// What was set.
+    pub settings: String,
+    /// The run's `summary.json`.
+    pub summary: Value,
+}
+
+/// Makes the runs of a sweep that are not there yet.
+///
+/// # Errors
+/// The first error of a run; those before it are kept.
+pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
+    let total = config.runs.len();
+    let mut outcomes = Vec::with_capacity(total);
+    for (number, run) in config.runs.iter().enumerate() {
+        let name = format!("{} {}", run.loss, run.settings);
+        let found = finished(run)?;
+        observe(Event::SweepRun {
+            number: number + 1,
+            total,
+            name: name.trim(),
+            found: found.is_some(),
+        });
+        let summary = match found {
+            Some(summary) => summary,
+            None => make(run, observe)?,
+        };
+        outcomes.push(Outcome {
+            loss: run.loss.clone(),
+            settings: run.settings.clone(),
+            summary,
+        });
+    }
+    Ok(outcomes)
+}
+
+/// The summary of a run that was finished with just this config.
+fn finished(run: &PlannedRun) -> Result<Option<Value>> {
+    let folder = &run.config.run.output_dir;
+    let read = |name: &str| std::fs::read_to_string(folder.join(name));
+    let (Ok(config), Ok(summary)) = (read("config.toml"), read(SUMMARY)) else {
+        return Ok(None);
+    };
+    if config != run.config.to_toml()? {
+        return Err(Error::input("holds a run with another config")
+            .hint("choose another run.output_dir for the sweep, or remove the folder")
+            .at(folder.display()));
+    }
+    let summary = serde_json::from_str(&summary);
+    Ok(Some(summary.map_err(|error| {
+        Error::input(format!("not JSON: {error}")).at(folder.join(SUMMARY).display())
+    })?))
+}
+
+fn make(run: &PlannedRun, observe: Observer) -> Result<Value> {
+    let run = Run::open(run.config.clone(), observe)?;
+    Ok(run.train(observe)?.to_json())
+}
+
+/// What is compared: the column's name, and where a summary has it.
+const FIGURES: [(&str, &str); 5] = [
+    ("eval loss", "/eval/last/eval_loss"),
+    ("accuracy", "/eval/last/eval_rewards~1accuracies"),
+    ("margin", "/eval/last/eval_rewards~1margins"),
+    ("log-ratio chosen", "/eval/last/eval_log_ratios~1chosen"),
+    ("log-ratio rejected", "/eval/last/eval_log_ratios~1rejected"),
+];
+
+/// The same of the stories drawn after training.
+const STORY: [(&str, &str); 6] = [
+    ("score", "/story/columns/1/score/value"),
+    ("KL", "/story/columns/1/kl/value"),
+    ("entropy", "/story/columns/1/entropy/value"),
+    ("distinct-1", "/story/columns/1/distinct_1/value"),
+    ("distinct-2", "/story/columns/1/distinct_2/value"),
+    ("in the grammar", "/story/columns/1/in_grammar/value"),
+];
+
+/// The outcomes as a table, a row per run; figures that no run has are left out.
+pub fn comparison(outcomes: &[Outcome]) -> Table {
+    let number = |outcome: &Outcome, pointer: &str| outcome.summary.pointer(pointer)?.as_f64();
+    let known: Vec<(&str, &str)> = STORY
+        .into_iter()
+        .chain(FIGURES)
+        .filter(|(_, pointer)| outcomes.iter().any(|o| number(o, pointer).is_some()))
+        .collect();
+    let names = known.iter().map(|(name, _)| *name);
+    let mut table = Table::new("sweep", ["loss", "settings"].into_iter().chain(names));
+    for outcome in outcomes {
+        let figures = known
+            .iter()
+            .map(|(_, pointer)| Cell::from(number(outcome, pointer)));
+        let words = [outcome.loss.as_str(), outcome.settings.as_str()].map(Cell::from);
+        table.push(words.into_iter().chain(figures).collect());
+    }
+    table
+}
+
+/// The frontier: what a policy gains against how far it is from the reference. On stories the score
+/// against the KL, beside the best that any policy could do (q e^(c s), for every c) and the way from
+/// the grammar to Bradley and Terry's optimum; elsewhere accuracy against how far the log-probs of
+/// chosen answers moved.
+///
+/// # Errors
+/// If the grammar cannot be opened.
+pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Figure> {
+    let story = config
+        .runs
+        .first()
+        .and_then(|run| run.config.story.as_ref());
+    let (x, y) = match story {
+        Some(_) => (STORY[1], STORY[0]),
+        None => (FIGURES[3], FIGURES[1]),
+    };
+    let mut curves: Vec<Curve> = Vec::new();
+    for outcome in outcomes {
+        let at = |pointer: &str| outcome.summary.pointer(pointer).and_then(Value::as_f64);
+        let (Some(x), Some(y)) = (at(x.1), at(y.1)) else {
+            continue;
+        };
+        match curves.iter_mut().find(|curve| curve.label == outcome.loss) {
+            Some(curve) => curve.points.push((x, y)),
+            None => curves.push(Curve {
+                label: outcome.loss.clone(),
+                color: curves.len(),
+                look: Look::Dots,
+                points: vec![(x, y)],
+            }),
+        }
+    }
+    let widest = curves
+        .iter()
+        .flat_map(|curve| curve.points.iter().map(|(x, _)| *x));
+    // A run that fell apart would press the others into the corner.
+    let widest = widest
+        .fold(1.0, f64::max)
+        .min(story.map_or(f64::INFINITY, |_| 12.0));
+    if let Some(story) = story {
+        curves.extend(optima(
+            &Grammar::open(&story.grammar)?,
+            &story.prompts,
+            curves.len(),
+            widest,
+        )?);
+    }
+    let ends = |of: fn(&(f64, f64)) -> f64| {
+        let all = curves.iter().flat_map(|curve| curve.points.iter().map(of));
+        let finite = all.filter(|value| value.is_finite());
+        let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        let room = 0.05 * (high - low).max(1e-6);
+        (low - room, high + room)
+    };
+    let (from_x, to_x) = ends(|point| point.0);
+    let (from_y, to_y) = ends(|point| point.1);
+    let to_x = to_x.min(1.05 * widest);
+    for curve in &mut curves {
+        curve.points.retain(|(x, _)| *x <= to_x);
+    }
+    Ok(Figure {
+        name: "frontier".into(),
+        title: "what is gained, and how far from the reference".into(),
+        columns: 1,
+        panels: vec![Panel {
+            title: String::new(),
+            x: Axis::linear(x.0, from_x, to_x),
+            y: Axis::linear(y.0, from_y, to_y),
+            curves,
+            rules: Vec::new(),
+        }],
+    })
+}
+
+/// Score against KL from the grammar, exactly, as means over the prompts of a file.
+fn optima(grammar: &Grammar, prompts: &Path, color: usize, widest: f64) -> Result<Vec<Curve>> {
+    let mut texts = Vec::new();
+    for row in crate::data::read::rows(prompts)? {
+        texts.push(row?.text("prompt")?.to_owned());
+    }
+    let prompts: Vec<_> = texts
+        .iter()
+        .filter_map(|text| grammar.prompt(text))
+        .collect();
+    let at = |tilt: Tilt| {
+        let tilted: Vec<_> = prompts.iter().map(|prompt| prompt.tilted(tilt)).collect();
+        let mean = |of: &dyn Fn(usize) -> f64| {
+            (0..tilted.len()).map(of).sum::<f64>() / tilted.len().max(1) as f64
+        };
+        (mean(&|i| tilted[i].kl()), mean(&|i| tilted[i].score()))
+    };
+    let steps = || (0..=40).map(|step| f64::from(step) / 40.0);
+    let best = steps().map(|step| {
+        at(Tilt {
+            base: 1.0,
+            score: 10.0 * step * step,
+        })
+    });
+    let way = steps().map(|step| {
+        at(Tilt {
+            base: 1.0 - step,
+            score: step,
+        })
+    });
+    let curve = |label: &str, color, look, points: Vec<(f64, f64)>| Curve {
+        label: label.into(),
+        color,
+        look,
+        points: points.into_iter().filter(|(kl, _)| *kl <= widest).collect(),
+    };
+    Ok(vec![
+        curve("best possible", color, Look::Line, best.collect()),
+        curve("to Bradley-Terry", color + 1, Look::Dashed, way.collect()),
+    ])
+}

@@ -1,0 +1,113 @@
+//! `expo sweep`: what it runs, what it does not run again, and what it writes.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Place, text};
+use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+const ENTRIES: &str = "[[sweep]]\nloss = [\"dpo\", \"ipo\"]\nbeta = [0.1, 0.5]\n\
+                       [[sweep]]\nloss = \"rexpo\"\noptimizer.learning_rate = 1e-4\n";
+
+/// A sweep over a base of its own.
+fn sweep(place: &Place, entries: &str) -> std::path::PathBuf {
+    let eval = format!("eval = {:?}", fixture("pairs.jsonl"));
+    let base = place.config(&fixture("llama"), "simpo", &eval, "max_steps = 2");
+    let out = place.path("out");
+    let text = format!("base = {base:?}\n[run]\noutput_dir = {out:?}\n{entries}");
+    place.write("sweep.toml", text)
+}
+
+#[test]
+fn a_sweep_makes_each_run_once_and_compares_them() {
+    let place = Place::new();
+    let file = sweep(&place, ENTRIES);
+    let command = ["sweep", "--config", str(&file)];
+    let listed = place.succeed(&[&command[..], &["--list"]].concat());
+    assert_eq!(listed.lines().count(), 5, "{listed}");
+    assert!(!place.path("out").exists());
+
+    let said = place.succeed(&command);
+    for word in [
+        "dpo",
+        "beta=0.5",
+        "accuracy",
+        "optimizer.learning_rate=0.0001",
+    ] {
+        assert!(said.contains(word), "no {word} in {said}");
+    }
+    let csv = text(&place.path("out/sweep.csv"));
+    assert_eq!(csv.lines().count(), 6, "{csv}");
+    let run = place.path("out/dpo-beta=0.5");
+    for name in [
+        "model.safetensors",
+        "summary.json",
+        "config.toml",
+        "metrics.jsonl",
+    ] {
+        assert!(run.join(name).is_file(), "{name}");
+    }
+    assert!(text(&place.path("out/frontier.svg")).starts_with("<svg"));
+    assert!(
+        fs::read(place.path("out/frontier.png"))
+            .unwrap()
+            .starts_with(b"\x89PNG")
+    );
+
+    // The step-0 figures are those of one reference: the sum of log-probs is the policy's own.
+    let first = |run: &str| {
+        let summary = text(&place.path("out").join(run).join("summary.json"));
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        summary["eval"]["first"]["eval_logps/chosen"].clone()
+    };
+    assert_eq!(first("dpo-beta=0.1"), first("ipo-beta=0.5"));
+
+    // An interrupted run is made again, a finished one is not.
+    let model = |run: &str| place.path("out").join(run).join("model.safetensors");
+    let written = |run: &str| fs::metadata(model(run)).unwrap().modified().unwrap();
+    let (kept, redone) = (written("dpo-beta=0.1"), written("ipo-beta=0.1"));
+    fs::remove_file(place.path("out/ipo-beta=0.1/summary.json")).unwrap();
+    let end = place.run(&command);
+    assert_eq!(end.code, Some(0), "{}", end.err);
+    assert!(
+        end.err.contains("run 1 of 5: dpo beta=0.1, there already"),
+        "{}",
+        end.err
+    );
+    assert_eq!(end.out, said);
+    assert_eq!(written("dpo-beta=0.1"), kept);
+    assert_ne!(written("ipo-beta=0.1"), redone);
+
+    let end = place.run(&[&command[..], &["--set", "run.seed=1"]].concat());
+    assert_eq!(end.code, Some(2), "{}", end.err);
+    assert!(end.err.contains("another config"), "{}", end.err);
+}
+
+#[test]
+fn what_a_sweep_refuses() {
+    let place = Place::new();
+    for (entries, words) in [
+        ("", &["sweep.toml", "[[sweep]]"][..]),
+        (
+            "[[sweep]]\nloss = \"dpo\"\nlambda = 1\n",
+            &["[[sweep]] 1", "lambda", "beta"],
+        ),
+        ("[[sweep]]\nloss = \"cexpo\"\n", &["cexpo", "samples"]),
+        ("[[sweep]]\nloss = \"dop\"\n", &["`dop`", "`dpo`?"]),
+    ] {
+        let file = sweep(&place, entries);
+        place.refuse(&["sweep", "--config", str(&file)], words);
+    }
+    let file = place.write(
+        "none.toml",
+        "base = \"none/such.toml\"\n[[sweep]]\nloss = \"dpo\"\n",
+    );
+    place.refuse(
+        &["sweep", "--config", str(&file)],
+        &["none/such.toml", "no such file"],
+    );
+}

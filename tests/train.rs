@@ -484,6 +484,42 @@ fn a_sum_of_losses_is_the_sum_of_its_terms() {
     );
 }
 
+/// A score file of a program that knew no shared sums is refused where they are read.
+#[test]
+fn ld_dpo_asks_for_shared_sums_in_a_score_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("reference.jsonl");
+    let config = |loss: &str, data: &str| {
+        let out = folder.path().display().to_string();
+        let head = head(
+            &fixture("llama"),
+            &fixture("llama-ref"),
+            &fixture("pairs.jsonl"),
+        );
+        let text = format!(
+            "{head}max_length = 128\nmax_prompt_length = 64\n{data}\n[loss.{loss}]\n{}",
+            TAIL.replace("{out}", &out)
+        );
+        Config::parse(&text, &[]).unwrap()
+    };
+    expo::train::score_run(&config("dpo", ""), &file, &mut |_| {}).unwrap();
+    let given = format!("reference_log_probs = {file:?}");
+    let open = |loss: &str| Run::open(config(loss, &given), &mut |_| {}).map(drop);
+    open("ld_dpo").unwrap();
+    let rows = std::fs::read_to_string(&file).unwrap();
+    let without = rows.lines().map(|line| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        for side in ["chosen", "rejected"] {
+            row[side].as_object_mut().unwrap().remove("shared").unwrap();
+        }
+        format!("{row}\n")
+    });
+    std::fs::write(&file, without.collect::<String>()).unwrap();
+    open("dpo").unwrap();
+    let error = open("ld_dpo").unwrap_err().to_string();
+    assert!(error.contains("no `shared` log-probs"), "{error}");
+}
+
 /// LD-DPO in which every token counts is DPO, also through the head and the cached column.
 #[test]
 fn ld_dpo_with_all_tokens_is_dpo() {

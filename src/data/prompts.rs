@@ -42,6 +42,7 @@ impl Prompt {
             prompt: Some(Content::Text(text.to_owned())),
             answers: Vec::new(),
             preference: None,
+            scores: None,
         };
         let (text, _) = Renderer::new(config, tokenizer).prompt(row)?;
         Ok(Self {

@@ -45,7 +45,21 @@ fn configs() {
     place.refuse_run(&file("[run]", "[run"), &[], &["bad.toml", &line("[run]")]);
     place.refuse_run(&file("[loss.dpo]", ""), &[], &["no loss", "[loss.dpo]"]);
     let bad = file("[loss.dpo]", "[loss.dpo]\n[loss.ipo]");
-    place.refuse_run(&bad, &[], &["2 losses: dpo, ipo"]);
+    place.refuse_run(&bad, &[], &["2 losses: dpo, ipo", "`weight`"]);
+    let bad = file("[loss.dpo]", "[loss.typo]\n[loss.cexpo]");
+    place.refuse_run(&bad, &[], &["the loss cexpo is there twice"]);
+    let sum = "[loss.sft]\nweight = 1.0\n[loss.dpo]\nweight = 0.5\ngamma = 1\n";
+    let after = |lines: usize| {
+        let at = good.lines().position(|line| line == "[loss.dpo]").unwrap();
+        format!("line {}", at + 1 + lines)
+    };
+    let bad = file("[loss.dpo]", sum);
+    place.refuse_run(&bad, &[], &[&after(4), "`gamma`", "beta"]);
+    let bad = file(
+        "[loss.dpo]",
+        &sum.replace("gamma = 1\n", "").replace("0.5", "\"half\""),
+    );
+    place.refuse_run(&bad, &[], &[&after(3), "a number"]);
     let bad = file("batch_size = 8", "batch_size = \"eight\"");
     place.refuse_run(&bad, &[], &[&line("batch_size"), "eight"]);
 

@@ -384,12 +384,12 @@ fn expo_loss_sorts_the_lines_of_aot() {
         line(2.0, -1.0)
     );
     let answers = answers(&["aot", "--set", "beta=1"], &input);
-    for (answer, z) in answers.iter().zip([5.0 - 7.0, 0.0 + 1.0, 2.0 - 1.0]) {
+    for (answer, z) in answers.iter().zip([5.0_f64 - 7.0, 0.0 + 1.0, 2.0 - 1.0]) {
         assert!(
-            close(number(&answer["loss"]), (-z as f64).exp().ln_1p()),
+            close(number(&answer["loss"]), (-z).exp().ln_1p()),
             "{answer}"
         );
-        let slope = -1.0 / (1.0 + (z as f64).exp());
+        let slope = -1.0 / (1.0 + z.exp());
         assert!(
             close(number(&answer["grad"]["policy_chosen"]), slope),
             "{answer}"

@@ -106,11 +106,12 @@ fn slope(pair: &Pair, i: usize, formula: &dyn Fn(&Pair) -> f64) -> f64 {
     (4.0 * central(5e-4) - central(1e-3)) / 3.0
 }
 
-type Formula = fn(&Pair) -> f64;
+/// A loss with its knobs, and its formula.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], fn(&Pair) -> f64);
 
 #[test]
 fn losses_agree_with_their_published_formulas() {
-    let cases: &[(&str, &[(&str, &str)], Formula)] = &[
+    let cases: &[Case] = &[
         (
             "hinge",
             &[("divergence", "jensen_shannon"), ("beta", "0.5")],

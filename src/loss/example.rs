@@ -51,7 +51,7 @@ pub struct Response {
     pub reference: f64,
     /// The number of scored tokens, |y|, the end-of-sequence token included.
     pub tokens: f64,
-    /// The sums over the first min(|y_w|, |y_l|) tokens, where [`Needs::shared`].
+    /// The sums over the first min(|y_w|, |y_l|) tokens, where the loss asks for them.
     pub shared: Option<Shared>,
     /// The mean over tokens of log pi_t - log sum_v pi_v^2, in nats, v over the vocabulary; no
     /// gradient flows through it. NaN where it is not known.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The mean of this over labels that are flipped with probability eps is the loss of DPO on the true
-//! labels. It has no lower bound: for large Delta it falls without end, as the paper says.
+//! labels. It has no lower bound: for large Delta it falls without end.
 //!
 //! S is rho = log pi(y|x) - log r(y|x), or the score of another divergence. TRL calls eps
 //! `label_smoothing`, too, but has 0 by default, which is DPO.

@@ -70,8 +70,17 @@ impl<'a> Stepper<'a> {
     pub fn evaluate(&self, split: &Split) -> Result<Averages> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+        // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
+        // as in training.
+        let whole = match self.loss.needs().batch.is_empty() {
+            true => Some(self.context(split, &rows)?),
+            false => None,
+        };
         for batch in rows.chunks(self.config.batch.batch_size) {
-            let context = self.context(split, batch)?;
+            let context = match whole {
+                Some(context) => context,
+                None => self.context(split, batch)?,
+            };
             for part in self.micro_batches(split, batch, &self.roles) {
                 let rows = &batch[part];
                 let scores = self.model.score(&self.pack(split, rows, &self.roles))?;

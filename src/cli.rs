@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod bandit;
 mod completions;
 mod data;
 mod init;
@@ -43,6 +44,7 @@ enum Command {
     Data(data::DataArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
+    Bandit(bandit::BanditArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -57,6 +59,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
+        Command::Bandit(args) => bandit::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

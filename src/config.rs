@@ -5,7 +5,7 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
-mod read;
+pub(crate) mod read;
 mod sampling;
 mod sweep;
 

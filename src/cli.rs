@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod bandit;
 mod completions;
 mod data;
 mod init;
@@ -45,6 +46,7 @@ enum Command {
     Init(init::InitArgs),
     Loss(loss::LossArgs),
     Losses(losses::LossesArgs),
+    Bandit(bandit::BanditArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -60,6 +62,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
         Command::Losses(args) => losses::run(&args),
+        Command::Bandit(args) => bandit::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

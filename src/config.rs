@@ -5,7 +5,7 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
-mod read;
+pub(crate) mod read;
 mod reference;
 mod sampling;
 mod sweep;
@@ -223,6 +223,24 @@ impl Config {
         }
     }
 
+    /// As [`open`](Self::open), of any config that names rows, for a look at them: without a loss
+    /// they are those of supervised fine-tuning, and without `[run]` it is none.
+    pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
+        let place = |error: Error| error.at(path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let mut table = read::table(&text, overrides).map_err(place)?;
+        if !table.contains_key("loss") {
+            let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
+            table.insert("loss".into(), Value::Table(sft));
+            // Prompts are drawn for with settings that rows do not depend on.
+            table.remove("sample");
+        }
+        let run = Table::from_iter([("output_dir".to_owned(), Value::String("unused".into()))]);
+        table.entry("run").or_insert(Value::Table(run));
+        read::losses(&table).map_err(place)?;
+        Self::resolved(table, &text, overrides).map_err(place)
+    }
+
     fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
         let mut config: Self = read::value(table, text, overrides)?;
         config.resolve()?;
@@ -258,7 +276,8 @@ impl Config {
         }
         match self.data.draws_samples() {
             true => self.sample.get_or_insert_default().validate(),
-            false if self.sample.is_some() => {
+            // Beside a file it tells how the file was drawn.
+            false if self.sample.is_some() && self.data.samples.is_none() => {
                 Err(Error::input("is read only where data.samples is \"auto\"")
                     .hint("leave the section out"))
             }

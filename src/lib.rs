@@ -6,7 +6,7 @@
 //! - [`error`]: what went wrong, where, and what would be valid.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
-//!   preference is known. None knows of the others.
+//!   preference is known. [`report`]: results as tables and figures. None knows of the others.
 //! - [`data`]: from files of rows to packed batches of tokens.
 //! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
 //!   token.
@@ -15,7 +15,8 @@
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
 //! - [`sample`]: responses drawn from a model, and the file they go to.
-//! - [`train`]: the run: open, score the reference, step, evaluate, record, save.
+//! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`bandit`]: the
+//!   papers' synthetic experiments, where the best policy is known.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
 //!
@@ -39,6 +40,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bandit;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

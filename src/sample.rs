@@ -16,7 +16,7 @@ use crate::model::Decoder;
 use crate::model::generate::Generation;
 use crate::model::sampling::{Draws, SampleConfig, log_prob};
 
-pub use file::Written;
+pub use file::{Existing, Written};
 
 /// Draws from one model with one set of settings.
 pub struct Sampler<'a> {
@@ -25,7 +25,8 @@ pub struct Sampler<'a> {
     config: &'a SampleConfig,
     /// The most tokens of a prompt with its response.
     max_length: usize,
-    draw: String,
+    /// Fed with everything that responses depend on but the prompt.
+    identity: Sha256,
 }
 
 /// A response as it was drawn.
@@ -56,19 +57,34 @@ impl<'a> Sampler<'a> {
         config: &'a SampleConfig,
         max_length: usize,
     ) -> Self {
-        let draw = draw_name(model_hash, tokenizer, config, max_length);
+        let settings = SampleConfig {
+            batch_size: 1,
+            num_samples: 1,
+            ..config.clone()
+        };
+        let mut identity = Sha256::new();
+        let settings = format!("{settings:?} {max_length}");
+        for part in [model_hash, tokenizer.hash(), &settings] {
+            identity.update(part);
+            identity.update([0]);
+        }
         Self {
             model,
             tokenizer,
             config,
             max_length,
-            draw,
+            identity,
         }
     }
 
-    /// A hash of what the responses to a prompt depend on.
-    pub fn draw(&self) -> &str {
-        &self.draw
+    /// A hash of all that the responses to a prompt depend on. Their number and the size of batches
+    /// are not among it.
+    pub fn draw(&self, prompt: &Prompt) -> String {
+        let mut hasher = self.identity.clone();
+        for id in &prompt.ids {
+            hasher.update(id.to_le_bytes());
+        }
+        format!("{:.16}", format!("{:x}", hasher.finalize()))
     }
 
     /// All responses to `prompts`, in the order of prompts and numbers; `progress` as in
@@ -195,7 +211,7 @@ impl<'a> Sampler<'a> {
         if length >= limit {
             return refuse(
                 format!("the prompt has {length} tokens, which leaves no room within {limit}"),
-                "shorten it, or set a max_prompt_length to cut prompts to",
+                "shorten it; prompts of a file can be cut with max_prompt_length",
             );
         }
         Ok(limit - length)
@@ -290,29 +306,4 @@ fn batches<'a>(jobs: &[Job<'a>], size: usize) -> Vec<Vec<Job<'a>>> {
         }
     }
     batches
-}
-
-/// A hash of what the responses to a prompt depend on. Their number and the size of batches are not
-/// among it.
-fn draw_name(
-    model_hash: &str,
-    tokenizer: &Tokenizer,
-    config: &SampleConfig,
-    max_length: usize,
-) -> String {
-    let settings = SampleConfig {
-        batch_size: 1,
-        num_samples: 1,
-        ..config.clone()
-    };
-    let mut hasher = Sha256::new();
-    for part in [
-        model_hash,
-        tokenizer.hash(),
-        &format!("{settings:?} {max_length}"),
-    ] {
-        hasher.update(part);
-        hasher.update([0]);
-    }
-    format!("{:.16}", format!("{:x}", hasher.finalize()))
 }

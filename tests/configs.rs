@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use expo::bandit::Experiment;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
     BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
@@ -47,6 +48,22 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 fn every_file_is_valid_and_so_is_what_it_resolves_to() {
     let files = toml_files(&root().join("configs"));
     assert!(!files.is_empty());
+    let (bandit, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|path| {
+        path.parent()
+            .is_some_and(|folder| folder.ends_with("bandit"))
+    });
+    assert_eq!(bandit.len(), Experiment::names().len());
+    for path in bandit {
+        let config = Experiment::open(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let name = path.file_stem().unwrap().to_string_lossy();
+        assert_eq!(config, Experiment::built_in(&name, &[]).unwrap());
+        let text = config.to_toml().unwrap();
+        let again = Experiment::parse(&text, &[]);
+        assert_eq!(
+            config,
+            again.unwrap_or_else(|error| panic!("{error}\n{text}"))
+        );
+    }
     let starts = |path: &PathBuf, start: &str| {
         let name = path.file_name().unwrap().to_string_lossy();
         name.starts_with(start)

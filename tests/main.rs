@@ -3,6 +3,8 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+/// The papers' synthetic experiments: optima, training, figures.
+mod bandit;
 /// The binary itself: what it writes and says, and how it exits.
 mod cli;
 /// Every config of the repository.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use expo::bandit::Experiment;
 use expo::config::{Config, SamplingConfig};
 use expo::loss::{Loss, Objective};
 
@@ -35,7 +36,10 @@ fn commands() -> Vec<Vec<String>> {
     let text: String = blocks("sh").concat().replace("\\\n", " ");
     let words = |line: &str| -> Vec<String> {
         let line = line.split(" #").next().unwrap_or_default();
-        line.split_whitespace().map(str::to_owned).collect()
+        let words = line.split_whitespace();
+        words
+            .map(|word| word.trim_matches('\'').to_owned())
+            .collect()
     };
     text.lines()
         .map(words)
@@ -102,11 +106,16 @@ fn its_commands_exist_with_their_flags_and_configs() {
             let path = root().join(config);
             let sets = after("--set");
             let opened = match subcommand.as_str() {
+                "bandit" => Experiment::open(&path, &sets).map(drop),
                 "sample" => SamplingConfig::open(&path, &sets).map(drop),
                 "sft" => Config::open_sft(&path, &sets).map(drop),
                 _ => Config::open(&path, &sets).map(drop),
             };
             opened.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        }
+        if subcommand == "bandit" && !rest[0].starts_with("--") {
+            Experiment::built_in(&rest[0], &after("--set"))
+                .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         }
         if subcommand == "loss" {
             let mut loss = Loss::default_of(&rest[0]).unwrap();

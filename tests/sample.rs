@@ -168,7 +168,14 @@ fn prompts(place: &Place) -> Vec<Prompt> {
 /// What is drawn has the log-prob that the scoring pass gives it.
 #[test]
 fn log_probs_are_those_of_the_scoring_pass() {
-    for name in ["neox", "llama", "llama3"] {
+    for name in [
+        "neox",
+        "llama",
+        "llama3",
+        "mistral",
+        "qwen2-window",
+        "qwen3",
+    ] {
         let place = Place::open(&fixture(name));
         let config = SampleConfig {
             temperature: 0.7,
@@ -206,7 +213,13 @@ fn log_probs_are_those_of_the_scoring_pass() {
 /// Other batches may round otherwise, and a draw may then fall on the other side; rarely.
 #[test]
 fn responses_do_not_depend_on_the_batch() {
-    let place = Place::open(&fixture("llama"));
+    for name in ["llama", "mistral", "qwen2-window"] {
+        same_in_other_batches(name);
+    }
+}
+
+fn same_in_other_batches(name: &str) {
+    let place = Place::open(&fixture(name));
     let prompts = prompts(&place);
     let with = |batch_size: usize| {
         let config = SampleConfig {
@@ -224,7 +237,7 @@ fn responses_do_not_depend_on_the_batch() {
         let count = differ.count();
         assert!(
             count <= 1,
-            "{count} of {} differ in batches of {size}",
+            "{name}: {count} of {} differ in batches of {size}",
             alone.len()
         );
     }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use expo::config::Config;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
-use expo::train::{Shown, show};
+use expo::train::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
 use super::answer;
@@ -47,19 +47,20 @@ struct ShowArgs {
     #[arg(long, value_name = "N")]
     row: Option<usize>,
 
-    /// The rows: those of data.train or of data.eval.
-    #[arg(long, value_enum, default_value_t = Split::Train)]
-    split: Split,
+    /// The rows: those of data.train, data.eval or data.unlabelled.
+    #[arg(long, value_enum, default_value_t = SplitName::Train)]
+    split: SplitName,
 
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Split {
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitName {
     Train,
     Eval,
+    Unlabelled,
 }
 
 const HELP: &str = "\
@@ -78,6 +79,9 @@ to the answer; that the answer ends in an end token; that a template's tokens ar
 id each; that `cut` is rare. `boundary merge` means that prompt and answer share a token when they
 are tokenised together, so that the answer was tokenised by itself.
 
+The config is that of expo train, expo sft or expo sample. Of the last two the answers are those that
+expo sft learns. Samples that a run draws itself (data.samples = \"auto\") are not there to be shown.
+
 Rows are counted from 0 in their files one after the other, those that are left out included. Of a
 row that is left out the reason is said.
 
@@ -91,11 +95,14 @@ Exit code: 0 done, 1 failed, 2 wrong input.";
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
-    let config = Config::open(&args.config, &args.set)?;
+    let config = Config::open_for_rows(&args.config, &args.set)?;
+    let split = match args.split {
+        SplitName::Train => RowSplit::Train,
+        SplitName::Eval => RowSplit::Eval,
+        SplitName::Unlabelled => RowSplit::Unlabelled,
+    };
     let mut progress = Progress::new();
-    let outcome = show(&config, args.split == Split::Eval, args.row, &mut |event| {
-        progress.show(event);
-    });
+    let outcome = show(&config, split, args.row, &mut |event| progress.show(event));
     progress.close();
     let shown = outcome?;
     let text = match args.json {

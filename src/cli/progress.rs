@@ -73,7 +73,13 @@ impl Progress {
                 let found = if found { ", there already" } else { "" };
                 self.line(&format!("run {number} of {total}: {name}{found}"));
             }
-            Event::SamplesKept(path) => self.line(&format!("samples in {}", path.display())),
+            Event::SamplesKept { path, biased } => {
+                let biased = match biased {
+                    true => "; not drawn from the reference itself, so kl on them is biased",
+                    false => "",
+                };
+                self.line(&format!("samples in {}{biased}", path.display()));
+            }
             Event::Start { steps, parameters } => {
                 self.close();
                 let parameters = grouped(parameters);

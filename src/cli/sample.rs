@@ -11,7 +11,7 @@ use expo::data::Files;
 use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::model::sampling::SampleConfig;
-use expo::sample::Written;
+use expo::sample::{Existing, Written};
 use expo::train::{sample_prompts, sample_run, sample_text};
 use serde_json::json;
 
@@ -173,6 +173,10 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
+    let existing = match args.overwrite {
+        true => Existing::Replace,
+        false => Existing::Continue,
+    };
     if let Some(path) = &args.config {
         let config = SamplingConfig::open(path, &args.set)?;
         if args.print_config {
@@ -180,9 +184,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             return Ok(());
         }
         return finish(args, &mut progress, |out, progress| {
-            sample_run(&config, out, args.overwrite, &mut |event| {
-                progress.show(event)
-            })
+            sample_run(&config, out, existing, &mut |event| progress.show(event))
         });
     }
     let config = configure(args)?;
@@ -190,9 +192,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         return stream(config, prompt, &mut progress);
     }
     finish(args, &mut progress, |out, progress| {
-        sample_prompts(config, out, args.overwrite, &mut |event| {
-            progress.show(event)
-        })
+        sample_prompts(config, out, existing, &mut |event| progress.show(event))
     })
 }
 
@@ -211,10 +211,7 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
             let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
             (format, files.clone())
         }
-        (None, _) if args.prompt.is_some() => (
-            Format::named("prompts").map_err(Error::input)?,
-            PathBuf::new().into(),
-        ),
+        (None, _) if args.prompt.is_some() => (Format::PROMPTS, PathBuf::new().into()),
         (None, _) => {
             return Err(Error::input("neither --prompts nor --prompt")
                 .hint("name a file of prompts, or give one"));
@@ -224,6 +221,9 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     // The model's own limit takes their place.
     (data.max_length, data.max_prompt_length) = (usize::MAX, usize::MAX - 1);
     if let Some(length) = args.max_prompt_length {
+        if length == 0 {
+            return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
+        }
         data.max_prompt_length = length;
     }
     data.apply_chat_template = args.chat;
@@ -276,32 +276,23 @@ fn finish(
     Ok(())
 }
 
-/// Writes the responses to one prompt to standard output while they are drawn. Where there are
-/// several they would mix, so each waits for its end.
+/// Writes the response to one prompt to standard output while it is drawn; several would mix, so
+/// they come at the end, each with its log-prob.
 fn stream(config: SamplingConfig, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
     let several = config.sample.num_samples > 1;
-    let mut texts = vec![String::new(); config.sample.num_samples];
     let mut failed = Ok(());
     let mut out = std::io::stdout().lock();
-    let drawn = sample_text(
-        config,
-        prompt,
-        &mut |event| progress.show(event),
-        |number, piece| match several {
-            true => texts[number].push_str(piece),
-            false if failed.is_ok() => {
-                failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-            }
-            false => {}
-        },
-    );
+    let drawn = sample_text(config, prompt, &mut |event| progress.show(event), |piece| {
+        if failed.is_ok() {
+            failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+        }
+    });
     progress.close();
     let drawn = drawn?;
     failed?;
     if several {
-        for (number, (text, drawn)) in texts.iter().zip(&drawn).enumerate() {
-            writeln!(out, "[{number}] log-prob {:.2}", drawn.log_prob)?;
-            writeln!(out, "{text}")?;
+        for (number, (drawn, text)) in drawn.iter().enumerate() {
+            writeln!(out, "[{number}] log-prob {:.2}\n{text}", drawn.log_prob)?;
         }
     } else {
         writeln!(out)?;

@@ -8,7 +8,7 @@ use crate::loss::Loss;
 
 /// The table of a file's text with overrides of the form `section.key=value` applied, the later
 /// winning.
-pub(super) fn table(text: &str, overrides: &[String]) -> Result<Table> {
+pub(crate) fn table(text: &str, overrides: &[String]) -> Result<Table> {
     let mut table: Table = toml::from_str(text).map_err(|error| in_file(&error, text))?;
     for assignment in overrides {
         assign(&mut table, assignment)?;
@@ -17,7 +17,7 @@ pub(super) fn table(text: &str, overrides: &[String]) -> Result<Table> {
 }
 
 /// The table as a value; `text` and `overrides` are what it came from.
-pub(super) fn value<T: DeserializeOwned>(
+pub(crate) fn value<T: DeserializeOwned>(
     table: Table,
     text: &str,
     overrides: &[String],

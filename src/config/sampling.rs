@@ -43,13 +43,30 @@ impl SamplingConfig {
             .sample
             .validate()
             .map_err(|error| error.at("[sample]"))?;
+        let SamplingConfig { model, data, .. } = &config;
+        let plain = (
+            ModelConfig::new(""),
+            DataConfig::new(data.format, data.train.clone()),
+        );
         let set = [
-            ("data.samples", config.data.samples.is_some()),
+            ("data.samples", data.samples.is_some()),
             (
                 "data.reference_log_probs",
-                config.data.reference_log_probs.is_some(),
+                data.reference_log_probs.is_some(),
             ),
-            ("model.reference", config.model.reference.is_some()),
+            (
+                "data.unlabelled_ratio",
+                data.unlabelled_ratio != plain.1.unlabelled_ratio,
+            ),
+            ("data.official_truncation", data.official_truncation),
+            ("data.shuffle", !data.shuffle),
+            ("data.scores", data.scores != plain.1.scores),
+            ("model.recompute", model.recompute),
+            ("model.save_dtype", model.save_dtype != plain.0.save_dtype),
+            (
+                "model.reference_revision",
+                model.reference_revision.is_some() && model.reference.is_none(),
+            ),
         ];
         match set.iter().find(|(_, set)| *set) {
             Some((key, _)) => Err(Error::input(format!("expo sample does not read `{key}`"))
@@ -65,9 +82,23 @@ impl SamplingConfig {
                 .hint("set data.samples to \"auto\"")
                 .at("data.samples"));
         };
+        let plain = DataConfig::new(config.data.format, config.data.train.clone());
         Ok(Self {
-            model: config.model,
-            data: config.data,
+            model: ModelConfig {
+                recompute: false,
+                save_dtype: Default::default(),
+                ..config.model
+            },
+            // What only training reads is left out.
+            data: DataConfig {
+                samples: None,
+                reference_log_probs: None,
+                unlabelled_ratio: plain.unlabelled_ratio,
+                official_truncation: false,
+                shuffle: true,
+                scores: plain.scores,
+                ..config.data
+            },
             sample,
         })
     }

@@ -8,6 +8,7 @@
 
 use super::build::{Draft, build};
 use super::census::{Census, Invalid};
+use super::chat::Content;
 use super::config::{DataConfig, OnInvalid};
 use super::files::Files;
 use super::format::{Reading, RowExample};
@@ -171,6 +172,15 @@ impl<'a> Reader<'a> {
             Ok(example) => example,
             Err(reason) => return Ok(Err(reason)),
         };
+        if !self.reads(Role::Chosen) && !self.reads(Role::Rejected) {
+            // Its prompt is all that is wanted, whatever its answers and their labels say.
+            example
+                .prompt
+                .get_or_insert_with(|| Content::Text(String::new()));
+            example.answers.clear();
+            example.preference = None;
+            return Ok(Ok(example));
+        }
         if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
             return Ok(Err(Invalid::EmptyAnswer));
         }

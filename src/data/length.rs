@@ -3,10 +3,12 @@
 //! Hides what is cut, from where, and in which order.
 //!
 //! *Why*: the decision is made once per example, by its longest response, so that the prompt stays
-//! the same for all: with different prompts the margin of a pair would compare different things.
+//! the same for all: with different prompts the margin of a pair would compare different things. A
+//! prompt with samples is cut as it was when they were drawn.
 
 use super::config::{DataConfig, TruncationMode};
 use super::{Example, Tokenizer};
+use crate::loss::Role;
 
 /// What was cut of an example.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +28,11 @@ pub(super) fn cut(
     let limit = config.max_length;
     let longest = example.responses.iter().map(|r| r.ids.len()).max();
     let longest = longest.unwrap_or(0);
-    if example.prompt.len() + longest <= limit {
+    let fits = example.prompt.len() + longest <= limit;
+    // Who draws a response does not know its length, so the prompt that it was drawn after had to
+    // leave room for any.
+    let drawn = example.responses.iter().any(|r| r.role == Role::Sampled);
+    if fits && !drawn {
         return cuts;
     }
     if example.prompt.len() > config.max_prompt_length {

@@ -56,8 +56,8 @@ impl Prompt {
 
 /// The unique prompts of `files` in order of first appearance. Rows have the
 /// configuration's format; a text file has a prompt on each line. Of a row only
-/// the prompt is used, so what its answers lack does not matter; a row without a prompt is left out
-/// or an error by `on_invalid`.
+/// the prompt is used, so what its answers lack does not matter; a row without a prompt, or with one
+/// that has no tokens, is left out or an error by `on_invalid`.
 pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
     config.validate()?;
     let format = config.format;
@@ -81,9 +81,14 @@ pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Res
         }
         let mut ids = rule.prompt(&text).map_err(|error| error.at(&row.place))?;
         if ids.is_empty() {
-            return Err(Error::input("the prompt has no tokens")
-                .hint("nothing can be drawn after it")
-                .at(&row.place));
+            match config.on_invalid {
+                OnInvalid::Skip => continue,
+                OnInvalid::Error => {
+                    return Err(Error::input("the prompt has no tokens")
+                        .hint("nothing can be drawn after it")
+                        .at(&row.place));
+                }
+            }
         }
         let cut = ids.len() > config.max_prompt_length;
         if cut {

@@ -18,6 +18,8 @@ use std::collections::HashMap;
 pub struct Sample {
     /// Its number among the responses to the prompt; those without one keep the order of the file.
     pub index: Option<u64>,
+    /// The seed that it was drawn with, if the file says.
+    pub seed: Option<u64>,
     /// Its text.
     pub response: String,
     /// Its ids as drawn, the end token included; `None` where the file has only text.
@@ -50,7 +52,15 @@ impl Samples {
                         .at(&row.place),
                 );
             }
-            by_prompt.entry(prompt).or_default().push(sample);
+            let samples = by_prompt.entry(prompt).or_default();
+            let same = |other: &Sample| (other.index, other.seed) == (sample.index, sample.seed);
+            if sample.index.is_some() && samples.iter().any(same) {
+                let what = "the file has this sample of this prompt already";
+                return Err(Error::input(what)
+                    .hint("each index of a prompt is there once, or of another seed")
+                    .at(&row.place));
+            }
+            samples.push(sample);
         }
         for samples in by_prompt.values_mut() {
             samples.sort_by_key(|sample| sample.index);
@@ -69,16 +79,18 @@ impl Samples {
     }
 }
 
-const COLUMNS: &str = "a sample has prompt, response, finish_reason, and optional token_ids, index";
+const COLUMNS: &str =
+    "a sample has prompt, response, finish_reason, and optional token_ids, index, seed";
 
 fn sample(row: &Row) -> Result<(String, Sample)> {
-    let index = match row.get("index") {
-        None => None,
-        Some(index) => Some(
-            index
+    let number = |column: &str| {
+        let value = row.get(column);
+        let whole = |value: &Value| {
+            value
                 .as_u64()
-                .ok_or_else(|| row.wrong("index", "a number from 0"))?,
-        ),
+                .ok_or_else(|| row.wrong(column, "a number from 0"))
+        };
+        value.map(whole).transpose()
     };
     let finished = match row.text("finish_reason")? {
         "stop" => true,
@@ -92,7 +104,8 @@ fn sample(row: &Row) -> Result<(String, Sample)> {
         .get("token_ids")
         .map(|list| token_ids(list).ok_or_else(|| row.wrong("token_ids", "one or more token ids")));
     let sample = Sample {
-        index,
+        index: number("index")?,
+        seed: number("seed")?,
         response: row.text("response")?.to_owned(),
         ids: ids.transpose()?,
         finished,

@@ -197,9 +197,19 @@ impl TextStream<'_> {
         let text = self.tokenizer.decode(&self.ids, true)?;
         // A character of several tokens looks like this until the last of them.
         let whole = text.trim_end_matches('\u{fffd}');
-        let new = whole.strip_prefix(&self.told).unwrap_or_default();
+        Ok(self.tell(whole))
+    }
+
+    /// What is left to say at the end: a character that stayed a part.
+    pub fn finish(mut self) -> Result<String> {
+        let text = self.tokenizer.decode(&self.ids, true)?;
+        Ok(self.tell(&text))
+    }
+
+    fn tell(&mut self, text: &str) -> String {
+        let new = text.strip_prefix(&self.told).unwrap_or_default();
         self.told.push_str(new);
-        Ok(new.to_owned())
+        new.to_owned()
     }
 }
 

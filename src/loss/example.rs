@@ -73,14 +73,12 @@ impl Response {
         &self.policy - self.reference
     }
 
-    /// rho of the first min(|y_w|, |y_l|) tokens.
-    ///
-    /// # Panics
-    /// Where these sums are not there.
+    /// rho of the first min(|y_w|, |y_l|) tokens, NaN where these sums are not there.
     pub fn shared_log_ratio(&self) -> Dual {
-        let shared = self.shared.as_ref();
-        let shared = shared.expect("a loss that says Needs::shared is given these sums");
-        &shared.policy - shared.reference
+        match &self.shared {
+            Some(shared) => &shared.policy - shared.reference,
+            None => Dual::constant(f64::NAN, self.policy.grad.len()),
+        }
     }
 
     /// abar = log pi(y|x) / |y|.

@@ -162,12 +162,17 @@ fn unknown(name: &str) -> Error {
 }
 
 impl Loss {
+    /// The names of its knobs, in the order of their documentation.
+    pub fn knobs(&self) -> Vec<&'static str> {
+        self.about().knobs.iter().map(|knob| knob.name).collect()
+    }
+
     /// The error of a key that this loss does not read; `None` where it does.
     pub fn unknown_knob(&self, key: &str) -> Option<Error> {
-        let knobs = || self.about().knobs.iter().map(|knob| knob.name);
-        (!knobs().any(|knob| knob == key)).then(|| {
+        let knobs = self.knobs();
+        (!knobs.contains(&key)).then(|| {
             Error::input(format!("the loss {} has no knob `{key}`", self.name()))
-                .hint(nearest(key, knobs()))
+                .hint(nearest(key, knobs.iter().copied()))
         })
     }
 

@@ -174,7 +174,9 @@ fn keep_top_k(logits: &mut [f64], k: usize) {
     let mut sorted = logits.to_vec();
     let (_, kth, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     let kth = *kth;
-    drop_where(logits, |x| x < kth);
+    for x in logits.iter_mut().filter(|x| **x < kth) {
+        *x = f64::NEG_INFINITY;
+    }
 }
 
 /// Logits outside the smallest set of most likely tokens whose mass reaches `p` become -inf.
@@ -195,12 +197,6 @@ fn keep_top_p(logits: &mut [f64], p: f64) {
     ids[kept..]
         .iter()
         .for_each(|&id| logits[id] = f64::NEG_INFINITY);
-}
-
-fn drop_where(logits: &mut [f64], outside: impl Fn(f64) -> bool) {
-    for x in logits.iter_mut().filter(|x| outside(**x)) {
-        *x = f64::NEG_INFINITY;
-    }
 }
 
 /// The first of the largest.

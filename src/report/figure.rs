@@ -2,7 +2,9 @@
 //!
 //! Hides the layout: margins, ticks, clipping at the frame, the legend.
 
+use super::axis::Axis;
 use super::canvas::{Anchor, Canvas, INK, Shape};
+use super::clip::{clipped, within};
 use super::png;
 
 /// Panels in rows, with one title and one legend.
@@ -31,19 +33,6 @@ pub struct Panel {
     pub curves: Vec<Curve>,
     /// Values that curves are compared with.
     pub rules: Vec<Rule>,
-}
-
-/// One direction of a panel.
-#[derive(Debug, Clone)]
-pub struct Axis {
-    /// What is measured.
-    pub label: String,
-    /// The value at the frame's beginning.
-    pub from: f64,
-    /// The value at the frame's end.
-    pub to: f64,
-    /// Whether equal factors are equally far apart.
-    pub log: bool,
 }
 
 /// A sequence of points.
@@ -85,8 +74,10 @@ pub struct Rule {
     pub y: f64,
 }
 
+/// How many colours there are; then they begin again.
+pub const COLORS: usize = 7;
 /// Okabe and Ito's colours, which the colour-blind can tell apart.
-const COLORS: [[u8; 3]; 7] = [
+const PALETTE: [[u8; 3]; COLORS] = [
     [0, 114, 178],
     [213, 94, 0],
     [0, 158, 115],
@@ -160,7 +151,7 @@ impl Figure {
         let mut keys: Vec<Key> = Vec::new();
         for panel in &self.panels {
             let curves = panel.curves.iter();
-            let curves = curves.map(|c| Key::new(&c.label, COLORS[c.color % COLORS.len()], c.look));
+            let curves = curves.map(|c| Key::new(&c.label, PALETTE[c.color % COLORS], c.look));
             let rules = panel.rules.iter();
             let rules = rules.map(|r| Key::new(&r.label, r.ink(), Look::Dashed));
             for key in curves.chain(rules) {
@@ -272,7 +263,7 @@ impl Panel {
                 }
                 _ => clipped(&points, frame),
             };
-            let color = COLORS[curve.color % COLORS.len()];
+            let color = PALETTE[curve.color % COLORS];
             canvas.shapes.push(stroke(lines, color, curve.look));
         }
         for rule in &self.rules {
@@ -301,8 +292,7 @@ impl Panel {
 
 impl Rule {
     fn ink(&self) -> [u8; 3] {
-        self.color
-            .map_or(GREY, |color| COLORS[color % COLORS.len()])
+        self.color.map_or(GREY, |color| PALETTE[color % COLORS])
     }
 }
 
@@ -321,154 +311,5 @@ fn stroke(lines: Vec<Vec<[f64; 2]>>, color: [u8; 3], look: Look) -> Shape {
         width,
         dash,
         label: None,
-    }
-}
-
-impl Axis {
-    /// With equal differences equally far apart.
-    pub fn linear(label: &str, from: f64, to: f64) -> Self {
-        Self {
-            label: label.to_owned(),
-            from,
-            to,
-            log: false,
-        }
-    }
-
-    /// With equal factors equally far apart.
-    pub fn log(label: &str, from: f64, to: f64) -> Self {
-        Self {
-            log: true,
-            ..Self::linear(label, from, to)
-        }
-    }
-
-    /// The same with a little room below, so that a curve at the lower end is not on the frame.
-    #[must_use]
-    pub fn with_room(self) -> Self {
-        Self {
-            from: self.from - 0.03 * (self.to - self.from),
-            ..self
-        }
-    }
-
-    /// 0 at the beginning, 1 at the end.
-    fn place(&self, value: f64) -> f64 {
-        let [from, to, at] = [self.from, self.to, value].map(|x| match self.log {
-            true => x.log10(),
-            false => x,
-        });
-        (at - from) / (to - from)
-    }
-
-    fn ticks(&self) -> Vec<(f64, String)> {
-        match self.log {
-            true => self.decades(),
-            false => self.round_steps(),
-        }
-    }
-
-    fn decades(&self) -> Vec<(f64, String)> {
-        let first = (self.from.log10() - 1e-9).ceil() as i32;
-        let last = (self.to.log10() + 1e-9).floor() as i32;
-        let every = ((last - first) as usize / 7 + 1).max(1);
-        let powers = (first..=last).step_by(every);
-        let text = |power: i32| match power {
-            -2..=3 => format!("{}", 10f64.powi(power)),
-            _ => format!("1e{power}"),
-        };
-        powers
-            .map(|power| (10f64.powi(power), text(power)))
-            .collect()
-    }
-
-    /// Steps of 1, 2 or 5 times a power of ten.
-    fn round_steps(&self) -> Vec<(f64, String)> {
-        let rough = (self.to - self.from) / 5.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let factor = [1.0, 2.0, 5.0, 10.0]
-            .into_iter()
-            .find(|factor| factor * power >= rough * 0.999);
-        let step = factor.unwrap_or(10.0) * power;
-        let digits = (-(step.log10() + 1e-9).floor()).max(0.0) as usize;
-        let first = (self.from / step - 1e-9).ceil() as i64;
-        let last = (self.to / step + 1e-9).floor() as i64;
-        let tick = |n: i64| (n as f64 * step, format!("{:.digits$}", n as f64 * step));
-        (first..=last).map(tick).collect()
-    }
-}
-
-fn within([x, y]: [f64; 2], [left, top, right, bottom]: [f64; 4]) -> bool {
-    (left..=right).contains(&x) && (top..=bottom).contains(&y)
-}
-
-/// The parts of a line inside a frame.
-fn clipped(points: &[[f64; 2]], frame: [f64; 4]) -> Vec<Vec<[f64; 2]>> {
-    let mut lines: Vec<Vec<[f64; 2]>> = Vec::new();
-    for pair in points.windows(2) {
-        let Some([from, to]) = clip([pair[0], pair[1]], frame) else {
-            continue;
-        };
-        match lines.last_mut().filter(|line| line.last() == Some(&from)) {
-            Some(line) => line.push(to),
-            None => lines.push(vec![from, to]),
-        }
-    }
-    lines
-}
-
-/// The part of a segment inside a frame (Liang and Barsky 1984).
-fn clip([a, b]: [[f64; 2]; 2], [left, top, right, bottom]: [f64; 4]) -> Option<[[f64; 2]; 2]> {
-    let (mut enter, mut leave) = (0.0f64, 1.0f64);
-    for (from, to, low, high) in [(a[0], b[0], left, right), (a[1], b[1], top, bottom)] {
-        if !(from.is_finite() && to.is_finite()) {
-            return None;
-        }
-        let step = to - from;
-        if step == 0.0 {
-            if !(low..=high).contains(&from) {
-                return None;
-            }
-            continue;
-        }
-        let (one, other) = ((low - from) / step, (high - from) / step);
-        enter = enter.max(one.min(other));
-        leave = leave.min(one.max(other));
-    }
-    let at = |t: f64| [a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t];
-    // The ends themselves keep their digits, so that the next segment joins them.
-    let start = if enter == 0.0 { a } else { at(enter) };
-    let end = if leave == 1.0 { b } else { at(leave) };
-    (enter <= leave).then_some([start, end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round() {
-        let texts = |axis: Axis| axis.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
-        assert_eq!(
-            texts(Axis::linear("", 0.0, 1.0)),
-            ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-        );
-        assert_eq!(
-            texts(Axis::log("", 1e-5, 100.0)),
-            ["1e-5", "1e-4", "1e-3", "0.01", "0.1", "1", "10", "100"]
-        );
-        assert_eq!(
-            texts(Axis::linear("", -5.0, 5.0)),
-            ["-4", "-2", "0", "2", "4"]
-        );
-    }
-
-    #[test]
-    fn lines_end_at_the_frame() {
-        let frame = [0.0, 0.0, 10.0, 10.0];
-        let inside = clipped(&[[5.0, 5.0], [5.0, 20.0], [8.0, 20.0], [8.0, 5.0]], frame);
-        let expected = [[[5.0, 5.0], [5.0, 10.0]], [[8.0, 10.0], [8.0, 5.0]]];
-        assert_eq!(inside, expected);
-        assert!(clipped(&[[0.0, f64::NAN], [1.0, 1.0]], frame).is_empty());
     }
 }

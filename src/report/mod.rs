@@ -6,11 +6,14 @@
 //! come from one list of lines and look the same, no font has to be found or carried along, and a
 //! drawing program or a browser is not needed to look at a result.
 
+mod axis;
 mod canvas;
+mod clip;
 mod figure;
 mod font;
 mod png;
 mod table;
 
-pub use figure::{Axis, Curve, Figure, Look, Panel, Rule};
-pub use table::{Cell, Table};
+pub use axis::Axis;
+pub use figure::{COLORS, Curve, Figure, Look, Panel, Rule};
+pub use table::{Cell, Table, significant};

@@ -144,7 +144,7 @@ fn show(cell: &Cell) -> String {
 }
 
 /// Four significant digits, in the usual notation where that is short.
-fn significant(x: f64) -> String {
+pub fn significant(x: f64) -> String {
     match x.abs() {
         0.0 => "0".to_owned(),
         size if (1e-3..1e4).contains(&size) => {

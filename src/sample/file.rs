@@ -1,14 +1,14 @@
 //! The file of drawn responses, and how one that was interrupted goes on.
 //!
 //! JSON lines with `prompt`, `response`, `token_ids`, `log_prob` (the model's own, in nats, summed),
-//! `finish_reason`, `index`, `seed`; and `draw`, a hash of the model, its tokenizer and the settings,
-//! by which a file that another run left behind is told from one to go on with.
+//! `finish_reason`, `index`, `seed`; and `draw`, a hash of all that the responses to the prompt depend
+//! on, by which a file that another run left behind is told from one to go on with.
 //!
 //! *Why*: every row is a function of its prompt and number, and rows are written in order. So what
 //! a file lacks is what comes after its last whole line, and nothing else needs to be remembered.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -43,18 +43,31 @@ pub struct Written {
     pub finished: usize,
 }
 
+/// What becomes of a file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It is gone on with, or refused.
+    Continue,
+    /// It is drawn from its start.
+    Replace,
+    /// It is nobody's but this program's: waited for while another process writes to it, gone on
+    /// with if it checks out, else drawn from its start.
+    Cache,
+}
+
 impl Sampler<'_> {
     /// Draws every response to `prompts` that the file `path` does not have yet, and appends them
-    /// in the order of prompts and numbers; all of them where `overwrite`. `progress` is told of
-    /// the responses in the file, those it will have, and the tokens drawn.
+    /// in the order of prompts and numbers. `progress` is told of the responses in the file, those
+    /// it will have, and the tokens drawn.
     ///
     /// # Errors
-    /// If the file has rows of other prompts, another model or other settings.
+    /// If the file has rows of other prompts, another model or other settings, or another process
+    /// writes to it.
     pub fn write(
         &self,
         prompts: &[Prompt],
         path: &Path,
-        overwrite: bool,
+        existing: Existing,
         progress: &mut dyn FnMut(usize, usize, usize),
     ) -> Result<Written> {
         for prompt in prompts {
@@ -62,7 +75,7 @@ impl Sampler<'_> {
         }
         let count = self.config.num_samples;
         let total = prompts.len() * count;
-        let (mut file, found) = self.open(prompts, path, overwrite)?;
+        let (mut file, found) = self.open(prompts, path, existing)?;
         let mut written = Written {
             responses: found,
             found,
@@ -109,58 +122,98 @@ impl Sampler<'_> {
             finish_reason: if drawn.finished { "stop" } else { "length" }.into(),
             index,
             seed: self.config.seed,
-            draw: self.draw.clone(),
+            draw: self.draw(prompt),
         };
         let text = serde_json::to_string(&line).map_err(|e| Error::failed(e.to_string()))?;
         Ok(text + "\n")
     }
 
-    /// The file, ready for its next row, and the number of rows it has.
-    fn open(&self, prompts: &[Prompt], path: &Path, overwrite: bool) -> Result<(File, usize)> {
+    /// The file, locked and ready for its next row, and the number of rows it has.
+    fn open(&self, prompts: &[Prompt], path: &Path, existing: Existing) -> Result<(File, usize)> {
         let io = |error: std::io::Error| Error::io(path, &error);
-        let bytes = match std::fs::read(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Ok(_) if overwrite => Vec::new(),
-            read => read.map_err(io)?,
-        };
-        // What follows the last line end is a row that was being written.
-        let whole = bytes
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |at| at + 1);
-        let lines = bytes[..whole].split_inclusive(|&b| b == b'\n');
-        let mut found = 0;
-        for line in lines {
-            let at = || format!("{}:{}", path.display(), found + 1);
-            let refuse = |what: &str| {
-                Err(Error::input(what)
-                    .hint("name another file, or replace this one with --overwrite")
-                    .at(at()))
-            };
-            let Ok(line) = serde_json::from_slice::<Line>(line) else {
-                return refuse("is not a sample that could be gone on from");
-            };
-            let (number, index) = (
-                found / self.config.num_samples,
-                found % self.config.num_samples,
-            );
-            let Some(prompt) = prompts.get(number) else {
-                return refuse("the file has more samples than there are to draw");
-            };
-            if line.draw != self.draw {
-                return refuse("was drawn from another model or with other settings");
-            }
-            if line.prompt != prompt.text || line.index != index {
-                return refuse("is of another prompt than the one whose turn it is");
-            }
-            found += 1;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(io)?;
         }
-        let file = OpenOptions::new()
-            .create(true)
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
             .append(true)
+            .create(true)
             .open(path)
             .map_err(io)?;
-        file.set_len(whole as u64).map_err(io)?;
-        Ok((file, found))
+        match existing {
+            Existing::Cache => file.lock().map_err(io)?,
+            Existing::Continue | Existing::Replace => file.try_lock().map_err(|_| {
+                Error::input("another process writes to it")
+                    .hint("wait for it, or name another file")
+                    .at(path.display())
+            })?,
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io)?;
+        let found = match (self.found(prompts, &bytes), existing) {
+            (_, Existing::Replace) => Found::default(),
+            // What does not check out in a cache is made again: it is ours, not the user's.
+            (Err(_), Existing::Cache) => Found::default(),
+            (found, _) => found.map_err(|(line, what)| {
+                Error::input(what)
+                    .hint("name another file, or replace this one with --overwrite")
+                    .at(format!("{}:{line}", path.display()))
+            })?,
+        };
+        file.set_len(found.bytes as u64).map_err(io)?;
+        Ok((file, found.rows))
     }
+
+    /// What a file has of the rows that are to be drawn; else its first line that is not of them,
+    /// and why.
+    fn found(
+        &self,
+        prompts: &[Prompt],
+        bytes: &[u8],
+    ) -> std::result::Result<Found, (usize, &'static str)> {
+        let count = self.config.num_samples;
+        let mut found = Found::default();
+        for text in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let refuse = |what| Err((found.rows + 1, what));
+            let (prompt, index) = (prompts.get(found.rows / count), found.rows % count);
+            let Some(prompt) = prompt else {
+                return refuse("the file has more samples than there are to draw");
+            };
+            if text.last() != Some(&b'\n') {
+                // The row that was being written begins as the one that is due.
+                let start = format!("{{\"prompt\":{},", serde_json::json!(prompt.text));
+                let shorter = text.len().min(start.len());
+                return match text[..shorter] == start.as_bytes()[..shorter] {
+                    true => Ok(found),
+                    false => refuse("is not a sample that could be gone on from"),
+                };
+            }
+            let Ok(line) = serde_json::from_slice::<Line>(text) else {
+                return refuse("is not a sample that could be gone on from");
+            };
+            if line.prompt != prompt.text {
+                return match prompts.iter().any(|other| other.text == line.prompt) {
+                    true => refuse("was drawn with another number of samples, or other prompts"),
+                    false => refuse("is of a prompt that is not asked for"),
+                };
+            }
+            if line.draw != self.draw(prompt) {
+                return refuse("was drawn from another model or with other settings");
+            }
+            if line.index != index {
+                return refuse("was drawn with another number of samples");
+            }
+            found.rows += 1;
+            found.bytes += text.len();
+        }
+        Ok(found)
+    }
+}
+
+/// The whole rows of a file.
+#[derive(Default)]
+struct Found {
+    rows: usize,
+    bytes: usize,
 }

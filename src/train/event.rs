@@ -53,8 +53,14 @@ pub enum Event<'a> {
         /// Whether it was there already.
         found: bool,
     },
-    /// The samples of the run are complete, in this file.
-    SamplesKept(&'a Path),
+    /// The samples of the run are complete.
+    SamplesKept {
+        /// The file.
+        path: &'a Path,
+        /// Whether they are no samples of the reference itself, so that the KL estimated on them is
+        /// biased.
+        biased: bool,
+    },
     /// Training begins.
     Start {
         /// Optimizer steps to make.

@@ -37,7 +37,7 @@ pub use event::{Event, Observer};
 pub use metrics::Record;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
-pub use show::{Shown, show};
+pub use show::{RowSplit, Shown, show};
 pub use summary::Summary;
 pub use sweep::{Outcome, comparison, frontier, sweep};
 
@@ -96,6 +96,9 @@ impl Run {
             Some(reference) => reference,
             None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,
         };
+        if stories.is_some() {
+            reference::check_is_known(&config, &hash)?;
+        }
         let hashes = files::Hashes {
             policy: hash,
             reference: reference.hash,

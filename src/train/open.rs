@@ -9,7 +9,7 @@ use candle_core::DType;
 use super::{Event, Observer};
 use crate::config::{Dtype, ModelConfig};
 use crate::data::format::Format;
-use crate::data::{DataConfig, Dataset, Samples, Tokenizer};
+use crate::data::{DataConfig, Dataset, Files, Samples, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Needs;
 use crate::model::hub::{Download, HubSettings, resolve_with};
@@ -53,23 +53,31 @@ impl Model {
             datasets.push(dataset);
         }
         if let Some(files) = &data.unlabelled {
-            let data = DataConfig {
-                format: Format::of_file(files)?,
-                ..data.clone()
-            };
-            // Of any row, the prompt with its samples.
-            let needs = Needs {
-                all: needs.unlabelled,
-                any: &[],
-                batch: &[],
-                scores: false,
-                ..*needs
-            };
+            let (data, needs) = (unlabelled(data, files)?, prompts_of(needs));
             let dataset = Dataset::open(files, &data, tokenizer, &needs, samples.as_ref())?;
             observe(Event::Census("unlabelled", &dataset.census));
             datasets.push(dataset);
         }
         Ok(datasets)
+    }
+}
+
+/// The section as it is for unlabelled rows, which may be of any format.
+pub(super) fn unlabelled(data: &DataConfig, files: &Files) -> Result<DataConfig> {
+    Ok(DataConfig {
+        format: Format::of_file(files)?,
+        ..data.clone()
+    })
+}
+
+/// Of any row, the prompt with its samples.
+pub(super) fn prompts_of(needs: &Needs) -> Needs {
+    Needs {
+        all: needs.unlabelled,
+        any: &[],
+        batch: &[],
+        scores: false,
+        ..*needs
     }
 }
 

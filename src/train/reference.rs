@@ -92,6 +92,22 @@ pub(super) fn reference_folder(
     ModelFolder::open(&path).map(Some)
 }
 
+/// Refuses a run that needs the reference itself and knows it only by the log-probs of another model
+/// than the policy, whose content hash is `policy`.
+pub(super) fn check_is_known(config: &Config, policy: &str) -> Result<()> {
+    let (Some(path), None) = (&config.data.reference_log_probs, &config.model.reference) else {
+        return Ok(());
+    };
+    if ScoreFile::open(path)?.scorer.model == policy {
+        return Ok(());
+    }
+    Err(
+        Error::input("the log-probs are of another model than the policy")
+            .hint("name it in model.reference, for samples are drawn from it")
+            .at(path.display()),
+    )
+}
+
 /// The reference itself; `policy` is the folder that the policy came from.
 pub(super) fn load(config: &Config, policy: &Path, observe: Observer) -> Result<Decoder> {
     let folder = match reference_folder(&config.model, observe)? {

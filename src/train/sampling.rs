@@ -5,29 +5,27 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::open::{Model, check_length, check_vocabulary, dtype};
-use super::reference::{cache_folder, reference_folder};
+use super::open::{Model, check_length, check_vocabulary, dtype, unlabelled};
+use super::reference::{cache_folder, check_is_known, reference_folder};
 use super::{Event, Observer, device};
 use crate::config::{Config, SamplingConfig};
-use crate::data::format::Format;
-use crate::data::{DataConfig, Prompt, Tokenizer, prompts};
+use crate::data::{DataConfig, Files, Prompt, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
-use crate::sample::{Drawn, Sampler, Written};
+use crate::sample::{Drawn, Existing, Sampler, Written};
 
-/// Draws responses to the prompts of a config into the file `out`, going on with what it has
-/// unless `overwrite`.
+/// Draws responses to the prompts of a config into the file `out`.
 pub fn sample_run(
     config: &SamplingConfig,
     out: &Path,
-    overwrite: bool,
+    existing: Existing,
     observe: Observer,
 ) -> Result<Written> {
     let opened = Model::open(&config.model, observe)?;
     check_length(config.data.max_length, opened.folder.arch.max_positions)?;
     let prompts = prompts_of(config, &opened.tokenizer, observe)?;
     let source = Source::load(config, &opened, observe)?;
-    source.write(&prompts, out, overwrite, observe)
+    source.write(&prompts, out, existing, observe)
 }
 
 /// As [`sample_run`], of prompts that may be as long as the model can hold: `data.max_length` is
@@ -35,40 +33,62 @@ pub fn sample_run(
 pub fn sample_prompts(
     mut config: SamplingConfig,
     out: &Path,
-    overwrite: bool,
+    existing: Existing,
     observe: Observer,
 ) -> Result<Written> {
     let opened = Model::open(&config.model, observe)?;
     let prompts = prompts_of(&config, &opened.tokenizer, observe)?;
     config.data.max_length = config.data.max_length.min(opened.folder.arch.max_positions);
     let source = Source::load(&config, &opened, observe)?;
-    source.write(&prompts, out, overwrite, observe)
+    source.write(&prompts, out, existing, observe)
 }
 
-/// Answers one prompt; `text` is told of each piece as soon as it is drawn, with the number of its
-/// response.
+/// Answers one prompt: the responses with their texts. Where there is to be one, `text` is told of
+/// each piece of it as soon as it is drawn.
 pub fn sample_text(
     mut config: SamplingConfig,
     prompt: &str,
     observe: Observer,
-    mut text: impl FnMut(usize, &str),
-) -> Result<Vec<Drawn>> {
+    mut text: impl FnMut(&str),
+) -> Result<Vec<(Drawn, String)>> {
     let opened = Model::open(&config.model, observe)?;
     let tokenizer = &opened.tokenizer;
     let prompt = Prompt::of_text(prompt, "--prompt", &config.data, tokenizer)?;
-    config.data.max_length = config.data.max_length.min(opened.folder.arch.max_positions);
+    let positions = opened.folder.arch.max_positions;
+    config.data.max_length = config.data.max_length.min(positions);
     let source = Source::load(&config, &opened, observe)?;
-    let streams = (0..config.sample.num_samples).map(|_| tokenizer.stream(&prompt.ids));
-    let mut streams = streams.collect::<Result<Vec<_>>>()?;
-    let mut failed = Ok(());
-    let drawn = source.sampler().stream(&prompt, |number, id| {
-        match (tokenizer.ends().contains(&id), streams[number].push(id)) {
-            (false, Ok(piece)) => text(number, &piece),
-            (_, Err(error)) => failed = Err(error),
-            _ => {}
+    let sampler = source.sampler();
+    let drawn = match config.sample.num_samples {
+        1 => {
+            let mut stream = tokenizer.stream(&prompt.ids)?;
+            let mut failed = Ok(());
+            let drawn = sampler.stream(&prompt, |_, id| {
+                match (tokenizer.ends().contains(&id), stream.push(id)) {
+                    (false, Ok(piece)) => text(&piece),
+                    (_, Err(error)) => failed = Err(error),
+                    _ => {}
+                }
+            })?;
+            failed?;
+            text(&stream.finish()?);
+            drawn
         }
-    })?;
-    failed.map(|()| drawn)
+        _ => {
+            let prompts = std::slice::from_ref(&prompt);
+            sampler.all(prompts, &mut |done, total, tokens| {
+                observe(Event::Sampling {
+                    done,
+                    total,
+                    tokens,
+                });
+            })?
+        }
+    };
+    let with_text = |drawn: Drawn| {
+        let text = sampler.text(&prompt, &drawn)?;
+        Ok((drawn, text))
+    };
+    drawn.into_iter().map(with_text).collect()
 }
 
 /// The sample file of a run that has its samples drawn: found among those kept from earlier runs,
@@ -77,10 +97,11 @@ pub(super) fn drawn_for_run(config: &Config, opened: &Model, observe: Observer) 
     let sampling = SamplingConfig::of_run(config.clone())?;
     let prompts = prompts_of(&sampling, &opened.tokenizer, observe)?;
     let source = Source::load(&sampling, opened, observe)?;
+    check_is_known(config, &source.hash)?;
     let mut name = Sha256::new();
-    name.update(source.sampler().draw());
     name.update(sampling.sample.num_samples.to_le_bytes());
     for prompt in &prompts {
+        name.update(source.sampler().draw(prompt));
         name.update((prompt.text.len() as u64).to_le_bytes());
         name.update(&prompt.text);
     }
@@ -88,8 +109,11 @@ pub(super) fn drawn_for_run(config: &Config, opened: &Model, observe: Observer) 
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let name = format!("{:x}", name.finalize());
     let path = folder.join(format!("samples-{name:.32}.jsonl"));
-    source.write(&prompts, &path, false, observe)?;
-    observe(Event::SamplesKept(&path));
+    source.write(&prompts, &path, Existing::Cache, observe)?;
+    observe(Event::SamplesKept {
+        path: &path,
+        biased: sampling.sample.is_biased(),
+    });
     Ok(path)
 }
 
@@ -130,7 +154,7 @@ impl<'a> Source<'a> {
         &self,
         prompts: &[Prompt],
         out: &Path,
-        overwrite: bool,
+        existing: Existing,
         observe: Observer,
     ) -> Result<Written> {
         let mut progress = |done, total, tokens| {
@@ -140,7 +164,7 @@ impl<'a> Source<'a> {
                 tokens,
             });
         };
-        self.sampler().write(prompts, out, overwrite, &mut progress)
+        self.sampler().write(prompts, out, existing, &mut progress)
     }
 }
 
@@ -153,21 +177,17 @@ fn prompts_of(
     let data = &config.data;
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    let files = [
-        Some(&data.train),
-        data.eval.as_ref(),
-        data.unlabelled.as_ref(),
-    ];
-    for files in files.into_iter().flatten() {
-        let own = DataConfig {
-            format: match data.unlabelled.as_ref() == Some(files) {
-                true => Format::of_file(files)?,
-                false => data.format,
-            },
-            ..data.clone()
-        };
-        let prompts = prompts(files, &own, tokenizer)?.into_iter();
+    let mut add = |files: &Files, data: &DataConfig| -> Result<()> {
+        let prompts = prompts(files, data, tokenizer)?.into_iter();
         all.extend(prompts.filter(|prompt| seen.insert(prompt.text.clone())));
+        Ok(())
+    };
+    add(&data.train, data)?;
+    if let Some(files) = &data.eval {
+        add(files, data)?;
+    }
+    if let Some(files) = &data.unlabelled {
+        add(files, &unlabelled(data, files)?)?;
     }
     observe(Event::Prompts {
         prompts: all.len(),

@@ -3,11 +3,12 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
-use super::open::check_length;
+use super::open::{check_length, prompts_of, unlabelled};
 use super::{Event, Observer};
 use crate::config::Config;
-use crate::data::{Dataset, Inspection, Samples, Tokenizer};
+use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
+use crate::loss::{Needs, Role};
 use crate::model::arch::ConfigJson;
 use crate::model::family::family;
 use crate::model::hub::{Download, HubSettings, resolve_tokenizer};
@@ -22,16 +23,46 @@ pub struct Shown {
     pub tokenizer: Tokenizer,
 }
 
-/// Reads the training rows, or those of evaluation if `eval`, as the run of `config` would, with a
-/// closer look at the row of the number `row`.
-pub fn show(config: &Config, eval: bool, row: Option<usize>, observe: Observer) -> Result<Shown> {
-    let (model, data) = (&config.model, &config.data);
-    let files = match eval {
-        false => &data.train,
-        true => data.eval.as_ref().ok_or_else(|| {
-            Error::input("the config has no evaluation rows").hint("set data.eval")
-        })?,
+/// The rows of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSplit {
+    /// Those of `data.train`.
+    Train,
+    /// Those of `data.eval`.
+    Eval,
+    /// Those of `data.unlabelled`.
+    Unlabelled,
+}
+
+/// Reads the rows of a split as the run of `config` would, with a closer look at the row of the
+/// number `row`. Samples that the run would draw itself are left out: they are not there yet.
+pub fn show(
+    config: &Config,
+    split: RowSplit,
+    row: Option<usize>,
+    observe: Observer,
+) -> Result<Shown> {
+    let model = &config.model;
+    let mut data = config.data.clone();
+    let mut needs = config.loss.needs();
+    let named = |files: &Option<Files>, key: &str| {
+        files.clone().ok_or_else(|| {
+            Error::input(format!("the config has no data.{key}")).hint("name another --split")
+        })
     };
+    let files = match split {
+        RowSplit::Train => data.train.clone(),
+        RowSplit::Eval => named(&data.eval, "eval")?,
+        RowSplit::Unlabelled => named(&data.unlabelled, "unlabelled")?,
+    };
+    if split == RowSplit::Unlabelled {
+        data = unlabelled(&data, &files)?;
+        needs = prompts_of(&needs);
+    }
+    if data.draws_samples() {
+        data.samples = None;
+        needs = without_samples(&needs);
+    }
     let mut progress = |download: Download<'_>| observe(Event::Download(download));
     let folder = resolve_tokenizer(
         &model.model_name_or_path,
@@ -52,14 +83,14 @@ pub fn show(config: &Config, eval: bool, row: Option<usize>, observe: Observer) 
     let samples = samples
         .map(|files| Samples::open(files, &tokenizer))
         .transpose()?;
-    let (needs, samples) = (config.loss.needs(), samples.as_ref());
+    let samples = samples.as_ref();
     let (dataset, row) = match row {
         None => (
-            Dataset::open(files, data, &tokenizer, &needs, samples)?,
+            Dataset::open(&files, &data, &tokenizer, &needs, samples)?,
             None,
         ),
         Some(row) => {
-            let (dataset, row) = Dataset::inspect(files, data, &tokenizer, &needs, samples, row)?;
+            let (dataset, row) = Dataset::inspect(&files, &data, &tokenizer, &needs, samples, row)?;
             (dataset, Some(row))
         }
     };
@@ -68,4 +99,17 @@ pub fn show(config: &Config, eval: bool, row: Option<usize>, observe: Observer) 
         row,
         tokenizer,
     })
+}
+
+fn without_samples(needs: &Needs) -> Needs {
+    Needs {
+        all: match needs.all {
+            [Role::Sampled] => &[],
+            // No loss has samples and not a pair.
+            _ if needs.all.contains(&Role::Sampled) => &[Role::Chosen, Role::Rejected],
+            all => all,
+        },
+        optional: &[],
+        ..*needs
+    }
 }

@@ -70,8 +70,17 @@ impl<'a> Stepper<'a> {
     pub fn evaluate(&self, split: &Split) -> Result<Averages> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+        // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
+        // as in training.
+        let whole = match self.loss.needs().batch.is_empty() {
+            true => Some(self.contexts(split, &rows)?),
+            false => None,
+        };
         for batch in rows.chunks(self.config.batch.batch_size) {
-            let contexts = self.contexts(split, batch)?;
+            let contexts = match &whole {
+                Some(contexts) => contexts[batch[0]..batch[0] + batch.len()].to_vec(),
+                None => self.contexts(split, batch)?,
+            };
             for part in self.micro_batches(split, batch, &self.roles) {
                 let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
                 let scores = self.model.score(&self.pack(split, rows, &self.roles))?;

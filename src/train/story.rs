@@ -35,10 +35,9 @@ impl Stories {
             return Ok(None);
         };
         let grammar = Grammar::open(&section.grammar)?;
-        let format = Format::named("prompts").map_err(Error::failed)?;
         let files = Files::from(section.prompts.clone());
         let data = DataConfig {
-            format,
+            format: Format::PROMPTS,
             ..config.data.clone()
         };
         let prompts = prompts(&files, &data, &tokenizer)?;

@@ -157,6 +157,159 @@ fn a_file_that_was_cut_is_gone_on_with() {
     assert!(fs::read(&cut).unwrap() != before);
 }
 
+/// What is no sample file is left alone, whole line or not.
+#[test]
+fn a_file_of_something_else_is_not_written_over() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    for contents in [
+        "my precious notes",
+        "my precious\nnotes",
+        "{\"prompt\":\"a\"}",
+        "[1]\n",
+    ] {
+        let out = place.write("notes.md", contents);
+        let end = place.run(&sample(&model, &pairs, &out));
+        assert_eq!(end.code, Some(2), "{contents:?}: {}", end.err);
+        assert!(
+            end.err.contains("notes.md:1") && end.err.contains("--overwrite"),
+            "{}",
+            end.err
+        );
+        assert_eq!(text(&out), contents);
+    }
+    let out = place.path("new/folder/s.jsonl");
+    place.succeed(&sample(&model, &pairs, &out));
+    let end = place.run(
+        &[
+            &sample(&model, &pairs, &out)[..],
+            &["--max-prompt-length", "3"],
+        ]
+        .concat(),
+    );
+    assert!(end.err.contains("other settings"), "{}", end.err);
+    let other = sample(&model, &pairs, &out);
+    let fewer: Vec<&str> = other
+        .iter()
+        .map(|arg| if *arg == "4" { "3" } else { arg })
+        .collect();
+    let end = place.run(&fewer);
+    assert!(end.err.contains("another number of samples"), "{}", end.err);
+}
+
+/// Runs that share a cache draw once, whoever comes first.
+#[test]
+fn two_runs_at_once_share_their_samples() {
+    let place = Place::new();
+    let config = place.config(
+        &fixture("llama"),
+        "cexpo",
+        "samples = \"auto\"\n[sample]\nmax_new_tokens = 30\nnum_samples = 8",
+        "max_steps = 1",
+    );
+    let config = str(&config);
+    let start = |out: &str| {
+        let to = format!("run.output_dir={}", place.path(out).display());
+        let mut command = place.command(&["train", "--config", config, "--set", &to]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children = [start("a"), start("b")];
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let cache = place.path("cache/expo/reference");
+    let kept = fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let kept: Vec<PathBuf> = kept
+        .filter(|path| path.to_string_lossy().contains("samples-"))
+        .collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(lines(&kept[0]).len(), 24 * 8);
+    assert_eq!(
+        text(&place.path("a/metrics.jsonl")),
+        text(&place.path("b/metrics.jsonl"))
+    );
+    // A cache that does not check out is made again.
+    fs::write(&kept[0], "not mine\n").unwrap();
+    let to = format!("run.output_dir={}", place.path("c").display());
+    place.succeed(&["train", "--config", config, "--set", &to]);
+    assert_eq!(
+        text(&place.path("a/metrics.jsonl")),
+        text(&place.path("c/metrics.jsonl"))
+    );
+}
+
+/// Where a prompt is cut it is cut for whoever draws and whoever trains alike.
+#[test]
+fn samples_of_cut_prompts_have_the_log_probs_that_training_sees() {
+    let place = Place::new();
+    let samples = place.path("s.jsonl");
+    let data = "max_prompt_length = 12";
+    let config = |loss: &str, data: &str| {
+        let config = place.config(&fixture("neox"), loss, data, "");
+        let whole = fs::read_to_string(&config).unwrap();
+        fs::write(&config, whole.replace("max_prompt_length = 64\n", "")).unwrap();
+        config
+    };
+    let auto = format!("{data}\nsamples = \"auto\"\n[sample]\nmax_new_tokens = 9");
+    let run = config("cexpo", &auto);
+    place.succeed(&["sample", "--config", str(&run), "--out", str(&samples)]);
+    let run = config("cexpo", &format!("{data}\nsamples = {samples:?}"));
+    let scores = place.path("scores.jsonl");
+    place.succeed(&["score", "--config", str(&run), "--out", str(&scores)]);
+    let drawn = lines(&samples);
+    let pairs = lines(&fixture("pairs.jsonl"));
+    for (row, pair) in lines(&scores).iter().zip(&pairs) {
+        let drawn = drawn
+            .iter()
+            .find(|drawn| drawn["prompt"] == pair["prompt"])
+            .unwrap();
+        let [drawn, scored] =
+            [&drawn["log_prob"], &row["sampled"][0]["log_prob"]].map(|x| x.as_f64().unwrap());
+        assert!((drawn - scored).abs() < 1e-3, "{drawn} {scored}");
+    }
+}
+
+#[test]
+fn the_config_of_a_run_prints_as_one_for_sampling() {
+    let place = Place::new();
+    let data = format!("samples = \"auto\"\nshuffle = false\n[sample]\ntop_k = 5",);
+    let run = place.config(&fixture("llama"), "cexpo", &data, "");
+    let set = [
+        "--set",
+        "model.reference=elsewhere",
+        "--set",
+        "model.recompute=true",
+    ];
+    let args = ["sample", "--config", str(&run), "--print-config"];
+    let printed = place.succeed(&[&args[..], &set].concat());
+    assert!(
+        printed.contains("reference = \"elsewhere\"") && printed.contains("top_k = 5"),
+        "{printed}"
+    );
+    let again = place.write("again.toml", &printed);
+    assert_eq!(
+        place.succeed(&["sample", "--config", str(&again), "--print-config"]),
+        printed
+    );
+    let bad = printed.replace("shuffle = true", "shuffle = false");
+    let bad = place.write("bad.toml", bad);
+    place.refuse(
+        &["sample", "--config", str(&bad), "--print-config"],
+        &["data.shuffle"],
+    );
+}
+
 #[test]
 fn a_killed_command_leaves_a_file_to_go_on_with() {
     let place = Place::new();

@@ -99,3 +99,54 @@ fn what_stories_refuse() {
         assert!(!place.path("out").exists(), "{set}");
     }
 }
+
+/// Rows are shown whatever command the config is for, and before any sample is drawn.
+#[test]
+fn rows_of_every_kind_of_config_are_shown() {
+    let place = Place::new();
+    for (config, split, words) in [
+        ("quickstart.toml", "train", &["chosen", "rejected"][..]),
+        ("quickstart.toml", "eval", &["chosen", "rejected"]),
+        ("tiny.toml", "train", &["chosen"]),
+    ] {
+        let config = format!("configs/{config}");
+        let args = [
+            "data", "show", "--config", &config, "--split", split, "--row", "1",
+        ];
+        let output = place
+            .command(&args)
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(words.iter().all(|word| out.contains(word)), "{out}");
+    }
+    let pairs = crate::support::fixture("pairs.jsonl");
+    let prompts = place.write("p.txt", "Who is in the barn?\n");
+    let model = crate::support::fixture("llama");
+    let text = format!(
+        "[model]\nmodel_name_or_path = {model:?}\n[data]\nformat = \"pairs\"\ntrain = {pairs:?}\n\
+         max_length = 128\nmax_prompt_length = 64\n"
+    );
+    let bare = place.write("sft.toml", &text);
+    let bare = bare.to_str().unwrap();
+    let out = place.succeed(&["data", "show", "--config", bare, "--row", "0"]);
+    assert!(out.contains("chosen") && !out.contains("rejected"), "{out}");
+    let mixed = format!(
+        "{text}scores = \"bradley_terry\"\nunlabelled = {prompts:?}\nsamples = \"auto\"\n\
+         [loss.cexpo]\n"
+    );
+    let mixed = place.write("mixed.toml", mixed);
+    let mixed = ["data", "show", "--config", mixed.to_str().unwrap()];
+    let out = place.succeed(&[&mixed[..], &["--split", "unlabelled", "--row", "0"]].concat());
+    assert!(out.contains("barn"), "{out}");
+    place.refuse(
+        &[&mixed[..], &["--split", "eval"]].concat(),
+        &["data.eval", "--split"],
+    );
+}

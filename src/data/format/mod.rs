@@ -69,6 +69,9 @@ impl PartialEq for Format {
 }
 
 impl Format {
+    /// Prompts without any answer.
+    pub const PROMPTS: &'static Self = &prompts::FORMAT;
+
     /// From a row to its contents. An error for a row that is not of this format.
     pub fn example(&self, row: &Row) -> Result<Reading> {
         (self.read)(row).map_err(|error| match error {

@@ -1,0 +1,356 @@
+//! An experiment as a TOML file, read as a training run is: the same errors, the same overrides.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::contest::Losses;
+use super::grid::Grid;
+use super::problem::{Draws, Example, Prompt};
+use super::{Report, TrainConfig, constraint, interpolation, preservation, theory};
+use crate::config::read;
+use crate::error::{Error, Result, nearest};
+
+/// The experiments with the text of their configs in `configs/bandit`.
+const BUILT_IN: [(&str, &str); 4] = [
+    (
+        "interpolation",
+        include_str!("../../configs/bandit/interpolation.toml"),
+    ),
+    (
+        "preservation",
+        include_str!("../../configs/bandit/preservation.toml"),
+    ),
+    (
+        "constraint",
+        include_str!("../../configs/bandit/constraint.toml"),
+    ),
+    ("theory", include_str!("../../configs/bandit/theory.toml")),
+];
+
+/// One of the experiments, with what it is done on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "experiment", rename_all = "lowercase")]
+pub enum Experiment {
+    /// Policies from small to large lambda.
+    Interpolation(Interpolation),
+    /// A good and a bad prompt.
+    Preservation(Preservation),
+    /// DPO and RLHF under a penalty.
+    Constraint(Constraint),
+    /// A verdict for each loss.
+    Theory(Theory),
+}
+
+/// `experiment = "interpolation"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interpolation {
+    /// Has been read when this type was chosen.
+    #[serde(skip_serializing)]
+    experiment: String,
+    /// The prompt.
+    pub problem: Prompt,
+    /// Pairs to train on.
+    pub data: Data,
+    /// What is compared.
+    pub losses: Losses,
+    /// The papers' training.
+    pub train: TrainConfig,
+}
+
+/// `experiment = "preservation"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preservation {
+    /// Has been read when this type was chosen.
+    #[serde(skip_serializing)]
+    experiment: String,
+    /// Which way round the bad prompt is; one figure each.
+    pub placements: Vec<Placement>,
+    /// How far a policy is from pi*.
+    pub distance: Distance,
+    /// A prompt whose reference is optimal.
+    pub good: Prompt,
+    /// A prompt whose reference is not.
+    pub bad: Prompt,
+    /// Pairs to train on, of each prompt.
+    pub data: Data,
+    /// What is compared.
+    pub losses: Losses,
+    /// The papers' training.
+    pub train: TrainConfig,
+}
+
+/// `experiment = "constraint"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constraint {
+    /// Has been read when this type was chosen.
+    #[serde(skip_serializing)]
+    experiment: String,
+    /// Of DPO and of RLHF.
+    pub beta: f64,
+    /// What the penalty is of.
+    pub penalty: Penalty,
+    /// The prompt.
+    pub problem: Prompt,
+    /// Pairs to train DPO on.
+    pub data: Data,
+    /// Weights of the penalty.
+    pub alpha: Grid,
+    /// The papers' training.
+    pub train: TrainConfig,
+}
+
+/// `experiment = "theory"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Theory {
+    /// Has been read when this type was chosen.
+    #[serde(skip_serializing)]
+    experiment: String,
+    /// Where interpolation is looked at.
+    pub problem: Prompt,
+    /// A prompt whose reference is optimal.
+    pub good: Prompt,
+    /// A prompt whose reference is not; also taken the other way round.
+    pub bad: Prompt,
+    /// What is judged.
+    pub losses: Losses,
+}
+
+/// `[data]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// What is trained on.
+    pub comparisons: Comparisons,
+}
+
+/// Drawn, or given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number of draws, or a table of how often response i was preferred to j"
+)]
+pub enum Comparisons {
+    /// Draws of two responses, uniform; two equal ones are no pair.
+    Draws(usize),
+    /// How often response i was preferred to j.
+    Wins(Vec<Vec<usize>>),
+}
+
+/// Which way round the bad prompt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// As in the papers' text.
+    Text,
+    /// As in the authors' notebook: optimal policy and reference in each other's place.
+    Notebook,
+}
+
+/// How far a policy is from pi*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distance {
+    /// KL(pi* || pi).
+    Sum,
+    /// KL(pi* || pi) over the number of responses, as in the authors' plots.
+    Mean,
+}
+
+/// What a penalty is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Penalty {
+    /// The logits: |theta|^2.
+    Theta,
+    /// The probabilities: |pi|^2.
+    Policy,
+}
+
+impl Data {
+    /// The pairs of one seed, of all prompts.
+    pub(super) fn pairs(&self, prompts: &[Prompt], seed: u64) -> Vec<Example> {
+        let mut draws = Draws::new(seed, 0);
+        let of_prompt = |index: usize| match &self.comparisons {
+            Comparisons::Wins(wins) => counted(wins, index),
+            Comparisons::Draws(count) => draws.pairs(prompts, index, *count),
+        };
+        let pairs: Vec<Example> = (0..prompts.len()).flat_map(of_prompt).collect();
+        // The pairs of several prompts are pooled, and counts have no order of their own.
+        if prompts.len() == 1 && matches!(self.comparisons, Comparisons::Draws(_)) {
+            return pairs;
+        }
+        let order = crate::data::epoch_order(pairs.len(), seed, u64::MAX, true);
+        order.into_iter().map(|index| pairs[index]).collect()
+    }
+
+    fn validate(&self, responses: usize) -> Result<()> {
+        match &self.comparisons {
+            Comparisons::Draws(0) => Err(Error::input("no draws").hint("their number is above 0")),
+            Comparisons::Draws(_) => Ok(()),
+            Comparisons::Wins(wins) => check_wins(wins, responses),
+        }
+        .map_err(|error| error.at("comparisons"))
+    }
+}
+
+fn check_wins(wins: &[Vec<usize>], n: usize) -> Result<()> {
+    let wrong = |what: String| Err(Error::input(what));
+    if wins.len() != n || wins.iter().any(|row| row.len() != n) {
+        return wrong(format!(
+            "expected {n} rows of {n} counts, one for each response"
+        ));
+    }
+    if (0..n).any(|i| wins[i][i] > 0) {
+        return wrong("a response is not preferred to itself; the diagonal is 0".to_owned());
+    }
+    match wins.iter().flatten().sum::<usize>() {
+        0 => wrong("all counts are 0".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn counted(wins: &[Vec<usize>], prompt: usize) -> Vec<Example> {
+    let mut examples = Vec::new();
+    for (chosen, row) in wins.iter().enumerate() {
+        for (rejected, &count) in row.iter().enumerate() {
+            let example = Example {
+                prompt,
+                chosen,
+                rejected,
+                sampled: None,
+                weight: 1.0,
+            };
+            examples.extend(std::iter::repeat_n(example, count));
+        }
+    }
+    examples
+}
+
+impl Experiment {
+    /// The names of the experiments that need no file.
+    pub fn names() -> Vec<&'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The experiment of this name, with overrides as in a training run.
+    pub fn built_in(name: &str, overrides: &[String]) -> Result<Self> {
+        let found = BUILT_IN.iter().find(|(own, _)| *own == name);
+        let (_, text) = found.ok_or_else(|| {
+            let hint = nearest(name, Self::names());
+            Error::input(format!("there is no experiment `{name}`")).hint(hint)
+        })?;
+        Self::parse(text, overrides)
+    }
+
+    /// Reads a config file and applies overrides of the form `section.key=value`, the later
+    /// winning, then checks it.
+    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`open`](Self::open), from the file's text.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let table = read::table(text, overrides)?;
+        let valid = || format!("valid: {}", Self::names().join(", "));
+        let name = match table.get("experiment") {
+            Some(toml::Value::String(name)) => name.clone(),
+            Some(other) => {
+                return Err(Error::input(format!("`experiment` is {other}")).hint(valid()));
+            }
+            None => return Err(Error::input("no `experiment`").hint(valid())),
+        };
+        let experiment = match name.as_str() {
+            "interpolation" => Self::Interpolation(read::value(table, text, overrides)?),
+            "preservation" => Self::Preservation(read::value(table, text, overrides)?),
+            "constraint" => Self::Constraint(read::value(table, text, overrides)?),
+            "theory" => Self::Theory(read::value(table, text, overrides)?),
+            other => {
+                return Err(Error::input(format!("there is no experiment `{other}`"))
+                    .hint(nearest(other, Self::names())));
+            }
+        };
+        experiment.validate(overrides)?;
+        Ok(experiment)
+    }
+
+    fn validate(&self, overrides: &[String]) -> Result<()> {
+        let prompts: Vec<(&str, &Prompt)> = match self {
+            Self::Interpolation(own) => vec![("[problem]", &own.problem)],
+            Self::Preservation(own) => vec![("[good]", &own.good), ("[bad]", &own.bad)],
+            Self::Constraint(own) => vec![("[problem]", &own.problem)],
+            Self::Theory(own) => {
+                vec![
+                    ("[problem]", &own.problem),
+                    ("[good]", &own.good),
+                    ("[bad]", &own.bad),
+                ]
+            }
+        };
+        for (section, prompt) in &prompts {
+            prompt.validate().map_err(|error| error.at(section))?;
+        }
+        let sizes: Vec<usize> = prompts.iter().map(|(_, p)| p.responses()).collect();
+        if let Some(other) = sizes.iter().find(|n| **n != sizes[0]) {
+            let what = format!("prompts of {} and of {other} responses", sizes[0]);
+            return Err(Error::input(what).hint("give all of them as many"));
+        }
+        let (data, train) = match self {
+            Self::Interpolation(own) => (&own.data, &own.train),
+            Self::Preservation(own) => (&own.data, &own.train),
+            Self::Constraint(own) => (&own.data, &own.train),
+            Self::Theory(own) => return own.losses.validate(overrides),
+        };
+        for (_, prompt) in &prompts {
+            let checked = data.validate(prompt.responses());
+            checked.map_err(|error| error.at("[data]"))?;
+        }
+        train.validate().map_err(|error| error.at("[train]"))?;
+        match self {
+            Self::Interpolation(own) => own.losses.validate(overrides),
+            Self::Preservation(own) => {
+                if own.placements.is_empty() {
+                    return Err(
+                        Error::input("`placements` is empty").hint("name text, notebook, or both")
+                    );
+                }
+                own.losses.validate(overrides)
+            }
+            Self::Constraint(own) => {
+                if !(own.beta > 0.0 && own.beta.is_finite()) {
+                    return Err(
+                        Error::input(format!("`beta` is {}", own.beta)).hint("it must be above 0")
+                    );
+                }
+                own.alpha.validate().map_err(|error| error.at("[alpha]"))?;
+                match own.alpha.values()[0] {
+                    alpha if alpha < 0.0 => Err(Error::input(format!("alpha is {alpha}"))
+                        .hint("it must be 0 or above")
+                        .at("[alpha]")),
+                    _ => Ok(()),
+                }
+            }
+            Self::Theory(_) => Ok(()),
+        }
+    }
+
+    /// The resolved config as TOML, itself a valid config.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
+    }
+
+    /// Does it.
+    pub fn run(&self) -> Result<Report> {
+        match self {
+            Self::Interpolation(own) => interpolation::run(own),
+            Self::Preservation(own) => preservation::run(own),
+            Self::Constraint(own) => constraint::run(own),
+            Self::Theory(own) => theory::run(own),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `expo bandit`: the papers' synthetic experiments, as tables and figures.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use expo::bandit::Experiment;
+use expo::error::{Error, Result};
+
+use super::answer;
+
+/// Runs the papers' synthetic experiments, where the best policy is known.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct BanditArgs {
+    /// interpolation, preservation, constraint or theory.
+    #[arg(value_name = "EXPERIMENT", required_unless_present = "config")]
+    experiment: Option<String>,
+
+    /// A config in place of the experiment's own, which is in configs/bandit.
+    #[arg(long, value_name = "FILE", conflicts_with = "experiment")]
+    config: Option<PathBuf>,
+
+    /// Sets a key of the config; may be given several times, the later one wins.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+
+    /// A folder for tables (CSV, JSON), figures (SVG, PNG) and the config.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Replaces the results that --out holds.
+    #[arg(long, requires = "out")]
+    overwrite: bool,
+
+    /// Prints the config with every default filled in, itself a valid config, and stops.
+    #[arg(long)]
+    print_config: bool,
+
+    /// Prints the tables as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+A policy is a softmax over three responses, preferences are those of a known policy pi*, and training
+begins at a reference r. Any loss of pairs can be named; lambda is its knob `lambda`, or else `beta`.
+
+  interpolation  policies from small to large lambda: learning curves, and where they end
+  preservation   distance from pi* on a prompt that was good already and on a bad one, over lambda
+  constraint     DPO and exact RLHF as a penalty is added to both
+  theory         a verdict for each loss: does it preserve, does it interpolate
+
+Columns named `solved` are optima with exact preferences, to convergence; `trained` is the papers'
+protocol, Adam on drawn pairs, as mean and standard deviation over seeds.
+
+In --out: summary.csv (the table printed here), the tables behind it, results.json, config.toml, and
+  interpolation  curves_small, curves_large, sweep (.svg, .png)    EXPO figures 3, 8, 4
+  preservation   preservation_text, preservation_notebook          EXPO figure 5
+  constraint     constraint                                        TYPO figure 3, right
+
+Examples:
+  $ expo bandit interpolation --out runs/interpolation
+  $ expo bandit interpolation --set losses.names=dpo,simpo --set train.num_seeds=20
+  $ expo bandit interpolation --set losses.settings.fdpo.knobs.divergence=forward_kl
+  $ expo bandit preservation --set train.order=shuffle --json
+  $ expo bandit theory
+
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a policy that is not finite.";
+
+/// Runs the command.
+pub fn run(args: &BanditArgs) -> anyhow::Result<()> {
+    let experiment = match (&args.config, &args.experiment) {
+        (Some(path), _) => Experiment::open(path, &args.set)?,
+        (None, Some(name)) => Experiment::built_in(name, &args.set)?,
+        (None, None) => unreachable!("clap asks for one"),
+    };
+    if args.print_config {
+        answer(&experiment.to_toml()?)?;
+        return Ok(());
+    }
+    check_out(args)?;
+    let report = experiment.run()?;
+    let mut text = match args.json {
+        true => format!("{}\n", report.to_json()),
+        false => report.summary.to_text(),
+    };
+    if let Some(folder) = &args.out {
+        let files = report.write(folder)?;
+        let config = folder.join("config.toml");
+        std::fs::write(&config, experiment.to_toml()?).map_err(|e| Error::io(&config, &e))?;
+        if !args.json {
+            text += &format!(
+                "\n{}: config.toml, {}\n",
+                folder.display(),
+                files.join(", ")
+            );
+        }
+    }
+    answer(&text)?;
+    Ok(())
+}
+
+/// Before anything is computed: results are not replaced unasked.
+fn check_out(args: &BanditArgs) -> Result<()> {
+    let Some(folder) = &args.out else {
+        return Ok(());
+    };
+    if folder.exists() && !folder.is_dir() {
+        return Err(
+            Error::input("is a file, not a folder").at(format!("--out {}", folder.display()))
+        );
+    }
+    if folder.join("results.json").exists() && !args.overwrite {
+        return Err(Error::input("holds results already")
+            .hint("name another folder, or add --overwrite")
+            .at(format!("--out {}", folder.display())));
+    }
+    Ok(())
+}

@@ -37,7 +37,9 @@ fn commands() -> Vec<Vec<String>> {
     let words = |line: &str| -> Vec<String> {
         let line = line.split(" #").next().unwrap_or_default();
         let words = line.split_whitespace();
-        words.map(|word| word.trim_matches('\'').to_owned()).collect()
+        words
+            .map(|word| word.trim_matches('\'').to_owned())
+            .collect()
     };
     text.lines()
         .map(words)

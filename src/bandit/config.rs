@@ -304,7 +304,7 @@ impl Experiment {
             Self::Interpolation(own) => (&own.data, &own.train),
             Self::Preservation(own) => (&own.data, &own.train),
             Self::Constraint(own) => (&own.data, &own.train),
-            Self::Theory(own) => return own.losses.validate(overrides),
+            Self::Theory(own) => return own.losses.validate(overrides, false),
         };
         for (_, prompt) in &prompts {
             let checked = data.validate(prompt.responses());
@@ -312,14 +312,14 @@ impl Experiment {
         }
         train.validate().map_err(|error| error.at("[train]"))?;
         match self {
-            Self::Interpolation(own) => own.losses.validate(overrides),
+            Self::Interpolation(own) => own.losses.validate(overrides, true),
             Self::Preservation(own) => {
                 if own.placements.is_empty() {
                     return Err(
                         Error::input("`placements` is empty").hint("name text, notebook, or both")
                     );
                 }
-                own.losses.validate(overrides)
+                own.losses.validate(overrides, true)
             }
             Self::Constraint(own) => {
                 if !(own.beta > 0.0 && own.beta.is_finite()) {

@@ -70,9 +70,10 @@ pub struct Contender {
 }
 
 impl Losses {
-    /// All of the losses with all values of lambda, or the first reason why not. `overrides` are
-    /// those of the command line: to set what is not read is an error there.
-    pub(super) fn validate(&self, overrides: &[String]) -> Result<()> {
+    /// All of the losses with all values of lambda, or the first reason why not; where not `every`
+    /// value has to be accepted, the losses alone. `overrides` are those of the command line: to
+    /// set what is not read is an error there.
+    pub(super) fn validate(&self, overrides: &[String], every: bool) -> Result<()> {
         self.lambda
             .validate()
             .map_err(|error| error.at("[losses.lambda]"))?;
@@ -105,7 +106,8 @@ impl Losses {
         }
         for name in &self.names {
             let contender = self.contender(name, 1)?;
-            for lambda in contender.grid.values() {
+            let values = contender.grid.values().into_iter().filter(|_| every);
+            for lambda in values {
                 contender.at(lambda)?;
             }
         }

@@ -83,6 +83,9 @@ impl Table {
         };
         let exact = |cell: &Cell| match cell {
             Cell::Text(text) => quoted(text),
+            Cell::Number(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => {
+                format!("{whole:.0}")
+            }
             Cell::Number(number) => format!("{number:?}"),
             Cell::Empty => String::new(),
         };
@@ -170,17 +173,18 @@ mod tests {
         table.push(vec!["a,b".into(), 0.1.into()]);
         table.push(vec!["c".into(), Cell::Empty]);
         table.push(vec!["d".into(), 1e-5.into()]);
+        table.push(vec!["e".into(), 3.0.into()]);
         table
     }
 
     #[test]
     fn csv_keeps_every_digit_and_quotes_commas() {
-        assert_eq!(table().to_csv(), "name,x\n\"a,b\",0.1\nc,\nd,1e-5\n");
+        assert_eq!(table().to_csv(), "name,x\n\"a,b\",0.1\nc,\nd,1e-5\ne,3\n");
     }
 
     #[test]
     fn text_is_aligned() {
-        let lines = "name     x\na,b    0.1\nc        -\nd     1e-5\n";
+        let lines = "name     x\na,b    0.1\nc        -\nd     1e-5\ne        3\n";
         assert_eq!(table().to_text(), lines);
     }
 

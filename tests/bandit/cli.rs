@@ -70,7 +70,7 @@ fn the_same_run_writes_the_same_bytes() {
     let mut lines = curves.lines();
     assert_eq!(lines.next(), Some("loss,lambda,seed,epoch,pi_1,pi_2,pi_3"));
     let start: Vec<&str> = lines.next().unwrap().split(',').collect();
-    assert_eq!(start[..4], ["dpo", "1e-5", "0.0", "0.0"]);
+    assert_eq!(start[..4], ["dpo", "1e-5", "0", "0"]);
     // 5 losses, 2 lambdas, 2 seeds, 21 epochs.
     assert_eq!(curves.lines().count(), 1 + 5 * 2 * 2 * 21);
     // What was run can be run again.

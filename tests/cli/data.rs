@@ -148,7 +148,7 @@ fn what_cannot_be_shown_is_refused() {
         &["rows.jsonl:1", "empty", "the row is left out"],
     );
     show(&["--row", "2"], &["there is no row 2", "2 were read"]);
-    show(&["--split", "eval"], &["no evaluation rows", "data.eval"]);
+    show(&["--split", "eval"], &["no data.eval", "data.eval"]);
     show(&["--set", "data.max_length=9999"], &["data.max_length"]);
     let slice = format!("data.train={}[5:]", str(&rows));
     show(&["--set", &slice], &["rows.jsonl[5:]", "has 2 rows"]);

@@ -283,8 +283,8 @@ fn samples_of_cut_prompts_have_the_log_probs_that_training_sees() {
 #[test]
 fn the_config_of_a_run_prints_as_one_for_sampling() {
     let place = Place::new();
-    let data = format!("samples = \"auto\"\nshuffle = false\n[sample]\ntop_k = 5",);
-    let run = place.config(&fixture("llama"), "cexpo", &data, "");
+    let data = "samples = \"auto\"\nshuffle = false\n[sample]\ntop_k = 5";
+    let run = place.config(&fixture("llama"), "cexpo", data, "");
     let set = [
         "--set",
         "model.reference=elsewhere",

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use expo::bandit::Experiment;
-use expo::config::{Config, SamplingConfig};
+use expo::config::{Config, SamplingConfig, SweepConfig};
 use expo::loss::{Loss, Objective};
 
 fn root() -> &'static Path {
@@ -108,6 +108,7 @@ fn its_commands_exist_with_their_flags_and_configs() {
             let opened = match subcommand.as_str() {
                 "bandit" => Experiment::open(&path, &sets).map(drop),
                 "sample" => SamplingConfig::open(&path, &sets).map(drop),
+                "sweep" => SweepConfig::open(&path, &sets).map(drop),
                 "sft" => Config::open_sft(&path, &sets).map(drop),
                 _ => Config::open(&path, &sets).map(drop),
             };

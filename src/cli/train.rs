@@ -56,6 +56,9 @@ A config:
   [run]
   output_dir = \"runs/dpo\"
 
+cEXPO reads samples of the reference: data.samples = \"FILE\" is a file of expo sample, \"auto\" has
+them drawn first, as a section [sample] says, and kept like the log-probs.
+
 Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word needs no quotes.
 --set loss=ipo takes another loss with its defaults; --set loss.ipo.beta=0.2 sets its knob, too.
 

@@ -34,6 +34,7 @@ fn losses() -> Vec<Loss> {
             &[("divergence", "alpha"), ("label_smoothing", "0.2")],
         ),
         ("sppo_hard", &[("beta", "0.001")]),
+        ("ipo_learned", &[("beta", "0.02"), ("gamma", "3")]),
         ("aot", &[("label_smoothing", "0.2")]),
         ("aot_unpaired", &[("label_smoothing", "0.2")]),
         (

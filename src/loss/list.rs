@@ -7,8 +7,8 @@
 
 use super::{
     About, Aot, AotUnpaired, ApoDown, ApoZero, Bco, Cexpo, Cpo, Discopop, Dpo, Dpop, ExoPair, Fdpo,
-    Gpo, Hinge, Ipo, Kto, LdDpo, Nca, Odpo, Orpo, Qpo, Rdpo, Rexpo, Robust, Sft, SigmoidNorm,
-    Simpo, SppoHard, Wpo,
+    Gpo, Hinge, Ipo, IpoLearned, Kto, LdDpo, Nca, Odpo, Orpo, Qpo, Rdpo, Rexpo, Robust, Sft,
+    SigmoidNorm, Simpo, SppoHard, Wpo,
 };
 use super::{Context, Dual, Needs, Objective, Response, Scored};
 use crate::error::{Error, Result, nearest};
@@ -112,6 +112,8 @@ losses! {
     "bco" | "bco_pair" => Bco,
     /// SPPO with hard labels.
     "sppo_hard" => SppoHard,
+    /// IPO with a learned target.
+    "ipo_learned" => IpoLearned,
     /// AOT: sorted margins against the reference's.
     "aot" | "aot_pair" => Aot,
     /// AOT without pairs: sorted chosen against rejected.

@@ -152,6 +152,19 @@ fn losses_agree_with_their_published_formulas() {
         ("sppo_hard", &[("beta", "0.001")], |x| {
             (x.rho(0) - 500.0).powi(2) + (x.rho(1) + 500.0).powi(2)
         }),
+        ("ipo_learned", &[("beta", "0.05"), ("gamma", "0.2")], |x| {
+            // The scorer's optimum by golden section, over sigma(v) in (0, 1).
+            let loss = |t: f64| (0.05 * x.h() - t).powi(2) - 0.2 * t.ln();
+            let (mut low, mut high) = (1e-12, 1.0);
+            for _ in 0..200 {
+                let step = (5f64.sqrt() - 1.0) / 2.0 * (high - low);
+                match loss(high - step) < loss(low + step) {
+                    true => high = low + step,
+                    false => low = high - step,
+                }
+            }
+            loss((low + high) / 2.0)
+        }),
         ("apo_zero", &[("beta", "0.3")], |x| {
             1.0 - sigma(0.3 * x.rho(0)) + sigma(0.3 * x.rho(1))
         }),

@@ -106,6 +106,11 @@ fn closed_form(loss: &Loss) -> (f64, f64, f64) {
         Loss::Nca(k) => margin((2.0 * LOG_2, -k.beta / 4.0)),
         Loss::Bco(k) => margin((2.0 * LOG_2, -k.beta / 2.0)),
         Loss::SppoHard(k) => margin((1.0 / (2.0 * k.beta * k.beta), -1.0 / k.beta)),
+        Loss::IpoLearned(k) => {
+            let target = (k.gamma / 2.0).sqrt().min(1.0);
+            let value = target * target - k.gamma * target.ln();
+            margin((value, -2.0 * k.beta * target))
+        }
         Loss::Aot(k) => margin((LOG_2, -k.beta * (0.5 - k.label_smoothing))),
         Loss::AotUnpaired(k) => margin((LOG_2, -k.beta * (0.5 - k.label_smoothing))),
         Loss::ApoZero(k) => margin((1.0, -k.beta / 4.0)),

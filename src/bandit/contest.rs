@@ -95,7 +95,7 @@ impl Losses {
             let Some(name) = key.and_then(|key| key.split('.').next()) else {
                 continue;
             };
-            if !self.is_all() && !self.names.iter().any(|own| own == name) {
+            if !self.is_all() && !self.names.contains(&canonical(name)) {
                 return Err(Error::input(format!("{name} is not among losses.names"))
                     .hint(format!("they are {}", self.names.join(", ")))
                     .at(format!("--set {set}")));
@@ -133,7 +133,8 @@ impl Losses {
                 .at("losses.names"));
         }
         let mut loss = Loss::default_of(name).map_err(|error| error.at("losses.names"))?;
-        let settings = self.settings.get(name).cloned().unwrap_or_default();
+        let own = self.settings.iter().find(|(key, _)| canonical(key) == name);
+        let settings = own.map(|(_, own)| own.clone()).unwrap_or_default();
         let place = format!("losses.settings.{name}");
         for (key, value) in &settings.knobs {
             let set = loss.with(key, &value.to_string());
@@ -168,6 +169,13 @@ impl Losses {
     }
 }
 
+/// The name of a loss that may be called by an alias.
+fn canonical(name: &str) -> String {
+    Loss::default_of(name)
+        .map_or(name, |loss| loss.name())
+        .to_owned()
+}
+
 fn words<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(
@@ -179,10 +187,11 @@ fn words<'de, D: Deserializer<'de>>(input: D) -> std::result::Result<Vec<String>
         Text(String),
     }
     let list = |text: String| text.split(',').map(|word| word.trim().to_owned()).collect();
-    Ok(match Words::deserialize(input)? {
+    let words = match Words::deserialize(input)? {
         Words::List(words) => words,
         Words::Text(text) => list(text),
-    })
+    };
+    Ok(words.iter().map(|word| canonical(word)).collect())
 }
 
 impl Contender {

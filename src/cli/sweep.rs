@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::checkpoint::write_file;
 use expo::config::SweepConfig;
-use expo::train::{comparison, frontier, sweep};
+use expo::error::Error;
+use expo::train::{Outcome, comparison, frontier, sweep};
 
 use super::answer;
 use super::progress::Progress;
@@ -50,7 +51,7 @@ Everything else is the same for all: model, rows, their order, the reference's l
 scored once. Runs are made one after the other, each in a folder of its own in run.output_dir, where it
 is a run like any other. One that is finished is not made again, so an interrupted sweep is gone on
 with by the same command, and entries may be added. Of a folder with another config the sweep says so
-and stops.
+and begins nothing. A run that meets a value that is not finite has no figures; the others go on.
 
 In run.output_dir:
   sweep.csv, sweep.json        a row per run: the last evaluation and, on stories, the last samples
@@ -79,8 +80,10 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let write = |name: &str, contents: &[u8]| write_file(&folder.join(name), contents);
     write("sweep.csv", table.to_csv().as_bytes())?;
     write("sweep.json", json.as_bytes())?;
-    write("frontier.svg", figure.to_svg().as_bytes())?;
-    write("frontier.png", &figure.to_png())?;
+    if let Some(figure) = figure {
+        write("frontier.svg", figure.to_svg().as_bytes())?;
+        write("frontier.png", &figure.to_png())?;
+    }
     match args.json {
         true => answer(&json)?,
         false => answer(&format!(
@@ -89,7 +92,20 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
             folder.display()
         ))?,
     }
-    Ok(())
+    failed(&outcomes)
+}
+
+/// The error of the runs that met a value that is not finite.
+fn failed(outcomes: &[Outcome]) -> anyhow::Result<()> {
+    let say = |outcome: &Outcome| {
+        let what = outcome.failure.as_ref()?;
+        Some(format!("{} {}: {what}", outcome.loss, outcome.settings))
+    };
+    let all: Vec<String> = outcomes.iter().filter_map(say).collect();
+    match all.is_empty() {
+        true => Ok(()),
+        false => Err(Error::NonFinite(all.join("; ")).into()),
+    }
 }
 
 fn list(config: &SweepConfig) -> String {

@@ -58,9 +58,17 @@ impl SweepConfig {
             }
         };
         base.remove("loss");
+        if table.contains_key("loss") {
+            return Err(Error::input("a sweep has no [loss] of its own").hint(KNOBS));
+        }
         merge(&mut base, table);
+        readable(&base)?;
         for assignment in overrides {
+            if assignment.trim_start().starts_with("loss") {
+                return Err(Error::input(format!("--set {assignment}")).hint(KNOBS));
+            }
             read::assign(&mut base, assignment)?;
+            readable(&base).map_err(|error| error.at(format!("--set {assignment}")))?;
         }
         let mut runs = Vec::new();
         for (number, entry) in entries.iter().enumerate() {
@@ -86,6 +94,16 @@ impl SweepConfig {
             runs,
         })
     }
+}
+
+/// Where the knobs of a loss stand.
+const KNOBS: &str = "the losses and their knobs stand in [[sweep]]";
+
+/// Whether a base has sections and keys that a run has, before any entry is blamed for it.
+fn readable(base: &Table) -> Result<()> {
+    let mut table = base.clone();
+    read::assign(&mut table, "loss=dpo")?;
+    read::value::<Config>(table, "", &[]).map(drop)
 }
 
 fn entries(table: &mut Table) -> Result<Vec<Table>> {
@@ -170,6 +188,10 @@ fn plan(base: &Table, loss: &str, settings: &[Setting]) -> Result<PlannedRun> {
     let mut table = base.clone();
     read::assign(&mut table, &format!("loss={loss}"))?;
     for (key, value) in settings {
+        if key.starts_with("loss.") {
+            return Err(Error::input(format!("`{key}`"))
+                .hint("a knob is named by itself, beside its loss: beta = [0.1, 0.5]"));
+        }
         let key = match key.contains('.') {
             true => key.clone(),
             false => format!("loss.{loss}.{key}"),
@@ -252,9 +274,38 @@ mod tests {
                 "[[sweep]]\nloss = \"dpo\"\nrun.sed = 1\n",
                 ["[[sweep]] 1", "`seed`?"],
             ),
+            (
+                "[[sweep]]\nloss = \"dpo\"\n\"loss.sft.weight\" = 1\n",
+                ["[[sweep]] 1", "loss.sft.weight"],
+            ),
+            (
+                "[loss.dpo]\n[[sweep]]\nloss = \"dpo\"\n",
+                ["[loss]", "[[sweep]]"],
+            ),
+            (
+                "[batch]\nsize = 3\n[[sweep]]\nloss = \"dpo\"\n",
+                ["`size`", "batch_size"],
+            ),
         ] {
             let error = sweep(entries).unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_override_is_every_runs_and_no_knob() {
+        let text = format!("{BASE}[[sweep]]\nloss = \"dpo\"\n");
+        let with = |set: &str| SweepConfig::parse(&text, &[set.to_owned()]);
+        assert_eq!(
+            with("batch.batch_size=3").unwrap().runs[0]
+                .config
+                .batch
+                .batch_size,
+            3
+        );
+        for set in ["loss.dpo.beta=0.3", "loss=ipo", "run.sed=1"] {
+            let error = with(set).unwrap_err().to_string();
+            assert!(error.contains(&format!("--set {set}")), "{error}");
         }
     }
 }

@@ -66,15 +66,14 @@ d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
     }
 
     fn evaluate(&self, example: &Scored, batch: &Context) -> Dual {
-        let zero = || Dual::constant(0.0, example.responses.len());
         let supervised = match example.pair() {
             Some(_) => expected(example, |w, l| self.supervised(w, l)) / batch.labelled,
-            None => zero(),
+            None => example.zero(),
         };
         let samples = example.of(Role::Sampled).count().max(1) as f64;
         let surprise = example
             .of(Role::Sampled)
-            .fold(zero(), |sum, y| sum - y.policy.clone());
+            .fold(example.zero(), |sum, y| sum - y.policy.clone());
         supervised + self.lambda * surprise / samples
     }
 

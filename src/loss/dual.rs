@@ -121,6 +121,7 @@ pub(super) fn sigmoid_slope(x: f64) -> f64 {
 impl Add for Dual {
     type Output = Dual;
     fn add(mut self, rhs: Dual) -> Dual {
+        debug_assert_eq!(self.grad.len(), rhs.grad.len(), "numbers of two examples");
         self.value += rhs.value;
         self.grad
             .iter_mut()
@@ -133,6 +134,7 @@ impl Add for Dual {
 impl Sub for Dual {
     type Output = Dual;
     fn sub(mut self, rhs: Dual) -> Dual {
+        debug_assert_eq!(self.grad.len(), rhs.grad.len(), "numbers of two examples");
         self.value -= rhs.value;
         self.grad
             .iter_mut()

@@ -99,6 +99,12 @@ pub struct Scored {
 }
 
 impl Scored {
+    /// 0, with a gradient as long as that of every number of this example.
+    pub(super) fn zero(&self) -> Dual {
+        let variables = self.responses.first().map_or(0, |y| y.policy.grad.len());
+        Dual::constant(0.0, variables)
+    }
+
     /// From (role, log pi, log r, tokens) of each response.
     pub fn new(responses: &[(Role, f64, f64, f64)], preference: Option<f64>) -> Self {
         let variables = responses.len();

@@ -57,7 +57,9 @@ impl IpoLearned {
 impl Objective for IpoLearned {
     fn about(&self) -> About {
         About {
-            formula: "L = (beta h - t)^2 - gamma log t,    h = rho_w - rho_l,    t = min(1, (beta h + sqrt(beta^2 h^2 + 2 gamma)) / 2)",
+            formula: "\
+L = (beta h - t)^2 - gamma log t,    h = rho_w - rho_l
+t = min(1, (beta h + sqrt(beta^2 h^2 + 2 gamma)) / 2)",
             paper: "T. Nguyen 2025, DPO vs IPO",
             config: "configs/losses/ipo_learned.toml",
             knobs: Self::KNOBS,

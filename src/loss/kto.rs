@@ -83,8 +83,7 @@ y' an answer to another prompt",
             .collect();
         assert!(!rows.is_empty(), "the example does not meet Kto::needs");
         let count = rows.len() as f64;
-        let zero = Dual::constant(0.0, example.responses.len());
-        rows.into_iter().fold(zero, |sum, row| sum + row) / count
+        rows.into_iter().fold(example.zero(), |sum, row| sum + row) / count
     }
 
     fn reward(&self, response: &Response) -> Option<f64> {

@@ -215,6 +215,32 @@ mod tests {
         assert_eq!(sum("[dpo]"), Loss::default_of("dpo").unwrap().into());
     }
 
+    /// Also where one term reads more of a response than another does.
+    #[test]
+    fn the_order_of_terms_changes_nothing() {
+        let pair = [
+            (Role::Chosen, -20.0, -21.0, 9.0),
+            (Role::Rejected, -30.0, -29.0, 12.0),
+        ];
+        let shared = [(-20.0, -21.0), (-22.0, -20.5)];
+        let example = Scored::new(&pair, None).with_shared(&shared);
+        let gradient = |text: &str| {
+            let sum = sum(text);
+            let contexts = sum.contexts(std::slice::from_ref(&example));
+            sum.evaluate(&example, &contexts[0]).grad
+        };
+        let (kto, ld) = ("[kto]\nweight = 0.5\n", "[ld_dpo]\nweight = 0.5\n");
+        let (one, other) = (
+            gradient(&format!("{kto}{ld}")),
+            gradient(&format!("{ld}{kto}")),
+        );
+        assert_eq!(one.len(), 4);
+        assert!(
+            one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-15),
+            "{one:?} {other:?}"
+        );
+    }
+
     #[test]
     fn a_wrong_key_has_its_place() {
         let error = toml::from_str::<Sum>("[sft]\n[dpo]\nweight = 0.8\nbta = 1\n").unwrap_err();

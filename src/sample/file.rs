@@ -7,7 +7,7 @@
 //! *Why*: every row is a function of its prompt and number, and rows are written in order. So what
 //! a file lacks is what comes after its last whole line, and nothing else needs to be remembered.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -143,11 +143,14 @@ impl Sampler<'_> {
             .map_err(io)?;
         match existing {
             Existing::Cache => file.lock().map_err(io)?,
-            Existing::Continue | Existing::Replace => file.try_lock().map_err(|_| {
-                Error::input("another process writes to it")
-                    .hint("wait for it, or name another file")
-                    .at(path.display())
-            })?,
+            Existing::Continue | Existing::Replace => {
+                file.try_lock().map_err(|error| match error {
+                    TryLockError::WouldBlock => Error::input("another process writes to it")
+                        .hint("wait for it, or name another file")
+                        .at(path.display()),
+                    TryLockError::Error(error) => io(error),
+                })?
+            }
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io)?;

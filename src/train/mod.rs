@@ -74,6 +74,7 @@ pub struct Run {
     unlabelled: Option<Split>,
     hashes: files::Hashes,
     stories: Option<Stories>,
+    moving: Option<Moving>,
 }
 
 impl Run {
@@ -122,6 +123,7 @@ impl Run {
             Some(hash) => observe(Event::OtherReference(hash)),
             None => {}
         }
+        let moving = Moving::open(&config, &folder.path, &model, observe)?;
         Ok(Self {
             config,
             folder: folder.path,
@@ -131,6 +133,7 @@ impl Run {
             unlabelled,
             hashes,
             stories,
+            moving,
         })
     }
 
@@ -145,6 +148,7 @@ impl Run {
             unlabelled,
             hashes,
             stories,
+            mut moving,
         } = self;
         model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
@@ -175,7 +179,6 @@ impl Run {
                 .map(|s| s.draw(&model, observe))
                 .transpose()
         };
-        let mut moving = Moving::open(&config, &folder, &model, observe)?;
         let before = draw(observe)?;
         let start = Instant::now();
         let mut evaluate =

@@ -158,10 +158,13 @@ impl<'a> Stepper<'a> {
         let longest = tokens.fold(0.0, f64::max);
         for (at, (scored, &row)) in all.iter().zip(rows).enumerate() {
             let example = &split.dataset.examples[row];
-            let loss = self.loss.evaluate(scored, &contexts[at]).value;
+            let loss = self.loss.evaluate(scored, &contexts[at]);
             let expected = self.loss.evaluate(&equal[at], &known[at]);
-            // Twice the first-order effect leaves room for curvature and for the batch statistic.
-            let slopes: f64 = expected.grad.iter().map(|slope| slope.abs()).sum();
+            // Twice the first-order effect leaves room for curvature and for the batch statistic. At a
+            // kink the slope of either side may be the one that counts.
+            let slopes = |grad: &[f64]| grad.iter().map(|slope| slope.abs()).sum::<f64>();
+            let slopes = slopes(&loss.grad).max(slopes(&expected.grad));
+            let loss = loss.value;
             let mut slack =
                 1e-6 * (1.0 + expected.value.abs()) + 2.0 * slopes * SAME_MODEL * longest;
             for response in &scored.responses {

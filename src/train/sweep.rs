@@ -14,41 +14,51 @@ use crate::error::{Error, Result};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
 use crate::story::{Grammar, Tilt};
 
-/// A finished run of a sweep.
+/// A run of a sweep that came to its end.
 #[derive(Debug)]
 pub struct Outcome {
     /// The loss.
     pub loss: String,
     /// What was set.
     pub settings: String,
-    /// The run's `summary.json`.
+    /// The run's `summary.json`; null where it met a value that is not finite.
     pub summary: Value,
+    /// What it met.
+    pub failure: Option<String>,
 }
 
-/// Makes the runs of a sweep that are not there yet.
+/// Makes the runs of a sweep that are not there yet. One that meets a value that is not finite is an
+/// outcome like another.
 ///
 /// # Errors
-/// The first error of a run; those before it are kept.
+/// If a folder holds a run with another config, before any run is made; any other error of a run, those
+/// before it being kept.
 pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
     let total = config.runs.len();
+    let found: Vec<Option<Value>> = config.runs.iter().map(finished).collect::<Result<_>>()?;
     let mut outcomes = Vec::with_capacity(total);
-    for (number, run) in config.runs.iter().enumerate() {
+    for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
         let name = format!("{} {}", run.loss, run.settings);
-        let found = finished(run)?;
         observe(Event::SweepRun {
             number: number + 1,
             total,
             name: name.trim(),
             found: found.is_some(),
         });
-        let summary = match found {
-            Some(summary) => summary,
-            None => make(run, observe)?,
+        let made = match found {
+            Some(summary) => Ok(summary),
+            None => make(run, observe),
+        };
+        let (summary, failure) = match made {
+            Ok(summary) => (summary, None),
+            Err(Error::NonFinite(what)) => (Value::Null, Some(what)),
+            Err(error) => return Err(error.at(name.trim())),
         };
         outcomes.push(Outcome {
             loss: run.loss.clone(),
             settings: run.settings.clone(),
             summary,
+            failure,
         });
     }
     Ok(outcomes)
@@ -58,7 +68,7 @@ pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
 fn finished(run: &PlannedRun) -> Result<Option<Value>> {
     let folder = &run.config.run.output_dir;
     let read = |name: &str| std::fs::read_to_string(folder.join(name));
-    let (Ok(config), Ok(summary)) = (read("config.toml"), read(SUMMARY)) else {
+    let Ok(config) = read("config.toml") else {
         return Ok(None);
     };
     if config != run.config.to_toml()? {
@@ -66,6 +76,9 @@ fn finished(run: &PlannedRun) -> Result<Option<Value>> {
             .hint("choose another run.output_dir for the sweep, or remove the folder")
             .at(folder.display()));
     }
+    let Ok(summary) = read(SUMMARY) else {
+        return Ok(None);
+    };
     let summary = serde_json::from_str(&summary);
     Ok(Some(summary.map_err(|error| {
         Error::input(format!("not JSON: {error}")).at(folder.join(SUMMARY).display())
@@ -119,11 +132,11 @@ pub fn comparison(outcomes: &[Outcome]) -> Table {
 /// The frontier: what a policy gains against how far it is from the reference. On stories the score
 /// against the KL, beside the best that any policy could do (q e^(c s), for every c) and the way from
 /// the grammar to Bradley and Terry's optimum; elsewhere accuracy against how far the log-probs of
-/// chosen answers moved.
+/// chosen answers moved. `None` where no run has both.
 ///
 /// # Errors
 /// If the grammar cannot be opened.
-pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Figure> {
+pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Option<Figure>> {
     let story = config
         .runs
         .first()
@@ -147,6 +160,9 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Figure> {
                 points: vec![(x, y)],
             }),
         }
+    }
+    if curves.is_empty() {
+        return Ok(None);
     }
     let widest = curves
         .iter()
@@ -178,7 +194,7 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Figure> {
     for curve in &mut curves {
         curve.points.retain(|(x, _)| *x <= to_x);
     }
-    Ok(Figure {
+    Ok(Some(Figure {
         name: "frontier".into(),
         title: "what is gained, and how far from the reference".into(),
         columns: 1,
@@ -189,7 +205,7 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Figure> {
             curves,
             rules: Vec::new(),
         }],
-    })
+    }))
 }
 
 /// Score against KL from the grammar, exactly, as means over the prompts of a file.

@@ -102,6 +102,15 @@ fn what_a_sweep_refuses() {
         let file = sweep(&place, entries);
         place.refuse(&["sweep", "--config", str(&file)], words);
     }
+    let file = sweep(&place, "[[sweep]]\nloss = \"dpo\"\n");
+    let command = [
+        "sweep",
+        "--config",
+        str(&file),
+        "--set",
+        "loss.dpo.beta=0.3",
+    ];
+    place.refuse(&command, &["--set loss.dpo.beta=0.3", "[[sweep]]"]);
     let file = place.write(
         "none.toml",
         "base = \"none/such.toml\"\n[[sweep]]\nloss = \"dpo\"\n",
@@ -109,5 +118,25 @@ fn what_a_sweep_refuses() {
     place.refuse(
         &["sweep", "--config", str(&file)],
         &["none/such.toml", "no such file"],
+    );
+}
+
+/// A run that falls apart stops none of the others.
+#[test]
+fn a_run_that_is_not_finite_is_an_outcome() {
+    let place = Place::new();
+    let file = sweep(
+        &place,
+        "[[sweep]]\nloss = \"dpo\"\noptimizer.learning_rate = [1e30, 1e-4]\n\
+         optimizer.optim = \"rmsprop\"\n",
+    );
+    let end = place.run(&["sweep", "--config", str(&file)]);
+    assert_eq!(end.code, Some(3), "{}", end.err);
+    let csv = text(&place.path("out/sweep.csv"));
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    assert!(
+        end.out.contains("1e30") || end.out.contains("10000000000"),
+        "{}",
+        end.out
     );
 }

@@ -274,7 +274,11 @@ impl Config {
                     .hint("set data.samples to a file of them, or to \"auto\" to have them drawn"),
             );
         }
-        match self.data.draws_samples() {
+        if needs.on_policy {
+            self.check_on_policy(samples)
+                .map_err(|error| error.at("[sample]"))?;
+        }
+        match self.data.draws_samples() || needs.on_policy {
             true => self.sample.get_or_insert_default().validate(),
             // Beside a file it tells how the file was drawn.
             false if self.sample.is_some() && self.data.samples.is_none() => {
@@ -316,6 +320,35 @@ impl Config {
             );
         }
         reference.validate()
+    }
+
+    /// Fills in how samples of the policy are drawn, and refuses what cannot go with them;
+    /// `others` says that a loss reads samples of the reference, too.
+    fn check_on_policy(&mut self, others: bool) -> Result<()> {
+        let file = self.data.samples.is_some() && !self.data.draws_samples();
+        if file || others {
+            return Err(Error::input("samples of the policy beside samples of the reference")
+                .hint("a loss with unsupervised = \"reverse_kl\" draws its own: leave data.samples out"));
+        }
+        if self.reference.is_some() {
+            return Err(
+                Error::input("samples of the policy under a reference that moves")
+                    .hint("leave the section [reference] out"),
+            );
+        }
+        let sample = self.sample.get_or_insert_with(|| SampleConfig {
+            num_samples: 2,
+            ..SampleConfig::default()
+        });
+        if sample.is_biased() {
+            return Err(Error::input("REINFORCE needs samples of the policy itself")
+                .hint("leave temperature, top_k, top_p, repetition_penalty and greedy out"));
+        }
+        if sample.num_samples < 2 {
+            return Err(Error::input("`num_samples` is 1")
+                .hint("it is at least 2: each sample's baseline is the mean of the others"));
+        }
+        Ok(())
     }
 
     /// Whether the run has a reference: the loss asks for one, or the config names one, which a

@@ -33,6 +33,7 @@ const PAIR: Needs = Needs {
     shared: false,
     confidence: false,
     scores: false,
+    on_policy: false,
 };
 const SAMPLED: Needs = Needs {
     all: &[Role::Chosen, Role::Rejected, Role::Sampled],

@@ -499,3 +499,52 @@ fn samples_change_no_rexpo_run() {
         close(b, *a, 1e-4, "loss");
     }
 }
+
+/// Samples of the policy are drawn for every step, the same whatever its parts, and their KL starts
+/// at 0.
+#[test]
+fn samples_of_the_policy_are_drawn_for_every_step() {
+    let run = |batch: &str, more: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let model = fixture("llama");
+        let rows = fixture("pairs.jsonl");
+        let tail = TAIL.replace("{out}", &folder.path().display().to_string());
+        let text = format!(
+            "[model]\nmodel_name_or_path = {model:?}\n\
+             [data]\nformat = \"pairs\"\ntrain = {rows:?}\nshuffle = false\n\
+             max_length = 128\nmax_prompt_length = 64\n\
+             [loss.cexpo]\nlambda = 0.5\nunsupervised = \"reverse_kl\"\n\
+             [sample]\nnum_samples = 3\nmax_new_tokens = 10\n{more}\n\
+             [batch]\nbatch_size = 8\n{batch}\n[optimizer]\nlearning_rate = 1e-3\n{tail}max_steps = 4\n",
+        );
+        let config = Config::parse(&text, &[])?;
+        Run::open(config, &mut |_| {})?.train(&mut |_| {})?;
+        let text = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+        let records = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        Ok::<Vec<Value>, expo::error::Error>(records.collect())
+    };
+    let whole = run("gradient_accumulation_steps = 1", "").unwrap();
+    let kl = numbers(&whole, "kl");
+    assert_eq!(kl.len(), 4);
+    assert!(
+        kl[0].abs() < 1e-5 && kl[1..].iter().all(|kl| kl.abs() > 1e-6),
+        "{kl:?}"
+    );
+    let parts = run("gradient_accumulation_steps = 8", "").unwrap();
+    for key in ["loss", "grad_norm", "kl"] {
+        for (a, b) in numbers(&whole, key)
+            .iter()
+            .zip(numbers(&parts, key))
+            .take(2)
+        {
+            close(b, *a, 1e-3, key);
+        }
+    }
+    let other = run("", "seed = 1").unwrap();
+    assert_ne!(numbers(&other, "kl")[1], kl[1]);
+    let refused = run("", "top_k = 5").unwrap_err().to_string();
+    assert!(
+        refused.contains("top_k") && refused.contains("policy itself"),
+        "{refused}"
+    );
+}

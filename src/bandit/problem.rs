@@ -272,7 +272,9 @@ pub fn unsuited(loss: &Loss) -> Option<Error> {
         loss.evaluate(&Scored::new(&given, None), &Context::default())
             .value
     };
-    let why = if let Some(role) = needs.batch.first() {
+    let why = if needs.on_policy {
+        "it draws samples of the policy while it trains".to_owned()
+    } else if let Some(role) = needs.batch.first() {
         format!("it reads {} responses of whole batches", role.name())
     } else if let Err(error) = needs.check(&roles, None) {
         error.to_string()

@@ -222,7 +222,8 @@ impl Calculator {
                 true => &[needs.unlabelled],
                 false => &[needs.all, needs.any, needs.batch],
             };
-            if roles.iter().any(|roles| roles.contains(&role)) {
+            let drawn = needs.on_policy && role == Role::Sampled && given(&role);
+            if drawn || roles.iter().any(|roles| roles.contains(&role)) {
                 wanted.push((slot, role));
             }
         }

@@ -11,10 +11,20 @@
 //! preference, so an example that has only samples is that term alone; each term is then a mean over
 //! the examples of the batch that have it.
 //!
+//! With `unsupervised = "reverse_kl"` the second term is KL(pi || r), which the paper names and leaves
+//! to others, on samples of the policy itself, drawn anew for every step. Its gradient is REINFORCE's
+//! with a baseline that leaves the sample itself out (Kool et al. 2019), so that it stays unbiased:
+//!
+//! ```text
+//! rho_s = log pi(y_s|x) - log r(y_s|x),    y_s a sample of the policy
+//! grad  = lambda mean_s (rho_s - mean_{t != s} rho_t) grad log pi(y_s|x)
+//! ```
+//!
 //! Config: `configs/hh_expo_comp.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
 use super::{About, Context, Dual, Needs, Objective, Response, Role, Scored, expected, knobs};
 use super::{logit_diagnostics, policy_logit, sample_diagnostics};
+use serde::{Deserialize, Serialize};
 
 knobs! {
     /// The knobs of cEXPO.
@@ -25,10 +35,41 @@ knobs! {
         margin: f64 = 0.0, in "[0, inf)";
         /// Whether d is the difference of log-probs per token instead of their sums.
         length_normalized: bool = false, in "true or false";
+        /// The KL of the term over samples: of the reference's, or of the policy's own.
+        unsupervised: Unsupervised = Unsupervised::ForwardKl, in "forward_kl, reverse_kl";
     }
 }
 
+/// The term over samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsupervised {
+    /// KL(r || pi) up to a constant, on samples of the reference: the paper's.
+    ForwardKl,
+    /// KL(pi || r), on samples of the policy.
+    ReverseKl,
+}
+
 impl Cexpo {
+    /// lambda KL(pi || r) as its samples estimate it; the gradient is REINFORCE's, not that of the
+    /// estimate.
+    fn reverse_kl(&self, example: &Scored) -> Dual {
+        let ratios: Vec<f64> = example
+            .of(Role::Sampled)
+            .map(|y| y.log_ratio().value)
+            .collect();
+        let count = ratios.len() as f64;
+        let total: f64 = ratios.iter().sum();
+        let zero = example.zero();
+        let mut term = example.of(Role::Sampled).fold(zero, |sum, y| {
+            let ratio = y.log_ratio().value;
+            let baseline = (total - ratio) / (count - 1.0).max(1.0);
+            sum + (self.lambda * (ratio - baseline) / count) * y.policy.clone()
+        });
+        term.value = self.lambda * total / count.max(1.0);
+        term
+    }
+
     /// softplus(-d): the loss of a labelled pair.
     pub fn supervised(&self, w: &Response, l: &Response) -> Dual {
         let d = policy_logit(w, l, self.length_normalized) - self.margin;
@@ -41,7 +82,8 @@ impl Objective for Cexpo {
         About {
             formula: "\
 L = -log sigma(d - m) + lambda mean_s(-log pi(y_s|x))
-d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
+d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference
+reverse_kl: lambda KL(pi || r) in its place, by REINFORCE on the policy's samples",
             paper: "EXPO eq. 13, 15, 16; TYPO eq. 14, 16, 17",
             config: "configs/hh_expo_comp.toml",
             knobs: Self::KNOBS,
@@ -54,6 +96,14 @@ d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
             reference: true,
             ..Needs::pair()
         };
+        if self.unsupervised == Unsupervised::ReverseKl && self.lambda > 0.0 {
+            let optional = &[Role::Sampled];
+            return Needs {
+                optional,
+                on_policy: true,
+                ..needs
+            };
+        }
         if self.lambda == 0.0 {
             let optional = &[Role::Sampled];
             return Needs { optional, ..needs };
@@ -70,6 +120,9 @@ d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
             Some(_) => expected(example, |w, l| self.supervised(w, l)) / batch.labelled,
             None => example.zero(),
         };
+        if self.unsupervised == Unsupervised::ReverseKl {
+            return supervised + self.reverse_kl(example);
+        }
         let samples = example.of(Role::Sampled).count().max(1) as f64;
         let surprise = example
             .of(Role::Sampled)
@@ -92,7 +145,46 @@ d = log pi(y_w|x) - log pi(y_l|x),    y_s a sample of the reference",
 
     fn diagnostics(&self, example: &Scored, _batch: &Context) -> Vec<(&'static str, f64)> {
         let mut figures = logit_diagnostics(example, self.length_normalized, self.margin);
-        figures.extend(sample_diagnostics(example));
+        let reversed = self.unsupervised == Unsupervised::ReverseKl;
+        let kl = sample_diagnostics(example);
+        figures.extend(kl.map(|(name, kl)| (name, if reversed { -kl } else { kl })));
         figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over all pairs of draws from a softmax the estimate is KL(pi || r) and its gradient that of
+    /// the logits, pi_j (rho_j - KL).
+    #[test]
+    fn reinforce_is_the_gradient_of_the_reverse_kl() {
+        let (pi, r) = ([0.5f64, 0.3, 0.2], [0.2f64, 0.5, 0.3]);
+        let cexpo = Cexpo {
+            lambda: 0.7,
+            unsupervised: Unsupervised::ReverseKl,
+            ..Cexpo::default()
+        };
+        let rho = |y: usize| (pi[y] / r[y]).ln();
+        let kl: f64 = (0..3).map(|y| pi[y] * rho(y)).sum();
+        let (mut value, mut gradient) = (0.0, [0.0; 3]);
+        for (s, t) in (0..9).map(|pair| (pair / 3, pair % 3)) {
+            let sample = |y: usize| (Role::Sampled, pi[y].ln(), r[y].ln(), 1.0);
+            let example = Scored::new(&[sample(s), sample(t)], None);
+            let term = cexpo.reverse_kl(&example);
+            value += pi[s] * pi[t] * term.value;
+            for (y, seed) in [s, t].into_iter().zip(&term.grad) {
+                for (logit, sum) in gradient.iter_mut().enumerate() {
+                    let slope = f64::from(u8::from(logit == y)) - pi[logit];
+                    *sum += pi[s] * pi[t] * seed * slope;
+                }
+            }
+        }
+        assert!((value - 0.7 * kl).abs() < 1e-15, "{value}");
+        for (logit, sum) in gradient.iter().enumerate() {
+            let want = 0.7 * pi[logit] * (rho(logit) - kl);
+            assert!((sum - want).abs() < 1e-15, "{gradient:?}");
+        }
     }
 }

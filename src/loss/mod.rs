@@ -52,7 +52,7 @@ pub use aot_unpaired::AotUnpaired;
 pub use apo_down::ApoDown;
 pub use apo_zero::ApoZero;
 pub use bco::Bco;
-pub use cexpo::Cexpo;
+pub use cexpo::{Cexpo, Unsupervised};
 pub use cpo::Cpo;
 pub use discopop::Discopop;
 pub use divergence::Divergence;
@@ -111,6 +111,8 @@ pub struct Needs {
     pub shared: bool,
     /// Whether it reads [`Response::confidence`].
     pub confidence: bool,
+    /// Whether [`Role::Sampled`] are samples of the policy itself, drawn anew for every step.
+    pub on_policy: bool,
     /// Whether it reads by how much the score of a row's chosen response is the higher one.
     pub scores: bool,
 }
@@ -130,6 +132,7 @@ impl Needs {
             shared: false,
             confidence: false,
             scores: false,
+            on_policy: false,
         }
     }
 

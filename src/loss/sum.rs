@@ -87,6 +87,7 @@ impl Sum {
             shared: a.shared || b.shared,
             confidence: a.confidence || b.confidence,
             scores: a.scores || b.scores,
+            on_policy: a.on_policy || b.on_policy,
         })
     }
 

@@ -11,6 +11,7 @@ mod event;
 mod files;
 mod metrics;
 mod moving;
+mod on_policy;
 mod open;
 mod reference;
 mod sampling;
@@ -45,6 +46,7 @@ use batches::{Batches, Orders};
 use files::Files;
 use metrics::Averages;
 use moving::Moving;
+use on_policy::OnPolicy;
 use open::{Model, dtype};
 use step::Stepper;
 use story::Stories;
@@ -75,6 +77,7 @@ pub struct Run {
     hashes: files::Hashes,
     stories: Option<Stories>,
     moving: Option<Moving>,
+    on_policy: Option<OnPolicy>,
 }
 
 impl Run {
@@ -124,6 +127,8 @@ impl Run {
             None => {}
         }
         let moving = Moving::open(&config, &folder.path, &model, observe)?;
+        let (path, policy) = (&folder.path, &hashes.policy);
+        let on_policy = OnPolicy::open(&config, path, policy, &tokenizer, observe)?;
         Ok(Self {
             config,
             folder: folder.path,
@@ -134,6 +139,7 @@ impl Run {
             hashes,
             stories,
             moving,
+            on_policy,
         })
     }
 
@@ -149,6 +155,7 @@ impl Run {
             hashes,
             stories,
             mut moving,
+            on_policy,
         } = self;
         model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
@@ -189,6 +196,11 @@ impl Run {
                 if let Some(moving) = moving {
                     moving.score_eval(split)?;
                 }
+                if let Some(on_policy) = &on_policy {
+                    // The same draws each time, so that evaluations differ by the policy alone.
+                    let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+                    on_policy.draw(&model, split, &rows, 0)?;
+                }
                 let mut record = head(step, per_epoch);
                 stepper.evaluate(split)?.write("eval_", &mut record);
                 files.record(&record)?;
@@ -206,6 +218,9 @@ impl Run {
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
             if let Some(moving) = &moving {
                 moving.score_batch(&mut train, &batch)?;
+            }
+            if let Some(on_policy) = &on_policy {
+                on_policy.draw(&model, &mut train, &batch, step + 1)?;
             }
             let tokens = stepper.gradients(&train, &batch, &mut window.averages, &gradients)?;
             let norm = optimizer.step(model.weights(), &gradients, rate)?;

@@ -548,3 +548,22 @@ fn samples_of_the_policy_are_drawn_for_every_step() {
         "{refused}"
     );
 }
+
+/// A mean over tokens is one over those of all evaluation rows, however they are taken in parts.
+#[test]
+fn evaluation_per_token_does_not_depend_on_the_batch() {
+    let loss = |size: usize| {
+        let (model, rows) = (fixture("llama"), fixture("pairs.jsonl"));
+        let (_folder, records) = train(&format!(
+            "[model]\nmodel_name_or_path = {model:?}\n\
+             [data]\nformat = \"pairs\"\ntrain = {rows:?}\neval = {rows:?}\n\
+             max_length = 128\nmax_prompt_length = 64\n[loss.sft]\nper_token = true\n\
+             [batch]\nbatch_size = {size}\n{TAIL}max_steps = 1\n",
+        ));
+        numbers(&records, "eval_loss")[0]
+    };
+    let whole = loss(24);
+    for size in [1, 5] {
+        close(loss(size), whole, 1e-6, "eval_loss");
+    }
+}

@@ -403,6 +403,50 @@ fn a_config_draws_what_its_flags_would() {
     assert_eq!(place.succeed(&args), printed);
 }
 
+/// A file that was put together twice must not count its samples twice.
+#[test]
+fn a_sample_that_is_there_twice_is_refused() {
+    let place = Place::new();
+    let (model, samples) = (fixture("neox"), place.path("s.jsonl"));
+    let line = |seed: u64| {
+        let prompt = lines(&fixture("pairs.jsonl"))[0]["prompt"].clone();
+        let row = serde_json::json!({"prompt": prompt, "response": " Yes.",
+            "finish_reason": "stop", "index": 0, "seed": seed});
+        format!("{row}\n")
+    };
+    let config = place.config(&model, "cexpo", &format!("samples = {samples:?}"), "");
+    place.write("s.jsonl", line(0) + &line(0));
+    place.refuse_run(&config, &[], &["s.jsonl:2", "already"]);
+    place.write("s.jsonl", line(0) + &line(1));
+    place.succeed(&["data", "show", "--config", str(&config)]);
+}
+
+/// Samples are drawn from the reference, and a file of log-probs is none.
+#[test]
+fn a_reference_known_by_its_log_probs_alone_draws_nothing() {
+    let place = Place::new();
+    let (model, scores) = (fixture("llama"), place.path("scores.jsonl"));
+    let data = "samples = \"auto\"\n[sample]\nmax_new_tokens = 5";
+    let config = place.config(&model, "cexpo", data, "max_steps = 1");
+    let other = format!("model.reference={}", fixture("llama-ref").display());
+    let config = str(&config);
+    place.succeed(&[
+        "score",
+        "--config",
+        config,
+        "--set",
+        &other,
+        "--out",
+        str(&scores),
+    ]);
+    let column = format!("data.reference_log_probs={}", scores.display());
+    place.refuse_run(
+        Path::new(config),
+        &[&column],
+        &["scores.jsonl", "model.reference"],
+    );
+}
+
 #[test]
 fn what_sampling_refuses() {
     let place = Place::new();

@@ -11,13 +11,18 @@
 
 pub mod activation;
 pub mod attention;
+mod bf16;
+mod cpu;
 pub mod elementwise;
 pub mod embedding;
+pub mod gemm;
 pub mod key_values;
 pub mod linear;
 pub mod norm;
 pub mod optimizer;
+mod real;
 pub mod rotary;
+mod simd;
 pub mod token;
 
 use crate::error::Error;

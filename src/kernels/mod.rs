@@ -20,6 +20,7 @@ pub mod key_values;
 pub mod linear;
 pub mod norm;
 pub mod optimizer;
+pub mod profile;
 mod real;
 pub mod rotary;
 mod simd;

@@ -9,7 +9,9 @@
 use std::cell::Cell;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
 
 /// What a step spends its time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,6 +174,31 @@ fn enter(part: Part) -> Option<Part> {
     (clock.part, clock.since) = (part, now);
     CLOCK.set(Some(clock));
     Some(outer)
+}
+
+/// The threads that kernels may use.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// The floating-point operations per second of f32 products of two (1024, 1024) matrices, one after
+/// the other for half a second.
+pub fn product_rate(precision: Precision) -> f64 {
+    const N: usize = 1024;
+    let (a, b) = (vec![0.5f32; N * N], vec![0.25f32; N * N]);
+    let mut c = vec![0.0; N * N];
+    let mut product = || {
+        let (a, b) = (Matrix::rows(&a, (N, N)), Matrix::rows(&b, (N, N)));
+        let c = MatrixMut::rows(&mut c, (N, N));
+        gemm(c, false, a, b.t(), precision, Threads::All);
+    };
+    product();
+    let (start, mut products) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_millis(500) {
+        product();
+        products += 1;
+    }
+    (2 * N * N * N * products) as f64 / start.elapsed().as_secs_f64()
 }
 
 /// The seconds that the threads of this process have been at work.

@@ -3,6 +3,7 @@
 //! Hides which routine computes them. In full precision that is the `gemm` crate's; products of
 //! operands rounded to bf16 are ours.
 
+use super::profile;
 use super::real::Real;
 
 /// What the operands of a product are rounded to. Sums are f32 or f64 in any case.
@@ -118,6 +119,7 @@ pub(super) fn gemm<T: Real>(
     if m == 0 || n == 0 {
         return;
     }
+    profile::product(m, n, k);
     T::product(c, add, a, b, precision, threads);
 }
 

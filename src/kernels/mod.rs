@@ -21,6 +21,7 @@ pub mod linear;
 pub mod memory;
 pub mod norm;
 pub mod optimizer;
+pub mod profile;
 mod real;
 pub mod rotary;
 mod simd;

@@ -22,6 +22,7 @@ pub(super) trait Real:
     const NEG_INFINITY: Self;
 
     fn of(x: f64) -> Self;
+    fn wide(self) -> f64;
     /// The elements of a storage of this type.
     fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     fn exp(self) -> Self;
@@ -57,6 +58,11 @@ impl Real for f32 {
     #[inline(always)]
     fn of(x: f64) -> Self {
         x as Self
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        f64::from(self)
     }
 
     /// To 1.5e-7 of the value; 0 below exp(-86).
@@ -159,6 +165,11 @@ impl Real for f64 {
     #[inline(always)]
     fn of(x: f64) -> Self {
         x
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
     }
 
     #[inline(always)]

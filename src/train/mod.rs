@@ -13,6 +13,7 @@ mod metrics;
 mod moving;
 mod on_policy;
 mod open;
+mod profile;
 mod reference;
 mod sampling;
 mod scoring;
@@ -36,6 +37,7 @@ use crate::score::Column;
 
 pub use event::{Event, Observer};
 pub use metrics::Record;
+pub use profile::Profile;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
 pub use show::{RowSplit, Shown, show};
@@ -78,6 +80,8 @@ pub struct Run {
     stories: Option<Stories>,
     moving: Option<Moving>,
     on_policy: Option<OnPolicy>,
+    /// Whether [`Self::train`] measures where the time of its steps goes; false to begin with.
+    pub profile: bool,
 }
 
 impl Run {
@@ -140,6 +144,7 @@ impl Run {
             stories,
             moving,
             on_policy,
+            profile: false,
         })
     }
 
@@ -156,7 +161,9 @@ impl Run {
             stories,
             mut moving,
             on_policy,
+            profile,
         } = self;
+        let mut profile = profile.then(Profile::new);
         model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
         let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
@@ -216,6 +223,7 @@ impl Run {
         for step in 0..steps {
             let batch = batches.rows(step, &mut orders);
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
+            profile.iter().for_each(Profile::begin);
             if let Some(moving) = &moving {
                 moving.score_batch(&mut train, &batch)?;
             }
@@ -232,6 +240,7 @@ impl Run {
             if let Some(moving) = &mut moving {
                 moving.follow(&model, done)?;
             }
+            profile.iter_mut().for_each(|profile| profile.end(tokens));
             observe(Event::Step {
                 step: done,
                 rows: batch.len(),
@@ -265,6 +274,7 @@ impl Run {
         checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
         observe(Event::Saved(&output_dir));
         let seconds = start.elapsed().as_secs_f64();
+        profile.iter_mut().for_each(Profile::finish);
         let after = draw(observe)?;
         let story = match (stories, before, after) {
             (Some(stories), Some(before), Some(after)) => {
@@ -282,6 +292,7 @@ impl Run {
             tokens: total.1,
             train: (first.unwrap_or_default(), last),
             eval: first_eval.zip(last_eval),
+            profile,
         };
         summary.write()?;
         Ok(summary)

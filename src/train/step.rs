@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches, packed_tokens};
 use crate::error::{Error, Result};
+use crate::kernels::profile::{Part, part};
 use crate::loss::{Context, Role, Scored, Sum};
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
@@ -118,10 +119,12 @@ impl<'a> Stepper<'a> {
     }
 
     fn pack(&self, split: &Split, rows: &[usize], roles: &[Role]) -> Packed {
+        let _profile = part(Part::Data);
         Packed::new(rows.iter().map(|&row| &split.dataset.examples[row]), roles)
     }
 
     fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {
+        let _profile = part(Part::Data);
         if let Some(parts) = self.config.batch.gradient_accumulation_steps {
             let size = batch.len().div_ceil(parts);
             let starts = (0..batch.len()).step_by(size);

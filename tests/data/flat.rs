@@ -105,7 +105,7 @@ fn transcripts(path: &Path, rows: u64) {
     }
 }
 
-/// The most memory that the process ever had, in MiB.
+/// The most memory that the process ever had, in MiB, as Linux says.
 fn peak() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -120,7 +120,6 @@ fn peak() -> f64 {
 /// `cargo test --test main flat::many -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes minutes"]
-#[cfg(target_os = "linux")]
 fn many_rows_take_the_memory_of_an_index() {
     let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
     let mut peaks = Vec::new();
@@ -150,9 +149,10 @@ fn many_rows_take_the_memory_of_an_index() {
         );
         peaks.push(peak());
     }
-    // 64 MiB of tokens before there is a file, and of a row at most 300 bytes of index and column.
-    assert!(
-        peaks[1] < peaks[0] + 64.0 + 200_000.0 * 300.0 / 1048576.0,
-        "{peaks:?}"
-    );
+    // 64 MiB before there is a file, of tokens and where answers are lent of texts, too; and of a row
+    // at most 300 bytes of index and column.
+    for (peak, stores) in peaks[1..].iter().zip([1.0, 2.0]) {
+        let allowed = stores * (64.0 + 200_000.0 * 300.0 / 1048576.0);
+        assert!(*peak < peaks[0] + allowed, "{peaks:?}");
+    }
 }

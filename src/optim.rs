@@ -5,11 +5,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::kernels::optimizer::{self as kernel, Adam};
+use crate::kernels::optimizer::{self as kernel, Adam, RmsProp};
 use crate::model::parameters::{Buffer, Layout};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
@@ -226,6 +225,8 @@ pub struct Optimizer {
     mean: Option<Buffer>,
     /// The mean of squared gradients, (elements).
     square: Buffer,
+    /// The elements that weight decay applies to.
+    decayed: Vec<Range<usize>>,
     steps: u64,
 }
 
@@ -242,10 +243,13 @@ impl Optimizer {
             )
         };
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
+        let entries = weights.layout().entries.iter();
+        let decayed = entries.filter(|entry| entry.decay);
         Ok(Self {
             config,
             mean,
             square: zeros()?,
+            decayed: decayed.map(|entry| entry.range.clone()).collect(),
             steps: 0,
         })
     }
@@ -268,52 +272,37 @@ impl Optimizer {
         };
         self.steps += 1;
         let (flat, square) = (weights.flat(), self.square.flat());
+        let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
-        let Some(mean) = &self.mean else {
-            let (alpha, epsilon) = (
-                read(self.config.rmsprop_alpha),
-                read(self.config.rmsprop_epsilon),
-            );
-            kernel::rmsprop(
-                flat,
-                square,
-                gradients.flat(),
-                scale,
-                (rate, alpha, epsilon),
-            )?;
-            return Ok(norm);
-        };
-        let adam = Adam {
-            beta1: read(self.config.adam_beta1),
-            beta2: read(self.config.adam_beta2),
-            epsilon: read(self.config.adam_epsilon),
-        };
-        kernel::adam_moments(adam, mean.flat(), square, gradients.flat(), scale)?;
-        for (id, entry) in weights.layout().entries.iter().enumerate() {
-            let decay = if entry.decay {
-                read(self.config.weight_decay)
-            } else {
-                0.0
-            };
-            let part = |buffer: &Buffer| -> Result<Tensor> { Ok(buffer.view(id).flatten_all()?) };
-            let (mean, square) = (part(mean)?, part(&self.square)?);
-            kernel::adam_update(
-                adam,
-                &part(weights)?,
-                &mean,
-                &square,
-                (rate, decay, self.steps),
-            )?;
+        match &self.mean {
+            None => {
+                let rmsprop = RmsProp {
+                    alpha: read(self.config.rmsprop_alpha),
+                    epsilon: read(self.config.rmsprop_epsilon),
+                    rate,
+                };
+                kernel::rmsprop(&rmsprop, flat, square, gradient)?;
+            }
+            Some(mean) => {
+                let adam = Adam {
+                    beta1: read(self.config.adam_beta1),
+                    beta2: read(self.config.adam_beta2),
+                    epsilon: read(self.config.adam_epsilon),
+                    rate,
+                    weight_decay: read(self.config.weight_decay),
+                    step: self.steps,
+                };
+                let moments = (mean.flat(), square);
+                kernel::adam(&adam, &self.decayed, flat, moments, gradient)?;
+            }
         }
         Ok(norm)
     }
 }
 
-/// The global norm of all gradients, parameter by parameter in the order of names, in f64.
+/// The global norm of all gradients, in f64; it does not depend on the number of threads.
 pub fn gradient_norm(gradients: &Buffer) -> Result<f64> {
-    let ids = 0..gradients.layout().entries.len();
-    let squares = ids.map(|id| kernel::squared_norm(gradients.view(id)));
-    Ok(squares.sum::<Result<f64>>()?.sqrt())
+    Ok(kernel::squared_norm(gradients.flat())?.sqrt())
 }
 
 #[cfg(test)]

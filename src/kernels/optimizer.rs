@@ -1,15 +1,25 @@
-//! Optimizer updates over flat buffers, in place, element by element.
+//! Optimizer updates over flat buffers, in place, in one pass.
+//!
+//! *Why*: an update is bound by memory. Each element of weights, moments and gradient is read once
+//! and each of weights and moments written once: 28 bytes per parameter in f32.
 
-use candle_core::{CpuStorage, CustomOp1, InplaceOp2, InplaceOp3, Layout, Shape, Tensor, bail};
+use std::ops::Range;
+
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use super::cpu::{each_real, read, write};
+use super::profile::{self, Part};
+use super::real::Real;
+use super::simd::{LANES, vectorized};
+use crate::error::{Error, Result};
 
 /// Elements per unit of parallel work; sums are taken per unit, so that they do not depend on the
 /// number of threads.
 const UNIT: usize = 1 << 14;
 
-/// Adam's running averages, Kingma and Ba 2015, algorithm 1.
+/// An update of Adam with decoupled weight decay: Kingma and Ba 2015, algorithm 1; Loshchilov and
+/// Hutter 2019, algorithm 2.
 #[derive(Debug, Clone, Copy)]
 pub struct Adam {
     /// Decay of the mean of gradients.
@@ -18,220 +28,213 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root.
     pub epsilon: f64,
+    /// The learning rate.
+    pub rate: f64,
+    /// The share of a weight that is taken off, times the learning rate.
+    pub weight_decay: f64,
+    /// Which update this is, from 1.
+    pub step: u64,
+}
+
+/// An update of RMSprop as in the official DPO repository.
+#[derive(Debug, Clone, Copy)]
+pub struct RmsProp {
+    /// Decay of the mean of squared gradients.
+    pub alpha: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+    /// The learning rate.
+    pub rate: f64,
 }
 
 /// The sum of squares of a contiguous tensor, accumulated in f64.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
-    Ok(x.apply_op1_no_bwd(&SquaredNorm)?.to_scalar::<f64>()?)
+    let _profile = profile::part(Part::Optimizer);
+    check_flat(&[x])?;
+    each_real!(x, T => {
+        let x = read(x);
+        let units = x.values::<T>()?.par_chunks(UNIT).map(sum_of_squares);
+        Ok(units.collect::<Vec<f64>>().iter().sum())
+    })
 }
 
-/// Moves the averages `mean` and `square` (n) towards `gradient * scale` (n).
-pub fn adam_moments(
-    adam: Adam,
-    mean: &Tensor,
-    square: &Tensor,
-    gradient: &Tensor,
-    scale: f64,
-) -> Result<()> {
-    mean.inplace_op2(
-        gradient,
-        &Average {
-            decay: adam.beta1,
-            scale,
-            squared: false,
-        },
-    )?;
-    Ok(square.inplace_op2(
-        gradient,
-        &Average {
-            decay: adam.beta2,
-            scale,
-            squared: true,
-        },
-    )?)
-}
-
-/// `w -= rate * (decay * w + mean' / (sqrt(square') + epsilon))`, where the primes are the
-/// averages without their bias towards zero after `step` updates, from 1.
-pub fn adam_update(
-    adam: Adam,
+/// Moves the averages `mean` and `square` towards `gradient * scale` and its square, and then the
+/// weights: `w -= rate * (weight_decay * w + mean' / (sqrt(square') + epsilon))`, where the primes
+/// are the averages without their bias towards zero. Tensors are (n); `decayed` has the elements
+/// that weight decay applies to, in order.
+pub fn adam(
+    adam: &Adam,
+    decayed: &[Range<usize>],
     weights: &Tensor,
-    mean: &Tensor,
-    square: &Tensor,
-    (rate, decay, step): (f64, f64, u64),
+    (mean, square): (&Tensor, &Tensor),
+    (gradient, scale): (&Tensor, f64),
 ) -> Result<()> {
-    let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-    let update = Update {
-        keep: 1.0 - rate * decay,
-        rate: rate / correction(adam.beta1),
-        root: correction(adam.beta2).sqrt().recip(),
-        epsilon: adam.epsilon,
-    };
-    Ok(weights.inplace_op3(mean, square, &update)?)
+    let _profile = profile::part(Part::Optimizer);
+    check_flat(&[weights, mean, square, gradient])?;
+    each_real!(weights, T => write(weights, |weights: &mut [T]| {
+        write(mean, |mean: &mut [T]| write(square, |square: &mut [T]| {
+            let gradient = read(gradient);
+            let step = AdamStep::<T>::new(adam, scale);
+            let moments = mean.par_chunks_mut(UNIT).zip(square.par_chunks_mut(UNIT));
+            let units = moments.zip(gradient.values::<T>()?.par_chunks(UNIT));
+            let units = weights.par_chunks_mut(UNIT).zip(units).enumerate();
+            units.for_each(|(unit, (w, ((m, v), g)))| {
+                let start = unit * UNIT;
+                for (part, decays) in parts(start..start + w.len(), decayed) {
+                    let keep = if decays { step.keep } else { T::ONE };
+                    let (w, m) = (&mut w[part.clone()], &mut m[part.clone()]);
+                    adam_unit(&step, keep, w, m, &mut v[part.clone()], &g[part]);
+                }
+            });
+            Ok(())
+        }))
+    }))
 }
 
-/// RMSprop as in the official DPO repository: `square` moves towards the squared gradient with
-/// decay `alpha`, then `w -= rate * gradient * scale / (sqrt(square) + epsilon)`.
+/// `square` moves towards the square of x = `gradient * scale` with decay `alpha`, then
+/// `w -= rate * x / (sqrt(square) + epsilon)`. Tensors are (n).
 pub fn rmsprop(
+    rmsprop: &RmsProp,
     weights: &Tensor,
     square: &Tensor,
-    gradient: &Tensor,
-    scale: f64,
-    (rate, alpha, epsilon): (f64, f64, f64),
+    (gradient, scale): (&Tensor, f64),
 ) -> Result<()> {
-    square.inplace_op2(
-        gradient,
-        &Average {
-            decay: alpha,
-            scale,
-            squared: true,
-        },
-    )?;
-    let update = Update {
-        keep: 1.0,
-        rate: rate * scale,
-        root: 1.0,
-        epsilon,
+    let _profile = profile::part(Part::Optimizer);
+    check_flat(&[weights, square, gradient])?;
+    each_real!(weights, T => write(weights, |weights: &mut [T]| {
+        write(square, |square: &mut [T]| {
+            let gradient = read(gradient);
+            let units = gradient.values::<T>()?.par_chunks(UNIT);
+            let units = square.par_chunks_mut(UNIT).zip(units);
+            let units = weights.par_chunks_mut(UNIT).zip(units);
+            units.for_each(|(w, (v, g))| rmsprop_unit(rmsprop, T::of(scale), w, v, g));
+            Ok(())
+        })
+    }))
+}
+
+/// # Errors
+/// If the tensors are not contiguous, or not of one length.
+fn check_flat(tensors: &[&Tensor]) -> Result<()> {
+    let lengths = tensors.iter().map(|x| x.elem_count());
+    if tensors.iter().all(|x| x.is_contiguous())
+        && lengths.clone().all(|n| Some(n) == lengths.clone().next())
+    {
+        return Ok(());
+    }
+    let lengths: Vec<usize> = lengths.collect();
+    Err(Error::failed(format!(
+        "optimizer buffers must be contiguous and of one length, not {lengths:?}"
+    )))
+}
+
+/// The runs of `unit`, counted from its start, each with whether it is `decayed`.
+fn parts(unit: Range<usize>, decayed: &[Range<usize>]) -> Vec<(Range<usize>, bool)> {
+    let mut parts = Vec::new();
+    let mut at = unit.start;
+    let mut add = |to: usize, decays: bool| {
+        if to > at {
+            parts.push((at - unit.start..to - unit.start, decays));
+            at = to;
+        }
     };
-    Ok(weights.inplace_op3(gradient, square, &update)?)
+    let first = decayed.partition_point(|range| range.end <= unit.start);
+    for range in decayed[first..].iter().take_while(|r| r.start < unit.end) {
+        add(range.start, false);
+        add(range.end.min(unit.end), true);
+    }
+    add(unit.end, false);
+    parts
 }
 
-struct SquaredNorm;
+/// The constants of one update, in the type of the weights.
+struct AdamStep<T> {
+    scale: T,
+    beta1: (T, T),
+    beta2: (T, T),
+    keep: T,
+    rate: T,
+    root: T,
+    epsilon: T,
+}
 
-impl CustomOp1 for SquaredNorm {
-    fn name(&self) -> &'static str {
-        "squared-norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        fn sum<T: Copy + Into<f64> + Sync>(x: &[T]) -> f64 {
-            let unit = |unit: &[T]| unit.iter().map(|&x| x.into() * x.into()).sum::<f64>();
-            x.par_chunks(UNIT)
-                .map(unit)
-                .collect::<Vec<f64>>()
-                .iter()
-                .sum()
+impl<T: Real> AdamStep<T> {
+    fn new(adam: &Adam, scale: f64) -> Self {
+        let correction = |beta: f64| 1.0 - beta.powf(adam.step as f64);
+        let decay = |beta: f64| (T::of(beta), T::of(1.0 - beta));
+        Self {
+            scale: T::of(scale),
+            beta1: decay(adam.beta1),
+            beta2: decay(adam.beta2),
+            keep: T::of(1.0 - adam.rate * adam.weight_decay),
+            rate: T::of(adam.rate / correction(adam.beta1)),
+            root: T::of(correction(adam.beta2).sqrt().recip()),
+            epsilon: T::of(adam.epsilon),
         }
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            bail!("squared-norm: the tensor must be contiguous")
-        };
-        let total = match x {
-            CpuStorage::F32(x) => sum(&x[start..end]),
-            CpuStorage::F64(x) => sum(&x[start..end]),
-            _ => bail!("squared-norm: f32 or f64"),
-        };
-        Ok((CpuStorage::F64(vec![total]), Shape::from(())))
     }
 }
 
-/// `average = decay * average + (1 - decay) * (x or x^2)` with x = source * scale.
-struct Average {
-    decay: f64,
-    scale: f64,
-    squared: bool,
+vectorized! {
+fn adam_unit<T: Real>(
+    step: &AdamStep<T>,
+    keep: T,
+    weights: &mut [T],
+    mean: &mut [T],
+    square: &mut [T],
+    gradient: &[T],
+) {
+    let moments = mean.iter_mut().zip(square).zip(gradient);
+    for (w, ((m, v), g)) in weights.iter_mut().zip(moments) {
+        let x = *g * step.scale;
+        let mean = step.beta1.0 * *m + step.beta1.1 * x;
+        let square = step.beta2.0 * *v + step.beta2.1 * (x * x);
+        *w = keep * *w - step.rate * (mean / (step.root * square.root() + step.epsilon));
+        *m = mean;
+        *v = square;
+    }
+}
 }
 
-impl InplaceOp2 for Average {
-    fn name(&self) -> &'static str {
-        "running-average"
+vectorized! {
+fn rmsprop_unit<T: Real>(
+    step: &RmsProp,
+    scale: T,
+    weights: &mut [T],
+    square: &mut [T],
+    gradient: &[T],
+) {
+    let (alpha, fresh) = (T::of(step.alpha), T::of(1.0 - step.alpha));
+    let (rate, epsilon) = (T::of(step.rate), T::of(step.epsilon));
+    for (w, (v, g)) in weights.iter_mut().zip(square.iter_mut().zip(gradient)) {
+        let x = *g * scale;
+        let square = alpha * *v + fresh * (x * x);
+        *w -= rate * (x / (square.root() + epsilon));
+        *v = square;
     }
+}
+}
 
-    fn cpu_fwd(
-        &self,
-        average: &mut CpuStorage,
-        average_layout: &Layout,
-        source: &CpuStorage,
-        source_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (a, s) = (offsets(average_layout)?, offsets(source_layout)?);
-        macro_rules! run {
-            ($type:ty, $average:expr, $source:expr) => {{
-                let (decay, scale) = (self.decay as $type, self.scale as $type);
-                let fresh = (1.0 - self.decay) as $type;
-                let units = $average[a.0..a.1].par_chunks_mut(UNIT);
-                units
-                    .zip($source[s.0..s.1].par_chunks(UNIT))
-                    .for_each(|(average, source)| {
-                        for (a, s) in average.iter_mut().zip(source) {
-                            let x = s * scale;
-                            *a = decay * *a + fresh * if self.squared { x * x } else { x };
-                        }
-                    })
-            }};
+vectorized! {
+fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let groups = x.chunks_exact(LANES);
+    for (sum, x) in lanes.iter_mut().zip(groups.remainder()) {
+        *sum += x.wide() * x.wide();
+    }
+    for group in groups {
+        for (sum, x) in lanes.iter_mut().zip(group) {
+            *sum += x.wide() * x.wide();
         }
-        match (average, source) {
-            (CpuStorage::F32(a), CpuStorage::F32(s)) => run!(f32, a, s),
-            (CpuStorage::F64(a), CpuStorage::F64(s)) => run!(f64, a, s),
-            _ => bail!("running-average: f32 or f64, the same on both sides"),
-        }
-        Ok(())
     }
+    lanes.iter().sum()
 }
-
-/// `w = keep * w - rate * direction / (root * sqrt(square) + epsilon)`.
-struct Update {
-    keep: f64,
-    rate: f64,
-    root: f64,
-    epsilon: f64,
-}
-
-impl InplaceOp3 for Update {
-    fn name(&self) -> &'static str {
-        "weight-update"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weights: &mut CpuStorage,
-        weights_layout: &Layout,
-        direction: &CpuStorage,
-        direction_layout: &Layout,
-        square: &CpuStorage,
-        square_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (w, d, v) = (
-            offsets(weights_layout)?,
-            offsets(direction_layout)?,
-            offsets(square_layout)?,
-        );
-        macro_rules! run {
-            ($type:ty, $weights:expr, $direction:expr, $square:expr) => {{
-                let (keep, rate) = (self.keep as $type, self.rate as $type);
-                let (root, epsilon) = (self.root as $type, self.epsilon as $type);
-                let moments = $direction[d.0..d.1]
-                    .par_chunks(UNIT)
-                    .zip($square[v.0..v.1].par_chunks(UNIT));
-                let units = $weights[w.0..w.1].par_chunks_mut(UNIT);
-                units
-                    .zip(moments)
-                    .for_each(|(weights, (direction, square))| {
-                        for ((w, d), v) in weights.iter_mut().zip(direction).zip(square) {
-                            *w = keep * *w - rate * (d / (root * v.sqrt() + epsilon));
-                        }
-                    })
-            }};
-        }
-        match (weights, direction, square) {
-            (CpuStorage::F32(w), CpuStorage::F32(d), CpuStorage::F32(v)) => run!(f32, w, d, v),
-            (CpuStorage::F64(w), CpuStorage::F64(d), CpuStorage::F64(v)) => run!(f64, w, d, v),
-            _ => bail!("weight-update: f32 or f64, the same everywhere"),
-        }
-        Ok(())
-    }
-}
-
-fn offsets(layout: &Layout) -> candle_core::Result<(usize, usize)> {
-    match layout.contiguous_offsets() {
-        Some(offsets) => Ok(offsets),
-        None => bail!("optimizer buffers must be contiguous"),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
+    use candle_core::DType;
 
     fn values(x: &Tensor) -> Vec<f64> {
         x.to_vec1().unwrap()
@@ -239,44 +242,124 @@ mod tests {
 
     #[test]
     fn adam_follows_its_formula_over_several_steps() {
-        let adam = Adam {
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-3,
-        };
-        let weights = variable(1, &[5]).as_tensor().copy().unwrap();
+        let n = UNIT + 77;
+        // Inside a unit, over its end, and at the very last element.
+        let decayed = [3..5, UNIT - 2..UNIT + 40, n - 1..n];
+        let weights = variable(1, &[n]).as_tensor().copy().unwrap();
         let (mean, square) = (zeros_like(&weights), zeros_like(&weights));
-        let (mut w, mut m, mut v) = (values(&weights), [0.0; 5], [0.0; 5]);
+        let (mut w, mut m, mut v) = (values(&weights), vec![0.0; n], vec![0.0; n]);
         for step in 1..=4u64 {
-            let gradient = variable(step + 10, &[5]);
-            adam_moments(adam, &mean, &square, &gradient, 0.5).unwrap();
-            adam_update(adam, &weights, &mean, &square, (0.1, 0.2, step)).unwrap();
+            let gradient = variable(step + 10, &[n]);
+            let update = Adam {
+                beta1: 0.9,
+                beta2: 0.99,
+                epsilon: 1e-3,
+                rate: 0.1,
+                weight_decay: 0.2,
+                step,
+            };
+            adam(
+                &update,
+                &decayed,
+                &weights,
+                (&mean, &square),
+                (&gradient, 0.5),
+            )
+            .unwrap();
             for (i, g) in values(&gradient).iter().map(|g| g * 0.5).enumerate() {
                 m[i] = 0.9 * m[i] + 0.1 * g;
                 v[i] = 0.99 * v[i] + 0.01 * g * g;
                 let mean = m[i] / (1.0 - 0.9f64.powi(step as i32));
                 let square = v[i] / (1.0 - 0.99f64.powi(step as i32));
-                w[i] -= 0.1 * (0.2 * w[i] + mean / (square.sqrt() + 1e-3));
+                let decays = decayed.iter().any(|range| range.contains(&i));
+                let decay = if decays { 0.2 } else { 0.0 };
+                w[i] -= 0.1 * (decay * w[i] + mean / (square.sqrt() + 1e-3));
             }
         }
         for (got, want) in values(&weights).iter().zip(w) {
             assert!((got - want).abs() < 1e-14, "{got} {want}");
         }
+        assert!(
+            values(&mean)
+                .iter()
+                .zip(m)
+                .all(|(a, b)| (a - b).abs() < 1e-15)
+        );
+        assert!(
+            values(&square)
+                .iter()
+                .zip(v)
+                .all(|(a, b)| (a - b).abs() < 1e-15)
+        );
     }
 
     #[test]
     fn rmsprop_follows_its_formula() {
-        let weights = variable(1, &[3]).as_tensor().copy().unwrap();
-        let (gradient, square) = (variable(2, &[3]), zeros_like(&weights));
+        let n = UNIT + 3;
+        let weights = variable(1, &[n]).as_tensor().copy().unwrap();
+        let (gradient, square) = (variable(2, &[n]), zeros_like(&weights));
         let want: Vec<f64> = values(&weights)
             .iter()
             .zip(values(&gradient))
             .map(|(w, g)| w - 0.1 * 0.5 * g / ((0.01 * 0.25 * g * g).sqrt() + 1e-8))
             .collect();
-        rmsprop(&weights, &square, &gradient, 0.5, (0.1, 0.99, 1e-8)).unwrap();
+        let update = RmsProp {
+            alpha: 0.99,
+            epsilon: 1e-8,
+            rate: 0.1,
+        };
+        rmsprop(&update, &weights, &square, (&gradient, 0.5)).unwrap();
         for (got, want) in values(&weights).iter().zip(want) {
             assert!((got - want).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn f32_follows_f64() {
+        let n = 1000;
+        let run = |dtype: DType| {
+            let make = |seed| {
+                variable(seed, &[n])
+                    .to_dtype(dtype)
+                    .unwrap()
+                    .copy()
+                    .unwrap()
+            };
+            let (weights, gradient) = (make(1), make(2));
+            let (mean, square) = (weights.zeros_like().unwrap(), weights.zeros_like().unwrap());
+            let update = Adam {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                rate: 0.01,
+                weight_decay: 0.1,
+                step: 1,
+            };
+            let moments = (&mean, &square);
+            let all = 0..n;
+            let all = std::slice::from_ref(&all);
+            adam(&update, all, &weights, moments, (&gradient, 1.0)).unwrap();
+            values(&weights.to_dtype(DType::F64).unwrap())
+        };
+        for (got, want) in run(DType::F32).iter().zip(run(DType::F64)) {
+            assert!((got - want).abs() < 2e-7, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn buffers_of_other_lengths_or_types_are_refused() {
+        let update = RmsProp {
+            alpha: 0.99,
+            epsilon: 1e-8,
+            rate: 0.1,
+        };
+        let (weights, square) = (variable(1, &[4]), variable(2, &[3]));
+        let error = rmsprop(&update, &weights, &square, (&weights, 1.0)).unwrap_err();
+        assert!(error.to_string().contains("[4, 3, 4]"), "{error}");
+        let square = square.to_dtype(DType::F32).unwrap();
+        let square = Tensor::cat(&[&square, &square.narrow(0, 0, 1).unwrap()], 0).unwrap();
+        let gradient = zeros_like(&weights);
+        assert!(rmsprop(&update, &weights, &square, (&gradient, 1.0)).is_err());
     }
 
     #[test]

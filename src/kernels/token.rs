@@ -3,13 +3,20 @@
 //! *Why*: the head is the widest layer. Its logits are read once for all statistics and then turned
 //! in place into their own gradient; no second tensor of that width is made.
 
-use candle_core::{CpuStorage, CustomOp2, InplaceOp3, Layout, Shape, Tensor, bail};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use super::cpu::{each_real, read, write};
+use super::profile::{self, Part};
+use super::real::Real;
+use super::simd::{LANES, vectorized};
+use crate::error::{Error, Result};
 
-/// Numbers kept per token.
-const WIDTH: usize = 5;
+/// Logits whose sums are kept in the logits' own precision before they are added to f64.
+const BLOCK: usize = 16 * LANES;
+
+/// How far below the largest logit all probabilities are 0: -inf times 0 would be NaN.
+const FAR_BELOW: f64 = -1e4;
 
 /// What one row of logits says of its label.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,20 +35,15 @@ pub struct TokenStatistics {
 
 /// The statistics of each row of `logits` (n, vocabulary) at its label, `labels` (n) u32.
 pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistics>> {
-    let numbers: Vec<f64> = logits
-        .apply_op2_no_bwd(labels, &Statistics)?
-        .flatten_all()?
-        .to_vec1()?;
-    Ok(numbers
-        .chunks_exact(WIDTH)
-        .map(|row| TokenStatistics {
-            log_sum_exp: row[0],
-            log_prob: row[1],
-            entropy: row[2],
-            correct: row[3] != 0.0,
-            log_collision: row[4],
-        })
-        .collect())
+    let _profile = profile::part(Part::Head);
+    let vocabulary = width(logits)?;
+    let labels = read(labels);
+    let labels = checked(labels.ids()?, logits)?;
+    each_real!(logits, T => {
+        let logits = read(logits);
+        let rows = logits.values::<T>()?.par_chunks_exact(vocabulary);
+        Ok(rows.zip(labels).map(|(row, &label)| of_row(row, label as usize)).collect())
+    })
 }
 
 /// Turns `logits` in place into d loss / d logits: `seed * (onehot(label) - softmax(logits))`, where
@@ -52,175 +54,132 @@ pub fn backward(
     log_sum_exp: &[f64],
     seeds: &[f64],
 ) -> Result<()> {
-    let rows: Vec<f64> = log_sum_exp
-        .iter()
-        .zip(seeds)
-        .flat_map(|(l, s)| [*l, *s])
-        .collect();
-    let rows = Tensor::from_vec(rows, (seeds.len(), 2), logits.device())?;
-    Ok(logits.inplace_op3(labels, &rows, &Backward)?)
-}
-
-/// A float that statistics can be taken of.
-trait Logit: Copy + Send + Sync {
-    fn to_f64(self) -> f64;
-    fn from_f64(x: f64) -> Self;
-    /// exp(self - shift), computed in the type's own precision.
-    fn exp_minus(self, shift: f64) -> f64;
-}
-
-impl Logit for f32 {
-    fn to_f64(self) -> f64 {
-        f64::from(self)
+    let _profile = profile::part(Part::Head);
+    let vocabulary = width(logits)?;
+    let labels = read(labels);
+    let labels = checked(labels.ids()?, logits)?;
+    if labels.len() != seeds.len() || labels.len() != log_sum_exp.len() {
+        return Err(Error::failed(format!(
+            "{} rows of logits, {} seeds, {} sums",
+            labels.len(),
+            seeds.len(),
+            log_sum_exp.len()
+        )));
     }
-    fn from_f64(x: f64) -> Self {
-        x as Self
-    }
-    fn exp_minus(self, shift: f64) -> f64 {
-        f64::from(((f64::from(self) - shift) as Self).exp())
-    }
-}
-
-impl Logit for f64 {
-    fn to_f64(self) -> f64 {
-        self
-    }
-    fn from_f64(x: f64) -> Self {
-        x
-    }
-    fn exp_minus(self, shift: f64) -> f64 {
-        (self - shift).exp()
-    }
-}
-
-struct Statistics;
-
-impl CustomOp2 for Statistics {
-    fn name(&self) -> &'static str {
-        "token-statistics"
-    }
-
-    fn cpu_fwd(
-        &self,
-        logits: &CpuStorage,
-        logits_layout: &Layout,
-        labels: &CpuStorage,
-        labels_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (n, vocabulary) = logits_layout.shape().dims2()?;
-        let labels = label_slice(labels, labels_layout, n)?;
-        let Some((start, end)) = logits_layout.contiguous_offsets() else {
-            bail!("token-statistics: logits must be contiguous")
-        };
-        let out = match logits {
-            CpuStorage::F32(x) => rows_statistics(&x[start..end], vocabulary, labels),
-            CpuStorage::F64(x) => rows_statistics(&x[start..end], vocabulary, labels),
-            _ => bail!("token-statistics: logits must be f32 or f64"),
-        };
-        Ok((CpuStorage::F64(out), Shape::from((n, WIDTH))))
-    }
-}
-
-fn rows_statistics<T: Logit>(logits: &[T], vocabulary: usize, labels: &[u32]) -> Vec<f64> {
-    let mut out = vec![0.0; labels.len() * WIDTH];
-    let rows = logits.par_chunks_exact(vocabulary).zip(labels);
-    out.par_chunks_exact_mut(WIDTH)
-        .zip(rows)
-        .for_each(|(out, (row, &label))| {
-            let max = row
-                .iter()
-                .fold(f64::NEG_INFINITY, |max, z| max.max(z.to_f64()));
-            let (mut sum, mut weighted, mut squares) = (0.0, 0.0, 0.0);
-            for z in row {
-                let e = z.exp_minus(max);
-                sum += e;
-                weighted += e * (z.to_f64() - max);
-                squares += e * e;
-            }
-            // f64::max passes over NaN; a NaN anywhere must reach the caller, and `sum` carries it.
-            let at_label = row[label as usize].to_f64();
-            out[0] = max + sum.ln();
-            out[1] = at_label - out[0];
-            out[2] = sum.ln() - weighted / sum;
-            out[3] = f64::from(u8::from(at_label >= max));
-            out[4] = squares.ln() - 2.0 * sum.ln();
-        });
-    out
-}
-
-struct Backward;
-
-impl InplaceOp3 for Backward {
-    fn name(&self) -> &'static str {
-        "token-backward"
-    }
-
-    fn cpu_fwd(
-        &self,
-        logits: &mut CpuStorage,
-        logits_layout: &Layout,
-        labels: &CpuStorage,
-        labels_layout: &Layout,
-        rows: &CpuStorage,
-        rows_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (n, vocabulary) = logits_layout.shape().dims2()?;
-        let labels = label_slice(labels, labels_layout, n)?;
-        let (Some((start, end)), Some((r0, r1))) = (
-            logits_layout.contiguous_offsets(),
-            rows_layout.contiguous_offsets(),
-        ) else {
-            bail!("token-backward: operands must be contiguous")
-        };
-        let CpuStorage::F64(rows) = rows else {
-            bail!("token-backward: rows must be f64")
-        };
-        match logits {
-            CpuStorage::F32(x) => {
-                rows_backward(&mut x[start..end], vocabulary, labels, &rows[r0..r1])
-            }
-            CpuStorage::F64(x) => {
-                rows_backward(&mut x[start..end], vocabulary, labels, &rows[r0..r1])
-            }
-            _ => bail!("token-backward: logits must be f32 or f64"),
-        }
+    each_real!(logits, T => write(logits, |logits: &mut [T]| {
+        let numbers = labels.par_iter().zip(log_sum_exp).zip(seeds);
+        let rows = logits.par_chunks_exact_mut(vocabulary).zip(numbers);
+        rows.for_each(|(row, ((&label, &sum), &seed))| gradient(row, label as usize, sum, seed));
         Ok(())
+    }))
+}
+
+/// The vocabulary of contiguous logits (n, vocabulary).
+fn width(logits: &Tensor) -> Result<usize> {
+    match logits.dims2()? {
+        (_, vocabulary) if vocabulary > 0 && logits.is_contiguous() => Ok(vocabulary),
+        shape => Err(Error::failed(format!(
+            "logits must be contiguous and of one column or more, not {shape:?}"
+        ))),
     }
 }
 
-fn rows_backward<T: Logit>(logits: &mut [T], vocabulary: usize, labels: &[u32], rows: &[f64]) {
-    let numbers = labels.par_iter().zip(rows.par_chunks_exact(2));
-    logits
-        .par_chunks_exact_mut(vocabulary)
-        .zip(numbers)
-        .for_each(|(row, (&label, numbers))| {
-            let (log_sum_exp, seed) = (numbers[0], numbers[1]);
-            let probability = row[label as usize].exp_minus(log_sum_exp);
-            for z in row.iter_mut() {
-                *z = T::from_f64(-seed * z.exp_minus(log_sum_exp));
-            }
-            row[label as usize] = T::from_f64(seed * (1.0 - probability));
-        });
+/// The labels, each of them a column, one for every row.
+fn checked<'a>(labels: &'a [u32], logits: &Tensor) -> Result<&'a [u32]> {
+    let (n, vocabulary) = logits.dims2()?;
+    if labels.len() == n && labels.iter().all(|&label| (label as usize) < vocabulary) {
+        return Ok(labels);
+    }
+    Err(Error::failed(format!(
+        "logits ({n}, {vocabulary}) take {n} labels below {vocabulary}"
+    )))
 }
 
-fn label_slice<'a>(
-    labels: &'a CpuStorage,
-    layout: &Layout,
-    n: usize,
-) -> candle_core::Result<&'a [u32]> {
-    match (labels, layout.contiguous_offsets()) {
-        (CpuStorage::U32(labels), Some((start, end))) if end - start == n => {
-            Ok(&labels[start..end])
+fn of_row<T: Real>(row: &[T], label: usize) -> TokenStatistics {
+    let (max, at_label) = (largest(row), row[label]);
+    let [sum, weighted, squares] = sums(row, max);
+    // The maximum passes over NaN; a NaN anywhere must reach the caller, and `sum` carries it.
+    let log_sum_exp = max.wide() + sum.ln();
+    TokenStatistics {
+        log_sum_exp,
+        log_prob: at_label.wide() - log_sum_exp,
+        entropy: sum.ln() - weighted / sum,
+        correct: at_label >= max,
+        log_collision: squares.ln() - 2.0 * sum.ln(),
+    }
+}
+
+fn gradient<T: Real>(row: &mut [T], label: usize, log_sum_exp: f64, seed: f64) {
+    // What is lost by rounding the sum is put back by a factor, as it would be the same everywhere.
+    let shift = T::of(log_sum_exp);
+    let rest = (shift.wide() - log_sum_exp).exp();
+    let probability = (row[label] - shift).exp().wide() * rest;
+    scaled_exp(row, shift, T::of(-seed * rest));
+    row[label] = T::of(seed * (1.0 - probability));
+}
+
+vectorized! {
+fn largest<T: Real>(row: &[T]) -> T {
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    let groups = row.chunks_exact(LANES);
+    for (max, z) in lanes.iter_mut().zip(groups.remainder()) {
+        *max = max.larger(*z);
+    }
+    for group in groups {
+        for (max, z) in lanes.iter_mut().zip(group) {
+            *max = max.larger(*z);
         }
-        _ => bail!("labels must be {n} contiguous u32"),
     }
+    lanes.iter().fold(T::NEG_INFINITY, |max, z| max.larger(*z))
+}
+}
+
+vectorized! {
+/// The sums of e = exp(z - max), of e (z - max) and of e^2.
+fn sums<T: Real>(row: &[T], max: T) -> [f64; 3] {
+    let mut totals = [0.0; 3];
+    for block in row.chunks(BLOCK) {
+        let mut lanes = [[T::ZERO; LANES]; 3];
+        let groups = block.chunks_exact(LANES);
+        add_terms(&mut lanes, groups.remainder(), max);
+        for group in groups {
+            add_terms(&mut lanes, group, max);
+        }
+        for (total, lanes) in totals.iter_mut().zip(&lanes) {
+            *total += lanes.iter().map(|sum| sum.wide()).sum::<f64>();
+        }
+    }
+    totals
+}
+}
+
+#[inline(always)]
+fn add_terms<T: Real>([sums, weighted, squares]: &mut [[T; LANES]; 3], row: &[T], max: T) {
+    let sums = sums.iter_mut().zip(weighted).zip(squares);
+    for (((sum, weighted), square), z) in sums.zip(row) {
+        let below = *z - max;
+        let far = T::of(FAR_BELOW);
+        let below = if below < far { far } else { below };
+        let e = below.exp();
+        *sum += e;
+        *weighted += e * below;
+        *square += e * e;
+    }
+}
+
+vectorized! {
+fn scaled_exp<T: Real>(row: &mut [T], shift: T, factor: T) {
+    for z in row {
+        *z = factor * (*z - shift).exp();
+    }
+}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
-    use candle_core::{D, Device};
+    use candle_core::{D, DType, Device};
 
     #[test]
     fn statistics_and_backward_equal_a_plain_log_softmax() {
@@ -269,6 +228,58 @@ mod tests {
         assert_close(&tile, &want[0], "dlogits");
     }
 
+    /// Of the GPT-NeoX vocabulary, and of one that no vector width divides.
+    #[test]
+    fn f32_follows_f64_on_whole_vocabularies() {
+        for (vocabulary, spread) in [(50_304, 1.0), (50_304, 20.0), (1_013, 5.0)] {
+            let (n, device) = (3, &Device::Cpu);
+            let exact = (variable(7, &[n, vocabulary]).as_tensor() * spread).unwrap();
+            let single = exact.to_dtype(DType::F32).unwrap();
+            let exact = single.to_dtype(DType::F64).unwrap();
+            let labels = Tensor::new(&[0u32, 500, vocabulary as u32 - 1], device).unwrap();
+            let want = statistics(&exact, &labels).unwrap();
+            let got = statistics(&single, &labels).unwrap();
+            for (got, want) in got.iter().zip(&want) {
+                let close = |got: f64, want: f64, what: &str| {
+                    let off = (got - want).abs();
+                    assert!(off <= 2e-7 * want.abs().max(1.0), "{what}: {got} {want}");
+                };
+                close(got.log_prob, want.log_prob, "log-prob");
+                close(got.log_sum_exp, want.log_sum_exp, "log-sum-exp");
+                close(got.entropy, want.entropy, "entropy");
+                close(got.log_collision, want.log_collision, "log-collision");
+                assert_eq!(got.correct, want.correct);
+            }
+            let sums = |all: &[TokenStatistics]| all.iter().map(|s| s.log_sum_exp).collect();
+            let (sums, seeds): (Vec<f64>, _) = (sums(&got), [0.7, -1.3, 0.0]);
+            backward(&exact, &labels, &sums, &seeds).unwrap();
+            backward(&single, &labels, &sums, &seeds).unwrap();
+            let rows = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
+            for ((got, want), seed) in rows(&single).iter().zip(rows(&exact)).zip(seeds) {
+                for (got, want) in got.iter().zip(&want) {
+                    let off = (got - want).abs();
+                    // The difference of two logits is rounded before the exponential.
+                    let ulp = f64::from(f32::EPSILON) * (1.0 + spread);
+                    assert!(off <= 4.0 * ulp * want.abs() + 1e-37, "{got} {want}");
+                }
+                // The gradient of a row sums to 0, so its error must not add up.
+                let sum: f64 = got.iter().sum();
+                assert!(sum.abs() <= 1e-6 * f64::abs(seed), "{sum}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_outside_the_vocabulary_are_refused() {
+        let logits = Tensor::new(&[[0f32, 1.0]], &Device::Cpu).unwrap();
+        for labels in [&[2u32][..], &[0, 1]] {
+            let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+            let error = statistics(&logits, &labels).unwrap_err().to_string();
+            assert!(error.contains("1 labels below 2"), "{error}");
+            assert!(backward(&logits, &labels, &[0.0], &[0.0]).is_err());
+        }
+    }
+
     #[test]
     fn a_nan_logit_is_not_hidden() {
         let logits = Tensor::new(&[[0f32, f32::NAN, 1.0]], &Device::Cpu).unwrap();
@@ -283,5 +294,9 @@ mod tests {
         let s = statistics(&logits, &labels).unwrap()[0];
         assert_eq!((s.log_prob, s.entropy, s.correct), (0.0, 0.0, true));
         assert_eq!(s.log_collision, 0.0);
+        let logits = Tensor::new(&[[f32::NEG_INFINITY, 2.0, 2.0]], &Device::Cpu).unwrap();
+        let s = statistics(&logits, &labels).unwrap()[0];
+        assert_eq!(s.log_prob, f64::NEG_INFINITY);
+        assert!((s.entropy - 2f64.ln()).abs() < 1e-7);
     }
 }

@@ -10,6 +10,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::Architecture;
 use crate::error::Result;
+use crate::kernels::elementwise;
+use crate::kernels::gemm::Precision;
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -174,6 +176,8 @@ pub struct Buffer {
     layout: Arc<Layout>,
     flat: Tensor,
     views: Vec<Tensor>,
+    /// What products with these parameters round their operands to.
+    pub precision: Precision,
 }
 
 impl Buffer {
@@ -188,6 +192,7 @@ impl Buffer {
             layout,
             flat,
             views,
+            precision: Precision::Full,
         })
     }
 
@@ -214,6 +219,6 @@ impl Buffer {
 
     /// Fills the buffer with zeros in place.
     pub fn clear(&self) -> Result<()> {
-        Ok(self.flat.zero_set()?)
+        elementwise::clear(&self.flat)
     }
 }

@@ -13,10 +13,12 @@ mod metrics;
 mod moving;
 mod on_policy;
 mod open;
+mod profile;
 mod reference;
 mod sampling;
 mod scoring;
 mod show;
+mod split;
 mod step;
 mod story;
 mod summary;
@@ -33,10 +35,10 @@ use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
-use crate::score::Column;
 
 pub use event::{Event, Observer};
 pub use metrics::Record;
+pub use profile::Profile;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
 pub use show::{RowSplit, Shown, show};
@@ -49,23 +51,11 @@ use metrics::Averages;
 use moving::Moving;
 use on_policy::OnPolicy;
 use open::{Model, dtype};
+use reference::Reference;
+use split::Split;
 use step::Stepper;
 use story::Stories;
 use timing::{Stopwatch, Timing};
-
-/// A dataset with the reference's log-probs beside it.
-struct Split {
-    dataset: Dataset,
-    reference: Column,
-}
-
-impl Split {
-    /// Appends the examples of another one.
-    fn append(&mut self, other: Self) {
-        self.dataset.examples.extend(other.dataset.examples);
-        self.reference.extend(other.reference);
-    }
-}
 
 /// A run that was opened: everything is read and checked, nothing is written but the cache.
 pub struct Run {
@@ -82,6 +72,8 @@ pub struct Run {
     stories: Option<Stories>,
     moving: Option<Moving>,
     on_policy: Option<OnPolicy>,
+    /// Whether [`Self::train`] measures where the time of its steps goes; false to begin with.
+    pub profile: bool,
 }
 
 impl Run {
@@ -97,7 +89,7 @@ impl Run {
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
-            false => Some(reference::none(&all)),
+            false => Some(Reference::none(&all)),
         };
         let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
         let reference = match separate {
@@ -115,7 +107,7 @@ impl Run {
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
-            .map(|(dataset, reference)| Split { dataset, reference });
+            .map(|(dataset, reference)| Split::new(dataset, reference));
         let train = splits
             .next()
             .ok_or_else(|| Error::failed("no training data"))?;
@@ -123,7 +115,7 @@ impl Run {
         let unlabelled = splits.next();
         match &hashes.reference {
             Some(hash) if *hash == hashes.policy => {
-                let rows = train.dataset.examples.len().min(config.batch.batch_size);
+                let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
                 Stepper::new(&config, &model).check_same_model(&train, &rows)?;
             }
@@ -145,6 +137,7 @@ impl Run {
             stories,
             moving,
             on_policy,
+            profile: false,
         })
     }
 
@@ -162,7 +155,9 @@ impl Run {
             stories,
             mut moving,
             on_policy,
+            profile,
         } = self;
+        let mut profile = profile.then(Profile::new);
         model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
         let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
@@ -171,14 +166,16 @@ impl Run {
             files.timing(timing)?;
         }
         let batches = Batches {
-            labelled: train.dataset.examples.len(),
-            unlabelled: unlabelled.as_ref().map_or(0, |s| s.dataset.examples.len()),
+            labelled: train.len(),
+            unlabelled: unlabelled.as_ref().map_or(0, Split::len),
             ratio: config.data.unlabelled_ratio,
             size: config.batch.batch_size,
             seed: config.run.seed,
             shuffle: config.data.shuffle,
         };
-        unlabelled.into_iter().for_each(|split| train.append(split));
+        if let Some(unlabelled) = unlabelled {
+            train.append(unlabelled)?;
+        }
         let per_epoch = batches.per_epoch();
         let steps = config.run.max_steps.unwrap_or_else(|| {
             ((per_epoch as f64 * config.run.num_train_epochs).ceil() as u64).max(1)
@@ -207,7 +204,7 @@ impl Run {
                 }
                 if let Some(on_policy) = &on_policy {
                     // The same draws each time, so that evaluations differ by the policy alone.
-                    let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+                    let rows: Vec<usize> = (0..split.len()).collect();
                     on_policy.draw(&model, split, &rows, 0)?;
                 }
                 let mut record = head(step, per_epoch);
@@ -225,6 +222,7 @@ impl Run {
         for step in 0..steps {
             let batch = batches.rows(step, &mut orders);
             let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
+            profile.iter().for_each(Profile::begin);
             if let Some(moving) = &moving {
                 moving.score_batch(&mut train, &batch)?;
             }
@@ -241,6 +239,7 @@ impl Run {
             if let Some(moving) = &mut moving {
                 moving.follow(&model, done)?;
             }
+            profile.iter_mut().for_each(|profile| profile.end(tokens));
             observe(Event::Step {
                 step: done,
                 rows: batch.len(),
@@ -274,6 +273,7 @@ impl Run {
         checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
         observe(Event::Saved(&output_dir));
         let seconds = start.elapsed().as_secs_f64();
+        profile.iter_mut().for_each(Profile::finish);
         let after = draw(observe)?;
         let story = match (stories, before, after) {
             (Some(stories), Some(before), Some(after)) => {
@@ -291,6 +291,7 @@ impl Run {
             tokens: total.1,
             train: (first.unwrap_or_default(), last),
             eval: first_eval.zip(last_eval),
+            profile,
         };
         summary.write()?;
         Ok(summary)

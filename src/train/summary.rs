@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::Record;
+use super::{Profile, Record};
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
 use crate::story::Report;
@@ -28,6 +28,8 @@ pub struct Summary {
     pub eval: Option<(Record, Record)>,
     /// Samples before and after, where the run is on the grammar's stories.
     pub story: Option<Report>,
+    /// Where the time of the steps went, if that was asked for; no part of `summary.json`.
+    pub profile: Option<Profile>,
 }
 
 /// The file of a summary, in the run's folder; it is there when the run is finished.

@@ -235,3 +235,52 @@ fn help_has_an_example_for_every_command() {
     }
     assert!(place.succeed(&["completions", "zsh"]).contains("_expo"));
 }
+
+#[test]
+fn a_profile_says_where_the_time_of_the_steps_went() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "num_train_epochs = 2");
+    let args = ["train", "--config", str(&config)];
+    let start = std::time::Instant::now();
+    let said = place.succeed(&[&args[..], &["--profile"]].concat());
+    let most = start.elapsed().as_secs_f64();
+    let table = said.split("\n\n").find(|t| t.starts_with("part "));
+    let table = table.unwrap_or_else(|| panic!("no table in {said}"));
+    // A row ends in one figure, or in seconds and a share.
+    let row = |name: &str| -> Vec<f64> {
+        let rest = table.lines().find_map(|line| line.strip_prefix(name));
+        let words = rest.unwrap_or_else(|| panic!("no {name} in {table}"));
+        let figures = words.split_whitespace();
+        figures
+            .map(|f| f.trim_end_matches('%').parse().unwrap())
+            .collect()
+    };
+    let parts = [
+        "gemm",
+        "head",
+        "attention",
+        "elementwise",
+        "optimizer",
+        "data",
+        "other",
+    ];
+    let parts = parts.map(|part| row(part)[0]);
+    let (sum, wall) = (parts.iter().sum::<f64>(), row("all steps")[0]);
+    assert!(
+        (sum - wall).abs() < 0.005 && wall > 0.0 && wall < most,
+        "{table}"
+    );
+    assert!(parts.iter().all(|seconds| *seconds >= 0.0));
+    assert!(row("head")[0] > 0.0 && row("optimizer")[0] > 0.0, "{table}");
+    assert_eq!(row("steps"), [6.0]);
+    assert!(row("tokens/s")[0] > 0.0);
+    assert!(row("GFLOP/s, 1024^3 product")[0] > 0.0);
+
+    let metrics = text(&place.path("out").join("metrics.jsonl"));
+    let again = ["--set", "run.output_dir=\"again\""];
+    let said = place.succeed(&[&args[..], &again].concat());
+    assert!(!said.contains("all steps"), "{said}");
+    assert_eq!(text(&place.path("again").join("metrics.jsonl")), metrics);
+    let end = place.run(&[&args[..], &["--profile", "--json"]].concat());
+    assert_eq!(end.code, Some(2));
+}

@@ -24,6 +24,9 @@ const OWN_LEN: usize = 1 << 17;
 const GROUP: usize = 8;
 /// Tasks for each thread, so that none waits long for another.
 const TASKS: usize = 4;
+/// Panels of a part, where there are enough: rows of an operand are then read in stretches of some
+/// hundred bytes.
+const LEAST: usize = 4;
 /// Multiplications below which a second thread costs more than it gains.
 const SMALL: usize = 1 << 19;
 
@@ -120,12 +123,13 @@ impl Operand<'_> {
 
     /// Panels in a task's part of `panels`.
     fn share(self, panels: usize, layout: Panels, threads: Threads) -> usize {
-        let tasks = match threads {
-            Threads::All => TASKS * rayon::current_num_threads(),
+        let threads = match threads {
+            Threads::All => rayon::current_num_threads(),
             Threads::One => 1,
         };
         let most = OWN_LEN / layout.distance();
-        panels.div_ceil(tasks).clamp(1, most.max(1))
+        let least = panels.div_ceil(threads).min(LEAST);
+        panels.div_ceil(threads * TASKS).max(least).clamp(1, most.max(1))
     }
 }
 

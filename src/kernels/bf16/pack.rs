@@ -59,8 +59,13 @@ impl Panels {
         // each pair inside its panel.
         if from.strides.1 == 1 {
             for (line, vectors) in lines {
-                for (pair, k) in blocks.clone() {
-                    unsafe { along(&mut into[line + pair..], step, from, vectors.clone(), k) };
+                for (pair, part) in blocks.clone() {
+                    let ahead = match part.start + AHEAD < k.end {
+                        true => AHEAD,
+                        false => (LINE * from.strides.0 + AHEAD).wrapping_sub(k.len()),
+                    };
+                    let into = &mut into[line + pair..];
+                    unsafe { along(into, step, from, vectors.clone(), part, ahead) };
                 }
             }
         } else {
@@ -75,6 +80,8 @@ impl Panels {
 
 /// Pairs of k whose vectors are packed before the next pairs, which lie far away.
 const FEW: usize = 4;
+const AHEAD: usize = 128;
+const AHEAD_ROWS: usize = 8;
 
 /// Up to 16 pairs of k for up to 16 vectors whose elements are neighbours.
 ///
@@ -87,6 +94,7 @@ unsafe fn along(
     from: Matrix<f32>,
     vectors: Range<usize>,
     k: Range<usize>,
+    ahead: usize,
 ) {
     let start = from.values.as_ptr();
     let mut x = [_mm512_setzero_si512(); LINE];
@@ -95,6 +103,8 @@ unsafe fn along(
         // SAFETY: the caller's; masks leave out what lies past `k`.
         *x = unsafe {
             let at = start.add(vector * from.strides.0 + k.start);
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast());
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead + LINE).cast());
             if k.len() == 2 * LINE {
                 rounded([_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(LINE))])
             } else {
@@ -147,6 +157,7 @@ unsafe fn across(
         unsafe {
             let at = start.add(vectors.start * from.strides.0 + k * from.strides.1);
             if from.strides.0 == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD_ROWS * from.strides.1).cast());
                 return _mm512_maskz_loadu_ps(mask, at);
             }
             let mut values = [0.0; LINE];

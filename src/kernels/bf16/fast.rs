@@ -129,7 +129,10 @@ impl Operand<'_> {
         };
         let most = OWN_LEN / layout.distance();
         let least = panels.div_ceil(threads).min(LEAST);
-        panels.div_ceil(threads * TASKS).max(least).clamp(1, most.max(1))
+        panels
+            .div_ceil(threads * TASKS)
+            .max(least)
+            .clamp(1, most.max(1))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
+use super::each;
 use super::scratch::{self, OWN, SHARED};
 use crate::kernels::gemm::{Matrix, MatrixMut, Threads, full};
 
@@ -16,12 +16,12 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Matrix<f32>, b: Matrix<f32>,
     let ((m, n), stride) = (c.shape, c.strides.0);
     for k in blocks(a.shape.1) {
         for columns in blocks(n) {
-            round(&SHARED, b.t(), columns.clone(), k.clone(), threads, |b| {
+            round(&SHARED, b, k.clone(), columns.clone(), threads, |b| {
                 for rows in blocks(m) {
                     round(&OWN, a, rows.clone(), k.clone(), threads, |a| {
                         let values = &mut c.values[rows.start * stride + columns.start..];
                         let c = MatrixMut::new(values, (rows.len(), columns.len()), (stride, 1));
-                        full(c, add || k.start > 0, a, b.t(), (0.0, 1.0), threads);
+                        full(c, add || k.start > 0, a, b, (0.0, 1.0), threads);
                     });
                 }
             });
@@ -34,26 +34,29 @@ fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
     starts.map(move |start| start..len.min(start + BLOCK))
 }
 
-/// Calls `f` with a rounded copy of some of the vectors of `from` (vectors, k).
+/// Calls `f` with a rounded copy of a part of a matrix, which lies in memory as the matrix does.
 fn round<R>(
     kept: &'static scratch::Kept,
     from: Matrix<f32>,
-    vectors: Range<usize>,
-    k: Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
     threads: Threads,
     f: impl FnOnce(Matrix<f32>) -> R,
 ) -> R {
-    scratch::with(kept, vectors.len() * k.len(), |copy| {
-        let row = |(vector, copy): (usize, &mut [f32])| {
-            let start = (vectors.start + vector) * from.strides.0;
-            for (copy, k) in copy.iter_mut().zip(k.clone()) {
-                *copy = bf16::from_f32(from.values[start + k * from.strides.1]).to_f32();
+    let turned = from.strides.0 < from.strides.1;
+    let (from, rows, columns) = match turned {
+        true => (from.t(), columns, rows),
+        false => (from, rows, columns),
+    };
+    scratch::with(kept, rows.len() * columns.len(), |copy| {
+        let copies = copy.chunks_mut(columns.len()).zip(rows.clone()).collect();
+        each(threads, copies, |(copy, row)| {
+            for (copy, column) in copy.iter_mut().zip(columns.clone()) {
+                let x = from.values[row * from.strides.0 + column * from.strides.1];
+                *copy = bf16::from_f32(x).to_f32();
             }
-        };
-        match threads {
-            Threads::All => copy.par_chunks_mut(k.len()).enumerate().for_each(row),
-            Threads::One => copy.chunks_mut(k.len()).enumerate().for_each(row),
-        }
-        f(Matrix::rows(copy, (vectors.len(), k.len())))
+        });
+        let copy = Matrix::rows(copy, (rows.len(), columns.len()));
+        f(if turned { copy.t() } else { copy })
     })
 }

@@ -55,35 +55,40 @@ impl Panels {
             let k = k.start + 2 * pair..k.end.min(k.start + 2 * (pair + at_once));
             (pair * step, k)
         });
-        // SAFETY, of both: vectors and elements lie inside the operand, as asserted, and the line of
-        // each pair inside its panel.
         if from.strides.1 == 1 {
             for (line, vectors) in lines {
                 for (pair, part) in blocks.clone() {
+                    // Past these vectors' elements come those of the next ones.
                     let ahead = match part.start + AHEAD < k.end {
                         true => AHEAD,
-                        false => (LINE * from.strides.0 + AHEAD).wrapping_sub(k.len()),
+                        false => (AHEAD + LINE * from.strides.0).wrapping_sub(k.len()),
                     };
                     let into = &mut into[line + pair..];
+                    // SAFETY: vectors and elements lie inside the operand, as asserted, and the
+                    // lines of the pairs inside their panel.
                     unsafe { along(into, step, from, vectors.clone(), part, ahead) };
                 }
             }
         } else {
             for (pair, k) in blocks {
                 for (line, vectors) in lines.clone() {
-                    unsafe { across(&mut into[line + pair..], step, from, vectors, k.clone()) };
+                    let into = &mut into[line + pair..];
+                    // SAFETY: as above.
+                    unsafe { across(into, step, from, vectors, k.clone()) };
                 }
             }
         }
     }
 }
 
-/// Pairs of k whose vectors are packed before the next pairs, which lie far away.
+/// Pairs of k that are packed for all vectors before the next pairs, which lie far away.
 const FEW: usize = 4;
+/// How far ahead memory is asked for, in elements of k: where they are neighbours, and where not.
 const AHEAD: usize = 128;
-const AHEAD_ROWS: usize = 8;
+const AHEAD_ROWS: usize = 2 * FEW;
 
-/// Up to 16 pairs of k for up to 16 vectors whose elements are neighbours.
+/// Up to 16 pairs of k for up to 16 vectors whose elements are neighbours; asks for what lies `ahead`
+/// of them, wherever that is.
 ///
 /// # Safety
 /// Vectors and elements lie inside `from`, 16 values for each pair, `step` apart, inside `into`.

@@ -33,7 +33,7 @@ pub(super) struct Place {
 pub(super) unsafe fn tile(pairs: usize, a: &[f32], b: &[f32], c: Place, add: bool) {
     assert!(a.len() >= pairs * LINE && b.len() >= pairs * 2 * LINE);
     let (a, b) = (a.as_ptr(), b.as_ptr());
-    // SAFETY: the caller's.
+    // SAFETY: the caller's, and the panels are long enough.
     unsafe {
         match c.shape.0 {
             0..=4 => rows::<4>(pairs, a, b, c, add),
@@ -43,17 +43,24 @@ pub(super) unsafe fn tile(pairs: usize, a: &[f32], b: &[f32], c: Place, add: boo
     }
 }
 
+/// [`tile`] for at most `ROWS` rows.
+///
+/// # Safety
+/// As for [`tile`]; `a` and `b` hold the pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows<const ROWS: usize>(pairs: usize, a: *const f32, b: *const f32, c: Place, add: bool) {
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     // What is written at the end is on its way from now on.
     for i in 0..c.shape.0 {
-        let row = c.start.wrapping_add(i * c.stride);
-        _mm_prefetch::<_MM_HINT_ET0>(row.cast());
-        _mm_prefetch::<_MM_HINT_ET0>(row.wrapping_add(c.shape.1 - 1).cast());
+        // SAFETY: the row lies inside the matrix.
+        unsafe {
+            let row = c.start.add(i * c.stride);
+            _mm_prefetch::<_MM_HINT_ET0>(row.cast());
+            _mm_prefetch::<_MM_HINT_ET0>(row.add(c.shape.1 - 1).cast());
+        }
     }
     for pair in 0..pairs {
-        // SAFETY: the caller's.
+        // SAFETY: the panels hold the pair.
         unsafe {
             let (a, b) = (a.add(pair * LINE), b.add(pair * 2 * LINE));
             let b = [load(b), load(b.add(LINE))];
@@ -69,7 +76,7 @@ unsafe fn rows<const ROWS: usize>(pairs: usize, a: *const f32, b: *const f32, c:
     let masks = [mask as __mmask16, (mask >> 16) as __mmask16];
     for (i, sums) in sums.into_iter().enumerate().take(c.shape.0) {
         for (j, (sum, mask)) in sums.into_iter().zip(masks).enumerate() {
-            // SAFETY: the mask leaves out what does not exist.
+            // SAFETY: the mask leaves out what lies past the row.
             unsafe {
                 let c = c.start.wrapping_add(i * c.stride + j * LINE);
                 let sum = if add {
@@ -83,8 +90,12 @@ unsafe fn rows<const ROWS: usize>(pairs: usize, a: *const f32, b: *const f32, c:
     }
 }
 
+/// 16 pairs.
+///
+/// # Safety
+/// They lie there.
 #[target_feature(enable = "avx512f")]
 unsafe fn load(x: *const f32) -> __m512bh {
-    // SAFETY: the caller's; all 512 bits mean bf16 pairs.
+    // SAFETY: the caller's; both types are 512 bits without an invalid value.
     unsafe { std::mem::transmute(_mm512_loadu_ps(x)) }
 }

@@ -14,14 +14,15 @@ use super::scratch::{self, OWN, SHARED};
 use super::tile::{Place, TILE, tile};
 use crate::kernels::gemm::{Matrix, MatrixMut, Threads};
 
-/// The most elements of k added up at a time: a tile's panels are then 48 KiB.
-const BLOCK: usize = 512;
+/// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
+/// cache as fast as they are multiplied; reading `c` again for every block costs more.
+const BLOCK: usize = 2048;
 /// The most that is packed for all threads, in units of 32 bits.
 const SHARED_LEN: usize = 1 << 20;
-/// The most that is packed for one task, in units of 32 bits.
-const OWN_LEN: usize = 1 << 17;
-/// Panels of columns that meet all panels of rows before the next ones do: 256 KiB.
-const GROUP: usize = 8;
+/// The most that is packed for one task, in units of 32 bits: 512 KiB and what lies between panels.
+const OWN_LEN: usize = (1 << 17) + (1 << 12);
+/// Panels of columns that meet all panels of rows before the next ones do: at most 256 KiB.
+const GROUP: usize = 2;
 /// Tasks for each thread, so that none waits long for another.
 const TASKS: usize = 4;
 /// Panels of a part, where there are enough: rows of an operand are then read in stretches of some

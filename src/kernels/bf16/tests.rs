@@ -104,7 +104,7 @@ fn every_shape_and_layout_is_exact_on_whole_numbers() {
 #[test]
 fn real_numbers_are_rounded_once_and_summed_in_f32() {
     // More than one block of k, with and without a remainder.
-    for (m, n, k) in [(45, 70, 1100), (70, 45, 1537), (14, 32, 1024), (3, 4, 700)] {
+    for (m, n, k) in [(45, 70, 4100), (70, 45, 2501), (14, 32, 4096), (3, 4, 700)] {
         let (a, b) = (real(3, m * k), real(4, k * n));
         for (left, right) in views(&a, &b, (m, n, k)) {
             for (path, gemm) in paths() {
@@ -128,8 +128,8 @@ fn real_numbers_are_rounded_once_and_summed_in_f32() {
 
 #[test]
 fn operands_larger_than_what_is_packed_at_once_are_cut_and_joined() {
-    // Blocks of k, then panels, of which not all fit.
-    for (m, n, k) in [(1400, 1450, 1400), (3700, 3600, 512), (3600, 3700, 512)] {
+    // More blocks of k than fit; more panels of rows, then of columns.
+    for (m, n, k) in [(200, 210, 10_001), (1400, 1450, 1400), (1700, 1600, 1400)] {
         let (a, b) = (real(5, m * k), real(6, k * n));
         let (left, right) = (Matrix::rows(&a, (m, k)), Matrix::rows(&b, (n, k)).t());
         let (path, gemm) = paths().pop().unwrap();
@@ -185,8 +185,8 @@ fn gaps_between_elements_and_rows_are_passed_over_and_left_alone() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for (m, n, k) in [
-        (170, 300, 1100),
-        (300, 170, 1100),
+        (170, 300, 2100),
+        (300, 170, 2100),
         (20, 2000, 600),
         (1, 5000, 300),
     ] {

@@ -19,17 +19,17 @@ pub enum Precision {
 /// A matrix to read: element (i, j) is `values[i * strides.0 + j * strides.1]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix<'a, T> {
-    values: &'a [T],
-    shape: (usize, usize),
-    strides: (usize, usize),
+    pub(super) values: &'a [T],
+    pub(super) shape: (usize, usize),
+    pub(super) strides: (usize, usize),
 }
 
 /// A matrix to write, laid out as [`Matrix`] is.
 #[derive(Debug)]
 pub(super) struct MatrixMut<'a, T> {
-    values: &'a mut [T],
-    shape: (usize, usize),
-    strides: (usize, usize),
+    pub(super) values: &'a mut [T],
+    pub(super) shape: (usize, usize),
+    pub(super) strides: (usize, usize),
 }
 
 fn fits(values: usize, shape: (usize, usize), strides: (usize, usize)) -> bool {

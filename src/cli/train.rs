@@ -70,7 +70,10 @@ In run.output_dir:
   config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo
   checkpoint-STEP/                                      the same every run.save_steps
   config.toml, run.json                                 what was run, on what
-  metrics.jsonl, timings.jsonl                          a line per run.logging_steps
+  metrics.jsonl                                         a line per run.logging_steps
+  timings.jsonl                                         likewise: seconds, rows and tokens per second,
+                                                        on Linux cpu_seconds and peak_memory_bytes;
+                                                        step 0 is the reference's scoring pass
   summary.json                                          the first and the last figures, at the end
 
 --profile prints the seconds of each part of the steps: products of matrices, the head's logits,

@@ -88,10 +88,7 @@ impl Packed {
         self.positions
             .extend((position..position + ids.len()).map(|p| p as u32));
         if !own.is_empty() {
-            self.segments.push(Segment {
-                prefix,
-                own: own.clone(),
-            });
+            self.segments.push(Segment::new(prefix, own.clone()));
         }
         own
     }
@@ -147,13 +144,7 @@ mod tests {
         assert_eq!(packed.positions, [0, 1, 2, 3, 4, 2, 3]);
         assert_eq!(packed.sources, [1, 2, 3, 1, 5]);
         assert_eq!(packed.labels, [3, 4, 0, 5, 0]);
-        assert_eq!(
-            packed.segments[2],
-            Segment {
-                prefix: 0..2,
-                own: 5..7
-            }
-        );
+        assert_eq!(packed.segments[2], Segment::new(0..2, 5..7));
         assert_eq!(packed.examples[0][1].rows, 3..5);
     }
 

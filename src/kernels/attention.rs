@@ -1,260 +1,413 @@
-//! Causal attention over packed segments: a response attends to its prompt and to itself, or to as
-//! much of that as a sliding window shows (Beltagy et al. 2020).
+//! Causal attention of packed segments: a token sees its segment's prefix and its own segment up to
+//! itself.
 //!
-//! *Why*: a prompt is computed once for all its responses, which must not see each other. Work is
-//! done segment by segment, so no (tokens, tokens) matrix ever exists and no caller may assume one.
-//! The keys of a segment are successive positions, so a window is a band of the mask.
+//! Hides that no (tokens, tokens) matrix exists: queries go in blocks, and only one block's scores
+//! are there at a time. A prompt's keys and values serve all its responses.
 
 use std::ops::Range;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use super::elementwise::add_assign;
-use crate::error::Result;
+use super::cpu::{Disjoint, each_real, fresh, read, write};
+use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
+use super::real::Real;
+use super::softmax::{differentiate, probabilities, softmax};
+use crate::error::{Error, Result};
 
-/// A run of tokens and what it attends to besides its own past: a prompt has no prefix, a response
-/// has its prompt.
+/// Queries whose scores are held at once, per head.
+const BLOCK: usize = 64;
+
+/// A run of tokens with the run before it that it sees too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Tokens that every token of the segment sees.
+    /// Tokens seen by all of `own`; a prompt has none. It lies in the segments since the last one
+    /// without a prefix.
     pub prefix: Range<usize>,
-    /// The segment's own tokens, each of which sees those before it and itself.
+    /// The tokens; each sees the prefix and the own tokens up to itself.
     pub own: Range<usize>,
+    /// Those of `own` whose output is wanted.
+    pub queries: Range<usize>,
 }
 
 impl Segment {
-    /// The segment without the tokens of its prefix that none of its own sees through a window.
-    fn within(&self, window: usize) -> Self {
-        let Range { start, end } = self.prefix;
-        let first = (end + 1).saturating_sub(window);
+    /// A segment whose outputs are all wanted.
+    pub fn new(prefix: Range<usize>, own: Range<usize>) -> Self {
         Self {
-            prefix: start.max(first)..end,
-            own: self.own.clone(),
+            prefix,
+            queries: own.clone(),
+            own,
         }
     }
 }
 
-/// `softmax(q k^T / sqrt(head_dim)) v` of `q` (tokens, heads, head_dim), `k` and `v` (tokens,
-/// kv_heads, head_dim), where each key-value head serves heads / kv_heads successive heads.
-/// The segments' own ranges cover the tokens in order. Where there is a `window`, a token sees only
-/// the last so many of its keys, itself included. Returns (tokens, heads, head_dim).
+/// What the backward pass needs beside the operands.
+#[derive(Debug)]
+pub struct Saved {
+    /// (queries, heads): log of the sum of the exponentials of a query's scores.
+    log_sum_exp: Tensor,
+}
+
+/// `q` (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim), which may be views of one
+/// wider tensor -> (queries, heads, head_dim), the queries of all segments one after the other.
+/// Scores are divided by sqrt(head_dim); kv_heads divides heads. The own ranges of `segments` cover
+/// the tokens in order. With a `window` a token sees itself and the `window - 1` tokens before it,
+/// counted along prefix and own.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     segments: &[Segment],
     window: Option<usize>,
-) -> Result<Tensor> {
-    let mut outputs = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let tile = Tile::new(q, k, v, segment, window)?;
-        outputs.push(tile.ungroup(&tile.probabilities()?.matmul(&tile.v)?)?);
-    }
-    Ok(Tensor::cat(&outputs, 0)?)
+) -> Result<(Tensor, Saved)> {
+    let plan = Plan::new(q, k, v, segments, window)?;
+    let y = fresh((plan.queries, plan.heads, plan.dim), q)?;
+    let log_sum_exp = fresh((plan.queries, plan.heads), q)?;
+    each_real!(q, T => {
+        let (q, k, v) = (read(q), read(k), read(v));
+        let operands = plan.operands::<T>(q.values()?, k.values()?, v.values()?);
+        write(&y, |y: &mut [T]| write(&log_sum_exp, |log_sum_exp: &mut [T]| {
+            let (y, log_sum_exp) = (Disjoint::new(y), Disjoint::new(log_sum_exp));
+            plan.for_each_head(|group, kv_head| operands.forward(group, kv_head, &y, &log_sum_exp));
+            Ok(())
+        }))
+    })?;
+    Ok((y, Saved { log_sum_exp }))
 }
 
-/// The gradients (dq, dk, dv), shaped as q, k and v. Probabilities are computed again.
+/// Writes the gradients of q, k and v to `dqkv`, which holds zeros, in the places that they have in
+/// `qkv`, the tensor they are views of; `dy` is laid out as the output of [`attention()`].
 pub fn backward(
     dy: &Tensor,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    saved: &Saved,
     segments: &[Segment],
     window: Option<usize>,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let (dk, dv) = (k.zeros_like()?, v.zeros_like()?);
-    let mut dq = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let tile = Tile::new(q, k, v, segment, window)?;
-        let p = tile.probabilities()?;
-        let dy = tile.group(dy)?;
-        let dp = dy.matmul(&tile.v.t()?)?;
-        let along = (&p * &dp)?.sum_keepdim(D::Minus1)?;
-        let ds = ((&p * dp.broadcast_sub(&along)?)? * tile.scale)?;
-        dq.push(tile.ungroup(&ds.matmul(&tile.k)?)?);
-        tile.scatter(&ds.transpose(1, 2)?.matmul(&tile.q)?, &dk)?;
-        tile.scatter(&p.transpose(1, 2)?.matmul(&dy)?, &dv)?;
+    dqkv: &Tensor,
+) -> Result<()> {
+    let plan = Plan::new(q, k, v, segments, window)?;
+    if !dy.is_contiguous() || dy.elem_count() != plan.queries * plan.heads * plan.dim {
+        return Err(Error::failed(
+            "attention: a gradient of another shape than the output",
+        ));
     }
-    Ok((Tensor::cat(&dq, 0)?, dk, dv))
+    let start = [q, k, v].map(|x| x.layout().start_offset());
+    let first = start.into_iter().min().unwrap_or(0);
+    each_real!(q, T => {
+        let (q, k, v) = (read(q), read(k), read(v));
+        let operands = plan.operands::<T>(q.values()?, k.values()?, v.values()?);
+        let (dy, log_sum_exp) = (read(dy), read(&saved.log_sum_exp));
+        let (dy, log_sum_exp) = (dy.values::<T>()?, log_sum_exp.values::<T>()?);
+        write(dqkv, |values: &mut [T]| {
+            let values = Disjoint::new(values);
+            plan.for_each_head(|group, kv_head| {
+                operands.backward(group, kv_head, dy, log_sum_exp, &values, start.map(|s| s - first));
+            });
+            Ok(())
+        })
+    })
 }
 
-/// The operands of one segment, key-value head first: n own tokens, m = prefix + n keys.
-struct Tile {
-    /// Without the part of the prefix that is behind every window.
-    segment: Segment,
+/// What does not depend on the element type.
+struct Plan<'a> {
+    segments: &'a [Segment],
+    /// Runs of segments that see none of each other's tokens.
+    groups: Vec<Group>,
+    queries: usize,
+    heads: usize,
+    kv_heads: usize,
+    dim: usize,
+    /// Of q, k and v: from token to token, from head to head.
+    strides: [(usize, usize); 3],
     window: usize,
-    /// (kv_heads, group * n, head_dim), the group being the heads that share a key-value head.
-    q: Tensor,
-    /// (kv_heads, m, head_dim).
-    k: Tensor,
-    /// (kv_heads, m, head_dim).
-    v: Tensor,
-    scale: f64,
 }
 
-impl Tile {
+/// Segments with the tokens they cover, and where their queries begin in the output.
+struct Group {
+    segments: Range<usize>,
+    tokens: Range<usize>,
+    output: usize,
+}
+
+impl<'a> Plan<'a> {
     fn new(
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        segment: &Segment,
+        segments: &'a [Segment],
         window: Option<usize>,
     ) -> Result<Self> {
-        let window = window.unwrap_or(usize::MAX);
-        let segment = segment.within(window);
-        let keys = |x: &Tensor| -> Result<Tensor> {
-            let (prefix, own) = (rows(x, &segment.prefix)?, rows(x, &segment.own)?);
-            Ok(Tensor::cat(&[prefix, own], 0)?
-                .transpose(0, 1)?
-                .contiguous()?)
-        };
-        let (k, v) = (keys(k)?, keys(v)?);
-        let scale = 1.0 / (q.dim(D::Minus1)? as f64).sqrt();
-        let mut tile = Self {
-            segment,
-            window,
-            q: q.clone(),
+        let (tokens, heads, dim) = q.dims3()?;
+        let kv_heads = k.dim(1)?;
+        let kv = (tokens, kv_heads, dim);
+        if k.dims3()? != kv || v.dims3()? != kv || !heads.is_multiple_of(kv_heads) {
+            let dims = (q.dims(), k.dims(), v.dims());
+            return Err(Error::failed(format!(
+                "attention: {:?}, {:?}, {:?}",
+                dims.0, dims.1, dims.2
+            )));
+        }
+        let strides = [q, k, v].map(Tensor::stride);
+        if strides.iter().any(|stride| stride[2] != 1) {
+            return Err(Error::failed("attention: heads with gaps"));
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        let (mut covered, mut queries) = (0, 0);
+        for (at, segment) in segments.iter().enumerate() {
+            let Segment {
+                prefix,
+                own,
+                queries: wanted,
+            } = segment;
+            if prefix.is_empty() || groups.is_empty() {
+                groups.push(Group {
+                    segments: at..at,
+                    tokens: own.start..own.start,
+                    output: queries,
+                });
+            }
+            let Some(group) = groups.last_mut() else {
+                continue;
+            };
+            let inside = prefix.is_empty()
+                || (group.tokens.start <= prefix.start && prefix.end <= own.start);
+            let wanted_inside =
+                wanted.is_empty() || (own.start <= wanted.start && wanted.end <= own.end);
+            if own.start != covered || !inside || !wanted_inside {
+                return Err(Error::failed(format!(
+                    "attention: {segment:?} after {covered} tokens"
+                )));
+            }
+            (group.segments.end, group.tokens.end) = (at + 1, own.end);
+            covered = own.end;
+            queries += wanted.len();
+        }
+        if covered != tokens {
+            return Err(Error::failed(format!(
+                "attention: segments of {covered} tokens, not {tokens}"
+            )));
+        }
+        Ok(Self {
+            segments,
+            groups,
+            queries,
+            heads,
+            kv_heads,
+            dim,
+            strides: strides.map(|stride| (stride[0], stride[1])),
+            window: window.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Every group and head of keys is a task of its own.
+    fn for_each_head(&self, task: impl Fn(&Group, usize) + Sync) {
+        let tasks = self.groups.len() * self.kv_heads;
+        let run = |at: usize| task(&self.groups[at / self.kv_heads], at % self.kv_heads);
+        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+    }
+
+    fn operands<'b, T: Real>(&'b self, q: &'b [T], k: &'b [T], v: &'b [T]) -> Operands<'b, T> {
+        let scale = T::of(1.0 / (self.dim as f64).sqrt());
+        Operands {
+            plan: self,
+            q,
             k,
             v,
             scale,
-        };
-        tile.q = tile.group(q)?;
-        Ok(tile)
-    }
-
-    /// (tokens, heads, head_dim) -> (kv_heads, group * n, head_dim) of the own tokens.
-    fn group(&self, x: &Tensor) -> Result<Tensor> {
-        let kv_heads = self.k.dim(0)?;
-        let own = rows(x, &self.segment.own)?.transpose(0, 1)?.contiguous()?;
-        let (heads, n, dim) = own.dims3()?;
-        Ok(own.reshape((kv_heads, heads / kv_heads * n, dim))?)
-    }
-
-    /// (kv_heads, group * n, head_dim) -> (n, heads, head_dim).
-    fn ungroup(&self, x: &Tensor) -> Result<Tensor> {
-        let n = self.segment.own.len();
-        let (kv_heads, group_n, dim) = x.dims3()?;
-        let x = x.reshape((kv_heads * (group_n / n), n, dim))?;
-        Ok(x.transpose(0, 1)?.contiguous()?)
-    }
-
-    /// (kv_heads, group * n, m).
-    fn probabilities(&self) -> Result<Tensor> {
-        let scores = (self.q.matmul(&self.k.t()?)? * self.scale)?;
-        let (n, m) = (self.segment.own.len(), self.k.dim(1)?);
-        let (kv_heads, group_n, _) = scores.dims3()?;
-        let mask = band_mask(n, m, self.window, scores.dtype(), scores.device())?;
-        let scores = scores
-            .reshape((kv_heads * (group_n / n), n, m))?
-            .broadcast_add(&mask)?;
-        let weights = scores
-            .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
-            .exp()?;
-        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        Ok(p.reshape((kv_heads, group_n, m))?)
-    }
-
-    /// Adds `dx` (kv_heads, m, head_dim) to the rows of prefix and own tokens.
-    fn scatter(&self, dx: &Tensor, into: &Tensor) -> Result<()> {
-        let dx = dx.transpose(0, 1)?.contiguous()?;
-        let (prefix, own) = (&self.segment.prefix, &self.segment.own);
-        if !prefix.is_empty() {
-            add_assign(&rows(into, prefix)?, &dx.narrow(0, 0, prefix.len())?)?;
         }
-        add_assign(&rows(into, own)?, &dx.narrow(0, prefix.len(), own.len())?)
+    }
+
+    /// Blocks of a group's queries: the segment, the block and its first row in the output.
+    fn blocks(&self, group: &Group) -> impl Iterator<Item = (&Segment, Range<usize>, usize)> {
+        let mut output = group.output;
+        self.segments[group.segments.clone()]
+            .iter()
+            .flat_map(move |segment| {
+                let queries = segment.queries.clone();
+                let first = output;
+                output += queries.len();
+                let starts = queries.clone().step_by(BLOCK);
+                starts.map(move |start| {
+                    let block = start..(start + BLOCK).min(queries.end);
+                    (segment, block, first + start - queries.start)
+                })
+            })
+    }
+
+    /// The keys that a block sees, in prefix and own, and how far its first query sees: the number of
+    /// visible keys in that row, before any that the window hides.
+    fn keys(&self, segment: &Segment, block: &Range<usize>) -> ([Range<usize>; 2], usize) {
+        let before = segment.prefix.len() + block.start - segment.own.start;
+        let hidden = (before + 1).saturating_sub(self.window);
+        let prefix = (segment.prefix.start + hidden).min(segment.prefix.end)..segment.prefix.end;
+        let beyond = hidden.saturating_sub(segment.prefix.len());
+        let own = segment.own.start + beyond..block.end;
+        ([prefix, own], before + 1 - hidden)
     }
 }
 
-fn rows(x: &Tensor, range: &Range<usize>) -> Result<Tensor> {
-    Ok(x.narrow(0, range.start, range.len())?)
+/// The operands in memory.
+struct Operands<'a, T> {
+    plan: &'a Plan<'a>,
+    q: &'a [T],
+    k: &'a [T],
+    v: &'a [T],
+    scale: T,
 }
 
-/// (n, m): 0 where own token i sees key j, -inf where j is after it or behind its window.
-fn band_mask(n: usize, m: usize, window: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    let visible = |i: usize, j: usize| {
-        let own = i + (m - n);
-        if j <= own && own - j < window {
-            0.0
-        } else {
-            f32::NEG_INFINITY
-        }
-    };
-    let mask: Vec<f32> = (0..n * m).map(|at| visible(at / m, at % m)).collect();
-    Ok(Tensor::from_vec(mask, (n, m), device)?.to_dtype(dtype)?)
-}
+impl<T: Real> Operands<'_, T> {
+    /// Rows of a head: (rows, head_dim).
+    fn head<'b>(
+        &self,
+        values: &'b [T],
+        which: usize,
+        rows: &Range<usize>,
+        head: usize,
+    ) -> Matrix<'b, T> {
+        let (token, step) = self.plan.strides[which];
+        let at = (rows.start * token + head * step).min(values.len());
+        Matrix::new(&values[at..], (rows.len(), self.plan.dim), (token, 1))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::testing::*;
+    fn own_heads(&self, kv_head: usize) -> Range<usize> {
+        let group = self.plan.heads / self.plan.kv_heads;
+        kv_head * group..(kv_head + 1) * group
+    }
 
-    /// Attention over all tokens at once with a (tokens, tokens) mask, in differentiable operations.
-    fn reference(
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        segments: &[Segment],
-        window: Option<usize>,
-    ) -> Tensor {
-        let (tokens, heads, dim) = q.dims3().unwrap();
-        let group = heads / k.dim(1).unwrap();
-        let mut mask = vec![f64::NEG_INFINITY; tokens * tokens];
-        for segment in segments {
-            for i in segment.own.clone() {
-                let keys = segment.prefix.clone().chain(segment.own.start..i + 1);
-                for j in keys.rev().take(window.unwrap_or(tokens)) {
-                    mask[i * tokens + j] = 0.0;
+    fn forward(&self, group: &Group, kv_head: usize, y: &Disjoint<T>, log_sum_exp: &Disjoint<T>) {
+        let (plan, dim) = (self.plan, self.plan.dim);
+        let mut out = vec![T::ZERO; BLOCK * dim];
+        let mut sums = vec![T::ZERO; BLOCK];
+        let mut scores = Vec::new();
+        for (segment, block, first) in plan.blocks(group) {
+            let (keys, visible) = plan.keys(segment, &block);
+            let width = keys[0].len() + keys[1].len();
+            scores.resize(BLOCK * width, T::ZERO);
+            for head in self.own_heads(kv_head) {
+                let q = self.head(self.q, 0, &block, head);
+                let scores = &mut scores[..block.len() * width];
+                self.each_part(scores, width, &keys, |part, keys| {
+                    let k = self.head(self.k, 1, keys, kv_head);
+                    product(part, false, q, k.t());
+                });
+                softmax(scores, width, visible, plan.window, self.scale, &mut sums);
+                let mut add = false;
+                let mut at = 0;
+                for keys in keys.iter().filter(|keys| !keys.is_empty()) {
+                    let p = Matrix::new(&scores[at..], (block.len(), keys.len()), (width, 1));
+                    let out = MatrixMut::rows(&mut out, (block.len(), dim));
+                    product(out, add, p, self.head(self.v, 2, keys, kv_head));
+                    (add, at) = (true, at + keys.len());
+                }
+                for row in 0..block.len() {
+                    let place = (first + row) * plan.heads + head;
+                    // SAFETY: a query's head belongs to one task alone.
+                    unsafe {
+                        y.part(place * dim, dim)
+                            .copy_from_slice(&out[row * dim..][..dim]);
+                        log_sum_exp.part(place, 1)[0] = sums[row];
+                    }
                 }
             }
         }
-        let mask = Tensor::from_vec(mask, (tokens, tokens), &Device::Cpu).unwrap();
-        let share: Vec<u32> = (0..heads as u32).map(|h| h / group as u32).collect();
-        let share = Tensor::new(share, &Device::Cpu).unwrap();
-        let repeat = |x: &Tensor| x.index_select(&share, 1).unwrap();
-        let by_head = |x: &Tensor| x.transpose(0, 1).unwrap().contiguous().unwrap();
-        let (q, k, v) = (by_head(q), by_head(&repeat(k)), by_head(&repeat(v)));
-        let scores = (q.matmul(&k.t().unwrap()).unwrap() / (dim as f64).sqrt()).unwrap();
-        let p = candle_nn::ops::softmax(&scores.broadcast_add(&mask).unwrap(), 2).unwrap();
-        p.matmul(&v).unwrap().transpose(0, 1).unwrap()
     }
 
-    #[test]
-    fn packed_segments_equal_masked_attention() {
-        // prompt 3, responses 2 and 1; a response without a prompt; a prompt of 1 and its response.
-        let segments: Vec<Segment> = [
-            (0..0, 0..3),
-            (0..3, 3..5),
-            (0..3, 5..6),
-            (6..6, 6..8),
-            (8..8, 8..9),
-            (8..9, 9..12),
-        ]
-        .map(|(prefix, own)| Segment { prefix, own })
-        .into();
-        for (heads, kv_heads, window) in [
-            (4, 4, None),
-            (4, 2, None),
-            (6, 1, None),
-            (4, 4, Some(1)),
-            (4, 2, Some(2)),
-            (6, 1, Some(3)),
-            (4, 2, Some(4)),
-            (4, 2, Some(12)),
-        ] {
-            let q = variable(1, &[12, heads, 5]);
-            let (k, v) = (
-                variable(2, &[12, kv_heads, 5]),
-                variable(3, &[12, kv_heads, 5]),
+    fn backward(
+        &self,
+        group: &Group,
+        kv_head: usize,
+        dy: &[T],
+        log_sum_exp: &[T],
+        dqkv: &Disjoint<T>,
+        start: [usize; 3],
+    ) {
+        let (plan, dim, first_token) = (self.plan, self.plan.dim, group.tokens.start);
+        let mut dq = vec![T::ZERO; BLOCK * dim];
+        let mut sums = vec![T::ZERO; BLOCK];
+        let mut dkv = [(); 2].map(|()| vec![T::ZERO; group.tokens.len() * dim]);
+        let (mut p, mut dp) = (Vec::new(), Vec::new());
+        for (segment, block, first) in plan.blocks(group) {
+            let (keys, visible) = plan.keys(segment, &block);
+            let width = keys[0].len() + keys[1].len();
+            p.resize(BLOCK * width, T::ZERO);
+            dp.resize(BLOCK * width, T::ZERO);
+            for head in self.own_heads(kv_head) {
+                let q = self.head(self.q, 0, &block, head);
+                let at = (first * plan.heads + head) * dim;
+                let dout = Matrix::new(&dy[at..], (block.len(), dim), (plan.heads * dim, 1));
+                for (row, sum) in sums[..block.len()].iter_mut().enumerate() {
+                    *sum = log_sum_exp[(first + row) * plan.heads + head];
+                }
+                let p = &mut p[..block.len() * width];
+                let dp = &mut dp[..block.len() * width];
+                self.each_part(p, width, &keys, |part, keys| {
+                    product(part, false, q, self.head(self.k, 1, keys, kv_head).t());
+                });
+                self.each_part(dp, width, &keys, |part, keys| {
+                    product(part, false, dout, self.head(self.v, 2, keys, kv_head).t());
+                });
+                probabilities(p, width, visible, plan.window, self.scale, &sums);
+                let (mut add, mut at) = (false, 0);
+                let parts = keys.iter().filter(|keys| !keys.is_empty());
+                for keys in parts.clone() {
+                    let p = Matrix::new(&p[at..], (block.len(), keys.len()), (width, 1));
+                    let dv = &mut dkv[1][(keys.start - first_token) * dim..];
+                    product(MatrixMut::rows(dv, (keys.len(), dim)), true, p.t(), dout);
+                    at += keys.len();
+                }
+                differentiate(dp, p, width, self.scale);
+                at = 0;
+                for keys in parts {
+                    let ds = Matrix::new(&dp[at..], (block.len(), keys.len()), (width, 1));
+                    let dk = &mut dkv[0][(keys.start - first_token) * dim..];
+                    product(MatrixMut::rows(dk, (keys.len(), dim)), true, ds.t(), q);
+                    let dq = MatrixMut::rows(&mut dq, (block.len(), dim));
+                    product(dq, add, ds, self.head(self.k, 1, keys, kv_head));
+                    (add, at) = (true, at + keys.len());
+                }
+                let (token, step) = plan.strides[0];
+                for (row, token_at) in block.clone().enumerate() {
+                    let place = start[0] + token_at * token + head * step;
+                    // SAFETY: a query's head belongs to one task alone.
+                    let to = unsafe { dqkv.part(place, dim) };
+                    to.copy_from_slice(&dq[row * dim..][..dim]);
+                }
+            }
+        }
+        for (which, values) in dkv.iter().enumerate() {
+            let (token, step) = plan.strides[1 + which];
+            for (row, token_at) in group.tokens.clone().enumerate() {
+                let place = start[1 + which] + token_at * token + kv_head * step;
+                // SAFETY: a token's head of keys belongs to one task alone.
+                let to = unsafe { dqkv.part(place, dim) };
+                to.copy_from_slice(&values[row * dim..][..dim]);
+            }
+        }
+    }
+
+    /// The columns of a block's scores that belong to prefix and own, if there are any.
+    fn each_part(
+        &self,
+        scores: &mut [T],
+        width: usize,
+        keys: &[Range<usize>; 2],
+        mut f: impl FnMut(MatrixMut<T>, &Range<usize>),
+    ) {
+        let rows = scores.len() / width;
+        let mut at = 0;
+        for keys in keys.iter().filter(|keys| !keys.is_empty()) {
+            f(
+                MatrixMut::new(&mut scores[at..], (rows, keys.len()), (width, 1)),
+                keys,
             );
-            let seed = variable(4, &[12, heads, 5]);
-            let want = reference(&q, &k, &v, &segments, window);
-            let got = attention(&q, &k, &v, &segments, window).unwrap();
-            assert_close(&got, &want, "forward");
-            let gradients = autograd(&want, &seed, &[&q, &k, &v]);
-            let (dq, dk, dv) = backward(&seed, &q, &k, &v, &segments, window).unwrap();
-            assert_close(&dq, &gradients[0], "dq");
-            assert_close(&dk, &gradients[1], "dk");
-            assert_close(&dv, &gradients[2], "dv");
+            at += keys.len();
         }
     }
 }
+
+fn product<T: Real>(c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
+    gemm(c, add, a, b, Precision::Full, Threads::One);
+}
+
+#[cfg(test)]
+mod tests;

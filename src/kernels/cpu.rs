@@ -5,10 +5,11 @@
 //! fused projection.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, Tensor};
 
 use super::real::Real;
 use crate::error::{Error, Result};
@@ -92,9 +93,42 @@ pub(super) fn write<T: Real, R>(
     result.unwrap_or_else(|| Err(Error::failed("nothing was written")))
 }
 
-/// A new tensor of these values.
-pub(super) fn tensor<T: Real>(values: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+/// A new tensor with the dtype and device of `like`, of values that nobody may read before writing
+/// them.
+pub(super) fn fresh(shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
+    // SAFETY: every bit pattern is a number, and the kernels that ask for it write all of it.
+    Ok(unsafe { Tensor::empty(shape, like.dtype(), like.device())? })
+}
+
+/// Memory that several threads write to, each in places of its own.
+pub(super) struct Disjoint<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it gives out no more than exclusive slices do, by the contract of `part`.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    pub(super) fn new(values: &'a mut [T]) -> Self {
+        Self {
+            start: values.as_mut_ptr(),
+            len: values.len(),
+            borrow: PhantomData,
+        }
+    }
+
+    /// # Safety
+    /// No other part in use may overlap this one.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start + len <= self.len, "a part outside its memory");
+        // SAFETY: inside the borrowed slice, and the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
 }
 
 /// Rows and their distance for a tensor (.., width) whose last dimension has no gaps.
@@ -151,6 +185,7 @@ pub(super) fn no_kernel(dtype: DType) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn a_view_is_written_through_and_its_rows_are_known() {

@@ -1,60 +1,126 @@
-//! `destination += source`, in place.
+//! Sums of tensors, in place.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, bail};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use crate::error::Result;
+use super::cpu::{each_real, fresh, read, rows, write};
+use super::real::Real;
+use super::simd::vectorized;
+use crate::error::{Error, Result};
 
-/// Adds `source` to `destination` in place; both contiguous, of one shape and dtype. The
-/// destination may be a view into a larger buffer.
+/// Elements per unit of parallel work.
+const UNIT: usize = 1 << 14;
+
+/// `destination += source`. A view of a larger buffer is written through: that is how gradients
+/// accumulate without a copy.
+///
+/// # Errors
+/// If shapes differ, or the destination is not contiguous.
 pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
-    Ok(destination.inplace_op2(&source.contiguous()?, &AddAssign)?)
+    if destination.dims() != source.dims() || !destination.is_contiguous() {
+        let dims = (destination.dims(), source.dims());
+        return Err(Error::failed(format!(
+            "add-assign: {:?} += {:?}",
+            dims.0, dims.1
+        )));
+    }
+    let source = source.contiguous()?;
+    each_real!(destination, T => {
+        let source = read(&source);
+        let source = source.values::<T>()?;
+        write(destination, |sum: &mut [T]| {
+            let units = sum.par_chunks_mut(UNIT).zip(source.par_chunks(UNIT));
+            units.for_each(|(sum, source)| add(sum, source));
+            Ok(())
+        })
+    })
 }
 
-struct AddAssign;
+/// A tensor whose values nobody may read before writing them, with the dtype and device of `like`.
+pub fn unset(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
+    fresh(shape, like)
+}
 
-impl InplaceOp2 for AddAssign {
-    fn name(&self) -> &'static str {
-        "add-assign"
+/// Writes `source` (a, b, c), contiguous, to `destination`, a view of the same shape whose last
+/// dimension has no gaps.
+pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
+    let (_, rows, width) = destination.dims3()?;
+    let strides = destination.stride();
+    if source.dims() != destination.dims() || strides[2] != 1 {
+        let dims = (destination.dims(), source.dims());
+        return Err(Error::failed(format!(
+            "assign: {:?} to {:?}",
+            dims.1, dims.0
+        )));
     }
+    each_real!(destination, T => {
+        let source = read(source);
+        let source = source.values::<T>()?;
+        write(destination, |values: &mut [T]| {
+            let units = values.par_chunks_mut(strides[0]).zip(source.par_chunks(rows * width));
+            units.for_each(|(values, source)| {
+                for (row, source) in source.chunks_exact(width).enumerate() {
+                    values[row * strides[1]..][..width].copy_from_slice(source);
+                }
+            });
+            Ok(())
+        })
+    })
+}
 
-    fn cpu_fwd(
-        &self,
-        destination: &mut CpuStorage,
-        destination_layout: &Layout,
-        source: &CpuStorage,
-        source_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (Some((d0, d1)), Some((s0, s1))) = (
-            destination_layout.contiguous_offsets(),
-            source_layout.contiguous_offsets(),
-        ) else {
-            bail!("add-assign: both operands must be contiguous")
-        };
-        if destination_layout.dims() != source_layout.dims() {
-            bail!(
-                "add-assign: {:?} += {:?}",
-                destination_layout.dims(),
-                source_layout.dims()
-            )
+/// `x` (n, width) plus every bias (width): where sums into the residual stream begin.
+pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
+    let (_, width, _) = rows(x)?;
+    let x = x.contiguous()?;
+    let y = fresh(x.shape(), &x)?;
+    each_real!(x, T => {
+        let total = total::<T>(biases, width)?;
+        let x = read(&x);
+        let x = x.values::<T>()?;
+        write(&y, |y: &mut [T]| {
+            let rows = (UNIT / width).max(1) * width;
+            y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    sum(y, x, &total);
+                }
+            });
+            Ok(())
+        })
+    })?;
+    Ok(y)
+}
+
+fn total<T: Real>(biases: &[&Tensor], width: usize) -> Result<Vec<T>> {
+    let mut total = vec![T::ZERO; width];
+    for bias in biases {
+        let bias = read(bias);
+        let bias = bias.values::<T>()?;
+        assert_eq!(bias.len(), width, "a bias of another width");
+        add(&mut total, bias);
+    }
+    Ok(total)
+}
+
+vectorized! {
+    pub(super) fn add<T: Real>(sum: &mut [T], x: &[T]) {
+        for (sum, x) in sum.iter_mut().zip(x) {
+            *sum += *x;
         }
-        match (destination, source) {
-            (CpuStorage::F32(d), CpuStorage::F32(s)) => add(&mut d[d0..d1], &s[s0..s1]),
-            (CpuStorage::F64(d), CpuStorage::F64(s)) => add(&mut d[d0..d1], &s[s0..s1]),
-            _ => bail!("add-assign: f32 or f64, the same on both sides"),
-        }
-        Ok(())
     }
 }
 
-fn add<T: Copy + std::ops::AddAssign>(destination: &mut [T], source: &[T]) {
-    for (d, s) in destination.iter_mut().zip(source) {
-        *d += *s;
+vectorized! {
+    fn sum<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = *a + *b;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::*;
     use candle_core::{Device, Tensor};
 
     #[test]
@@ -65,5 +131,16 @@ mod tests {
         add_assign(&view, &source.t().unwrap()).unwrap();
         add_assign(&view, &source).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 5., 5., 8.]);
+        assert!(add_assign(&view, &flat).is_err());
+    }
+
+    #[test]
+    fn a_residual_begins_with_its_biases() {
+        let (x, a, b) = (variable(1, &[5, 7]), variable(2, &[7]), variable(3, &[7]));
+        let want = x
+            .broadcast_add(&(a.as_tensor() + b.as_tensor()).unwrap())
+            .unwrap();
+        assert_close(&residual(&x, &[&a, &b]).unwrap(), &want, "two");
+        assert_close(&residual(&x, &[]).unwrap(), &x, "none");
     }
 }

@@ -1,73 +1,70 @@
-//! Gathering rows by index, and the sum of gradients back into them.
+//! Rows of a table by id.
 
-use candle_core::{CpuStorage, InplaceOp3, Layout, Tensor, bail};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use crate::error::Result;
+use super::cpu::{each_real, fresh, read, write};
+use super::elementwise::add;
+use crate::error::{Error, Result};
 
-/// Rows `ids` (n), u32, of `table` (rows, width) -> (n, width).
+/// `table` (n, width), `ids` (m), u32 -> (m, width).
+///
+/// # Errors
+/// If an id is outside the table.
 pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    Ok(table.index_select(ids, 0)?)
+    let (n, width) = table.dims2()?;
+    let ids = read(ids);
+    let ids = ids.ids()?;
+    check(ids, n)?;
+    let rows = fresh((ids.len(), width), table)?;
+    let table = table.contiguous()?;
+    each_real!(table, T => {
+        let table = read(&table);
+        let table = table.values::<T>()?;
+        write(&rows, |rows: &mut [T]| {
+            rows.par_chunks_exact_mut(width).zip(ids).for_each(|(row, &id)| {
+                row.copy_from_slice(&table[id as usize * width..][..width]);
+            });
+            Ok(())
+        })
+    })?;
+    Ok(rows)
 }
 
-/// The backward pass: adds row i of `dy` (n, width) to row `ids[i]` of `dtable` (rows, width), in
-/// the order of i, so that the sum does not depend on threads.
+/// Adds row i of `dy` (m, width) to row `ids[i]` of `dtable` (n, width), in the order of i, so that
+/// the sum does not depend on threads.
+///
+/// # Errors
+/// If an id is outside the table, or shapes do not fit.
 pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: &Tensor) -> Result<()> {
-    Ok(dtable.inplace_op3(ids, &dy.contiguous()?, &ScatterAdd)?)
+    let (n, width) = dtable.dims2()?;
+    let ids = read(ids);
+    let ids = ids.ids()?;
+    check(ids, n)?;
+    if dy.dims2()? != (ids.len(), width) || !dtable.is_contiguous() {
+        let dims = (dy.dims(), dtable.dims());
+        return Err(Error::failed(format!(
+            "scatter-add: {:?} into {:?}",
+            dims.0, dims.1
+        )));
+    }
+    let dy = dy.contiguous()?;
+    each_real!(dy, T => {
+        let dy = read(&dy);
+        let dy = dy.values::<T>()?;
+        write(dtable, |table: &mut [T]| {
+            for (&id, row) in ids.iter().zip(dy.chunks_exact(width)) {
+                add(&mut table[id as usize * width..][..width], row);
+            }
+            Ok(())
+        })
+    })
 }
 
-struct ScatterAdd;
-
-impl InplaceOp3 for ScatterAdd {
-    fn name(&self) -> &'static str {
-        "scatter-add"
-    }
-
-    fn cpu_fwd(
-        &self,
-        table: &mut CpuStorage,
-        table_layout: &Layout,
-        ids: &CpuStorage,
-        ids_layout: &Layout,
-        dy: &CpuStorage,
-        dy_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (Some((t0, t1)), Some((i0, i1)), Some((d0, d1))) = (
-            table_layout.contiguous_offsets(),
-            ids_layout.contiguous_offsets(),
-            dy_layout.contiguous_offsets(),
-        ) else {
-            bail!("scatter-add: operands must be contiguous")
-        };
-        let width = table_layout.shape().dims2()?.1;
-        if dy_layout.shape().dims2()? != (i1 - i0, width) {
-            bail!(
-                "scatter-add: {} rows of {width}, got {:?}",
-                i1 - i0,
-                dy_layout.dims()
-            )
-        }
-        let CpuStorage::U32(ids) = ids else {
-            bail!("scatter-add: ids must be u32")
-        };
-        match (table, dy) {
-            (CpuStorage::F32(t), CpuStorage::F32(d)) => {
-                add_rows(&mut t[t0..t1], &ids[i0..i1], &d[d0..d1], width);
-            }
-            (CpuStorage::F64(t), CpuStorage::F64(d)) => {
-                add_rows(&mut t[t0..t1], &ids[i0..i1], &d[d0..d1], width);
-            }
-            _ => bail!("scatter-add: f32 or f64, the same on both sides"),
-        }
-        Ok(())
-    }
-}
-
-fn add_rows<T: Copy + std::ops::AddAssign>(table: &mut [T], ids: &[u32], dy: &[T], width: usize) {
-    for (&id, row) in ids.iter().zip(dy.chunks_exact(width)) {
-        let start = id as usize * width;
-        for (t, d) in table[start..start + width].iter_mut().zip(row) {
-            *t += *d;
-        }
+fn check(ids: &[u32], rows: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(id) => Err(Error::failed(format!("id {id} in a table of {rows} rows"))),
+        None => Ok(()),
     }
 }
 
@@ -81,9 +78,14 @@ mod tests {
     fn repeated_rows_sum_as_in_autograd() {
         let (table, seed) = (variable(1, &[4, 3]), variable(2, &[5, 3]));
         let ids = Tensor::new(&[2u32, 0, 2, 3, 2], &Device::Cpu).unwrap();
-        let want = autograd(&gather(&table, &ids).unwrap(), &seed, &[&table]);
+        let rows = table.index_select(&ids, 0).unwrap();
+        assert_close(&gather(&table, &ids).unwrap(), &rows, "forward");
+        let want = autograd(&rows, &seed, &[&table]);
         let got = zeros_like(&table);
         scatter_add(&seed, &ids, &got).unwrap();
         assert_close(&got, &want[0], "dtable");
+        let outside = Tensor::new(&[4u32], &Device::Cpu).unwrap();
+        assert!(gather(&table, &outside).is_err());
+        assert!(scatter_add(&seed.narrow(0, 0, 1).unwrap(), &outside, &got).is_err());
     }
 }

@@ -132,11 +132,10 @@ mod tests {
             .collect();
         let whole = |[q, k, v]: &[Tensor; 3], tokens: usize| {
             let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
-            let own = Segment {
-                prefix: 0..0,
-                own: 0..tokens,
-            };
-            let y = attention(&part(q), &part(k), &part(v), &[own], window).unwrap();
+            let own = Segment::new(0..0, 0..tokens);
+            let y = attention(&part(q), &part(k), &part(v), &[own], window)
+                .unwrap()
+                .0;
             y.narrow(0, tokens - 1, 1).unwrap()
         };
         let prompts: Vec<_> = all

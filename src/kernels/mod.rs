@@ -18,12 +18,14 @@ pub mod embedding;
 pub mod gemm;
 pub mod key_values;
 pub mod linear;
+pub mod memory;
 pub mod norm;
 pub mod optimizer;
 pub mod profile;
 mod real;
 pub mod rotary;
 mod simd;
+mod softmax;
 pub mod token;
 
 use crate::error::Error;
@@ -56,21 +58,22 @@ pub(crate) mod testing {
 
     /// Asserts equality to `1e-10` of the largest magnitude.
     pub fn assert_close(got: &Tensor, want: &Tensor, what: &str) {
+        assert_near(got, want, 1e-10, what);
+    }
+
+    /// Asserts equality to `tolerance` of the largest magnitude.
+    pub fn assert_near(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
         assert_eq!(got.dims(), want.dims(), "{what}: shape");
-        let scale = want
-            .abs()
-            .unwrap()
-            .max_all()
-            .unwrap()
-            .to_scalar::<f64>()
-            .unwrap()
-            .max(1e-3);
-        let error = (got - want).unwrap().abs().unwrap().max_all().unwrap();
-        let error = error.to_scalar::<f64>().unwrap();
-        assert!(
-            error <= 1e-10 * scale,
-            "{what}: off by {error:e} of {scale:e}"
-        );
+        let values = |x: &Tensor| -> Vec<f64> {
+            let x = x.to_dtype(DType::F64).unwrap();
+            x.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let (got, want) = (values(got), values(want));
+        let scale = want.iter().fold(1e-3, |max: f64, x| max.max(x.abs()));
+        for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+            let close = (got - want).abs() <= tolerance * scale;
+            assert!(close, "{what}: {got} at {at}, not {want}, of {scale:e}");
+        }
     }
 
     /// d (sum of `output` * `seed`) / d `variable` by candle's autograd.

@@ -1,91 +1,236 @@
 //! Layer norm and root-mean-square norm over the last dimension.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use super::elementwise::add_assign;
-use crate::error::Result;
+use super::cpu::{each_real, fresh, read, rows, write};
+use super::elementwise::add;
+use super::real::Real;
+use super::simd::{LANES, vectorized};
+use crate::error::{Error, Result};
 
-/// What the backward pass needs: the normalised input and the scale that made it.
+/// Elements per unit of parallel work. Gradients of weights are summed per unit, so that they do
+/// not depend on the number of threads.
+const UNIT: usize = 1 << 15;
+
+/// What the backward pass needs: the input and two numbers per row of it.
 #[derive(Debug)]
 pub struct Saved {
-    /// (.., hidden): `(x - mean) * inverse`, with the mean taken as 0 by RMS norm.
-    normalized: Tensor,
-    /// (.., 1): `1 / sqrt(variance + epsilon)`.
-    inverse: Tensor,
-    centered: bool,
+    /// (.., hidden).
+    x: Tensor,
+    /// (rows, 2): the mean, 0 in RMS norm, and `1 / sqrt(variance + epsilon)`.
+    statistics: Tensor,
 }
 
-/// `normalized * weight + bias` of `x` (.., hidden). A bias means layer norm (Ba et al. 2016),
-/// none means RMS norm (Zhang and Sennrich 2019), which does not subtract the mean.
+/// `(x - mean) / sqrt(variance + epsilon) * weight + bias` of contiguous `x` (.., hidden). A bias
+/// means layer norm (Ba et al. 2016), none means RMS norm (Zhang and Sennrich 2019), which does not
+/// subtract the mean.
 pub fn norm(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     epsilon: f64,
 ) -> Result<(Tensor, Saved)> {
-    let centered = bias.is_some();
-    let x = if centered {
-        x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?
-    } else {
-        x.clone()
-    };
-    let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?
-        .sqrt()?
-        .recip()?;
+    let (count, width, _) = shape(x)?;
+    let statistics = fresh((count, 2), x)?;
+    each_real!(x, T => {
+        let x = read(x);
+        let x = x.values::<T>()?;
+        write(&statistics, |statistics: &mut [T]| {
+            let unit = rows_per_unit(width);
+            let units = statistics.par_chunks_mut(2 * unit).zip(x.par_chunks(unit * width));
+            units.for_each(|(out, x)| measure(out, x, width, bias.is_some(), T::of(epsilon)));
+            Ok(())
+        })
+    })?;
     let saved = Saved {
-        normalized: x.broadcast_mul(&inverse)?,
-        inverse,
-        centered,
+        x: x.clone(),
+        statistics,
     };
     Ok((output(&saved, weight, bias)?, saved))
 }
 
 /// The output once more, from what was saved: cheaper than keeping it.
 pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = saved.normalized.broadcast_mul(weight)?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    })
+    let (_, width, _) = shape(&saved.x)?;
+    let y = fresh(saved.x.shape(), &saved.x)?;
+    each_real!(y, T => {
+        let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
+        let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
+        let weight = weight.values::<T>()?;
+        let bias = bias.map(read);
+        let none = vec![T::ZERO; width];
+        let bias = match &bias {
+            Some(bias) => bias.values::<T>()?,
+            None => &none,
+        };
+        write(&y, |y: &mut [T]| {
+            let unit = rows_per_unit(width);
+            let inputs = x.par_chunks(unit * width).zip(statistics.par_chunks(2 * unit));
+            let units = y.par_chunks_mut(unit * width).zip(inputs);
+            units.for_each(|(y, (x, statistics))| scale(y, x, statistics, weight, bias));
+            Ok(())
+        })
+    })?;
+    Ok(y)
 }
 
-/// Adds the gradients of weight and bias to `dweight` and `dbias`; returns that of `x` (.., hidden).
+/// Adds the gradients of weight and bias to `dweight` and `dbias`, and that of the input to `dx`
+/// (.., hidden), which is contiguous as `dy` is.
 pub fn backward(
     dy: &Tensor,
     saved: &Saved,
     weight: &Tensor,
     dweight: &Tensor,
     dbias: Option<&Tensor>,
-) -> Result<Tensor> {
-    let rows_summed = |x: &Tensor| -> Result<Tensor> { Ok(x.flatten_to(D::Minus2)?.sum(0)?) };
-    add_assign(dweight, &rows_summed(&(dy * &saved.normalized)?)?)?;
-    if let Some(dbias) = dbias {
-        add_assign(dbias, &rows_summed(dy)?)?;
+    dx: &Tensor,
+) -> Result<()> {
+    let (_, width, _) = shape(&saved.x)?;
+    shape(dy)?;
+    shape(dx)?;
+    each_real!(dy, T => {
+        let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
+        let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
+        let weight = weight.values::<T>()?;
+        let dy = read(dy);
+        let dy = dy.values::<T>()?;
+        let unit = rows_per_unit(width);
+        let parts: Vec<Vec<T>> = write(dx, |dx: &mut [T]| {
+            let inputs = x.par_chunks(unit * width).zip(statistics.par_chunks(2 * unit));
+            let units = dx.par_chunks_mut(unit * width).zip(dy.par_chunks(unit * width));
+            let parts = units.zip(inputs).map(|((dx, dy), (x, statistics))| {
+                let mut sums = vec![T::ZERO; 2 * width];
+                differentiate(dx, &mut sums, dy, x, statistics, weight, dbias.is_some());
+                sums
+            });
+            Ok(parts.collect())
+        })?;
+        let mut total = vec![T::ZERO; 2 * width];
+        parts.iter().for_each(|part| add(&mut total, part));
+        let accumulate = |into: &Tensor, sums: &[T]| {
+            write(into, |values: &mut [T]| {
+                add(values, sums);
+                Ok(())
+            })
+        };
+        accumulate(dweight, &total[..width])?;
+        match dbias {
+            Some(dbias) => accumulate(dbias, &total[width..]),
+            None => Ok(()),
+        }
+    })
+}
+
+fn shape(x: &Tensor) -> Result<(usize, usize, usize)> {
+    match x.is_contiguous() {
+        true => rows(x),
+        false => Err(Error::failed("norm: its operands must be contiguous")),
     }
-    let g = dy.broadcast_mul(weight)?;
-    let along = (&g * &saved.normalized)?.mean_keepdim(D::Minus1)?;
-    let mut dx = (&g - saved.normalized.broadcast_mul(&along)?)?;
-    if saved.centered {
-        dx = dx.broadcast_sub(&g.mean_keepdim(D::Minus1)?)?;
+}
+
+fn rows_per_unit(width: usize) -> usize {
+    (UNIT / width).max(1)
+}
+
+/// The sum of `f` over the elements of rows of one length.
+#[inline(always)]
+fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::ZERO; LANES];
+    let (chunks, other) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (rest, other_rest) = (chunks.remainder(), other.remainder());
+    for (a, b) in chunks.zip(other) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
+        }
     }
-    Ok(dx.broadcast_mul(&saved.inverse)?)
+    for ((lane, &a), &b) in lanes.iter_mut().zip(rest).zip(other_rest) {
+        *lane += f(a, b);
+    }
+    lanes.into_iter().sum()
+}
+
+vectorized! {
+    fn measure<T: Real>(out: &mut [T], x: &[T], width: usize, centered: bool, epsilon: T) {
+        let share = T::of(1.0 / width as f64);
+        for (out, x) in out.chunks_exact_mut(2).zip(x.chunks_exact(width)) {
+            let mean = if centered { sum(x, x, |x, _| x) * share } else { T::ZERO };
+            let variance = sum(x, x, |x, _| (x - mean) * (x - mean)) * share;
+            out[0] = mean;
+            out[1] = T::ONE / (variance + epsilon).root();
+        }
+    }
+}
+
+vectorized! {
+    fn scale<T: Real>(y: &mut [T], x: &[T], statistics: &[T], weight: &[T], bias: &[T]) {
+        let width = weight.len();
+        let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for ((y, x), statistics) in rows.zip(statistics.chunks_exact(2)) {
+            let (mean, inverse) = (statistics[0], statistics[1]);
+            let terms = x.iter().zip(weight).zip(bias);
+            for (y, ((&x, &weight), &bias)) in y.iter_mut().zip(terms) {
+                *y = (x - mean) * inverse * weight + bias;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// `sums`: those of `dy * normalized`, then those of `dy`, by column.
+    fn differentiate<T: Real>(
+        dx: &mut [T],
+        sums: &mut [T],
+        dy: &[T],
+        x: &[T],
+        statistics: &[T],
+        weight: &[T],
+        centered: bool,
+    ) {
+        let width = weight.len();
+        let share = T::of(1.0 / width as f64);
+        let (dweight, dbias) = sums.split_at_mut(width);
+        let mut normalized = vec![T::ZERO; width];
+        let mut g = vec![T::ZERO; width];
+        let rows = dx.chunks_exact_mut(width).zip(dy.chunks_exact(width));
+        for ((dx, dy), (x, statistics)) in
+            rows.zip(x.chunks_exact(width).zip(statistics.chunks_exact(2)))
+        {
+            let (mean, inverse) = (statistics[0], statistics[1]);
+            for (i, (normalized, g)) in normalized.iter_mut().zip(&mut g).enumerate() {
+                *normalized = (x[i] - mean) * inverse;
+                *g = dy[i] * weight[i];
+                dweight[i] += dy[i] * *normalized;
+                dbias[i] += dy[i];
+            }
+            let along = sum(&g, &normalized, |g, n| g * n) * share;
+            let shift = if centered { sum(&g, &g, |g, _| g) * share } else { T::ZERO };
+            for ((dx, &g), &normalized) in dx.iter_mut().zip(&g).zip(&normalized) {
+                *dx += (g - normalized * along - shift) * inverse;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
+    use candle_core::DType;
 
     /// candle-nn's slow norms are independent of ours and differentiable.
     #[test]
     fn forward_and_backward_equal_the_slow_norms_of_candle_nn() {
-        let (w, b) = (variable(2, &[7]), variable(3, &[7]));
         for (shape, centered) in [
             (&[5, 7][..], true),
             (&[5, 7], false),
             (&[4, 3, 7], true),
             (&[4, 3, 7], false),
+            (&[1, 3], false),
+            (&[600, 129], true),
+            (&[600, 129], false),
         ] {
+            let width = shape[shape.len() - 1];
+            let (w, b) = (variable(2, &[width]), variable(3, &[width]));
             let (x, seed) = (variable(1, shape), variable(4, shape));
             let want = if centered {
                 candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-5).unwrap()
@@ -99,12 +244,22 @@ mod tests {
             let variables = [&x, &w, &b];
             let grads = autograd(&want, &seed, &variables[..2 + usize::from(centered)]);
             let (dw, db) = (zeros_like(&w), zeros_like(&b));
-            let dx = backward(&seed, &saved, &w, &dw, centered.then_some(&db)).unwrap();
-            assert_close(&dx, &grads[0], "dx");
+            let dx = x.as_tensor().copy().unwrap();
+            backward(&seed, &saved, &w, &dw, centered.then_some(&db), &dx).unwrap();
+            assert_close(&(dx - x.as_tensor()).unwrap(), &grads[0], "dx");
             assert_close(&dw, &grads[1], "dw");
             if centered {
                 assert_close(&db, &grads[2], "db");
             }
+
+            let [x, w, b, seed] = [&x, &w, &b, &seed].map(|x| x.to_dtype(DType::F32).unwrap());
+            let bias = centered.then_some(&b);
+            let (got, saved) = norm(&x, &w, bias, 1e-5).unwrap();
+            assert_near(&got, &want, 3e-6, "f32 forward");
+            let [dx, dw, db] = [&x, &w, &b].map(|x| x.zeros_like().unwrap());
+            backward(&seed, &saved, &w, &dw, centered.then_some(&db), &dx).unwrap();
+            assert_near(&dx, &grads[0], 3e-6, "f32 dx");
+            assert_near(&dw, &grads[1], 3e-6, "f32 dw");
         }
     }
 }

@@ -1,52 +1,99 @@
-//! Rotary position embedding (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama.
+//! Rotary position embedding, Su et al. 2021, in the half-split layout of Hugging Face.
 
 use candle_core::{D, Tensor};
+use rayon::prelude::*;
 
-use crate::error::Result;
+use super::cpu::{each_real, read, write};
+use super::real::Real;
+use super::simd::vectorized;
+use crate::error::{Error, Result};
 
-/// The angles of a batch of tokens.
+/// Tokens per unit of parallel work.
+const UNIT: usize = 32;
+
+/// The angle of every position and frequency.
 #[derive(Debug)]
 pub struct Angles {
-    /// (tokens, 1, dim / 2): cosines; `dim` is the rotated part of a head, possibly all of it.
+    /// (tokens, 1, rotary_dim / 2).
     pub cos: Tensor,
-    /// (tokens, 1, dim / 2): sines.
+    /// (tokens, 1, rotary_dim / 2).
     pub sin: Tensor,
 }
 
-/// Rotates the first `dim` entries of each head of `x` (tokens, heads, head_dim).
-pub fn rotate(x: &Tensor, angles: &Angles) -> Result<Tensor> {
-    turn(x, &angles.cos, &angles.sin)
+/// Rotates, in place, the first rotary_dim of the last dimension of `x` (tokens, heads, head_dim),
+/// which may be a view of a wider tensor; what is beyond keeps its values.
+pub fn rotate(x: &Tensor, angles: &Angles) -> Result<()> {
+    each_real!(x, T => turn::<T>(x, angles, T::ONE))
 }
 
-/// The backward pass: the rotation is orthogonal, so its transpose turns the other way.
-pub fn rotate_back(dy: &Tensor, angles: &Angles) -> Result<Tensor> {
-    turn(dy, &angles.cos, &angles.sin.neg()?)
+/// The gradient with respect to the input, in place of that with respect to the output.
+pub fn rotate_back(dy: &Tensor, angles: &Angles) -> Result<()> {
+    each_real!(dy, T => turn::<T>(dy, angles, -T::ONE))
 }
 
-fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let half = cos.dim(D::Minus1)?;
-    let rest = x.dim(D::Minus1)? - 2 * half;
-    let (a, b) = (
-        x.narrow(D::Minus1, 0, half)?,
-        x.narrow(D::Minus1, half, half)?,
-    );
-    let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
-    let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
-    let mut parts = vec![first, second];
-    if rest > 0 {
-        parts.push(x.narrow(D::Minus1, 2 * half, rest)?);
+fn turn<T: Real>(x: &Tensor, angles: &Angles, direction: T) -> Result<()> {
+    let (tokens, heads, _) = x.dims3()?;
+    let strides = x.stride();
+    let half = angles.cos.dim(D::Minus1)?;
+    if strides[2] != 1 || angles.cos.dim(0)? != tokens {
+        return Err(Error::failed(
+            "rotary: heads with gaps, or angles of other tokens",
+        ));
     }
-    Ok(Tensor::cat(&parts, D::Minus1)?)
+    let (cos, sin) = (read(&angles.cos), read(&angles.sin));
+    let (cos, sin) = (cos.values::<T>()?, sin.values::<T>()?);
+    write(x, |values: &mut [T]| {
+        let angles = cos.par_chunks(UNIT * half).zip(sin.par_chunks(UNIT * half));
+        let units = values.par_chunks_mut(UNIT * strides[0]).zip(angles);
+        units.for_each(|(values, (cos, sin))| {
+            turn_unit(
+                values,
+                cos,
+                sin,
+                half,
+                heads,
+                (strides[0], strides[1]),
+                direction,
+            );
+        });
+        Ok(())
+    })
+}
+
+vectorized! {
+    fn turn_unit<T: Real>(
+        values: &mut [T],
+        cos: &[T],
+        sin: &[T],
+        half: usize,
+        heads: usize,
+        strides: (usize, usize),
+        direction: T,
+    ) {
+        let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
+        for (token, (cos, sin)) in values.chunks_mut(strides.0).zip(angles) {
+            for head in 0..heads {
+                let (first, second) = token[head * strides.1..][..2 * half].split_at_mut(half);
+                let pairs = first.iter_mut().zip(second).zip(cos.iter().zip(sin));
+                for ((a, b), (&cos, &sin)) in pairs {
+                    let (x, y, sin) = (*a, *b, sin * direction);
+                    *a = x * cos - y * sin;
+                    *b = y * cos + x * sin;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
+    use candle_core::DType;
 
     #[test]
     fn forward_equals_candle_nn_and_backward_equals_autograd() {
-        let (tokens, heads, dim, rest) = (5, 3, 4, 2);
+        let (tokens, heads, dim, rest) = (75, 3, 4, 2);
         let x = variable(1, &[tokens, heads, dim + rest]);
         let seed = variable(2, &[tokens, heads, dim + rest]);
         let theta = variable(3, &[tokens, 1, dim / 2]);
@@ -55,23 +102,48 @@ mod tests {
             sin: theta.sin().unwrap(),
         };
         let flat = |t: &Tensor| t.reshape((tokens, dim / 2)).unwrap();
-        let turned = x
-            .narrow(2, 0, dim)
-            .unwrap()
-            .transpose(0, 1)
-            .unwrap()
-            .unsqueeze(0)
-            .unwrap();
+        let turned = x.narrow(2, 0, dim).unwrap().transpose(0, 1).unwrap();
         let turned = candle_nn::rotary_emb::rope_slow(
-            &turned.contiguous().unwrap(),
+            &turned.unsqueeze(0).unwrap().contiguous().unwrap(),
             &flat(&angles.cos),
             &flat(&angles.sin),
         )
         .unwrap();
         let turned = turned.squeeze(0).unwrap().transpose(0, 1).unwrap();
         let want = Tensor::cat(&[turned, x.narrow(2, dim, rest).unwrap()], 2).unwrap();
-        assert_close(&rotate(&x, &angles).unwrap(), &want, "forward");
-        let gradient = autograd(&want, &seed, &[&x]);
-        assert_close(&rotate_back(&seed, &angles).unwrap(), &gradient[0], "dx");
+        let gradient = &autograd(&want, &seed, &[&x])[0];
+        let (got, dx) = (
+            x.as_tensor().copy().unwrap(),
+            seed.as_tensor().copy().unwrap(),
+        );
+        rotate(&got, &angles).unwrap();
+        rotate_back(&dx, &angles).unwrap();
+        assert_close(&got, &want, "forward");
+        assert_close(&dx, gradient, "dx");
+
+        let angles = Angles {
+            cos: angles.cos.to_dtype(DType::F32).unwrap(),
+            sin: angles.sin.to_dtype(DType::F32).unwrap(),
+        };
+        let got = x.to_dtype(DType::F32).unwrap();
+        rotate(&got, &angles).unwrap();
+        assert_near(&got, &want, 1e-6, "f32");
+    }
+
+    #[test]
+    fn a_view_turns_and_its_neighbours_stay() {
+        let whole = variable(1, &[4, 3, 2, 6]).as_tensor().copy().unwrap();
+        let theta = variable(2, &[4, 1, 2]);
+        let angles = Angles {
+            cos: theta.cos().unwrap(),
+            sin: theta.sin().unwrap(),
+        };
+        let part = |i| whole.narrow(2, i, 1).unwrap().squeeze(2).unwrap();
+        let (alone, other) = (part(1).copy().unwrap(), part(0).copy().unwrap());
+        let alone = alone.contiguous().unwrap();
+        rotate(&alone, &angles).unwrap();
+        rotate(&part(1), &angles).unwrap();
+        assert_close(&part(1).contiguous().unwrap(), &alone, "the view");
+        assert_close(&part(0), &other, "its neighbour");
     }
 }

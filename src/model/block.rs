@@ -1,13 +1,20 @@
 //! One transformer block: attention and feed-forward around the residual stream.
+//!
+//! *Why*: the backward pass works in the memory of the gradient that it is given, and queries, keys
+//! and values stay inside the projection's output, so that a block moves little beside its products.
+
+use std::ops::Range;
 
 use candle_core::Tensor;
 
+use super::affine::Affine;
 use super::arch::Architecture;
-use super::decoder::Inputs;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
+use crate::kernels::attention::Segment;
 use crate::kernels::key_values::KeyValues;
-use crate::kernels::{activation, attention, linear, norm, rotary};
+use crate::kernels::rotary::Angles;
+use crate::kernels::{activation, attention, elementwise, embedding, norm, rotary};
 
 /// The places of a block's parameters in the flat buffer.
 #[derive(Debug)]
@@ -26,85 +33,63 @@ pub(super) struct Block {
     mlp_out: Affine,
 }
 
-/// A weight with its bias, if it has one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Affine {
-    weight: usize,
-    bias: Option<usize>,
-}
-
 /// What a block's backward pass needs. Outputs of norms are made again from what norms keep.
 pub(super) struct Saved {
     norm1: norm::Saved,
     qk_norm: Option<[norm::Saved; 2]>,
-    /// (tokens, heads, head_dim) and (tokens, kv_heads, head_dim), rotated.
-    q: Tensor,
-    pub(super) k: Tensor,
-    pub(super) v: Tensor,
-    /// (tokens, heads * head_dim).
+    projected: Projected,
+    attention: attention::Saved,
+    /// (queries, heads * head_dim).
     attended: Tensor,
     norm2: norm::Saved,
-    /// (tokens, intermediate) each: the inputs of the activation.
+    /// (queries, intermediate) each: the inputs of the activation.
     mlp: Vec<Tensor>,
 }
 
-impl Affine {
-    pub(super) fn new(layout: &Layout, name: &str) -> Self {
-        let weight = layout.id(&format!("{name}.weight"));
-        Self {
-            weight,
-            bias: layout.find(&format!("{name}.bias")),
-        }
-    }
+/// Queries, keys and values, rotated: views of one tensor, which is (tokens, heads, 3, head_dim) of a
+/// fused projection and (tokens, heads + 2 kv_heads, head_dim) of separate ones.
+struct Projected {
+    /// (tokens, heads, head_dim).
+    q: Tensor,
+    /// (tokens, kv_heads, head_dim).
+    k: Tensor,
+    /// (tokens, kv_heads, head_dim).
+    v: Tensor,
+}
 
-    pub(super) fn weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
-        buffer.view(self.weight)
+impl Projected {
+    /// Views of `whole` (tokens, width).
+    fn new(arch: &Architecture, whole: &Tensor) -> Result<Self> {
+        let tokens = whole.dim(0)?;
+        let (heads, kv_heads, dim) = (arch.heads, arch.kv_heads, arch.head_dim);
+        let [q, k, v] = if arch.fused_qkv {
+            let heads = whole.reshape((tokens, heads, 3, dim))?;
+            let part = |i| heads.narrow(2, i, 1)?.squeeze(2);
+            [part(0)?, part(1)?, part(2)?]
+        } else {
+            let all = whole.reshape((tokens, heads + 2 * kv_heads, dim))?;
+            let part = |start, count| all.narrow(1, start, count);
+            [
+                part(0, heads)?,
+                part(heads, kv_heads)?,
+                part(heads + kv_heads, kv_heads)?,
+            ]
+        };
+        Ok(Self { q, k, v })
     }
+}
 
-    pub(super) fn bias<'a>(&self, buffer: &'a Buffer) -> Option<&'a Tensor> {
-        self.bias.map(|id| buffer.view(id))
-    }
+/// Which tokens see which, and whose output is wanted.
+pub(super) struct Reach {
+    pub segments: Vec<Segment>,
+    /// (queries), u32: the tokens whose output is wanted, in order; all where `None`.
+    pub rows: Option<Tensor>,
+}
 
-    fn apply(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
-        linear::linear(x, self.weight(weights), self.bias(weights))
-    }
-
-    /// Adds the gradients of weight and bias; returns that of `x`.
-    fn backward(&self, weights: &Buffer, dy: &Tensor, x: &Tensor, into: &Buffer) -> Result<Tensor> {
-        linear::backward_weight(dy, x, self.weight(into))?;
-        if let Some(dbias) = self.bias(into) {
-            linear::backward_bias(dy, dbias)?;
-        }
-        linear::backward_input(dy, self.weight(weights))
-    }
-
-    pub(super) fn norm(
-        &self,
-        weights: &Buffer,
-        x: &Tensor,
-        epsilon: f64,
-    ) -> Result<(Tensor, norm::Saved)> {
-        norm::norm(x, self.weight(weights), self.bias(weights), epsilon)
-    }
-
-    fn norm_output(&self, weights: &Buffer, saved: &norm::Saved) -> Result<Tensor> {
-        norm::output(saved, self.weight(weights), self.bias(weights))
-    }
-
-    pub(super) fn norm_backward(
-        &self,
-        weights: &Buffer,
-        dy: &Tensor,
-        saved: &norm::Saved,
-        into: &Buffer,
-    ) -> Result<Tensor> {
-        norm::backward(
-            dy,
-            saved,
-            self.weight(weights),
-            self.weight(into),
-            self.bias(into),
-        )
+impl Saved {
+    /// Keys and values of all tokens, (tokens, kv_heads, head_dim).
+    pub(super) fn keys_values(&self) -> (&Tensor, &Tensor) {
+        (&self.projected.k, &self.projected.v)
     }
 }
 
@@ -125,17 +110,34 @@ impl Block {
         }
     }
 
-    /// `x` (tokens, hidden) -> (tokens, hidden).
+    /// `x` (tokens, hidden) -> (queries, hidden): the outputs that `reach` wants.
     pub(super) fn forward(
         &self,
         arch: &Architecture,
         weights: &Buffer,
         x: &Tensor,
-        batch: &Inputs,
+        angles: &Angles,
+        reach: &Reach,
     ) -> Result<(Tensor, Saved)> {
-        self.apply(arch, weights, x, &batch.angles, |q, k, v| {
-            attention::attention(q, k, v, &batch.segments, self.window)
-        })
+        let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
+        let Projected { q, k, v } = &projected;
+        let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
+        let attended = attended.flatten_from(1)?;
+        let x = match &reach.rows {
+            Some(rows) => &embedding::gather(x, rows)?,
+            None => x,
+        };
+        let (y, norm2, mlp) = self.finish(arch, weights, x, &attended)?;
+        let saved = Saved {
+            norm1,
+            qk_norm,
+            projected,
+            attention,
+            attended,
+            norm2,
+            mlp,
+        };
+        Ok((y, saved))
     }
 
     /// One new token per sequence, `x` (sequences, hidden), after those whose keys and values are
@@ -145,172 +147,196 @@ impl Block {
         arch: &Architecture,
         weights: &Buffer,
         x: &Tensor,
-        angles: &rotary::Angles,
+        angles: &Angles,
         cache: &mut KeyValues,
     ) -> Result<Tensor> {
-        let attend = |q: &Tensor, k: &Tensor, v: &Tensor| cache.extend(q, k, v);
-        Ok(self.apply(arch, weights, x, angles, attend)?.0)
+        let (projected, ..) = self.project(arch, weights, x, angles)?;
+        let Projected { q, k, v } = &projected;
+        let attended = cache.extend(q, k, v)?.flatten_from(1)?;
+        Ok(self.finish(arch, weights, x, &attended)?.0)
     }
 
-    /// The block, whose tokens see each other through `attend`: (tokens, heads, head_dim) of
-    /// queries, keys and values -> the same of what was attended to.
-    fn apply(
+    /// From the block's input to rotated queries, keys and values.
+    fn project(
         &self,
         arch: &Architecture,
         weights: &Buffer,
         x: &Tensor,
-        angles: &rotary::Angles,
-        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
-    ) -> Result<(Tensor, Saved)> {
+        angles: &Angles,
+    ) -> Result<(Projected, norm::Saved, Option<[norm::Saved; 2]>)> {
         let (h, norm1) = self.norm1.norm(weights, x, arch.norm_epsilon)?;
-        let [q, k, v] = self.queries_keys_values(arch, weights, &h)?;
-        let ([q, k], qk_norm) = self.norm_heads(arch, weights, [q, k])?;
-        let (q, k) = (rotary::rotate(&q, angles)?, rotary::rotate(&k, angles)?);
-        let attended = attend(&q, &k, &v)?.flatten_from(1)?;
-        let after_attention = (x + self.attention_out.apply(weights, &attended)?)?;
-
-        let read = if arch.parallel_residual {
-            x
-        } else {
-            &after_attention
+        let whole = match self.qkv.as_slice() {
+            [fused] => fused.apply(weights, &h)?,
+            separate => {
+                let whole = elementwise::unset((h.dim(0)?, projected_width(arch)), &h)?;
+                for (projection, columns) in separate.iter().zip(columns(arch)) {
+                    let part = whole.narrow(1, columns.start, columns.len())?;
+                    projection.apply_into(weights, &h, &part)?;
+                }
+                whole
+            }
         };
-        let (h, norm2) = self.norm2.norm(weights, read, arch.norm_epsilon)?;
-        let mlp = self
-            .mlp_in
-            .iter()
-            .map(|p| p.apply(weights, &h))
-            .collect::<Result<Vec<_>>>()?;
-        let y = (after_attention + self.mlp_out.apply(weights, &activate(&mlp)?)?)?;
-        Ok((
-            y,
-            Saved {
-                norm1,
-                qk_norm,
-                q,
-                k,
-                v,
-                attended,
-                norm2,
-                mlp,
-            },
-        ))
+        let projected = Projected::new(arch, &whole)?;
+        let qk_norm = match &self.qk_norm {
+            Some([q_norm, k_norm]) => {
+                let norm = |affine: &Affine, heads: &Tensor| -> Result<norm::Saved> {
+                    let (y, saved) =
+                        affine.norm(weights, &heads.force_contiguous()?, arch.norm_epsilon)?;
+                    elementwise::assign(heads, &y)?;
+                    Ok(saved)
+                };
+                Some([norm(q_norm, &projected.q)?, norm(k_norm, &projected.k)?])
+            }
+            None => None,
+        };
+        rotary::rotate(&projected.q, angles)?;
+        rotary::rotate(&projected.k, angles)?;
+        Ok((projected, norm1, qk_norm))
     }
 
-    /// Adds the block's weight gradients; returns the gradient of its input, (tokens, hidden).
+    /// From the block's input and what attention gave, (n, heads * head_dim), to its output.
+    fn finish(
+        &self,
+        arch: &Architecture,
+        weights: &Buffer,
+        x: &Tensor,
+        attended: &Tensor,
+    ) -> Result<(Tensor, norm::Saved, Vec<Tensor>)> {
+        let biases = [&self.attention_out, &self.mlp_out].map(|affine| affine.bias(weights));
+        let begin = |x: &Tensor, biases: &[Option<&Tensor>]| {
+            let biases: Vec<&Tensor> = biases.iter().copied().flatten().collect();
+            elementwise::residual(x, &biases)
+        };
+        let feed_forward = |read: &Tensor, y: &Tensor| -> Result<_> {
+            let (h, norm2) = self.norm2.norm(weights, read, arch.norm_epsilon)?;
+            let mlp = self.mlp_in.iter().map(|p| p.apply(weights, &h));
+            let mlp = mlp.collect::<Result<Vec<_>>>()?;
+            self.mlp_out.add_product(weights, &activate(&mlp)?, y)?;
+            Ok((norm2, mlp))
+        };
+        if arch.parallel_residual {
+            let y = begin(x, &biases)?;
+            self.attention_out.add_product(weights, attended, &y)?;
+            let (norm2, mlp) = feed_forward(x, &y)?;
+            return Ok((y, norm2, mlp));
+        }
+        let after_attention = begin(x, &biases[..1])?;
+        self.attention_out
+            .add_product(weights, attended, &after_attention)?;
+        let y = begin(&after_attention, &biases[1..])?;
+        let (norm2, mlp) = feed_forward(&after_attention, &y)?;
+        Ok((y, norm2, mlp))
+    }
+
+    /// Adds the block's weight gradients; turns the gradient of its output, `dy` (queries, hidden),
+    /// which nobody else may hold, into that of its input, (tokens, hidden).
     pub(super) fn backward(
         &self,
         arch: &Architecture,
         weights: &Buffer,
-        dy: &Tensor,
+        dy: Tensor,
         saved: Saved,
-        batch: &Inputs,
+        (angles, reach): (&Angles, &Reach),
         into: &Buffer,
     ) -> Result<Tensor> {
         let Saved {
             norm1,
             qk_norm,
-            q,
-            k,
-            v,
+            projected,
+            attention,
             attended,
             norm2,
             mlp,
         } = saved;
-        let dhidden = self.mlp_out.backward(weights, dy, &activate(&mlp)?, into)?;
-        let dmlp = activate_backward(&dhidden, &mlp)?;
+        let attention_out = |dout: &Tensor| -> Result<Tensor> {
+            self.attention_out
+                .backward_parameters(weights, dout, &attended, into)?;
+            self.attention_out.backward_input(weights, dout)
+        };
+        let mut dattended = None;
+        // In the sequential layout the feed-forward's gradient also reaches attention.
+        if arch.parallel_residual {
+            dattended = Some(attention_out(&dy)?);
+        }
+        let dhidden = self.mlp_out.backward_input(weights, &dy)?;
+        let (hidden, dmlp) = activate_backward(dhidden, &mlp)?;
+        self.mlp_out
+            .backward_parameters(weights, &dy, &hidden, into)?;
+        drop((hidden, mlp));
         let h = self.norm2.norm_output(weights, &norm2)?;
         let dh = sum_backward(&self.mlp_in, weights, &dmlp, &h, into)?;
-        let through_mlp = (dy + self.norm2.norm_backward(weights, &dh, &norm2, into)?)?;
-
-        // In the sequential layout the feed-forward's gradient also reaches attention.
-        let dout = if arch.parallel_residual {
-            dy
-        } else {
-            &through_mlp
+        self.norm2.norm_backward(weights, &dh, &norm2, into, &dy)?;
+        drop((dmlp, dh, h, norm2));
+        let dattended = match dattended {
+            Some(dattended) => dattended,
+            None => attention_out(&dy)?,
         };
-        let dattended = self
-            .attention_out
-            .backward(weights, dout, &attended, into)?;
-        let dattended = dattended.reshape(q.shape())?;
-        let (dq, dk, dv) =
-            attention::backward(&dattended, &q, &k, &v, &batch.segments, self.window)?;
-        let dq = rotary::rotate_back(&dq, &batch.angles)?;
-        let dk = rotary::rotate_back(&dk, &batch.angles)?;
-        let [dq, dk] = self.norm_heads_backward(weights, [dq, dk], qk_norm, into)?;
-        let dqkv = if arch.fused_qkv {
-            vec![Tensor::stack(&[dq, dk, dv], 2)?.flatten_from(1)?]
-        } else {
-            vec![
-                dq.flatten_from(1)?,
-                dk.flatten_from(1)?,
-                dv.flatten_from(1)?,
-            ]
+        drop(attended);
+
+        let dwhole = Tensor::zeros(
+            (projected.q.dim(0)?, projected_width(arch)),
+            dy.dtype(),
+            dy.device(),
+        )?;
+        let Projected { q, k, v } = &projected;
+        let window = self.window;
+        attention::backward(
+            &dattended,
+            (q, k, v),
+            &attention,
+            &reach.segments,
+            window,
+            &dwhole,
+        )?;
+        drop((projected, dattended));
+        let dprojected = Projected::new(arch, &dwhole)?;
+        rotary::rotate_back(&dprojected.q, angles)?;
+        rotary::rotate_back(&dprojected.k, angles)?;
+        if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
+            let back = |affine: &Affine, heads: &Tensor, saved: &norm::Saved| -> Result<()> {
+                let dx = heads.force_contiguous()?;
+                let dy = dx.force_contiguous()?;
+                dx.zero_set()?;
+                affine.norm_backward(weights, &dy, saved, into, &dx)?;
+                elementwise::assign(heads, &dx)
+            };
+            back(q_norm, &dprojected.q, q_saved)?;
+            back(k_norm, &dprojected.k, k_saved)?;
+        }
+        let dqkv = match self.qkv.as_slice() {
+            [_] => vec![dwhole],
+            _ => {
+                let parts = columns(arch).map(|c| dwhole.narrow(1, c.start, c.len()));
+                parts.into_iter().collect::<candle_core::Result<_>>()?
+            }
         };
         let h = self.norm1.norm_output(weights, &norm1)?;
         let dh = sum_backward(&self.qkv, weights, &dqkv, &h, into)?;
-        Ok((through_mlp + self.norm1.norm_backward(weights, &dh, &norm1, into)?)?)
-    }
-
-    /// (tokens, heads, head_dim) each; a fused projection is laid out (heads, [q, k, v], head_dim).
-    fn queries_keys_values(
-        &self,
-        arch: &Architecture,
-        weights: &Buffer,
-        h: &Tensor,
-    ) -> Result<[Tensor; 3]> {
-        let tokens = h.dim(0)?;
-        if let [fused] = self.qkv.as_slice() {
-            let all = fused
-                .apply(weights, h)?
-                .reshape((tokens, arch.heads, 3, arch.head_dim))?;
-            let part = |i| -> Result<Tensor> { Ok(all.narrow(2, i, 1)?.squeeze(2)?.contiguous()?) };
-            return Ok([part(0)?, part(1)?, part(2)?]);
-        }
-        let part = |i: usize, heads: usize| -> Result<Tensor> {
-            Ok(self.qkv[i]
-                .apply(weights, h)?
-                .reshape((tokens, heads, arch.head_dim))?)
+        let dx = match &reach.rows {
+            Some(rows) => {
+                let dx = dh.zeros_like()?;
+                embedding::scatter_add(&dy, rows, &dx)?;
+                dx
+            }
+            None => dy,
         };
-        Ok([
-            part(0, arch.heads)?,
-            part(1, arch.kv_heads)?,
-            part(2, arch.kv_heads)?,
-        ])
-    }
-
-    /// Query and key with each head normed, where the family does that.
-    fn norm_heads(
-        &self,
-        arch: &Architecture,
-        weights: &Buffer,
-        [q, k]: [Tensor; 2],
-    ) -> Result<([Tensor; 2], Option<[norm::Saved; 2]>)> {
-        let Some([q_norm, k_norm]) = &self.qk_norm else {
-            return Ok(([q, k], None));
-        };
-        let (q, q_saved) = q_norm.norm(weights, &q, arch.norm_epsilon)?;
-        let (k, k_saved) = k_norm.norm(weights, &k, arch.norm_epsilon)?;
-        Ok(([q, k], Some([q_saved, k_saved])))
-    }
-
-    fn norm_heads_backward(
-        &self,
-        weights: &Buffer,
-        [dq, dk]: [Tensor; 2],
-        saved: Option<[norm::Saved; 2]>,
-        into: &Buffer,
-    ) -> Result<[Tensor; 2]> {
-        let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, saved) else {
-            return Ok([dq, dk]);
-        };
-        Ok([
-            q_norm.norm_backward(weights, &dq, &q_saved, into)?,
-            k_norm.norm_backward(weights, &dk, &k_saved, into)?,
-        ])
+        self.norm1.norm_backward(weights, &dh, &norm1, into, &dx)?;
+        Ok(dx)
     }
 }
 
-/// The gradient of an input that several projections read.
+/// Columns of queries, keys and values together.
+fn projected_width(arch: &Architecture) -> usize {
+    (arch.heads + 2 * arch.kv_heads) * arch.head_dim
+}
+
+/// Those of each, where projections are separate.
+fn columns(arch: &Architecture) -> [Range<usize>; 3] {
+    let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
+    [0..query, query..query + key, query + key..query + 2 * key]
+}
+
+/// Adds the weight gradients of several projections of `x`, and gives the gradient of `x`.
 fn sum_backward(
     projections: &[Affine],
     weights: &Buffer,
@@ -318,9 +344,12 @@ fn sum_backward(
     x: &Tensor,
     into: &Buffer,
 ) -> Result<Tensor> {
-    let mut dx = projections[0].backward(weights, &dy[0], x, into)?;
+    for (projection, dy) in projections.iter().zip(dy) {
+        projection.backward_parameters(weights, dy, x, into)?;
+    }
+    let dx = projections[0].backward_input(weights, &dy[0])?;
     for (projection, dy) in projections.iter().zip(dy).skip(1) {
-        dx = (dx + projection.backward(weights, dy, x, into)?)?;
+        projection.backward_input_add(weights, dy, &dx)?;
     }
     Ok(dx)
 }
@@ -332,12 +361,13 @@ fn activate(inputs: &[Tensor]) -> Result<Tensor> {
     }
 }
 
-fn activate_backward(dy: &Tensor, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+/// The activation once more, and the gradient of each of its inputs; `dy` is used up.
+fn activate_backward(dy: Tensor, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
     Ok(match inputs {
         [gate, up] => {
-            let (dgate, dup) = activation::swiglu_backward(dy, gate, up)?;
-            vec![dgate, dup]
+            let (y, dgate) = activation::swiglu_backward(&dy, gate, up)?;
+            (y, vec![dgate, dy])
         }
-        inputs => vec![activation::gelu_backward(dy, &inputs[0])?],
+        inputs => (activation::gelu_backward(&dy, &inputs[0])?, vec![dy]),
     })
 }

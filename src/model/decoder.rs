@@ -3,7 +3,7 @@
 //! Hides how a packed batch becomes log-probs and how their gradient becomes weight gradients.
 //! The forward pass keeps what the backward pass needs, or only each block's input when
 //! `recompute` is on; the backward pass goes block by block, frees as it goes and adds weight
-//! gradients in place.
+//! gradients in place. The last block computes only the tokens that the head reads.
 //!
 //! *Why*: autograd would keep every intermediate to the end and allocate every gradient anew.
 
@@ -12,10 +12,11 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::arch::Architecture;
-use super::block::{Block, Saved};
+use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
+use crate::kernels::attention::Segment;
 use crate::kernels::{embedding, rotary::Angles};
 
 /// A causal language model with its weights on a device.
@@ -30,9 +31,11 @@ pub struct Decoder {
     pub recompute: bool,
 }
 
-/// What the forward pass leaves for the backward pass.
+/// What the forward pass leaves for the head and the backward pass.
 pub(super) struct Trace {
-    batch: Inputs,
+    inputs: Inputs,
+    /// (predictions), u32: the row of the forward pass's output that predicts.
+    pub sources: Tensor,
     blocks: Vec<Kept>,
 }
 
@@ -43,11 +46,12 @@ enum Kept {
 }
 
 /// A packed batch on the device.
-pub(super) struct Inputs {
+struct Inputs {
     /// (tokens), u32.
     ids: Tensor,
-    pub angles: Angles,
-    pub segments: Vec<crate::kernels::attention::Segment>,
+    angles: Angles,
+    /// Of every block but the last, then of the last, which computes only what the head reads.
+    reach: [Reach; 2],
 }
 
 impl Decoder {
@@ -96,12 +100,27 @@ impl Decoder {
         self.weights.flat().device()
     }
 
-    fn inputs(&self, packed: &Packed) -> Result<Inputs> {
-        Ok(Inputs {
-            ids: Tensor::new(packed.ids.as_slice(), self.device())?,
-            angles: self.angles(&packed.positions)?,
+    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Tensor)> {
+        let (segments, rows, sources) = read_by_head(packed);
+        let tensor = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::new(ids, self.device())?) };
+        let all = Reach {
             segments: packed.segments.clone(),
-        })
+            rows: None,
+        };
+        let last = Reach {
+            segments,
+            rows: Some(tensor(&rows)?),
+        };
+        let inputs = Inputs {
+            ids: tensor(&packed.ids)?,
+            angles: self.angles(&packed.positions)?,
+            reach: [all, last],
+        };
+        Ok((inputs, tensor(&sources)?))
+    }
+
+    fn reach<'a>(&self, inputs: &'a Inputs, layer: usize) -> &'a Reach {
+        &inputs.reach[usize::from(layer + 1 == self.blocks.len())]
     }
 
     /// The rotary angles of tokens at these positions.
@@ -128,56 +147,120 @@ impl Decoder {
         embedding::gather(self.weights.view(self.embedding()), ids)
     }
 
-    /// The residual stream after the last block, (tokens, hidden); `visit` sees what each block
-    /// kept.
+    /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
+    /// sees what each block kept.
     pub(super) fn forward_with(
         &self,
         packed: &Packed,
         mut visit: impl FnMut(usize, Saved) -> Result<()>,
     ) -> Result<Tensor> {
-        let batch = self.inputs(packed)?;
-        let mut x = self.embed(&batch.ids)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let (y, saved) = block.forward(&self.arch, &self.weights, &x, &batch)?;
+        let (inputs, sources) = self.inputs(packed)?;
+        let mut x = self.embed(&inputs.ids)?;
+        for layer in 0..self.blocks.len() {
+            let (y, saved) = self.block_forward(layer, &x, &inputs)?;
             visit(layer, saved)?;
             x = y;
         }
-        Ok(x)
+        embedding::gather(&x, &sources)
     }
 
-    /// The residual stream after the last block, (tokens, hidden), and what a backward pass needs.
-    pub(super) fn forward(&self, packed: &Packed, keep: bool) -> Result<(Tensor, Trace)> {
-        let batch = self.inputs(packed)?;
-        let mut x = self.embed(&batch.ids)?;
-        let mut blocks = Vec::new();
-        for block in &self.blocks {
-            let (y, saved) = block.forward(&self.arch, &self.weights, &x, &batch)?;
-            match (keep, self.recompute) {
-                (true, false) => blocks.push(Kept::Everything(saved)),
-                (true, true) => blocks.push(Kept::Input(x)),
-                (false, _) => {}
-            }
+    /// The residual stream after the last block, (rows, hidden), where anything is predicted, and
+    /// what a backward pass needs.
+    pub(super) fn forward(&self, packed: &Packed) -> Result<(Tensor, Trace)> {
+        let (inputs, sources) = self.inputs(packed)?;
+        let mut x = self.embed(&inputs.ids)?;
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for layer in 0..self.blocks.len() {
+            let (y, saved) = self.block_forward(layer, &x, &inputs)?;
+            blocks.push(match self.recompute {
+                false => Kept::Everything(saved),
+                true => Kept::Input(x),
+            });
             x = y;
         }
-        Ok((x, Trace { batch, blocks }))
+        let trace = Trace {
+            inputs,
+            sources,
+            blocks,
+        };
+        Ok((x, trace))
     }
 
-    /// Adds the weight gradients of blocks and embedding, given the gradient of the residual stream
-    /// after the last block, (tokens, hidden).
+    /// Adds the weight gradients of blocks and embedding, given the gradient of what
+    /// [`Self::forward`] gave, (rows, hidden).
     pub(super) fn backward(&self, mut dx: Tensor, trace: Trace, gradients: &Buffer) -> Result<()> {
-        let Trace { batch, blocks } = trace;
-        for (block, kept) in self.blocks.iter().zip(blocks).rev() {
+        let Trace { inputs, blocks, .. } = trace;
+        for (layer, kept) in blocks.into_iter().enumerate().rev() {
             let saved = match kept {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => block.forward(&self.arch, &self.weights, &x, &batch)?.1,
+                Kept::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
             };
-            dx = block.backward(&self.arch, &self.weights, &dx, saved, &batch, gradients)?;
+            let batch = (&inputs.angles, self.reach(&inputs, layer));
+            let block = &self.blocks[layer];
+            dx = block.backward(&self.arch, &self.weights, dx, saved, batch, gradients)?;
         }
-        embedding::scatter_add(&dx, &batch.ids, gradients.view(self.embedding()))
+        embedding::scatter_add(&dx, &inputs.ids, gradients.view(self.embedding()))
+    }
+
+    fn block_forward(&self, layer: usize, x: &Tensor, inputs: &Inputs) -> Result<(Tensor, Saved)> {
+        let reach = self.reach(inputs, layer);
+        self.blocks[layer].forward(&self.arch, &self.weights, x, &inputs.angles, reach)
     }
 
     fn embedding(&self) -> usize {
         self.layout()
             .id(&format!("{}.weight", self.arch.names.embed))
+    }
+}
+
+/// What the last block must compute: the segments with the queries that the head reads, and those
+/// between them; these tokens; and where among them each prediction's source is.
+fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
+    let mut row = vec![None; packed.ids.len()];
+    for &source in &packed.sources {
+        row[source as usize] = Some(0);
+    }
+    let mut rows = Vec::new();
+    let mut segments = packed.segments.clone();
+    for segment in &mut segments {
+        let (start, own) = (segment.own.start, &row[segment.own.clone()]);
+        let first = own.iter().position(Option::is_some);
+        let last = own.iter().rposition(Option::is_some);
+        segment.queries = match (first, last) {
+            (Some(first), Some(last)) => start + first..start + last + 1,
+            _ => start..start,
+        };
+        for token in segment.queries.clone() {
+            row[token] = Some(rows.len() as u32);
+            rows.push(token as u32);
+        }
+    }
+    let place = |&source: &u32| row[source as usize].unwrap_or_default();
+    let sources = packed.sources.iter().map(place).collect();
+    (segments, rows, sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Example, Response};
+    use crate::loss::Role;
+
+    #[test]
+    fn the_last_block_computes_what_the_head_reads() {
+        let responses = [(Role::Chosen, vec![3, 4, 0]), (Role::Rejected, vec![5])];
+        let example = Example {
+            row: 0,
+            prompt: vec![1, 2],
+            responses: responses.map(|(role, ids)| Response::new(role, ids)).into(),
+            preference: None,
+        };
+        let packed = Packed::new([&example, &example], Role::ALL);
+        assert_eq!(packed.sources, [1, 2, 3, 1, 7, 8, 9, 7]);
+        let (segments, rows, sources) = read_by_head(&packed);
+        let queries: Vec<_> = segments.iter().map(|s| s.queries.clone()).collect();
+        assert_eq!(queries, [1..2, 2..4, 5..5, 7..8, 8..10, 11..11]);
+        assert_eq!(rows, [1, 2, 3, 7, 8, 9]);
+        assert_eq!(sources, [0, 1, 2, 0, 3, 4, 5, 3]);
     }
 }

@@ -13,7 +13,6 @@ use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
 use crate::kernels::key_values::KeyValues;
-use crate::kernels::linear;
 
 /// Tokens of prompts computed at once.
 const PROMPT_TOKENS: usize = 4096;
@@ -48,16 +47,16 @@ impl<'a> Generation<'a> {
         for range in micro_batches(&tokens, PROMPT_TOKENS) {
             let (packed, spans) = pack(&prompts[range.clone()]);
             let x = model.forward_with(&packed, |block, saved| {
+                let (keys, values) = saved.keys_values();
                 for (&(start, length), (_, copies)) in spans.iter().zip(&prompts[range.clone()]) {
                     let part = |x: &Tensor| x.narrow(0, start, length);
-                    let pair = (part(&saved.k)?, part(&saved.v)?);
+                    let pair = (part(keys)?, part(values)?);
                     kept[block].extend(std::iter::repeat_n(pair, *copies));
                 }
                 Ok(())
             })?;
-            for (&(start, length), (_, copies)) in spans.iter().zip(&prompts[range]) {
-                let row = x.narrow(0, start + length - 1, 1)?;
-                last.extend(std::iter::repeat_n(row, *copies));
+            for (prompt, (_, copies)) in prompts[range].iter().enumerate() {
+                last.extend(std::iter::repeat_n(x.narrow(0, prompt, 1)?, *copies));
             }
         }
         let blocks = kept
@@ -105,7 +104,7 @@ impl<'a> Generation<'a> {
         let (h, _) = model
             .final_norm()
             .norm(&model.weights, x, model.arch.norm_epsilon)?;
-        let logits = linear::linear(&h, model.head_weight(&model.weights), None)?;
+        let logits = model.head_logits(&h)?;
         Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
     }
 }
@@ -124,5 +123,11 @@ fn pack(prompts: &[(&[u32], usize)]) -> (Packed, Vec<(usize, usize)>) {
         *next += ids.len();
         Some((start, ids.len()))
     });
-    (Packed::new(&examples, &[]), starts.collect())
+    let spans: Vec<(usize, usize)> = starts.collect();
+    let mut packed = Packed::new(&examples, &[]);
+    let last = spans
+        .iter()
+        .map(|(start, length)| (start + length - 1) as u32);
+    packed.sources = last.collect();
+    (packed, spans)
 }

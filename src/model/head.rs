@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::block::Affine;
+use super::affine::Affine;
 use super::decoder::Decoder;
 use super::parameters::Buffer;
 use crate::data::pack::{Packed, PackedResponse};
@@ -56,8 +56,7 @@ struct Tile {
 impl Decoder {
     /// The scores of every example's responses, without a gradient.
     pub fn score(&self, packed: &Packed) -> Result<Vec<Vec<ResponseScore>>> {
-        let (x, _) = self.forward(packed, false)?;
-        let h = self.normed(packed, &x)?;
+        let h = self.normed(packed)?;
         let mut all = Vec::with_capacity(packed.examples.len());
         for group in self.groups(packed) {
             let examples = &packed.examples[group];
@@ -80,10 +79,9 @@ impl Decoder {
         mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
         gradients: &Buffer,
     ) -> Result<()> {
-        let (x, trace) = self.forward(packed, true)?;
-        let sources = Tensor::new(packed.sources.as_slice(), self.device())?;
+        let (x, trace) = self.forward(packed)?;
         let norm = self.final_norm();
-        let rows = embedding::gather(&x, &sources)?;
+        let rows = embedding::gather(&x, &trace.sources)?;
         let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
         let mut dh = Vec::new();
         for group in self.groups(packed) {
@@ -123,35 +121,34 @@ impl Decoder {
             return Ok(());
         }
         let dh = Tensor::cat(&dh, 0)?;
-        let drows = norm.norm_backward(&self.weights, &dh, &saved, gradients)?;
+        let drows = dh.zeros_like()?;
+        norm.norm_backward(&self.weights, &dh, &saved, gradients, &drows)?;
         let dx = x.zeros_like()?;
-        embedding::scatter_add(&drows, &sources, &dx)?;
-        drop(x);
+        embedding::scatter_add(&drows, &trace.sources, &dx)?;
+        drop((x, h, rows, saved, dh, drows));
         self.backward(dx, trace, gradients)
     }
 
     /// The logits of a batch's predictions, (predictions, vocabulary), all at once: for inspection.
     pub fn logits(&self, packed: &Packed) -> Result<Tensor> {
-        let (x, _) = self.forward(packed, false)?;
-        linear::linear(
-            &self.normed(packed, &x)?,
-            self.head_weight(&self.weights),
-            None,
-        )
+        self.head_logits(&self.normed(packed)?)
     }
 
-    fn normed(&self, packed: &Packed, x: &Tensor) -> Result<Tensor> {
-        let sources = Tensor::new(packed.sources.as_slice(), self.device())?;
-        let rows = embedding::gather(x, &sources)?;
-        Ok(self
-            .final_norm()
-            .norm(&self.weights, &rows, self.arch.norm_epsilon)?
-            .0)
+    /// (n, hidden) after the final norm -> (n, vocabulary).
+    pub(super) fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
+        let weight = self.head_weight(&self.weights);
+        linear::linear(h, weight, None, self.weights.precision)
+    }
+
+    fn normed(&self, packed: &Packed) -> Result<Tensor> {
+        let rows = self.forward_with(packed, |_, _| Ok(()))?;
+        let norm = self.final_norm();
+        Ok(norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?.0)
     }
 
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
         let part = h.narrow(0, rows.start, rows.len())?;
-        let logits = linear::linear(&part, self.head_weight(&self.weights), None)?;
+        let logits = self.head_logits(&part)?;
         let labels = Tensor::new(&packed.labels[rows.clone()], self.device())?;
         let statistics = token::statistics(&logits, &labels)?;
         Ok(Tile {
@@ -173,8 +170,9 @@ impl Decoder {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         token::backward(&tile.logits, &tile.labels, &log_sum_exp, seeds)?;
         let part = h.narrow(0, tile.rows.start, tile.rows.len())?;
-        linear::backward_weight(&tile.logits, &part, self.head_weight(gradients))?;
-        linear::backward_input(&tile.logits, self.head_weight(&self.weights))
+        let precision = self.weights.precision;
+        linear::backward_weight(&tile.logits, &part, self.head_weight(gradients), precision)?;
+        linear::backward_input(&tile.logits, self.head_weight(&self.weights), precision)
     }
 
     pub(super) fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {

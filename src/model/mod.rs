@@ -1,5 +1,6 @@
 //! Causal language models: a Hugging Face folder in, log-probs and gradients out.
 
+mod affine;
 pub mod arch;
 mod block;
 pub mod decoder;

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::Architecture;
 use crate::error::Result;
+use crate::kernels::gemm::Precision;
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -174,6 +175,8 @@ pub struct Buffer {
     layout: Arc<Layout>,
     flat: Tensor,
     views: Vec<Tensor>,
+    /// What products with these parameters round their operands to.
+    pub precision: Precision,
 }
 
 impl Buffer {
@@ -188,6 +191,7 @@ impl Buffer {
             layout,
             flat,
             views,
+            precision: Precision::Full,
         })
     }
 

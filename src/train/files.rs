@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::summary::SUMMARY;
-use super::{Record, Window};
+use super::{Record, Timing};
 use crate::checkpoint::{check_writable, remove_model, save, write_file};
 use crate::config::{Config, RunConfig};
 use crate::data::Census;
@@ -112,19 +112,9 @@ impl Files {
     }
 
     /// Appends a line to `timings.jsonl`, apart so that metrics are the same for the same run.
-    pub fn timing(&mut self, step: u64, window: &Window) -> Result<()> {
-        let seconds = window.start.elapsed().as_secs_f64();
-        let line = json!({
-            "step": step,
-            "seconds": seconds,
-            "rows_per_second": window.rows as f64 / seconds,
-            "tokens_per_second": window.tokens as f64 / seconds,
-        });
-        append(
-            &mut self.timings,
-            &self.folder.join("timings.jsonl"),
-            &line.to_string(),
-        )
+    pub fn timing(&mut self, timing: &Timing) -> Result<()> {
+        let line = serde_json::to_string(timing).map_err(|e| Error::failed(e.to_string()))?;
+        append(&mut self.timings, &self.folder.join("timings.jsonl"), &line)
     }
 
     /// Saves `checkpoint-{step}` and removes those over the limit, oldest first.

@@ -22,6 +22,7 @@ mod step;
 mod story;
 mod summary;
 mod sweep;
+mod timing;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -52,6 +53,7 @@ use on_policy::OnPolicy;
 use open::{Model, dtype};
 use step::Stepper;
 use story::Stories;
+use timing::{Stopwatch, Timing};
 
 /// A dataset with the reference's log-probs beside it.
 struct Split {
@@ -77,6 +79,8 @@ pub struct Run {
     /// Prompts with samples and no preference, at a ratio beside the training rows.
     unlabelled: Option<Split>,
     hashes: files::Hashes,
+    /// Of the reference's scoring pass, where this run made one.
+    scoring: Option<Timing>,
     stories: Option<Stories>,
     moving: Option<Moving>,
     on_policy: Option<OnPolicy>,
@@ -141,6 +145,7 @@ impl Run {
             eval,
             unlabelled,
             hashes,
+            scoring: reference.timing,
             stories,
             moving,
             on_policy,
@@ -158,6 +163,7 @@ impl Run {
             mut eval,
             unlabelled,
             hashes,
+            scoring,
             stories,
             mut moving,
             on_policy,
@@ -168,6 +174,9 @@ impl Run {
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
         let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
         let mut files = Files::create(&config, &hashes, censuses)?;
+        if let Some(timing) = &scoring {
+            files.timing(timing)?;
+        }
         let batches = Batches {
             labelled: train.dataset.examples.len(),
             unlabelled: unlabelled.as_ref().map_or(0, |s| s.dataset.examples.len()),
@@ -233,8 +242,8 @@ impl Run {
             let tokens = stepper.gradients(&train, &batch, &mut window.averages, &gradients)?;
             let norm = optimizer.step(model.weights(), &gradients, rate)?;
             window.averages.add("grad_norm", norm);
-            window.rows += batch.len();
-            window.tokens += tokens;
+            window.watch.rows += batch.len();
+            window.watch.tokens += tokens;
             total = (total.0 + batch.len(), total.1 + tokens);
             let done = step + 1;
             if let Some(moving) = &mut moving {
@@ -251,12 +260,12 @@ impl Run {
                 let mut record = head(done, per_epoch);
                 window.write(rate, total.1, &mut record);
                 files.record(&record)?;
-                files.timing(done, &window)?;
+                files.timing(&window.watch.read(done))?;
                 observe(Event::Record(&record));
                 first.get_or_insert_with(|| record.clone());
                 last = record;
             }
-            let pause = Instant::now();
+            let pause = Stopwatch::start();
             if config.run.eval_steps.is_some_and(|every| done % every == 0) || done == steps {
                 last_eval = evaluate(&mut moving, done, &mut files, observe)?;
             }
@@ -265,7 +274,7 @@ impl Run {
                 observe(Event::Saved(&path));
             }
             // Evaluating and saving is no training time.
-            window.start += pause.elapsed();
+            window.watch.leave_out(&pause);
             if logged {
                 window = Window::new();
             }
@@ -299,21 +308,17 @@ impl Run {
     }
 }
 
-/// What is averaged into one line of `metrics.jsonl`.
+/// What becomes one line of `metrics.jsonl` and one of `timings.jsonl`.
 struct Window {
     averages: Averages,
-    start: Instant,
-    rows: usize,
-    tokens: usize,
+    watch: Stopwatch,
 }
 
 impl Window {
     fn new() -> Self {
         Self {
             averages: Averages::default(),
-            start: Instant::now(),
-            rows: 0,
-            tokens: 0,
+            watch: Stopwatch::start(),
         }
     }
 

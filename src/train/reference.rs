@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::check_apart;
 use super::open::{check_length, check_vocabulary, dtype, find};
-use super::{Event, Observer};
+use super::{Event, Observer, Stopwatch, Timing};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Example, Tokenizer};
 use crate::error::{Error, Result};
@@ -16,6 +16,8 @@ pub(super) struct Reference {
     pub columns: Vec<Column>,
     /// `None` where the loss needs no reference.
     pub hash: Option<String>,
+    /// Of the scoring pass, where one was made.
+    pub timing: Option<Timing>,
 }
 
 /// No reference: log-probs that nothing reads.
@@ -35,6 +37,7 @@ pub(super) fn none(datasets: &[&Dataset]) -> Reference {
     Reference {
         columns: datasets.iter().map(column).collect(),
         hash: None,
+        timing: None,
     }
 }
 
@@ -164,6 +167,7 @@ fn from_file(
     Ok(Reference {
         columns,
         hash: Some(file.scorer.model),
+        timing: None,
     })
 }
 
@@ -189,18 +193,30 @@ fn cached<M: std::borrow::Borrow<Decoder>>(
             return Ok(Reference {
                 columns,
                 hash: Some(scorer.model),
+                timing: None,
             });
         }
     }
     let model = model()?;
+    let mut watch = Stopwatch::start();
     let columns = score_all(model.borrow(), datasets, budget(config), observe)?;
+    let examples = || datasets.iter().flat_map(|d| &d.examples);
+    (watch.rows, watch.tokens) = (examples().count(), examples().map(tokens).sum());
+    let timing = watch.read(0);
     let folder = cache_folder(config)?;
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     write_all(&path, datasets, &columns, &scorer)?;
     Ok(Reference {
         columns,
         hash: Some(scorer.model),
+        timing: Some(timing),
     })
+}
+
+/// The tokens of an example, its prompt once.
+fn tokens(example: &Example) -> usize {
+    let responses = example.responses.iter().map(|r| r.ids.len());
+    example.prompt.len() + responses.sum::<usize>()
 }
 
 /// Tokens scored at once. The parts of a batch have no meaning where there is no optimizer step.
@@ -219,27 +235,23 @@ pub(super) fn score_all(
     observe: Observer,
 ) -> Result<Vec<Column>> {
     let total = datasets.iter().map(|d| d.examples.len()).sum();
-    let length =
-        |e: &Example| e.prompt.len() + e.responses.iter().map(|r| r.ids.len()).sum::<usize>();
-    let (mut before, mut tokens) = (0, 0);
+    let (mut before, mut computed) = (0, 0);
     let mut columns = Vec::new();
     observe(Event::Scoring {
         done: 0,
         total,
-        tokens,
+        tokens: computed,
     });
     for dataset in datasets {
         let mut counted = 0;
         let progress = |done: usize| {
-            tokens += dataset.examples[counted..done]
-                .iter()
-                .map(length)
-                .sum::<usize>();
+            let new = &dataset.examples[counted..done];
+            computed += new.iter().map(tokens).sum::<usize>();
             counted = done;
             observe(Event::Scoring {
                 done: before + done,
                 total,
-                tokens,
+                tokens: computed,
             });
         };
         columns.push(score(

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Runs expo beside TRL and PyTorch on the same rows and prints one table; --help says how. Needs
+# Python's standard library, and for the peers torch, transformers, trl and datasets (PYTHON=...).
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+python=python3
+command -v "$python" >/dev/null || python=${PYTHON:?"no python3 on the path: set PYTHON"}
+exec "$python" -B "$here/peer/compare.py" "$@"

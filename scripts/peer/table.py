@@ -1,0 +1,93 @@
+"""From the steps of several rounds to the figures of a table."""
+
+import math
+from statistics import fmean, median
+
+HEADERS = ("shape", "batch", "dtype", "program", "{unit}/s", "s/step", "CPU-s/{unit}", "MB")
+RATIOS = ("expo's speed", "expo's memory")
+
+
+def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -> dict:
+    """Medians over the steps after warm-up of all runs; `units` is a step's work, pairs or thousands
+    of tokens. Where the reference is on line, each step has its share of the scoring pass."""
+    seconds, cpu, work = [], [], []
+    for run in runs:
+        share = run["scoring"] if online else {"seconds": 0.0, "cpu_seconds": 0.0}
+        count = len(run["seconds"])
+        more = share["seconds"] / count, (share.get("cpu_seconds") or 0.0) / count
+        seconds += [step + more[0] for step in run["seconds"][warmup:]]
+        cpu += [step and step + more[1] for step in run["cpu_seconds"][warmup:]]
+        work += units[warmup:count]
+    first = runs[0]
+    return {
+        "rate": median(unit / step for unit, step in zip(work, seconds)),
+        "seconds": median(seconds),
+        "cpu_seconds": None if None in cpu else sum(cpu) / sum(work),
+        "peak_memory_bytes": first["peak_memory_bytes"] and max(r["peak_memory_bytes"] for r in runs),
+        "first_loss": first["losses"][0],
+        "tokens_per_step": fmean(first["tokens"]),
+        "positions_per_step": fmean(first["positions"]) if "positions" in first else None,
+        "runs": runs,
+    }
+
+
+def ratios(cell: dict[str, dict]) -> None:
+    """Adds expo's figures, reference cached, over those of each program of a cell."""
+    expo = cell.get("expo", {})
+    for result in cell.values():
+        for name, key in (("speed", "rate"), ("memory", "peak_memory_bytes")):
+            own, theirs = expo.get(key), result.get(key)
+            result[name] = own / theirs if own and theirs else None
+
+
+def markdown(cells: list[tuple[dict, dict[str, dict]]], unit: str) -> str:
+    """All cells as one table, and a line for each program that could not run."""
+    unable = []
+    headers = [header.format(unit=unit) for header in HEADERS] + list(RATIOS)
+    rows = [headers, ["---"] * 4 + ["--:"] * (len(headers) - 4)]
+    for where, cell in cells:
+        for name, result in cell.items():
+            if "reason" in result:
+                unable.append(f"{title(where)}: {name} cannot run: {result['reason']}\n")
+                continue
+            start = [where["shape"], str(where["batch"]), where["dtype"], name]
+            memory = result["peak_memory_bytes"]
+            rows.append(
+                start
+                + [figure(result["rate"]), figure(result["seconds"]), figure(result["cpu_seconds"])]
+                + ["-" if memory is None else f"{memory / 1e6:.0f}"]
+                + [figure(result["speed"]), figure(result["memory"])]
+            )
+    text = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    return "\n".join([text, "".join(unable)]) if unable else text
+
+
+def checks(where: dict, cell: dict[str, dict], task: str) -> list[str]:
+    """Whether the programs of a cell did the same work, a line each."""
+    ran = {name: result for name, result in cell.items() if "reason" not in result}
+    said = []
+    for name, result in ran.items():
+        computed = result["positions_per_step"]
+        computed = "" if computed is None else f" in {computed:.0f} positions"
+        loss = result["first_loss"]
+        off = task == "dpo" and abs(loss - math.log(2)) > 2e-3
+        said.append(
+            f"{title(where)}: {name}: {result['tokens_per_step']:.1f} tokens a step{computed}, "
+            f"first loss {loss:.5f}{', NOT log 2' if off else ''}"
+        )
+    counts = {result["tokens_per_step"] for result in ran.values()}
+    if task == "dpo" and len(counts) > 1:
+        said.append(f"{title(where)}: the programs did NOT have the same tokens")
+    if task == "dpo" and len(ran) > 1:
+        steps = zip(*(result["runs"][0]["losses"] for result in ran.values()))
+        apart = max(max(losses) - min(losses) for losses in steps)
+        said.append(f"{title(where)}: no loss of a step differs by more than {apart:.1e}")
+    return said
+
+
+def title(where: dict) -> str:
+    return f"{where['shape']}, batch {where['batch']}, {where['dtype']}"
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,138 @@
+//! What a stretch of work took: a line of `timings.jsonl`.
+//!
+//! *Why*: on a machine that others use too, processor seconds can still be compared where seconds
+//! cannot. They and the memory are what the system says of the whole process, on Linux alone;
+//! elsewhere a line is without them.
+
+use std::fs;
+use std::time::Instant;
+
+use serde::Serialize;
+
+/// Ticks per second in `/proc`, the same on every Linux that Rust's first tier knows.
+const TICKS: f64 = 100.0;
+
+/// Measures from its start on.
+pub(super) struct Stopwatch {
+    start: Instant,
+    cpu_start: Option<f64>,
+    /// Rows worked on.
+    pub rows: usize,
+    /// Tokens computed.
+    pub tokens: usize,
+}
+
+/// What a stretch of work took.
+#[derive(Debug, Serialize)]
+pub(super) struct Timing {
+    /// The optimizer step at its end; 0 for the scoring pass of the reference.
+    step: u64,
+    seconds: f64,
+    /// Seconds of all processors, in hundredths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_seconds: Option<f64>,
+    rows_per_second: f64,
+    tokens_per_second: f64,
+    /// The most memory that the process has held so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_bytes: Option<u64>,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            cpu_start: cpu_seconds(),
+            rows: 0,
+            tokens: 0,
+        }
+    }
+
+    /// Leaves out what was done since the start of `pause`.
+    pub fn leave_out(&mut self, pause: &Self) {
+        self.start += pause.start.elapsed();
+        let paused = cpu_seconds()
+            .zip(pause.cpu_start)
+            .map(|(now, then)| now - then);
+        self.cpu_start = self
+            .cpu_start
+            .zip(paused)
+            .map(|(start, paused)| start + paused);
+    }
+
+    /// What it took up to now.
+    pub fn read(&self, step: u64) -> Timing {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let cpu = cpu_seconds()
+            .zip(self.cpu_start)
+            .map(|(now, then)| now - then);
+        Timing {
+            step,
+            seconds,
+            cpu_seconds: cpu.map(|cpu| (cpu * TICKS).round() / TICKS),
+            rows_per_second: self.rows as f64 / seconds,
+            tokens_per_second: self.tokens as f64 / seconds,
+            peak_memory_bytes: peak_memory(),
+        }
+    }
+}
+
+/// Processor time of this process so far, of all its threads, in seconds.
+fn cpu_seconds() -> Option<f64> {
+    cpu_of(&fs::read_to_string("/proc/self/stat").ok()?)
+}
+
+/// The sum of user and system time, fields 14 and 15 of proc(5)'s `stat`.
+fn cpu_of(stat: &str) -> Option<f64> {
+    // Field 2 is a name in parentheses, which may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: Vec<f64> = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse().ok())
+        .collect::<Option<_>>()?;
+    match ticks[..] {
+        [user, system] => Some((user + system) / TICKS),
+        _ => None,
+    }
+}
+
+fn peak_memory() -> Option<u64> {
+    peak_of(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// The line `VmHWM: N kB` of proc(5)'s `status`, in bytes.
+fn peak_of(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_files_are_read() {
+        let stat = "7 (a) b) R 1 7 7 0 -1 4194304 90 0 0 0 250 31 4 5 20 0 1 0 12 0 0";
+        assert_eq!(cpu_of(stat), Some(2.81));
+        assert_eq!(cpu_of("7 (a) R 1"), None);
+        let status = "VmPeak:\t  900 kB\nVmHWM:\t     256 kB\nVmRSS:\t 8 kB\n";
+        assert_eq!(peak_of(status), Some(262_144));
+        assert_eq!(peak_of("VmHWM: many kB\n"), None);
+    }
+
+    #[test]
+    fn a_pause_is_left_out() {
+        let mut watch = Stopwatch::start();
+        let start = watch.start;
+        let pause = Stopwatch::start();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        watch.leave_out(&pause);
+        assert!((watch.start - start).as_millis() >= 20);
+        assert_eq!(watch.cpu_start.is_some(), pause.cpu_start.is_some());
+    }
+}

@@ -1,12 +1,14 @@
 //! Every kernel, forward and backward, at the shapes of Pythia-70m and 160m on a micro-batch of
 //! eight pairs of HH's usual lengths: `cargo bench`, or `cargo bench -- NAME` for some.
 
+mod block;
 mod harness;
 
 use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
+use expo::kernels::gemm::Precision;
 use expo::kernels::optimizer::{self, Adam, RmsProp};
-use expo::kernels::{embedding, token};
+use expo::kernels::{linear, token};
 
 use harness::{Harness, Work};
 
@@ -18,9 +20,16 @@ const FLAT: usize = 1 << 25;
 const F32: usize = size_of::<f32>();
 
 fn main() -> Result<()> {
+    expo::kernels::memory::keep_freed();
     let mut harness = Harness::from_arguments();
+    for (model, hidden) in [("pythia-70m", 512), ("pythia-160m", 768)] {
+        harness.group(model);
+        block::all(&mut harness, hidden)?;
+        head(&mut harness, hidden)?;
+    }
+    harness.group("any model");
+    statistics(&mut harness)?;
     updates(&mut harness)?;
-    head(&mut harness)?;
     harness.print();
     Ok(())
 }
@@ -55,7 +64,7 @@ fn updates(harness: &mut Harness) -> Result<()> {
         step: 10,
     };
     harness.measure("optimizer::adam", bytes(7), || {
-        let (moments, decayed) = ((&mean, &square), [0..FLAT - 1]);
+        let (moments, decayed) = ((&mean, &square), [0..FLAT / 2, FLAT / 2 + 1..FLAT]);
         optimizer::adam(&adam, &decayed, &weights, moments, (&gradient, 0.5))
     });
     let rmsprop = RmsProp {
@@ -69,7 +78,28 @@ fn updates(harness: &mut Harness) -> Result<()> {
     Ok(())
 }
 
-fn head(harness: &mut Harness) -> Result<()> {
+/// The products of the head, on one tile.
+fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let (h, weight) = (random(&[TILE, hidden])?, random(&[VOCABULARY, hidden])?);
+    let dlogits = random(&[TILE, VOCABULARY])?;
+    let dweight = zeros(&[VOCABULARY, hidden])?;
+    for precision in [Precision::Full, Precision::Bf16] {
+        let work = Work::Flops(2 * TILE * hidden * VOCABULARY, precision);
+        let name = |kernel: &str| format!("head {kernel} {precision:?}").to_lowercase();
+        harness.measure(&name("logits"), work, || {
+            linear::linear(&h, &weight, None, precision)
+        });
+        harness.measure(&name("backward_input"), work, || {
+            linear::backward_input(&dlogits, &weight, precision)
+        });
+        harness.measure(&name("backward_weight"), work, || {
+            linear::backward_weight(&dlogits, &h, &dweight, precision)
+        });
+    }
+    Ok(())
+}
+
+fn statistics(harness: &mut Harness) -> Result<()> {
     let logits = random(&[TILE, VOCABULARY])?;
     let labels = ids(TILE, VOCABULARY)?;
     let bytes = TILE * VOCABULARY * F32;

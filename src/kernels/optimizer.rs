@@ -208,7 +208,7 @@ fn rmsprop_unit<T: Real>(
     for (w, (v, g)) in weights.iter_mut().zip(square.iter_mut().zip(gradient)) {
         let x = *g * scale;
         let square = alpha * *v + fresh * (x * x);
-        *w = *w - rate * (x / (square.root() + epsilon));
+        *w -= rate * (x / (square.root() + epsilon));
         *v = square;
     }
 }
@@ -336,7 +336,8 @@ mod tests {
                 step: 1,
             };
             let moments = (&mean, &square);
-            adam(&update, &[0..n], &weights, moments, (&gradient, 1.0)).unwrap();
+            let halves = [0..n / 2, n / 2..n];
+            adam(&update, &halves, &weights, moments, (&gradient, 1.0)).unwrap();
             values(&weights.to_dtype(DType::F64).unwrap())
         };
         for (got, want) in run(DType::F32).iter().zip(run(DType::F64)) {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -154,9 +155,21 @@ pub fn check_writable(path: &Path) -> Result<()> {
 
 /// Writes `contents` to `path` so that the name never holds half of it.
 pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let io = |error| Error::io(path, &error);
+    write_with(path, |file| file.write_all(contents).map_err(io))
+}
+
+/// As [`write_file`], of what `write` writes bit by bit.
+pub fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> Result<()> {
+    let io = |error| Error::io(path, &error);
     let staging = Staging::beside(path)?;
     let file = staging.path.join("file");
-    fs::write(&file, contents).map_err(|error| Error::io(path, &error))?;
+    let mut writer = BufWriter::new(File::create(&file).map_err(io)?);
+    write(&mut writer)?;
+    writer.flush().map_err(io)?;
     sync(&file)?;
     rename(&file, path)
 }

@@ -3,7 +3,7 @@
 use crate::support::{fixture, real_fixtures};
 use expo::data::format::Format;
 use expo::data::{
-    AddBos, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
+    AddBos, Census, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
     TruncationMode, epoch_order, mismatched_answers,
 };
 use expo::error::Result;
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod answers;
 mod chat;
 mod files;
+mod flat;
 mod rows;
 mod sft;
 mod tokens;
@@ -108,6 +109,16 @@ impl Scene {
             .map(|&id| self.tokenizer.decode(&[id], false).unwrap())
             .collect()
     }
+}
+
+fn examples(dataset: &Dataset) -> Vec<Example> {
+    dataset.examples().collect::<Result<_>>().unwrap()
+}
+
+/// All that a dataset has.
+fn contents(dataset: &Dataset) -> (Vec<Example>, Census, String) {
+    let fingerprint = dataset.fingerprint.clone();
+    (examples(dataset), dataset.census.clone(), fingerprint)
 }
 
 fn ids(example: &Example, role: Role) -> Vec<&[u32]> {

@@ -17,12 +17,33 @@ use crate::loss::Role;
 use std::ops::Range;
 
 /// A row between file and tokens.
-pub(super) struct Draft<'a> {
+pub(super) struct Draft {
     pub row: usize,
     pub place: Place,
     pub text: TextExample,
-    pub samples: &'a [Sample],
+    pub samples: Vec<Sample>,
     pub mismatched: Vec<Answer>,
+}
+
+impl Draft {
+    /// A row with nothing from elsewhere.
+    pub fn new(row: usize, place: Place, text: TextExample) -> Self {
+        Self {
+            row,
+            place,
+            text,
+            samples: Vec::new(),
+            mismatched: Vec::new(),
+        }
+    }
+
+    /// About the bytes that it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let answers = self.text.answers.iter().chain(&self.mismatched);
+        let samples = self.samples.iter().map(|sample| sample.response.len());
+        let texts = answers.map(|answer| answer.text.len()).chain(samples);
+        size_of::<Self>() + self.text.prompt.len() + texts.sum::<usize>()
+    }
 }
 
 /// A row as tokens, and what was done to it.

@@ -5,7 +5,7 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
-use super::{Example, Response};
+use super::Example;
 use crate::error::Error;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -81,20 +81,41 @@ pub struct Spread {
     pub max: usize,
 }
 
-impl Spread {
-    /// Of `counts`; zeros where there are none.
-    pub fn of(mut counts: Vec<usize>) -> Self {
-        counts.sort_unstable();
+/// How often there was which length: no more of them than the longest has tokens.
+#[derive(Default)]
+struct Lengths(BTreeMap<usize, usize>);
+
+impl Lengths {
+    fn add(&mut self, length: usize) {
+        *self.0.entry(length).or_default() += 1;
+    }
+
+    /// Zeros where there are none.
+    fn spread(&self) -> Spread {
+        let all: usize = self.0.values().sum();
         let rank = |percent: usize| {
-            let rank = (counts.len() * percent).div_ceil(100);
-            counts.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+            let rank = (all * percent).div_ceil(100);
+            let mut upto = 0;
+            let found = self.0.iter().find(|(_, count)| {
+                upto += **count;
+                upto >= rank
+            });
+            found.map_or(0, |(length, _)| *length)
         };
-        Self {
+        Spread {
             median: rank(50),
             p95: rank(95),
             max: rank(100),
         }
     }
+}
+
+/// The lengths of examples.
+#[derive(Default)]
+pub(super) struct Tally {
+    prompts: Lengths,
+    responses: Lengths,
+    examples: Lengths,
 }
 
 /// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
@@ -129,24 +150,27 @@ impl Census {
     pub(super) fn drop_row(&mut self, reason: Invalid, line: String) {
         let lines = self.invalid.entry(reason).or_default();
         lines.rows += 1;
-        // Reasons are found in passes over the rows, each in the order of lines.
         if lines.first.len() < 10 {
             lines.first.push(line);
         }
     }
 
-    pub(super) fn measure(&mut self, examples: &[Example]) {
-        let responses = |example: &Example| -> Vec<usize> {
-            example.responses.iter().map(|r| r.ids.len()).collect()
-        };
-        self.kept = examples.len();
-        let context = |response: &Response| response.context.iter().map(Range::len).sum::<usize>();
-        let all = examples.iter().flat_map(|example| &example.responses);
-        self.context_tokens = all.map(context).sum();
-        self.prompt_tokens = Spread::of(examples.iter().map(|e| e.prompt.len()).collect());
-        self.response_tokens = Spread::of(examples.iter().flat_map(responses).collect());
-        let whole = |e: &Example| e.prompt.len() + responses(e).iter().sum::<usize>();
-        self.example_tokens = Spread::of(examples.iter().map(whole).collect());
+    pub(super) fn count(&mut self, example: &Example, tally: &mut Tally) {
+        self.kept += 1;
+        let mut whole = example.prompt.len();
+        tally.prompts.add(whole);
+        for response in &example.responses {
+            self.context_tokens += response.context.iter().map(Range::len).sum::<usize>();
+            tally.responses.add(response.ids.len());
+            whole += response.ids.len();
+        }
+        tally.examples.add(whole);
+    }
+
+    pub(super) fn measure(&mut self, tally: &Tally) {
+        self.prompt_tokens = tally.prompts.spread();
+        self.response_tokens = tally.responses.spread();
+        self.example_tokens = tally.examples.spread();
     }
 }
 

@@ -1,18 +1,90 @@
 //! KTO's mismatched answers.
 //!
-//! Hides which row lends its answer to which.
+//! Hides which row lends its answer to which, and where the rows are until that is known.
 //!
 //! *Why*: the pairing is fixed when the data is read, not drawn per batch, so the reference's
 //! log-prob of a mismatched answer is a column like any other and micro-batching changes nothing.
+//! It is known when the last row is: until then of each row its place is in memory, not its text.
 
+use super::build::Draft;
+use super::read::Place;
+use super::render::{Answer, TextExample};
+use super::store::{Key, Span, Store, key};
 use crate::error::{Error, Result};
+use crate::loss::Role;
+
+/// Rows that wait for the answers of others.
+#[derive(Default)]
+pub(super) struct Loans {
+    texts: Store,
+    rows: Vec<Waiting>,
+    // Of every answer of every row, in order: the row, its own number, and the prompt.
+    answers: Vec<(usize, usize)>,
+    prompts: Vec<Key>,
+}
+
+struct Waiting {
+    row: usize,
+    place: Place,
+    text: Span,
+}
+
+impl Loans {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn push(&mut self, draft: Draft) -> Result<()> {
+        let prompt = key(&draft.text.prompt);
+        for answer in 0..draft.text.answers.len() {
+            self.answers.push((self.rows.len(), answer));
+            self.prompts.push(prompt);
+        }
+        self.rows.push(Waiting {
+            row: draft.row,
+            place: draft.place,
+            text: self.texts.push_value(&draft.text)?,
+        });
+        Ok(())
+    }
+
+    /// Gives every answer's row the answer of another: a pair is two rows, chosen before rejected.
+    pub fn lend(self, group: Option<usize>) -> Result<impl Iterator<Item = Result<Draft>>> {
+        let mut lenders = mismatched_answers(&self.prompts, group)?.into_iter();
+        Ok((0..self.len()).map(move |row| {
+            let text = self.text(row)?;
+            let mut mismatched = Vec::new();
+            for lender in lenders.by_ref().take(text.answers.len()) {
+                let (row, answer) = self.answers[lender];
+                let answer = Answer {
+                    role: Role::Mismatched,
+                    ..self.text(row)?.answers.swap_remove(answer)
+                };
+                // z0 averages within an example before it averages over the batch, so the same answer
+                // for both rows of a pair counts in full when it is there once.
+                if !mismatched.contains(&answer) {
+                    mismatched.push(answer);
+                }
+            }
+            let Waiting { row, place, .. } = &self.rows[row];
+            Ok(Draft {
+                mismatched,
+                ..Draft::new(*row, place.clone(), text)
+            })
+        }))
+    }
+
+    fn text(&self, row: usize) -> Result<TextExample> {
+        self.texts.value(self.rows[row].text)
+    }
+}
 
 /// For each row, the row whose answer is its y'.
 ///
 /// By default the next row, around the whole set, that has another prompt. With `group` the
 /// previous row within groups of so many rows, rotating, whatever its prompt: what TRL does with
 /// each of its batches (its trajectory is reproduced in the tests).
-pub fn mismatched_answers(prompts: &[&str], group: Option<usize>) -> Result<Vec<usize>> {
+pub fn mismatched_answers<T: PartialEq>(prompts: &[T], group: Option<usize>) -> Result<Vec<usize>> {
     let rows = prompts.len();
     let Some(turn) = (0..rows).rfind(|&row| prompts[row] != prompts[(row + 1) % rows]) else {
         return Err(Error::input("every row has the same prompt")

@@ -1,7 +1,8 @@
 //! From files of preference rows to token sequences.
 //!
-//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenisation and truncation
-//! behind [`Dataset::open`]; what was dropped or cut on the way is counted in the [`Census`].
+//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenisation, truncation and
+//! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted
+//! in the [`Census`].
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
 
@@ -15,13 +16,16 @@ pub mod format;
 mod inspect;
 mod length;
 mod mismatch;
+mod open;
 mod order;
 pub mod pack;
 mod prompts;
 pub mod read;
+mod record;
 mod render;
 mod samples;
 mod scores;
+mod store;
 mod tokenizer;
 mod tokens;
 

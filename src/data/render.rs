@@ -13,11 +13,12 @@ use super::config::{AssistantTurns, DataConfig};
 use super::format::RowExample;
 use crate::error::{Error, Result};
 use crate::loss::Role;
+use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 use std::ops::Range;
 
 /// A prompt with its answers, as text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct TextExample {
     pub prompt: String,
     /// Whether the chat template wrote it.
@@ -28,7 +29,7 @@ pub(super) struct TextExample {
 }
 
 /// An answer as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
     pub role: Role,
     pub text: String,

@@ -1,6 +1,7 @@
 //! Files of responses drawn from a model, joined to a dataset by their prompts.
 //!
-//! Hides the file's columns and their checks.
+//! Hides the file's columns and their checks, and that responses are read back only for the rows
+//! that are being tokenised: of each, its place is in memory.
 //!
 //! *Why*: what was drawn is a sequence of tokens, not a text: tokenising its text again may give
 //! other tokens, which the model would never have drawn, with another probability. So ids are used
@@ -9,12 +10,14 @@
 use super::Files;
 use super::Tokenizer;
 use super::read::Row;
+use super::store::{Key, Span, Store, key};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
 
 /// One response to a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Its number among the responses to the prompt; those without one keep the order of the file.
     pub index: Option<u64>,
@@ -29,9 +32,18 @@ pub struct Sample {
 }
 
 /// The responses of a sample file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Samples {
-    by_prompt: HashMap<String, Vec<Sample>>,
+    store: Store,
+    by_prompt: HashMap<Key, Vec<Kept>>,
+}
+
+/// Where a sample is, and what tells it from the others of its prompt.
+#[derive(Debug)]
+struct Kept {
+    index: Option<u64>,
+    seed: Option<u64>,
+    span: Span,
 }
 
 impl Samples {
@@ -39,7 +51,7 @@ impl Samples {
     /// (`"stop"` or `"length"`) and `index` (optional, else the order of the file). Ids that the
     /// tokenizer does not have are an error: they come from another model.
     pub fn open(files: &Files, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut by_prompt: HashMap<String, Vec<Sample>> = HashMap::new();
+        let mut all = Self::default();
         for row in files.rows() {
             let (_, row) = row?;
             let (prompt, sample) = sample(&row).map_err(|error| error.hint(COLUMNS))?;
@@ -52,25 +64,35 @@ impl Samples {
                         .at(&row.place),
                 );
             }
-            let samples = by_prompt.entry(prompt).or_default();
-            let same = |other: &Sample| (other.index, other.seed) == (sample.index, sample.seed);
+            let samples = all.by_prompt.entry(key(&prompt)).or_default();
+            let same = |other: &Kept| (other.index, other.seed) == (sample.index, sample.seed);
             if sample.index.is_some() && samples.iter().any(same) {
                 let what = "the file has this sample of this prompt already";
                 return Err(Error::input(what)
                     .hint("each index of a prompt is there once, or of another seed")
                     .at(&row.place));
             }
-            samples.push(sample);
+            samples.push(Kept {
+                index: sample.index,
+                seed: sample.seed,
+                span: all.store.push_value(&sample)?,
+            });
         }
-        for samples in by_prompt.values_mut() {
+        for samples in all.by_prompt.values_mut() {
             samples.sort_by_key(|sample| sample.index);
         }
-        Ok(Self { by_prompt })
+        Ok(all)
+    }
+
+    /// Whether there is a response to a prompt.
+    pub fn has(&self, prompt: &str) -> bool {
+        self.by_prompt.contains_key(&key(prompt))
     }
 
     /// The responses to a prompt, before any cut, in the order of their index.
-    pub fn of(&self, prompt: &str) -> &[Sample] {
-        self.by_prompt.get(prompt).map_or(&[], Vec::as_slice)
+    pub fn of(&self, prompt: &str) -> Result<Vec<Sample>> {
+        let kept = self.by_prompt.get(&key(prompt)).into_iter().flatten();
+        kept.map(|kept| self.store.value(kept.span)).collect()
     }
 
     /// The number of different prompts.

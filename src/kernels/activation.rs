@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::cpu::{each_real, fresh, read, write};
+use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::vectorized;
 use crate::error::Result;
@@ -14,6 +15,7 @@ const UNIT: usize = 1 << 13;
 /// `x Phi(x)` with the exact normal distribution function, Hendrycks and Gimpel 2016; element by
 /// element of a contiguous tensor.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let y = fresh(x.shape(), x)?;
     each_real!(x, T => {
         let x = read(x);
@@ -30,6 +32,7 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// Turns `dy` into the gradient with respect to `x`, in place; returns [`gelu()`] of `x` once more,
 /// which the gradient of the next weight reads.
 pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let y = fresh(x.shape(), x)?;
     each_real!(x, T => {
         let x = read(x);
@@ -47,6 +50,7 @@ pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 
 /// `gate sigmoid(gate) up`, Shazeer 2020; element by element of contiguous tensors.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let y = fresh(gate.shape(), gate)?;
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));
@@ -63,6 +67,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// Turns `dy` into the gradient with respect to `up`, in place; returns [`swiglu()`] once more and the
 /// gradient with respect to `gate`.
 pub fn swiglu_backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
+    let _profile = part(Part::Elementwise);
     let (y, dgate) = (fresh(gate.shape(), gate)?, fresh(gate.shape(), gate)?);
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));

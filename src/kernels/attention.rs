@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::cpu::{Disjoint, each_real, fresh, read, write};
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
+use super::profile::{Part, part};
 use super::real::Real;
 use super::softmax::{differentiate, probabilities, softmax};
 use crate::error::{Error, Result};
@@ -60,6 +61,7 @@ pub fn attention(
     segments: &[Segment],
     window: Option<usize>,
 ) -> Result<(Tensor, Saved)> {
+    let _profile = part(Part::Attention);
     let plan = Plan::new(q, k, v, segments, window)?;
     let y = fresh((plan.queries, plan.heads, plan.dim), q)?;
     let log_sum_exp = fresh((plan.queries, plan.heads), q)?;
@@ -85,6 +87,7 @@ pub fn backward(
     window: Option<usize>,
     dqkv: &Tensor,
 ) -> Result<()> {
+    let _profile = part(Part::Attention);
     let plan = Plan::new(q, k, v, segments, window)?;
     if !dy.is_contiguous() || dy.elem_count() != plan.queries * plan.heads * plan.dim {
         return Err(Error::failed(

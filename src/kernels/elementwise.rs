@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::cpu::{each_real, fresh, read, rows, write};
+use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::vectorized;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ const UNIT: usize = 1 << 14;
 /// # Errors
 /// If shapes differ, or the destination is not contiguous.
 pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     if destination.dims() != source.dims() || !destination.is_contiguous() {
         let dims = (destination.dims(), source.dims());
         return Err(Error::failed(format!(
@@ -36,6 +38,15 @@ pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     })
 }
 
+/// Fills a contiguous tensor with zeros.
+pub fn clear(x: &Tensor) -> Result<()> {
+    let _profile = part(Part::Elementwise);
+    each_real!(x, T => write(x, |x: &mut [T]| {
+        x.par_chunks_mut(UNIT).for_each(|unit| unit.fill(T::ZERO));
+        Ok(())
+    }))
+}
+
 /// A tensor whose values nobody may read before writing them, with the dtype and device of `like`.
 pub fn unset(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
     fresh(shape, like)
@@ -44,6 +55,7 @@ pub fn unset(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
 /// Writes `source` (a, b, c), contiguous, to `destination`, a view of the same shape whose last
 /// dimension has no gaps.
 pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     let (_, rows, width) = destination.dims3()?;
     let strides = destination.stride();
     if source.dims() != destination.dims() || strides[2] != 1 {
@@ -70,6 +82,7 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
 
 /// `x` (n, width) plus every bias (width): where sums into the residual stream begin.
 pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let (_, width, _) = rows(x)?;
     let x = x.contiguous()?;
     let y = fresh(x.shape(), &x)?;

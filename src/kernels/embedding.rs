@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu::{each_real, fresh, read, write};
 use super::elementwise::add;
+use super::profile::{Part, part};
 use crate::error::{Error, Result};
 
 /// `table` (n, width), `ids` (m), u32 -> (m, width).
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If an id is outside the table.
 pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let (n, width) = table.dims2()?;
     let ids = read(ids);
     let ids = ids.ids()?;
@@ -37,6 +39,7 @@ pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If an id is outside the table, or shapes do not fit.
 pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: &Tensor) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     let (n, width) = dtable.dims2()?;
     let ids = read(ids);
     let ids = ids.ids()?;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::cpu::{each_real, fresh, read, rows, write};
 use super::elementwise::add;
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
+use super::profile::{Part, part};
 use super::real::Real;
 use crate::error::Result;
 
@@ -81,6 +82,7 @@ pub fn backward_weight(
 
 /// Adds the gradient with respect to the bias, the column sums of `dy` (n, out), to `dbias` (out).
 pub fn backward_bias(dy: &Tensor, dbias: &Tensor) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     let (_, width, distance) = rows(dy)?;
     each_real!(dy, T => {
         let dy = read(dy);
@@ -110,6 +112,7 @@ fn column_sums<T: Real>(values: &[T], width: usize, distance: usize) -> Vec<T> {
 
 /// `c = a b` or `c += a b`; `a` and `b` may be transposed views, `c` columns of a wider tensor.
 fn product(a: &Tensor, b: &Tensor, c: &Tensor, add: bool, precision: Precision) -> Result<()> {
+    let _profile = part(Part::Gemm);
     let stride = |x: &Tensor| (x.stride()[0], x.stride()[1]);
     let (m, k) = a.dims2()?;
     let n = b.dim(D::Minus1)?;

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::cpu::{each_real, fresh, read, rows, write};
 use super::elementwise::add;
+use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::{LANES, vectorized};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub fn norm(
     bias: Option<&Tensor>,
     epsilon: f64,
 ) -> Result<(Tensor, Saved)> {
+    let _profile = part(Part::Elementwise);
     let (count, width, _) = shape(x)?;
     let statistics = fresh((count, 2), x)?;
     each_real!(x, T => {
@@ -52,6 +54,7 @@ pub fn norm(
 
 /// The output once more, from what was saved: cheaper than keeping it.
 pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     let y = fresh(saved.x.shape(), &saved.x)?;
     each_real!(y, T => {
@@ -85,6 +88,7 @@ pub fn backward(
     dbias: Option<&Tensor>,
     dx: &Tensor,
 ) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     shape(dy)?;
     shape(dx)?;

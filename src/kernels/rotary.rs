@@ -4,6 +4,7 @@ use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{each_real, read, write};
+use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::vectorized;
 use crate::error::{Error, Result};
@@ -32,6 +33,7 @@ pub fn rotate_back(dy: &Tensor, angles: &Angles) -> Result<()> {
 }
 
 fn turn<T: Real>(x: &Tensor, angles: &Angles, direction: T) -> Result<()> {
+    let _profile = part(Part::Elementwise);
     let (tokens, heads, _) = x.dims3()?;
     let strides = x.stride();
     let half = angles.cos.dim(D::Minus1)?;

@@ -6,9 +6,11 @@
 //! roles and the training step hands the gradient back by their places.
 
 use super::Dual;
+use serde::{Deserialize, Serialize};
 
 /// What a response is to its prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The preferred response, y_w.
     Chosen,

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::Architecture;
 use crate::error::Result;
+use crate::kernels::elementwise;
 use crate::kernels::gemm::Precision;
 
 /// How a parameter starts in a fresh model.
@@ -218,6 +219,6 @@ impl Buffer {
 
     /// Fills the buffer with zeros in place.
     pub fn clear(&self) -> Result<()> {
-        Ok(self.flat.zero_set()?)
+        elementwise::clear(&self.flat)
     }
 }

@@ -18,6 +18,7 @@ mod reference;
 mod sampling;
 mod scoring;
 mod show;
+mod split;
 mod step;
 mod story;
 mod summary;
@@ -34,7 +35,6 @@ use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
-use crate::score::Column;
 
 pub use event::{Event, Observer};
 pub use metrics::Record;
@@ -51,23 +51,11 @@ use metrics::Averages;
 use moving::Moving;
 use on_policy::OnPolicy;
 use open::{Model, dtype};
+use reference::Reference;
+use split::Split;
 use step::Stepper;
 use story::Stories;
 use timing::{Stopwatch, Timing};
-
-/// A dataset with the reference's log-probs beside it.
-struct Split {
-    dataset: Dataset,
-    reference: Column,
-}
-
-impl Split {
-    /// Appends the examples of another one.
-    fn append(&mut self, other: Self) {
-        self.dataset.examples.extend(other.dataset.examples);
-        self.reference.extend(other.reference);
-    }
-}
 
 /// A run that was opened: everything is read and checked, nothing is written but the cache.
 pub struct Run {
@@ -101,7 +89,7 @@ impl Run {
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
-            false => Some(reference::none(&all)),
+            false => Some(Reference::none(&all)),
         };
         let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
         let reference = match separate {
@@ -119,7 +107,7 @@ impl Run {
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
-            .map(|(dataset, reference)| Split { dataset, reference });
+            .map(|(dataset, reference)| Split::new(dataset, reference));
         let train = splits
             .next()
             .ok_or_else(|| Error::failed("no training data"))?;
@@ -127,7 +115,7 @@ impl Run {
         let unlabelled = splits.next();
         match &hashes.reference {
             Some(hash) if *hash == hashes.policy => {
-                let rows = train.dataset.examples.len().min(config.batch.batch_size);
+                let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
                 Stepper::new(&config, &model).check_same_model(&train, &rows)?;
             }
@@ -178,14 +166,16 @@ impl Run {
             files.timing(timing)?;
         }
         let batches = Batches {
-            labelled: train.dataset.examples.len(),
-            unlabelled: unlabelled.as_ref().map_or(0, |s| s.dataset.examples.len()),
+            labelled: train.len(),
+            unlabelled: unlabelled.as_ref().map_or(0, Split::len),
             ratio: config.data.unlabelled_ratio,
             size: config.batch.batch_size,
             seed: config.run.seed,
             shuffle: config.data.shuffle,
         };
-        unlabelled.into_iter().for_each(|split| train.append(split));
+        if let Some(unlabelled) = unlabelled {
+            train.append(unlabelled)?;
+        }
         let per_epoch = batches.per_epoch();
         let steps = config.run.max_steps.unwrap_or_else(|| {
             ((per_epoch as f64 * config.run.num_train_epochs).ceil() as u64).max(1)
@@ -214,7 +204,7 @@ impl Run {
                 }
                 if let Some(on_policy) = &on_policy {
                     // The same draws each time, so that evaluations differ by the policy alone.
-                    let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+                    let rows: Vec<usize> = (0..split.len()).collect();
                     on_policy.draw(&model, split, &rows, 0)?;
                 }
                 let mut record = head(step, per_epoch);

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise::add_assign;
 use crate::model::Decoder;
-use crate::score::score;
+use crate::score::score_rows;
 
 /// The reference's weights and how they move.
 pub(super) struct Moving {
@@ -86,7 +86,7 @@ impl Moving {
     /// Brings the column of the evaluation rows up to date.
     pub fn score_eval(&mut self, split: &mut Split) -> Result<()> {
         if self.eval_is_old {
-            let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+            let rows: Vec<usize> = (0..split.len()).collect();
             self.score(split, &rows)?;
             self.eval_is_old = false;
         }
@@ -94,13 +94,13 @@ impl Moving {
     }
 
     fn score(&self, split: &mut Split, rows: &[usize]) -> Result<()> {
-        let examples: Vec<_> = rows
-            .iter()
-            .map(|&row| split.dataset.examples[row].clone())
-            .collect();
-        let column = score(&self.model, &examples, self.micro_batch_tokens, |_| {})?;
-        for (&row, scores) in rows.iter().zip(column) {
-            split.reference[row] = scores;
+        let Some(reference) = &mut split.reference else {
+            return Ok(());
+        };
+        let budget = self.micro_batch_tokens;
+        let column = score_rows(&self.model, &split.dataset, rows, budget, |_| {})?;
+        for (at, &row) in rows.iter().enumerate() {
+            reference.set(row, column.of(at));
         }
         Ok(())
     }

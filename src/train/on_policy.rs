@@ -3,6 +3,7 @@
 //! *Why*: they become responses of their examples like any others, with the reference's log-probs in
 //! its column, so the step knows nothing of where they came from.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,21 +63,20 @@ impl OnPolicy {
             seed: self.settings.seed ^ (round << 32),
             ..self.settings.clone()
         };
-        let prompt = |&row: &usize| {
-            let example = &split.dataset.examples[row];
-            Prompt {
-                text: String::new(),
-                ids: example.prompt.clone(),
-                place: format!("row {}", example.row),
-                cut: false,
-            }
+        let given = rows.iter().map(|&row| split.dataset.example(row));
+        let given: Vec<Example> = given.collect::<Result<_>>()?;
+        let prompt = |example: &Example| Prompt {
+            text: String::new(),
+            ids: example.prompt.clone(),
+            place: format!("row {}", example.row),
+            cut: false,
         };
-        let prompts: Vec<Prompt> = rows.iter().map(prompt).collect();
+        let prompts: Vec<Prompt> = given.iter().map(prompt).collect();
         let sampler = Sampler::new(policy, "", &self.tokenizer, &settings, self.max_length);
         let drawn = sampler.all(&prompts, &mut |_, _, _| {})?;
         let mut drawn = drawn.into_iter();
-        let examples = rows.iter().zip(prompts).map(|(&row, prompt)| Example {
-            row: split.dataset.examples[row].row,
+        let examples = given.iter().zip(prompts).map(|(given, prompt)| Example {
+            row: given.row,
             prompt: prompt.ids,
             responses: drawn
                 .by_ref()
@@ -86,14 +86,19 @@ impl OnPolicy {
             preference: None,
         });
         let examples: Vec<Example> = examples.collect();
-        let column = score(&self.reference, &examples, self.micro_batch_tokens, |_| {})?;
-        for ((&row, new), scores) in rows.iter().zip(examples).zip(column) {
-            let responses = &mut split.dataset.examples[row].responses;
-            responses.retain(|response| response.role != Role::Sampled);
-            split.reference[row].truncate(responses.len());
-            responses.extend(new.responses);
-            split.reference[row].extend(scores);
+        let column = score(&self.reference, &examples, self.micro_batch_tokens)?;
+        let mut drawn = HashMap::new();
+        for (at, (mut example, new)) in given.into_iter().zip(examples).enumerate() {
+            let row = rows[at];
+            let keep = |response: &Response| response.role != Role::Sampled;
+            example.responses.retain(keep);
+            let known = 0..example.responses.len();
+            let known = known.map(|response| split.given_score(row, response));
+            let scores = known.chain(column.of(at)).collect();
+            example.responses.extend(new.responses);
+            drawn.insert(row, (example, scores));
         }
+        split.replace(drawn);
         Ok(())
     }
 }

@@ -6,38 +6,38 @@ use super::files::check_apart;
 use super::open::{check_length, check_vocabulary, dtype, find};
 use super::{Event, Observer, Stopwatch, Timing};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
-use crate::data::{Dataset, Example, Tokenizer};
+use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
+use crate::loss::Role;
 use crate::model::{Decoder, device, weights::ModelFolder};
-use crate::score::{Column, Score, ScoreFile, Scorer, cache_name, score, write};
+use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
 pub(super) struct Reference {
-    pub columns: Vec<Column>,
     /// `None` where the loss needs no reference.
+    pub columns: Vec<Option<Column>>,
+    /// `None` there, too.
     pub hash: Option<String>,
     /// Of the scoring pass, where one was made.
     pub timing: Option<Timing>,
 }
 
-/// No reference: log-probs that nothing reads.
-pub(super) fn none(datasets: &[&Dataset]) -> Reference {
-    let unscored = Score {
-        log_prob: f64::NAN,
-        tokens: 0,
-        shared: None,
-    };
-    let column = |dataset: &&Dataset| {
-        dataset
-            .examples
-            .iter()
-            .map(|example| vec![unscored; example.responses.len()])
-            .collect()
-    };
-    Reference {
-        columns: datasets.iter().map(column).collect(),
-        hash: None,
-        timing: None,
+impl Reference {
+    /// No reference.
+    pub fn none(datasets: &[&Dataset]) -> Self {
+        Self {
+            columns: datasets.iter().map(|_| None).collect(),
+            hash: None,
+            timing: None,
+        }
+    }
+
+    fn new(columns: Vec<Column>, hash: String) -> Self {
+        Self {
+            columns: columns.into_iter().map(Some).collect(),
+            hash: Some(hash),
+            timing: None,
+        }
     }
 }
 
@@ -162,13 +162,9 @@ fn from_file(
     }
     let columns = datasets
         .iter()
-        .map(|d| file.column(&d.examples, shared))
+        .map(|dataset| file.column(dataset, shared))
         .collect::<Result<_>>()?;
-    Ok(Reference {
-        columns,
-        hash: Some(file.scorer.model),
-        timing: None,
-    })
+    Ok(Reference::new(columns, file.scorer.model))
 }
 
 fn cached<M: std::borrow::Borrow<Decoder>>(
@@ -185,38 +181,32 @@ fn cached<M: std::borrow::Borrow<Decoder>>(
         if let Ok(file) = ScoreFile::open(&path)
             && let Ok(columns) = datasets
                 .iter()
-                .map(|d| file.column(&d.examples, shared))
+                .map(|dataset| file.column(dataset, shared))
                 .collect()
             && file.scorer == scorer
         {
             observe(Event::ReferenceFound(&path));
-            return Ok(Reference {
-                columns,
-                hash: Some(scorer.model),
-                timing: None,
-            });
+            return Ok(Reference::new(columns, scorer.model));
         }
     }
     let model = model()?;
     let mut watch = Stopwatch::start();
     let columns = score_all(model.borrow(), datasets, budget(config), observe)?;
-    let examples = || datasets.iter().flat_map(|d| &d.examples);
-    (watch.rows, watch.tokens) = (examples().count(), examples().map(tokens).sum());
+    watch.rows = datasets.iter().map(|dataset| dataset.len()).sum();
+    let tokens = |dataset: &Dataset| {
+        (0..dataset.len())
+            .map(|row| dataset.tokens(row, Role::ALL))
+            .sum::<usize>()
+    };
+    watch.tokens = datasets.iter().map(|dataset| tokens(dataset)).sum();
     let timing = watch.read(0);
     let folder = cache_folder(config)?;
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-    write_all(&path, datasets, &columns, &scorer)?;
+    write(&path, datasets, &columns, &scorer)?;
     Ok(Reference {
-        columns,
-        hash: Some(scorer.model),
         timing: Some(timing),
+        ..Reference::new(columns, scorer.model)
     })
-}
-
-/// The tokens of an example, its prompt once.
-fn tokens(example: &Example) -> usize {
-    let responses = example.responses.iter().map(|r| r.ids.len());
-    example.prompt.len() + responses.sum::<usize>()
 }
 
 /// Tokens scored at once. The parts of a batch have no meaning where there is no optimizer step.
@@ -234,7 +224,7 @@ pub(super) fn score_all(
     micro_batch_tokens: usize,
     observe: Observer,
 ) -> Result<Vec<Column>> {
-    let total = datasets.iter().map(|d| d.examples.len()).sum();
+    let total = datasets.iter().map(|dataset| dataset.len()).sum();
     let (mut before, mut computed) = (0, 0);
     let mut columns = Vec::new();
     observe(Event::Scoring {
@@ -245,8 +235,9 @@ pub(super) fn score_all(
     for dataset in datasets {
         let mut counted = 0;
         let progress = |done: usize| {
-            let new = &dataset.examples[counted..done];
-            computed += new.iter().map(tokens).sum::<usize>();
+            computed += (counted..done)
+                .map(|row| dataset.tokens(row, Role::ALL))
+                .sum::<usize>();
             counted = done;
             observe(Event::Scoring {
                 done: before + done,
@@ -254,29 +245,17 @@ pub(super) fn score_all(
                 tokens: computed,
             });
         };
-        columns.push(score(
+        let rows: Vec<usize> = (0..dataset.len()).collect();
+        columns.push(score_rows(
             model,
-            &dataset.examples,
+            dataset,
+            &rows,
             micro_batch_tokens,
             progress,
         )?);
-        before += dataset.examples.len();
+        before += dataset.len();
     }
     Ok(columns)
-}
-
-/// Writes the columns of several datasets into one file.
-pub(super) fn write_all(
-    path: &Path,
-    datasets: &[&Dataset],
-    columns: &[Column],
-    scorer: &Scorer,
-) -> Result<()> {
-    let examples: Vec<_> = datasets
-        .iter()
-        .flat_map(|d| d.examples.iter().cloned())
-        .collect();
-    write(path, &examples, &columns.concat(), scorer)
 }
 
 /// `run.cache_dir`, else `expo` in the user's cache folder.

@@ -5,12 +5,13 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::open::{Model, check_vocabulary, dtype};
-use super::reference::{budget, reference_folder, score_all, scorer, write_all};
+use super::reference::{budget, reference_folder, score_all, scorer};
 use super::{Observer, datasets, device};
 use crate::config::{Config, ModelConfig};
 use crate::data::{DataConfig, Dataset};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
+use crate::score::{Column, write};
 
 /// What was scored.
 #[derive(Debug)]
@@ -107,13 +108,10 @@ fn run(
     let scorer = scorer(hash, &model.tokenizer, config.dtype);
     let datasets: Vec<&Dataset> = datasets.iter().collect();
     let columns = score_all(&decoder, &datasets, micro_batch_tokens, observe)?;
-    write_all(out, &datasets, &columns, &scorer)?;
-    let examples = || datasets.iter().flat_map(|d| &d.examples);
+    write(out, &datasets, &columns, &scorer)?;
     Ok(Scored {
-        rows: examples().count(),
-        responses: examples().map(|e| e.responses.len()).sum(),
-        tokens: examples()
-            .flat_map(|e| e.responses.iter().map(|r| e.scored_tokens(r)))
-            .sum(),
+        rows: columns.iter().map(Column::len).sum(),
+        responses: columns.iter().map(Column::responses).sum(),
+        tokens: columns.iter().map(Column::tokens).sum(),
     })
 }

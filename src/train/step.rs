@@ -6,7 +6,7 @@ use super::metrics::Averages;
 use super::{Split, trained};
 use crate::config::Config;
 use crate::data::Example;
-use crate::data::pack::{Packed, micro_batches, packed_tokens};
+use crate::data::pack::{Packed, micro_batches};
 use crate::error::{Error, Result};
 use crate::kernels::profile::{Part, part};
 use crate::loss::{Context, Role, Scored, Sum};
@@ -52,11 +52,12 @@ impl<'a> Stepper<'a> {
         let mut tokens = 0;
         for part in self.micro_batches(split, batch, &self.roles) {
             let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
-            let packed = self.pack(split, rows, &self.roles);
+            let examples = split.examples(rows)?;
+            let packed = Packed::new(&examples, &self.roles);
             let seeds = |i: usize, scores: &[ResponseScore]| {
-                let (scored, context) = (self.scored(split, rows[i], scores), &contexts[i]);
+                let (example, context) = (&examples[i], &contexts[i]);
+                let scored = self.scored(split, rows[i], example, scores);
                 let loss = self.loss.evaluate(&scored, context);
-                let example = &split.dataset.examples[rows[i]];
                 check_finite(example, &scored, loss.value)?;
                 averages.add_example(self.loss, loss.value, &scored, context, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
@@ -70,7 +71,7 @@ impl<'a> Stepper<'a> {
     /// The averages over a whole split, without gradients.
     pub fn evaluate(&self, split: &Split) -> Result<Averages> {
         let mut averages = Averages::default();
-        let rows: Vec<usize> = (0..split.dataset.examples.len()).collect();
+        let rows: Vec<usize> = (0..split.len()).collect();
         // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
         // as in training.
         let whole = match self.loss.needs().batch.is_empty() {
@@ -84,11 +85,12 @@ impl<'a> Stepper<'a> {
             };
             for part in self.micro_batches(split, batch, &self.roles) {
                 let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
-                let scores = self.model.score(&self.pack(split, rows, &self.roles))?;
-                for ((&row, scores), context) in rows.iter().zip(scores).zip(contexts) {
-                    let scored = self.scored(split, row, &scores);
+                let examples = split.examples(rows)?;
+                let scores = self.model.score(&Packed::new(&examples, &self.roles))?;
+                for (i, (scores, context)) in scores.into_iter().zip(contexts).enumerate() {
+                    let scored = self.scored(split, rows[i], &examples[i], &scores);
                     let value = self.loss.evaluate(&scored, context).value;
-                    check_finite(&split.dataset.examples[row], &scored, value)?;
+                    check_finite(&examples[i], &scored, value)?;
                     averages.add_example(self.loss, value, &scored, context, &scores);
                 }
             }
@@ -99,28 +101,26 @@ impl<'a> Stepper<'a> {
     /// What each row is evaluated with, from a score-only pass over the roles whose log-probs the
     /// loss reads of the whole batch.
     fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Vec<Context>>> {
-        let examples = batch.iter().map(|&row| &split.dataset.examples[row]);
-        let mut all: Vec<Scored> = examples.map(unscored).collect();
+        let examples = batch.iter().map(|&row| split.example(row));
+        let mut all: Vec<Scored> = examples
+            .map(|example| Ok(unscored(&example?)))
+            .collect::<Result<_>>()?;
         let roles = self.loss.needs().batch;
         if !roles.is_empty() {
             for part in self.micro_batches(split, batch, roles) {
                 let rows = &batch[part.clone()];
-                let scores = self.model.score(&self.pack(split, rows, roles))?;
+                let packed = Packed::new(&split.examples(rows)?, roles);
+                let scores = self.model.score(&packed)?;
                 for ((example, &row), scores) in all[part].iter_mut().zip(rows).zip(scores) {
                     for score in scores {
                         let response = &mut example.responses[score.index];
                         response.policy.value = score.log_prob;
-                        response.reference = split.reference[row][score.index].log_prob;
+                        response.reference = split.score(row, score.index).log_prob;
                     }
                 }
             }
         }
         Ok(self.loss.contexts(&all))
-    }
-
-    fn pack(&self, split: &Split, rows: &[usize], roles: &[Role]) -> Packed {
-        let _profile = part(Part::Data);
-        Packed::new(rows.iter().map(|&row| &split.dataset.examples[row]), roles)
     }
 
     fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {
@@ -132,8 +132,7 @@ impl<'a> Stepper<'a> {
                 .map(|start| start..(start + size).min(batch.len()))
                 .collect();
         }
-        let tokens = |&row: &usize| packed_tokens(&split.dataset.examples[row], roles);
-        let lengths: Vec<usize> = batch.iter().map(tokens).collect();
+        let lengths: Vec<usize> = batch.iter().map(|&row| split.tokens(row, roles)).collect();
         micro_batches(
             &lengths,
             self.config.batch.micro_batch_tokens.unwrap_or(usize::MAX),
@@ -143,15 +142,14 @@ impl<'a> Stepper<'a> {
     /// Where policy and reference are one model, every log-ratio is 0 and the loss is known. Checks
     /// both on these rows, in all their roles.
     pub fn check_same_model(&self, split: &Split, rows: &[usize]) -> Result<()> {
+        let examples = split.examples(rows)?;
         let mut all = Vec::with_capacity(rows.len());
         for part in self.micro_batches(split, rows, Role::ALL) {
-            let rows = &rows[part];
-            let scores = self.model.score(&self.pack(split, rows, Role::ALL))?;
-            all.extend(
-                rows.iter()
-                    .zip(scores)
-                    .map(|(&row, s)| self.scored(split, row, &s)),
-            );
+            let (rows, examples) = (&rows[part.clone()], &examples[part]);
+            let scores = self.model.score(&Packed::new(examples, Role::ALL))?;
+            for ((&row, example), scores) in rows.iter().zip(examples).zip(scores) {
+                all.push(self.scored(split, row, example, &scores));
+            }
         }
         let equal: Vec<Scored> = all.iter().map(Scored::at_reference).collect();
         let (contexts, known) = (self.loss.contexts(&all), self.loss.contexts(&equal));
@@ -159,8 +157,7 @@ impl<'a> Stepper<'a> {
             .iter()
             .flat_map(|s| s.responses.iter().map(|r| r.tokens));
         let longest = tokens.fold(0.0, f64::max);
-        for (at, (scored, &row)) in all.iter().zip(rows).enumerate() {
-            let example = &split.dataset.examples[row];
+        for (at, (scored, example)) in all.iter().zip(&examples).enumerate() {
             let loss = self.loss.evaluate(scored, &contexts[at]);
             let expected = self.loss.evaluate(&equal[at], &known[at]);
             // Twice the first-order effect leaves room for curvature and for the batch statistic. At a
@@ -196,16 +193,16 @@ impl<'a> Stepper<'a> {
     }
 
     /// The responses that were packed, with the reference's log-probs.
-    fn scored(&self, split: &Split, row: usize, scores: &[ResponseScore]) -> Scored {
-        let (example, reference) = (&split.dataset.examples[row], &split.reference[row]);
-        let response = |s: &ResponseScore| {
-            (
-                s.role,
-                s.log_prob,
-                reference[s.index].log_prob,
-                s.tokens as f64,
-            )
-        };
+    fn scored(
+        &self,
+        split: &Split,
+        row: usize,
+        example: &Example,
+        scores: &[ResponseScore],
+    ) -> Scored {
+        let reference = |s: &ResponseScore| split.score(row, s.index);
+        let response =
+            |s: &ResponseScore| (s.role, s.log_prob, reference(s).log_prob, s.tokens as f64);
         let responses: Vec<_> = scores.iter().map(response).collect();
         let confidences: Vec<f64> = scores.iter().map(|s| s.confidence).collect();
         let scored = Scored::new(&responses, example.preference)
@@ -216,7 +213,7 @@ impl<'a> Stepper<'a> {
         }
         // Where a response is of no pair nothing reads these.
         let shared = |s: &ResponseScore| {
-            let reference = reference[s.index].shared;
+            let reference = reference(s).shared;
             (s.shared.unwrap_or(f64::NAN), reference.unwrap_or(f64::NAN))
         };
         scored.with_shared(&scores.iter().map(shared).collect::<Vec<_>>())

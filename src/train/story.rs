@@ -10,7 +10,7 @@ use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
-use crate::score::{Score, score};
+use crate::score::score;
 use crate::story::{Answers, Grammar, Report, Sample};
 
 use super::reference::budget;
@@ -111,16 +111,16 @@ impl Stories {
                 preference: None,
             });
         let examples: Vec<Example> = examples.collect();
-        let column = score(reference, &examples, self.micro_batch_tokens, |_| {})?;
-        let sample = |((prompt, drawn), scores): ((&Prompt, &Drawn), &Vec<Score>)| {
+        let column = score(reference, &examples, self.micro_batch_tokens)?;
+        let sample = |(row, (prompt, drawn)): (usize, (&Prompt, &Drawn))| {
             Ok(Sample {
                 text: sampler.text(prompt, drawn)?,
                 log_prob: drawn.log_prob,
-                reference: scores[0].log_prob,
+                reference: column.score(row, 0).log_prob,
                 finished: drawn.finished,
             })
         };
-        with_prompts().zip(&column).map(sample).collect()
+        with_prompts().enumerate().map(sample).collect()
     }
 
     fn sampler<'a>(&'a self, model: &'a Decoder) -> Sampler<'a> {

@@ -33,7 +33,7 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
             let of = ids(example, Role::Mismatched).into_iter();
             of.map(|ids| scene.words(ids).concat()).collect()
         };
-        dataset.examples.iter().map(words).collect()
+        examples(dataset).iter().map(words).collect()
     };
     let whole = scene.open(&KTO).unwrap();
     assert_eq!(loans(&whole), [["x<|end|>"], ["u<|end|>"], ["x<|end|>"]]);
@@ -63,7 +63,7 @@ fn a_mismatched_answer_counts_for_the_length() {
     let mut scene = Scene::pairs("byte-level", &[["pqrs", "a", "b"], ["u", "klmnop", "c"]]);
     (scene.config.max_length, scene.config.max_prompt_length) = (9, 2);
     let dataset = scene.open(&KTO).unwrap();
-    assert_eq!(scene.words(&dataset.examples[0].prompt).concat(), "pq");
+    assert_eq!(scene.words(&examples(&dataset)[0].prompt).concat(), "pq");
     assert_eq!(dataset.census.cut_prompts, 1);
 }
 
@@ -84,20 +84,21 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
     assert_eq!(samples.prompts(), 2);
     let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
     assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, ["2"]);
-    let rows: Vec<usize> = dataset.examples.iter().map(|e| e.row).collect();
+    let rows: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 2]);
     assert_eq!(
-        ids(&dataset.examples[0], Role::Sampled),
+        ids(&examples(&dataset)[0], Role::Sampled),
         [&[0][..], &[80, 0]]
     );
     let words = |ids: &[u32]| scene.words(ids).join("|");
-    let sampled = ids(&dataset.examples[1], Role::Sampled);
+    let second = &examples(&dataset)[1];
+    let sampled = ids(second, Role::Sampled);
     assert_eq!(words(sampled[0]), "no");
     assert_eq!(words(sampled[1]), "yes|<|end|>");
     assert_eq!(dataset.census.unfinished_responses, 1);
     // A loss without a use for them does not see them.
     let pairs = scene.open_with(&PAIR, Some(&samples)).unwrap();
-    assert_eq!(pairs.examples.len(), 3);
+    assert_eq!(pairs.len(), 3);
     assert!(
         scene
             .complaint(&SAMPLED)
@@ -146,7 +147,7 @@ fn an_answer_without_a_scored_token_is_no_answer() {
         dataset.census.invalid[&Invalid::NothingToScore].first,
         ["1"]
     );
-    assert_eq!(dataset.examples.len(), 1);
+    assert_eq!(dataset.len(), 1);
 }
 
 #[test]
@@ -160,8 +161,8 @@ fn prompts_without_a_preference_are_examples_by_their_samples() {
         ..SAMPLED
     };
     let dataset = scene.open_with(&needs, Some(&samples)).unwrap();
-    assert_eq!(ids(&dataset.examples[0], Role::Sampled), [[80]]);
-    assert_eq!(dataset.examples[0].responses.len(), 1);
+    assert_eq!(ids(&examples(&dataset)[0], Role::Sampled), [[80]]);
+    assert_eq!(examples(&dataset)[0].responses.len(), 1);
     let message = scene.open_with(&SAMPLED, Some(&samples)).unwrap_err();
     assert!(
         message.to_string().contains("no chosen response"),

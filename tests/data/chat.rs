@@ -39,7 +39,7 @@ impl Scene {
     /// Prompt and responses of the first example as text.
     pub fn first(&self, needs: &Needs) -> Vec<String> {
         let dataset = self.open(needs).unwrap();
-        let example = &dataset.examples[0];
+        let example = &examples(&dataset)[0];
         let responses = example.responses.iter().map(|response| &response.ids);
         let all = std::iter::once(&example.prompt).chain(responses);
         all.map(|ids| self.tokenizer.decode(ids, false).unwrap())
@@ -380,9 +380,9 @@ fn conversations_that_part_before_the_answer_are_no_pair() {
     let dataset = scene("chatml", CHATML, "pairs", &rows).open(&PAIR).unwrap();
     assert_eq!(dataset.census.invalid[&Invalid::PromptDiffers].first, ["1"]);
     assert_eq!(dataset.census.invalid[&Invalid::EmptyAnswer].first, ["3"]);
-    assert_eq!(dataset.examples.len(), 2);
+    assert_eq!(dataset.len(), 2);
     assert_eq!(
-        dataset.examples[1].responses[0].ids,
-        dataset.examples[1].responses[1].ids
+        examples(&dataset)[1].responses[0].ids,
+        examples(&dataset)[1].responses[1].ids
     );
 }

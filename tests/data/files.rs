@@ -140,7 +140,7 @@ fn several_files_are_one_dataset_whose_report_names_them() {
     let config = DataConfig::new(Format::named("pairs").unwrap(), files.clone());
     let tokenizer = Tokenizer::open(&fixture("data/byte-level")).unwrap();
     let dataset = Dataset::open(&files, &config, &tokenizer, &PAIR, None).unwrap();
-    let rows: Vec<usize> = dataset.examples.iter().map(|e| e.row).collect();
+    let rows: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 3]);
     let first = &dataset.census.invalid[&Invalid::EmptyAnswer].first;
     let first: Vec<String> = first.iter().map(|line| scene.strip(line)).collect();

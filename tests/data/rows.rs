@@ -89,7 +89,7 @@ fn files_that_are_something_else_are_named() {
 fn a_byte_order_mark_and_carriage_returns_say_nothing() {
     let plain = Scene::new("pairs", "byte-level", ROW).open(&PAIR).unwrap();
     let marked = Scene::new("pairs", "byte-level", format!("\u{feff}{ROW}\r\n \r\n"));
-    assert_eq!(marked.open(&PAIR).unwrap(), plain);
+    assert_eq!(contents(&marked.open(&PAIR).unwrap()), contents(&plain));
 }
 
 #[test]
@@ -103,7 +103,8 @@ fn gzip_is_known_by_its_first_bytes_and_may_have_members() {
     let mut bytes = [member(head), member(tail), member("\n"), member(ROW)].concat();
     let zipped = Scene::new("pairs", "byte-level", &bytes);
     let plain = Scene::new("pairs", "byte-level", format!("{ROW}\n{ROW}"));
-    assert_eq!(zipped.open(&PAIR).unwrap(), plain.open(&PAIR).unwrap());
+    let open = |scene: &Scene| contents(&scene.open(&PAIR).unwrap());
+    assert_eq!(open(&zipped), open(&plain));
 
     bytes.truncate(bytes.len() - 9);
     let message = Scene::new("pairs", "byte-level", &bytes).complaint(&PAIR);
@@ -129,7 +130,7 @@ fn hh_takes_the_prompt_up_to_the_last_assistant() {
     ];
     let mut scene = Scene::new("hh", "byte-level", rows.join("\n"));
     let dataset = scene.open(&PAIR).unwrap();
-    let example = &dataset.examples[0];
+    let example = &examples(&dataset)[0];
     assert_eq!(
         scene.tokenizer.decode(&example.prompt, false).unwrap(),
         start
@@ -181,7 +182,7 @@ fn soft_labels_need_a_loss_that_has_a_use_for_them() {
     let row = r#"{"prompt": "p", "chosen": "yes", "rejected": "no", "preference": 0.75}"#;
     let scene = Scene::new("pairs", "byte-level", format!("{ROW}\n{row}"));
     let dataset = scene.open(&PAIR).unwrap();
-    let labels: Vec<_> = dataset.examples.iter().map(|e| e.preference).collect();
+    let labels: Vec<_> = examples(&dataset).iter().map(|e| e.preference).collect();
     assert_eq!(labels, [None, Some(0.75)]);
     let hard = Needs {
         soft_labels: false,
@@ -200,8 +201,7 @@ fn unpaired_rows_are_chosen_or_rejected_and_no_pair() {
                 {\"prompt\": \"q\", \"completion\": \"no\", \"label\": false}";
     let scene = Scene::new("unpaired", "byte-level", rows);
     let dataset = scene.open(&KTO).unwrap();
-    let roles: Vec<Role> = dataset
-        .examples
+    let roles: Vec<Role> = examples(&dataset)
         .iter()
         .map(|e| e.responses[0].role)
         .collect();
@@ -226,6 +226,6 @@ fn an_example_has_the_roles_that_the_loss_needs_and_no_others() {
         ..PAIR
     };
     let dataset = Scene::new("pairs", "byte-level", ROW).open(&needs).unwrap();
-    assert_eq!(dataset.examples[0].responses.len(), 1);
-    assert_eq!(dataset.examples[0].responses[0].role, Role::Chosen);
+    assert_eq!(examples(&dataset)[0].responses.len(), 1);
+    assert_eq!(examples(&dataset)[0].responses[0].role, Role::Chosen);
 }

@@ -71,28 +71,31 @@ fn begin_tokens_go_in_front_once_and_only_if_asked() {
     );
     let dataset = scene.open(&PAIR).unwrap();
     let words = |ids: &[u32]| scene.words(ids).join("|");
-    assert_eq!(words(&dataset.examples[0].prompt), "<s>|▁|h|i");
-    assert_eq!(words(&dataset.examples[1].prompt), "<s>|▁|h|i");
-    assert_eq!(words(&dataset.examples[2].prompt), "<s>");
+    assert_eq!(words(&examples(&dataset)[0].prompt), "<s>|▁|h|i");
+    assert_eq!(words(&examples(&dataset)[1].prompt), "<s>|▁|h|i");
+    assert_eq!(words(&examples(&dataset)[2].prompt), "<s>");
     // A text gets a space in front, its inside does not.
-    assert_eq!(words(ids(&dataset.examples[0], Role::Chosen)[0]), "▁a|</s>");
     assert_eq!(
-        words(ids(&dataset.examples[2], Role::Rejected)[0]),
+        words(ids(&examples(&dataset)[0], Role::Chosen)[0]),
+        "▁a|</s>"
+    );
+    assert_eq!(
+        words(ids(&examples(&dataset)[2], Role::Rejected)[0]),
         "▁|c|d|</s>"
     );
 
     scene.config.add_bos = AddBos::Never;
     let dataset = scene.open(&PAIR).unwrap();
     let words = |ids: &[u32]| scene.words(ids).join("|");
-    assert_eq!(words(&dataset.examples[0].prompt), "▁|h|i");
-    assert_eq!(words(&dataset.examples[1].prompt), "<s>|▁|h|i");
-    let example = &dataset.examples[2];
+    assert_eq!(words(&examples(&dataset)[0].prompt), "▁|h|i");
+    assert_eq!(words(&examples(&dataset)[1].prompt), "<s>|▁|h|i");
+    let example = &examples(&dataset)[2];
     assert!(example.prompt.is_empty());
     let chosen = &example.responses[0];
     assert_eq!(chosen.ids.len(), 3);
     assert_eq!(example.scored_tokens(chosen), 2);
     assert_eq!(
-        dataset.examples[0].scored_tokens(&dataset.examples[0].responses[0]),
+        examples(&dataset)[0].scored_tokens(&examples(&dataset)[0].responses[0]),
         2
     );
 }
@@ -101,7 +104,7 @@ fn begin_tokens_go_in_front_once_and_only_if_asked() {
 fn an_answer_that_ends_in_any_end_token_gets_no_other() {
     let scene = Scene::pairs("metaspace", &[["hi", " a</s>", " b<turn>"]]);
     let dataset = scene.open(&PAIR).unwrap();
-    let example = &dataset.examples[0];
+    let example = &examples(&dataset)[0];
     assert_eq!(ids(example, Role::Chosen)[0].last(), Some(&2));
     assert_eq!(
         scene.words(ids(example, Role::Rejected)[0]).join("|"),
@@ -117,7 +120,7 @@ fn white_space_behind_an_end_token_is_dropped_and_nothing_else() {
     ];
     let scene = Scene::pairs("byte-level", &rows);
     let dataset = scene.open(&PAIR).unwrap();
-    let text = |row: usize, role| scene.words(ids(&dataset.examples[row], role)[0]).concat();
+    let text = |row: usize, role| scene.words(ids(&examples(&dataset)[row], role)[0]).concat();
     assert_eq!(text(0, Role::Chosen), "yes<|end|>");
     assert_eq!(text(0, Role::Rejected), "yes<|end|>x<|end|>");
     assert_eq!(text(1, Role::Chosen), "yes<|end|>no<|end|>");
@@ -143,14 +146,14 @@ fn a_merge_across_the_boundary_is_counted_and_leaves_the_prompt_alone() {
     let mut scene = Scene::pairs("byte-level", &[["ab", "c", "d"], ["ab", " a", "x"]]);
     let dataset = scene.open(&PAIR).unwrap();
     let words = |ids: &[u32]| scene.words(ids).join("|");
-    let example = &dataset.examples[0];
+    let example = &examples(&dataset)[0];
     assert_eq!(words(&example.prompt), "a|b");
     assert_eq!(words(ids(example, Role::Chosen)[0]), "c|<|end|>");
     assert_eq!(dataset.census.boundary_merges, 1);
 
     scene.config.tokenize = Tokenize::Separate;
     let separate = scene.open(&PAIR).unwrap();
-    assert_eq!(separate.examples, dataset.examples);
+    assert_eq!(examples(&separate), examples(&dataset));
     assert_eq!(separate.census.boundary_merges, 0);
 }
 
@@ -160,7 +163,7 @@ fn separate_tokenisation_puts_a_space_in_front_of_an_answer() {
     let chosen = |scene: &Scene| {
         let dataset = scene.open(&PAIR).unwrap();
         scene
-            .words(ids(&dataset.examples[0], Role::Chosen)[0])
+            .words(ids(&examples(&dataset)[0], Role::Chosen)[0])
             .join("|")
     };
     assert_eq!(chosen(&scene), "a|</s>");
@@ -174,7 +177,7 @@ fn the_limit_cuts_first_the_prompt_and_then_the_answers() {
     let mut scene = Scene::pairs("metaspace", &[["uvwxy", "klmn", "no"]]);
     let cut = |scene: &Scene| {
         let dataset = scene.open(&PAIR).unwrap();
-        let example = &dataset.examples[0];
+        let example = &examples(&dataset)[0];
         let parts = [
             &example.prompt[..],
             ids(example, Role::Chosen)[0],

@@ -274,9 +274,7 @@ impl Run {
         observe(Event::Saved(&output_dir));
         let seconds = start.elapsed().as_secs_f64();
         let precision = model.weights().precision;
-        profile
-            .iter_mut()
-            .for_each(|profile| profile.finish(precision));
+        profile.iter_mut().for_each(|p| p.finish(precision));
         let after = draw(observe)?;
         let story = match (stories, before, after) {
             (Some(stories), Some(before), Some(after)) => {

@@ -1,6 +1,7 @@
 """Runs expo and its peers in turns on the same rows, and says who is how fast."""
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -22,11 +23,12 @@ EPILOG = "\n".join(
     + [f"  {name:<13}{program.about}" for name, program in PROGRAMS.items()]
     + [
         "",
-        "TRL learns preferences or, with --task sft, packed texts, of which all is learned. All have the",
-        "same weights and rows, 512 tokens at most, AdamW, learning rate 1e-6, clipping at norm 1 and, for",
-        "DPO, beta 0.1; f32, or bf16 as autocast over f32 weights. Figures are medians over the steps of",
-        "all rounds after warm-up; memory is the process's peak up to its last step. The last columns are",
-        "expo's rate and memory, reference cached, over the program's. Table on stdout, the rest on stderr.",
+        "All learn preferences by DPO with beta 0.1 or, with --task sft, whole texts, which TRL packs.",
+        "All have the same random weights and rows, 512 tokens at most, AdamW with learning rate 1e-6,",
+        "clipping at norm 1; f32, or bf16 as autocast over f32 weights. Speeds are medians over the steps",
+        "of all rounds after warm-up, processor seconds their mean; memory is the most that a process",
+        "held up to its last step. The last columns are expo's rate and memory, reference cached, over",
+        "the program's. The table goes to standard output, everything else to standard error.",
         "",
         "Without --data the rows are made-up words, as long as the texts of Anthropic's HH.",
     ]
@@ -41,7 +43,7 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def several(among=None, kind=str):
+    def several(among, kind):
         def parse(text: str) -> list:
             values = [kind(value) for value in text.split(",")]
             wrong = [value for value in values if among and value not in among]
@@ -52,13 +54,16 @@ def arguments() -> argparse.Namespace:
         return parse
 
     add = parser.add_argument
-    add("--data", metavar="FILE", help="rows in HH's form, .jsonl or .jsonl.gz; goes with --tokenizer")
-    add("--tokenizer", metavar="FILE", help="the tokenizer.json for them, of GPT-NeoX for instance")
+    def add_list(name, among, default, text, kind=str):
+        add(name, metavar="LIST", type=several(among, kind), default=default, help=text)
+
+    add("--data", metavar="FILE", help="rows in HH's form, .jsonl or .jsonl.gz")
+    add("--tokenizer", metavar="FILE", help="their tokenizer.json, of GPT-NeoX for instance")
     add("--task", choices=["dpo", "sft"], default="dpo")
-    add("--shapes", metavar="LIST", type=several(SHAPES), default=["70m"], help="of 14m,70m,160m [70m]")
-    add("--batches", metavar="LIST", type=several(kind=int), default=[8], help="pairs a step [8]")
-    add("--dtypes", metavar="LIST", type=several(["f32", "bf16"]), default=["f32"], help="[f32]")
-    add("--peers", metavar="LIST", type=several(PROGRAMS), help="programs [all that do the task]")
+    add_list("--shapes", SHAPES, ["70m"], "of 14m,70m,160m [70m]")
+    add_list("--batches", None, [8], "pairs a step; of texts, sequences that TRL packs [8]", int)
+    add_list("--dtypes", ["f32", "bf16"], ["f32"], "of f32,bf16 [f32]")
+    add_list("--peers", PROGRAMS, None, "programs, as below [all that do the task]")
     add("--steps", metavar="N", type=int, default=6, help="steps measured in a round [6]")
     add("--warmup", metavar="N", type=int, default=2, help="steps before them [2]")
     add("--rounds", metavar="N", type=int, default=2, help="turns of each program [2]")
@@ -66,8 +71,8 @@ def arguments() -> argparse.Namespace:
     add("--out", metavar="FILE", help="everything measured, as JSON")
     add("--expo", metavar="FILE", help="the program; built from this checkout if not given")
     python = os.environ.get("PYTHON", sys.executable)
-    add("--python", default=python, help="the Python that has torch, transformers, trl and datasets "
-        "[$PYTHON, else the one on the path]")
+    needs = "a Python with torch, transformers, trl, datasets [$PYTHON, else python3]"
+    add("--python", metavar="FILE", default=python, help=needs)
     parsed = parser.parse_args()
     if not parsed.peers:
         parsed.peers = [name for name, program in PROGRAMS.items() if parsed.task in program.tasks]
@@ -87,16 +92,15 @@ def machine() -> str:
     """The processors, by name where the system has one for them (Linux)."""
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
-    names = [line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")]
+    lines = [line.split(":") for line in text.splitlines()]
+    names = [line[1].strip() for line in lines if line[0].startswith("model name")]
     return f"{os.cpu_count()} x {names[0] if names else platform.machine()}, {platform.system()}"
 
 
 def built() -> str:
     manifest = str(ROOT / "Cargo.toml")
-    subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--bin", "expo", "--manifest-path", manifest],
-        check=True,
-    )
+    build = ["cargo", "build", "--release", "--locked", "--bin", "expo"]
+    subprocess.run([*build, "--manifest-path", manifest], check=True)
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     return str(Path(target) / "release" / "expo")
 
@@ -116,7 +120,8 @@ def missing(python: str) -> str | None:
 
 def make_model(args: argparse.Namespace, shape: str, folder: Path) -> str:
     """A model of random weights, and its tokenizer, in Hugging Face form."""
-    tokenizer, config, model = (folder / f"{what}-{shape}" for what in ("tokenizer", "config", "model"))
+    parts = ("tokenizer", "config", "model")
+    tokenizer, config, model = (folder / f"{part}-{shape}" for part in parts)
     end = rows.save_tokenizer(tokenizer, args.tokenizer)
     hidden, layers, heads, intermediate = SHAPES[shape]
     config.mkdir()
@@ -156,18 +161,13 @@ def make_rows(args: argparse.Namespace, batch: int, folder: Path) -> tuple[str, 
     return str(path), size
 
 
-def compare(args: argparse.Namespace, where: dict, order: dict, size: int, reason, folder: Path) -> dict:
-    """One cell: every program's figures, or why there are none."""
-    unable, runs = {}, {}
-    for name in args.peers:
-        program = PROGRAMS[name]
-        if args.task not in program.tasks:
-            unable[name] = f"does {' and '.join(program.tasks)} alone"
-        elif program.script and reason:
-            unable[name] = reason
+def take_turns(args, where: dict, order: dict, size: int, unable: dict, folder: Path) -> dict:
+    """Runs each program once a round, and returns the runs by program. Those that fail are added to
+    `unable`, with the reason."""
+    runs = {}
     for turn in range(args.rounds):
         for name in args.peers:
-            # One run of expo has the figures for both: the scoring pass is timed apart.
+            # One run of expo has the figures for both: its scoring pass is timed apart.
             source = "expo" if name == "expo-online" else name
             if name in unable or len(runs.get(source, [])) > turn:
                 continue
@@ -177,17 +177,30 @@ def compare(args: argparse.Namespace, where: dict, order: dict, size: int, reaso
             try:
                 result = run(source, order | {"batch": batch}, args.python, args.expo, place)
                 runs.setdefault(source, []).append(result)
-                say(f"{where['shape']} batch {where['batch']} {where['dtype']} "
-                    f"turn {turn + 1}: {source} took {sum(result['seconds']):.1f} s")
+                seconds = sum(result["seconds"])
+                say(f"{table.title(where)}, turn {turn + 1}: {source} took {seconds:.1f} s")
             except CannotRun as error:
                 unable[name] = str(error).replace(f"{place}{os.sep}", "")
             shutil.rmtree(place)
+    return runs
+
+
+def compare(args, where: dict, order: dict, size: int, reason: str | None, folder: Path) -> dict:
+    """One cell: every program's figures, or the reason why there are none."""
+    unable = {}
+    for name in args.peers:
+        program = PROGRAMS[name]
+        if args.task not in program.tasks:
+            unable[name] = f"does {' and '.join(program.tasks)} alone"
+        elif program.script and reason:
+            unable[name] = reason
+    runs = take_turns(args, where, order, size, unable, folder)
     cell = {}
     for name in args.peers:
-        own = runs.get("expo" if name == "expo-online" else name, [])
         online = name == "expo-online"
+        own = runs.get("expo" if online else name, [])
         if name not in unable and online and any(run["scoring"] is None for run in own):
-            unable[name] = "expo did not time its scoring pass"
+            unable[name] = "this expo does not time its scoring pass"
         if name in unable:
             cell[name] = {"reason": unable[name]}
             continue
@@ -209,29 +222,27 @@ def main() -> None:
         folder = Path(temporary)
         models = {shape: make_model(args, shape, folder) for shape in args.shapes}
         data = {batch: make_rows(args, batch, folder) for batch in args.batches}
-        for shape in args.shapes:
-            for batch in args.batches:
-                for dtype in args.dtypes:
-                    where = {"shape": shape, "batch": batch, "dtype": dtype}
-                    path, size = data[batch]
-                    order = {
-                        "task": args.task,
-                        "model": models[shape],
-                        "data": path,
-                        "dtype": dtype,
-                        "steps": args.warmup + args.steps,
-                        "threads": args.threads,
-                        "max_length": rows.MAX_LENGTH,
-                        "learning_rate": 1e-6,
-                        "beta": 0.1,
-                    }
-                    cell = compare(args, where, order, size, reason, folder)
-                    say("\n".join(table.checks(where, cell, args.task)))
-                    cells.append((where, cell))
+        for shape, batch, dtype in itertools.product(args.shapes, args.batches, args.dtypes):
+            where = {"shape": shape, "batch": batch, "dtype": dtype}
+            path, size = data[batch]
+            order = {
+                "task": args.task,
+                "model": models[shape],
+                "data": path,
+                "dtype": dtype,
+                "steps": args.warmup + args.steps,
+                "threads": args.threads,
+                "max_length": rows.MAX_LENGTH,
+                "learning_rate": 1e-6,
+                "beta": 0.1,
+            }
+            cell = compare(args, where, order, size, reason, folder)
+            say("\n".join(table.checks(where, cell, args.task)))
+            cells.append((where, cell))
     unit = "pair" if args.task == "dpo" else "1000 tokens"
     print(table.markdown(cells, unit), end="")
     if "expo-online" in args.peers:
-        print(f"\nexpo-online: {PROGRAMS['expo-online'].about}; expo itself scores all rows once, before.")
+        print(f"\nexpo-online: {PROGRAMS['expo-online'].about}; expo scores all rows once, before.")
     if args.out:
         everything = {
             "machine": machine(),
@@ -241,4 +252,9 @@ def main() -> None:
         Path(args.out).write_text(json.dumps(everything, indent=1) + "\n")
 
 
-main()
+try:
+    main()
+except subprocess.CalledProcessError as error:
+    raise SystemExit(f"{error.cmd[0]} failed with exit code {error.returncode}") from None
+except OSError as error:
+    raise SystemExit(str(error)) from None

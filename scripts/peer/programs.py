@@ -65,8 +65,13 @@ def run(name: str, order: dict, python: str, expo: str, folder: Path) -> dict:
     path = folder / "order.json"
     path.write_text(json.dumps(order))
     command = [python, str(HERE / program.script), str(path)]
-    home = {"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    output = execute(command, order["threads"], home | (TUNED if program.tuned else {}))
+    variables = {
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    output = execute(command, order["threads"], variables | (TUNED if program.tuned else {}))
     return json.loads(output.splitlines()[-1])
 
 
@@ -92,7 +97,7 @@ def run_expo(expo: str, order: dict, folder: Path) -> dict:
 def toml(order: dict, folder: Path) -> str:
     """The order as expo's config. The cache of reference log-probs is new, so that the pass that makes
     them is timed, too."""
-    text = json.dumps
+    loss = {"dpo": {"beta": order["beta"]}, "sft": {"per_token": True}}[order["task"]]
     sections = {
         "model": {"model_name_or_path": order["model"], "dtype": order["dtype"]},
         "data": {
@@ -104,9 +109,7 @@ def toml(order: dict, folder: Path) -> str:
             "on_invalid": "error",
             "shuffle": False,
         },
-        **{"dpo": {"loss.dpo": {"beta": order["beta"]}}, "sft": {"loss.sft": {"per_token": True}}}[
-            order["task"]
-        ],
+        f"loss.{order['task']}": loss,
         "batch": {"batch_size": order["batch"]},
         "optimizer": {"optim": "adamw", "learning_rate": order["learning_rate"]},
         "schedule": {"lr_scheduler_type": "constant"},
@@ -118,7 +121,7 @@ def toml(order: dict, folder: Path) -> str:
     }
     parts = []
     for section, keys in sections.items():
-        parts += [f"[{section}]"] + [f"{key} = {text(value)}" for key, value in keys.items()]
+        parts += [f"[{section}]"] + [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
     return "\n".join(parts) + "\n"
 
 

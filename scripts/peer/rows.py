@@ -23,9 +23,12 @@ def read(path: str, count: int) -> list[dict]:
     """The first `count` rows of an HH file of which nothing but a long answer's end is cut."""
     opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)
     with opened as lines:
-        kept = list(itertools.islice(filter(usable, map(split, lines)), count))
+        try:
+            kept = list(itertools.islice(filter(usable, map(split, lines)), count))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SystemExit(f"{path}: a row is not of HH's form: {error!r}") from None
     if len(kept) < count:
-        raise SystemExit(f"{path}: {len(kept)} usable rows, {count} are needed: fewer steps or pairs")
+        raise SystemExit(f"{path}: {count} rows are needed, {len(kept)} can be used")
     return kept
 
 
@@ -38,8 +41,8 @@ def split(line: str) -> dict:
 
 
 def usable(row: dict) -> bool:
-    """Whether the row has all three, two different answers, and a prompt that fits: English has more
-    than 3.5 letters a token."""
+    """Whether there are two different answers, and a prompt that fits: English has more than 3.5
+    letters a token."""
     answers = row["chosen"], row["rejected"]
     return (
         row["prompt"].endswith(TURN)

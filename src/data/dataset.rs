@@ -43,10 +43,12 @@ impl Dataset {
     /// roles only; the length limit sees no others.
     ///
     /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
-    /// every row needs one. Where [`Needs::batch`] has
-    /// [`Role::Mismatched`], answers go from row to row by
-    /// [`mismatched_answers`](super::mismatched_answers). A malformed row is an
-    /// error whatever `on_invalid` says, and so is a dataset without a usable row.
+    /// every row needs one. Where [`Needs::batch`] has [`Role::Mismatched`], answers go from row to
+    /// row by [`mismatched_answers`](super::mismatched_answers).
+    ///
+    /// # Errors
+    /// A malformed row is an error whatever `on_invalid` says, and so is a dataset without a usable
+    /// row, or a temporary folder that cannot hold what memory does not.
     pub fn open(
         files: &Files,
         config: &DataConfig,

@@ -48,6 +48,7 @@ pub(super) fn open(
     let mut reader = Reader {
         source,
         rule: TokenRule::new(source.config, source.tokenizer),
+        samples: samples(source)?,
         watched,
         found: None,
         waiting: Vec::new(),
@@ -73,6 +74,8 @@ pub(super) fn open(
 struct Reader<'a> {
     source: &'a Source<'a>,
     rule: TokenRule<'a>,
+    // Those that every row needs one of.
+    samples: Option<&'a Samples>,
     // A row that somebody wants to see, so that it may not be left out.
     watched: Option<usize>,
     found: Option<Inspection>,
@@ -85,18 +88,31 @@ struct Reader<'a> {
     dataset: Dataset,
 }
 
-impl<'a> Reader<'a> {
+// None where the loss does not read any.
+fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
+    let Source { needs, samples, .. } = *source;
+    if !needs.all.contains(&Role::Sampled) {
+        return Ok(samples.filter(|_| needs.optional.contains(&Role::Sampled)));
+    }
+    let none = || {
+        Error::input("the loss needs responses drawn from the reference, and there are none")
+            .hint("name a file of `expo sample`")
+            .at("data.samples")
+    };
+    samples.ok_or_else(none).map(Some)
+}
+
+impl Reader<'_> {
     fn read_all(&mut self) -> Result<()> {
         let Source { files, needs, .. } = *self.source;
         let renderer = Renderer::new(self.source.config, self.source.tokenizer);
-        let samples = self.samples()?;
         let lends = needs.batch.contains(&Role::Mismatched);
         let mut loans = Loans::default();
         for row in files.rows() {
             let (number, row) = row?;
-            match self.draft(number, &row, &renderer, samples)? {
+            match self.draft(number, &row, &renderer)? {
                 Some(draft) if lends => loans.push(draft)?,
-                Some(draft) => self.take(draft, samples)?,
+                Some(draft) => self.take(draft)?,
                 None => {}
             }
         }
@@ -104,42 +120,23 @@ impl<'a> Reader<'a> {
             self.usable(loans.len())?;
             let drafts = loans.lend(needs.mismatch_group);
             for draft in drafts.map_err(|error| error.at(files))? {
-                self.take(draft?, samples)?;
+                self.take(draft?)?;
             }
         }
         self.tokenise()?;
         self.usable(self.dataset.len())
     }
 
-    // Those that every row needs one of.
-    fn samples(&self) -> Result<Option<&'a Samples>> {
-        let Source { needs, samples, .. } = *self.source;
-        match needs.all.contains(&Role::Sampled) {
-            true if samples.is_none() => Err(Error::input(
-                "the loss needs responses drawn from the reference, and there are none",
-            )
-            .hint("name a file of `expo sample`")
-            .at("data.samples")),
-            true => Ok(samples),
-            false => Ok(samples.filter(|_| needs.optional.contains(&Role::Sampled))),
-        }
-    }
-
     // `None` where the row is left out.
-    fn draft(
-        &mut self,
-        number: usize,
-        row: &Row,
-        renderer: &Renderer,
-        samples: Option<&Samples>,
-    ) -> Result<Option<Draft>> {
+    fn draft(&mut self, number: usize, row: &Row, renderer: &Renderer) -> Result<Option<Draft>> {
         self.dataset.census.rows += 1;
         let reason = match self.read(row)? {
             Err(reason) => reason,
             Ok(example) => {
                 let text = renderer.example(example);
                 let text = text.map_err(|error| error.at(&row.place))?;
-                if samples.is_none_or(|samples| samples.has(&text.prompt)) {
+                let sampled = self.samples.is_none_or(|all| all.has(&text.prompt));
+                if sampled {
                     return Ok(Some(Draft::new(number, row.place.clone(), text)));
                 }
                 Invalid::NoSample
@@ -193,8 +190,8 @@ impl<'a> Reader<'a> {
         Ok(example)
     }
 
-    fn take(&mut self, mut draft: Draft, samples: Option<&Samples>) -> Result<()> {
-        if let Some(samples) = samples {
+    fn take(&mut self, mut draft: Draft) -> Result<()> {
+        if let Some(samples) = self.samples {
             draft.samples = samples.of(&draft.text.prompt)?;
         }
         self.bytes += draft.bytes();

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::Score;
 
 /// The scores of every response of every example, in the order of the examples.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Column {
     // Behind each example's last response.
     ends: Vec<usize>,

@@ -217,14 +217,14 @@ fn rmsprop_unit<T: Real>(
 vectorized! {
 fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
     let mut lanes = [0.0; LANES];
-    let groups = x.chunks_exact(LANES);
-    for (sum, x) in lanes.iter_mut().zip(groups.remainder()) {
-        *sum += x.wide() * x.wide();
-    }
+    let (groups, rest) = x.as_chunks::<LANES>();
     for group in groups {
         for (sum, x) in lanes.iter_mut().zip(group) {
             *sum += x.wide() * x.wide();
         }
+    }
+    for (sum, x) in lanes.iter_mut().zip(rest) {
+        *sum += x.wide() * x.wide();
     }
     lanes.iter().sum()
 }

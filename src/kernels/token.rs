@@ -121,16 +121,13 @@ fn gradient<T: Real>(row: &mut [T], label: usize, log_sum_exp: f64, seed: f64) {
 vectorized! {
 fn largest<T: Real>(row: &[T]) -> T {
     let mut lanes = [T::NEG_INFINITY; LANES];
-    let groups = row.chunks_exact(LANES);
-    for (max, z) in lanes.iter_mut().zip(groups.remainder()) {
-        *max = max.larger(*z);
-    }
+    let (groups, rest) = row.as_chunks::<LANES>();
     for group in groups {
         for (max, z) in lanes.iter_mut().zip(group) {
             *max = max.larger(*z);
         }
     }
-    lanes.iter().fold(T::NEG_INFINITY, |max, z| max.larger(*z))
+    lanes.iter().chain(rest).fold(T::NEG_INFINITY, |max, z| max.larger(*z))
 }
 }
 
@@ -140,10 +137,14 @@ fn sums<T: Real>(row: &[T], max: T) -> [f64; 3] {
     let mut totals = [0.0; 3];
     for block in row.chunks(BLOCK) {
         let mut lanes = [[T::ZERO; LANES]; 3];
-        let groups = block.chunks_exact(LANES);
-        add_terms(&mut lanes, groups.remainder(), max);
+        let (groups, rest) = block.as_chunks::<LANES>();
         for group in groups {
-            add_terms(&mut lanes, group, max);
+            for (lane, z) in group.iter().enumerate() {
+                add_terms(&mut lanes, lane, *z - max);
+            }
+        }
+        for (lane, z) in rest.iter().enumerate() {
+            add_terms(&mut lanes, lane, *z - max);
         }
         for (total, lanes) in totals.iter_mut().zip(&lanes) {
             *total += lanes.iter().map(|sum| sum.wide()).sum::<f64>();
@@ -154,17 +155,13 @@ fn sums<T: Real>(row: &[T], max: T) -> [f64; 3] {
 }
 
 #[inline(always)]
-fn add_terms<T: Real>([sums, weighted, squares]: &mut [[T; LANES]; 3], row: &[T], max: T) {
-    let sums = sums.iter_mut().zip(weighted).zip(squares);
-    for (((sum, weighted), square), z) in sums.zip(row) {
-        let below = *z - max;
-        let far = T::of(FAR_BELOW);
-        let below = if below < far { far } else { below };
-        let e = below.exp();
-        *sum += e;
-        *weighted += e * below;
-        *square += e * e;
-    }
+fn add_terms<T: Real>([sums, weighted, squares]: &mut [[T; LANES]; 3], lane: usize, below: T) {
+    let far = T::of(FAR_BELOW);
+    let below = if below < far { far } else { below };
+    let e = below.exp();
+    sums[lane] += e;
+    weighted[lane] += e * below;
+    squares[lane] += e * e;
 }
 
 vectorized! {

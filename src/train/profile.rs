@@ -43,9 +43,9 @@ impl Profile {
         self.tokens += tokens;
     }
 
-    /// Measures what the machine can do.
-    pub(super) fn finish(&mut self) {
-        self.peak = profile::product_rate(Precision::Full);
+    /// Measures what the machine can do in the precision of the run's products.
+    pub(super) fn finish(&mut self, precision: Precision) {
+        self.peak = profile::product_rate(precision);
     }
 }
 

@@ -1,0 +1,191 @@
+//! The kernels of one block, in the order of the decoder.
+
+use candle_core::Tensor;
+use expo::error::Result;
+use expo::kernels::attention::{self, Segment};
+use expo::kernels::gemm::Precision;
+use expo::kernels::key_values::KeyValues;
+use expo::kernels::rotary::{Angles, rotate, rotate_back};
+use expo::kernels::{activation, elementwise, embedding, linear, norm};
+
+use super::harness::{Harness, Work};
+use super::{F32, VOCABULARY, ids, random, zeros};
+
+/// Pairs of a micro-batch, and tokens of a prompt and its two responses: HH's means.
+const PAIRS: usize = 8;
+const LENGTHS: [usize; 3] = [124, 44, 43];
+const TOKENS: usize = PAIRS * (LENGTHS[0] + LENGTHS[1] + LENGTHS[2]);
+const HEAD: usize = 64;
+/// Elements of a head that are rotated.
+const ROTARY: usize = 16;
+
+/// All kernels of a block of this width.
+pub fn all(harness: &mut Harness, hidden: usize) -> Result<()> {
+    embeddings(harness, hidden)?;
+    norms(harness, hidden)?;
+    rotations(harness, hidden)?;
+    attentions(harness, hidden)?;
+    decoding(harness, hidden)?;
+    products(harness, hidden)?;
+    activations(harness, 4 * hidden)?;
+    sums(harness, hidden)
+}
+
+/// So many passes over a tensor of every token.
+fn passes(passes: usize, width: usize) -> Work {
+    Work::Bytes(passes * TOKENS * width * F32)
+}
+
+fn embeddings(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let (table, ids) = (random(&[VOCABULARY, hidden])?, ids(TOKENS, VOCABULARY)?);
+    let dy = random(&[TOKENS, hidden])?;
+    harness.measure("embedding::gather", passes(2, hidden), || {
+        embedding::gather(&table, &ids)
+    });
+    harness.measure("embedding::scatter_add", passes(3, hidden), || {
+        embedding::scatter_add(&dy, &ids, &table)
+    });
+    Ok(())
+}
+
+fn norms(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let (x, dy) = (random(&[TOKENS, hidden])?, random(&[TOKENS, hidden])?);
+    let (weight, bias) = (random(&[hidden])?, random(&[hidden])?);
+    for (name, bias) in [("layer", Some(&bias)), ("rms", None)] {
+        harness.measure(&format!("norm::norm {name}"), passes(2, hidden), || {
+            norm::norm(&x, &weight, bias, 1e-5)
+        });
+        let (_, saved) = norm::norm(&x, &weight, bias, 1e-5)?;
+        let (dweight, dbias) = (zeros(&[hidden])?, zeros(&[hidden])?);
+        let dx = zeros(&[TOKENS, hidden])?;
+        let name = format!("norm::backward {name}");
+        harness.measure(&name, passes(4, hidden), || {
+            norm::backward(&dy, &saved, &weight, &dweight, bias.map(|_| &dbias), &dx)
+        });
+    }
+    Ok(())
+}
+
+/// Queries, keys and values as views of what one product gives.
+fn views(qkv: &Tensor) -> Result<[Tensor; 3]> {
+    let part = |at: usize| qkv.narrow(2, at * HEAD, HEAD);
+    Ok([part(0)?, part(1)?, part(2)?])
+}
+
+fn rotations(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
+    let [q, ..] = views(&qkv)?;
+    let angles = random(&[TOKENS, 1, ROTARY / 2])?;
+    let angles = Angles {
+        cos: angles.cos()?,
+        sin: angles.sin()?,
+    };
+    let work = passes(2, hidden / HEAD * ROTARY);
+    harness.measure("rotary::rotate", work, || rotate(&q, &angles));
+    harness.measure("rotary::rotate_back", work, || rotate_back(&q, &angles));
+    Ok(())
+}
+
+fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let (mut segments, mut seen, mut at) = (Vec::new(), 0, 0);
+    for _ in 0..PAIRS {
+        let prompt = at..at + LENGTHS[0];
+        let mut prefix = at..at;
+        for length in LENGTHS {
+            seen += length * prefix.len() + length * (length + 1) / 2;
+            segments.push(Segment::new(prefix, at..at + length));
+            (prefix, at) = (prompt.clone(), at + length);
+        }
+    }
+    let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
+    let [q, k, v] = views(&qkv)?;
+    // Two products of a query with every key that it sees forward, five backward.
+    let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
+    harness.measure("attention::attention", products(2), || {
+        attention::attention(&q, &k, &v, &segments, None)
+    });
+    let (y, saved) = attention::attention(&q, &k, &v, &segments, None)?;
+    let dqkv = zeros(qkv.dims())?;
+    harness.measure("attention::backward", products(5), || {
+        attention::backward(&y, (&q, &k, &v), &saved, &segments, None, &dqkv)
+    });
+    Ok(())
+}
+
+/// One token more for each of many sequences.
+fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
+    const SEQUENCES: usize = 64;
+    /// The most calls of one measurement.
+    const CALLS: usize = 101;
+    let (heads, length) = (hidden / HEAD, 2 * LENGTHS[0]);
+    let row = |n: usize| random(&[n, heads, HEAD]);
+    let prompts = (0..SEQUENCES).map(|_| Ok((row(length)?, row(length)?)));
+    let prompts = prompts.collect::<Result<Vec<_>>>()?;
+    let mut cache = KeyValues::new(&prompts, CALLS, None)?;
+    let (q, k, v) = (row(SEQUENCES)?, row(SEQUENCES)?, row(SEQUENCES)?);
+    // Keys and values, at half the tokens that come.
+    let work = Work::Bytes(2 * SEQUENCES * (length + CALLS / 2) * hidden * F32);
+    harness.measure("key_values::extend", work, || cache.extend(&q, &k, &v));
+    Ok(())
+}
+
+fn products(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let wide = 4 * hidden;
+    let (x, weight, bias) = (
+        random(&[TOKENS, hidden])?,
+        random(&[wide, hidden])?,
+        random(&[wide])?,
+    );
+    let (dy, dweight) = (random(&[TOKENS, wide])?, zeros(&[wide, hidden])?);
+    for precision in [Precision::Full, Precision::Bf16] {
+        let work = Work::Flops(2 * TOKENS * hidden * wide, precision);
+        let name = |kernel: &str| format!("linear::{kernel} {precision:?}").to_lowercase();
+        harness.measure(&name("linear"), work, || {
+            linear::linear(&x, &weight, Some(&bias), precision)
+        });
+        harness.measure(&name("backward_input"), work, || {
+            linear::backward_input(&dy, &weight, precision)
+        });
+        harness.measure(&name("backward_weight"), work, || {
+            linear::backward_weight(&dy, &x, &dweight, precision)
+        });
+    }
+    let dbias = zeros(&[wide])?;
+    harness.measure("linear::backward_bias", passes(1, wide), || {
+        linear::backward_bias(&dy, &dbias)
+    });
+    Ok(())
+}
+
+fn activations(harness: &mut Harness, wide: usize) -> Result<()> {
+    let (x, up) = (random(&[TOKENS, wide])?, random(&[TOKENS, wide])?);
+    let dy = random(&[TOKENS, wide])?;
+    harness.measure("activation::gelu", passes(2, wide), || activation::gelu(&x));
+    harness.measure("activation::gelu_backward", passes(4, wide), || {
+        activation::gelu_backward(&dy, &x)
+    });
+    harness.measure("activation::swiglu", passes(3, wide), || {
+        activation::swiglu(&x, &up)
+    });
+    harness.measure("activation::swiglu_backward", passes(6, wide), || {
+        activation::swiglu_backward(&dy, &x, &up)
+    });
+    Ok(())
+}
+
+fn sums(harness: &mut Harness, hidden: usize) -> Result<()> {
+    let (x, y) = (random(&[TOKENS, hidden])?, zeros(&[TOKENS, hidden])?);
+    let bias = random(&[hidden])?;
+    harness.measure("elementwise::add_assign", passes(3, hidden), || {
+        elementwise::add_assign(&y, &x)
+    });
+    harness.measure("elementwise::residual", passes(2, hidden), || {
+        elementwise::residual(&x, &[&bias, &bias])
+    });
+    let heads = random(&[TOKENS, hidden / HEAD, HEAD])?;
+    let [q, ..] = views(&zeros(&[TOKENS, hidden / HEAD, 3 * HEAD])?)?;
+    harness.measure("elementwise::assign", passes(2, hidden), || {
+        elementwise::assign(&q, &heads)
+    });
+    Ok(())
+}

@@ -74,7 +74,7 @@ pub struct ModelConfig {
     /// Branch, tag or commit of the reference on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_revision: Option<String>,
-    /// Dtype of weights and activations while training.
+    /// Dtype that is computed in.
     #[serde(default)]
     pub dtype: Dtype,
     /// Dtype that weights are written in.
@@ -96,6 +96,9 @@ pub enum Dtype {
     /// Single precision.
     #[default]
     F32,
+    /// Products of matrices round their operands to bf16 and sum in f32; weights, activations,
+    /// gradients and moments stay f32.
+    Bf16,
 }
 
 /// `[batch]`.

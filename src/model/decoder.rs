@@ -17,6 +17,7 @@ use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::attention::Segment;
+use crate::kernels::gemm::Precision;
 use crate::kernels::{embedding, rotary::Angles};
 
 /// A causal language model with its weights on a device.
@@ -69,6 +70,12 @@ impl Decoder {
             inverse_frequencies,
             recompute: false,
         }
+    }
+
+    /// The same model, whose products round their operands to this precision.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.weights.precision = precision;
+        self
     }
 
     /// The model's shape.

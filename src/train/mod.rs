@@ -50,7 +50,7 @@ use files::Files;
 use metrics::Averages;
 use moving::Moving;
 use on_policy::OnPolicy;
-use open::{Model, dtype};
+use open::Model;
 use reference::Reference;
 use split::Split;
 use step::Stepper;
@@ -79,7 +79,7 @@ pub struct Run {
 impl Run {
     /// Opens the model, the data and the reference's log-probs.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
-        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
         files::check_output(&config.run)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
@@ -91,7 +91,7 @@ impl Run {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
             false => Some(Reference::none(&all)),
         };
-        let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
+        let (model, hash) = open::load(&folder, &config.model)?;
         let reference = match separate {
             Some(reference) => reference,
             None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,
@@ -146,7 +146,7 @@ impl Run {
         let Self {
             config,
             folder,
-            mut model,
+            model,
             mut train,
             mut eval,
             unlabelled,
@@ -158,7 +158,6 @@ impl Run {
             profile,
         } = self;
         let mut profile = profile.then(Profile::new);
-        model.recompute = config.model.recompute;
         let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
         let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
         let mut files = Files::create(&config, &hashes, censuses)?;

@@ -11,9 +11,11 @@ use crate::config::{Dtype, ModelConfig};
 use crate::data::format::Format;
 use crate::data::{DataConfig, Dataset, Files, Samples, Tokenizer};
 use crate::error::{Error, Result};
+use crate::kernels::gemm::Precision;
 use crate::loss::Needs;
 use crate::model::hub::{Download, HubSettings, resolve_with};
 use crate::model::weights::ModelFolder;
+use crate::model::{Decoder, device};
 
 /// A model folder with its tokenizer. The weights are not loaded yet.
 pub(super) struct Model {
@@ -90,10 +92,17 @@ pub(super) fn find(name: &str, revision: Option<&str>, observe: Observer) -> Res
     resolve_with(name, revision, &settings, &mut progress)
 }
 
-pub(super) fn dtype(dtype: Dtype) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-    }
+/// The weights as `[model]` wants them, and their content hash.
+pub(super) fn load(folder: &ModelFolder, config: &ModelConfig) -> Result<(Decoder, String)> {
+    let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+    let (model, hash) = folder.load(DType::F32, &device)?;
+    let precision = match config.dtype {
+        Dtype::F32 => Precision::Full,
+        Dtype::Bf16 => Precision::Bf16,
+    };
+    let mut model = model.with_precision(precision);
+    model.recompute = config.recompute;
+    Ok((model, hash))
 }
 
 /// Refuses sequences that the model has no positions for.

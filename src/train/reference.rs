@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::files::check_apart;
-use super::open::{check_length, check_vocabulary, dtype, find};
+use super::open::{self, check_length, check_vocabulary, find};
 use super::{Event, Observer, Stopwatch, Timing};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Role;
-use crate::model::{Decoder, device, weights::ModelFolder};
+use crate::model::{Decoder, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
@@ -71,14 +71,7 @@ pub(super) fn separate(
         .map_err(|error| error.at("model.reference"))?;
     check_apart(&config.run.output_dir, &folder.path)?;
     let scorer = scorer(folder.content_hash()?, tokenizer, config.model.dtype);
-    let load = || {
-        Ok(folder
-            .load(
-                dtype(config.model.dtype),
-                &device::open(&config.model.device)?,
-            )?
-            .0)
-    };
+    let load = || Ok(open::load(&folder, &config.model)?.0);
     cached(config, scorer, datasets, observe, load).map(Some)
 }
 
@@ -117,8 +110,7 @@ pub(super) fn load(config: &Config, policy: &Path, observe: Observer) -> Result<
         Some(folder) => folder,
         None => ModelFolder::open(policy)?,
     };
-    let device = device::open(&config.model.device)?;
-    Ok(folder.load(dtype(config.model.dtype), &device)?.0)
+    Ok(open::load(&folder, &config.model)?.0)
 }
 
 /// The policy, before its first update, as its own reference.
@@ -138,6 +130,7 @@ pub(super) fn of_policy(
 pub(super) fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
     let dtype = match dtype {
         Dtype::F32 => "f32".to_owned(),
+        Dtype::Bf16 => "bf16".to_owned(),
     };
     Scorer {
         model,

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::open::{Model, check_length, check_vocabulary, dtype, unlabelled};
+use super::open::{Model, check_length, check_vocabulary, load, unlabelled};
 use super::reference::{cache_folder, check_is_known, reference_folder};
-use super::{Event, Observer, device};
+use super::{Event, Observer};
 use crate::config::{Config, SamplingConfig};
 use crate::data::{DataConfig, Files, Prompt, Tokenizer, prompts};
 use crate::error::{Error, Result};
@@ -128,14 +128,13 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     /// The model of a config, or its reference.
     fn load(config: &'a SamplingConfig, opened: &'a Model, observe: Observer) -> Result<Self> {
-        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
         let reference = reference_folder(&config.model, observe)?;
         if let Some(reference) = &reference {
             check_vocabulary(&opened.tokenizer, reference)?;
             check_length(config.data.max_length, reference.arch.max_positions)?;
         }
         let folder = reference.as_ref().unwrap_or(&opened.folder);
-        let (model, hash) = folder.load(dtype(config.model.dtype), &device)?;
+        let (model, hash) = load(folder, &config.model)?;
         Ok(Self {
             config,
             tokenizer: &opened.tokenizer,

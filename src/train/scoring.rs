@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Device;
-
-use super::open::{Model, check_vocabulary, dtype};
+use super::open::{Model, check_vocabulary, load};
 use super::reference::{budget, reference_folder, score_all, scorer};
 use super::{Observer, datasets, device};
 use crate::config::{Config, ModelConfig};
@@ -32,7 +30,7 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
         return Err(Error::input(format!("the loss {name} has no reference"))
             .hint("score a model by itself: expo score --model MODEL --data FILE"));
     }
-    let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+    device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
     let mut model = Model::open(&config.model, observe)?;
     let datasets = datasets(config, &model, observe)?;
     if let Some(reference) = reference_folder(&config.model, observe)? {
@@ -42,7 +40,6 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
     run(
         &model,
         &config.model,
-        &device,
         &datasets,
         budget(config),
         out,
@@ -75,7 +72,7 @@ pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Score
         unlabelled: sampled,
         ..Needs::referenced_pair()
     };
-    let device = device::open(&rows.model.device)?;
+    device::open(&rows.model.device).map_err(|e| e.at("model.device"))?;
     let model = Model::open(&rows.model, observe)?;
     let positions = model.folder.arch.max_positions;
     if rows.shrink && rows.data.max_length > positions {
@@ -84,27 +81,18 @@ pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Score
     }
     let datasets = model.datasets(&rows.data, &needs, observe)?;
     let budget = rows.micro_batch_tokens;
-    run(
-        &model,
-        &rows.model,
-        &device,
-        &datasets,
-        budget,
-        out,
-        observe,
-    )
+    run(&model, &rows.model, &datasets, budget, out, observe)
 }
 
 fn run(
     model: &Model,
     config: &ModelConfig,
-    device: &Device,
     datasets: &[Dataset],
     micro_batch_tokens: usize,
     out: &Path,
     observe: Observer,
 ) -> Result<Scored> {
-    let (decoder, hash) = model.folder.load(dtype(config.dtype), device)?;
+    let (decoder, hash) = load(&model.folder, config)?;
     let scorer = scorer(hash, &model.tokenizer, config.dtype);
     let datasets: Vec<&Dataset> = datasets.iter().collect();
     let columns = score_all(&decoder, &datasets, micro_batch_tokens, observe)?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::metrics::Averages;
 use super::{Split, trained};
-use crate::config::Config;
+use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::{Error, Result};
@@ -15,8 +15,13 @@ use crate::model::head::ResponseScore;
 use crate::model::parameters::Buffer;
 
 /// The most that policy and reference may differ per token before the first update, in nats, when
-/// they are the same model: f32 rounding in batches of different make-up.
-const SAME_MODEL: f64 = 1e-4;
+/// they are the same model: rounding in batches of different make-up.
+fn same_model(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 1e-4,
+        Dtype::Bf16 => 1e-2,
+    }
+}
 
 /// Computes gradients and evaluations of one model under one loss.
 pub(super) struct Stepper<'a> {
@@ -142,6 +147,7 @@ impl<'a> Stepper<'a> {
     /// Where policy and reference are one model, every log-ratio is 0 and the loss is known. Checks
     /// both on these rows, in all their roles.
     pub fn check_same_model(&self, split: &Split, rows: &[usize]) -> Result<()> {
+        let same_model = same_model(self.config.model.dtype);
         let examples = split.examples(rows)?;
         let mut all = Vec::with_capacity(rows.len());
         for part in self.micro_batches(split, rows, Role::ALL) {
@@ -166,10 +172,10 @@ impl<'a> Stepper<'a> {
             let slopes = slopes(&loss.grad).max(slopes(&expected.grad));
             let loss = loss.value;
             let mut slack =
-                1e-6 * (1.0 + expected.value.abs()) + 2.0 * slopes * SAME_MODEL * longest;
+                1e-6 * (1.0 + expected.value.abs()) + 2.0 * slopes * same_model * longest;
             for response in &scored.responses {
                 let off = response.log_ratio().value.abs();
-                let allowed = SAME_MODEL * response.tokens;
+                let allowed = same_model * response.tokens;
                 if off > allowed || off.is_nan() {
                     return Err(disagreement(
                         example,

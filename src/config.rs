@@ -11,6 +11,7 @@ mod sampling;
 mod sweep;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -99,6 +100,18 @@ pub enum Dtype {
     /// Products of matrices round their operands to bf16 and sum in f32; weights, activations,
     /// gradients and moments stay f32.
     Bf16,
+}
+
+impl FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32 or bf16")),
+        }
+    }
 }
 
 /// `[batch]`.

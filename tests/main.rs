@@ -23,6 +23,8 @@ mod losses;
 mod models;
 /// Whole models against transformers on the project's own fixtures.
 mod oracle;
+/// bf16, threads, unusual lengths.
+mod precision;
 /// What the README promises.
 mod readme;
 /// Responses drawn from models.

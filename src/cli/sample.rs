@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::config::{ModelConfig, SamplingConfig};
+use expo::config::{Dtype, ModelConfig, SamplingConfig};
 use expo::data::DataConfig;
 use expo::data::Files;
 use expo::data::format::Format;
@@ -66,6 +66,10 @@ pub struct SampleArgs {
     /// Prompts that are longer are cut to so many tokens; without it they are an error.
     #[arg(long, value_name = "N", requires = "prompts")]
     max_prompt_length: Option<usize>,
+
+    /// f32, or bf16: products round their operands to it, all else is f32 [default: f32].
+    #[arg(long, requires = "model")]
+    dtype: Option<Dtype>,
 
     /// auto, cpu or cuda:N.
     #[arg(long, requires = "model")]
@@ -200,6 +204,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
 fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     let mut model = ModelConfig::new(args.model.as_deref().unwrap_or_default());
     model.revision.clone_from(&args.revision);
+    model.dtype = args.dtype.unwrap_or_default();
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }

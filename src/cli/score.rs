@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::{Config, MICRO_BATCH_TOKENS, ModelConfig};
+use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
@@ -63,6 +63,10 @@ pub struct ScoreArgs {
     /// The most tokens computed at once.
     #[arg(long, value_name = "N", requires = "model")]
     micro_batch_tokens: Option<usize>,
+
+    /// f32, or bf16: products round their operands to it, all else is f32 [default: f32].
+    #[arg(long, requires = "model")]
+    dtype: Option<Dtype>,
 
     /// auto, cpu or cuda:N.
     #[arg(long, requires = "model")]
@@ -149,6 +153,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
     };
     let mut model = ModelConfig::new(name);
     model.revision.clone_from(&args.revision);
+    model.dtype = args.dtype.unwrap_or_default();
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }

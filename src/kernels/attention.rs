@@ -4,20 +4,21 @@
 //! Hides that no (tokens, tokens) matrix exists: queries go in blocks, and only one block's scores
 //! are there at a time. A prompt's keys and values serve all its responses.
 
+mod plan;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
+use self::plan::{BLOCK, Group, Plan};
 use super::cpu::{Disjoint, each_real, fresh, read, write};
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
 use super::profile::{Part, part};
 use super::real::Real;
 use super::softmax::{differentiate, probabilities, softmax};
 use crate::error::{Error, Result};
-
-/// Queries whose scores are held at once, per head.
-const BLOCK: usize = 64;
 
 /// A run of tokens with the run before it that it sees too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub fn attention(
     let log_sum_exp = fresh((plan.queries, plan.heads), q)?;
     each_real!(q, T => {
         let (q, k, v) = (read(q), read(k), read(v));
-        let operands = plan.operands::<T>(q.values()?, k.values()?, v.values()?);
+        let operands = Operands::<T>::new(&plan, q.values()?, k.values()?, v.values()?);
         write(&y, |y: &mut [T]| write(&log_sum_exp, |log_sum_exp: &mut [T]| {
             let (y, log_sum_exp) = (Disjoint::new(y), Disjoint::new(log_sum_exp));
             plan.for_each_head(|group, kv_head| operands.forward(group, kv_head, &y, &log_sum_exp));
@@ -98,7 +99,7 @@ pub fn backward(
     let first = start.into_iter().min().unwrap_or(0);
     each_real!(q, T => {
         let (q, k, v) = (read(q), read(k), read(v));
-        let operands = plan.operands::<T>(q.values()?, k.values()?, v.values()?);
+        let operands = Operands::<T>::new(&plan, q.values()?, k.values()?, v.values()?);
         let (dy, log_sum_exp) = (read(dy), read(&saved.log_sum_exp));
         let (dy, log_sum_exp) = (dy.values::<T>()?, log_sum_exp.values::<T>()?);
         write(dqkv, |values: &mut [T]| {
@@ -111,144 +112,6 @@ pub fn backward(
     })
 }
 
-/// What does not depend on the element type.
-struct Plan<'a> {
-    segments: &'a [Segment],
-    /// Runs of segments that see none of each other's tokens.
-    groups: Vec<Group>,
-    queries: usize,
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    /// Of q, k and v: from token to token, from head to head.
-    strides: [(usize, usize); 3],
-    window: usize,
-}
-
-/// Segments with the tokens they cover, and where their queries begin in the output.
-struct Group {
-    segments: Range<usize>,
-    tokens: Range<usize>,
-    output: usize,
-}
-
-impl<'a> Plan<'a> {
-    fn new(
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        segments: &'a [Segment],
-        window: Option<usize>,
-    ) -> Result<Self> {
-        let (tokens, heads, dim) = q.dims3()?;
-        let kv_heads = k.dim(1)?;
-        let kv = (tokens, kv_heads, dim);
-        if k.dims3()? != kv || v.dims3()? != kv || !heads.is_multiple_of(kv_heads) {
-            let dims = (q.dims(), k.dims(), v.dims());
-            return Err(Error::failed(format!(
-                "attention: {:?}, {:?}, {:?}",
-                dims.0, dims.1, dims.2
-            )));
-        }
-        let strides = [q, k, v].map(Tensor::stride);
-        if strides.iter().any(|stride| stride[2] != 1) {
-            return Err(Error::failed("attention: heads with gaps"));
-        }
-        let mut groups: Vec<Group> = Vec::new();
-        let (mut covered, mut queries) = (0, 0);
-        for (at, segment) in segments.iter().enumerate() {
-            let Segment {
-                prefix,
-                own,
-                queries: wanted,
-            } = segment;
-            if prefix.is_empty() || groups.is_empty() {
-                groups.push(Group {
-                    segments: at..at,
-                    tokens: own.start..own.start,
-                    output: queries,
-                });
-            }
-            let Some(group) = groups.last_mut() else {
-                continue;
-            };
-            let inside = prefix.is_empty()
-                || (group.tokens.start <= prefix.start && prefix.end <= own.start);
-            let wanted_inside =
-                wanted.is_empty() || (own.start <= wanted.start && wanted.end <= own.end);
-            if own.start != covered || !inside || !wanted_inside {
-                return Err(Error::failed(format!(
-                    "attention: {segment:?} after {covered} tokens"
-                )));
-            }
-            (group.segments.end, group.tokens.end) = (at + 1, own.end);
-            covered = own.end;
-            queries += wanted.len();
-        }
-        if covered != tokens {
-            return Err(Error::failed(format!(
-                "attention: segments of {covered} tokens, not {tokens}"
-            )));
-        }
-        Ok(Self {
-            segments,
-            groups,
-            queries,
-            heads,
-            kv_heads,
-            dim,
-            strides: strides.map(|stride| (stride[0], stride[1])),
-            window: window.unwrap_or(usize::MAX),
-        })
-    }
-
-    /// Every group and head of keys is a task of its own.
-    fn for_each_head(&self, task: impl Fn(&Group, usize) + Sync) {
-        let tasks = self.groups.len() * self.kv_heads;
-        let run = |at: usize| task(&self.groups[at / self.kv_heads], at % self.kv_heads);
-        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
-    }
-
-    fn operands<'b, T: Real>(&'b self, q: &'b [T], k: &'b [T], v: &'b [T]) -> Operands<'b, T> {
-        let scale = T::of(1.0 / (self.dim as f64).sqrt());
-        Operands {
-            plan: self,
-            q,
-            k,
-            v,
-            scale,
-        }
-    }
-
-    /// Blocks of a group's queries: the segment, the block and its first row in the output.
-    fn blocks(&self, group: &Group) -> impl Iterator<Item = (&Segment, Range<usize>, usize)> {
-        let mut output = group.output;
-        self.segments[group.segments.clone()]
-            .iter()
-            .flat_map(move |segment| {
-                let queries = segment.queries.clone();
-                let first = output;
-                output += queries.len();
-                let starts = queries.clone().step_by(BLOCK);
-                starts.map(move |start| {
-                    let block = start..(start + BLOCK).min(queries.end);
-                    (segment, block, first + start - queries.start)
-                })
-            })
-    }
-
-    /// The keys that a block sees, in prefix and own, and how far its first query sees: the number of
-    /// visible keys in that row, before any that the window hides.
-    fn keys(&self, segment: &Segment, block: &Range<usize>) -> ([Range<usize>; 2], usize) {
-        let before = segment.prefix.len() + block.start - segment.own.start;
-        let hidden = (before + 1).saturating_sub(self.window);
-        let prefix = (segment.prefix.start + hidden).min(segment.prefix.end)..segment.prefix.end;
-        let beyond = hidden.saturating_sub(segment.prefix.len());
-        let own = segment.own.start + beyond..block.end;
-        ([prefix, own], before + 1 - hidden)
-    }
-}
-
 /// The operands in memory.
 struct Operands<'a, T> {
     plan: &'a Plan<'a>,
@@ -258,7 +121,18 @@ struct Operands<'a, T> {
     scale: T,
 }
 
-impl<T: Real> Operands<'_, T> {
+impl<'a, T: Real> Operands<'a, T> {
+    fn new(plan: &'a Plan<'a>, q: &'a [T], k: &'a [T], v: &'a [T]) -> Self {
+        let scale = T::of(1.0 / (plan.dim as f64).sqrt());
+        Self {
+            plan,
+            q,
+            k,
+            v,
+            scale,
+        }
+    }
+
     /// Rows of a head: (rows, head_dim).
     fn head<'b>(
         &self,
@@ -411,6 +285,3 @@ impl<T: Real> Operands<'_, T> {
 fn product<T: Real>(c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
     gemm(c, add, a, b, Precision::Full, Threads::One);
 }
-
-#[cfg(test)]
-mod tests;

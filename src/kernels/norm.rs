@@ -7,7 +7,7 @@ use super::cpu::{each_real, fresh, read, rows, write};
 use super::elementwise::add;
 use super::profile::{Part, part};
 use super::real::Real;
-use super::simd::{LANES, vectorized};
+use super::simd::{sum, vectorized};
 use crate::error::{Error, Result};
 
 /// Elements per unit of parallel work. Gradients of weights are summed per unit, so that they do
@@ -134,23 +134,6 @@ fn shape(x: &Tensor) -> Result<(usize, usize, usize)> {
 
 fn rows_per_unit(width: usize) -> usize {
     (UNIT / width).max(1)
-}
-
-/// The sum of `f` over the elements of rows of one length.
-#[inline(always)]
-fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [T::ZERO; LANES];
-    let (chunks, other) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (rest, other_rest) = (chunks.remainder(), other.remainder());
-    for (a, b) in chunks.zip(other) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-            *lane += f(a, b);
-        }
-    }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(rest).zip(other_rest) {
-        *lane += f(a, b);
-    }
-    lanes.into_iter().sum()
 }
 
 vectorized! {

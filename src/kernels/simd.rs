@@ -4,6 +4,8 @@
 //! it may use wide registers. Loops that add keep a fixed number of [`LANES`], so a sum has the same
 //! bits whatever the width.
 
+use super::real::Real;
+
 /// Partial sums kept side by side.
 pub(super) const LANES: usize = 32;
 
@@ -43,6 +45,23 @@ macro_rules! vectorized {
     };
 }
 pub(super) use vectorized;
+
+/// The sum of `f` over the elements of two slices of one length.
+#[inline(always)]
+pub(super) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::ZERO; LANES];
+    let (chunks, other) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (rest, other_rest) = (chunks.remainder(), other.remainder());
+    for (a, b) in chunks.zip(other) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(rest).zip(other_rest) {
+        *lane += f(a, b);
+    }
+    lanes.into_iter().sum()
+}
 
 /// What an x86-64 processor has.
 #[cfg(target_arch = "x86_64")]

@@ -4,7 +4,7 @@
 //! keys before `visible + r`, of which a window hides all but the last `window`.
 
 use super::real::Real;
-use super::simd::{LANES, vectorized};
+use super::simd::{LANES, sum, vectorized};
 
 /// The keys that a row sees.
 #[inline(always)]
@@ -64,18 +64,7 @@ vectorized! {
     /// Turns the gradient with respect to probabilities into that with respect to unscaled scores.
     pub(super) fn differentiate<T: Real>(dp: &mut [T], p: &[T], width: usize, scale: T) {
         for (dp, p) in dp.chunks_exact_mut(width).zip(p.chunks_exact(width)) {
-            let mut lanes = [T::ZERO; LANES];
-            let (chunks, others) = (dp.chunks_exact(LANES), p.chunks_exact(LANES));
-            let rest = chunks.remainder().iter().zip(others.remainder());
-            for (lane, (dp, p)) in lanes.iter_mut().zip(rest) {
-                *lane += *dp * *p;
-            }
-            for (dp, p) in chunks.zip(others) {
-                for (lane, (dp, p)) in lanes.iter_mut().zip(dp.iter().zip(p)) {
-                    *lane += *dp * *p;
-                }
-            }
-            let along: T = lanes.into_iter().sum();
+            let along = sum(dp, p, |dp, p| dp * p);
             for (dp, &p) in dp.iter_mut().zip(p) {
                 *dp = p * (*dp - along) * scale;
             }

@@ -72,6 +72,89 @@ fn init_score_train_score() {
     }
 }
 
+/// bf16 is another computation: its reference log-probs are its own, and a run learns as in f32.
+#[test]
+fn bf16_trains_scores_and_samples() {
+    let place = Place::new();
+    let model = init(&place, "llama");
+    let config = place.config(&model, "dpo", "", "num_train_epochs = 2");
+    let train = |dtype: &str, out: &str| {
+        let (dtype, out) = (
+            format!("model.dtype={dtype}"),
+            format!("run.output_dir={out}"),
+        );
+        let said = place.succeed(&[
+            "train",
+            "--config",
+            str(&config),
+            "--set",
+            &dtype,
+            "--set",
+            &out,
+            "--json",
+        ]);
+        let summary: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let metrics = lines(
+            &place
+                .path(out.rsplit('=').next().unwrap())
+                .join("metrics.jsonl"),
+        );
+        let loss = |at: usize| metrics[at]["loss"].as_f64().unwrap();
+        assert_eq!(summary["steps"], 6);
+        (loss(0), loss(metrics.len() - 1))
+    };
+    let (full, rounded) = (train("f32", "full"), train("bf16", "rounded"));
+    for (first, last) in [full, rounded] {
+        assert!((first - std::f64::consts::LN_2).abs() < 1e-3, "{first}");
+        assert!(last < first, "{first} {last}");
+    }
+    assert!(
+        rounded != full && (rounded.1 - full.1).abs() < 0.05,
+        "{rounded:?} {full:?}"
+    );
+    let caches = std::fs::read_dir(place.path("cache/expo/reference")).unwrap();
+    assert_eq!(caches.count(), 2);
+
+    let (pairs, scores) = (fixture("pairs.jsonl"), place.path("scores.jsonl"));
+    let (model, scores_name) = (str(&model), str(&scores));
+    place.succeed(&[
+        "score",
+        "--model",
+        model,
+        "--data",
+        str(&pairs),
+        "--dtype",
+        "bf16",
+        "--out",
+        scores_name,
+    ]);
+    assert_eq!(lines(&scores)[0]["dtype"], "bf16");
+    let sampled = place.succeed(&[
+        "sample",
+        "--model",
+        model,
+        "--prompt",
+        "Once",
+        "--dtype",
+        "bf16",
+        "--max-new-tokens",
+        "4",
+    ]);
+    assert!(!sampled.is_empty());
+    let end = place.run(&[
+        "score",
+        "--model",
+        model,
+        "--data",
+        str(&pairs),
+        "--dtype",
+        "fp8",
+        "--out",
+        "x",
+    ]);
+    assert!(end.err.contains("f32 or bf16"), "{}", end.err);
+}
+
 #[test]
 fn a_score_file_takes_the_place_of_the_scoring_pass() {
     let samples = fixture("samples.jsonl");

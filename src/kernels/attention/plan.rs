@@ -1,0 +1,146 @@
+//! Who attends to whom: groups of segments that share a prompt, and blocks of their queries.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::Segment;
+use crate::error::{Error, Result};
+
+/// Queries whose scores are held at once, per head.
+pub(super) const BLOCK: usize = 64;
+
+/// What does not depend on the element type.
+pub(super) struct Plan<'a> {
+    segments: &'a [Segment],
+    /// Runs of segments that see none of each other's tokens.
+    groups: Vec<Group>,
+    pub queries: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub dim: usize,
+    /// Of q, k and v: from token to token, from head to head.
+    pub strides: [(usize, usize); 3],
+    pub window: usize,
+}
+
+/// Segments with the tokens they cover, and where their queries begin in the output.
+pub(super) struct Group {
+    segments: Range<usize>,
+    pub tokens: Range<usize>,
+    output: usize,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        segments: &'a [Segment],
+        window: Option<usize>,
+    ) -> Result<Self> {
+        let (tokens, heads, dim) = q.dims3()?;
+        let kv_heads = k.dim(1)?;
+        let kv = (tokens, kv_heads, dim);
+        if k.dims3()? != kv || v.dims3()? != kv || !heads.is_multiple_of(kv_heads) {
+            let dims = (q.dims(), k.dims(), v.dims());
+            return Err(Error::failed(format!(
+                "attention: {:?}, {:?}, {:?}",
+                dims.0, dims.1, dims.2
+            )));
+        }
+        let strides = [q, k, v].map(Tensor::stride);
+        if strides.iter().any(|stride| stride[2] != 1) {
+            return Err(Error::failed("attention: heads with gaps"));
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        let (mut covered, mut queries) = (0, 0);
+        for (at, segment) in segments.iter().enumerate() {
+            let Segment {
+                prefix,
+                own,
+                queries: wanted,
+            } = segment;
+            if prefix.is_empty() || groups.is_empty() {
+                groups.push(Group {
+                    segments: at..at,
+                    tokens: own.start..own.start,
+                    output: queries,
+                });
+            }
+            let Some(group) = groups.last_mut() else {
+                continue;
+            };
+            let inside = prefix.is_empty()
+                || (group.tokens.start <= prefix.start && prefix.end <= own.start);
+            let wanted_inside =
+                wanted.is_empty() || (own.start <= wanted.start && wanted.end <= own.end);
+            if own.start != covered || !inside || !wanted_inside {
+                return Err(Error::failed(format!(
+                    "attention: {segment:?} after {covered} tokens"
+                )));
+            }
+            (group.segments.end, group.tokens.end) = (at + 1, own.end);
+            covered = own.end;
+            queries += wanted.len();
+        }
+        if covered != tokens {
+            return Err(Error::failed(format!(
+                "attention: segments of {covered} tokens, not {tokens}"
+            )));
+        }
+        Ok(Self {
+            segments,
+            groups,
+            queries,
+            heads,
+            kv_heads,
+            dim,
+            strides: strides.map(|stride| (stride[0], stride[1])),
+            window: window.unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Every group and head of keys is a task of its own.
+    pub(super) fn for_each_head(&self, task: impl Fn(&Group, usize) + Sync) {
+        let tasks = self.groups.len() * self.kv_heads;
+        let run = |at: usize| task(&self.groups[at / self.kv_heads], at % self.kv_heads);
+        (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+    }
+
+    /// Blocks of a group's queries: the segment, the block and its first row in the output.
+    pub(super) fn blocks(
+        &self,
+        group: &Group,
+    ) -> impl Iterator<Item = (&Segment, Range<usize>, usize)> {
+        let mut output = group.output;
+        self.segments[group.segments.clone()]
+            .iter()
+            .flat_map(move |segment| {
+                let queries = segment.queries.clone();
+                let first = output;
+                output += queries.len();
+                let starts = queries.clone().step_by(BLOCK);
+                starts.map(move |start| {
+                    let block = start..(start + BLOCK).min(queries.end);
+                    (segment, block, first + start - queries.start)
+                })
+            })
+    }
+
+    /// The keys that a block sees, in prefix and own, and how far its first query sees: the number of
+    /// visible keys in that row, before any that the window hides.
+    pub(super) fn keys(
+        &self,
+        segment: &Segment,
+        block: &Range<usize>,
+    ) -> ([Range<usize>; 2], usize) {
+        let before = segment.prefix.len() + block.start - segment.own.start;
+        let hidden = (before + 1).saturating_sub(self.window);
+        let prefix = (segment.prefix.start + hidden).min(segment.prefix.end)..segment.prefix.end;
+        let beyond = hidden.saturating_sub(segment.prefix.len());
+        let own = segment.own.start + beyond..block.end;
+        ([prefix, own], before + 1 - hidden)
+    }
+}

@@ -1,0 +1,134 @@
+//! What a model computes in bf16, on other numbers of threads, and at unusual lengths.
+
+use candle_core::{DType, Tensor};
+use expo::data::pack::Packed;
+use expo::data::{Example, Response};
+use expo::kernels::gemm::Precision;
+use expo::loss::Role;
+use expo::model::Decoder;
+use expo::model::parameters::Buffer;
+
+use crate::support::{MODELS, fixture, json, load, pairs};
+
+fn oracle_pairs(name: &str) -> Vec<Example> {
+    pairs(&json(&fixture(&format!("oracle/{name}.json"))))
+}
+
+/// The gradient of the sum of chosen minus rejected log-probs, with all log-probs.
+fn step(model: &Decoder, examples: &[Example]) -> (Buffer, Vec<f64>) {
+    let gradients = model.gradients().unwrap();
+    let mut log_probs = Vec::new();
+    let packed = Packed::new(examples, Role::ALL);
+    model
+        .step(
+            &packed,
+            |_, scores| {
+                log_probs.extend(scores.iter().map(|score| score.log_prob));
+                let sign = |role| if role == Role::Rejected { -1.0 } else { 1.0 };
+                Ok(scores.iter().map(|score| sign(score.role)).collect())
+            },
+            &gradients,
+        )
+        .unwrap();
+    (gradients, log_probs)
+}
+
+fn values(x: &Tensor) -> Vec<f64> {
+    x.flatten_all()
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap()
+        .to_vec1()
+        .unwrap()
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    for name in MODELS {
+        for precision in [Precision::Full, Precision::Bf16] {
+            let model = load(&fixture(name), DType::F32).with_precision(precision);
+            let examples = oracle_pairs(name);
+            let run = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.unwrap().install(|| {
+                    let (gradients, log_probs) = step(&model, &examples);
+                    (gradients.flat().to_vec1::<f32>().unwrap(), log_probs)
+                })
+            };
+            let one = run(1);
+            assert!(one == run(2) && one == run(5), "{name}, {precision:?}");
+        }
+    }
+}
+
+/// bf16 has 8 bits: products are good to about one part in 256 of their largest terms.
+#[test]
+fn bf16_stays_near_f32() {
+    for name in MODELS {
+        let model = load(&fixture(name), DType::F32);
+        let examples = oracle_pairs(name);
+        let (full, want) = step(&model, &examples);
+        let model = model.with_precision(Precision::Bf16);
+        let (rounded, got) = step(&model, &examples);
+        let responses = examples.iter().flat_map(|example| &example.responses);
+        for ((got, want), response) in got.iter().zip(&want).zip(responses) {
+            let off = (got - want).abs() / response.ids.len() as f64;
+            assert!(off > 0.0 && off < 0.02, "{name}: {got} {want}");
+        }
+        let (full, rounded) = (values(full.flat()), values(rounded.flat()));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let cosine = dot(&full, &rounded) / (dot(&full, &full) * dot(&rounded, &rounded)).sqrt();
+        assert!(cosine > 0.999, "{name}: {cosine}");
+    }
+}
+
+/// Rows of one token, of hundreds, and without a prompt, in one batch and alone.
+#[test]
+fn unusual_lengths_in_one_batch_equal_each_alone() {
+    let ids = |length: usize, seed: usize| -> Vec<u32> {
+        (0..length)
+            .map(|i| ((i * 31 + seed * 17) % 90 + 1) as u32)
+            .collect()
+    };
+    let lengths = [
+        (1, 1, 1),
+        (0, 2, 9),
+        (150, 90, 1),
+        (3, 70, 180),
+        (64, 64, 65),
+        (65, 1, 2),
+    ];
+    let example = |(row, &(prompt, chosen, rejected)): (usize, &(usize, usize, usize))| Example {
+        row,
+        prompt: ids(prompt, row),
+        responses: vec![
+            Response::new(Role::Chosen, ids(chosen, row + 1)),
+            Response::new(Role::Rejected, ids(rejected, row + 2)),
+        ],
+        preference: None,
+    };
+    let examples: Vec<Example> = lengths.iter().enumerate().map(example).collect();
+    for name in ["neox", "neox-sequential", "llama3", "qwen2-window", "qwen3"] {
+        for recompute in [false, true] {
+            let mut model = load(&fixture(name), DType::F64);
+            model.recompute = recompute;
+            let (together, log_probs) = step(&model, &examples);
+            let mut sum = vec![0.0; together.layout().len];
+            let mut alone = Vec::new();
+            for example in &examples {
+                let (gradient, log_probs) = step(&model, std::slice::from_ref(example));
+                sum.iter_mut()
+                    .zip(values(gradient.flat()))
+                    .for_each(|(s, g)| *s += g);
+                alone.extend(log_probs);
+            }
+            for (a, b) in log_probs.iter().zip(&alone) {
+                assert!((a - b).abs() < 1e-9, "{name}: {a} {b}");
+            }
+            let size = sum.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+            for (a, b) in values(together.flat()).iter().zip(&sum) {
+                assert!((a - b).abs() < 1e-10 * size, "{name}: {a} {b} of {size}");
+            }
+        }
+    }
+}

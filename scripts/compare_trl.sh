@@ -4,6 +4,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-python=python3
-command -v "$python" >/dev/null || python=${PYTHON:?"no python3 on the path: set PYTHON"}
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || { echo "no $python: set PYTHON to a Python of 3.10 or newer" >&2; exit 2; }
 exec "$python" -B "$here/peer/compare.py" "$@"

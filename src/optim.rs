@@ -77,7 +77,9 @@ impl OptimizerConfig {
     pub fn resolve(&self) -> Result<Self> {
         let mut all = self.clone();
         let adam = self.optim != Method::RmsProp;
-        let (adamw, any) = (self.optim == Method::AdamW, 0.0..f64::MAX);
+        // Updates are made in f32.
+        let largest = f64::from(f32::MAX);
+        let (adamw, any) = (self.optim == Method::AdamW, 0.0..largest);
         let share = 0.0..1.0;
         let fill = |key: &str, value: &mut Option<f64>, read: bool, default, range: &Range<f64>| {
             match value {
@@ -97,7 +99,7 @@ impl OptimizerConfig {
         fill("adam_beta1", &mut all.adam_beta1, adam, 0.9, &share)?;
         fill("adam_beta2", &mut all.adam_beta2, adam, 0.999, &share)?;
         // An epsilon of 0 would make 0 / 0 of every parameter that has had no gradient yet.
-        let above_zero = f64::MIN_POSITIVE..f64::MAX;
+        let above_zero = f64::from(f32::MIN_POSITIVE)..largest;
         fill(
             "adam_epsilon",
             &mut all.adam_epsilon,
@@ -125,8 +127,8 @@ fn in_range(key: &str, x: f64, range: &Range<f64>) -> Result<()> {
     }
     let valid = match (range.start, range.end) {
         (_, 1.0) => "it lies in [0, 1)",
-        (0.0, _) => "it is finite and not negative",
-        _ => "it is finite and above 0",
+        (0.0, _) => "it is an f32 and not negative",
+        _ => "it is an f32 above 0, 1.2e-38 at least",
     };
     Err(Error::input(format!("`{key}` is {x}")).hint(valid))
 }
@@ -217,6 +219,9 @@ impl ScheduleConfig {
     }
 }
 
+/// The largest gradient norm, after clipping, that an update is made with.
+const LARGEST_NORM: f64 = 1e18;
+
 /// An optimizer with its moments.
 #[derive(Debug)]
 pub struct Optimizer {
@@ -270,6 +275,12 @@ impl Optimizer {
             max if max > 0.0 => (max / (norm + 1e-6)).min(1.0),
             _ => 1.0,
         };
+        // Its square is a second moment, in f32.
+        if norm * scale > LARGEST_NORM {
+            return Err(Error::NonFinite(format!(
+                "the gradient norm is {norm}; its square overflows, and no update was made"
+            )));
+        }
         self.steps += 1;
         let (flat, square) = (weights.flat(), self.square.flat());
         let gradient = (gradients.flat(), scale);
@@ -321,6 +332,19 @@ mod tests {
             message.contains("`rmsprop` does not read `adam_beta1`"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn numbers_that_f32_does_not_hold_are_refused() {
+        for (epsilon, rate) in [(1e-50, 1e-6), (0.0, 1e-6), (1e-8, 1e39)] {
+            let config = OptimizerConfig {
+                adam_epsilon: Some(epsilon),
+                learning_rate: rate,
+                ..OptimizerConfig::default()
+            };
+            let message = config.resolve().unwrap_err().to_string();
+            assert!(message.contains("f32"), "{message}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::{Prompt, Tokenizer};
 use crate::error::{Error, Result};
+use crate::kernels::gemm::Precision;
 use crate::model::Decoder;
 use crate::model::generate::Generation;
 use crate::model::sampling::{Draws, SampleConfig, log_prob};
@@ -63,7 +64,10 @@ impl<'a> Sampler<'a> {
             ..config.clone()
         };
         let mut identity = Sha256::new();
-        let settings = format!("{settings:?} {max_length}");
+        let mut settings = format!("{settings:?} {max_length}");
+        if model.weights().precision == Precision::Bf16 {
+            settings.push_str(" bf16");
+        }
         for part in [model_hash, tokenizer.hash(), &settings] {
             identity.update(part);
             identity.update([0]);

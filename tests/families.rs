@@ -138,6 +138,16 @@ fn what_would_be_another_model_is_refused() {
         ),
         ("qwen3", json!({"head_dim": 7}), ["7 wide", "even"]),
         (
+            "gpt_neox",
+            json!({"rotary_pct": 2}),
+            ["rotary_pct", "(0, 1]"],
+        ),
+        (
+            "gpt_neox",
+            json!({"rope_parameters": {"partial_rotary_factor": "all"}}),
+            ["partial_rotary_factor", "number"],
+        ),
+        (
             "qwen3",
             json!({"use_sliding_window": true, "max_window_layers": -1}),
             ["`max_window_layers` is -1", "0 or a positive integer"],

@@ -132,3 +132,56 @@ fn unusual_lengths_in_one_batch_equal_each_alone() {
         }
     }
 }
+
+/// However few rows of logits are held at once.
+#[test]
+fn tiles_of_the_head_change_nothing() {
+    for name in MODELS {
+        let mut model = load(&fixture(name), DType::F64);
+        let examples = oracle_pairs(name);
+        let (whole, log_probs) = step(&model, &examples);
+        for rows in [1, 2, 3, 7] {
+            model.tile_rows = rows;
+            let (tiled, again) = step(&model, &examples);
+            for (a, b) in log_probs.iter().zip(&again) {
+                assert!((a - b).abs() < 1e-10, "{name}: {a} {b}");
+            }
+            let (whole, tiled) = (values(whole.flat()), values(tiled.flat()));
+            let size = whole.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+            for (a, b) in whole.iter().zip(&tiled) {
+                assert!((a - b).abs() < 1e-11 * size, "{name}, {rows} rows: {a} {b}");
+            }
+        }
+    }
+}
+
+/// A response of several turns, some of them not scored, is the same sequence with fewer sources.
+#[test]
+fn turns_that_are_not_scored_leave_the_others_alone() {
+    let ids: Vec<u32> = (0..40).map(|i| i * 7 % 90 + 1).collect();
+    let mut turns = Example {
+        row: 0,
+        prompt: ids[..5].to_vec(),
+        responses: vec![Response::new(Role::Chosen, ids[5..].to_vec())],
+        preference: None,
+    };
+    turns.responses[0].context = vec![4..9, 20..31];
+    let packed = Packed::new([&turns], Role::ALL);
+    assert_eq!(packed.labels.len(), 35 - 5 - 11);
+    for name in MODELS {
+        let model = load(&fixture(name), DType::F64);
+        let score = model.score(&packed).unwrap()[0][0].log_prob;
+        turns.responses[0].context.clear();
+        let whole = Packed::new([&turns], Role::ALL);
+        turns.responses[0].context = vec![4..9, 20..31];
+        let logits: Vec<Vec<f64>> = model.logits(&whole).unwrap().to_vec2().unwrap();
+        let mut want = 0.0;
+        for (token, (row, &label)) in logits.iter().zip(&whole.labels).enumerate() {
+            if !(4..9).contains(&token) && !(20..31).contains(&token) {
+                let sum: f64 = row.iter().map(|z| z.exp()).sum();
+                want += row[label as usize] - sum.ln();
+            }
+        }
+        assert!((score - want).abs() < 1e-9, "{name}: {score} {want}");
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use expo::error::Result;
 use expo::kernels::gemm::Precision;
 use expo::kernels::profile::product_rate;
 use rayon::prelude::*;
@@ -48,7 +49,7 @@ impl Harness {
     }
 
     /// The median time of `f`, after one call to warm up: over half a second, 5 to 100 samples.
-    pub fn measure<R>(&mut self, name: &str, work: Work, mut f: impl FnMut() -> R) {
+    pub fn measure<R>(&mut self, name: &str, work: Work, mut f: impl FnMut() -> Result<R>) {
         let name = format!("{}{name}", self.group);
         if self
             .filter
@@ -59,7 +60,7 @@ impl Harness {
         }
         let mut sample = || {
             let start = Instant::now();
-            std::hint::black_box(f());
+            std::hint::black_box(f().expect("the kernel works"));
             start.elapsed().as_secs_f64()
         };
         sample();
@@ -133,6 +134,7 @@ impl Harness {
         self.measure("copy", Work::Bytes(8 * LENGTH), || {
             let units = to.par_chunks_mut(UNIT).zip(from.par_chunks(UNIT));
             units.for_each(|(to, from)| to.copy_from_slice(from));
+            Ok(())
         });
     }
 }

@@ -27,8 +27,8 @@ EPILOG = "\n".join(
         "All have the same random weights and rows, 512 tokens at most, AdamW with learning rate 1e-6,",
         "clipping at norm 1; f32, or bf16 as autocast over f32 weights. Speeds are medians over the steps",
         "of all rounds after warm-up, processor seconds their mean; memory is the most that a process",
-        "held up to its last step. The last columns are expo's rate and memory, reference cached, over",
-        "the program's. The table goes to standard output, everything else to standard error.",
+        "held up to its last step. The last columns are expo's rate, with the reference cached and on",
+        "line, and its memory, over the program's. The table goes to standard output, everything else to standard error.",
         "",
         "Without --data the rows are made-up words, as long as the texts of Anthropic's HH.",
     ]
@@ -81,6 +81,8 @@ def arguments() -> argparse.Namespace:
     for name in ("steps", "rounds", "threads"):
         if getattr(parsed, name) < 1:
             parser.error(f"--{name} is at least 1")
+    if min(parsed.batches) < 1 or parsed.warmup < 0:
+        parser.error("--batches are at least 1, --warmup at least 0")
     return parsed
 
 

@@ -18,15 +18,18 @@ class Program:
     recompute: bool = False
     cached: bool = True
     tuned: bool = False
+    # Its own, where it is not the cell's.
+    dtype: str | None = None
     tasks: tuple[str, ...] = ("dpo",)
 
 
 PROGRAMS = {
     "trl-default": Program(
-        "TRL with its defaults: recomputes activations, reference on line",
+        "TRL as installed: bf16 in every cell, recomputes activations, reference on line",
         script="trl_peer.py",
         recompute=True,
         cached=False,
+        dtype="bf16",
         tasks=("dpo", "sft"),
     ),
     "trl-best": Program(
@@ -59,6 +62,7 @@ def run(name: str, order: dict, python: str, expo: str, folder: Path) -> dict:
         "output_dir": str(folder / "run"),
         "recompute": program.recompute,
         "cached": program.cached,
+        "dtype": program.dtype or order["dtype"],
     }
     if program.script is None:
         return run_expo(expo, order, folder)
@@ -117,6 +121,7 @@ def toml(order: dict, folder: Path) -> str:
             "output_dir": order["output_dir"],
             "cache_dir": str(folder / "cache"),
             "max_steps": order["steps"],
+            "logging_steps": 1,
         },
     }
     parts = []

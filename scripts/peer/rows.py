@@ -21,7 +21,7 @@ WORDS = [a + b for a, b in itertools.product(SYLLABLES, SYLLABLES)]
 
 def read(path: str, count: int) -> list[dict]:
     """The first `count` rows of an HH file of which nothing but a long answer's end is cut."""
-    opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
     with opened as lines:
         try:
             kept = list(itertools.islice(filter(usable, map(split, lines)), count))

@@ -4,7 +4,7 @@ import math
 from statistics import fmean, median
 
 HEADERS = ("shape", "batch", "dtype", "program", "{unit}/s", "s/step", "CPU-s/{unit}", "MB")
-RATIOS = ("expo's speed", "expo's memory")
+RATIOS = ("expo's speed", "on line", "expo's memory")
 
 
 def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -> dict:
@@ -16,7 +16,7 @@ def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -
         count = len(run["seconds"])
         more = share["seconds"] / count, (share.get("cpu_seconds") or 0.0) / count
         seconds += [step + more[0] for step in run["seconds"][warmup:]]
-        cpu += [step and step + more[1] for step in run["cpu_seconds"][warmup:]]
+        cpu += [None if step is None else step + more[1] for step in run["cpu_seconds"][warmup:]]
         work += units[warmup:count]
     first = runs[0]
     return {
@@ -32,11 +32,16 @@ def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -
 
 
 def ratios(cell: dict[str, dict]) -> None:
-    """Adds expo's figures, reference cached, over those of each program of a cell."""
-    expo = cell.get("expo", {})
+    """Adds expo's rate, with the reference cached and on line, and its memory, over those of each
+    program of a cell."""
+    compared = [
+        ("speed", "expo", "rate"),
+        ("speed_on_line", "expo-online", "rate"),
+        ("memory", "expo", "peak_memory_bytes"),
+    ]
     for result in cell.values():
-        for name, key in (("speed", "rate"), ("memory", "peak_memory_bytes")):
-            own, theirs = expo.get(key), result.get(key)
+        for name, program, key in compared:
+            own, theirs = cell.get(program, {}).get(key), result.get(key)
             result[name] = own / theirs if own and theirs else None
 
 
@@ -56,7 +61,7 @@ def markdown(cells: list[tuple[dict, dict[str, dict]]], unit: str) -> str:
                 start
                 + [figure(result["rate"]), figure(result["seconds"]), figure(result["cpu_seconds"])]
                 + ["-" if memory is None else f"{memory / 1e6:.0f}"]
-                + [figure(result["speed"]), figure(result["memory"])]
+                + [figure(result[name]) for name in ("speed", "speed_on_line", "memory")]
             )
     text = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     return "\n".join([text, "".join(unable)]) if unable else text

@@ -134,8 +134,9 @@ impl Dataset {
     /// The tokens of an example's prompt and its responses of these roles: what it takes in a batch.
     pub fn tokens(&self, example: usize, roles: &[Role]) -> usize {
         let entry = &self.index[example];
-        let of = |role: &Role| entry.responses[*role as usize] as usize;
-        entry.prompt as usize + roles.iter().map(of).sum::<usize>()
+        let wanted = Role::ALL.iter().filter(|role| roles.contains(role));
+        let responses = wanted.map(|role| entry.responses[*role as usize] as usize);
+        entry.prompt as usize + responses.sum::<usize>()
     }
 
     /// An example with its tokens.

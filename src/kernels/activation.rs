@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::{each_real, fresh, read, write};
+use super::cpu::{check_alike, each_real, fresh, read, write};
 use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::vectorized;
@@ -16,7 +16,9 @@ const UNIT: usize = 1 << 13;
 /// element of a contiguous tensor.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
-    let y = fresh(x.shape(), x)?;
+    check_alike("gelu", &[x])?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh(x.shape(), x)? };
     each_real!(x, T => {
         let x = read(x);
         let x = x.values::<T>()?;
@@ -33,7 +35,9 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 /// which the gradient of the next weight reads.
 pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
-    let y = fresh(x.shape(), x)?;
+    check_alike("gelu backward", &[dy, x])?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh(x.shape(), x)? };
     each_real!(x, T => {
         let x = read(x);
         let x = x.values::<T>()?;
@@ -51,7 +55,9 @@ pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 /// `gate sigmoid(gate) up`, Shazeer 2020; element by element of contiguous tensors.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
-    let y = fresh(gate.shape(), gate)?;
+    check_alike("swiglu", &[gate, up])?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh(gate.shape(), gate)? };
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));
         let (gate, up) = (gate.values::<T>()?, up.values::<T>()?);
@@ -68,7 +74,9 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// gradient with respect to `gate`.
 pub fn swiglu_backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
     let _profile = part(Part::Elementwise);
-    let (y, dgate) = (fresh(gate.shape(), gate)?, fresh(gate.shape(), gate)?);
+    check_alike("swiglu backward", &[dy, gate, up])?;
+    // SAFETY: all of it is written below.
+    let (y, dgate) = unsafe { (fresh(gate.shape(), gate)?, fresh(gate.shape(), gate)?) };
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));
         let (gate, up) = (gate.values::<T>()?, up.values::<T>()?);
@@ -185,6 +193,14 @@ mod tests {
             assert_near(&dgate, &grads[0], 1e-6, "f32 dgate");
             assert_near(&dy, &grads[1], 1e-6, "f32 dup");
         }
+    }
+
+    #[test]
+    fn operands_of_other_shapes_are_refused() {
+        let (a, b) = (variable(1, &[3, 5]), variable(2, &[3, 4]));
+        assert!(swiglu(&a, &b).is_err() && gelu_backward(&a, &b).is_err());
+        let wide = b.narrow(1, 0, 1).unwrap().broadcast_as((3, 5)).unwrap();
+        assert!(gelu(&wide).is_err());
     }
 
     #[test]

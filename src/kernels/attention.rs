@@ -64,8 +64,10 @@ pub fn attention(
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Attention);
     let plan = Plan::new(q, k, v, segments, window)?;
-    let y = fresh((plan.queries, plan.heads, plan.dim), q)?;
-    let log_sum_exp = fresh((plan.queries, plan.heads), q)?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh((plan.queries, plan.heads, plan.dim), q)? };
+    // SAFETY: all of it is written below.
+    let log_sum_exp = unsafe { fresh((plan.queries, plan.heads), q)? };
     each_real!(q, T => {
         let (q, k, v) = (read(q), read(k), read(v));
         let operands = Operands::<T>::new(&plan, q.values()?, k.values()?, v.values()?);
@@ -95,8 +97,7 @@ pub fn backward(
             "attention: a gradient of another shape than the output",
         ));
     }
-    let start = [q, k, v].map(|x| x.layout().start_offset());
-    let first = start.into_iter().min().unwrap_or(0);
+    let start = plan.places([q, k, v], dqkv)?;
     each_real!(q, T => {
         let (q, k, v) = (read(q), read(k), read(v));
         let operands = Operands::<T>::new(&plan, q.values()?, k.values()?, v.values()?);
@@ -105,7 +106,7 @@ pub fn backward(
         write(dqkv, |values: &mut [T]| {
             let values = Disjoint::new(values);
             plan.for_each_head(|group, kv_head| {
-                operands.backward(group, kv_head, dy, log_sum_exp, &values, start.map(|s| s - first));
+                operands.backward(group, kv_head, dy, log_sum_exp, &values, start);
             });
             Ok(())
         })

@@ -2,7 +2,8 @@
 //!
 //! Hides candle's locks and storage enums. A kernel reads through [`Read`] and writes through
 //! [`write`], and may look at a view of a larger tensor, as attention does at the queries inside a
-//! fused projection.
+//! fused projection. A tensor that is read and written at once would wait for itself for ever: the
+//! operands of a kernel are different tensors, or views that only one side locks.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -93,11 +94,28 @@ pub(super) fn write<T: Real, R>(
     result.unwrap_or_else(|| Err(Error::failed("nothing was written")))
 }
 
-/// A new tensor with the dtype and device of `like`, of values that nobody may read before writing
-/// them.
-pub(super) fn fresh(shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
-    // SAFETY: every bit pattern is a number, and the kernels that ask for it write all of it.
+/// A new tensor with the dtype and device of `like`, its memory as it comes.
+///
+/// # Safety
+/// All of it is written before any of it is read.
+pub(super) unsafe fn fresh(shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
+    // SAFETY: as the caller promises.
     Ok(unsafe { Tensor::empty(shape, like.dtype(), like.device())? })
+}
+
+/// Checks that tensors have one shape and lie in memory without gaps.
+///
+/// # Errors
+/// Names `kernel` and the shapes.
+pub(super) fn check_alike(kernel: &str, tensors: &[&Tensor]) -> Result<()> {
+    let alike = |x: &&Tensor| x.is_contiguous() && x.dims() == tensors[0].dims();
+    if tensors.iter().all(alike) {
+        return Ok(());
+    }
+    let dims: Vec<_> = tensors.iter().map(|x| x.dims()).collect();
+    Err(Error::failed(format!(
+        "{kernel}: operands must be contiguous and of one shape, not {dims:?}"
+    )))
 }
 
 /// Memory that several threads write to, each in places of its own.

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::{each_real, fresh, read, rows, write};
+use super::cpu::{check_alike, each_real, fresh, read, rows, write};
 use super::profile::{Part, part};
 use super::real::Real;
 use super::simd::vectorized;
@@ -19,14 +19,8 @@ const UNIT: usize = 1 << 14;
 /// If shapes differ, or the destination is not contiguous.
 pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    if destination.dims() != source.dims() || !destination.is_contiguous() {
-        let dims = (destination.dims(), source.dims());
-        return Err(Error::failed(format!(
-            "add-assign: {:?} += {:?}",
-            dims.0, dims.1
-        )));
-    }
     let source = source.contiguous()?;
+    check_alike("add-assign", &[destination, &source])?;
     each_real!(destination, T => {
         let source = read(&source);
         let source = source.values::<T>()?;
@@ -38,6 +32,14 @@ pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     })
 }
 
+/// A tensor of zeros with the dtype and device of `like`.
+pub fn zeros(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
+    // SAFETY: all of it is written below.
+    let x = unsafe { fresh(shape, like)? };
+    clear(&x)?;
+    Ok(x)
+}
+
 /// Fills a contiguous tensor with zeros.
 pub fn clear(x: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
@@ -47,18 +49,13 @@ pub fn clear(x: &Tensor) -> Result<()> {
     }))
 }
 
-/// A tensor whose values nobody may read before writing them, with the dtype and device of `like`.
-pub fn unset(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
-    fresh(shape, like)
-}
-
 /// Writes `source` (a, b, c), contiguous, to `destination`, a view of the same shape whose last
 /// dimension has no gaps.
 pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, rows, width) = destination.dims3()?;
     let strides = destination.stride();
-    if source.dims() != destination.dims() || strides[2] != 1 {
+    if source.dims() != destination.dims() || strides[2] != 1 || !source.is_contiguous() {
         let dims = (destination.dims(), source.dims());
         return Err(Error::failed(format!(
             "assign: {:?} to {:?}",
@@ -85,7 +82,8 @@ pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = rows(x)?;
     let x = x.contiguous()?;
-    let y = fresh(x.shape(), &x)?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh(x.shape(), &x)? };
     each_real!(x, T => {
         let total = total::<T>(biases, width)?;
         let x = read(&x);
@@ -108,7 +106,12 @@ fn total<T: Real>(biases: &[&Tensor], width: usize) -> Result<Vec<T>> {
     for bias in biases {
         let bias = read(bias);
         let bias = bias.values::<T>()?;
-        assert_eq!(bias.len(), width, "a bias of another width");
+        if bias.len() != width {
+            let len = bias.len();
+            return Err(Error::failed(format!(
+                "a bias of {len} for rows of {width}"
+            )));
+        }
         add(&mut total, bias);
     }
     Ok(total)

@@ -18,7 +18,8 @@ pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let ids = read(ids);
     let ids = ids.ids()?;
     check(ids, n)?;
-    let rows = fresh((ids.len(), width), table)?;
+    // SAFETY: all of it is written below.
+    let rows = unsafe { fresh((ids.len(), width), table)? };
     let table = table.contiguous()?;
     each_real!(table, T => {
         let table = read(&table);

@@ -8,7 +8,7 @@ use super::elementwise::add;
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
 use super::profile::{Part, part};
 use super::real::Real;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Elements of `dy` in one partial sum of a bias's gradient, so that it does not depend on threads.
 const UNIT: usize = 1 << 15;
@@ -20,7 +20,8 @@ pub fn linear(
     bias: Option<&Tensor>,
     precision: Precision,
 ) -> Result<Tensor> {
-    let y = fresh((x.dim(0)?, weight.dim(0)?), x)?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh((x.dim(0)?, weight.dim(0)?), x)? };
     linear_into(x, weight, bias, &y, precision)?;
     Ok(y)
 }
@@ -37,6 +38,12 @@ pub fn linear_into(
         return product(x, &weight.t()?, y, false, precision);
     };
     let (_, width, distance) = rows(y)?;
+    if bias.elem_count() != width {
+        let len = bias.elem_count();
+        return Err(Error::failed(format!(
+            "a bias of {len} for rows of {width}"
+        )));
+    }
     each_real!(y, T => {
         let bias = read(bias);
         let bias = bias.values::<T>()?;
@@ -55,7 +62,8 @@ pub fn linear_add(x: &Tensor, weight: &Tensor, y: &Tensor, precision: Precision)
 
 /// The gradient with respect to `x`: `dy` (n, out) -> (n, in).
 pub fn backward_input(dy: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tensor> {
-    let dx = fresh((dy.dim(0)?, weight.dim(1)?), dy)?;
+    // SAFETY: all of it is written below.
+    let dx = unsafe { fresh((dy.dim(0)?, weight.dim(1)?), dy)? };
     product(dy, weight, &dx, false, precision)?;
     Ok(dx)
 }
@@ -116,6 +124,13 @@ fn product(a: &Tensor, b: &Tensor, c: &Tensor, add: bool, precision: Precision) 
     let stride = |x: &Tensor| (x.stride()[0], x.stride()[1]);
     let (m, k) = a.dims2()?;
     let n = b.dim(D::Minus1)?;
+    if b.dims2()? != (k, n) || c.dims2()? != (m, n) {
+        let dims = (a.dims(), b.dims(), c.dims());
+        return Err(Error::failed(format!(
+            "a product of {:?} and {:?} into {:?}",
+            dims.0, dims.1, dims.2
+        )));
+    }
     each_real!(c, T => {
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<T>()?, (m, k), stride(a));
@@ -179,6 +194,15 @@ mod tests {
         assert_close(&db, &want.sum(0).unwrap(), "db");
         let outside = wide.narrow(1, 0, 3).unwrap().sum_all().unwrap();
         assert_eq!(outside.to_scalar::<f64>().unwrap(), 0.0);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let (x, w) = (variable(1, &[5, 3]), variable(2, &[4, 6]));
+        assert!(linear(&x, &w, None, FULL).is_err());
+        let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
+        assert!(linear(&x, &w, Some(&b), FULL).is_err());
+        assert!(linear_add(&x, &w, &variable(4, &[5, 5]), FULL).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 /// system, which would hand it out page by page again; elsewhere nothing. For the start of a program.
 pub fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: two settings of the allocator, before other threads exist.
+    // SAFETY: two settings of the allocator, which takes a lock of its own to change them; where it
+    // refuses one, memory goes the usual way.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);

@@ -1,13 +1,18 @@
 //! The operations of a decoder, each with its own backward pass, as functions on candle tensors.
 //!
-//! Hides how an operation is computed on a device. Every file is one operation: a forward function
-//! that returns what its backward function needs, and a test that holds both equal to a plain
-//! formula in differentiable candle operations. Weight gradients are added in place.
+//! Hides how an operation is computed on a device. An operation is one file: a forward function that
+//! returns what its backward function needs, and a test that holds both equal to a plain formula in
+//! differentiable candle operations, in f64 and in f32. Weight gradients are added in place, and
+//! where it serves, an operation writes into the memory it is given. Below the operations lie tensors
+//! as slices (`cpu`), products (`gemm`, `bf16`), f32 and f64 as one type (`real`) and vector loops
+//! (`simd`, `softmax`).
 //!
-//! *Why*: candle's fused operations drop gradients silently and its autograd keeps every
-//! intermediate until the end; here it is the oracle, not the engine.
+//! *Why*: candle's fused operations drop gradients silently, its autograd keeps every intermediate
+//! until the end, and its plain operations run on one thread; here it is the oracle, not the engine.
 //!
-//! Dtypes are f32, and f64 for tests that need to see past rounding. Tensors are contiguous.
+//! Dtypes are f32, and f64 for tests that need to see past rounding; ids are u32. Tensors are
+//! contiguous where an operation does not say that it takes views. Results do not depend on the
+//! number of threads; in f32 they do on the processor, in the last bits.
 
 pub mod activation;
 pub mod attention;

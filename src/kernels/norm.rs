@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::{each_real, fresh, read, rows, write};
+use super::cpu::{check_alike, each_real, fresh, read, rows, write};
 use super::elementwise::add;
 use super::profile::{Part, part};
 use super::real::Real;
@@ -34,7 +34,8 @@ pub fn norm(
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Elementwise);
     let (count, width, _) = shape(x)?;
-    let statistics = fresh((count, 2), x)?;
+    // SAFETY: all of it is written below.
+    let statistics = unsafe { fresh((count, 2), x)? };
     each_real!(x, T => {
         let x = read(x);
         let x = x.values::<T>()?;
@@ -56,7 +57,8 @@ pub fn norm(
 pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
-    let y = fresh(saved.x.shape(), &saved.x)?;
+    // SAFETY: all of it is written below.
+    let y = unsafe { fresh(saved.x.shape(), &saved.x)? };
     each_real!(y, T => {
         let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
@@ -67,6 +69,7 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
             Some(bias) => bias.values::<T>()?,
             None => &none,
         };
+        check_width(width, &[weight.len(), bias.len()])?;
         write(&y, |y: &mut [T]| {
             let unit = rows_per_unit(width);
             let inputs = x.par_chunks(unit * width).zip(statistics.par_chunks(2 * unit));
@@ -90,8 +93,10 @@ pub fn backward(
 ) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
-    shape(dy)?;
-    shape(dx)?;
+    check_alike("norm", &[&saved.x, dy, dx])?;
+    let mut widths = vec![weight.elem_count(), dweight.elem_count()];
+    widths.extend(dbias.map(Tensor::elem_count));
+    check_width(width, &widths)?;
     each_real!(dy, T => {
         let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
@@ -129,6 +134,15 @@ fn shape(x: &Tensor) -> Result<(usize, usize, usize)> {
     match x.is_contiguous() {
         true => rows(x),
         false => Err(Error::failed("norm: its operands must be contiguous")),
+    }
+}
+
+fn check_width(width: usize, others: &[usize]) -> Result<()> {
+    match others.iter().all(|&other| other == width) {
+        true => Ok(()),
+        false => Err(Error::failed(format!(
+            "norm: weights of {others:?} for rows of {width}"
+        ))),
     }
 }
 

@@ -181,8 +181,8 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// The floating-point operations per second of f32 products of two (1024, 1024) matrices, one after
-/// the other for half a second.
+/// The floating-point operations per second of products of two f32 (1024, 1024) matrices in this
+/// precision, one after the other for half a second.
 pub fn product_rate(precision: Precision) -> f64 {
     const N: usize = 1024;
     let (a, b) = (vec![0.5f32; N * N], vec![0.25f32; N * N]);
@@ -201,9 +201,9 @@ pub fn product_rate(precision: Precision) -> f64 {
     (2 * N * N * N * products) as f64 / start.elapsed().as_secs_f64()
 }
 
-/// The seconds that the threads of this process have been at work.
+/// The seconds that the threads of this process have been at work, where the system tells.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -213,8 +213,9 @@ fn cpu_seconds() -> Option<f64> {
     (status == 0).then_some(time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64)
 }
 
+/// The seconds that the threads of this process have been at work: this system does not tell.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     None
 }
 

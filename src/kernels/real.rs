@@ -28,7 +28,7 @@ pub(super) trait Real:
     fn exp(self) -> Self;
     fn log(self) -> Self;
     fn root(self) -> Self;
-    /// The larger of two; NaN only where both are.
+    /// `other` where it is larger, so never a NaN that `self` is not.
     fn larger(self, other: Self) -> Self;
     /// The standard normal's distribution function and density.
     fn normal(self) -> (Self, Self);

@@ -34,12 +34,12 @@ pub fn rotate_back(dy: &Tensor, angles: &Angles) -> Result<()> {
 
 fn turn<T: Real>(x: &Tensor, angles: &Angles, direction: T) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    let (tokens, heads, _) = x.dims3()?;
+    let (tokens, heads, dim) = x.dims3()?;
     let strides = x.stride();
     let half = angles.cos.dim(D::Minus1)?;
-    if strides[2] != 1 || angles.cos.dim(0)? != tokens {
+    if strides[2] != 1 || angles.cos.dim(0)? != tokens || 2 * half > dim {
         return Err(Error::failed(
-            "rotary: heads with gaps, or angles of other tokens",
+            "rotary: heads with gaps, or angles of other tokens or wider heads",
         ));
     }
     let (cos, sin) = (read(&angles.cos), read(&angles.sin));

@@ -199,7 +199,8 @@ impl ConfigJson {
         })
     }
 
-    fn section(&self, key: &str) -> Result<Self> {
+    /// The object under a key.
+    pub fn section(&self, key: &str) -> Result<Self> {
         let value = self.value[key].clone();
         if !value.is_object() {
             return Err(self.wrong(key, "an object"));

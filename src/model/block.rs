@@ -168,7 +168,7 @@ impl Block {
         let whole = match self.qkv.as_slice() {
             [fused] => fused.apply(weights, &h)?,
             separate => {
-                let whole = elementwise::unset((h.dim(0)?, projected_width(arch)), &h)?;
+                let whole = elementwise::zeros((h.dim(0)?, projected_width(arch)), &h)?;
                 for (projection, columns) in separate.iter().zip(columns(arch)) {
                     let part = whole.narrow(1, columns.start, columns.len())?;
                     projection.apply_into(weights, &h, &part)?;
@@ -273,11 +273,8 @@ impl Block {
         };
         drop(attended);
 
-        let dwhole = Tensor::zeros(
-            (projected.q.dim(0)?, projected_width(arch)),
-            dy.dtype(),
-            dy.device(),
-        )?;
+        let tokens = projected.q.dim(0)?;
+        let dwhole = elementwise::zeros((tokens, projected_width(arch)), &dy)?;
         let Projected { q, k, v } = &projected;
         let window = self.window;
         attention::backward(

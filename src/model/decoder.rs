@@ -3,7 +3,8 @@
 //! Hides how a packed batch becomes log-probs and how their gradient becomes weight gradients.
 //! The forward pass keeps what the backward pass needs, or only each block's input when
 //! `recompute` is on; the backward pass goes block by block, frees as it goes and adds weight
-//! gradients in place. The last block computes only the tokens that the head reads.
+//! gradients in place. The last block computes keys, values and queries of all tokens, and the rest
+//! only where the head reads.
 //!
 //! *Why*: autograd would keep every intermediate to the end and allocate every gradient anew.
 
@@ -20,6 +21,9 @@ use crate::kernels::attention::Segment;
 use crate::kernels::gemm::Precision;
 use crate::kernels::{embedding, rotary::Angles};
 
+/// Logits in one tile.
+const TILE_LOGITS: usize = 1 << 24;
+
 /// A causal language model with its weights on a device.
 #[derive(Debug)]
 pub struct Decoder {
@@ -30,6 +34,9 @@ pub struct Decoder {
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
     pub recompute: bool,
+    /// Rows of logits that are held at once, 64 MiB of them in f32 unless set; an example of more is
+    /// computed in several tiles, all but one of them twice.
+    pub tile_rows: usize,
 }
 
 /// What the forward pass leaves for the head and the backward pass.
@@ -63,12 +70,14 @@ impl Decoder {
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
         let inverse_frequencies = arch.rotary.inverse_frequencies();
+        let tile_rows = (TILE_LOGITS / arch.vocab_size).max(1);
         Self {
             arch,
             weights,
             blocks,
             inverse_frequencies,
             recompute: false,
+            tile_rows,
         }
     }
 
@@ -179,7 +188,8 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {
             let (y, saved) = self.block_forward(layer, &x, &inputs)?;
-            blocks.push(match self.recompute {
+            // What the last block keeps is needed first and is little.
+            blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
                 false => Kept::Everything(saved),
                 true => Kept::Input(x),
             });
@@ -223,27 +233,27 @@ impl Decoder {
 /// What the last block must compute: the segments with the queries that the head reads, and those
 /// between them; these tokens; and where among them each prediction's source is.
 fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
-    let mut row = vec![None; packed.ids.len()];
+    let mut read = vec![false; packed.ids.len()];
     for &source in &packed.sources {
-        row[source as usize] = Some(0);
+        read[source as usize] = true;
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut place) = (Vec::new(), vec![0; packed.ids.len()]);
     let mut segments = packed.segments.clone();
     for segment in &mut segments {
-        let (start, own) = (segment.own.start, &row[segment.own.clone()]);
-        let first = own.iter().position(Option::is_some);
-        let last = own.iter().rposition(Option::is_some);
+        let (start, own) = (segment.own.start, &read[segment.own.clone()]);
+        let first = own.iter().position(|&read| read);
+        let last = own.iter().rposition(|&read| read);
         segment.queries = match (first, last) {
             (Some(first), Some(last)) => start + first..start + last + 1,
             _ => start..start,
         };
         for token in segment.queries.clone() {
-            row[token] = Some(rows.len() as u32);
+            place[token] = rows.len() as u32;
             rows.push(token as u32);
         }
     }
-    let place = |&source: &u32| row[source as usize].unwrap_or_default();
-    let sources = packed.sources.iter().map(place).collect();
+    let sources = packed.sources.iter().map(|&s| place[s as usize]);
+    let sources = sources.collect();
     (segments, rows, sources)
 }
 

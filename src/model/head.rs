@@ -15,11 +15,8 @@ use super::parameters::Buffer;
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
-use crate::kernels::{embedding, linear};
+use crate::kernels::{elementwise, embedding, linear};
 use crate::loss::Role;
-
-/// Logits in one tile; 64 MiB in f32.
-const TILE_LOGITS: usize = 1 << 24;
 
 /// What the head says of one response.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +36,7 @@ pub struct ResponseScore {
     /// The part of `log_prob` that is of the first min(|y_w|, |y_l|) tokens; `None` where the example
     /// is no pair, or the response neither of its two.
     pub shared: Option<f64>,
-    /// Mean over tokens of log pi_t - log sum_v pi_v^2, in nats.
+    /// Mean over tokens of log pi_t - log sum_v pi_v^2, in nats; NaN without a scored token.
     pub confidence: f64,
 }
 
@@ -83,13 +80,15 @@ impl Decoder {
         let norm = self.final_norm();
         let rows = embedding::gather(&x, &trace.sources)?;
         let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
-        let mut dh = Vec::new();
+        let dh = elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows)?;
         for group in self.groups(packed) {
             let span = span(&packed.examples[group.clone()]);
             let tiles = self.tiles(&span);
-            let mut open = None;
             let mut statistics = Vec::with_capacity(span.len());
+            let mut open = None;
             for rows in tiles.iter().cloned() {
+                // One tile at a time is in memory.
+                drop(open.take());
                 let tile = self.tile(packed, &h, rows)?;
                 statistics.extend_from_slice(&tile.statistics);
                 open = Some(tile);
@@ -108,19 +107,16 @@ impl Decoder {
                     }
                 }
             }
-            for rows in tiles {
+            // The last tile is still there, so it goes first.
+            for rows in tiles.into_iter().rev() {
                 let tile = match open.take() {
-                    Some(tile) if tile.rows == rows => tile,
-                    _ => self.tile(packed, &h, rows)?,
+                    Some(tile) => tile,
+                    None => self.tile(packed, &h, rows)?,
                 };
                 let seeds = &token_seeds[offset(&tile.rows, span.start)];
-                dh.push(self.tile_backward(&h, tile, seeds, gradients)?);
+                self.tile_backward(&h, tile, seeds, gradients, &dh)?;
             }
         }
-        if dh.is_empty() {
-            return Ok(());
-        }
-        let dh = Tensor::cat(&dh, 0)?;
         let drows = dh.zeros_like()?;
         norm.norm_backward(&self.weights, &dh, &saved, gradients, &drows)?;
         let dx = x.zeros_like()?;
@@ -159,20 +155,22 @@ impl Decoder {
         })
     }
 
-    /// Adds the head's weight gradient; returns the gradient of the tile's hidden rows.
+    /// Adds the head's weight gradient, and that of the tile's hidden rows to theirs of `dh`.
     fn tile_backward(
         &self,
         h: &Tensor,
         tile: Tile,
         seeds: &[f64],
         gradients: &Buffer,
-    ) -> Result<Tensor> {
+        dh: &Tensor,
+    ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         token::backward(&tile.logits, &tile.labels, &log_sum_exp, seeds)?;
-        let part = h.narrow(0, tile.rows.start, tile.rows.len())?;
+        let part = |x: &Tensor| x.narrow(0, tile.rows.start, tile.rows.len());
         let precision = self.weights.precision;
-        linear::backward_weight(&tile.logits, &part, self.head_weight(gradients), precision)?;
-        linear::backward_input(&tile.logits, self.head_weight(&self.weights), precision)
+        let (dweight, weight) = (self.head_weight(gradients), self.head_weight(&self.weights));
+        linear::backward_weight(&tile.logits, &part(h)?, dweight, precision)?;
+        linear::backward_input_add(&tile.logits, weight, &part(dh)?, precision)
     }
 
     pub(super) fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
@@ -189,10 +187,6 @@ impl Decoder {
         Affine::new(self.layout(), self.arch.names.final_norm)
     }
 
-    fn tile_rows(&self) -> usize {
-        (TILE_LOGITS / self.arch.vocab_size).max(1)
-    }
-
     /// Runs of examples whose rows fit one tile; a longer example is a run of its own.
     fn groups(&self, packed: &Packed) -> Vec<Range<usize>> {
         let lengths: Vec<usize> = packed
@@ -200,11 +194,11 @@ impl Decoder {
             .iter()
             .map(|e| e.iter().map(|r| r.rows.len()).sum())
             .collect();
-        crate::data::pack::micro_batches(&lengths, self.tile_rows())
+        crate::data::pack::micro_batches(&lengths, self.tile_rows)
     }
 
     fn tiles(&self, span: &Range<usize>) -> Vec<Range<usize>> {
-        let rows = self.tile_rows();
+        let rows = self.tile_rows;
         span.clone()
             .step_by(rows)
             .map(|start| start..(start + rows).min(span.end))

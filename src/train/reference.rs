@@ -50,7 +50,7 @@ pub(super) fn separate(
 ) -> Result<Option<Reference>> {
     let folder = reference_folder(&config.model, observe)?;
     if let Some(path) = &config.data.reference_log_probs {
-        let reference = from_file(path, tokenizer, datasets, config.loss.needs().shared)?;
+        let reference = from_file(path, config, tokenizer, datasets)?;
         observe(Event::ReferenceFound(path));
         if let (Some(folder), Some(hash)) = (folder, &reference.hash)
             && folder.content_hash()? != *hash
@@ -128,24 +128,39 @@ pub(super) fn of_policy(
 
 /// The identity of a column.
 pub(super) fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
-    let dtype = match dtype {
-        Dtype::F32 => "f32".to_owned(),
-        Dtype::Bf16 => "bf16".to_owned(),
-    };
     Scorer {
         model,
         tokenizer: tokenizer.hash().to_owned(),
-        dtype,
+        dtype: dtype_name(dtype).to_owned(),
+    }
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
     }
 }
 
 fn from_file(
     path: &Path,
+    config: &Config,
     tokenizer: &Tokenizer,
     datasets: &[&Dataset],
-    shared: bool,
 ) -> Result<Reference> {
     let file = ScoreFile::open(path)?;
+    let dtype = dtype_name(config.model.dtype);
+    if file.scorer.dtype != dtype {
+        let other = &file.scorer.dtype;
+        return Err(Error::input(format!(
+            "the log-probs were computed in {other}, the run computes in {dtype}"
+        ))
+        .at(path.display())
+        .hint(format!(
+            "score again with --dtype {dtype}, or set model.dtype"
+        )));
+    }
+    let shared = config.loss.needs().shared;
     if file.scorer.tokenizer != tokenizer.hash() {
         return Err(
             Error::input("the log-probs were made with another tokenizer")

@@ -106,10 +106,12 @@ impl<'a> Stepper<'a> {
     /// What each row is evaluated with, from a score-only pass over the roles whose log-probs the
     /// loss reads of the whole batch.
     fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Vec<Context>>> {
+        let reading = part(Part::Data);
         let examples = batch.iter().map(|&row| split.example(row));
         let mut all: Vec<Scored> = examples
             .map(|example| Ok(unscored(&example?)))
             .collect::<Result<_>>()?;
+        drop(reading);
         let roles = self.loss.needs().batch;
         if !roles.is_empty() {
             for part in self.micro_batches(split, batch, roles) {

@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-/// Ticks per second in `/proc`, the same on every Linux that Rust's first tier knows.
-const TICKS: f64 = 100.0;
+use crate::kernels::profile::cpu_seconds;
 
 /// Measures from its start on.
 pub(super) struct Stopwatch {
@@ -28,7 +27,7 @@ pub(super) struct Timing {
     /// The optimizer step at its end; 0 for the scoring pass of the reference.
     step: u64,
     seconds: f64,
-    /// Seconds of all processors, in hundredths.
+    /// Seconds of all processors.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_seconds: Option<f64>,
     rows_per_second: f64,
@@ -69,32 +68,11 @@ impl Stopwatch {
         Timing {
             step,
             seconds,
-            cpu_seconds: cpu.map(|cpu| (cpu * TICKS).round() / TICKS),
+            cpu_seconds: cpu,
             rows_per_second: self.rows as f64 / seconds,
             tokens_per_second: self.tokens as f64 / seconds,
             peak_memory_bytes: peak_memory(),
         }
-    }
-}
-
-/// Processor time of this process so far, of all its threads, in seconds.
-fn cpu_seconds() -> Option<f64> {
-    cpu_of(&fs::read_to_string("/proc/self/stat").ok()?)
-}
-
-/// The sum of user and system time, fields 14 and 15 of proc(5)'s `stat`.
-fn cpu_of(stat: &str) -> Option<f64> {
-    // Field 2 is a name in parentheses, which may hold anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let ticks: Vec<f64> = rest
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|ticks| ticks.parse().ok())
-        .collect::<Option<_>>()?;
-    match ticks[..] {
-        [user, system] => Some((user + system) / TICKS),
-        _ => None,
     }
 }
 
@@ -116,10 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_files_are_read() {
-        let stat = "7 (a) b) R 1 7 7 0 -1 4194304 90 0 0 0 250 31 4 5 20 0 1 0 12 0 0";
-        assert_eq!(cpu_of(stat), Some(2.81));
-        assert_eq!(cpu_of("7 (a) R 1"), None);
+    fn the_peak_is_read() {
         let status = "VmPeak:\t  900 kB\nVmHWM:\t     256 kB\nVmRSS:\t 8 kB\n";
         assert_eq!(peak_of(status), Some(262_144));
         assert_eq!(peak_of("VmHWM: many kB\n"), None);

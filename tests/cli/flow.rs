@@ -141,18 +141,44 @@ fn bf16_trains_scores_and_samples() {
         "4",
     ]);
     assert!(!sampled.is_empty());
-    let end = place.run(&[
-        "score",
-        "--model",
-        model,
-        "--data",
-        str(&pairs),
-        "--dtype",
-        "fp8",
-        "--out",
-        "x",
-    ]);
-    assert!(end.err.contains("f32 or bf16"), "{}", end.err);
+    let pairs = str(&pairs);
+    let eight = [
+        "score", "--model", model, "--data", pairs, "--dtype", "fp8", "--out", "x",
+    ];
+    let end = place.run(&eight);
+    assert_eq!(end.code, Some(2));
+    assert!(
+        end.err.contains("\"fp8\" is no dtype; f32 or bf16"),
+        "{}",
+        end.err
+    );
+    let from = format!("data.reference_log_probs={scores:?}");
+    place.refuse_run(
+        &config,
+        &[&from],
+        &["computed in bf16", "scores.jsonl", "--dtype f32"],
+    );
+
+    // Draws of the two are not mixed, neither in a file nor in a cache.
+    let draw = |dtype: &str| {
+        let options = [
+            "--max-new-tokens",
+            "2",
+            "--dtype",
+            dtype,
+            "--out",
+            "drawn.jsonl",
+        ];
+        place.run(
+            &[
+                &["sample", "--model", model, "--prompts", pairs],
+                &options[..],
+            ]
+            .concat(),
+        )
+    };
+    assert_eq!(draw("f32").code, Some(0));
+    assert_eq!(draw("bf16").code, Some(2));
 }
 
 #[test]

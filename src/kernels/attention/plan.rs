@@ -102,6 +102,36 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Where q, k and v begin in the one tensor that they are views of, and their gradients in
+    /// `dqkv`.
+    ///
+    /// # Errors
+    /// If they are not views of one tensor laid out as `dqkv`, or share a place.
+    pub(super) fn places(&self, views: [&Tensor; 3], dqkv: &Tensor) -> Result<[usize; 3]> {
+        let start = views.map(|x| x.layout().start_offset());
+        let first = start.into_iter().min().unwrap_or(0);
+        let start = start.map(|start| start - first);
+        let (tokens, width) = (views[0].dim(0)?, self.strides[0].0);
+        let mut taken = vec![false; width];
+        let mut apart = dqkv.is_contiguous() && dqkv.elem_count() == tokens * width;
+        for ((view, start), (token, step)) in views.iter().zip(start).zip(self.strides) {
+            apart &= token == width || tokens == 1;
+            for head in 0..view.dim(1)? {
+                let place = start + head * step;
+                match taken.get_mut(place..place + self.dim) {
+                    Some(places) if !places.contains(&true) => places.fill(true),
+                    _ => apart = false,
+                }
+            }
+        }
+        match apart {
+            true => Ok(start),
+            false => Err(Error::failed(
+                "attention: q, k and v must be views of one tensor, apart from each other",
+            )),
+        }
+    }
+
     /// Every group and head of keys is a task of its own.
     pub(super) fn for_each_head(&self, task: impl Fn(&Group, usize) + Sync) {
         let tasks = self.groups.len() * self.kv_heads;

@@ -145,3 +145,19 @@ fn segments_that_do_not_cover_the_tokens_are_refused() {
         assert!(attention(&q, &k, &v, &[segment], None).is_err());
     }
 }
+
+#[test]
+fn operands_that_share_a_place_have_no_gradient() {
+    let segments = [Segment::new(0..0, 0..4)];
+    let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
+    let (y, saved) = attention(&q, &k, &v, &segments, None).unwrap();
+    let zeros = |width| Tensor::zeros((4, width, 2), DType::F64, &Device::Cpu).unwrap();
+    let apart = [&q, &k, &v].map(|x| x.contiguous().unwrap());
+    for (operands, into) in [
+        ((&apart[0], &apart[1], &apart[2]), zeros(1)),
+        ((&q, &k, &k), zeros(3)),
+        ((&q, &k, &v), zeros(2)),
+    ] {
+        assert!(backward(&y, operands, &saved, &segments, None, &into).is_err());
+    }
+}

@@ -27,13 +27,19 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         )));
     }
     let head_dim = hidden_size / heads;
+    let fraction = config.f64_or("rotary_pct", 0.25)?;
     let fraction = match config.value.get("rope_parameters") {
-        Some(rope) => rope
-            .get("partial_rotary_factor")
-            .and_then(serde_json::Value::as_f64),
-        None => None,
+        Some(rope) if !rope.is_null() => {
+            let rope = config.section("rope_parameters")?;
+            rope.f64_or("partial_rotary_factor", fraction)?
+        }
+        _ => fraction,
     };
-    let fraction = fraction.map_or_else(|| config.f64_or("rotary_pct", 0.25), Ok)?;
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(config.error(format!(
+            "the rotated part of a head, rotary_pct or partial_rotary_factor, is {fraction}: it lies in (0, 1]"
+        )));
+    }
     let bias = config.bool_or("attention_bias", true)?;
     let layers = config.usize("num_hidden_layers")?;
     Ok(Architecture {

@@ -3,10 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use expo::kernels::memory::{self, HugePages};
+
 mod cli;
 
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
+
 fn main() -> ExitCode {
-    expo::kernels::memory::keep_freed();
+    memory::keep_freed();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

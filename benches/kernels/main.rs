@@ -7,6 +7,7 @@ mod harness;
 use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
 use expo::kernels::gemm::Precision;
+use expo::kernels::memory::{self, HugePages};
 use expo::kernels::optimizer::{self, Adam, RmsProp};
 use expo::kernels::{linear, token};
 
@@ -19,8 +20,11 @@ const TILE: usize = (1 << 24) / VOCABULARY;
 const FLAT: usize = 1 << 25;
 const F32: usize = size_of::<f32>();
 
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
+
 fn main() -> Result<()> {
-    expo::kernels::memory::keep_freed();
+    memory::keep_freed();
     let mut harness = Harness::from_arguments();
     for (model, hidden) in [("pythia-70m", 512), ("pythia-160m", 768)] {
         harness.group(model);

@@ -29,7 +29,10 @@ pub(super) trait Real:
     fn log(self) -> Self;
     fn root(self) -> Self;
     /// `other` where it is larger, so never a NaN that `self` is not.
-    fn larger(self, other: Self) -> Self;
+    #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        if other > self { other } else { self }
+    }
     /// The standard normal's distribution function and density.
     fn normal(self) -> (Self, Self);
     /// See [`super::gemm::gemm`].
@@ -103,11 +106,6 @@ impl Real for f32 {
     #[inline(always)]
     fn root(self) -> Self {
         self.sqrt()
-    }
-
-    #[inline(always)]
-    fn larger(self, other: Self) -> Self {
-        if other > self { other } else { self }
     }
 
     /// The distribution function to 2e-7 of its value, from Mills' ratio as a polynomial in
@@ -185,11 +183,6 @@ impl Real for f64 {
     #[inline(always)]
     fn root(self) -> Self {
         self.sqrt()
-    }
-
-    #[inline(always)]
-    fn larger(self, other: Self) -> Self {
-        if other > self { other } else { self }
     }
 
     #[inline(always)]

@@ -43,6 +43,7 @@ pub fn zeros(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
 /// Fills a contiguous tensor with zeros.
 pub fn clear(x: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
+    check_alike("clear", &[x])?;
     each_real!(x, T => write(x, |x: &mut [T]| {
         x.par_chunks_mut(UNIT).for_each(|unit| unit.fill(T::ZERO));
         Ok(())
@@ -148,6 +149,10 @@ mod tests {
         add_assign(&view, &source).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 5., 5., 8.]);
         assert!(add_assign(&view, &flat).is_err());
+        // What lies between the columns of a view is not its own.
+        assert!(clear(&view.narrow(1, 0, 1).unwrap()).is_err());
+        clear(&view).unwrap();
+        assert_eq!(flat.to_vec1::<f32>().unwrap(), [0.0; 6]);
     }
 
     #[test]

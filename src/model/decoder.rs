@@ -70,7 +70,7 @@ impl Decoder {
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
         let inverse_frequencies = arch.rotary.inverse_frequencies();
-        let tile_rows = (TILE_LOGITS / arch.vocab_size).max(1);
+        let tile_rows = tile_rows(&arch);
         Self {
             arch,
             weights,
@@ -230,9 +230,14 @@ impl Decoder {
     }
 }
 
+/// Rows of logits that are held at once unless the decoder is told otherwise.
+pub(crate) fn tile_rows(arch: &Architecture) -> usize {
+    (TILE_LOGITS / arch.vocab_size).max(1)
+}
+
 /// What the last block must compute: the segments with the queries that the head reads, and those
 /// between them; these tokens; and where among them each prediction's source is.
-fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
+pub(crate) fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
     let mut read = vec![false; packed.ids.len()];
     for &source in &packed.sources {
         read[source as usize] = true;

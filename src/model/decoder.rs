@@ -219,6 +219,33 @@ impl Decoder {
         embedding::scatter_add(&dx, &inputs.ids, gradients.view(self.embedding()))
     }
 
+    /// The bytes of all that a forward pass leaves for the backward pass, each tensor's memory once.
+    #[cfg(test)]
+    pub(crate) fn kept_bytes(&self, packed: &Packed) -> Result<usize> {
+        let (x, trace) = self.forward(packed)?;
+        drop(x);
+        let Inputs { ids, angles, reach } = &trace.inputs;
+        let mut tensors = vec![ids, &angles.cos, &angles.sin, &trace.sources];
+        tensors.extend(reach.iter().filter_map(|reach| reach.rows.as_ref()));
+        for kept in &trace.blocks {
+            match kept {
+                Kept::Everything(saved) => tensors.extend(saved.tensors()),
+                Kept::Input(x) => tensors.push(x),
+            }
+        }
+        let mut memory = std::collections::BTreeMap::new();
+        for tensor in tensors {
+            let storage = tensor.storage_and_layout().0;
+            let bytes = match &*storage {
+                candle_core::Storage::Cpu(candle_core::CpuStorage::F32(x)) => 4 * x.len(),
+                candle_core::Storage::Cpu(candle_core::CpuStorage::U32(x)) => 4 * x.len(),
+                _ => unreachable!("a test on the CPU"),
+            };
+            memory.insert(std::ptr::from_ref(&*storage).addr(), bytes);
+        }
+        Ok(memory.values().sum())
+    }
+
     fn block_forward(&self, layer: usize, x: &Tensor, inputs: &Inputs) -> Result<(Tensor, Saved)> {
         let reach = self.reach(inputs, layer);
         self.blocks[layer].forward(&self.arch, &self.weights, x, &inputs.angles, reach)

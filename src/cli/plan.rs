@@ -48,13 +48,14 @@ const HELP: &str = "\
 Reads the config, the model's config.json and tokenizer, and the rows. Weights are not needed: nothing
 of them is read or downloaded; nor is the GPU. The config is that of expo train or expo sft.
 
-A run that needs more memory than there is, of which a GPU keeps 3% free, is refused with exit code 2
+A run that needs more memory than there is, of which 3% are kept free, is refused with exit code 2
 and the largest batch.micro_batch_tokens that fits; where none does, with the first of model.recompute,
 optimizer.states = \"split\", model.dtype = \"bf16\", or of them together, under which one does.
 
 memory      the peak of a training step. On the CPU and with dtype = \"f32\" all is f32; with bf16 on a
             GPU weights and activations are bf16, the residual stream, gradients and logits f32, and
-            the optimizer keeps what optimizer.states says. Not counted: the program and the rows.
+            the optimizer keeps what optimizer.states says. Not counted: the program, its rows and
+            what the allocator rounds up, a few hundred megabytes on the CPU.
 tokens      those of the rows, with the micro-batches of the first epoch, and the largest
             micro_batch_tokens that would fit, up to a whole step.
 FLOPs       products of matrices and attention, as the run computes them: each prompt once, logits
@@ -320,6 +321,11 @@ fn scaled(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_help_has_every_gpu() {
+        assert!(Device::names().iter().all(|name| HELP.contains(name)));
+    }
 
     #[test]
     fn large_numbers_have_prefixes() {

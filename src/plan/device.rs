@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// A GiB, in bytes.
 pub const GIB: f64 = (1u64 << 30) as f64;
 
-/// Of a GPU's memory, the share that is kept free: for the driver, the program's code and what the
-/// pool of memory cannot use.
+/// The share of memory that is kept free: for the driver or the system, the program's code and what
+/// allocators cannot use.
 const KEPT_FREE: f64 = 0.03;
 
 /// A GPU by name.

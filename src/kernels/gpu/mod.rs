@@ -13,10 +13,15 @@
 //! scheduling.
 
 pub(super) mod activation;
+pub(super) mod columns;
 #[cfg(feature = "cuda")]
 mod cuda;
+pub(super) mod elementwise;
+pub(super) mod embedding;
 mod launch;
+pub(super) mod norm;
 pub(super) mod product;
+pub(super) mod rotary;
 #[cfg(test)]
 mod twin;
 

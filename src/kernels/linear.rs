@@ -106,6 +106,12 @@ pub fn backward_weight(
 pub fn backward_bias(dy: &Tensor, dbias: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, width, distance) = rows(dy)?;
+    if dbias.elem_count() != width || !dbias.is_contiguous() {
+        return Err(Error::failed(format!(
+            "sums of {width} columns into {:?}",
+            dbias.dims()
+        )));
+    }
     on_gpu!(dy => super::gpu::columns::add_sums(dy, dbias));
     each_real!(dy, T => {
         let dy = read(dy);
@@ -223,6 +229,7 @@ mod tests {
         let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
         assert!(linear(&x, &w, Some(&b), DType::F64, FULL).is_err());
         assert!(linear_add(&x, &w, &variable(4, &[5, 5]), FULL).is_err());
+        assert!(backward_bias(&x, &b).is_err());
     }
 
     #[test]

@@ -73,7 +73,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use crate::kernels::embedding::*;
-    use crate::kernels::gpu::twin::compare;
+    use crate::kernels::gpu::twin::{compare, scope};
     use crate::kernels::testing::*;
 
     #[test]
@@ -96,13 +96,20 @@ mod tests {
                     let same = gather(table, &ids, table.dtype()).unwrap();
                     let dy = dy.narrow(1, 1, width).unwrap();
                     scatter_add(&dy, &ids, stream).unwrap();
-                    assert!(
-                        gather(&table.narrow(0, 0, 1).unwrap(), &ids, table.dtype()).is_err()
-                            || width == 1
-                    );
                     vec![rows, same, stream.clone()]
                 });
             }
         }
+    }
+
+    #[test]
+    fn ids_outside_the_table_are_refused_before_a_launch() {
+        let table = variable(1, &[4, 3]).to_dtype(DType::F32).unwrap();
+        scope(|| {
+            let ids = Ids::new(&[1, 4], &Device::Cpu).unwrap();
+            let said = gather(&table, &ids, DType::F32).unwrap_err().to_string();
+            assert!(said.contains("id 4 in a table of 4 rows"), "{said}");
+            assert!(scatter_add(&table.narrow(0, 0, 2).unwrap(), &ids, &table).is_err());
+        });
     }
 }

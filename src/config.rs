@@ -21,7 +21,7 @@ use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
-use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
 pub use reference::{ReferenceConfig, Update};
@@ -274,6 +274,9 @@ impl Config {
             .optimizer
             .resolve()
             .map_err(|error| error.at("[optimizer]"))?;
+        if self.model.dtype == Dtype::F32 {
+            self.check_states("where model.dtype is \"f32\"")?;
+        }
         self.batch.resolve().map_err(|error| error.at("[batch]"))?;
         self.run.validate().map_err(|error| error.at("[run]"))?;
         let needs = self.loss.needs();
@@ -365,6 +368,20 @@ impl Config {
                 .hint("it is at least 2: each sample's baseline is the mean of the others"));
         }
         Ok(())
+    }
+
+    /// Refuses states that are split on the CPU, where weights are f32.
+    pub fn check_cpu(&self) -> Result<()> {
+        self.check_states("on the CPU, which computes with f32 weights")
+    }
+
+    fn check_states(&self, place: &str) -> Result<()> {
+        if self.optimizer.states == States::F32 {
+            return Ok(());
+        }
+        Err(Error::input(format!("states = \"split\" {place}"))
+            .hint("it halves bf16 weights kept on a GPU: leave the key out")
+            .at("[optimizer]"))
     }
 
     /// Whether the run has a reference: the loss asks for one, or the config names one, which a

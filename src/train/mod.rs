@@ -79,7 +79,10 @@ pub struct Run {
 impl Run {
     /// Opens the model, the data and the reference's log-probs.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
-        device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        if device.is_cpu() {
+            config.check_cpu()?;
+        }
         files::check_output(&config.run)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;

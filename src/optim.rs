@@ -5,11 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, RmsProp};
-use crate::model::parameters::{Buffer, Layout};
+use crate::model::parameters::{Buffer, Layout, Master};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,17 @@ pub enum States {
     /// The lower half of each f32 weight, whose upper half is the bf16 weight itself, and moments in
     /// bf16: with AdamW 6 bytes a parameter.
     Split,
+}
+
+impl States {
+    /// Zeros in the place of what this keeps beside so many bf16 weights.
+    pub fn master(self, elements: usize, device: &Device) -> Result<Master> {
+        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
+        Ok(match self {
+            Self::F32 => Master::F32(zeros(DType::F32)?),
+            Self::Split => Master::Low(zeros(DType::I16)?),
+        })
+    }
 }
 
 impl Default for OptimizerConfig {

@@ -97,13 +97,21 @@ impl Decoder {
         &self.weights
     }
 
-    /// A buffer of zeros to accumulate gradients in.
+    /// A buffer of zeros to accumulate gradients in, f32 beside bf16 weights.
     pub fn gradients(&self) -> Result<Buffer> {
-        Buffer::zeros(self.layout().clone(), self.dtype(), self.device())
+        Buffer::zeros(self.layout().clone(), self.stream_dtype(), self.device())
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
         self.weights.layout()
+    }
+
+    /// The dtype of the residual stream, of rotations, logits and gradients.
+    pub(super) fn stream_dtype(&self) -> DType {
+        match self.dtype() {
+            DType::BF16 => DType::F32,
+            dtype => dtype,
+        }
     }
 
     /// The dtype of weights and activations.
@@ -150,7 +158,7 @@ impl Decoder {
         let shape = (positions.len(), 1, self.inverse_frequencies.len());
         let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
             let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
-            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.dtype())?)
+            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.stream_dtype())?)
         };
         Ok(Angles {
             cos: turn(f32::cos)?,

@@ -14,8 +14,9 @@
 
 pub(super) mod activation;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod launch;
+pub(super) mod mix;
 pub(super) mod product;
 #[cfg(test)]
 mod twin;

@@ -43,7 +43,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let cuda = device.as_cuda_device()?;
     // SAFETY: everything runs on the device's one stream.
     unsafe { cuda.disable_event_tracking() };
-    keep_memory(cuda).map_err(failed("the memory pool"))?;
+    keep_memory(cuda)?;
     open.insert(ordinal, device.clone());
     Ok(device)
 }
@@ -54,7 +54,7 @@ pub fn count() -> usize {
     count.map_or(0, |count| count.map_or(0, |n| n.max(0) as usize))
 }
 
-fn keep_memory(device: &CudaDevice) -> Result<(), DriverError> {
+fn keep_memory(device: &CudaDevice) -> Result<()> {
     let mut forever = u64::MAX;
     let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     match pool(device)? {
@@ -62,12 +62,13 @@ fn keep_memory(device: &CudaDevice) -> Result<(), DriverError> {
         Some(pool) => unsafe {
             let value = std::ptr::from_mut(&mut forever).cast();
             sys::cuMemPoolSetAttribute(pool, threshold, value).result()
-        },
+        }
+        .map_err(failed("the memory pool")),
         None => Ok(()),
     }
 }
 
-fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>, DriverError> {
+fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
     let stream = device.cuda_stream();
     let context = stream.context();
     if !context.has_async_alloc() {
@@ -75,7 +76,8 @@ fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>, DriverError> {
     }
     let mut pool = std::ptr::null_mut();
     // SAFETY: `pool` is there to be written.
-    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()? };
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result() }
+        .map_err(failed("the memory pool"))?;
     Ok(Some(pool))
 }
 
@@ -84,7 +86,7 @@ pub fn memory(device: &CudaDevice) -> Result<Memory> {
     let mut peak = 0u64;
     let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
     let error = failed("memory");
-    if let Some(pool) = pool(device).map_err(&error)? {
+    if let Some(pool) = pool(device)? {
         let value = std::ptr::from_mut(&mut peak).cast();
         // SAFETY: the pool is the device's own, and the attribute is a u64.
         unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.map_err(&error)?;
@@ -343,7 +345,6 @@ fn keep(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-fn failed<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> Error {
-    let what = what.to_owned();
+fn failed(what: &str) -> impl Fn(DriverError) -> Error {
     move |error| Error::failed(format!("CUDA, {what}: {error}"))
 }

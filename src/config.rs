@@ -239,6 +239,16 @@ impl Config {
         }
     }
 
+    /// As [`open`](Self::open) where the config names a loss, else as [`open_sft`](Self::open_sft).
+    pub fn open_training(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
+        match table.contains_key("loss") {
+            true => Self::open(path, overrides),
+            false => Self::open_sft(path, overrides),
+        }
+    }
+
     /// As [`open`](Self::open), of any config that names rows, for a look at them: without a loss
     /// they are those of supervised fine-tuning, and without `[run]` it is none.
     pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
@@ -428,6 +438,12 @@ impl BatchConfig {
 }
 
 impl RunConfig {
+    /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
+    pub fn steps(&self, per_epoch: u64) -> u64 {
+        let epochs = || (per_epoch as f64 * self.num_train_epochs).ceil() as u64;
+        self.max_steps.unwrap_or_else(|| epochs().max(1))
+    }
+
     fn validate(&self) -> Result<()> {
         positive("num_train_epochs", self.num_train_epochs)?;
         positive("logging_steps", self.logging_steps as f64)?;

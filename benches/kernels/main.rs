@@ -47,9 +47,8 @@ fn zeros(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
 }
 
-fn ids(n: usize, below: usize) -> Result<Tensor> {
-    let ids = (0..n).map(|i| (i * 7919 % below) as u32);
-    Ok(Tensor::from_iter(ids, &Device::Cpu)?)
+fn ids(n: usize, below: usize) -> Vec<u32> {
+    (0..n).map(|i| (i * 7919 % below) as u32).collect()
 }
 
 fn updates(harness: &mut Harness) -> Result<()> {
@@ -91,10 +90,10 @@ fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
         let work = Work::Flops(2 * TILE * hidden * VOCABULARY, precision);
         let name = |kernel: &str| format!("head {kernel} {precision:?}").to_lowercase();
         harness.measure(&name("logits"), work, || {
-            linear::linear(&h, &weight, None, precision)
+            linear::linear(&h, &weight, None, DType::F32, precision)
         });
         harness.measure(&name("backward_input"), work, || {
-            linear::backward_input(&dlogits, &weight, precision)
+            linear::backward_input(&dlogits, &weight, DType::F32, precision)
         });
         harness.measure(&name("backward_weight"), work, || {
             linear::backward_weight(&dlogits, &h, &dweight, precision)
@@ -105,7 +104,7 @@ fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
 
 fn statistics(harness: &mut Harness) -> Result<()> {
     let logits = random(&[TILE, VOCABULARY])?;
-    let labels = ids(TILE, VOCABULARY)?;
+    let labels = Tensor::new(ids(TILE, VOCABULARY), &Device::Cpu)?;
     let bytes = TILE * VOCABULARY * F32;
     harness.measure("token::statistics", Work::Bytes(bytes), || {
         token::statistics(&logits, &labels)

@@ -100,7 +100,20 @@ pub(super) fn write<T: Element, R>(
 /// All of it is written before any of it is read.
 pub(super) unsafe fn fresh(shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
     // SAFETY: as the caller promises.
-    Ok(unsafe { Tensor::empty(shape, like.dtype(), like.device())? })
+    unsafe { fresh_of(shape, like.dtype(), like) }
+}
+
+/// A new tensor of `dtype` on the device of `like`, its memory as it comes.
+///
+/// # Safety
+/// As of [`fresh`].
+pub(super) unsafe fn fresh_of(
+    shape: impl Into<Shape>,
+    dtype: DType,
+    like: &Tensor,
+) -> Result<Tensor> {
+    // SAFETY: as the caller promises.
+    Ok(unsafe { Tensor::empty(shape, dtype, like.device())? })
 }
 
 /// Checks that tensors have one shape and lie in memory without gaps.

@@ -50,6 +50,27 @@ pub fn clear(x: &Tensor) -> Result<()> {
     }))
 }
 
+/// The tensor's values in memory of their own, without gaps; the last dimension has none before.
+pub fn copy(x: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
+    Ok(x.force_contiguous()?)
+}
+
+/// `x` in the dtype of `like`, for a product of the two; on the processor they have one.
+///
+/// # Errors
+/// If on the processor they differ.
+pub fn operand(x: &Tensor, like: &Tensor) -> Result<Tensor> {
+    if x.dtype() == like.dtype() {
+        return Ok(x.clone());
+    }
+    Err(Error::failed(format!(
+        "an operand of {:?} beside one of {:?}",
+        x.dtype(),
+        like.dtype()
+    )))
+}
+
 /// Writes `source` (a, b, c), contiguous, to `destination`, a view of the same shape whose last
 /// dimension has no gaps.
 pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {

@@ -32,7 +32,7 @@ impl Affine {
 
     pub(super) fn apply(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
-        linear::linear(x, weight, bias, weights.precision)
+        linear::linear(x, weight, bias, weight.dtype(), weights.precision)
     }
 
     /// Into columns of a wider tensor.
@@ -63,7 +63,8 @@ impl Affine {
 
     /// The gradient of the input.
     pub(super) fn backward_input(&self, weights: &Buffer, dy: &Tensor) -> Result<Tensor> {
-        linear::backward_input(dy, self.weight(weights), weights.precision)
+        let weight = self.weight(weights);
+        linear::backward_input(dy, weight, weight.dtype(), weights.precision)
     }
 
     /// Adds the gradient of the input to `dx`.

@@ -12,6 +12,7 @@ use super::arch::Architecture;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
 use crate::kernels::attention::Segment;
+use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::KeyValues;
 use crate::kernels::rotary::Angles;
 use crate::kernels::{activation, attention, elementwise, embedding, norm, rotary};
@@ -82,8 +83,8 @@ impl Projected {
 /// Which tokens see which, and whose output is wanted.
 pub(super) struct Reach {
     pub segments: Vec<Segment>,
-    /// (queries), u32: the tokens whose output is wanted, in order; all where `None`.
-    pub rows: Option<Tensor>,
+    /// (queries): the tokens whose output is wanted, in order; all where `None`.
+    pub rows: Option<Ids>,
 }
 
 impl Saved {
@@ -137,7 +138,7 @@ impl Block {
         let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
-            Some(rows) => &embedding::gather(x, rows)?,
+            Some(rows) => &embedding::gather(x, rows, x.dtype())?,
             None => x,
         };
         let (y, norm2, mlp) = self.finish(arch, weights, x, &attended)?;
@@ -193,8 +194,8 @@ impl Block {
         let qk_norm = match &self.qk_norm {
             Some([q_norm, k_norm]) => {
                 let norm = |affine: &Affine, heads: &Tensor| -> Result<norm::Saved> {
-                    let (y, saved) =
-                        affine.norm(weights, &heads.force_contiguous()?, arch.norm_epsilon)?;
+                    let x = elementwise::copy(heads)?;
+                    let (y, saved) = affine.norm(weights, &x, arch.norm_epsilon)?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
@@ -304,9 +305,8 @@ impl Block {
         rotary::rotate_back(&dprojected.k, angles)?;
         if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
             let back = |affine: &Affine, heads: &Tensor, saved: &norm::Saved| -> Result<()> {
-                let dx = heads.force_contiguous()?;
-                let dy = dx.force_contiguous()?;
-                dx.zero_set()?;
+                let (dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
+                elementwise::clear(&dx)?;
                 affine.norm_backward(weights, &dy, saved, into, &dx)?;
                 elementwise::assign(heads, &dx)
             };

@@ -18,8 +18,9 @@ use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::attention::Segment;
+use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{embedding, rotary::Angles};
+use crate::kernels::rotary::Angles;
 
 /// Logits in one tile.
 const TILE_LOGITS: usize = 1 << 24;
@@ -42,8 +43,8 @@ pub struct Decoder {
 /// What the forward pass leaves for the head and the backward pass.
 pub(super) struct Trace {
     inputs: Inputs,
-    /// (predictions), u32: the row of the forward pass's output that predicts.
-    pub sources: Tensor,
+    /// (predictions): the row of the forward pass's output that predicts.
+    pub sources: Ids,
     blocks: Vec<Kept>,
 }
 
@@ -55,8 +56,8 @@ enum Kept {
 
 /// A packed batch on the device.
 struct Inputs {
-    /// (tokens), u32.
-    ids: Tensor,
+    /// (tokens).
+    ids: Ids,
     angles: Angles,
     /// Of every block but the last, then of the last, which computes only what the head reads.
     reach: [Reach; 2],
@@ -124,23 +125,22 @@ impl Decoder {
         self.weights.flat().device()
     }
 
-    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Tensor)> {
+    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
         let (segments, rows, sources) = read_by_head(packed);
-        let tensor = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::new(ids, self.device())?) };
         let all = Reach {
             segments: packed.segments.clone(),
             rows: None,
         };
         let last = Reach {
             segments,
-            rows: Some(tensor(&rows)?),
+            rows: Some(Ids::new(&rows, self.device())?),
         };
         let inputs = Inputs {
-            ids: tensor(&packed.ids)?,
+            ids: Ids::new(&packed.ids, self.device())?,
             angles: self.angles(&packed.positions)?,
             reach: [all, last],
         };
-        Ok((inputs, tensor(&sources)?))
+        Ok((inputs, Ids::new(&sources, self.device())?))
     }
 
     fn reach<'a>(&self, inputs: &'a Inputs, layer: usize) -> &'a Reach {
@@ -167,8 +167,8 @@ impl Decoder {
     }
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
-    pub(super) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        embedding::gather(self.weights.view(self.embedding()), ids)
+    pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
+        embedding::gather(self.weights.view(self.embedding()), ids, self.dtype())
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -185,7 +185,7 @@ impl Decoder {
             visit(layer, saved)?;
             x = y;
         }
-        embedding::gather(&x, &sources)
+        embedding::gather(&x, &sources, x.dtype())
     }
 
     /// The residual stream after the last block, (rows, hidden), where anything is predicted, and

@@ -78,7 +78,7 @@ impl Decoder {
     ) -> Result<()> {
         let (x, trace) = self.forward(packed)?;
         let norm = self.final_norm();
-        let rows = embedding::gather(&x, &trace.sources)?;
+        let rows = embedding::gather(&x, &trace.sources, x.dtype())?;
         let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
         let dh = elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows)?;
         for group in self.groups(packed) {
@@ -133,7 +133,7 @@ impl Decoder {
     /// (n, hidden) after the final norm -> (n, vocabulary).
     pub(super) fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(&self.weights);
-        linear::linear(h, weight, None, self.weights.precision)
+        linear::linear(h, weight, None, h.dtype(), self.weights.precision)
     }
 
     fn normed(&self, packed: &Packed) -> Result<Tensor> {

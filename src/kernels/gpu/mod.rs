@@ -17,6 +17,7 @@ pub(super) mod activation;
 mod cuda;
 mod launch;
 pub(super) mod product;
+pub(super) mod token;
 #[cfg(test)]
 mod twin;
 

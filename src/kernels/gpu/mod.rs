@@ -18,6 +18,7 @@ pub(super) mod cuda;
 mod launch;
 pub(super) mod mix;
 pub(super) mod product;
+pub(super) mod token;
 #[cfg(test)]
 mod twin;
 

@@ -6,6 +6,7 @@ mod data;
 mod init;
 mod loss;
 mod losses;
+mod plan;
 mod progress;
 mod sample;
 mod score;
@@ -39,6 +40,7 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite.";
 enum Command {
     Train(train::TrainArgs),
     Sft(sft::SftArgs),
+    Plan(plan::PlanArgs),
     Sample(sample::SampleArgs),
     Sweep(sweep::SweepArgs),
     Score(score::ScoreArgs),
@@ -55,6 +57,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),
+        Command::Plan(args) => plan::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Score(args) => score::run(args),

@@ -21,7 +21,7 @@ use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
-use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
 pub use reference::{ReferenceConfig, Update};
@@ -239,6 +239,16 @@ impl Config {
         }
     }
 
+    /// As [`open`](Self::open) where the config names a loss, else as [`open_sft`](Self::open_sft).
+    pub fn open_training(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
+        match table.contains_key("loss") {
+            true => Self::open(path, overrides),
+            false => Self::open_sft(path, overrides),
+        }
+    }
+
     /// As [`open`](Self::open), of any config that names rows, for a look at them: without a loss
     /// they are those of supervised fine-tuning, and without `[run]` it is none.
     pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
@@ -274,6 +284,9 @@ impl Config {
             .optimizer
             .resolve()
             .map_err(|error| error.at("[optimizer]"))?;
+        if self.model.dtype == Dtype::F32 {
+            self.check_states("where model.dtype is \"f32\"")?;
+        }
         self.batch.resolve().map_err(|error| error.at("[batch]"))?;
         self.run.validate().map_err(|error| error.at("[run]"))?;
         let needs = self.loss.needs();
@@ -367,6 +380,20 @@ impl Config {
         Ok(())
     }
 
+    /// Refuses states that are split on the CPU, where weights are f32.
+    pub fn check_cpu(&self) -> Result<()> {
+        self.check_states("on the CPU, which computes with f32 weights")
+    }
+
+    fn check_states(&self, place: &str) -> Result<()> {
+        if self.optimizer.states == States::F32 {
+            return Ok(());
+        }
+        Err(Error::input(format!("states = \"split\" {place}"))
+            .hint("it halves bf16 weights kept on a GPU: leave the key out")
+            .at("[optimizer]"))
+    }
+
     /// Whether the run has a reference: the loss asks for one, or the config names one, which a
     /// loss without a reference does not read but the reported log-ratios do.
     pub fn has_reference(&self) -> bool {
@@ -411,6 +438,12 @@ impl BatchConfig {
 }
 
 impl RunConfig {
+    /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
+    pub fn steps(&self, per_epoch: u64) -> u64 {
+        let epochs = || (per_epoch as f64 * self.num_train_epochs).ceil() as u64;
+        self.max_steps.unwrap_or_else(|| epochs().max(1))
+    }
+
     fn validate(&self) -> Result<()> {
         positive("num_train_epochs", self.num_train_epochs)?;
         positive("logging_steps", self.logging_steps as f64)?;

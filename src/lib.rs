@@ -15,8 +15,9 @@
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
 //! - [`sample`]: responses drawn from a model, and the file they go to.
-//! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`bandit`]: the
-//!   papers' synthetic experiments, where the best policy is known.
+//! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`plan`]: what a run
+//!   will take, before it is made. [`bandit`]: the papers' synthetic experiments, where the best policy
+//!   is known.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
 //!
@@ -49,6 +50,7 @@ pub mod kernels;
 pub mod loss;
 pub mod model;
 pub mod optim;
+pub mod plan;
 pub mod report;
 pub mod sample;
 pub mod score;

@@ -5,11 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, RmsProp};
-use crate::model::parameters::{Buffer, Layout};
+use crate::model::parameters::{Buffer, Layout, Master};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct OptimizerConfig {
     pub learning_rate: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
+    /// How what an update needs beside bf16 weights on a GPU is stored.
+    pub states: States,
     /// `adamw` only: decoupled decay of matrices, not of biases and norms; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
@@ -53,12 +56,37 @@ pub enum Method {
     RmsProp,
 }
 
+/// How the optimizer stores weights and moments beside bf16 weights on a GPU. Where weights are f32
+/// there is nothing to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum States {
+    /// The weights once more in f32, and moments in f32: with AdamW 12 bytes a parameter.
+    #[default]
+    F32,
+    /// The lower half of each f32 weight, whose upper half is the bf16 weight itself, and moments in
+    /// bf16: with AdamW 6 bytes a parameter.
+    Split,
+}
+
+impl States {
+    /// Zeros in the place of what this keeps beside so many bf16 weights.
+    pub fn master(self, elements: usize, device: &Device) -> Result<Master> {
+        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
+        Ok(match self {
+            Self::F32 => Master::F32(zeros(DType::F32)?),
+            Self::Split => Master::Low(zeros(DType::I16)?),
+        })
+    }
+}
+
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             optim: Method::AdamW,
             learning_rate: 1e-6,
             max_grad_norm: 1.0,
+            states: States::default(),
             weight_decay: None,
             adam_beta1: None,
             adam_beta2: None,

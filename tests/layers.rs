@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 10] = [
     &["checkpoint"],
     &["config"],
     &["score", "sample"],
-    &["train", "eval", "bandit"],
+    &["train", "plan", "eval", "bandit"],
     &["cli", "main"],
 ];
 const WITHOUT_CANDLE: [&str; 5] = ["loss", "data", "story", "report", "bandit"];

@@ -111,7 +111,7 @@ fn statistics(harness: &mut Harness) -> Result<()> {
     });
     let (sums, seeds) = ([11.3; TILE], [0.5; TILE]);
     harness.measure("token::backward", Work::Bytes(2 * bytes), || {
-        token::backward(&logits, &labels, &sums, &seeds)
+        token::backward(&logits, &labels, &sums, &seeds, logits.dtype())
     });
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
 
+mod batches;
 mod build;
 mod census;
 pub mod chat;
@@ -29,6 +30,7 @@ mod store;
 mod tokenizer;
 mod tokens;
 
+pub use batches::{Batches, Orders};
 pub use census::{Census, Invalid, Lines, Spread};
 pub use config::{AddBos, AssistantTurns, DataConfig, OnInvalid, Scores, Tokenize, TruncationMode};
 pub use dataset::Dataset;

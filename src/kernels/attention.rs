@@ -50,6 +50,13 @@ pub struct Saved {
     log_sum_exp: Tensor,
 }
 
+#[cfg(test)]
+impl Saved {
+    pub(crate) fn tensors(&self) -> [&Tensor; 1] {
+        [&self.log_sum_exp]
+    }
+}
+
 /// `q` (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim), which may be views of one
 /// wider tensor -> (queries, heads, head_dim), the queries of all segments one after the other.
 /// Scores are divided by sqrt(head_dim); kv_heads divides heads. The own ranges of `segments` cover

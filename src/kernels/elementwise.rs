@@ -139,6 +139,24 @@ pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
     Ok(y)
 }
 
+/// Moves `destination` towards `other`, its shape and dtype the same: `share` of `other` and the rest of
+/// itself. Both are contiguous.
+pub fn mix(destination: &Tensor, other: &Tensor, share: f64) -> Result<()> {
+    let _profile = part(Part::Elementwise);
+    check_alike("mix", &[destination, other])?;
+    on_gpu!(destination => super::gpu::mix::mix(destination, other, share));
+    each_real!(destination, T => {
+        let other = read(other);
+        let other = other.values::<T>()?;
+        let shares = (T::of(share), T::of(1.0 - share));
+        write(destination, |own: &mut [T]| {
+            let units = own.par_chunks_mut(UNIT).zip(other.par_chunks(UNIT));
+            units.for_each(|(own, other)| mix_unit(own, other, shares));
+            Ok(())
+        })
+    })
+}
+
 fn total<T: Real>(biases: &[&Tensor], width: usize) -> Result<Vec<T>> {
     let mut total = vec![T::ZERO; width];
     for bias in biases {
@@ -160,6 +178,14 @@ vectorized! {
     fn sum<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
             *y = *a + *b;
+        }
+    }
+}
+
+vectorized! {
+    fn mix_unit<T: Real>(own: &mut [T], other: &[T], shares: (T, T)) {
+        for (own, other) in own.iter_mut().zip(other) {
+            *own = *other * shares.0 + *own * shares.1;
         }
     }
 }
@@ -193,5 +219,16 @@ mod tests {
             .unwrap();
         assert_close(&residual(&x, &[&a, &b]).unwrap(), &want, "two");
         assert_close(&residual(&x, &[]).unwrap(), &x, "none");
+    }
+
+    #[test]
+    fn a_mix_is_a_weighted_mean() {
+        let (own, other) = (variable(1, &[40]), variable(2, &[40]));
+        let want =
+            ((other.as_tensor() * 0.25).unwrap() + (own.as_tensor() * 0.75).unwrap()).unwrap();
+        let mixed = own.as_tensor().copy().unwrap();
+        mix(&mixed, &other, 0.25).unwrap();
+        assert_close(&mixed, &want, "mixed");
+        assert!(mix(&mixed, &other.narrow(0, 1, 3).unwrap(), 0.5).is_err());
     }
 }

@@ -28,6 +28,7 @@ pub mod activation;
 pub mod attention;
 mod bf16;
 mod cpu;
+pub mod device;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;

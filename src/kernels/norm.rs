@@ -23,6 +23,13 @@ pub struct Saved {
     statistics: Tensor,
 }
 
+#[cfg(test)]
+impl Saved {
+    pub(crate) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.x, &self.statistics]
+    }
+}
+
 /// `(x - mean) / sqrt(variance + epsilon) * weight + bias` of contiguous `x` (.., hidden). A bias
 /// means layer norm (Ba et al. 2016), none means RMS norm (Zhang and Sennrich 2019), which does not
 /// subtract the mean.

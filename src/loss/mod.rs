@@ -144,6 +144,12 @@ impl Needs {
         }
     }
 
+    /// The roles that are computed with gradient; that of an optional one is 0.
+    pub fn trained(&self) -> Vec<Role> {
+        let read = self.all.iter().chain(self.any).chain(self.optional);
+        read.copied().collect()
+    }
+
     /// Checks the roles and the soft label of one example: a missing response, a label outside
     /// [0, 1] and a soft label for a loss that gives it no meaning are input errors.
     pub fn check(&self, roles: &[Role], preference: Option<f64>) -> Result<()> {

@@ -92,6 +92,19 @@ impl Saved {
     pub(super) fn keys_values(&self) -> (&Tensor, &Tensor) {
         (&self.projected.k, &self.projected.v)
     }
+
+    #[cfg(test)]
+    pub(super) fn tensors(&self) -> Vec<&Tensor> {
+        let Projected { q, k, v } = &self.projected;
+        let norms = [Some(&self.norm1), Some(&self.norm2)].into_iter().flatten();
+        let norms = norms.chain(self.qk_norm.iter().flatten());
+        norms
+            .flat_map(norm::Saved::tensors)
+            .chain(self.attention.tensors())
+            .chain([q, k, v, &self.attended])
+            .chain(&self.mlp)
+            .collect()
+    }
 }
 
 impl Block {

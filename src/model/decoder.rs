@@ -71,7 +71,7 @@ impl Decoder {
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
         let inverse_frequencies = arch.rotary.inverse_frequencies();
-        let tile_rows = (TILE_LOGITS / arch.vocab_size).max(1);
+        let tile_rows = tile_rows(&arch);
         Self {
             arch,
             weights,
@@ -98,13 +98,21 @@ impl Decoder {
         &self.weights
     }
 
-    /// A buffer of zeros to accumulate gradients in.
+    /// A buffer of zeros to accumulate gradients in, f32 beside bf16 weights.
     pub fn gradients(&self) -> Result<Buffer> {
-        Buffer::zeros(self.layout().clone(), self.dtype(), self.device())
+        Buffer::zeros(self.layout().clone(), self.stream_dtype(), self.device())
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
         self.weights.layout()
+    }
+
+    /// The dtype of the residual stream, of rotations, logits and gradients.
+    pub(super) fn stream_dtype(&self) -> DType {
+        match self.dtype() {
+            DType::BF16 => DType::F32,
+            dtype => dtype,
+        }
     }
 
     /// The dtype of weights and activations.
@@ -150,7 +158,7 @@ impl Decoder {
         let shape = (positions.len(), 1, self.inverse_frequencies.len());
         let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
             let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
-            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.dtype())?)
+            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.stream_dtype())?)
         };
         Ok(Angles {
             cos: turn(f32::cos)?,
@@ -219,6 +227,33 @@ impl Decoder {
         embedding::scatter_add(&dx, &inputs.ids, gradients.view(self.embedding()))
     }
 
+    /// The bytes of all that a forward pass leaves for the backward pass, each tensor's memory once.
+    #[cfg(test)]
+    pub(crate) fn kept_bytes(&self, packed: &Packed) -> Result<usize> {
+        let (x, trace) = self.forward(packed)?;
+        drop(x);
+        let Inputs { ids, angles, reach } = &trace.inputs;
+        let mut tensors = vec![ids, &angles.cos, &angles.sin, &trace.sources];
+        tensors.extend(reach.iter().filter_map(|reach| reach.rows.as_ref()));
+        for kept in &trace.blocks {
+            match kept {
+                Kept::Everything(saved) => tensors.extend(saved.tensors()),
+                Kept::Input(x) => tensors.push(x),
+            }
+        }
+        let mut memory = std::collections::BTreeMap::new();
+        for tensor in tensors {
+            let storage = tensor.storage_and_layout().0;
+            let bytes = match &*storage {
+                candle_core::Storage::Cpu(candle_core::CpuStorage::F32(x)) => 4 * x.len(),
+                candle_core::Storage::Cpu(candle_core::CpuStorage::U32(x)) => 4 * x.len(),
+                _ => unreachable!("a test on the CPU"),
+            };
+            memory.insert(std::ptr::from_ref(&*storage).addr(), bytes);
+        }
+        Ok(memory.values().sum())
+    }
+
     fn block_forward(&self, layer: usize, x: &Tensor, inputs: &Inputs) -> Result<(Tensor, Saved)> {
         let reach = self.reach(inputs, layer);
         self.blocks[layer].forward(&self.arch, &self.weights, x, &inputs.angles, reach)
@@ -230,9 +265,14 @@ impl Decoder {
     }
 }
 
+/// Rows of logits that are held at once unless the decoder is told otherwise.
+pub(crate) fn tile_rows(arch: &Architecture) -> usize {
+    (TILE_LOGITS / arch.vocab_size).max(1)
+}
+
 /// What the last block must compute: the segments with the queries that the head reads, and those
 /// between them; these tokens; and where among them each prediction's source is.
-fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
+pub(crate) fn read_by_head(packed: &Packed) -> (Vec<Segment>, Vec<u32>, Vec<u32>) {
     let mut read = vec![false; packed.ids.len()];
     for &source in &packed.sources {
         read[source as usize] = true;

@@ -6,7 +6,6 @@
 //! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
 //! gives the seeds of the backward pass.
 
-mod batches;
 mod event;
 mod files;
 mod metrics;
@@ -30,9 +29,9 @@ use std::time::Instant;
 
 use crate::checkpoint;
 use crate::config::Config;
-use crate::data::Dataset;
+use crate::data::{Batches, Dataset, Orders};
 use crate::error::{Error, Result};
-use crate::loss::{Needs, Role};
+use crate::loss::Role;
 use crate::model::{Decoder, device};
 use crate::optim::Optimizer;
 
@@ -41,11 +40,10 @@ pub use metrics::Record;
 pub use profile::Profile;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
-pub use show::{RowSplit, Shown, show};
+pub use show::{RowSplit, Shown, reference_shape, show};
 pub use summary::Summary;
 pub use sweep::{Outcome, comparison, frontier, sweep};
 
-use batches::{Batches, Orders};
 use files::Files;
 use metrics::Averages;
 use moving::Moving;
@@ -79,7 +77,10 @@ pub struct Run {
 impl Run {
     /// Opens the model, the data and the reference's log-probs.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
-        device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        if device.is_cpu() {
+            config.check_cpu()?;
+        }
         files::check_output(&config.run)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
@@ -91,7 +92,7 @@ impl Run {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
             false => Some(Reference::none(&all)),
         };
-        let (model, hash) = open::load(&folder, &config.model)?;
+        let (model, hash) = open::load_policy(&folder, &config.model, config.optimizer.states)?;
         let reference = match separate {
             Some(reference) => reference,
             None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,
@@ -176,9 +177,7 @@ impl Run {
             train.append(unlabelled)?;
         }
         let per_epoch = batches.per_epoch();
-        let steps = config.run.max_steps.unwrap_or_else(|| {
-            ((per_epoch as f64 * config.run.num_train_epochs).ceil() as u64).max(1)
-        });
+        let steps = config.run.steps(per_epoch);
         let parameters = model.weights().layout().len;
         observe(Event::Start { steps, parameters });
 
@@ -337,10 +336,4 @@ fn datasets(config: &Config, model: &Model, observe: Observer) -> Result<Vec<Dat
         };
     }
     model.datasets(&data, &needs, observe)
-}
-
-/// The roles that are computed with gradient; that of an optional one is 0.
-fn trained(needs: &Needs) -> Vec<Role> {
-    let read = needs.all.iter().chain(needs.any).chain(needs.optional);
-    read.copied().collect()
 }

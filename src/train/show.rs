@@ -3,13 +3,15 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
+use std::path::{Path, PathBuf};
+
 use super::open::{check_length, prompts_of, unlabelled};
 use super::{Event, Observer};
 use crate::config::Config;
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
-use crate::model::arch::ConfigJson;
+use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
 use crate::model::hub::{Download, HubSettings, resolve_tokenizer};
 
@@ -21,6 +23,8 @@ pub struct Shown {
     pub row: Option<Inspection>,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
+    /// The model's shape.
+    pub arch: Architecture,
 }
 
 /// The rows of a run.
@@ -63,18 +67,10 @@ pub fn show(
         data.samples = None;
         needs = without_samples(&needs);
     }
-    let mut progress = |download: Download<'_>| observe(Event::Download(download));
-    let folder = resolve_tokenizer(
-        &model.model_name_or_path,
-        model.revision.as_deref(),
-        &HubSettings::from_env(),
-        &mut progress,
-    )?;
+    let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
+    let folder = folder(name, revision, observe)?;
     let tokenizer = Tokenizer::open(&folder)?;
-    let path = folder.join("config.json");
-    let json = ConfigJson::open(&path)?;
-    let arch = family(&json).and_then(|family| (family.architecture)(&json));
-    let arch = arch.map_err(|error| error.at(path.display()))?;
+    let arch = architecture(&folder)?;
     check_length(data.max_length, arch.max_positions)?;
     tokenizer
         .check_fits(arch.vocab_size)
@@ -98,7 +94,31 @@ pub fn show(
         dataset,
         row,
         tokenizer,
+        arch,
     })
+}
+
+/// The shape of the reference where it is another model than the policy.
+pub fn reference_shape(config: &Config, observe: Observer) -> Result<Option<Architecture>> {
+    let Some(name) = &config.model.reference else {
+        return Ok(None);
+    };
+    let shape = folder(name, config.model.reference_revision.as_deref(), observe)
+        .and_then(|folder| architecture(&folder));
+    shape.map(Some).map_err(|error| error.at("model.reference"))
+}
+
+/// The folder of a model whose weights are not needed.
+fn folder(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
+    let mut progress = |download: Download<'_>| observe(Event::Download(download));
+    resolve_tokenizer(name, revision, &HubSettings::from_env(), &mut progress)
+}
+
+fn architecture(folder: &Path) -> Result<Architecture> {
+    let path = folder.join("config.json");
+    let json = ConfigJson::open(&path)?;
+    let arch = family(&json).and_then(|family| (family.architecture)(&json));
+    arch.map_err(|error| error.at(path.display()))
 }
 
 fn without_samples(needs: &Needs) -> Needs {

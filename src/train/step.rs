@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::Split;
 use super::metrics::Averages;
-use super::{Split, trained};
 use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -34,7 +34,7 @@ pub(super) struct Stepper<'a> {
 impl<'a> Stepper<'a> {
     pub fn new(config: &'a Config, model: &'a Decoder) -> Self {
         let loss = &config.loss;
-        let roles = trained(&loss.needs());
+        let roles = loss.needs().trained();
         Self {
             loss,
             model,

@@ -92,10 +92,18 @@ fn configs() {
         ("model.device=tpu", ["tpu", "cpu"]),
         ("model.dtype=f64", ["f64", "f32"]),
         ("optimizer.learning_rate=-1", ["learning_rate", "-1"]),
+        ("optimizer.states=half", ["`half`", "split"]),
+        (
+            "optimizer.states=split",
+            ["states = \"split\"", "model.dtype is \"f32\""],
+        ),
         ("schedule.warmup_ratio=2", ["warmup_ratio", "2"]),
     ] {
         place.refuse_run(&config, &[set], &words);
     }
+    let split = ["model.dtype=bf16", "optimizer.states=split"];
+    let words = ["[optimizer]", "on the CPU", "bf16 weights kept on a GPU"];
+    place.refuse_run(&config, &split, &words);
     place.refuse_run(Path::new("none.toml"), &[], &["none.toml", "no such file"]);
 }
 

@@ -9,30 +9,42 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg, sys,
+    CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    result::{memcpy_dtoh_async, memcpy_htod_async},
+    sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaStorageSlice, cudarc};
-use candle_core::{CudaDevice, CudaStorage, DType, Device};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Tensor, WithDType};
 use sha2::{Digest, Sha256};
 
 use super::launch::{Arg, Grid, Module, address as address_of, first_tensor};
 use super::product::Operand;
 use crate::error::{Error, Result};
+use crate::kernels::device::Memory;
 
 /// Shared memory that every block may have; more must be asked for.
 const PLAIN_SHARED: usize = 48 << 10;
+
+/// Devices that are open, by number.
+static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
 
 /// The device of that number, its memory pool set to keep what is freed.
 ///
 /// # Errors
 /// If there is no such device.
 pub fn open(ordinal: usize) -> Result<Device> {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = open.get_or_insert_default();
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: everything runs on the device's one stream.
     unsafe { cuda.disable_event_tracking() };
-    keep_memory(cuda).map_err(failed("the memory pool"))?;
+    keep_memory(cuda)?;
+    open.insert(ordinal, device.clone());
     Ok(device)
 }
 
@@ -42,30 +54,88 @@ pub fn count() -> usize {
     count.map_or(0, |count| count.map_or(0, |n| n.max(0) as usize))
 }
 
-fn keep_memory(device: &CudaDevice) -> Result<(), DriverError> {
-    let stream = device.cuda_stream();
-    let context = stream.context();
-    if !context.has_async_alloc() {
-        return Ok(());
-    }
-    let mut pool = std::ptr::null_mut();
+fn keep_memory(device: &CudaDevice) -> Result<()> {
     let mut forever = u64::MAX;
-    // SAFETY: the pool is the device's own, and the attribute's type is u64.
-    unsafe {
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
-        sys::cuMemPoolSetAttribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
-            std::ptr::from_mut(&mut forever).cast(),
-        )
-        .result()
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    match pool(device)? {
+        // SAFETY: the pool is the device's own, and the attribute is a u64.
+        Some(pool) => unsafe {
+            let value = std::ptr::from_mut(&mut forever).cast();
+            sys::cuMemPoolSetAttribute(pool, threshold, value).result()
+        }
+        .map_err(failed("the memory pool")),
+        None => Ok(()),
     }
 }
 
-/// Free and all bytes of a device's memory.
-pub fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
+fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
     let stream = device.cuda_stream();
-    stream.context().mem_get_info().map_err(failed("memory"))
+    let context = stream.context();
+    if !context.has_async_alloc() {
+        return Ok(None);
+    }
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: `pool` is there to be written.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result() }
+        .map_err(failed("the memory pool"))?;
+    Ok(Some(pool))
+}
+
+/// What a device has, and the most that its pool held.
+pub fn memory(device: &CudaDevice) -> Result<Memory> {
+    let mut peak = 0u64;
+    let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    let error = failed("memory");
+    if let Some(pool) = pool(device)? {
+        let value = std::ptr::from_mut(&mut peak).cast();
+        // SAFETY: the pool is the device's own, and the attribute is a u64.
+        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.map_err(&error)?;
+    }
+    let stream = device.cuda_stream();
+    let (free, total) = stream.context().mem_get_info().map_err(&error)?;
+    Ok(Memory {
+        free,
+        total,
+        peak: peak as usize,
+    })
+}
+
+/// Copies `values` to a contiguous tensor, whose elements are of their type and number.
+pub fn put<T: WithDType>(values: &[T], tensor: &Tensor) -> Result<()> {
+    let device = of(tensor, values.len(), T::DTYPE)?;
+    let stream = device.cuda_stream();
+    // SAFETY: the tensor has as many elements, and pageable memory is read before the call returns.
+    unsafe { memcpy_htod_async(address_of(tensor)?, values, stream.cu_stream()) }
+        .map_err(failed("a copy to the device"))
+}
+
+/// The elements of a contiguous tensor, once all work before is done.
+pub fn get<T: WithDType>(tensor: &Tensor) -> Result<Vec<T>> {
+    let device = of(tensor, tensor.elem_count(), T::DTYPE)?;
+    let stream = device.cuda_stream();
+    let mut values = vec![T::zero(); tensor.elem_count()];
+    let error = failed("a copy from the device");
+    // SAFETY: as many elements, and nobody looks at them before the stream is through.
+    unsafe { memcpy_dtoh_async(&mut values, address_of(tensor)?, stream.cu_stream()) }
+        .map_err(&error)?;
+    stream.synchronize().map_err(&error)?;
+    Ok(values)
+}
+
+fn of(tensor: &Tensor, count: usize, dtype: DType) -> Result<&CudaDevice> {
+    if !tensor.is_contiguous() || tensor.elem_count() != count || tensor.dtype() != dtype {
+        let dims = tensor.dims();
+        return Err(Error::failed(format!(
+            "a copy of {count} {dtype:?} and {dims:?}"
+        )));
+    }
+    let device = tensor.device().as_cuda_device()?;
+    let stream = device.cuda_stream();
+    stream
+        .context()
+        .bind_to_thread()
+        .map_err(failed("the device"))?;
+    Ok(device)
 }
 
 /// Where a storage begins on its device.
@@ -275,7 +345,6 @@ fn keep(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-fn failed<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> Error {
-    let what = what.to_owned();
+fn failed(what: &str) -> impl Fn(DriverError) -> Error {
     move |error| Error::failed(format!("CUDA, {what}: {error}"))
 }

@@ -15,13 +15,15 @@
 pub(super) mod activation;
 pub(super) mod columns;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 pub(super) mod elementwise;
 pub(super) mod embedding;
 mod launch;
+pub(super) mod mix;
 pub(super) mod norm;
 pub(super) mod product;
 pub(super) mod rotary;
+pub(super) mod token;
 #[cfg(test)]
 mod twin;
 

@@ -4,20 +4,25 @@
 
 use std::ops::Range;
 
-use crate::data::epoch_order;
+use super::epoch_order;
 
 /// Passes over unlabelled rows have orders of their own.
 const UNLABELLED: u64 = 1 << 63;
 
 /// The rows of a run: `labelled` first, then `unlabelled`.
-pub(super) struct Batches {
+#[derive(Debug, Clone)]
+pub struct Batches {
+    /// The number of labelled rows.
     pub labelled: usize,
+    /// The number of unlabelled rows.
     pub unlabelled: usize,
     /// Unlabelled rows per labelled one.
     pub ratio: f64,
     /// Labelled rows per step; the last step of an epoch may have fewer.
     pub size: usize,
+    /// Seed of the orders.
     pub seed: u64,
+    /// Whether each epoch has another order.
     pub shuffle: bool,
 }
 
@@ -55,13 +60,13 @@ impl Batches {
 }
 
 /// The orders in use, so that a step does not shuffle a whole dataset.
-#[derive(Default)]
-pub(super) struct Orders {
+#[derive(Debug, Default)]
+pub struct Orders {
     labelled: Order,
     unlabelled: Order,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Order {
     rows: Vec<usize>,
     of: Option<u64>,

@@ -1,0 +1,103 @@
+//! Floating-point operations of a run, by what the decoder computes.
+//!
+//! Counted are products of matrices, a multiplication and an addition for each pair of elements, and
+//! the same of attention, for each pair of a token and one that it sees. A prompt is computed once for
+//! all its responses. The last block computes its queries, keys and values of all tokens and the rest
+//! only where the head reads; the head computes logits only where a token is predicted. What is done
+//! element by element is not counted.
+
+use serde::Serialize;
+
+use super::rows::Work;
+use crate::model::arch::Architecture;
+
+/// Floating-point operations, part by part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Flops {
+    /// The forward pass.
+    pub forward: f64,
+    /// The backward pass.
+    pub backward: f64,
+    /// What `recompute` adds: the forward pass of all blocks but the last once more.
+    pub recompute: f64,
+    /// Logits that are computed a second time, of examples longer than a tile.
+    pub logits: f64,
+    /// Scoring a batch beforehand, where the loss reads a statistic of it.
+    pub statistic: f64,
+    /// What it takes to score each batch under a reference that moves.
+    pub reference: f64,
+}
+
+impl Flops {
+    /// Those of one pass over `trained` with gradient, and over the others without.
+    pub fn of(arch: &Architecture, trained: &Work, statistic: &Work, referenced: &Work) -> Self {
+        let (fused, rest, attention, head) = per_element(arch);
+        let before = (arch.layers - 1) as f64;
+        let again = (fused + rest) * before * trained.tokens;
+        Self {
+            forward: forward(arch, trained),
+            // A product's two gradients take twice its operations. Attention's scores are computed
+            // again, and four products' gradients follow.
+            backward: 2.0 * products(arch, trained)
+                + 2.5 * attention * (trained.pairs + trained.last_pairs),
+            recompute: again + attention * trained.pairs,
+            logits: head * trained.again,
+            statistic: forward(arch, statistic),
+            reference: forward(arch, referenced),
+        }
+    }
+
+    /// All parts that a run with or without `recompute` has; `online`: with the reference's.
+    pub fn total(&self, recompute: bool, online: bool) -> f64 {
+        let of = |part: f64, there: bool| if there { part } else { 0.0 };
+        self.forward
+            + self.backward
+            + self.logits
+            + self.statistic
+            + of(self.recompute, recompute)
+            + of(self.reference, online)
+    }
+
+    /// Every part times `share`.
+    #[must_use]
+    pub fn times(&self, share: f64) -> Self {
+        Self {
+            forward: share * self.forward,
+            backward: share * self.backward,
+            recompute: share * self.recompute,
+            logits: share * self.logits,
+            statistic: share * self.statistic,
+            reference: share * self.reference,
+        }
+    }
+}
+
+/// A pass without gradient.
+pub fn forward(arch: &Architecture, work: &Work) -> f64 {
+    let (.., attention, _) = per_element(arch);
+    products(arch, work) + attention * (work.pairs + work.last_pairs)
+}
+
+/// The forward pass's products with weights.
+fn products(arch: &Architecture, work: &Work) -> f64 {
+    let (fused, rest, _, head) = per_element(arch);
+    let layers = arch.layers as f64;
+    let rest_of = (layers - 1.0) * work.tokens + work.queries;
+    fused * layers * work.tokens + rest * rest_of + head * work.predictions
+}
+
+/// Of the forward pass: a token's queries, keys and values; the rest of a block for a token;
+/// attention for a token and one that it sees; the head for a token.
+fn per_element(arch: &Architecture) -> (f64, f64, f64, f64) {
+    let hidden = arch.hidden_size as f64;
+    let attended = (arch.heads * arch.head_dim) as f64;
+    let projected = ((arch.heads + 2 * arch.kv_heads) * arch.head_dim) as f64;
+    let matrices = if arch.gated { 3.0 } else { 2.0 };
+    let rest = attended + matrices * arch.intermediate_size as f64;
+    (
+        2.0 * hidden * projected,
+        2.0 * hidden * rest,
+        4.0 * attended,
+        2.0 * hidden * arch.vocab_size as f64,
+    )
+}

@@ -1,0 +1,223 @@
+//! What a run holds in memory, part by part, in bytes.
+//!
+//! Hides what a step keeps and for how long. Each part is one function with its rule.
+//!
+//! *Why*: a run that does not fit should be known before a model is fetched and rows are scored.
+
+use serde::Serialize;
+
+use super::rows::Largest;
+use super::{Device, Models};
+use crate::config::{Config, Dtype};
+use crate::model::arch::Architecture;
+use crate::model::decoder::tile_rows;
+use crate::model::parameters::Layout;
+use crate::optim::{Method, States};
+
+/// An f32: the residual stream, statistics of norms, sums of attention and gradients always are.
+const F32: u64 = 4;
+
+/// Bytes of memory at the peak of a training step. The total is their sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// The weights that are computed with.
+    pub weights: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// The optimizer's moments, and what f32 weights need beside bf16 ones.
+    pub optimizer: u64,
+    /// A reference that is a model in memory: one that moves, or one that scores the policy's samples.
+    pub reference: u64,
+    /// What the forward pass keeps for the backward pass.
+    pub activations: u64,
+    /// A tile of logits.
+    pub logits: u64,
+    /// The largest of what is there for a while, as far as it exceeds the two parts before it where
+    /// these are gone by then.
+    pub temporary: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// Bytes of an element or a parameter.
+pub(super) struct Bytes {
+    weight: u64,
+    /// Of the optimizer, per parameter.
+    states: u64,
+    /// What blocks compute beside the residual stream.
+    pub activation: u64,
+    /// bf16 beside f32.
+    pub mixed: bool,
+}
+
+impl Bytes {
+    /// On the CPU, and in f32, all is f32: with AdamW 16 bytes a parameter, gradients included. In
+    /// bf16 on a GPU 18, or 12 with `states = "split"`.
+    pub fn of(config: &Config, device: &Device) -> Self {
+        let mixed = device.gpu && config.model.dtype == Dtype::Bf16;
+        let moments = match config.optimizer.optim {
+            Method::RmsProp => 1,
+            Method::AdamW | Method::Adam => 2,
+        };
+        Self {
+            weight: if mixed { 2 } else { F32 },
+            states: match (mixed, config.optimizer.states) {
+                (false, _) => moments * F32,
+                (true, States::F32) => F32 + moments * F32,
+                (true, States::Split) => 2 + moments * 2,
+            },
+            activation: if mixed { 2 } else { F32 },
+            mixed,
+        }
+    }
+}
+
+impl Memory {
+    /// That of a run whose largest micro-batch is `batch`.
+    pub fn of(config: &Config, models: &Models, device: &Device, batch: &Largest) -> Self {
+        let bytes = Bytes::of(config, device);
+        let parameters = |arch: &Architecture| Layout::new(arch).len as u64;
+        let arch = models.policy;
+        let all = parameters(arch);
+        let reference = parameters(models.reference) * bytes.weight;
+        let on_policy = config.loss.needs().on_policy;
+        let held = match config.reference.is_some() || on_policy {
+            true => reference,
+            false => 0,
+        };
+        let activations = kept(arch, &bytes, batch, config.model.recompute);
+        let logits = tile(arch, &bytes);
+        let head = hidden_rows(arch, &bytes, batch);
+        let block = block_backward(arch, &bytes, batch);
+        // Between steps, when neither activations nor logits are there.
+        let mut between = 0;
+        if config.reference.is_some() {
+            // Policy and reference, each times its share, and their sum.
+            between = 3 * reference;
+        }
+        if on_policy || config.story.is_some() {
+            between = between.max(drawing(config, arch, &bytes));
+        }
+        if config.story.is_some() {
+            between = between.max(reference + drawing(config, models.reference, &bytes));
+        }
+        let temporary = head
+            .max(block.saturating_sub(logits))
+            .max(between.saturating_sub(activations + logits));
+        let mut memory = Self {
+            weights: all * bytes.weight,
+            gradients: all * F32,
+            optimizer: all * bytes.states,
+            reference: held,
+            activations,
+            logits,
+            temporary,
+            total: 0,
+        };
+        memory.total = memory.weights
+            + memory.gradients
+            + memory.optimizer
+            + memory.reference
+            + activations
+            + logits
+            + temporary;
+        memory
+    }
+}
+
+/// The forward pass keeps what each block's backward pass needs, the last block's only where the head
+/// reads; with `recompute` the inputs of all blocks but the last, and all that one block keeps: the
+/// last one's, and after it those that are computed again, one at a time.
+fn kept(arch: &Architecture, bytes: &Bytes, batch: &Largest, recompute: bool) -> u64 {
+    let (tokens, queries) = (batch.tokens as u64, batch.queries as u64);
+    let input = stream(arch, tokens);
+    let before = arch.layers.saturating_sub(1) as u64;
+    // The parallel layout's second norm has the same input as its first; of the last block only some
+    // rows of it are read, which are copied.
+    let second = match arch.parallel_residual {
+        true => 0,
+        false => stream(arch, tokens),
+    };
+    let whole = input + second + beside_stream(arch, bytes, tokens, tokens);
+    let last = input + stream(arch, queries) + beside_stream(arch, bytes, tokens, queries);
+    let blocks = match recompute {
+        false => before * whole + last,
+        true if before == 0 => last,
+        true => before * input + last.max(whole - input),
+    };
+    blocks + places(arch, bytes, tokens, queries, batch.predictions as u64)
+}
+
+/// The residual stream of so many tokens.
+fn stream(arch: &Architecture, tokens: u64) -> u64 {
+    tokens * arch.hidden_size as u64 * F32
+}
+
+/// What a block keeps beside the residual stream: two numbers per row and norm; queries, keys and
+/// values; attention's output and the sum of each of its rows; the inputs of the activation. Norms on
+/// heads also keep their inputs.
+fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) -> u64 {
+    let (heads, dim) = (arch.heads as u64, arch.head_dim as u64);
+    let both = heads + arch.kv_heads as u64;
+    let statistics = 2 * F32 * (tokens + queries);
+    let projected = tokens * projected_width(arch) * bytes.activation;
+    let attention = queries * heads * (dim * bytes.activation + F32);
+    let feed_forward = queries * activation_inputs(arch) * bytes.activation;
+    let head_norms = match arch.names.qk_norm {
+        Some(_) => tokens * both * (dim * bytes.activation + 2 * F32),
+        None => 0,
+    };
+    statistics + projected + attention + feed_forward + head_norms
+}
+
+/// Token ids, the angles of rotations, and where the head reads.
+fn places(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64, predictions: u64) -> u64 {
+    let angles = arch.rotary.dim as u64 * bytes.activation;
+    tokens * (F32 + angles) + (queries + predictions) * F32
+}
+
+/// The logits of a tile in f32, which become their own gradient; of a bf16 model also in bf16, for the
+/// products.
+fn tile(arch: &Architecture, bytes: &Bytes) -> u64 {
+    let logits = (tile_rows(arch) * arch.vocab_size) as u64;
+    logits * (F32 + if bytes.mixed { 2 } else { 0 })
+}
+
+/// Beside a tile: the last block's output, its rows that predict, those after the final norm and
+/// their gradient.
+fn hidden_rows(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
+    let predictions = batch.predictions as u64;
+    let normed = predictions * arch.hidden_size as u64 * bytes.activation;
+    stream(arch, batch.queries as u64) + 2 * stream(arch, predictions) + normed
+}
+
+/// The most that a block's backward pass makes beside what was kept, when logits are gone: the
+/// gradient of its output, and either that of attention's output where the layout is parallel, the
+/// activation's output and the gradients of its inputs; or, when the latter's inputs are gone,
+/// gradients of attention's output and of queries, keys and values.
+fn block_backward(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
+    let tokens = batch.tokens as u64;
+    let attended = arch.heads as u64 * arch.head_dim as u64;
+    let inputs = activation_inputs(arch);
+    let parallel = if arch.parallel_residual { attended } else { 0 };
+    let feed_forward = parallel + arch.intermediate_size as u64 + inputs;
+    let attention = (attended + projected_width(arch)).saturating_sub(inputs);
+    stream(arch, tokens) + tokens * feed_forward.max(attention) * bytes.activation
+}
+
+/// Keys and values of the sequences that are drawn at once, each as long as it may become, and a row
+/// of logits for each.
+fn drawing(config: &Config, arch: &Architecture, bytes: &Bytes) -> u64 {
+    let sequences = config.sample.as_ref().map_or(32, |s| s.batch_size) as u64;
+    let kept = 2 * (arch.kv_heads * arch.head_dim * arch.layers) as u64 * bytes.activation;
+    sequences * (config.data.max_length as u64 * kept + arch.vocab_size as u64 * F32)
+}
+
+fn projected_width(arch: &Architecture) -> u64 {
+    ((arch.heads + 2 * arch.kv_heads) * arch.head_dim) as u64
+}
+
+/// Elements per token that the activation reads: gate and up, or up alone.
+fn activation_inputs(arch: &Architecture) -> u64 {
+    (arch.intermediate_size * if arch.gated { 2 } else { 1 }) as u64
+}

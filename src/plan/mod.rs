@@ -1,0 +1,327 @@
+//! What a run will take, before it is made: memory, tokens, floating-point operations, disk, time.
+//!
+//! Hides the arithmetic behind [`Plan::new`]: from a config, the shape of its models, its [rows](Rows)
+//! and a [device](Device), without weights and without the device. Memory is counted part by part as
+//! the training step holds it, operations as the decoder computes them, time is a lower bound from
+//! both.
+//!
+//! *Why*: memory, days and disk are what runs fail for, and all of them are known from the shapes.
+
+mod device;
+mod disk;
+mod fit;
+mod flops;
+mod memory;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::arch::Architecture;
+use crate::model::parameters::Layout;
+
+pub use device::{Device, GIB, Rates};
+pub use disk::Disk;
+pub use flops::Flops;
+pub use memory::Memory;
+pub use rows::{Division, Largest, Rows, Split, Work};
+pub use time::Seconds;
+
+use time::{elementwise_bytes, update_bytes};
+
+/// The shapes of a run's models.
+#[derive(Debug, Clone, Copy)]
+pub struct Models<'a> {
+    /// The model that is trained.
+    pub policy: &'a Architecture,
+    /// Its reference, which may be the same.
+    pub reference: &'a Architecture,
+}
+
+/// The number of parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// Of the embedding, which is also the head where they are tied.
+    pub embedding: u64,
+    /// Of all blocks.
+    pub blocks: u64,
+    /// Of the final norm and, where it is not tied, the head.
+    pub head: u64,
+    /// All.
+    pub total: u64,
+}
+
+impl Parameters {
+    /// Those of a model.
+    pub fn of(arch: &Architecture) -> Self {
+        let layout = Layout::new(arch);
+        let of = |start: &str| -> u64 {
+            let entries = layout.entries.iter();
+            let own = entries.filter(|entry| entry.name.starts_with(start));
+            own.map(|entry| entry.range.len() as u64).sum()
+        };
+        let (embedding, blocks) = (of(arch.names.embed), of(arch.names.block));
+        let total = layout.len as u64;
+        Self {
+            embedding,
+            blocks,
+            head: total - embedding - blocks,
+            total,
+        }
+    }
+}
+
+/// Tokens and what they are divided into.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tokens {
+    /// Rows with a preference.
+    pub rows: usize,
+    /// Rows of an epoch, unlabelled ones included.
+    pub rows_per_epoch: usize,
+    /// Optimizer steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Optimizer steps of the run.
+    pub steps: u64,
+    /// Tokens of an epoch that are computed with gradient, each prompt once.
+    pub per_epoch: f64,
+    /// Of a step, on average.
+    pub per_step: f64,
+    /// Of a prompt, on average.
+    pub prompt: f64,
+    /// Of a response, on average.
+    pub response: f64,
+    /// The most of a row.
+    pub longest: usize,
+    /// Tokens of a step that are predicted, on average.
+    pub predicted_per_step: f64,
+    /// Micro-batches of a step, on average.
+    pub micro_batches: f64,
+    /// What the largest of them computes.
+    pub largest: Largest,
+    /// The largest `micro_batch_tokens` that fits, up to a whole step; `None` where the device's memory
+    /// is not known.
+    pub largest_that_fits: Option<usize>,
+}
+
+/// Floating-point operations of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Operations {
+    /// Whether blocks are computed again for the backward pass.
+    pub recompute: bool,
+    /// Whether batches are scored under a reference that moves.
+    pub online: bool,
+    /// Of a training row, on average.
+    pub row: Flops,
+    /// Of a step, on average.
+    pub step: Flops,
+    /// Of all steps.
+    pub run: Flops,
+    /// Of a row, a step and all steps, together with what is on.
+    pub total: [f64; 3],
+    /// Of all evaluations.
+    pub evaluation: f64,
+    /// Of scoring all rows under the reference, once.
+    pub scoring: f64,
+}
+
+/// Seconds, at least.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Time {
+    /// Of a step, on average.
+    pub step: Seconds,
+    /// Of all steps.
+    pub training: f64,
+    /// Of all evaluations.
+    pub evaluation: f64,
+    /// Of scoring all rows under the reference, where the cache does not have it.
+    pub scoring: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// What a run takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// What it is planned for.
+    pub device: Device,
+    /// The number of parameters.
+    pub parameters: Parameters,
+    /// Bytes of memory.
+    pub memory: Memory,
+    /// Tokens.
+    pub tokens: Tokens,
+    /// Floating-point operations.
+    pub flops: Operations,
+    /// Bytes on disk.
+    pub disk: Disk,
+    /// Seconds; `None` where the device's speed is not known.
+    pub time: Option<Time>,
+    /// What is not in the figures.
+    pub left_out: Vec<&'static str>,
+}
+
+impl Plan {
+    /// Refuses a device that the config does not mean, before anything is read.
+    pub fn check_device(config: &Config, device: &Device) -> Result<()> {
+        let name = config.model.device.as_str();
+        match (device.gpu, name) {
+            (false, "auto" | "cpu") => config.check_cpu(),
+            (false, _) => Err(Error::input(format!("model.device is \"{name}\""))
+                .hint("say which GPU it is with --gpu, or --memory, --tflops and --bandwidth")),
+            (true, "cpu") => Err(
+                Error::input("a GPU for a run whose model.device is \"cpu\"")
+                    .hint("leave --gpu and --memory out, or set model.device"),
+            ),
+            (true, _) => Ok(()),
+        }
+    }
+
+    /// The plan of a run.
+    ///
+    /// # Errors
+    /// Where the run needs more memory than the device has, with what would fit; and where the config
+    /// asks for what the device does not do.
+    pub fn new(config: &Config, models: &Models, rows: &Rows, device: &Device) -> Result<Self> {
+        Self::check_device(config, device)?;
+        let division = Division::of(config);
+        let largest = rows.largest(division);
+        let memory = Memory::of(config, models, device, &largest);
+        fit::check(config, models, rows, device, &memory)?;
+        let parameters = Parameters::of(models.policy);
+        let per_epoch = rows.steps_per_epoch();
+        let steps = config.run.steps(per_epoch);
+        let tokens = Tokens {
+            rows: rows.labelled,
+            rows_per_epoch: rows.per_epoch,
+            steps_per_epoch: per_epoch,
+            steps,
+            per_epoch: rows.trained.tokens,
+            per_step: rows.trained.tokens / per_epoch as f64,
+            prompt: rows.prompt_tokens,
+            response: rows.response_tokens,
+            longest: rows.longest(),
+            predicted_per_step: rows.trained.predictions / per_epoch as f64,
+            micro_batches: rows.micro_batches(division),
+            largest,
+            largest_that_fits: fit::largest(config, models, rows, device),
+        };
+        Ok(Self {
+            device: device.clone(),
+            parameters,
+            memory,
+            tokens,
+            flops: operations(config, models, rows, steps),
+            disk: Disk::of(config, parameters.total, rows, steps),
+            time: device.rates.map(|rates| {
+                let update = (update_bytes(config, device) * parameters.total) as f64;
+                time(config, models, rows, (device, &rates), steps, update)
+            }),
+            left_out: left_out(config),
+        })
+    }
+}
+
+/// Steps in which batches are scored under a reference that has moved.
+fn online_steps(config: &Config, steps: u64) -> u64 {
+    let moving = config.reference.as_ref();
+    moving.map_or(0, |moving| steps.saturating_sub(moving.steps))
+}
+
+/// Before the first step, every `eval_steps`, and after the last.
+fn evaluations(config: &Config, steps: u64) -> u64 {
+    let Some(_) = config.data.eval else {
+        return 0;
+    };
+    let every = config.run.eval_steps.unwrap_or(steps);
+    1 + steps.div_ceil(every)
+}
+
+fn operations(config: &Config, models: &Models, rows: &Rows, steps: u64) -> Operations {
+    let Models { policy, reference } = models;
+    let online = online_steps(config, steps);
+    let recompute = config.model.recompute;
+    let epoch = Flops::of(policy, &rows.trained, &rows.statistic, &rows.referenced);
+    let row = epoch.times(1.0 / rows.per_epoch as f64);
+    let step = epoch.times(1.0 / rows.steps_per_epoch() as f64);
+    let mut run = step.times(steps as f64);
+    let moves = config.reference.is_some();
+    if moves {
+        run.reference = step.reference * online as f64;
+    }
+    let scoring = match disk::scores_reference(config) {
+        true => flops::forward(reference, &rows.scored),
+        false => 0.0,
+    };
+    Operations {
+        recompute,
+        online: moves,
+        total: [row, step, run].map(|flops| flops.total(recompute, moves)),
+        row,
+        step,
+        run,
+        evaluation: evaluations(config, steps) as f64 * flops::forward(policy, &rows.evaluated),
+        scoring,
+    }
+}
+
+/// `update`: the bytes that an optimizer step moves.
+fn time(
+    config: &Config,
+    models: &Models,
+    rows: &Rows,
+    (device, rates): (&Device, &Rates),
+    steps: u64,
+    update: f64,
+) -> Time {
+    let flops = operations(config, models, rows, steps);
+    let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, work);
+    let policy = models.policy;
+    let always =
+        moved(policy, &rows.trained).step(flops.recompute) + moved(policy, &rows.statistic).forward;
+    let reference = moved(models.reference, &rows.referenced).forward;
+    let per_epoch = rows.steps_per_epoch() as f64;
+    let step = |online: bool| {
+        let bytes = always + if online { reference } else { 0.0 };
+        let flops = flops.step.total(flops.recompute, online);
+        Seconds::of(rates, flops, bytes / per_epoch, update)
+    };
+    // Before the reference moves for the first time, it is a column.
+    let online = online_steps(config, steps);
+    let training =
+        step(false).total() * (steps - online) as f64 + step(true).total() * online as f64;
+    let forward = |flops: f64, bytes: f64| Seconds::of(rates, flops, bytes, 0.0).total();
+    let evaluated = moved(policy, &rows.evaluated).forward;
+    let evaluation = forward(
+        flops.evaluation,
+        evaluated * evaluations(config, steps) as f64,
+    );
+    let scoring = match disk::scores_reference(config) {
+        true => forward(flops.scoring, moved(models.reference, &rows.scored).forward),
+        false => 0.0,
+    };
+    Time {
+        step: step(flops.online),
+        training,
+        evaluation,
+        scoring,
+        total: training + evaluation + scoring,
+    }
+}
+
+fn left_out(config: &Config) -> Vec<&'static str> {
+    let needs = config.loss.needs();
+    let mut all = Vec::new();
+    if needs.on_policy {
+        all.push("samples of the policy: drawing and scoring them, and their tokens");
+    } else if rows::draws(config) {
+        all.push("samples that the run draws first: drawing and scoring them, and their tokens");
+    }
+    if config.story.is_some() {
+        all.push("the stories drawn before training and after");
+    }
+    all
+}

@@ -41,18 +41,18 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
 
 /// Both may be views of up to three dimensions, the last without gaps.
 pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
-    let ([outer, inner, width], from) = flat(source)?;
-    let to = flat(destination)?.1;
-    spread(source, from, destination, to, [outer, inner, width])
+    let (dims, from) = flat(source)?;
+    copy(source, from, destination, flat(destination)?.1, dims)
 }
 
 /// Writes `row` (width) to every row of `destination` (.., width).
 pub fn fill_rows(destination: &Tensor, row: &Tensor) -> Result<()> {
     let (count, width, distance) = rows(destination)?;
-    spread(row, [0, 0], destination, [0, distance], [1, count, width])
+    copy(row, [0, 0], destination, [0, distance], [1, count, width])
 }
 
-fn spread(
+/// Copies (outer, inner, width) between rows whose first two dimensions have these distances.
+fn copy(
     source: &Tensor,
     from: [usize; 2],
     destination: &Tensor,
@@ -61,11 +61,8 @@ fn spread(
 ) -> Result<()> {
     let module = module(source.dtype(), destination.dtype())?;
     let numbers = [&dims[..], &from, &to].concat();
-    let numbers = numbers.into_iter().map(Arg::Int);
-    let args: Vec<Arg> = [source.into(), destination.into()]
-        .into_iter()
-        .chain(numbers)
-        .collect();
+    let mut args = vec![source.into(), destination.into()];
+    args.extend(numbers.into_iter().map(Arg::Int));
     module.launch("copy", Grid::warps(dims[0] * dims[1]), &args)
 }
 
@@ -168,11 +165,11 @@ mod tests {
                     let columns = flat.reshape((tokens, ())).unwrap();
                     let columns = copy(&columns.narrow(1, 1, dim).unwrap()).unwrap();
                     assign(&view, other).unwrap();
-                    let stream = whole.to_dtype(match whole.dtype() {
+                    let wide = match whole.dtype() {
                         DType::F64 => DType::F64,
                         _ => DType::F32,
-                    });
-                    let stream = stream.unwrap();
+                    };
+                    let stream = whole.to_dtype(wide).unwrap();
                     let narrow = operand(&stream, like).unwrap();
                     let part = stream.narrow(1, 1, heads).unwrap();
                     let part = operand(&part, like).unwrap();

@@ -168,7 +168,11 @@ impl Decoder {
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
     pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
-        embedding::gather(self.weights.view(self.embedding()), ids, self.dtype())
+        embedding::gather(
+            self.weights.view(self.embedding()),
+            ids,
+            self.stream_dtype(),
+        )
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -233,8 +237,17 @@ impl Decoder {
         let (x, trace) = self.forward(packed)?;
         drop(x);
         let Inputs { ids, angles, reach } = &trace.inputs;
-        let mut tensors = vec![ids, &angles.cos, &angles.sin, &trace.sources];
-        tensors.extend(reach.iter().filter_map(|reach| reach.rows.as_ref()));
+        let mut tensors = vec![
+            ids.tensor(),
+            &angles.cos,
+            &angles.sin,
+            trace.sources.tensor(),
+        ];
+        tensors.extend(
+            reach
+                .iter()
+                .filter_map(|reach| Some(reach.rows.as_ref()?.tensor())),
+        );
         for kept in &trace.blocks {
             match kept {
                 Kept::Everything(saved) => tensors.extend(saved.tensors()),

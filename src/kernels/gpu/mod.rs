@@ -20,7 +20,7 @@ pub(super) mod mix;
 pub(super) mod product;
 pub(super) mod token;
 #[cfg(test)]
-mod twin;
+pub(crate) mod twin;
 
 use candle_core::Tensor;
 

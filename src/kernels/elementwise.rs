@@ -19,8 +19,12 @@ const UNIT: usize = 1 << 14;
 /// If shapes differ, or the destination is not contiguous.
 pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    let source = source.contiguous()?;
+    let source = match source.is_contiguous() {
+        true => source.clone(),
+        false => copy(source)?,
+    };
     check_alike("add-assign", &[destination, &source])?;
+    on_gpu!(destination => super::gpu::elementwise::add_assign(destination, &source));
     each_real!(destination, T => {
         let source = read(&source);
         let source = source.values::<T>()?;
@@ -44,6 +48,7 @@ pub fn zeros(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
 pub fn clear(x: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     check_alike("clear", &[x])?;
+    on_gpu!(x => super::gpu::elementwise::clear(x));
     each_real!(x, T => write(x, |x: &mut [T]| {
         x.par_chunks_mut(UNIT).for_each(|unit| unit.fill(T::ZERO));
         Ok(())
@@ -53,6 +58,7 @@ pub fn clear(x: &Tensor) -> Result<()> {
 /// The tensor's values in memory of their own, without gaps; the last dimension has none before.
 pub fn copy(x: &Tensor) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
+    on_gpu!(x => super::gpu::elementwise::cast(x, x.dtype()));
     Ok(x.force_contiguous()?)
 }
 
@@ -64,6 +70,8 @@ pub fn operand(x: &Tensor, like: &Tensor) -> Result<Tensor> {
     if x.dtype() == like.dtype() {
         return Ok(x.clone());
     }
+    let _profile = part(Part::Elementwise);
+    on_gpu!(x => super::gpu::elementwise::cast(x, like.dtype()));
     Err(Error::failed(format!(
         "an operand of {:?} beside one of {:?}",
         x.dtype(),
@@ -84,6 +92,7 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
             dims.1, dims.0
         )));
     }
+    on_gpu!(destination => super::gpu::elementwise::assign(destination, source));
     each_real!(destination, T => {
         let source = read(source);
         let source = source.values::<T>()?;
@@ -103,9 +112,16 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
 pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = rows(x)?;
-    let x = x.contiguous()?;
+    if let Some(bias) = biases.iter().find(|bias| bias.elem_count() != width) {
+        let len = bias.elem_count();
+        return Err(Error::failed(format!(
+            "a bias of {len} for rows of {width}"
+        )));
+    }
     // SAFETY: all of it is written below.
-    let y = unsafe { fresh(x.shape(), &x)? };
+    let y = unsafe { fresh(x.shape(), x)? };
+    on_gpu!(x => super::gpu::elementwise::residual(x, biases, y));
+    let x = x.contiguous()?;
     each_real!(x, T => {
         let total = total::<T>(biases, width)?;
         let x = read(&x);
@@ -145,14 +161,7 @@ fn total<T: Real>(biases: &[&Tensor], width: usize) -> Result<Vec<T>> {
     let mut total = vec![T::ZERO; width];
     for bias in biases {
         let bias = read(bias);
-        let bias = bias.values::<T>()?;
-        if bias.len() != width {
-            let len = bias.len();
-            return Err(Error::failed(format!(
-                "a bias of {len} for rows of {width}"
-            )));
-        }
-        add(&mut total, bias);
+        add(&mut total, bias.values::<T>()?);
     }
     Ok(total)
 }

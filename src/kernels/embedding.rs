@@ -15,14 +15,19 @@ pub struct Ids {
     values: Tensor,
     /// One more than the largest: the rows that a table must have.
     bound: usize,
+    #[cfg(any(test, feature = "cuda"))]
+    runs: Option<super::gpu::embedding::Runs>,
 }
 
 impl Ids {
     /// These ids on `device`, each any number of times.
     pub fn new(ids: &[u32], device: &Device) -> Result<Self> {
+        let values = Tensor::new(ids, device)?;
         Ok(Self {
-            values: Tensor::new(ids, device)?,
             bound: ids.iter().max().map_or(0, |&id| id as usize + 1),
+            #[cfg(any(test, feature = "cuda"))]
+            runs: super::gpu::embedding::Runs::of(ids, &values)?,
+            values,
         })
     }
 
@@ -51,6 +56,7 @@ pub fn gather(table: &Tensor, ids: &Ids, dtype: DType) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (n, width) = table.dims2()?;
     ids.check(n)?;
+    on_gpu!(table => super::gpu::embedding::gather(table, &ids.values, dtype));
     if table.dtype() != dtype {
         return Err(Error::failed(format!(
             "gather: {dtype:?} from a table of {:?}",
@@ -91,6 +97,7 @@ pub fn scatter_add(dy: &Tensor, ids: &Ids, dtable: &Tensor) -> Result<()> {
             dims.0, dims.1
         )));
     }
+    on_gpu!(dy => super::gpu::embedding::scatter_add(dy, &ids.values, ids.runs.as_ref(), dtable));
     let ids = read(&ids.values);
     let ids = ids.ids()?;
     let dy = dy.contiguous()?;

@@ -29,6 +29,9 @@ pub fn linear(
 }
 
 /// As [`linear()`], into `y` (n, out), which may be columns of a wider tensor.
+///
+/// The product is added to rows of the bias: they cost one write and the product's read of them, and in
+/// bf16 its sums, which are f32, are rounded once, with the bias in them.
 pub fn linear_into(
     x: &Tensor,
     weight: &Tensor,
@@ -46,6 +49,10 @@ pub fn linear_into(
             "a bias of {len} for rows of {width}"
         )));
     }
+    on_gpu!(y => {
+        super::gpu::elementwise::fill_rows(y, bias)?;
+        product(x, &weight.t()?, y, true, precision)
+    });
     each_real!(y, T => {
         let bias = read(bias);
         let bias = bias.values::<T>()?;
@@ -99,6 +106,13 @@ pub fn backward_weight(
 pub fn backward_bias(dy: &Tensor, dbias: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, width, distance) = rows(dy)?;
+    if dbias.elem_count() != width || !dbias.is_contiguous() {
+        return Err(Error::failed(format!(
+            "sums of {width} columns into {:?}",
+            dbias.dims()
+        )));
+    }
+    on_gpu!(dy => super::gpu::columns::add_sums(dy, dbias));
     each_real!(dy, T => {
         let dy = read(dy);
         let sum = column_sums(dy.values::<T>()?, width, distance);
@@ -138,6 +152,7 @@ fn product(a: &Tensor, b: &Tensor, c: &Tensor, add: bool, precision: Precision) 
             dims.0, dims.1, dims.2
         )));
     }
+    on_gpu!(c => super::gpu::product::product(a, b, c, add));
     each_real!(c, T => {
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<T>()?, (m, k), stride(a));
@@ -214,6 +229,7 @@ mod tests {
         let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
         assert!(linear(&x, &w, Some(&b), DType::F64, FULL).is_err());
         assert!(linear_add(&x, &w, &variable(4, &[5, 5]), FULL).is_err());
+        assert!(backward_bias(&x, &b).is_err());
     }
 
     #[test]

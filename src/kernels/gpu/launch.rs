@@ -112,6 +112,11 @@ impl Grid {
         Self::new([blocks, 1, 1], threads, 0)
     }
 
+    /// A warp for each of `n` rows.
+    pub fn warps(n: usize) -> Self {
+        Self::new([n.div_ceil(8).min(MOST_BLOCKS), 1, 1], 8 * 32, 0)
+    }
+
     /// `blocks` of `threads`, each block with `shared` bytes.
     pub fn new(blocks: [usize; 3], threads: usize, shared: usize) -> Self {
         Self {
@@ -148,6 +153,20 @@ pub(super) fn type_name(dtype: DType) -> Result<String> {
         other => Err(Error::failed(format!(
             "no kernel for {other:?} on a GPU: f32 or bf16"
         ))),
+    }
+}
+
+/// Checks that tensors hold elements of one type.
+///
+/// # Errors
+/// Names `what` they are and the types.
+pub(super) fn check_types(what: &str, dtype: DType, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|tensor| tensor.dtype() != dtype) {
+        Some(other) => Err(Error::failed(format!(
+            "{what}: {:?} on a GPU, where it must be {dtype:?}",
+            other.dtype()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -13,11 +13,16 @@
 //! scheduling.
 
 pub(super) mod activation;
+pub(super) mod columns;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
+pub(super) mod elementwise;
+pub(super) mod embedding;
 mod launch;
 pub(super) mod mix;
+pub(super) mod norm;
 pub(super) mod product;
+pub(super) mod rotary;
 pub(super) mod token;
 #[cfg(test)]
 pub(crate) mod twin;

@@ -16,6 +16,7 @@ pub(super) mod activation;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod launch;
+pub(super) mod optimizer;
 pub(super) mod product;
 pub(super) mod token;
 #[cfg(test)]

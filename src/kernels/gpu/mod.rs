@@ -21,6 +21,7 @@ pub(super) mod embedding;
 mod launch;
 pub(super) mod mix;
 pub(super) mod norm;
+pub(super) mod optimizer;
 pub(super) mod product;
 pub(super) mod rotary;
 pub(super) mod token;

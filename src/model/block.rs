@@ -11,7 +11,7 @@ use super::affine::Affine;
 use super::arch::Architecture;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::Packing;
 use crate::kernels::key_values::KeyValues;
 use crate::kernels::rotary::Angles;
 use crate::kernels::{activation, attention, elementwise, embedding, norm, rotary};
@@ -81,7 +81,7 @@ impl Projected {
 
 /// Which tokens see which, and whose output is wanted.
 pub(super) struct Reach {
-    pub segments: Vec<Segment>,
+    pub packing: Packing,
     /// (queries), u32: the tokens whose output is wanted, in order; all where `None`.
     pub rows: Option<Tensor>,
 }
@@ -121,7 +121,7 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
+        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.window)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
             Some(rows) => &embedding::gather(x, rows)?,
@@ -281,7 +281,7 @@ impl Block {
             &dattended,
             (q, k, v),
             &attention,
-            &reach.segments,
+            &reach.packing,
             window,
             &dwhole,
         )?;

@@ -17,7 +17,7 @@ use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::{Packing, Segment};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{embedding, rotary::Angles};
 
@@ -119,12 +119,13 @@ impl Decoder {
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Tensor)> {
         let (segments, rows, sources) = read_by_head(packed);
         let tensor = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::new(ids, self.device())?) };
+        let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
         let all = Reach {
-            segments: packed.segments.clone(),
+            packing: packing(packed.segments.clone())?,
             rows: None,
         };
         let last = Reach {
-            segments,
+            packing: packing(segments)?,
             rows: Some(tensor(&rows)?),
         };
         let inputs = Inputs {

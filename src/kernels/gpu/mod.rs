@@ -13,6 +13,7 @@
 //! scheduling.
 
 pub(super) mod activation;
+pub(super) mod attention;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod launch;
@@ -20,13 +21,18 @@ pub(super) mod product;
 #[cfg(test)]
 mod twin;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// Whether operations on this tensor are ours. In tests also in host memory, inside [`twin::scope`].
 pub(super) fn holds(tensor: &Tensor) -> bool {
+    serves(tensor.device())
+}
+
+/// Whether operations on this device's tensors are ours.
+pub(super) fn serves(device: &Device) -> bool {
     #[cfg(test)]
     if twin::is_on() {
         return true;
     }
-    tensor.device().is_cuda()
+    device.is_cuda()
 }

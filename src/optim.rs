@@ -264,16 +264,18 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer with zero moments for parameters laid out and stored like `weights`.
+    /// An optimizer with zero moments for parameters laid out and kept like `weights`: moments are
+    /// bf16 where weights are split, else as wide as the weights' values.
     pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
         let config = config.resolve()?;
+        let dtype = match weights.master() {
+            Master::Itself => weights.flat().dtype(),
+            Master::F32(_) => DType::F32,
+            Master::Low(_) => DType::BF16,
+        };
         let zeros = || {
             let layout: &Arc<Layout> = weights.layout();
-            Buffer::zeros(
-                layout.clone(),
-                weights.flat().dtype(),
-                weights.flat().device(),
-            )
+            Buffer::zeros(layout.clone(), dtype, weights.flat().device())
         };
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
         let entries = weights.layout().entries.iter();
@@ -311,7 +313,12 @@ impl Optimizer {
             )));
         }
         self.steps += 1;
-        let (weights, square) = (Weights::Plain(weights.flat()), self.square.flat());
+        let square = self.square.flat();
+        let weights = match (weights.flat(), weights.master()) {
+            (weights, Master::Itself) => Weights::Plain(weights),
+            (weights, Master::F32(master)) => Weights::Master { weights, master },
+            (weights, Master::Low(low)) => Weights::Split { weights, low },
+        };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
         match &self.mean {

@@ -11,7 +11,7 @@ use super::affine::Affine;
 use super::arch::Architecture;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::Packing;
 use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::KeyValues;
 use crate::kernels::rotary::Angles;
@@ -82,7 +82,7 @@ impl Projected {
 
 /// Which tokens see which, and whose output is wanted.
 pub(super) struct Reach {
-    pub segments: Vec<Segment>,
+    pub packing: Packing,
     /// (queries): the tokens whose output is wanted, in order; all where `None`.
     pub rows: Option<Ids>,
 }
@@ -135,7 +135,7 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
+        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.window)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
@@ -296,7 +296,7 @@ impl Block {
             &dattended,
             (q, k, v),
             &attention,
-            &reach.segments,
+            &reach.packing,
             window,
             &dwhole,
         )?;

@@ -17,7 +17,7 @@ use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::{Packing, Segment};
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
@@ -127,12 +127,13 @@ impl Decoder {
 
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
         let (segments, rows, sources) = read_by_head(packed);
+        let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
         let all = Reach {
-            segments: packed.segments.clone(),
+            packing: packing(packed.segments.clone())?,
             rows: None,
         };
         let last = Reach {
-            segments,
+            packing: packing(segments)?,
             rows: Some(Ids::new(&rows, self.device())?),
         };
         let inputs = Inputs {

@@ -66,7 +66,10 @@ fn results(model: &Decoder) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
         .flatten()
         .map(|score| score.log_prob)
         .collect();
-    assert_eq!(scored, log_probs);
+    for (a, b) in scored.iter().zip(&log_probs) {
+        // Products of other shapes sum in another order.
+        assert!((a - b).abs() <= 1e-3 * b.abs(), "{a} {b}");
+    }
     let entries = model.weights().layout().entries.iter();
     let gradients = entries.map(|entry| {
         let flat = gradients

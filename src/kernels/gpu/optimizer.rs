@@ -60,7 +60,7 @@ pub fn adam(
     args.extend([mean, square, gradient, places].map(Arg::from));
     args.extend([places.elem_count() - 1, n].map(Arg::Int));
     args.extend(numbers.map(|x| Arg::Float(x.into())));
-    args.push(key(weights, adam.step));
+    args.push(key(adam.step));
     module.launch("adam", Grid::over(n), &args)
 }
 
@@ -77,7 +77,7 @@ pub fn rmsprop(
     let mut args = tensors(weights).to_vec();
     args.extend([Arg::from(square), gradient.into(), n.into()]);
     args.extend(numbers.map(Arg::Float));
-    args.push(key(weights, rmsprop.step));
+    args.push(key(rmsprop.step));
     module.launch("rmsprop", Grid::over(n), &args)
 }
 
@@ -123,7 +123,7 @@ fn checked(weights: Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<M
             let kept = vec![(weights, DType::BF16), (master, DType::F32)];
             ("Master", kept)
         }
-        Weights::Split { weights, low, .. } => {
+        Weights::Split { weights, low } => {
             ("Split", vec![(weights, DType::BF16), (low, DType::I16)])
         }
     };
@@ -154,17 +154,13 @@ fn tensors(weights: Weights<'_>) -> [Arg<'_>; 3] {
     match weights {
         Weights::Plain(weights) => [weights.into(), Arg::Nothing, Arg::Nothing],
         Weights::Master { weights, master } => [master.into(), weights.into(), Arg::Nothing],
-        Weights::Split { weights, low, .. } => [Arg::Nothing, weights.into(), low.into()],
+        Weights::Split { weights, low } => [Arg::Nothing, weights.into(), low.into()],
     }
 }
 
 /// What an update's random bits are made from.
-fn key<'a>(weights: Weights, step: u64) -> Arg<'a> {
-    let seed = match weights {
-        Weights::Split { seed, .. } => seed,
-        _ => 0,
-    };
-    Arg::Int(mixed(mixed(seed).wrapping_add(step)) as usize)
+fn key<'a>(step: u64) -> Arg<'a> {
+    Arg::Int(mixed(step) as usize)
 }
 
 /// The finisher of splitmix64, Steele, Lea and Flood 2014.

@@ -29,8 +29,6 @@ pub enum Weights<'a> {
         weights: &'a Tensor,
         /// i16.
         low: &'a Tensor,
-        /// Of the random rounding of bf16 moments, together with the update's number.
-        seed: u64,
     },
 }
 
@@ -40,7 +38,7 @@ impl<'a> Weights<'a> {
         match *self {
             Self::Plain(weights) => vec![weights],
             Self::Master { weights, master } => vec![weights, master],
-            Self::Split { weights, low, .. } => vec![weights, low],
+            Self::Split { weights, low } => vec![weights, low],
         }
     }
 

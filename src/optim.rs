@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::kernels::optimizer::{self as kernel, Adam, RmsProp};
+use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
 use crate::model::parameters::{Buffer, Layout, Master};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
@@ -259,30 +259,33 @@ pub struct Optimizer {
     /// The mean of squared gradients, (elements).
     square: Buffer,
     /// The elements that weight decay applies to.
-    decayed: Vec<Range<usize>>,
+    decayed: Decayed,
     steps: u64,
 }
 
 impl Optimizer {
-    /// An optimizer with zero moments for parameters laid out and stored like `weights`.
+    /// An optimizer with zero moments for parameters laid out and kept like `weights`: moments are
+    /// bf16 where weights are split, else as wide as the weights' values.
     pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
         let config = config.resolve()?;
+        let dtype = match weights.master() {
+            Master::Itself => weights.flat().dtype(),
+            Master::F32(_) => DType::F32,
+            Master::Low(_) => DType::BF16,
+        };
         let zeros = || {
             let layout: &Arc<Layout> = weights.layout();
-            Buffer::zeros(
-                layout.clone(),
-                weights.flat().dtype(),
-                weights.flat().device(),
-            )
+            Buffer::zeros(layout.clone(), dtype, weights.flat().device())
         };
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
         let entries = weights.layout().entries.iter();
         let decayed = entries.filter(|entry| entry.decay);
+        let decayed = decayed.map(|entry| entry.range.clone()).collect();
         Ok(Self {
             config,
             mean,
             square: zeros()?,
-            decayed: decayed.map(|entry| entry.range.clone()).collect(),
+            decayed: Decayed::new(decayed, weights.flat().device())?,
             steps: 0,
         })
     }
@@ -310,7 +313,12 @@ impl Optimizer {
             )));
         }
         self.steps += 1;
-        let (flat, square) = (weights.flat(), self.square.flat());
+        let square = self.square.flat();
+        let weights = match (weights.flat(), weights.master()) {
+            (weights, Master::Itself) => Weights::Plain(weights),
+            (weights, Master::F32(master)) => Weights::Master { weights, master },
+            (weights, Master::Low(low)) => Weights::Split { weights, low },
+        };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
         match &self.mean {
@@ -319,8 +327,9 @@ impl Optimizer {
                     alpha: read(self.config.rmsprop_alpha),
                     epsilon: read(self.config.rmsprop_epsilon),
                     rate,
+                    step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, flat, square, gradient)?;
+                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -332,7 +341,7 @@ impl Optimizer {
                     step: self.steps,
                 };
                 let moments = (mean.flat(), square);
-                kernel::adam(&adam, &self.decayed, flat, moments, gradient)?;
+                kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }
         Ok(norm)

@@ -4,6 +4,8 @@
 mod data;
 #[path = "cli/flow.rs"]
 mod flow;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/sampling.rs"]

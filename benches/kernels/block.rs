@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use expo::error::Result;
-use expo::kernels::attention::{self, Segment};
+use expo::kernels::attention::{self, Packing, Segment};
 use expo::kernels::embedding::Ids;
 use expo::kernels::gemm::Precision;
 use expo::kernels::key_values::KeyValues;
@@ -101,15 +101,16 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     }
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
     let [q, k, v] = views(&qkv)?;
+    let packing = Packing::new(segments, q.device())?;
     // Two products of a query with every key that it sees forward, five backward.
     let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
     harness.measure("attention::attention", products(2), || {
-        attention::attention(&q, &k, &v, &segments, None)
+        attention::attention(&q, &k, &v, &packing, None)
     });
-    let (y, saved) = attention::attention(&q, &k, &v, &segments, None)?;
+    let (y, saved) = attention::attention(&q, &k, &v, &packing, None)?;
     let dqkv = zeros(qkv.dims())?;
     harness.measure("attention::backward", products(5), || {
-        attention::backward(&y, (&q, &k, &v), &saved, &segments, None, &dqkv)
+        attention::backward(&y, (&q, &k, &v), &saved, &packing, None, &dqkv)
     });
     Ok(())
 }

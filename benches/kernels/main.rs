@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
 use expo::kernels::gemm::Precision;
 use expo::kernels::memory::{self, HugePages};
-use expo::kernels::optimizer::{self, Adam, RmsProp};
+use expo::kernels::optimizer::{self, Adam, Decayed, RmsProp, Weights};
 use expo::kernels::{linear, token};
 
 use harness::{Harness, Work};
@@ -66,17 +66,21 @@ fn updates(harness: &mut Harness) -> Result<()> {
         weight_decay: 0.1,
         step: 10,
     };
+    let decayed = vec![0..FLAT / 2, FLAT / 2 + 1..FLAT];
+    let decayed = Decayed::new(decayed, weights.device())?;
+    let plain = Weights::Plain(&weights);
     harness.measure("optimizer::adam", bytes(7), || {
-        let (moments, decayed) = ((&mean, &square), [0..FLAT / 2, FLAT / 2 + 1..FLAT]);
-        optimizer::adam(&adam, &decayed, &weights, moments, (&gradient, 0.5))
+        let moments = (&mean, &square);
+        optimizer::adam(&adam, &decayed, plain, moments, (&gradient, 0.5))
     });
     let rmsprop = RmsProp {
         alpha: 0.99,
         epsilon: 1e-8,
         rate: 1e-6,
+        step: 10,
     };
     harness.measure("optimizer::rmsprop", bytes(5), || {
-        optimizer::rmsprop(&rmsprop, &weights, &square, (&gradient, 0.5))
+        optimizer::rmsprop(&rmsprop, plain, &square, (&gradient, 0.5))
     });
     Ok(())
 }

@@ -55,7 +55,8 @@ optimizer.states = \"split\", model.dtype = \"bf16\", or of them together, under
 memory      the peak of a training step. On the CPU and with dtype = \"f32\" all is f32; with bf16 on a
             GPU weights and activations are bf16, the residual stream, gradients and logits f32, and
             the optimizer keeps what optimizer.states says. Not counted: the program and the rows.
-tokens      those of the rows, with the micro-batches of the first epoch.
+tokens      those of the rows, with the micro-batches of the first epoch, and the largest
+            micro_batch_tokens that would fit, up to a whole step.
 FLOPs       products of matrices and attention, as the run computes them: each prompt once, logits
             only where a token is predicted, the last block's queries, keys and values of all tokens
             and the rest of it only where logits are. What is in brackets is not in the total: it is
@@ -245,7 +246,12 @@ fn flops(plan: &Plan, text: &mut String) {
     part("logits twice", true, |flops| flops.logits);
     part("statistic of the batch", true, |flops| flops.statistic);
     part("reference on line", flops.online, |flops| flops.reference);
-    line("total", &flops.total.map(scaled), text);
+    let total = &flops.total;
+    line(
+        "total",
+        &[total.row, total.step, total.run].map(scaled),
+        text,
+    );
     let run = |flops: f64| [String::new(), String::new(), scaled(flops)];
     line("evaluations", &run(flops.evaluation), text);
     line("scoring the reference", &run(flops.scoring), text);

@@ -31,6 +31,11 @@ impl Ids {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.values
+    }
+
     fn check(&self, rows: usize) -> Result<()> {
         match self.bound <= rows {
             true => Ok(()),

@@ -33,7 +33,7 @@ pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
 #[cfg(any(test, feature = "cuda"))]
-mod gpu;
+pub(crate) mod gpu;
 pub mod key_values;
 pub mod linear;
 pub mod memory;

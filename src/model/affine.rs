@@ -1,6 +1,6 @@
 //! A weight and its bias by their places in the flat buffer, and what is computed with them.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::parameters::{Buffer, Layout};
 use crate::error::Result;
@@ -63,8 +63,17 @@ impl Affine {
 
     /// The gradient of the input.
     pub(super) fn backward_input(&self, weights: &Buffer, dy: &Tensor) -> Result<Tensor> {
-        let weight = self.weight(weights);
-        linear::backward_input(dy, weight, weight.dtype(), weights.precision)
+        self.backward_input_as(weights, dy, weights.flat().dtype())
+    }
+
+    /// The gradient of the input in `dtype`.
+    pub(super) fn backward_input_as(
+        &self,
+        weights: &Buffer,
+        dy: &Tensor,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        linear::backward_input(dy, self.weight(weights), dtype, weights.precision)
     }
 
     /// Adds the gradient of the input to `dx`.

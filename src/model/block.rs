@@ -11,7 +11,7 @@ use super::affine::Affine;
 use super::arch::Architecture;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::Packing;
 use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::KeyValues;
 use crate::kernels::rotary::Angles;
@@ -82,7 +82,7 @@ impl Projected {
 
 /// Which tokens see which, and whose output is wanted.
 pub(super) struct Reach {
-    pub segments: Vec<Segment>,
+    pub packing: Packing,
     /// (queries): the tokens whose output is wanted, in order; all where `None`.
     pub rows: Option<Ids>,
 }
@@ -135,7 +135,7 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
+        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.window)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
@@ -267,35 +267,36 @@ impl Block {
                 .backward_parameters(weights, dout, &attended, into)?;
             self.attention_out.backward_input(weights, dout)
         };
+        let dout = elementwise::operand(&dy, &attended)?;
         let mut dattended = None;
         // In the sequential layout the feed-forward's gradient also reaches attention.
         if arch.parallel_residual {
-            dattended = Some(attention_out(&dy)?);
+            dattended = Some(attention_out(&dout)?);
         }
-        let dhidden = self.mlp_out.backward_input(weights, &dy)?;
+        let dhidden = self.mlp_out.backward_input(weights, &dout)?;
         let (hidden, dmlp) = activate_backward(dhidden, &mlp)?;
         self.mlp_out
-            .backward_parameters(weights, &dy, &hidden, into)?;
-        drop((hidden, mlp));
+            .backward_parameters(weights, &dout, &hidden, into)?;
+        drop((dout, hidden, mlp));
         let h = self.norm2.norm_output(weights, &norm2)?;
         let dh = sum_backward(&self.mlp_in, weights, &dmlp, &h, into)?;
         self.norm2.norm_backward(weights, &dh, &norm2, into, &dy)?;
         drop((dmlp, dh, h, norm2));
         let dattended = match dattended {
             Some(dattended) => dattended,
-            None => attention_out(&dy)?,
+            None => attention_out(&elementwise::operand(&dy, &attended)?)?,
         };
         drop(attended);
 
         let tokens = projected.q.dim(0)?;
-        let dwhole = elementwise::zeros((tokens, projected_width(arch)), &dy)?;
+        let dwhole = elementwise::zeros((tokens, projected_width(arch)), &projected.q)?;
         let Projected { q, k, v } = &projected;
         let window = self.window;
         attention::backward(
             &dattended,
             (q, k, v),
             &attention,
-            &reach.segments,
+            &reach.packing,
             window,
             &dwhole,
         )?;
@@ -346,7 +347,8 @@ fn columns(arch: &Architecture) -> [Range<usize>; 3] {
     [0..query, query..query + key, query + key..query + 2 * key]
 }
 
-/// Adds the weight gradients of several projections of `x`, and gives the gradient of `x`.
+/// Adds the weight gradients of several projections of `x`, and gives the gradient of `x`, in the dtype
+/// of weight gradients.
 fn sum_backward(
     projections: &[Affine],
     weights: &Buffer,
@@ -357,7 +359,7 @@ fn sum_backward(
     for (projection, dy) in projections.iter().zip(dy) {
         projection.backward_parameters(weights, dy, x, into)?;
     }
-    let dx = projections[0].backward_input(weights, &dy[0])?;
+    let dx = projections[0].backward_input_as(weights, &dy[0], into.flat().dtype())?;
     for (projection, dy) in projections.iter().zip(dy).skip(1) {
         projection.backward_input_add(weights, dy, &dx)?;
     }

@@ -17,7 +17,7 @@ use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::{Packing, Segment};
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
@@ -127,12 +127,13 @@ impl Decoder {
 
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
         let (segments, rows, sources) = read_by_head(packed);
+        let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
         let all = Reach {
-            segments: packed.segments.clone(),
+            packing: packing(packed.segments.clone())?,
             rows: None,
         };
         let last = Reach {
-            segments,
+            packing: packing(segments)?,
             rows: Some(Ids::new(&rows, self.device())?),
         };
         let inputs = Inputs {
@@ -168,7 +169,11 @@ impl Decoder {
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
     pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
-        embedding::gather(self.weights.view(self.embedding()), ids, self.dtype())
+        embedding::gather(
+            self.weights.view(self.embedding()),
+            ids,
+            self.stream_dtype(),
+        )
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -233,8 +238,17 @@ impl Decoder {
         let (x, trace) = self.forward(packed)?;
         drop(x);
         let Inputs { ids, angles, reach } = &trace.inputs;
-        let mut tensors = vec![ids, &angles.cos, &angles.sin, &trace.sources];
-        tensors.extend(reach.iter().filter_map(|reach| reach.rows.as_ref()));
+        let mut tensors = vec![
+            ids.tensor(),
+            &angles.cos,
+            &angles.sin,
+            trace.sources.tensor(),
+        ];
+        tensors.extend(
+            reach
+                .iter()
+                .filter_map(|reach| Some(reach.rows.as_ref()?.tensor())),
+        );
         for kept in &trace.blocks {
             match kept {
                 Kept::Everything(saved) => tensors.extend(saved.tensors()),

@@ -133,7 +133,7 @@ impl Decoder {
     /// (n, hidden) after the final norm -> (n, vocabulary).
     pub(super) fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(&self.weights);
-        linear::linear(h, weight, None, h.dtype(), self.weights.precision)
+        linear::linear(h, weight, None, self.stream_dtype(), self.weights.precision)
     }
 
     fn normed(&self, packed: &Packed) -> Result<Tensor> {

@@ -127,9 +127,14 @@ impl Device {
     /// If a figure is not above 0.
     pub fn described(name: &str, memory: f64, rates: Option<(f64, f64)>) -> Result<Self> {
         let (tflops, bandwidth) = rates.unwrap_or((1.0, 1.0));
-        for (what, x) in [("memory", memory), ("TFLOP/s", tflops), ("TB/s", bandwidth)] {
+        for (what, x, unit) in [
+            ("memory", memory, "GiB"),
+            ("rate of products", tflops, "TFLOP/s"),
+            ("bandwidth", bandwidth, "TB/s"),
+        ] {
             if !(x > 0.0 && x.is_finite()) {
-                return Err(Error::input(format!("{x} {what}")).hint("it must be above 0"));
+                let what = format!("{name}'s {what} is {x} {unit}");
+                return Err(Error::input(what).hint("it must be above 0"));
             }
         }
         Ok(Self {

@@ -120,12 +120,23 @@ pub struct Operations {
     pub step: Flops,
     /// Of all steps.
     pub run: Flops,
-    /// Of a row, a step and all steps, together with what is on.
-    pub total: [f64; 3],
+    /// Their sums, with what is on.
+    pub total: Sums,
     /// Of all evaluations.
     pub evaluation: f64,
     /// Of scoring all rows under the reference, once.
     pub scoring: f64,
+}
+
+/// What all parts come to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Sums {
+    /// Of a row.
+    pub row: f64,
+    /// Of a step.
+    pub step: f64,
+    /// Of all steps.
+    pub run: f64,
 }
 
 /// Seconds, at least.
@@ -209,17 +220,15 @@ impl Plan {
             largest,
             largest_that_fits: fit::largest(config, models, rows, device),
         };
+        let flops = operations(config, models, rows, steps);
         Ok(Self {
             device: device.clone(),
             parameters,
             memory,
             tokens,
-            flops: operations(config, models, rows, steps),
+            time: time(config, models, rows, device, &flops, steps),
+            flops,
             disk: Disk::of(config, parameters.total, rows, steps),
-            time: device.rates.map(|rates| {
-                let update = (update_bytes(config, device) * parameters.total) as f64;
-                time(config, models, rows, (device, &rates), steps, update)
-            }),
             left_out: left_out(config),
         })
     }
@@ -259,7 +268,11 @@ fn operations(config: &Config, models: &Models, rows: &Rows, steps: u64) -> Oper
     Operations {
         recompute,
         online: moves,
-        total: [row, step, run].map(|flops| flops.total(recompute, moves)),
+        total: Sums {
+            row: row.total(recompute, moves),
+            step: step.total(recompute, moves),
+            run: run.total(recompute, moves),
+        },
         row,
         step,
         run,
@@ -268,16 +281,17 @@ fn operations(config: &Config, models: &Models, rows: &Rows, steps: u64) -> Oper
     }
 }
 
-/// `update`: the bytes that an optimizer step moves.
+/// `None` where the device's rates are not known.
 fn time(
     config: &Config,
     models: &Models,
     rows: &Rows,
-    (device, rates): (&Device, &Rates),
+    device: &Device,
+    flops: &Operations,
     steps: u64,
-    update: f64,
-) -> Time {
-    let flops = operations(config, models, rows, steps);
+) -> Option<Time> {
+    let rates = device.rates.as_ref()?;
+    let update = (update_bytes(config, device) * Parameters::of(models.policy).total) as f64;
     let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, work);
     let policy = models.policy;
     let always =
@@ -303,13 +317,13 @@ fn time(
         true => forward(flops.scoring, moved(models.reference, &rows.scored).forward),
         false => 0.0,
     };
-    Time {
+    Some(Time {
         step: step(flops.online),
         training,
         evaluation,
         scoring,
         total: training + evaluation + scoring,
-    }
+    })
 }
 
 fn left_out(config: &Config) -> Vec<&'static str> {

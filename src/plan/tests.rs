@@ -363,7 +363,7 @@ fn time_is_a_sum_of_three() {
     let rows = rows(&config, &arch, &pairs);
     let plan = plan(&config, &arch, &pairs, &gpu).unwrap();
     let time = plan.time.unwrap();
-    assert_eq!(time.step.products, plan.flops.total[1] / 790e12);
+    assert_eq!(time.step.products, plan.flops.total.step / 790e12);
     assert_eq!(time.step.optimizer, 38.0 * 2_775_208_960.0 / 4.8e12);
     let moved = elementwise_bytes(&config, &gpu, &arch, &rows.trained);
     assert_eq!(time.step.elementwise, moved.step(false) / 4.8e12);

@@ -13,6 +13,7 @@
 //! scheduling.
 
 pub(super) mod activation;
+pub(super) mod attention;
 pub(super) mod columns;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
@@ -21,19 +22,25 @@ pub(super) mod embedding;
 mod launch;
 pub(super) mod mix;
 pub(super) mod norm;
+pub(super) mod optimizer;
 pub(super) mod product;
 pub(super) mod rotary;
 pub(super) mod token;
 #[cfg(test)]
-mod twin;
+pub(crate) mod twin;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// Whether operations on this tensor are ours. In tests also in host memory, inside [`twin::scope`].
 pub(super) fn holds(tensor: &Tensor) -> bool {
+    serves(tensor.device())
+}
+
+/// Whether operations on this device's tensors are ours.
+pub(super) fn serves(device: &Device) -> bool {
     #[cfg(test)]
     if twin::is_on() {
         return true;
     }
-    tensor.device().is_cuda()
+    device.is_cuda()
 }

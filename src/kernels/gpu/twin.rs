@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::bf16;
 use sha2::{Digest, Sha256};
 
@@ -30,6 +30,22 @@ pub fn is_on() -> bool {
     ON.get()
 }
 
+/// Where tensors for [`scope`] are made: the GPU that `EXPO_TEST_GPU` names, in a build with CUDA, and
+/// without it host memory. `None`, and a line that says so, where neither serves.
+pub fn device() -> Option<Device> {
+    #[cfg(feature = "cuda")]
+    if let Some(number) = std::env::var_os("EXPO_TEST_GPU") {
+        let number = number.to_str().and_then(|number| number.parse().ok());
+        return Some(super::cuda::open(number.expect("a GPU's number")).expect("a GPU"));
+    }
+    if compiler().is_none() {
+        let _ =
+            std::io::stderr().write_all(b"skipped: no C++ compiler (c++) for the kernels' text\n");
+        return None;
+    }
+    Some(Device::Cpu)
+}
+
 /// Runs `f` with every operation in host memory as on a GPU; `None`, and a line that says so, where
 /// the machine has no C++ compiler.
 pub fn scope<R>(f: impl FnOnce() -> R) -> Option<R> {
@@ -39,13 +55,9 @@ pub fn scope<R>(f: impl FnOnce() -> R) -> Option<R> {
             ON.set(false);
         }
     }
-    if compiler().is_none() {
-        let _ =
-            std::io::stderr().write_all(b"skipped: no C++ compiler (c++) for the kernels' text\n");
-        return None;
-    }
+    let device = device()?;
     let _off = Off;
-    ON.set(true);
+    ON.set(device.is_cpu());
     Some(f())
 }
 
@@ -57,16 +69,20 @@ pub fn compare(
     tolerance: f64,
     f: impl Fn(&[Tensor]) -> Vec<Tensor>,
 ) {
+    let Some(device) = device() else { return };
     let copies = |dtype: &dyn Fn(DType) -> DType| -> Vec<Tensor> {
         let copy = |x: &Tensor| x.to_dtype(dtype(x.dtype())).unwrap().copy().unwrap();
         inputs.iter().map(copy).collect()
     };
     let exact = copies(&|dtype| if dtype.is_float() { DType::F64 } else { dtype });
-    let Some(got) = scope(|| f(&copies(&|dtype| dtype))) else {
+    let there = |x: Tensor| x.to_device(&device).unwrap();
+    let inputs: Vec<Tensor> = copies(&|dtype| dtype).into_iter().map(there).collect();
+    let Some(got) = scope(|| f(&inputs)) else {
         return;
     };
     for (at, (got, want)) in got.iter().zip(f(&exact)).enumerate() {
-        assert_near(got, &want, tolerance, &format!("{what}, output {at}"));
+        let got = got.to_device(&Device::Cpu).unwrap();
+        assert_near(&got, &want, tolerance, &format!("{what}, output {at}"));
     }
 }
 

@@ -1,0 +1,191 @@
+//! `expo plan`.
+
+use std::fs;
+use std::path::Path;
+
+use super::Place;
+use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn planned(place: &Place, config: &Path, more: &[&str]) -> serde_json::Value {
+    let args = [&["plan", "--json", "--config", str(config)], more].concat();
+    serde_json::from_str(&place.succeed(&args)).unwrap()
+}
+
+#[test]
+fn it_needs_no_weights_and_no_gpu() {
+    let place = Place::new();
+    let model = place.model("neox");
+    fs::remove_file(model.join("model.safetensors")).unwrap();
+    let eval = format!("eval = \"{}[:3]\"", str(&fixture("pairs.jsonl")));
+    let config = place.config(&model, "dpo", &eval, "");
+    let table = place.succeed(&["plan", "--config", str(&config)]);
+    let heads = [
+        "parameters ",
+        "\nmemory ",
+        "\ntokens ",
+        "\nFLOPs ",
+        "\ndisk ",
+    ];
+    assert!(heads.iter().all(|head| table.contains(head)), "{table}");
+    // In brackets what is not in the total.
+    let recompute = table.lines().find(|l| l.starts_with("  recompute"));
+    assert!(recompute.unwrap().contains('('), "{table}");
+    assert!(!table.contains("time on"), "{table}");
+
+    let cpu = planned(&place, &config, &[]);
+    let parts = &cpu["parameters"];
+    // 304 rows of 32; of each of two blocks 3 * 32^2 + 32^2 + 2 * 32 * 48 weights, 3 * 32 + 32 + 48 + 32
+    // biases and 4 * 32 of norms; 2 * 32 of the final norm.
+    assert_eq!(parts["embedding"], 304 * 32);
+    assert_eq!(parts["blocks"], 2 * (4096 + 3072 + 208 + 128));
+    assert_eq!(parts["head"], 304 * 32 + 64);
+    assert_eq!(
+        cpu["memory"]["optimizer"],
+        2 * cpu["memory"]["weights"].as_u64().unwrap()
+    );
+    assert_eq!(cpu["tokens"]["steps"], 3);
+    assert!(cpu["time"].is_null() && cpu["left_out"].as_array().unwrap().is_empty());
+
+    let gpu = ["--gpu", "h200", "--set", "model.dtype=bf16"];
+    let gpu = planned(&place, &config, &gpu);
+    assert_eq!(
+        gpu["memory"]["weights"],
+        cpu["memory"]["weights"].as_u64().unwrap() / 2
+    );
+    assert!(gpu["time"]["evaluation"].as_f64().unwrap() > 0.0);
+    assert_eq!(gpu["flops"]["total"], cpu["flops"]["total"]);
+    let by_hand = ["--memory", "1", "--tflops", "1000", "--bandwidth", "4"];
+    let by_hand = planned(&place, &config, &by_hand);
+    let seconds = by_hand["time"]["step"]["products"].as_f64().unwrap();
+    let flops = by_hand["flops"]["total"]["step"].as_f64().unwrap();
+    assert!((seconds / flops * 1e15 - 1.0).abs() < 1e-12);
+    assert!(!place.path("out").exists() && !place.path("cache").exists());
+}
+
+#[test]
+fn a_run_does_what_was_planned() {
+    let place = Place::new();
+    let run = "save_steps = 2\nsave_total_limit = 1\nnum_train_epochs = 2";
+    let config = place.config(&fixture("neox"), "dpo", "unlabelled_ratio = 1.0", run);
+    let plan = planned(&place, &config, &[]);
+    let summary = place.succeed(&["train", "--json", "--config", str(&config)]);
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["steps"], plan["tokens"]["steps"]);
+    let tokens = 2.0 * plan["tokens"]["per_epoch"].as_f64().unwrap();
+    assert_eq!(summary["tokens"].as_f64().unwrap(), tokens);
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let model = plan["disk"]["model"].as_u64().unwrap();
+    let header = size(&place.path("out/model.safetensors")) - model;
+    assert!(header < 10_000, "{header}");
+    let checkpoints = fs::read_dir(place.path("out")).unwrap();
+    let names = checkpoints.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let kept = names.filter(|name| name.starts_with("checkpoint-")).count();
+    assert_eq!(plan["disk"]["checkpoints"], kept);
+    let column = fs::read_dir(place.path("cache/expo/reference")).unwrap();
+    let column = size(&column.last().unwrap().unwrap().path()) as f64;
+    let share = plan["disk"]["reference"].as_f64().unwrap() / column;
+    assert!((share - 1.0).abs() < 0.1, "{share}");
+}
+
+#[test]
+fn what_the_run_draws_itself_is_said_to_be_left_out() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "cexpo", "samples = \"auto\"", "");
+    let plan = planned(&place, &config, &["--set", "sample.max_new_tokens=8"]);
+    assert!(
+        plan["left_out"][0]
+            .as_str()
+            .unwrap()
+            .contains("samples that the run draws")
+    );
+    assert!(plan["disk"]["samples"].as_u64().unwrap() > 0);
+    let set = ["--set", "loss.cexpo.unsupervised=reverse_kl"];
+    let config = place.config(&fixture("neox"), "cexpo", "", "");
+    let plan = planned(&place, &config, &set);
+    assert!(
+        plan["left_out"][0]
+            .as_str()
+            .unwrap()
+            .contains("samples of the policy")
+    );
+    assert_eq!(plan["memory"]["reference"], plan["memory"]["weights"]);
+}
+
+#[test]
+fn a_config_without_a_loss_is_one_of_sft() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "sft", "", "");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("[loss.sft]\n", "");
+    let config = place.write("sft.toml", text);
+    let plan = planned(&place, &config, &[]);
+    // No reference is scored, and only chosen answers are trained on.
+    assert_eq!(plan["flops"]["scoring"], 0.0);
+    assert_eq!(plan["disk"]["reference"], 0);
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let refuse = |more: &[&str], words: &[&str]| {
+        place.refuse(&[&["plan", "--config", str(&config)], more].concat(), words);
+    };
+    refuse(
+        &["--gpu", "h201"],
+        &["`h201`", "h200, h100, a100-80gb, l40s, rtx-4090"],
+    );
+    // Weights, gradients and moments alone are 0.5 MB, a step of 8 rows as much again.
+    let small = ["--memory", "0.002", "--json"];
+    refuse(
+        &small,
+        &[
+            "the run needs",
+            "micro_batch_tokens = 4096",
+            "0.0 GiB",
+            "whatever is set",
+        ],
+    );
+    refuse(&["--memory", "0"], &["memory is 0 GiB", "above 0"]);
+    refuse(
+        &["--memory", "80", "--set", "model.device=cpu"],
+        &["model.device is \"cpu\""],
+    );
+    refuse(&["--set", "model.device=cuda:0"], &["cuda:0", "--gpu"]);
+    let split = [
+        "--set",
+        "model.dtype=bf16",
+        "--set",
+        "optimizer.states=split",
+    ];
+    refuse(&split, &["states = \"split\"", "on the CPU"]);
+    refuse(
+        &["--set", "data.train=none.jsonl"],
+        &["none.jsonl", "no such file"],
+    );
+    refuse(
+        &["--set", "model.model_name_or_path=none"],
+        &["none", "no such folder"],
+    );
+    refuse(
+        &["--set", "model.reference=none"],
+        &["model.reference", "no such folder"],
+    );
+    let both = place.run(&[
+        "plan",
+        "--config",
+        str(&config),
+        "--gpu",
+        "h200",
+        "--memory",
+        "8",
+    ]);
+    assert_eq!(both.code, Some(2));
+    let alone = place.run(&["plan", "--config", str(&config), "--tflops", "8"]);
+    assert_eq!(alone.code, Some(2));
+}

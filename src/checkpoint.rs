@@ -9,15 +9,14 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::kernels::optimizer::squared_norm;
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
+use crate::model::parameters::{Buffer, Entry};
 
 /// Dtypes that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -288,18 +287,16 @@ fn write_weights(
     let layout = model.weights().layout();
     let mut shards: Vec<Vec<(&str, Encoded)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
-    for (id, entry) in layout.entries.iter().enumerate() {
-        let tensor = model.weights().view(id);
-        // A maximum passes over NaN, a sum does not.
-        if !squared_norm(tensor)?.is_finite() {
+    for entry in &layout.entries {
+        let values = model.weights().values(entry.range.clone())?;
+        if !values.iter().all(|x| x.is_finite()) {
             return Err(Error::NonFinite(format!(
                 "tensor {} holds NaN or infinity",
                 entry.name
             )));
         }
-        let peak = tensor.abs()?.max_all()?;
-        let peak = peak.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-        if dtype == SaveDtype::F16 && peak > half::f16::MAX.to_f64() {
+        let peak = values.iter().fold(0f32, |peak, x| peak.max(x.abs()));
+        if dtype == SaveDtype::F16 && peak > half::f16::MAX.to_f32() {
             return Err(Error::input(format!(
                 "tensor {} reaches {peak}, too much for f16",
                 entry.name
@@ -307,7 +304,8 @@ fn write_weights(
             .hint("set save_dtype to f32 or bf16"));
         }
         let encoded = Encoded {
-            tensor: tensor.clone(),
+            weights: model.weights(),
+            entry,
             dtype,
         };
         let size = encoded.data_len();
@@ -355,12 +353,13 @@ fn write_shard(path: &Path, tensors: Vec<(&str, Encoded)>) -> Result<()> {
 }
 
 /// A tensor that is turned into bytes when it is its turn to be written.
-struct Encoded {
-    tensor: Tensor,
+struct Encoded<'a> {
+    weights: &'a Buffer,
+    entry: &'a Entry,
     dtype: SaveDtype,
 }
 
-impl View for Encoded {
+impl View for Encoded<'_> {
     fn dtype(&self) -> Dtype {
         match self.dtype {
             SaveDtype::F32 => Dtype::F32,
@@ -370,17 +369,12 @@ impl View for Encoded {
     }
 
     fn shape(&self) -> &[usize] {
-        self.tensor.dims()
+        &self.entry.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self
-            .tensor
-            .flatten_all()
-            .and_then(|t| t.to_dtype(candle_core::DType::F32));
-        let values: Vec<f32> = values
-            .and_then(|t| t.to_vec1())
-            .expect("a weight is a plain tensor");
+        let values = self.weights.values(self.entry.range.clone());
+        let values = values.expect("they were read a moment ago");
         let bytes = match self.dtype {
             SaveDtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
             SaveDtype::F16 => values
@@ -396,7 +390,7 @@ impl View for Encoded {
     }
 
     fn data_len(&self) -> usize {
-        self.tensor.elem_count() * if self.dtype == SaveDtype::F32 { 4 } else { 2 }
+        self.entry.range.len() * if self.dtype == SaveDtype::F32 { 4 } else { 2 }
     }
 }
 

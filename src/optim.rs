@@ -5,11 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::kernels::optimizer::{self as kernel, Adam, RmsProp};
-use crate::model::parameters::{Buffer, Layout};
+use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
+use crate::model::parameters::{Buffer, Layout, Master};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +67,17 @@ pub enum States {
     /// The lower half of each f32 weight, whose upper half is the bf16 weight itself, and moments in
     /// bf16: with AdamW 6 bytes a parameter.
     Split,
+}
+
+impl States {
+    /// Zeros in the place of what this keeps beside so many bf16 weights.
+    pub fn master(self, elements: usize, device: &Device) -> Result<Master> {
+        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
+        Ok(match self {
+            Self::F32 => Master::F32(zeros(DType::F32)?),
+            Self::Split => Master::Low(zeros(DType::I16)?),
+        })
+    }
 }
 
 impl Default for OptimizerConfig {
@@ -247,30 +259,33 @@ pub struct Optimizer {
     /// The mean of squared gradients, (elements).
     square: Buffer,
     /// The elements that weight decay applies to.
-    decayed: Vec<Range<usize>>,
+    decayed: Decayed,
     steps: u64,
 }
 
 impl Optimizer {
-    /// An optimizer with zero moments for parameters laid out and stored like `weights`.
+    /// An optimizer with zero moments for parameters laid out and kept like `weights`: moments are
+    /// bf16 where weights are split, else as wide as the weights' values.
     pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
         let config = config.resolve()?;
+        let dtype = match weights.master() {
+            Master::Itself => weights.flat().dtype(),
+            Master::F32(_) => DType::F32,
+            Master::Low(_) => DType::BF16,
+        };
         let zeros = || {
             let layout: &Arc<Layout> = weights.layout();
-            Buffer::zeros(
-                layout.clone(),
-                weights.flat().dtype(),
-                weights.flat().device(),
-            )
+            Buffer::zeros(layout.clone(), dtype, weights.flat().device())
         };
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
         let entries = weights.layout().entries.iter();
         let decayed = entries.filter(|entry| entry.decay);
+        let decayed = decayed.map(|entry| entry.range.clone()).collect();
         Ok(Self {
             config,
             mean,
             square: zeros()?,
-            decayed: decayed.map(|entry| entry.range.clone()).collect(),
+            decayed: Decayed::new(decayed, weights.flat().device())?,
             steps: 0,
         })
     }
@@ -298,7 +313,12 @@ impl Optimizer {
             )));
         }
         self.steps += 1;
-        let (flat, square) = (weights.flat(), self.square.flat());
+        let square = self.square.flat();
+        let weights = match (weights.flat(), weights.master()) {
+            (weights, Master::Itself) => Weights::Plain(weights),
+            (weights, Master::F32(master)) => Weights::Master { weights, master },
+            (weights, Master::Low(low)) => Weights::Split { weights, low },
+        };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
         match &self.mean {
@@ -307,8 +327,9 @@ impl Optimizer {
                     alpha: read(self.config.rmsprop_alpha),
                     epsilon: read(self.config.rmsprop_epsilon),
                     rate,
+                    step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, flat, square, gradient)?;
+                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -320,7 +341,7 @@ impl Optimizer {
                     step: self.steps,
                 };
                 let moments = (mean.flat(), square);
-                kernel::adam(&adam, &self.decayed, flat, moments, gradient)?;
+                kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }
         Ok(norm)

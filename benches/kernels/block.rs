@@ -1,8 +1,9 @@
 //! The kernels of one block, in the order of the decoder.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use expo::error::Result;
-use expo::kernels::attention::{self, Segment};
+use expo::kernels::attention::{self, Packing, Segment};
+use expo::kernels::embedding::Ids;
 use expo::kernels::gemm::Precision;
 use expo::kernels::key_values::KeyValues;
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
@@ -37,10 +38,11 @@ fn passes(passes: usize, width: usize) -> Work {
 }
 
 fn embeddings(harness: &mut Harness, hidden: usize) -> Result<()> {
-    let (table, ids) = (random(&[VOCABULARY, hidden])?, ids(TOKENS, VOCABULARY)?);
+    let table = random(&[VOCABULARY, hidden])?;
+    let ids = Ids::new(&ids(TOKENS, VOCABULARY), table.device())?;
     let dy = random(&[TOKENS, hidden])?;
     harness.measure("embedding::gather", passes(2, hidden), || {
-        embedding::gather(&table, &ids)
+        embedding::gather(&table, &ids, DType::F32)
     });
     harness.measure("embedding::scatter_add", passes(3, hidden), || {
         embedding::scatter_add(&dy, &ids, &table)
@@ -99,15 +101,16 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     }
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
     let [q, k, v] = views(&qkv)?;
+    let packing = Packing::new(segments, q.device())?;
     // Two products of a query with every key that it sees forward, five backward.
     let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
     harness.measure("attention::attention", products(2), || {
-        attention::attention(&q, &k, &v, &segments, None)
+        attention::attention(&q, &k, &v, &packing, None)
     });
-    let (y, saved) = attention::attention(&q, &k, &v, &segments, None)?;
+    let (y, saved) = attention::attention(&q, &k, &v, &packing, None)?;
     let dqkv = zeros(qkv.dims())?;
     harness.measure("attention::backward", products(5), || {
-        attention::backward(&y, (&q, &k, &v), &saved, &segments, None, &dqkv)
+        attention::backward(&y, (&q, &k, &v), &saved, &packing, None, &dqkv)
     });
     Ok(())
 }
@@ -141,10 +144,10 @@ fn products(harness: &mut Harness, hidden: usize) -> Result<()> {
         let work = Work::Flops(2 * TOKENS * hidden * wide, precision);
         let name = |kernel: &str| format!("linear::{kernel} {precision:?}").to_lowercase();
         harness.measure(&name("linear"), work, || {
-            linear::linear(&x, &weight, Some(&bias), precision)
+            linear::linear(&x, &weight, Some(&bias), DType::F32, precision)
         });
         harness.measure(&name("backward_input"), work, || {
-            linear::backward_input(&dy, &weight, precision)
+            linear::backward_input(&dy, &weight, DType::F32, precision)
         });
         harness.measure(&name("backward_weight"), work, || {
             linear::backward_weight(&dy, &x, &dweight, precision)

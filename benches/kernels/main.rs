@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
 use expo::kernels::gemm::Precision;
 use expo::kernels::memory::{self, HugePages};
-use expo::kernels::optimizer::{self, Adam, RmsProp};
+use expo::kernels::optimizer::{self, Adam, Decayed, RmsProp, Weights};
 use expo::kernels::{linear, token};
 
 use harness::{Harness, Work};
@@ -47,9 +47,8 @@ fn zeros(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
 }
 
-fn ids(n: usize, below: usize) -> Result<Tensor> {
-    let ids = (0..n).map(|i| (i * 7919 % below) as u32);
-    Ok(Tensor::from_iter(ids, &Device::Cpu)?)
+fn ids(n: usize, below: usize) -> Vec<u32> {
+    (0..n).map(|i| (i * 7919 % below) as u32).collect()
 }
 
 fn updates(harness: &mut Harness) -> Result<()> {
@@ -67,17 +66,21 @@ fn updates(harness: &mut Harness) -> Result<()> {
         weight_decay: 0.1,
         step: 10,
     };
+    let decayed = vec![0..FLAT / 2, FLAT / 2 + 1..FLAT];
+    let decayed = Decayed::new(decayed, weights.device())?;
+    let plain = Weights::Plain(&weights);
     harness.measure("optimizer::adam", bytes(7), || {
-        let (moments, decayed) = ((&mean, &square), [0..FLAT / 2, FLAT / 2 + 1..FLAT]);
-        optimizer::adam(&adam, &decayed, &weights, moments, (&gradient, 0.5))
+        let moments = (&mean, &square);
+        optimizer::adam(&adam, &decayed, plain, moments, (&gradient, 0.5))
     });
     let rmsprop = RmsProp {
         alpha: 0.99,
         epsilon: 1e-8,
         rate: 1e-6,
+        step: 10,
     };
     harness.measure("optimizer::rmsprop", bytes(5), || {
-        optimizer::rmsprop(&rmsprop, &weights, &square, (&gradient, 0.5))
+        optimizer::rmsprop(&rmsprop, plain, &square, (&gradient, 0.5))
     });
     Ok(())
 }
@@ -91,10 +94,10 @@ fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
         let work = Work::Flops(2 * TILE * hidden * VOCABULARY, precision);
         let name = |kernel: &str| format!("head {kernel} {precision:?}").to_lowercase();
         harness.measure(&name("logits"), work, || {
-            linear::linear(&h, &weight, None, precision)
+            linear::linear(&h, &weight, None, DType::F32, precision)
         });
         harness.measure(&name("backward_input"), work, || {
-            linear::backward_input(&dlogits, &weight, precision)
+            linear::backward_input(&dlogits, &weight, DType::F32, precision)
         });
         harness.measure(&name("backward_weight"), work, || {
             linear::backward_weight(&dlogits, &h, &dweight, precision)
@@ -105,14 +108,14 @@ fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
 
 fn statistics(harness: &mut Harness) -> Result<()> {
     let logits = random(&[TILE, VOCABULARY])?;
-    let labels = ids(TILE, VOCABULARY)?;
+    let labels = Tensor::new(ids(TILE, VOCABULARY), &Device::Cpu)?;
     let bytes = TILE * VOCABULARY * F32;
     harness.measure("token::statistics", Work::Bytes(bytes), || {
         token::statistics(&logits, &labels)
     });
     let (sums, seeds) = ([11.3; TILE], [0.5; TILE]);
     harness.measure("token::backward", Work::Bytes(2 * bytes), || {
-        token::backward(&logits, &labels, &sums, &seeds)
+        token::backward(&logits, &labels, &sums, &seeds, logits.dtype())
     });
     Ok(())
 }

@@ -19,6 +19,7 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     check_alike("gelu", &[x])?;
     // SAFETY: all of it is written below.
     let y = unsafe { fresh(x.shape(), x)? };
+    on_gpu!(x => super::gpu::activation::gelu(x, y));
     each_real!(x, T => {
         let x = read(x);
         let x = x.values::<T>()?;
@@ -38,6 +39,7 @@ pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     check_alike("gelu backward", &[dy, x])?;
     // SAFETY: all of it is written below.
     let y = unsafe { fresh(x.shape(), x)? };
+    on_gpu!(x => super::gpu::activation::gelu_backward(dy, x, y));
     each_real!(x, T => {
         let x = read(x);
         let x = x.values::<T>()?;
@@ -58,6 +60,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check_alike("swiglu", &[gate, up])?;
     // SAFETY: all of it is written below.
     let y = unsafe { fresh(gate.shape(), gate)? };
+    on_gpu!(gate => super::gpu::activation::swiglu(gate, up, y));
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));
         let (gate, up) = (gate.values::<T>()?, up.values::<T>()?);
@@ -77,6 +80,7 @@ pub fn swiglu_backward(dy: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tenso
     check_alike("swiglu backward", &[dy, gate, up])?;
     // SAFETY: all of it is written below.
     let (y, dgate) = unsafe { (fresh(gate.shape(), gate)?, fresh(gate.shape(), gate)?) };
+    on_gpu!(gate => super::gpu::activation::swiglu_backward(dy, gate, up, (y, dgate)));
     each_real!(gate, T => {
         let (gate, up) = (read(gate), read(up));
         let (gate, up) = (gate.values::<T>()?, up.values::<T>()?);

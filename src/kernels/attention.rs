@@ -4,6 +4,7 @@
 //! Hides that no (tokens, tokens) matrix exists: queries go in blocks, and only one block's scores
 //! are there at a time. A prompt's keys and values serve all its responses.
 
+mod packing;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,10 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use self::plan::{BLOCK, Group, Plan};
+pub use self::packing::Packing;
+pub(super) use self::{packing::Group, plan::Plan};
+
+use self::plan::BLOCK;
 use super::cpu::{Disjoint, each_real, fresh, read, write};
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
 use super::profile::{Part, part};
@@ -46,8 +50,23 @@ impl Segment {
 /// What the backward pass needs beside the operands.
 #[derive(Debug)]
 pub struct Saved {
-    /// (queries, heads): log of the sum of the exponentials of a query's scores.
+    /// (queries, heads): log of the sum of the exponentials of a query's scores; f32 on a GPU.
     log_sum_exp: Tensor,
+    /// (queries, heads, head_dim).
+    #[cfg(any(test, feature = "cuda"))]
+    output: Tensor,
+}
+
+impl Saved {
+    fn new(output: &Tensor, log_sum_exp: Tensor) -> Self {
+        #[cfg(not(any(test, feature = "cuda")))]
+        let _ = output;
+        Self {
+            log_sum_exp,
+            #[cfg(any(test, feature = "cuda"))]
+            output: output.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,18 +78,22 @@ impl Saved {
 
 /// `q` (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim), which may be views of one
 /// wider tensor -> (queries, heads, head_dim), the queries of all segments one after the other.
-/// Scores are divided by sqrt(head_dim); kv_heads divides heads. The own ranges of `segments` cover
-/// the tokens in order. With a `window` a token sees itself and the `window - 1` tokens before it,
+/// Scores are divided by sqrt(head_dim); kv_heads divides heads. With a `window` a token sees itself and the `window - 1` tokens before it,
 /// counted along prefix and own.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    segments: &[Segment],
+    packing: &Packing,
     window: Option<usize>,
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Attention);
-    let plan = Plan::new(q, k, v, segments, window)?;
+    let plan = Plan::new(q, k, v, packing, window)?;
+    on_gpu!(q => {
+        let (y, log_sum_exp) = super::gpu::attention::attention(&plan, [q, k, v])?;
+        let saved = Saved::new(&y, log_sum_exp);
+        Ok((y, saved))
+    });
     // SAFETY: all of it is written below.
     let y = unsafe { fresh((plan.queries, plan.heads, plan.dim), q)? };
     // SAFETY: all of it is written below.
@@ -84,7 +107,8 @@ pub fn attention(
             Ok(())
         }))
     })?;
-    Ok((y, Saved { log_sum_exp }))
+    let saved = Saved::new(&y, log_sum_exp);
+    Ok((y, saved))
 }
 
 /// Writes the gradients of q, k and v to `dqkv`, which holds zeros, in the places that they have in
@@ -93,18 +117,23 @@ pub fn backward(
     dy: &Tensor,
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     saved: &Saved,
-    segments: &[Segment],
+    packing: &Packing,
     window: Option<usize>,
     dqkv: &Tensor,
 ) -> Result<()> {
     let _profile = part(Part::Attention);
-    let plan = Plan::new(q, k, v, segments, window)?;
+    let plan = Plan::new(q, k, v, packing, window)?;
     if !dy.is_contiguous() || dy.elem_count() != plan.queries * plan.heads * plan.dim {
         return Err(Error::failed(
             "attention: a gradient of another shape than the output",
         ));
     }
     let start = plan.places([q, k, v], dqkv)?;
+    on_gpu!(q => {
+        let Saved { log_sum_exp, output } = saved;
+        let kept = [output, log_sum_exp];
+        super::gpu::attention::backward(&plan, [q, k, v], dy, kept, (dqkv, start))
+    });
     each_real!(q, T => {
         let (q, k, v) = (read(q), read(k), read(v));
         let operands = Operands::<T>::new(&plan, q.values()?, k.values()?, v.values()?);

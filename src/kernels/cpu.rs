@@ -12,7 +12,7 @@ use std::ops::{Deref, Range};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Shape, Storage, Tensor};
 
-use super::real::Real;
+use super::real::Element;
 use crate::error::{Error, Result};
 
 /// A tensor to read.
@@ -32,7 +32,7 @@ impl<G: Deref<Target = Storage>> Read<'_, G> {
     ///
     /// # Errors
     /// If it holds another type or lies on another device.
-    pub(super) fn values<T: Real>(&self) -> Result<&[T]> {
+    pub(super) fn values<T: Element>(&self) -> Result<&[T]> {
         match &*self.guard {
             Storage::Cpu(storage) => Ok(&storage.as_slice::<T>()?[extent(self.layout)]),
             _ => Err(Error::failed(
@@ -63,7 +63,7 @@ fn extent(layout: &Layout) -> Range<usize> {
 }
 
 /// Lets `f` write to a tensor's memory, from its first element to its last.
-pub(super) fn write<T: Real, R>(
+pub(super) fn write<T: Element, R>(
     tensor: &Tensor,
     f: impl FnOnce(&mut [T]) -> Result<R>,
 ) -> Result<R> {
@@ -100,7 +100,20 @@ pub(super) fn write<T: Real, R>(
 /// All of it is written before any of it is read.
 pub(super) unsafe fn fresh(shape: impl Into<Shape>, like: &Tensor) -> Result<Tensor> {
     // SAFETY: as the caller promises.
-    Ok(unsafe { Tensor::empty(shape, like.dtype(), like.device())? })
+    unsafe { fresh_of(shape, like.dtype(), like) }
+}
+
+/// A new tensor of `dtype` on the device of `like`, its memory as it comes.
+///
+/// # Safety
+/// As of [`fresh`].
+pub(super) unsafe fn fresh_of(
+    shape: impl Into<Shape>,
+    dtype: DType,
+    like: &Tensor,
+) -> Result<Tensor> {
+    // SAFETY: as the caller promises.
+    Ok(unsafe { Tensor::empty(shape, dtype, like.device())? })
 }
 
 /// Checks that tensors have one shape and lie in memory without gaps.

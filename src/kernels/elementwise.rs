@@ -19,8 +19,12 @@ const UNIT: usize = 1 << 14;
 /// If shapes differ, or the destination is not contiguous.
 pub fn add_assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    let source = source.contiguous()?;
+    let source = match source.is_contiguous() {
+        true => source.clone(),
+        false => copy(source)?,
+    };
     check_alike("add-assign", &[destination, &source])?;
+    on_gpu!(destination => super::gpu::elementwise::add_assign(destination, &source));
     each_real!(destination, T => {
         let source = read(&source);
         let source = source.values::<T>()?;
@@ -44,10 +48,35 @@ pub fn zeros(shape: (usize, usize), like: &Tensor) -> Result<Tensor> {
 pub fn clear(x: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     check_alike("clear", &[x])?;
+    on_gpu!(x => super::gpu::elementwise::clear(x));
     each_real!(x, T => write(x, |x: &mut [T]| {
         x.par_chunks_mut(UNIT).for_each(|unit| unit.fill(T::ZERO));
         Ok(())
     }))
+}
+
+/// The tensor's values in memory of their own, without gaps; the last dimension has none before.
+pub fn copy(x: &Tensor) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
+    on_gpu!(x => super::gpu::elementwise::cast(x, x.dtype()));
+    Ok(x.force_contiguous()?)
+}
+
+/// `x` in the dtype of `like`, for a product of the two; on the processor they have one.
+///
+/// # Errors
+/// If on the processor they differ.
+pub fn operand(x: &Tensor, like: &Tensor) -> Result<Tensor> {
+    if x.dtype() == like.dtype() {
+        return Ok(x.clone());
+    }
+    let _profile = part(Part::Elementwise);
+    on_gpu!(x => super::gpu::elementwise::cast(x, like.dtype()));
+    Err(Error::failed(format!(
+        "an operand of {:?} beside one of {:?}",
+        x.dtype(),
+        like.dtype()
+    )))
 }
 
 /// Writes `source` (a, b, c), contiguous, to `destination`, a view of the same shape whose last
@@ -63,6 +92,7 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
             dims.1, dims.0
         )));
     }
+    on_gpu!(destination => super::gpu::elementwise::assign(destination, source));
     each_real!(destination, T => {
         let source = read(source);
         let source = source.values::<T>()?;
@@ -82,9 +112,16 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
 pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = rows(x)?;
-    let x = x.contiguous()?;
+    if let Some(bias) = biases.iter().find(|bias| bias.elem_count() != width) {
+        let len = bias.elem_count();
+        return Err(Error::failed(format!(
+            "a bias of {len} for rows of {width}"
+        )));
+    }
     // SAFETY: all of it is written below.
-    let y = unsafe { fresh(x.shape(), &x)? };
+    let y = unsafe { fresh(x.shape(), x)? };
+    on_gpu!(x => super::gpu::elementwise::residual(x, biases, y));
+    let x = x.contiguous()?;
     each_real!(x, T => {
         let total = total::<T>(biases, width)?;
         let x = read(&x);
@@ -102,18 +139,29 @@ pub fn residual(x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
     Ok(y)
 }
 
+/// Moves `destination` towards `other`, its shape and dtype the same: `share` of `other` and the rest of
+/// itself. Both are contiguous.
+pub fn mix(destination: &Tensor, other: &Tensor, share: f64) -> Result<()> {
+    let _profile = part(Part::Elementwise);
+    check_alike("mix", &[destination, other])?;
+    on_gpu!(destination => super::gpu::mix::mix(destination, other, share));
+    each_real!(destination, T => {
+        let other = read(other);
+        let other = other.values::<T>()?;
+        let shares = (T::of(share), T::of(1.0 - share));
+        write(destination, |own: &mut [T]| {
+            let units = own.par_chunks_mut(UNIT).zip(other.par_chunks(UNIT));
+            units.for_each(|(own, other)| mix_unit(own, other, shares));
+            Ok(())
+        })
+    })
+}
+
 fn total<T: Real>(biases: &[&Tensor], width: usize) -> Result<Vec<T>> {
     let mut total = vec![T::ZERO; width];
     for bias in biases {
         let bias = read(bias);
-        let bias = bias.values::<T>()?;
-        if bias.len() != width {
-            let len = bias.len();
-            return Err(Error::failed(format!(
-                "a bias of {len} for rows of {width}"
-            )));
-        }
-        add(&mut total, bias);
+        add(&mut total, bias.values::<T>()?);
     }
     Ok(total)
 }
@@ -130,6 +178,14 @@ vectorized! {
     fn sum<T: Real>(y: &mut [T], a: &[T], b: &[T]) {
         for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
             *y = *a + *b;
+        }
+    }
+}
+
+vectorized! {
+    fn mix_unit<T: Real>(own: &mut [T], other: &[T], shares: (T, T)) {
+        for (own, other) in own.iter_mut().zip(other) {
+            *own = *other * shares.0 + *own * shares.1;
         }
     }
 }
@@ -163,5 +219,16 @@ mod tests {
             .unwrap();
         assert_close(&residual(&x, &[&a, &b]).unwrap(), &want, "two");
         assert_close(&residual(&x, &[]).unwrap(), &x, "none");
+    }
+
+    #[test]
+    fn a_mix_is_a_weighted_mean() {
+        let (own, other) = (variable(1, &[40]), variable(2, &[40]));
+        let want =
+            ((other.as_tensor() * 0.25).unwrap() + (own.as_tensor() * 0.75).unwrap()).unwrap();
+        let mixed = own.as_tensor().copy().unwrap();
+        mix(&mixed, &other, 0.25).unwrap();
+        assert_close(&mixed, &want, "mixed");
+        assert!(mix(&mixed, &other.narrow(0, 1, 3).unwrap(), 0.5).is_err());
     }
 }

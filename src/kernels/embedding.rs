@@ -1,6 +1,6 @@
 //! Rows of a table by id.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{each_real, fresh, read, write};
@@ -8,16 +8,63 @@ use super::elementwise::add;
 use super::profile::{Part, part};
 use crate::error::{Error, Result};
 
-/// `table` (n, width), `ids` (m), u32 -> (m, width).
+/// Ids of rows, on a device.
+#[derive(Debug)]
+pub struct Ids {
+    /// (m), u32.
+    values: Tensor,
+    /// One more than the largest: the rows that a table must have.
+    bound: usize,
+    #[cfg(any(test, feature = "cuda"))]
+    runs: Option<super::gpu::embedding::Runs>,
+}
+
+impl Ids {
+    /// These ids on `device`, each any number of times.
+    pub fn new(ids: &[u32], device: &Device) -> Result<Self> {
+        let values = Tensor::new(ids, device)?;
+        Ok(Self {
+            bound: ids.iter().max().map_or(0, |&id| id as usize + 1),
+            #[cfg(any(test, feature = "cuda"))]
+            runs: super::gpu::embedding::Runs::of(ids, &values)?,
+            values,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.values
+    }
+
+    fn check(&self, rows: usize) -> Result<()> {
+        match self.bound <= rows {
+            true => Ok(()),
+            false => Err(Error::failed(format!(
+                "id {} in a table of {rows} rows",
+                self.bound - 1
+            ))),
+        }
+    }
+}
+
+/// Rows `ids` (m) of `table` (n, width) -> (m, width) of `dtype`, which on the processor is the
+/// table's.
 ///
 /// # Errors
-/// If an id is outside the table.
-pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+/// If an id is outside the table, or the dtype another.
+pub fn gather(table: &Tensor, ids: &Ids, dtype: DType) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (n, width) = table.dims2()?;
-    let ids = read(ids);
+    ids.check(n)?;
+    on_gpu!(table => super::gpu::embedding::gather(table, &ids.values, dtype));
+    if table.dtype() != dtype {
+        return Err(Error::failed(format!(
+            "gather: {dtype:?} from a table of {:?}",
+            table.dtype()
+        )));
+    }
+    let ids = read(&ids.values);
     let ids = ids.ids()?;
-    check(ids, n)?;
     // SAFETY: all of it is written below.
     let rows = unsafe { fresh((ids.len(), width), table)? };
     let table = table.contiguous()?;
@@ -39,19 +86,20 @@ pub fn gather(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// If an id is outside the table, or shapes do not fit.
-pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: &Tensor) -> Result<()> {
+pub fn scatter_add(dy: &Tensor, ids: &Ids, dtable: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (n, width) = dtable.dims2()?;
-    let ids = read(ids);
-    let ids = ids.ids()?;
-    check(ids, n)?;
-    if dy.dims2()? != (ids.len(), width) || !dtable.is_contiguous() {
+    ids.check(n)?;
+    if dy.dims2()? != (ids.values.elem_count(), width) || !dtable.is_contiguous() {
         let dims = (dy.dims(), dtable.dims());
         return Err(Error::failed(format!(
             "scatter-add: {:?} into {:?}",
             dims.0, dims.1
         )));
     }
+    on_gpu!(dy => super::gpu::embedding::scatter_add(dy, &ids.values, ids.runs.as_ref(), dtable));
+    let ids = read(&ids.values);
+    let ids = ids.ids()?;
     let dy = dy.contiguous()?;
     each_real!(dy, T => {
         let dy = read(&dy);
@@ -65,13 +113,6 @@ pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: &Tensor) -> Result<()> {
     })
 }
 
-fn check(ids: &[u32], rows: usize) -> Result<()> {
-    match ids.iter().find(|&&id| id as usize >= rows) {
-        Some(id) => Err(Error::failed(format!("id {id} in a table of {rows} rows"))),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,15 +122,17 @@ mod tests {
     #[test]
     fn repeated_rows_sum_as_in_autograd() {
         let (table, seed) = (variable(1, &[4, 3]), variable(2, &[5, 3]));
-        let ids = Tensor::new(&[2u32, 0, 2, 3, 2], &Device::Cpu).unwrap();
-        let rows = table.index_select(&ids, 0).unwrap();
-        assert_close(&gather(&table, &ids).unwrap(), &rows, "forward");
+        let ids = Ids::new(&[2, 0, 2, 3, 2], &Device::Cpu).unwrap();
+        let rows = table.index_select(&ids.values, 0).unwrap();
+        let got = gather(&table, &ids, DType::F64).unwrap();
+        assert_close(&got, &rows, "forward");
+        assert!(gather(&table, &ids, DType::F32).is_err());
         let want = autograd(&rows, &seed, &[&table]);
         let got = zeros_like(&table);
         scatter_add(&seed, &ids, &got).unwrap();
         assert_close(&got, &want[0], "dtable");
-        let outside = Tensor::new(&[4u32], &Device::Cpu).unwrap();
-        assert!(gather(&table, &outside).is_err());
+        let outside = Ids::new(&[4], &Device::Cpu).unwrap();
+        assert!(gather(&table, &outside, DType::F64).is_err());
         assert!(scatter_add(&seed.narrow(0, 0, 1).unwrap(), &outside, &got).is_err());
     }
 }

@@ -106,7 +106,7 @@ impl KeyValues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::attention::{Segment, attention};
+    use crate::kernels::attention::{Packing, Segment, attention};
     use crate::kernels::testing::*;
 
     /// Token by token gives what all tokens at once give, whatever shares the batch.
@@ -132,8 +132,9 @@ mod tests {
             .collect();
         let whole = |[q, k, v]: &[Tensor; 3], tokens: usize| {
             let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
-            let own = Segment::new(0..0, 0..tokens);
-            let y = attention(&part(q), &part(k), &part(v), &[own], window)
+            let own = vec![Segment::new(0..0, 0..tokens)];
+            let packing = Packing::new(own, q.device()).unwrap();
+            let y = attention(&part(q), &part(k), &part(v), &packing, window)
                 .unwrap()
                 .0;
             y.narrow(0, tokens - 1, 1).unwrap()

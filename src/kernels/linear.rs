@@ -1,9 +1,9 @@
 //! `y = x W^T + b`.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{each_real, fresh, read, rows, write};
+use super::cpu::{each_real, fresh_of, read, rows, write};
 use super::elementwise::add;
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
 use super::profile::{Part, part};
@@ -13,20 +13,25 @@ use crate::error::{Error, Result};
 /// Elements of `dy` in one partial sum of a bias's gradient, so that it does not depend on threads.
 const UNIT: usize = 1 << 15;
 
-/// `x` (n, in), `weight` (out, in), `bias` (out) -> (n, out).
+/// `x` (n, in), `weight` (out, in), `bias` (out) -> (n, out) of `dtype`, which on the processor is
+/// the operands'.
 pub fn linear(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
+    dtype: DType,
     precision: Precision,
 ) -> Result<Tensor> {
     // SAFETY: all of it is written below.
-    let y = unsafe { fresh((x.dim(0)?, weight.dim(0)?), x)? };
+    let y = unsafe { fresh_of((x.dim(0)?, weight.dim(0)?), dtype, x)? };
     linear_into(x, weight, bias, &y, precision)?;
     Ok(y)
 }
 
 /// As [`linear()`], into `y` (n, out), which may be columns of a wider tensor.
+///
+/// The product is added to rows of the bias: they cost one write and the product's read of them, and in
+/// bf16 its sums, which are f32, are rounded once, with the bias in them.
 pub fn linear_into(
     x: &Tensor,
     weight: &Tensor,
@@ -44,6 +49,10 @@ pub fn linear_into(
             "a bias of {len} for rows of {width}"
         )));
     }
+    on_gpu!(y => {
+        super::gpu::elementwise::fill_rows(y, bias)?;
+        product(x, &weight.t()?, y, true, precision)
+    });
     each_real!(y, T => {
         let bias = read(bias);
         let bias = bias.values::<T>()?;
@@ -60,10 +69,15 @@ pub fn linear_add(x: &Tensor, weight: &Tensor, y: &Tensor, precision: Precision)
     product(x, &weight.t()?, y, true, precision)
 }
 
-/// The gradient with respect to `x`: `dy` (n, out) -> (n, in).
-pub fn backward_input(dy: &Tensor, weight: &Tensor, precision: Precision) -> Result<Tensor> {
+/// The gradient with respect to `x`: `dy` (n, out) -> (n, in) of `dtype`, as in [`linear()`].
+pub fn backward_input(
+    dy: &Tensor,
+    weight: &Tensor,
+    dtype: DType,
+    precision: Precision,
+) -> Result<Tensor> {
     // SAFETY: all of it is written below.
-    let dx = unsafe { fresh((dy.dim(0)?, weight.dim(1)?), dy)? };
+    let dx = unsafe { fresh_of((dy.dim(0)?, weight.dim(1)?), dtype, dy)? };
     product(dy, weight, &dx, false, precision)?;
     Ok(dx)
 }
@@ -92,6 +106,13 @@ pub fn backward_weight(
 pub fn backward_bias(dy: &Tensor, dbias: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, width, distance) = rows(dy)?;
+    if dbias.elem_count() != width || !dbias.is_contiguous() {
+        return Err(Error::failed(format!(
+            "sums of {width} columns into {:?}",
+            dbias.dims()
+        )));
+    }
+    on_gpu!(dy => super::gpu::columns::add_sums(dy, dbias));
     each_real!(dy, T => {
         let dy = read(dy);
         let sum = column_sums(dy.values::<T>()?, width, distance);
@@ -131,6 +152,7 @@ fn product(a: &Tensor, b: &Tensor, c: &Tensor, add: bool, precision: Precision) 
             dims.0, dims.1, dims.2
         )));
     }
+    on_gpu!(c => super::gpu::product::product(a, b, c, add));
     each_real!(c, T => {
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<T>()?, (m, k), stride(a));
@@ -161,9 +183,13 @@ mod tests {
                 .unwrap()
                 .broadcast_add(&b)
                 .unwrap();
-            assert_close(&linear(&x, &w, Some(&b), FULL).unwrap(), &want, "forward");
+            assert_close(
+                &linear(&x, &w, Some(&b), DType::F64, FULL).unwrap(),
+                &want,
+                "forward",
+            );
             let grads = autograd(&want, &seed, &[&x, &w, &b]);
-            let dx = backward_input(&seed, &w, FULL).unwrap();
+            let dx = backward_input(&seed, &w, DType::F64, FULL).unwrap();
             assert_close(&dx, &grads[0], "dx");
             backward_input_add(&seed, &w, &dx, FULL).unwrap();
             assert_close(&dx, &(&grads[0] * 2.0).unwrap(), "dx twice");
@@ -185,7 +211,7 @@ mod tests {
         let wide = Tensor::zeros((5, 9), DType::F64, x.device()).unwrap();
         let part = wide.narrow(1, 3, 4).unwrap();
         linear_into(&x, &w, Some(&b), &part, FULL).unwrap();
-        let want = linear(&x, &w, Some(&b), FULL).unwrap();
+        let want = linear(&x, &w, Some(&b), DType::F64, FULL).unwrap();
         assert_close(&part.contiguous().unwrap(), &want, "columns");
         let (dw, db) = (zeros_like(&w), zeros_like(&b));
         backward_weight(&part, &x, &dw, FULL).unwrap();
@@ -199,10 +225,11 @@ mod tests {
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
         let (x, w) = (variable(1, &[5, 3]), variable(2, &[4, 6]));
-        assert!(linear(&x, &w, None, FULL).is_err());
+        assert!(linear(&x, &w, None, DType::F64, FULL).is_err());
         let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
-        assert!(linear(&x, &w, Some(&b), FULL).is_err());
+        assert!(linear(&x, &w, Some(&b), DType::F64, FULL).is_err());
         assert!(linear_add(&x, &w, &variable(4, &[5, 5]), FULL).is_err());
+        assert!(backward_bias(&x, &b).is_err());
     }
 
     #[test]
@@ -216,8 +243,8 @@ mod tests {
                 let run = |threads: usize| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                     pool.unwrap().install(|| {
-                        let y = linear(&x, &w, Some(&b), precision).unwrap();
-                        let dx = backward_input(&seed, &w, precision).unwrap();
+                        let y = linear(&x, &w, Some(&b), DType::F32, precision).unwrap();
+                        let dx = backward_input(&seed, &w, DType::F32, precision).unwrap();
                         let (dw, db) = (w.zeros_like().unwrap(), b.zeros_like().unwrap());
                         backward_weight(&seed, &x, &dw, precision).unwrap();
                         backward_bias(&seed, &db).unwrap();

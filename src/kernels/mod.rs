@@ -14,13 +14,26 @@
 //! contiguous where an operation does not say that it takes views. Results do not depend on the
 //! number of threads; in f32 they do on the processor, in the last bits.
 
+/// Leaves an operation with what it gives on a GPU, if the tensor is there.
+macro_rules! on_gpu {
+    ($tensor:expr => $call:expr) => {
+        #[cfg(any(test, feature = "cuda"))]
+        if $crate::kernels::gpu::holds($tensor) {
+            return $call;
+        }
+    };
+}
+
 pub mod activation;
 pub mod attention;
 mod bf16;
 mod cpu;
+pub mod device;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod gpu;
 pub mod key_values;
 pub mod linear;
 pub mod memory;

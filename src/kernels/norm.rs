@@ -41,6 +41,11 @@ pub fn norm(
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Elementwise);
     let (count, width, _) = shape(x)?;
+    check_widths(width, [weight].into_iter().chain(bias))?;
+    on_gpu!(x => {
+        let (y, statistics) = super::gpu::norm::norm(x, weight, bias, epsilon)?;
+        Ok((y, Saved { x: x.clone(), statistics }))
+    });
     // SAFETY: all of it is written below.
     let statistics = unsafe { fresh((count, 2), x)? };
     each_real!(x, T => {
@@ -64,10 +69,13 @@ pub fn norm(
 pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
+    check_widths(width, [weight].into_iter().chain(bias))?;
+    let Saved { x, statistics } = saved;
+    on_gpu!(x => super::gpu::norm::output(x, statistics, weight, bias));
     // SAFETY: all of it is written below.
-    let y = unsafe { fresh(saved.x.shape(), &saved.x)? };
+    let y = unsafe { fresh(x.shape(), x)? };
     each_real!(y, T => {
-        let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
+        let (x, statistics, weight) = (read(x), read(statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
         let weight = weight.values::<T>()?;
         let bias = bias.map(read);
@@ -76,7 +84,6 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
             Some(bias) => bias.values::<T>()?,
             None => &none,
         };
-        check_width(width, &[weight.len(), bias.len()])?;
         write(&y, |y: &mut [T]| {
             let unit = rows_per_unit(width);
             let inputs = x.par_chunks(unit * width).zip(statistics.par_chunks(2 * unit));
@@ -101,11 +108,11 @@ pub fn backward(
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     check_alike("norm", &[&saved.x, dy, dx])?;
-    let mut widths = vec![weight.elem_count(), dweight.elem_count()];
-    widths.extend(dbias.map(Tensor::elem_count));
-    check_width(width, &widths)?;
+    check_widths(width, [weight, dweight].into_iter().chain(dbias))?;
+    let Saved { x, statistics } = saved;
+    on_gpu!(dy => super::gpu::norm::backward(dy, (x, statistics), weight, dweight, dbias, dx));
     each_real!(dy, T => {
-        let (x, statistics, weight) = (read(&saved.x), read(&saved.statistics), read(weight));
+        let (x, statistics, weight) = (read(x), read(statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
         let weight = weight.values::<T>()?;
         let dy = read(dy);
@@ -144,12 +151,12 @@ fn shape(x: &Tensor) -> Result<(usize, usize, usize)> {
     }
 }
 
-fn check_width(width: usize, others: &[usize]) -> Result<()> {
-    match others.iter().all(|&other| other == width) {
-        true => Ok(()),
-        false => Err(Error::failed(format!(
-            "norm: weights of {others:?} for rows of {width}"
+fn check_widths<'a>(width: usize, weights: impl Iterator<Item = &'a Tensor>) -> Result<()> {
+    match weights.map(Tensor::elem_count).find(|&len| len != width) {
+        Some(len) => Err(Error::failed(format!(
+            "norm: weights of {len} for rows of {width}"
         ))),
+        None => Ok(()),
     }
 }
 

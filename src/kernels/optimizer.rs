@@ -1,12 +1,25 @@
 //! Optimizer updates over flat buffers, in place, in one pass.
 //!
 //! *Why*: an update is bound by memory. Each element of weights, moments and gradient is read once
-//! and each of weights and moments written once: 28 bytes per parameter in f32.
+//! and each of weights and moments written once. Bytes moved per parameter and update of Adam, and
+//! kept between updates:
+//!
+//! | weights | moments | moved | kept |
+//! | --- | --- | --- | --- |
+//! | [`Weights::Plain`], f32 | f32 | 28 | 12 |
+//! | [`Weights::Master`], bf16 beside f32 | f32 | 30 | 14 |
+//! | [`Weights::Split`], bf16 and what it lacks | bf16 | 20 | 8 |
+//!
+//! of which 4 are the read of an f32 gradient. RMSprop has one moment less: 20, 22 and 16.
+
+mod weights;
 
 use std::ops::Range;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
+
+pub use self::weights::{Decayed, Weights, join, round, split};
 
 use super::cpu::{each_real, read, write};
 use super::profile::{self, Part};
@@ -45,12 +58,15 @@ pub struct RmsProp {
     pub epsilon: f64,
     /// The learning rate.
     pub rate: f64,
+    /// Which update this is, from 1.
+    pub step: u64,
 }
 
-/// The sum of squares of a contiguous tensor, accumulated in f64.
+/// The sum of squares of a contiguous tensor, accumulated in f64. The host waits for it on a GPU.
 pub fn squared_norm(x: &Tensor) -> Result<f64> {
     let _profile = profile::part(Part::Optimizer);
     check_flat(&[x])?;
+    on_gpu!(x => super::gpu::optimizer::squared_norm(x));
     each_real!(x, T => {
         let x = read(x);
         let units = x.values::<T>()?.par_chunks(UNIT).map(sum_of_squares);
@@ -61,16 +77,21 @@ pub fn squared_norm(x: &Tensor) -> Result<f64> {
 /// Moves the averages `mean` and `square` towards `gradient * scale` and its square, and then the
 /// weights: `w -= rate * (weight_decay * w + mean' / (sqrt(square') + epsilon))`, where the primes
 /// are the averages without their bias towards zero. Tensors are (n); `decayed` has the elements
-/// that weight decay applies to, in order.
+/// that weight decay applies to. On a GPU the gradient is f32, and the moments are f32, or
+/// bf16 beside [`Weights::Split`]: rounded up or down by chance, so that the mean of many is right.
 pub fn adam(
     adam: &Adam,
-    decayed: &[Range<usize>],
-    weights: &Tensor,
+    decayed: &Decayed,
+    weights: Weights,
     (mean, square): (&Tensor, &Tensor),
     (gradient, scale): (&Tensor, f64),
 ) -> Result<()> {
     let _profile = profile::part(Part::Optimizer);
-    check_flat(&[weights, mean, square, gradient])?;
+    check_flat(&[&weights.tensors()[..], &[mean, square, gradient]].concat())?;
+    on_gpu!(gradient => super::gpu::optimizer::adam(
+        adam, decayed, weights, (mean, square), (gradient, scale)
+    ));
+    let (weights, decayed) = (weights.plain()?, decayed.ranges());
     each_real!(weights, T => write(weights, |weights: &mut [T]| {
         write(mean, |mean: &mut [T]| write(square, |square: &mut [T]| {
             let gradient = read(gradient);
@@ -92,15 +113,17 @@ pub fn adam(
 }
 
 /// `square` moves towards the square of x = `gradient * scale` with decay `alpha`, then
-/// `w -= rate * x / (sqrt(square) + epsilon)`. Tensors are (n).
+/// `w -= rate * x / (sqrt(square) + epsilon)`. Tensors are (n), of the types of [`adam`].
 pub fn rmsprop(
     rmsprop: &RmsProp,
-    weights: &Tensor,
+    weights: Weights,
     square: &Tensor,
     (gradient, scale): (&Tensor, f64),
 ) -> Result<()> {
     let _profile = profile::part(Part::Optimizer);
-    check_flat(&[weights, square, gradient])?;
+    check_flat(&[&weights.tensors()[..], &[square, gradient]].concat())?;
+    on_gpu!(gradient => super::gpu::optimizer::rmsprop(rmsprop, weights, square, (gradient, scale)));
+    let weights = weights.plain()?;
     each_real!(weights, T => write(weights, |weights: &mut [T]| {
         write(square, |square: &mut [T]| {
             let gradient = read(gradient);
@@ -148,18 +171,18 @@ fn parts(unit: Range<usize>, decayed: &[Range<usize>]) -> Vec<(Range<usize>, boo
 }
 
 /// The constants of one update, in the type of the weights.
-struct AdamStep<T> {
-    scale: T,
-    beta1: (T, T),
-    beta2: (T, T),
-    keep: T,
-    rate: T,
-    root: T,
-    epsilon: T,
+pub(super) struct AdamStep<T> {
+    pub(super) scale: T,
+    pub(super) beta1: (T, T),
+    pub(super) beta2: (T, T),
+    pub(super) keep: T,
+    pub(super) rate: T,
+    pub(super) root: T,
+    pub(super) epsilon: T,
 }
 
 impl<T: Real> AdamStep<T> {
-    fn new(adam: &Adam, scale: f64) -> Self {
+    pub(super) fn new(adam: &Adam, scale: f64) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(adam.step as f64);
         let decay = |beta: f64| (T::of(beta), T::of(1.0 - beta));
         Self {
@@ -234,7 +257,7 @@ fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     fn values(x: &Tensor) -> Vec<f64> {
         x.to_vec1().unwrap()
@@ -245,6 +268,7 @@ mod tests {
         let n = UNIT + 77;
         // Inside a unit, over its end, and at the very last element.
         let decayed = [3..5, UNIT - 2..UNIT + 40, n - 1..n];
+        let marked = Decayed::new(decayed.to_vec(), &Device::Cpu).unwrap();
         let weights = variable(1, &[n]).as_tensor().copy().unwrap();
         let (mean, square) = (zeros_like(&weights), zeros_like(&weights));
         let (mut w, mut m, mut v) = (values(&weights), vec![0.0; n], vec![0.0; n]);
@@ -260,8 +284,8 @@ mod tests {
             };
             adam(
                 &update,
-                &decayed,
-                &weights,
+                &marked,
+                Weights::Plain(&weights),
                 (&mean, &square),
                 (&gradient, 0.5),
             )
@@ -307,8 +331,9 @@ mod tests {
             alpha: 0.99,
             epsilon: 1e-8,
             rate: 0.1,
+            step: 1,
         };
-        rmsprop(&update, &weights, &square, (&gradient, 0.5)).unwrap();
+        rmsprop(&update, Weights::Plain(&weights), &square, (&gradient, 0.5)).unwrap();
         for (got, want) in values(&weights).iter().zip(want) {
             assert!((got - want).abs() < 1e-12);
         }
@@ -336,9 +361,9 @@ mod tests {
                 step: 1,
             };
             let moments = (&mean, &square);
-            let all = 0..n;
-            let all = std::slice::from_ref(&all);
-            adam(&update, all, &weights, moments, (&gradient, 1.0)).unwrap();
+            let all = Decayed::new(vec![0..n], &Device::Cpu).unwrap();
+            let plain = Weights::Plain(&weights);
+            adam(&update, &all, plain, moments, (&gradient, 1.0)).unwrap();
             values(&weights.to_dtype(DType::F64).unwrap())
         };
         for (got, want) in run(DType::F32).iter().zip(run(DType::F64)) {
@@ -352,20 +377,21 @@ mod tests {
             alpha: 0.99,
             epsilon: 1e-8,
             rate: 0.1,
+            step: 1,
         };
         let (weights, square) = (variable(1, &[4]), variable(2, &[3]));
-        let error = rmsprop(&update, &weights, &square, (&weights, 1.0)).unwrap_err();
+        let error =
+            rmsprop(&update, Weights::Plain(&weights), &square, (&weights, 1.0)).unwrap_err();
         assert!(error.to_string().contains("[4, 3, 4]"), "{error}");
         let square = square.to_dtype(DType::F32).unwrap();
         let square = Tensor::cat(&[&square, &square.narrow(0, 0, 1).unwrap()], 0).unwrap();
         let gradient = zeros_like(&weights);
-        assert!(rmsprop(&update, &weights, &square, (&gradient, 1.0)).is_err());
+        assert!(rmsprop(&update, Weights::Plain(&weights), &square, (&gradient, 1.0)).is_err());
     }
 
     #[test]
     fn the_norm_sums_in_f64() {
-        let x =
-            Tensor::from_vec(vec![1e-4f32; 100_000], 100_000, &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::from_vec(vec![1e-4f32; 100_000], 100_000, &Device::Cpu).unwrap();
         let want = 100_000.0 * f64::from(1e-4f32).powi(2);
         assert!((squared_norm(&x).unwrap() - want).abs() < 1e-12 * want);
     }

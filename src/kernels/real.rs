@@ -4,12 +4,37 @@
 //! of f32 are polynomials that the compiler can vectorise, those of f64 the exact ones.
 
 use candle_core::{CpuStorage, WithDType};
+use half::bf16;
 
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, full};
 
+/// What a tensor in host memory holds.
+pub(super) trait Element: WithDType {
+    /// The elements of a storage of this type.
+    fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]>;
+}
+
+macro_rules! element {
+    ($type:ty, $variant:ident) => {
+        impl Element for $type {
+            fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]> {
+                match storage {
+                    CpuStorage::$variant(values) => Some(values),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+element!(f32, F32);
+element!(f64, F64);
+element!(bf16, BF16);
+element!(i16, I16);
+
 /// f32 or f64.
 pub(super) trait Real:
-    WithDType
+    Element
     + Default
     + std::ops::Neg<Output = Self>
     + std::ops::AddAssign
@@ -23,8 +48,6 @@ pub(super) trait Real:
 
     fn of(x: f64) -> Self;
     fn wide(self) -> f64;
-    /// The elements of a storage of this type.
-    fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     fn exp(self) -> Self;
     fn log(self) -> Self;
     fn root(self) -> Self;
@@ -50,13 +73,6 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const NEG_INFINITY: Self = Self::NEG_INFINITY;
-
-    fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        match storage {
-            CpuStorage::F32(values) => Some(values),
-            _ => None,
-        }
-    }
 
     #[inline(always)]
     fn of(x: f64) -> Self {
@@ -152,13 +168,6 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     const NEG_INFINITY: Self = Self::NEG_INFINITY;
-
-    fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        match storage {
-            CpuStorage::F64(values) => Some(values),
-            _ => None,
-        }
-    }
 
     #[inline(always)]
     fn of(x: f64) -> Self {

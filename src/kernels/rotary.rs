@@ -24,24 +24,31 @@ pub struct Angles {
 /// Rotates, in place, the first rotary_dim of the last dimension of `x` (tokens, heads, head_dim),
 /// which may be a view of a wider tensor; what is beyond keeps its values.
 pub fn rotate(x: &Tensor, angles: &Angles) -> Result<()> {
-    each_real!(x, T => turn::<T>(x, angles, T::ONE))
+    turn(x, angles, 1.0)
 }
 
 /// The gradient with respect to the input, in place of that with respect to the output.
 pub fn rotate_back(dy: &Tensor, angles: &Angles) -> Result<()> {
-    each_real!(dy, T => turn::<T>(dy, angles, -T::ONE))
+    turn(dy, angles, -1.0)
 }
 
-fn turn<T: Real>(x: &Tensor, angles: &Angles, direction: T) -> Result<()> {
+fn turn(x: &Tensor, angles: &Angles, direction: f64) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    let (tokens, heads, dim) = x.dims3()?;
-    let strides = x.stride();
+    let (tokens, _, dim) = x.dims3()?;
     let half = angles.cos.dim(D::Minus1)?;
-    if strides[2] != 1 || angles.cos.dim(0)? != tokens || 2 * half > dim {
+    if x.stride()[2] != 1 || angles.cos.dim(0)? != tokens || 2 * half > dim {
         return Err(Error::failed(
             "rotary: heads with gaps, or angles of other tokens or wider heads",
         ));
     }
+    on_gpu!(x => super::gpu::rotary::turn(x, &angles.cos, &angles.sin, direction));
+    each_real!(x, T => turn_values::<T>(x, angles, T::of(direction)))
+}
+
+fn turn_values<T: Real>(x: &Tensor, angles: &Angles, direction: T) -> Result<()> {
+    let (_, heads, _) = x.dims3()?;
+    let strides = x.stride();
+    let half = angles.cos.dim(D::Minus1)?;
     let (cos, sin) = (read(&angles.cos), read(&angles.sin));
     let (cos, sin) = (cos.values::<T>()?, sin.values::<T>()?);
     write(x, |values: &mut [T]| {

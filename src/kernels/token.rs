@@ -3,7 +3,7 @@
 //! *Why*: the head is the widest layer. Its logits are read once for all statistics and then turned
 //! in place into their own gradient; no second tensor of that width is made.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{each_real, read, write};
@@ -33,10 +33,12 @@ pub struct TokenStatistics {
     pub log_collision: f64,
 }
 
-/// The statistics of each row of `logits` (n, vocabulary) at its label, `labels` (n) u32.
+/// The statistics of each row of `logits` (n, vocabulary) at its label, `labels` (n) u32. On a GPU the
+/// logits are f32, a label is not checked, and the host waits for the result.
 pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistics>> {
     let _profile = profile::part(Part::Head);
     let vocabulary = width(logits)?;
+    on_gpu!(logits => super::gpu::token::statistics(logits, labels));
     let labels = read(labels);
     let labels = checked(labels.ids()?, logits)?;
     each_real!(logits, T => {
@@ -46,32 +48,42 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
     })
 }
 
-/// Turns `logits` in place into d loss / d logits: `seed * (onehot(label) - softmax(logits))`, where
-/// `seeds[i]` is d loss / d log-prob of row i and `log_sum_exp[i]` its statistic.
+/// d loss / d logits as `dtype`: `seed * (onehot(label) - softmax(logits))`, where `seeds[i]` is
+/// d loss / d log-prob of row i and `log_sum_exp[i]` its statistic. In place where `dtype` is that of
+/// the logits; on a GPU it may also be bf16, a new tensor for the next products.
 pub fn backward(
     logits: &Tensor,
     labels: &Tensor,
     log_sum_exp: &[f64],
     seeds: &[f64],
-) -> Result<()> {
+    dtype: DType,
+) -> Result<Tensor> {
     let _profile = profile::part(Part::Head);
     let vocabulary = width(logits)?;
-    let labels = read(labels);
-    let labels = checked(labels.ids()?, logits)?;
-    if labels.len() != seeds.len() || labels.len() != log_sum_exp.len() {
+    let n = logits.dim(0)?;
+    if seeds.len() != n || log_sum_exp.len() != n {
         return Err(Error::failed(format!(
-            "{} rows of logits, {} seeds, {} sums",
-            labels.len(),
+            "{n} rows of logits, {} seeds, {} sums",
             seeds.len(),
             log_sum_exp.len()
         )));
     }
+    on_gpu!(logits => super::gpu::token::backward(logits, labels, log_sum_exp, seeds, dtype));
+    if dtype != logits.dtype() {
+        return Err(Error::failed(format!(
+            "the gradient of {:?} logits as {dtype:?}",
+            logits.dtype()
+        )));
+    }
+    let labels = read(labels);
+    let labels = checked(labels.ids()?, logits)?;
     each_real!(logits, T => write(logits, |logits: &mut [T]| {
         let numbers = labels.par_iter().zip(log_sum_exp).zip(seeds);
         let rows = logits.par_chunks_exact_mut(vocabulary).zip(numbers);
         rows.for_each(|(row, ((&label, &sum), &seed))| gradient(row, label as usize, sum, seed));
         Ok(())
-    }))
+    }))?;
+    Ok(logits.clone())
 }
 
 /// The vocabulary of contiguous logits (n, vocabulary).
@@ -176,7 +188,7 @@ fn scaled_exp<T: Real>(row: &mut [T], shift: T, factor: T) {
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
-    use candle_core::{D, DType, Device};
+    use candle_core::{D, Device};
 
     #[test]
     fn statistics_and_backward_equal_a_plain_log_softmax() {
@@ -221,7 +233,7 @@ mod tests {
         let tile = logits.as_tensor().copy().unwrap();
         let seeds: Vec<f64> = seeds.flatten_all().unwrap().to_vec1().unwrap();
         let log_sum_exp: Vec<f64> = got.iter().map(|s| s.log_sum_exp).collect();
-        backward(&tile, &labels, &log_sum_exp, &seeds).unwrap();
+        backward(&tile, &labels, &log_sum_exp, &seeds, DType::F64).unwrap();
         assert_close(&tile, &want[0], "dlogits");
     }
 
@@ -249,8 +261,8 @@ mod tests {
             }
             let sums = |all: &[TokenStatistics]| all.iter().map(|s| s.log_sum_exp).collect();
             let (sums, seeds): (Vec<f64>, _) = (sums(&got), [0.7, -1.3, 0.0]);
-            backward(&exact, &labels, &sums, &seeds).unwrap();
-            backward(&single, &labels, &sums, &seeds).unwrap();
+            backward(&exact, &labels, &sums, &seeds, DType::F64).unwrap();
+            backward(&single, &labels, &sums, &seeds, DType::F32).unwrap();
             let rows = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
             for ((got, want), seed) in rows(&single).iter().zip(rows(&exact)).zip(seeds) {
                 for (got, want) in got.iter().zip(&want) {
@@ -273,7 +285,7 @@ mod tests {
             let labels = Tensor::new(labels, &Device::Cpu).unwrap();
             let error = statistics(&logits, &labels).unwrap_err().to_string();
             assert!(error.contains("1 labels below 2"), "{error}");
-            assert!(backward(&logits, &labels, &[0.0], &[0.0]).is_err());
+            assert!(backward(&logits, &labels, &[0.0], &[0.0], DType::F32).is_err());
         }
     }
 

@@ -1,6 +1,6 @@
 //! A weight and its bias by their places in the flat buffer, and what is computed with them.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::parameters::{Buffer, Layout};
 use crate::error::Result;
@@ -32,7 +32,7 @@ impl Affine {
 
     pub(super) fn apply(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
-        linear::linear(x, weight, bias, weights.precision)
+        linear::linear(x, weight, bias, weight.dtype(), weights.precision)
     }
 
     /// Into columns of a wider tensor.
@@ -63,7 +63,17 @@ impl Affine {
 
     /// The gradient of the input.
     pub(super) fn backward_input(&self, weights: &Buffer, dy: &Tensor) -> Result<Tensor> {
-        linear::backward_input(dy, self.weight(weights), weights.precision)
+        self.backward_input_as(weights, dy, weights.flat().dtype())
+    }
+
+    /// The gradient of the input in `dtype`.
+    pub(super) fn backward_input_as(
+        &self,
+        weights: &Buffer,
+        dy: &Tensor,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        linear::backward_input(dy, self.weight(weights), dtype, weights.precision)
     }
 
     /// Adds the gradient of the input to `dx`.

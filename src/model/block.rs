@@ -11,7 +11,8 @@ use super::affine::Affine;
 use super::arch::Architecture;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::Packing;
+use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::KeyValues;
 use crate::kernels::rotary::Angles;
 use crate::kernels::{activation, attention, elementwise, embedding, norm, rotary};
@@ -81,9 +82,9 @@ impl Projected {
 
 /// Which tokens see which, and whose output is wanted.
 pub(super) struct Reach {
-    pub segments: Vec<Segment>,
-    /// (queries), u32: the tokens whose output is wanted, in order; all where `None`.
-    pub rows: Option<Tensor>,
+    pub packing: Packing,
+    /// (queries): the tokens whose output is wanted, in order; all where `None`.
+    pub rows: Option<Ids>,
 }
 
 impl Saved {
@@ -134,10 +135,10 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, &reach.segments, self.window)?;
+        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.window)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
-            Some(rows) => &embedding::gather(x, rows)?,
+            Some(rows) => &embedding::gather(x, rows, x.dtype())?,
             None => x,
         };
         let (y, norm2, mlp) = self.finish(arch, weights, x, &attended)?;
@@ -193,8 +194,8 @@ impl Block {
         let qk_norm = match &self.qk_norm {
             Some([q_norm, k_norm]) => {
                 let norm = |affine: &Affine, heads: &Tensor| -> Result<norm::Saved> {
-                    let (y, saved) =
-                        affine.norm(weights, &heads.force_contiguous()?, arch.norm_epsilon)?;
+                    let x = elementwise::copy(heads)?;
+                    let (y, saved) = affine.norm(weights, &x, arch.norm_epsilon)?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
@@ -266,35 +267,36 @@ impl Block {
                 .backward_parameters(weights, dout, &attended, into)?;
             self.attention_out.backward_input(weights, dout)
         };
+        let dout = elementwise::operand(&dy, &attended)?;
         let mut dattended = None;
         // In the sequential layout the feed-forward's gradient also reaches attention.
         if arch.parallel_residual {
-            dattended = Some(attention_out(&dy)?);
+            dattended = Some(attention_out(&dout)?);
         }
-        let dhidden = self.mlp_out.backward_input(weights, &dy)?;
+        let dhidden = self.mlp_out.backward_input(weights, &dout)?;
         let (hidden, dmlp) = activate_backward(dhidden, &mlp)?;
         self.mlp_out
-            .backward_parameters(weights, &dy, &hidden, into)?;
-        drop((hidden, mlp));
+            .backward_parameters(weights, &dout, &hidden, into)?;
+        drop((dout, hidden, mlp));
         let h = self.norm2.norm_output(weights, &norm2)?;
         let dh = sum_backward(&self.mlp_in, weights, &dmlp, &h, into)?;
         self.norm2.norm_backward(weights, &dh, &norm2, into, &dy)?;
         drop((dmlp, dh, h, norm2));
         let dattended = match dattended {
             Some(dattended) => dattended,
-            None => attention_out(&dy)?,
+            None => attention_out(&elementwise::operand(&dy, &attended)?)?,
         };
         drop(attended);
 
         let tokens = projected.q.dim(0)?;
-        let dwhole = elementwise::zeros((tokens, projected_width(arch)), &dy)?;
+        let dwhole = elementwise::zeros((tokens, projected_width(arch)), &projected.q)?;
         let Projected { q, k, v } = &projected;
         let window = self.window;
         attention::backward(
             &dattended,
             (q, k, v),
             &attention,
-            &reach.segments,
+            &reach.packing,
             window,
             &dwhole,
         )?;
@@ -304,9 +306,8 @@ impl Block {
         rotary::rotate_back(&dprojected.k, angles)?;
         if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
             let back = |affine: &Affine, heads: &Tensor, saved: &norm::Saved| -> Result<()> {
-                let dx = heads.force_contiguous()?;
-                let dy = dx.force_contiguous()?;
-                dx.zero_set()?;
+                let (dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
+                elementwise::clear(&dx)?;
                 affine.norm_backward(weights, &dy, saved, into, &dx)?;
                 elementwise::assign(heads, &dx)
             };
@@ -346,7 +347,8 @@ fn columns(arch: &Architecture) -> [Range<usize>; 3] {
     [0..query, query..query + key, query + key..query + 2 * key]
 }
 
-/// Adds the weight gradients of several projections of `x`, and gives the gradient of `x`.
+/// Adds the weight gradients of several projections of `x`, and gives the gradient of `x`, in the dtype
+/// of weight gradients.
 fn sum_backward(
     projections: &[Affine],
     weights: &Buffer,
@@ -357,7 +359,7 @@ fn sum_backward(
     for (projection, dy) in projections.iter().zip(dy) {
         projection.backward_parameters(weights, dy, x, into)?;
     }
-    let dx = projections[0].backward_input(weights, &dy[0])?;
+    let dx = projections[0].backward_input_as(weights, &dy[0], into.flat().dtype())?;
     for (projection, dy) in projections.iter().zip(dy).skip(1) {
         projection.backward_input_add(weights, dy, &dx)?;
     }

@@ -17,9 +17,10 @@ use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
-use crate::kernels::attention::Segment;
+use crate::kernels::attention::{Packing, Segment};
+use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{embedding, rotary::Angles};
+use crate::kernels::rotary::Angles;
 
 /// Logits in one tile.
 const TILE_LOGITS: usize = 1 << 24;
@@ -42,8 +43,8 @@ pub struct Decoder {
 /// What the forward pass leaves for the head and the backward pass.
 pub(super) struct Trace {
     inputs: Inputs,
-    /// (predictions), u32: the row of the forward pass's output that predicts.
-    pub sources: Tensor,
+    /// (predictions): the row of the forward pass's output that predicts.
+    pub sources: Ids,
     blocks: Vec<Kept>,
 }
 
@@ -55,8 +56,8 @@ enum Kept {
 
 /// A packed batch on the device.
 struct Inputs {
-    /// (tokens), u32.
-    ids: Tensor,
+    /// (tokens).
+    ids: Ids,
     angles: Angles,
     /// Of every block but the last, then of the last, which computes only what the head reads.
     reach: [Reach; 2],
@@ -97,13 +98,21 @@ impl Decoder {
         &self.weights
     }
 
-    /// A buffer of zeros to accumulate gradients in.
+    /// A buffer of zeros to accumulate gradients in, f32 beside bf16 weights.
     pub fn gradients(&self) -> Result<Buffer> {
-        Buffer::zeros(self.layout().clone(), self.dtype(), self.device())
+        Buffer::zeros(self.layout().clone(), self.stream_dtype(), self.device())
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
         self.weights.layout()
+    }
+
+    /// The dtype of the residual stream, of rotations, logits and gradients.
+    pub(super) fn stream_dtype(&self) -> DType {
+        match self.dtype() {
+            DType::BF16 => DType::F32,
+            dtype => dtype,
+        }
     }
 
     /// The dtype of weights and activations.
@@ -116,23 +125,23 @@ impl Decoder {
         self.weights.flat().device()
     }
 
-    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Tensor)> {
+    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
         let (segments, rows, sources) = read_by_head(packed);
-        let tensor = |ids: &[u32]| -> Result<Tensor> { Ok(Tensor::new(ids, self.device())?) };
+        let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
         let all = Reach {
-            segments: packed.segments.clone(),
+            packing: packing(packed.segments.clone())?,
             rows: None,
         };
         let last = Reach {
-            segments,
-            rows: Some(tensor(&rows)?),
+            packing: packing(segments)?,
+            rows: Some(Ids::new(&rows, self.device())?),
         };
         let inputs = Inputs {
-            ids: tensor(&packed.ids)?,
+            ids: Ids::new(&packed.ids, self.device())?,
             angles: self.angles(&packed.positions)?,
             reach: [all, last],
         };
-        Ok((inputs, tensor(&sources)?))
+        Ok((inputs, Ids::new(&sources, self.device())?))
     }
 
     fn reach<'a>(&self, inputs: &'a Inputs, layer: usize) -> &'a Reach {
@@ -150,7 +159,7 @@ impl Decoder {
         let shape = (positions.len(), 1, self.inverse_frequencies.len());
         let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
             let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
-            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.dtype())?)
+            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.stream_dtype())?)
         };
         Ok(Angles {
             cos: turn(f32::cos)?,
@@ -159,8 +168,12 @@ impl Decoder {
     }
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
-    pub(super) fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        embedding::gather(self.weights.view(self.embedding()), ids)
+    pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
+        embedding::gather(
+            self.weights.view(self.embedding()),
+            ids,
+            self.stream_dtype(),
+        )
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -177,7 +190,7 @@ impl Decoder {
             visit(layer, saved)?;
             x = y;
         }
-        embedding::gather(&x, &sources)
+        embedding::gather(&x, &sources, x.dtype())
     }
 
     /// The residual stream after the last block, (rows, hidden), where anything is predicted, and
@@ -225,8 +238,17 @@ impl Decoder {
         let (x, trace) = self.forward(packed)?;
         drop(x);
         let Inputs { ids, angles, reach } = &trace.inputs;
-        let mut tensors = vec![ids, &angles.cos, &angles.sin, &trace.sources];
-        tensors.extend(reach.iter().filter_map(|reach| reach.rows.as_ref()));
+        let mut tensors = vec![
+            ids.tensor(),
+            &angles.cos,
+            &angles.sin,
+            trace.sources.tensor(),
+        ];
+        tensors.extend(
+            reach
+                .iter()
+                .filter_map(|reach| Some(reach.rows.as_ref()?.tensor())),
+        );
         for kept in &trace.blocks {
             match kept {
                 Kept::Everything(saved) => tensors.extend(saved.tensors()),

@@ -3,15 +3,34 @@
 use candle_core::Device;
 
 use crate::error::{Error, Result};
+use crate::kernels::device::{CUDA, gpu, gpus};
 
-/// `auto`, `cpu`, or `cuda:N` in a build with CUDA.
+/// `cpu`, `cuda:N` in a build with CUDA, or `auto`: the first GPU if there is one.
 pub fn open(name: &str) -> Result<Device> {
+    let unknown = || Error::input(format!("device \"{name}\"")).hint("valid: auto, cpu, cuda:N");
     match name {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        cuda if cuda == "cuda" || cuda.starts_with("cuda:") => Err(Error::input(format!(
-            "device \"{cuda}\": this build of expo has no CUDA"
-        ))
-        .hint("valid here: auto, cpu")),
-        other => Err(Error::input(format!("device \"{other}\"")).hint("valid: auto, cpu, cuda:N")),
+        "auto" if gpus() == 0 => Ok(Device::Cpu),
+        "cpu" => Ok(Device::Cpu),
+        "auto" | "cuda" => numbered(name, 0),
+        other => {
+            let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
+            numbered(name, number.parse().map_err(|_| unknown())?)
+        }
+    }
+}
+
+fn numbered(name: &str, number: usize) -> Result<Device> {
+    if !CUDA {
+        let what = format!("device \"{name}\": this build of expo has no CUDA");
+        return Err(Error::input(what).hint("valid here: auto, cpu"));
+    }
+    match gpus() {
+        0 => Err(Error::input(format!("device \"{name}\": no GPU was found"))
+            .hint("valid here: auto, cpu; a GPU needs an NVIDIA driver of version 580 or later")),
+        count if number >= count => Err(Error::input(format!("device \"{name}\"")).hint(format!(
+            "this machine has {count}: cuda:0 to cuda:{}",
+            count - 1
+        ))),
+        _ => gpu(number),
     }
 }

@@ -12,6 +12,7 @@ use super::decoder::Decoder;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
+use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::KeyValues;
 
 /// Tokens of prompts computed at once.
@@ -82,7 +83,7 @@ impl<'a> Generation<'a> {
         let model = self.model;
         let positions: Vec<u32> = self.lengths.iter().map(|&length| length as u32).collect();
         let angles = model.angles(&positions)?;
-        let mut x = model.embed(&Tensor::new(ids, model.device())?)?;
+        let mut x = model.embed(&Ids::new(ids, model.device())?)?;
         for (block, cache) in model.blocks.iter().zip(&mut self.blocks) {
             x = block.extend(&model.arch, &model.weights, &x, &angles, cache)?;
         }

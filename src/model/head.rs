@@ -78,7 +78,7 @@ impl Decoder {
     ) -> Result<()> {
         let (x, trace) = self.forward(packed)?;
         let norm = self.final_norm();
-        let rows = embedding::gather(&x, &trace.sources)?;
+        let rows = embedding::gather(&x, &trace.sources, x.dtype())?;
         let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
         let dh = elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows)?;
         for group in self.groups(packed) {
@@ -133,7 +133,7 @@ impl Decoder {
     /// (n, hidden) after the final norm -> (n, vocabulary).
     pub(super) fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(&self.weights);
-        linear::linear(h, weight, None, self.weights.precision)
+        linear::linear(h, weight, None, self.stream_dtype(), self.weights.precision)
     }
 
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
@@ -165,12 +165,13 @@ impl Decoder {
         dh: &Tensor,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
-        token::backward(&tile.logits, &tile.labels, &log_sum_exp, seeds)?;
         let part = |x: &Tensor| x.narrow(0, tile.rows.start, tile.rows.len());
         let precision = self.weights.precision;
         let (dweight, weight) = (self.head_weight(gradients), self.head_weight(&self.weights));
-        linear::backward_weight(&tile.logits, &part(h)?, dweight, precision)?;
-        linear::backward_input_add(&tile.logits, weight, &part(dh)?, precision)
+        let (logits, labels) = (&tile.logits, &tile.labels);
+        let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, weight.dtype())?;
+        linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
+        linear::backward_input_add(&dlogits, weight, &part(dh)?, precision)
     }
 
     pub(super) fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use rayon::prelude::*;
 
 use super::arch::Architecture;
 use super::decoder::Decoder;
@@ -18,8 +19,16 @@ use crate::error::Result;
 pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> {
     let layout = Arc::new(Layout::new(&arch));
     let mut flat = vec![0f32; layout.len];
-    for (stream, entry) in layout.entries.iter().enumerate() {
-        let values = &mut flat[entry.range.clone()];
+    // Entries lie one after the other.
+    let mut rest = flat.as_mut_slice();
+    let mut parts = Vec::with_capacity(layout.entries.len());
+    for entry in &layout.entries {
+        let (values, behind) = rest.split_at_mut(entry.range.len());
+        parts.push((entry, values));
+        rest = behind;
+    }
+    let parts = parts.into_par_iter().enumerate();
+    parts.for_each(|(stream, (entry, values))| {
         match entry.init {
             Init::Zero => {}
             Init::One => values.fill(1.0),
@@ -36,7 +45,7 @@ pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> 
             let width = entry.shape[1];
             values[row * width..(row + 1) * width].fill(0.0);
         }
-    }
+    });
     let flat = Tensor::from_vec(flat, layout.len, device)?;
     Ok(Decoder::new(arch, Buffer::new(layout, flat)?))
 }

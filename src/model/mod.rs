@@ -12,6 +12,8 @@ pub mod hub;
 pub mod init;
 pub mod parameters;
 pub mod sampling;
+#[cfg(test)]
+mod twin;
 pub mod weights;
 
 pub use decoder::Decoder;

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::Architecture;
 use crate::error::Result;
+use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::elementwise;
 use crate::kernels::gemm::Precision;
 
@@ -170,12 +171,25 @@ impl List {
     }
 }
 
+/// Where bf16 parameters have the rest of the f32 that they stand for.
+#[derive(Debug, Clone)]
+pub enum Master {
+    /// Nowhere: the buffer's own elements are the values.
+    Itself,
+    /// A copy in f32, (elements).
+    F32(Tensor),
+    /// The i16 that each bf16 lacks, (elements), as
+    /// [`upload_split`] has it.
+    Low(Tensor),
+}
+
 /// A flat buffer, (elements), with a view for each parameter.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     layout: Arc<Layout>,
     flat: Tensor,
     views: Vec<Tensor>,
+    master: Master,
     /// What products with these parameters round their operands to.
     pub precision: Precision,
 }
@@ -192,8 +206,14 @@ impl Buffer {
             layout,
             flat,
             views,
+            master: Master::Itself,
             precision: Precision::Full,
         })
+    }
+
+    /// The same buffer, whose values are those of `master`.
+    pub fn with_master(self, master: Master) -> Self {
+        Self { master, ..self }
     }
 
     /// A buffer of zeros.
@@ -215,6 +235,34 @@ impl Buffer {
     /// One parameter in its shape; writes in place go through to the buffer.
     pub fn view(&self, id: usize) -> &Tensor {
         &self.views[id]
+    }
+
+    /// What the buffer's elements lack.
+    pub fn master(&self) -> &Master {
+        &self.master
+    }
+
+    /// The values of the elements in `range`, in f32.
+    pub fn values(&self, range: Range<usize>) -> Result<Vec<f32>> {
+        let part = |x: &Tensor| x.narrow(0, range.start, range.len());
+        match &self.master {
+            Master::Itself => download(&part(&self.flat)?),
+            Master::F32(master) => download(&part(master)?),
+            Master::Low(low) => download_split(&part(&self.flat)?, &part(low)?),
+        }
+    }
+
+    /// Sets the values of the elements from `start` on.
+    pub fn set(&self, start: usize, values: &[f32]) -> Result<()> {
+        let part = |x: &Tensor| x.narrow(0, start, values.len());
+        match &self.master {
+            Master::Itself => upload(values, &part(&self.flat)?),
+            Master::F32(master) => {
+                upload(values, &part(&self.flat)?)?;
+                upload(values, &part(master)?)
+            }
+            Master::Low(low) => upload_split(values, &part(&self.flat)?, &part(low)?),
+        }
     }
 
     /// Fills the buffer with zeros in place.

@@ -9,7 +9,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::arch::{Architecture, ConfigJson};
 use super::decoder::Decoder;
 use super::family::{Family, family};
-use super::parameters::{Buffer, Entry, Layout};
+use super::parameters::{Buffer, Entry, Layout, Master};
 use crate::error::{Error, Result};
 
 /// Bytes read at a time.
@@ -62,20 +62,35 @@ impl ModelFolder {
 
     /// Loads the weights in `dtype` and hashes them on the way.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<(Decoder, String)> {
-        let mut flat = Vec::with_capacity(self.layout.len);
-        let hash = self.read(|values| flat.extend_from_slice(values))?;
-        let flat = Tensor::from_vec(flat, self.layout.len, device)?.to_dtype(dtype)?;
-        let weights = Buffer::new(Arc::new(self.layout.clone()), flat)?;
+        self.load_with(dtype, device, |_| Ok(Master::Itself))
+    }
+
+    /// As [`Self::load`]; `master` makes the place for what bf16 lacks, given the number of elements.
+    pub fn load_with(
+        &self,
+        dtype: DType,
+        device: &Device,
+        master: impl FnOnce(usize) -> Result<Master>,
+    ) -> Result<(Decoder, String)> {
+        let layout = Arc::new(self.layout.clone());
+        let master = master(layout.len)?;
+        let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
+        let mut start = 0;
+        let hash = self.read(|values| {
+            weights.set(start, values)?;
+            start += values.len();
+            Ok(())
+        })?;
         Ok((Decoder::new(self.arch.clone(), weights), hash))
     }
 
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes in the
     /// order of names: the same however the weights are split over files.
     pub fn content_hash(&self) -> Result<String> {
-        self.read(|_| {})
+        self.read(|_| Ok(()))
     }
 
-    fn read(&self, mut sink: impl FnMut(&[f32])) -> Result<String> {
+    fn read(&self, mut sink: impl FnMut(&[f32]) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
         hasher.update(format!("{:?}", self.arch));
         let mut values = Vec::with_capacity(PIECE / 2);
@@ -100,7 +115,7 @@ impl ModelFolder {
                     .at(file.display())
                     .hint("train from a checkpoint that is whole"));
                 }
-                sink(&values);
+                sink(&values)?;
                 left -= piece.len();
             }
         }

@@ -92,7 +92,7 @@ impl Run {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
             false => Some(Reference::none(&all)),
         };
-        let (model, hash) = open::load(&folder, &config.model)?;
+        let (model, hash) = open::load_policy(&folder, &config.model, config.optimizer.states)?;
         let reference = match separate {
             Some(reference) => reference,
             None => reference::of_policy(&config, &model, &hash, &tokenizer, &all, observe)?,

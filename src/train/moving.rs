@@ -12,7 +12,7 @@ use super::reference::{budget, load};
 use super::{Observer, Split};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise::add_assign;
+use crate::kernels::elementwise;
 use crate::model::Decoder;
 use crate::score::score_rows;
 
@@ -68,9 +68,7 @@ impl Moving {
             return Ok(());
         }
         let own = self.model.weights().flat();
-        let mixed = ((policy.weights().flat() * self.alpha)? + (own * (1.0 - self.alpha))?)?;
-        own.zero_set()?;
-        add_assign(own, &mixed)?;
+        elementwise::mix(own, policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
         Ok(())
     }

@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 use crate::kernels::gemm::Precision;
 use crate::loss::Needs;
 use crate::model::hub::{Download, HubSettings, resolve_with};
+use crate::model::parameters::Master;
 use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};
+use crate::optim::States;
 
 /// A model folder with its tokenizer. The weights are not loaded yet.
 pub(super) struct Model {
@@ -92,14 +94,35 @@ pub(super) fn find(name: &str, revision: Option<&str>, observe: Observer) -> Res
     resolve_with(name, revision, &settings, &mut progress)
 }
 
-/// The weights as `[model]` wants them, and their content hash.
+/// The weights as `[model]` wants them, to score and to sample, and their content hash.
 pub(super) fn load(folder: &ModelFolder, config: &ModelConfig) -> Result<(Decoder, String)> {
+    load_with(folder, config, None)
+}
+
+/// The weights as `[model]` wants them, to be updated, with what `states` keeps beside bf16 ones.
+pub(super) fn load_policy(
+    folder: &ModelFolder,
+    config: &ModelConfig,
+    states: States,
+) -> Result<(Decoder, String)> {
+    load_with(folder, config, Some(states))
+}
+
+fn load_with(
+    folder: &ModelFolder,
+    config: &ModelConfig,
+    states: Option<States>,
+) -> Result<(Decoder, String)> {
     let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
-    let (model, hash) = folder.load(DType::F32, &device)?;
-    let precision = match config.dtype {
-        Dtype::F32 => Precision::Full,
-        Dtype::Bf16 => Precision::Bf16,
+    let (precision, dtype) = match config.dtype {
+        Dtype::F32 => (Precision::Full, DType::F32),
+        Dtype::Bf16 if device.is_cpu() => (Precision::Bf16, DType::F32),
+        Dtype::Bf16 => (Precision::Bf16, DType::BF16),
     };
+    let (model, hash) = folder.load_with(dtype, &device, |elements| match states {
+        Some(states) if dtype == DType::BF16 => states.master(elements, &device),
+        _ => Ok(Master::Itself),
+    })?;
     let mut model = model.with_precision(precision);
     model.recompute = config.recompute;
     Ok((model, hash))

@@ -1,4 +1,4 @@
-//! Who attends to whom: groups of segments that share a prompt, and blocks of their queries.
+//! Who attends to whom: how the operands lie in memory, and blocks of the queries.
 
 use std::ops::Range;
 
@@ -6,16 +6,15 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Segment;
+use super::packing::{Group, Packing};
 use crate::error::{Error, Result};
 
 /// Queries whose scores are held at once, per head.
 pub(super) const BLOCK: usize = 64;
 
 /// What does not depend on the element type.
-pub(super) struct Plan<'a> {
-    segments: &'a [Segment],
-    /// Runs of segments that see none of each other's tokens.
-    groups: Vec<Group>,
+pub(in crate::kernels) struct Plan<'a> {
+    pub packing: &'a Packing,
     pub queries: usize,
     pub heads: usize,
     pub kv_heads: usize,
@@ -25,19 +24,12 @@ pub(super) struct Plan<'a> {
     pub window: usize,
 }
 
-/// Segments with the tokens they cover, and where their queries begin in the output.
-pub(super) struct Group {
-    segments: Range<usize>,
-    pub tokens: Range<usize>,
-    output: usize,
-}
-
 impl<'a> Plan<'a> {
     pub(super) fn new(
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        segments: &'a [Segment],
+        packing: &'a Packing,
         window: Option<usize>,
     ) -> Result<Self> {
         let (tokens, heads, dim) = q.dims3()?;
@@ -54,46 +46,15 @@ impl<'a> Plan<'a> {
         if strides.iter().any(|stride| stride[2] != 1) {
             return Err(Error::failed("attention: heads with gaps"));
         }
-        let mut groups: Vec<Group> = Vec::new();
-        let (mut covered, mut queries) = (0, 0);
-        for (at, segment) in segments.iter().enumerate() {
-            let Segment {
-                prefix,
-                own,
-                queries: wanted,
-            } = segment;
-            if prefix.is_empty() || groups.is_empty() {
-                groups.push(Group {
-                    segments: at..at,
-                    tokens: own.start..own.start,
-                    output: queries,
-                });
-            }
-            let Some(group) = groups.last_mut() else {
-                continue;
-            };
-            let inside = prefix.is_empty()
-                || (group.tokens.start <= prefix.start && prefix.end <= own.start);
-            let wanted_inside =
-                wanted.is_empty() || (own.start <= wanted.start && wanted.end <= own.end);
-            if own.start != covered || !inside || !wanted_inside {
-                return Err(Error::failed(format!(
-                    "attention: {segment:?} after {covered} tokens"
-                )));
-            }
-            (group.segments.end, group.tokens.end) = (at + 1, own.end);
-            covered = own.end;
-            queries += wanted.len();
-        }
-        if covered != tokens {
+        if packing.tokens != tokens {
             return Err(Error::failed(format!(
-                "attention: segments of {covered} tokens, not {tokens}"
+                "attention: segments of {} tokens, not {tokens}",
+                packing.tokens
             )));
         }
         Ok(Self {
-            segments,
-            groups,
-            queries,
+            packing,
+            queries: packing.queries,
             heads,
             kv_heads,
             dim,
@@ -134,8 +95,8 @@ impl<'a> Plan<'a> {
 
     /// Every group and head of keys is a task of its own.
     pub(super) fn for_each_head(&self, task: impl Fn(&Group, usize) + Sync) {
-        let tasks = self.groups.len() * self.kv_heads;
-        let run = |at: usize| task(&self.groups[at / self.kv_heads], at % self.kv_heads);
+        let tasks = self.packing.groups.len() * self.kv_heads;
+        let run = |at: usize| task(&self.packing.groups[at / self.kv_heads], at % self.kv_heads);
         (0..tasks).into_par_iter().with_max_len(1).for_each(run);
     }
 
@@ -145,7 +106,7 @@ impl<'a> Plan<'a> {
         group: &Group,
     ) -> impl Iterator<Item = (&Segment, Range<usize>, usize)> {
         let mut output = group.output;
-        self.segments[group.segments.clone()]
+        self.packing.segments[group.segments.clone()]
             .iter()
             .flat_map(move |segment| {
                 let queries = segment.queries.clone();

@@ -33,6 +33,10 @@ fn reference([q, k, v]: [&Tensor; 3], segments: &[Segment], window: Option<usize
     y.contiguous().unwrap().index_select(&rows, 0).unwrap()
 }
 
+fn pack(segments: &[Segment]) -> Packing {
+    Packing::new(segments.into(), &Device::Cpu).unwrap()
+}
+
 fn short() -> Vec<Segment> {
     let segments = [
         (0..0, 0..3),
@@ -87,10 +91,11 @@ fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, wind
         let whole = whole.to_dtype(dtype).unwrap();
         let seed = seed.to_dtype(dtype).unwrap();
         let [q, k, v] = parts(&whole, heads, kv_heads);
-        let (y, saved) = attention(&q, &k, &v, segments, window).unwrap();
+        let packing = pack(segments);
+        let (y, saved) = attention(&q, &k, &v, &packing, window).unwrap();
         assert_near(&y, &want, tolerance, &format!("{what} forward"));
         let dwhole = whole.zeros_like().unwrap();
-        backward(&seed, (&q, &k, &v), &saved, segments, window, &dwhole).unwrap();
+        backward(&seed, (&q, &k, &v), &saved, &packing, window, &dwhole).unwrap();
         assert_near(&dwhole, gradient, tolerance, &format!("{what} backward"));
     }
 }
@@ -116,15 +121,15 @@ fn packed_segments_equal_masked_attention() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let segments = long();
+    let packing = pack(&long());
     let whole = variable(1, &[330, 8, 16]).to_dtype(DType::F32).unwrap();
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
             let [q, k, v] = parts(&whole, 4, 2);
-            let (y, saved) = attention(&q, &k, &v, &segments, None).unwrap();
+            let (y, saved) = attention(&q, &k, &v, &packing, None).unwrap();
             let dwhole = whole.zeros_like().unwrap();
-            backward(&y, (&q, &k, &v), &saved, &segments, None, &dwhole).unwrap();
+            backward(&y, (&q, &k, &v), &saved, &packing, None, &dwhole).unwrap();
             let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             (values(&y), values(&dwhole))
         })
@@ -135,22 +140,24 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 fn segments_that_do_not_cover_the_tokens_are_refused() {
-    let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
-    for (prefix, own, queries) in [(0..0, 0..3, 0..3), (0..0, 1..4, 1..4), (0..0, 0..4, 3..5)] {
+    for (prefix, own, queries) in [(0..0, 1..4, 1..4), (0..0, 0..4, 3..5), (1..2, 0..4, 0..4)] {
         let segment = Segment {
             prefix,
             own,
             queries,
         };
-        assert!(attention(&q, &k, &v, &[segment], None).is_err());
+        assert!(Packing::new(vec![segment], &Device::Cpu).is_err());
     }
+    let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
+    let three = pack(&[Segment::new(0..0, 0..3)]);
+    assert!(attention(&q, &k, &v, &three, None).is_err());
 }
 
 #[test]
 fn operands_that_share_a_place_have_no_gradient() {
-    let segments = [Segment::new(0..0, 0..4)];
+    let packing = pack(&[Segment::new(0..0, 0..4)]);
     let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
-    let (y, saved) = attention(&q, &k, &v, &segments, None).unwrap();
+    let (y, saved) = attention(&q, &k, &v, &packing, None).unwrap();
     let zeros = |width| Tensor::zeros((4, width, 2), DType::F64, &Device::Cpu).unwrap();
     let apart = [&q, &k, &v].map(|x| x.contiguous().unwrap());
     for (operands, into) in [
@@ -158,6 +165,6 @@ fn operands_that_share_a_place_have_no_gradient() {
         ((&q, &k, &k), zeros(3)),
         ((&q, &k, &v), zeros(2)),
     ] {
-        assert!(backward(&y, operands, &saved, &segments, None, &into).is_err());
+        assert!(backward(&y, operands, &saved, &packing, None, &into).is_err());
     }
 }

@@ -1,0 +1,203 @@
+//! Where tensors live, and the way between host memory and there.
+//!
+//! Hides whether this build has CUDA.
+
+use candle_core::{DType, Device, Tensor};
+use half::bf16;
+
+use super::cpu::{check_alike, read, write};
+use super::real::Element;
+use crate::error::{Error, Result};
+
+/// The GPUs of this machine that this build can use.
+pub fn gpus() -> usize {
+    #[cfg(feature = "cuda")]
+    return super::gpu::cuda::count();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
+/// Whether this build has CUDA.
+pub const CUDA: bool = cfg!(feature = "cuda");
+
+/// A GPU by its number. All that asks for one number shares one stream of work.
+///
+/// # Errors
+/// If there is no such GPU, or this build has no CUDA.
+pub fn gpu(ordinal: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return super::gpu::cuda::open(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Err(Error::failed(format!("no CUDA for GPU {ordinal}")))
+}
+
+/// The memory of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes that the driver gives to nobody.
+    pub free: usize,
+    /// All bytes.
+    pub total: usize,
+    /// The most bytes that this process held at once.
+    pub peak: usize,
+}
+
+/// A GPU's memory; `None` for the processor.
+pub fn memory(device: &Device) -> Result<Option<Memory>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => super::gpu::cuda::memory(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Writes `values` to a contiguous tensor of as many elements; bf16 takes the nearest, ties away from zero.
+///
+/// # Errors
+/// If the tensor has gaps, another number of elements or another dtype than f32, f64 and bf16.
+pub fn upload(values: &[f32], tensor: &Tensor) -> Result<()> {
+    check(tensor, values.len())?;
+    match tensor.dtype() {
+        DType::BF16 => {
+            let values: Vec<bf16> = values.iter().map(|x| split(*x).0).collect();
+            put(&values, tensor)
+        }
+        DType::F64 => write(tensor, |to: &mut [f64]| {
+            to.iter_mut()
+                .zip(values)
+                .for_each(|(to, x)| *to = f64::from(*x));
+            Ok(())
+        }),
+        _ => put(values, tensor),
+    }
+}
+
+/// The elements of a contiguous tensor of f32, f64 or bf16, in f32.
+pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
+    check(tensor, tensor.elem_count())?;
+    match tensor.dtype() {
+        DType::BF16 => Ok(get::<bf16>(tensor)?.iter().map(|x| x.to_f32()).collect()),
+        DType::F64 => Ok(read(tensor)
+            .values::<f64>()?
+            .iter()
+            .map(|x| *x as f32)
+            .collect()),
+        _ => get(tensor),
+    }
+}
+
+/// Writes f32 values as a bf16 tensor and the i16 that each lacks: the f32's bits are the bf16's, moved
+/// up, plus the i16. The bf16 is the nearest, ties away from zero.
+pub fn upload_split(values: &[f32], high: &Tensor, low: &Tensor) -> Result<()> {
+    check(high, values.len())?;
+    check(low, values.len())?;
+    let (high_values, low_values): (Vec<bf16>, Vec<i16>) = values.iter().map(|x| split(*x)).unzip();
+    put(&high_values, high)?;
+    put(&low_values, low)
+}
+
+/// The f32 values that [`upload_split`] wrote, or an optimizer after it.
+pub fn download_split(high: &Tensor, low: &Tensor) -> Result<Vec<f32>> {
+    check(high, low.elem_count())?;
+    check(low, low.elem_count())?;
+    let (high, low): (Vec<bf16>, Vec<i16>) = (get(high)?, get(low)?);
+    Ok(high
+        .iter()
+        .zip(low)
+        .map(|(high, low)| join(*high, low))
+        .collect())
+}
+
+fn split(x: f32) -> (bf16, i16) {
+    let bits = x.to_bits();
+    let high = (bits.wrapping_add(0x8000) >> 16) as u16;
+    (bf16::from_bits(high), bits as i16)
+}
+
+fn join(high: bf16, low: i16) -> f32 {
+    let high = u32::from(high.to_bits()) << 16;
+    f32::from_bits(high.wrapping_add_signed(i32::from(low)))
+}
+
+fn check(tensor: &Tensor, count: usize) -> Result<()> {
+    check_alike("a copy", &[tensor])?;
+    match tensor.elem_count() == count {
+        true => Ok(()),
+        false => Err(Error::failed(format!(
+            "{count} values for {} elements",
+            tensor.elem_count()
+        ))),
+    }
+}
+
+/// Bit by bit, to whichever device.
+fn put<T: Element>(values: &[T], tensor: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if tensor.device().is_cuda() {
+        return super::gpu::cuda::put(values, tensor);
+    }
+    write(tensor, |to: &mut [T]| {
+        to.copy_from_slice(values);
+        Ok(())
+    })
+}
+
+fn get<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+    #[cfg(feature = "cuda")]
+    if tensor.device().is_cuda() {
+        return super::gpu::cuda::get(tensor);
+    }
+    Ok(read(tensor).values::<T>()?.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_split_joins_to_the_same_bits() {
+        let cases = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0 / 3.0,
+            f32::MIN_POSITIVE,
+            1e-45,
+            -3.0e38,
+            1.00390625,
+        ];
+        let ties = [0x3f80_8000, 0x3f80_7fff, 0x3f80_8001, 0xbf81_8000].map(f32::from_bits);
+        for x in cases.into_iter().chain(ties) {
+            let (high, low) = split(x);
+            assert_eq!(join(high, low).to_bits(), x.to_bits(), "{x}");
+            let off = (f64::from(high.to_f32()) - f64::from(x)).abs();
+            let nearest = (f64::from(bf16::from_f32(x).to_f32()) - f64::from(x)).abs();
+            assert_eq!(off, nearest, "{x}");
+        }
+        assert_eq!(split(f32::from_bits(0x3f80_8000)).0.to_bits(), 0x3f81);
+    }
+
+    #[test]
+    fn values_go_there_and_back() {
+        let values: Vec<f32> = (0..37).map(|i| (i as f32 - 11.0) / 3.0).collect();
+        let zeros = |dtype| Tensor::zeros(37, dtype, &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::F64] {
+            let tensor = zeros(dtype);
+            upload(&values, &tensor).unwrap();
+            assert_eq!(download(&tensor).unwrap(), values);
+        }
+        let (high, low) = (zeros(DType::BF16), zeros(DType::I16));
+        upload_split(&values, &high, &low).unwrap();
+        assert_eq!(download_split(&high, &low).unwrap(), values);
+        let rounded = download(&high).unwrap();
+        upload(&values, &low.to_dtype(DType::BF16).unwrap()).unwrap();
+        assert!(
+            rounded
+                .iter()
+                .zip(&values)
+                .all(|(a, b)| (a - b).abs() <= b.abs() / 256.0)
+        );
+        assert!(upload(&values[1..], &high).is_err());
+        assert!(upload(&values, &low).is_err());
+    }
+}

@@ -23,9 +23,6 @@ use super::product::Operand;
 use crate::error::{Error, Result};
 use crate::kernels::device::Memory;
 
-/// Shared memory that every block may have; more must be asked for.
-const PLAIN_SHARED: usize = 48 << 10;
-
 /// Devices that are open, by number.
 static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
 
@@ -163,7 +160,7 @@ pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result
         Double(f64),
     }
     let device = first_tensor(args)?.device().as_cuda_device()?;
-    let function = function(device, module, kernel, grid.shared)?;
+    let function = function(device, module, kernel)?;
     let value = |arg: &Arg| -> Result<Value> {
         Ok(match arg {
             Arg::Tensor(tensor) => Value::Address(address_of(tensor)?),
@@ -253,12 +250,7 @@ pub fn product(
 /// Kernels that are loaded, by device, module and name.
 static LOADED: Mutex<Option<HashMap<(usize, String), CudaFunction>>> = Mutex::new(None);
 
-fn function(
-    device: &CudaDevice,
-    module: &Module,
-    kernel: &str,
-    shared: usize,
-) -> Result<CudaFunction> {
+fn function(device: &CudaDevice, module: &Module, kernel: &str) -> Result<CudaFunction> {
     let stream = device.cuda_stream();
     let context = stream.context();
     let key = (context.ordinal(), format!("{} {kernel}", module.key()));
@@ -274,12 +266,12 @@ fn function(
     let library = context.load_module(Ptx::from_src(ptx));
     let library = library.map_err(failed(&module.key()))?;
     let function = library.load_function(kernel).map_err(failed(kernel))?;
-    if shared > PLAIN_SHARED {
-        let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        function
-            .set_attribute(most, shared as i32)
-            .map_err(failed(kernel))?;
-    }
+    // A launch says what it needs; without this it gets 48 KiB at most.
+    let error = failed(kernel);
+    let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    let most = context.attribute(most).map_err(&error)?;
+    let limit = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    function.set_attribute(limit, most).map_err(&error)?;
     loaded.insert(key, function.clone());
     Ok(function)
 }

@@ -114,24 +114,37 @@ pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result
         }
     };
     let run = function(library, kernel)?;
-    let before = Contents::of(args)?;
-    call(run, kernel, grid, args, false)?;
-    let forward = Contents::of(args)?;
-    before.restore(args)?;
-    call(run, kernel, grid, args, true)?;
-    if forward != Contents::of(args)? {
+    let places = Places::of(args)?;
+    let forward = call(run, kernel, grid, args, &places, false)?;
+    if forward != call(run, kernel, grid, args, &places, true)? {
         return Err(Error::failed(format!(
             "{kernel}: its result depends on the order of threads"
         )));
     }
+    places.write(&forward);
     Ok(())
 }
 
-fn call(run: Run, kernel: &str, grid: Grid, args: &[Arg], reversed: bool) -> Result<()> {
+/// Runs a kernel on copies of its tensors' memory, and gives what is in them then.
+fn call(
+    run: Run,
+    kernel: &str,
+    grid: Grid,
+    args: &[Arg],
+    places: &Places,
+    reversed: bool,
+) -> Result<Vec<Vec<u8>>> {
+    let mut copies: Vec<Guarded> = places.0.iter().map(Guarded::copy).collect();
     let mut values = Vec::with_capacity(args.len());
     for arg in args {
         values.push(match arg {
-            Arg::Tensor(tensor) => launch::address(tensor)?,
+            Arg::Tensor(tensor) => {
+                let at = launch::address(tensor)?;
+                let (start, _) = memory(tensor)?;
+                let index = places.0.iter().position(|place| place.0 == start);
+                let copy = &mut copies[index.expect("every tensor has a place")];
+                copy.values().as_mut_ptr() as u64 + at - start
+            }
             Arg::Nothing => 0,
             Arg::Int(n) => *n as u64,
             Arg::Float(x) => u64::from((*x as f32).to_bits()),
@@ -142,8 +155,8 @@ fn call(run: Run, kernel: &str, grid: Grid, args: &[Arg], reversed: bool) -> Res
         .iter_mut()
         .map(|value| std::ptr::from_mut(value).cast())
         .collect();
-    // SAFETY: the kernel reads its arguments as the launch gives them, and their tensors are alive;
-    // that it stays inside them is what the tests are for.
+    // SAFETY: the kernel reads its arguments as the launch gives them, and their memory is there; that
+    // it stays inside it is what the guards are for.
     let wrong = unsafe {
         run(
             grid.blocks.as_ptr(),
@@ -153,12 +166,80 @@ fn call(run: Run, kernel: &str, grid: Grid, args: &[Arg], reversed: bool) -> Res
             c_int::from(reversed),
         )
     };
-    if wrong.is_null() {
-        return Ok(());
+    if !wrong.is_null() {
+        // SAFETY: a string constant of the library, which is never unloaded.
+        let wrong = unsafe { CStr::from_ptr(wrong) }.to_string_lossy();
+        return Err(Error::failed(format!("{kernel} {grid:?}: {wrong}")));
     }
-    // SAFETY: a string constant of the library, which is never unloaded.
-    let wrong = unsafe { CStr::from_ptr(wrong) }.to_string_lossy();
-    Err(Error::failed(format!("{kernel} {grid:?}: {wrong}")))
+    if !copies.iter().all(Guarded::is_whole) {
+        return Err(Error::failed(format!(
+            "{kernel}: a write outside its tensors"
+        )));
+    }
+    Ok(copies
+        .iter_mut()
+        .map(|copy| copy.values().to_vec())
+        .collect())
+}
+
+/// Where the memory of tensors begins, and its bytes; each once.
+struct Places(Vec<(u64, usize)>);
+
+impl Places {
+    fn of(args: &[Arg]) -> Result<Self> {
+        let mut places = Vec::new();
+        for arg in args {
+            if let Arg::Tensor(tensor) = arg {
+                places.push(memory(tensor)?);
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        Ok(Self(places))
+    }
+
+    fn write(&self, contents: &[Vec<u8>]) {
+        for ((start, bytes), values) in self.0.iter().zip(contents) {
+            // SAFETY: the tensors' own memory, of as many bytes, which nobody else looks at now.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), *start as *mut u8, *bytes) };
+        }
+    }
+}
+
+/// A copy of memory between guards of NaN, aligned as a GPU aligns it.
+struct Guarded {
+    all: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+impl Guarded {
+    const GUARD: usize = 4096;
+    const BYTE: u8 = 0xff;
+
+    fn copy(&(start, bytes): &(u64, usize)) -> Self {
+        let mut all = vec![Self::BYTE; bytes + 2 * Self::GUARD + 256];
+        let offset = all[Self::GUARD..].as_ptr().align_offset(256);
+        let start_of_copy = Self::GUARD + offset;
+        // SAFETY: a tensor's memory, of so many bytes.
+        let from = unsafe { std::slice::from_raw_parts(start as *const u8, bytes) };
+        all[start_of_copy..][..bytes].copy_from_slice(from);
+        Self {
+            all,
+            start: start_of_copy,
+            bytes,
+        }
+    }
+
+    fn values(&mut self) -> &mut [u8] {
+        &mut self.all[self.start..][..self.bytes]
+    }
+
+    fn is_whole(&self) -> bool {
+        let (before, rest) = self.all.split_at(self.start);
+        let guards = before.iter().chain(&rest[self.bytes..]);
+        guards.into_iter().all(|byte| *byte == Self::BYTE)
+    }
 }
 
 fn compile(module: &Module) -> Result<PathBuf> {
@@ -180,9 +261,11 @@ fn compile(module: &Module) -> Result<PathBuf> {
     let (source, made) = (work.path().join("twin.cpp"), work.path().join("twin.so"));
     std::fs::write(&source, &text).map_err(io)?;
     let compiler = compiler().ok_or_else(|| Error::failed("no C++ compiler"))?;
-    let flags = "-std=c++17 -O1 -fPIC -shared -Wall -Wextra -Wno-unused-function -Wno-class-memaccess -Werror";
+    // What C++ leaves open traps, so a load that is not aligned as a GPU needs it does too.
+    let flags = "-std=c++17 -O1 -fPIC -shared -Wall -Wextra -Wno-unused-function -Wno-class-memaccess \
+                 -Werror -fsanitize=undefined -fsanitize-undefined-trap-on-error";
     let output = Command::new(compiler)
-        .args(flags.split(' '))
+        .args(flags.split_whitespace())
         .arg("-o")
         .args([&made, &source])
         .output()
@@ -255,39 +338,8 @@ pub fn product(a: Operand, b: Operand, c: Operand, shape: [usize; 3], add: bool)
     Ok(())
 }
 
-/// The bytes of the arguments' tensors.
-#[derive(PartialEq)]
-struct Contents(Vec<Vec<u8>>);
-
-impl Contents {
-    fn of(args: &[Arg]) -> Result<Self> {
-        let tensors = tensors(args).map(|tensor| {
-            let (start, bytes) = memory(tensor)?;
-            // SAFETY: the tensor's own memory, and no kernel is running.
-            Ok(unsafe { std::slice::from_raw_parts(start, bytes) }.to_vec())
-        });
-        Ok(Self(tensors.collect::<Result<_>>()?))
-    }
-
-    fn restore(&self, args: &[Arg]) -> Result<()> {
-        for (tensor, saved) in tensors(args).zip(&self.0) {
-            let (start, bytes) = memory(tensor)?;
-            // SAFETY: as above; the sizes are the same.
-            unsafe { std::ptr::copy_nonoverlapping(saved.as_ptr(), start.cast_mut(), bytes) };
-        }
-        Ok(())
-    }
-}
-
-fn tensors<'a>(args: &[Arg<'a>]) -> impl Iterator<Item = &'a Tensor> {
-    args.iter().filter_map(|arg| match arg {
-        Arg::Tensor(tensor) => Some(*tensor),
-        _ => None,
-    })
-}
-
 /// The whole memory that a tensor is a view of.
-fn memory(tensor: &Tensor) -> Result<(*const u8, usize)> {
+fn memory(tensor: &Tensor) -> Result<(u64, usize)> {
     let (storage, _) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
         return Err(Error::failed("a tensor elsewhere"));
@@ -301,7 +353,7 @@ fn memory(tensor: &Tensor) -> Result<(*const u8, usize)> {
         CpuStorage::I64(x) => 8 * x.len(),
         _ => return Err(Error::failed("a dtype that no kernel takes")),
     };
-    Ok((address(storage)? as *const u8, len))
+    Ok((address(storage)?, len))
 }
 
 /// Where a storage begins.

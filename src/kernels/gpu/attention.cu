@@ -1,5 +1,6 @@
 // Attention of packed segments, tile by tile. A: the operands' type; HEAD_DIM; KEYS and QUERIES: how
-// many keys, or queries, are in shared memory at a time.
+// many keys, or queries, are in shared memory at a time; SHARES: 2 where the sums for keys and for
+// values do not fit the registers, so that two warps share the columns.
 //
 // A tile of queries is six numbers: its first token, how many tokens, their first row in the output,
 // and of its segment the prefix's first token, the prefix's length and the first own token. The
@@ -13,8 +14,6 @@ const int STRIDE = WIDTH + PACKET;
 const int CHUNKS = WIDTH / 16;
 // Rows of a tile, 16 to a warp.
 const int TILE = 64;
-// Where sums for keys and for values do not fit the registers, two warps share the columns.
-const int SHARES = WIDTH > 128 ? 2 : 1;
 const int SHARE = (CHUNKS + SHARES - 1) / SHARES;
 
 const float LOG2_E = 1.4426950408889634f;
@@ -37,6 +36,17 @@ INLINE int key_position(Tile tile, int token) {
     if (token >= tile.own) return position(tile, token);
     int at = token - tile.prefix;
     return at >= 0 && at < tile.before ? at : NEVER;
+}
+
+// 2^x, zero where it is less than any normal number.
+INLINE float power(float x) {
+#ifdef TWIN
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
 }
 
 INLINE bool sees(int query, int key, int window) { return key <= query && query - key < window; }
@@ -110,6 +120,7 @@ INLINE void scores(float (&s)[N][4], const A* rows, const A* others) {
 // sum += p, (16, 8 N), rounded, times 8 N rows; the columns of chunks from `chunk` on.
 template <int N, int M>
 INLINE void accumulate(float (&sum)[M][4], const float (&p)[N][4], const A* rows, int chunk) {
+    __syncwarp();
     UNROLL for (int n = 0; n < N; n += 2) {
         Left<A> a;
         UNROLL for (int i = 0; i < 4; i++) join(&a.x[i], p[n + i / 2][i % 2 * 2], p[n + i / 2][i % 2 * 2 + 1]);
@@ -188,9 +199,9 @@ KERNEL(attention)(
             largest = row_max(largest);
             // A row may have seen nothing yet, where a window hides the first keys.
             float shift = largest < -3e38f ? 0.0f : largest * (scale * LOG2_E), row = 0.0f;
-            float factor = exp2f(most[half] * (scale * LOG2_E) - shift);
+            float factor = power(most[half] * (scale * LOG2_E) - shift);
             UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 2 * half; i < 2 * half + 2; i++) {
-                s[n][i] = exp2f(s[n][i] * (scale * LOG2_E) - shift);
+                s[n][i] = power(s[n][i] * (scale * LOG2_E) - shift);
                 row += s[n][i];
             }
             UNROLL for (int n = 0; n < 2 * CHUNKS; n++) {
@@ -273,7 +284,7 @@ KERNEL(attention_queries)(
         scores(s, my_qs, ks);
         UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
             int key = base + 8 * n + lane % 4 * 2 + i % 2, query = mine + lane / 4 + i / 2 * 8;
-            float p = exp2f(s[n][i] * (scale * LOG2_E) - shift[i / 2]);
+            float p = power(s[n][i] * (scale * LOG2_E) - shift[i / 2]);
             s[n][i] = sees(query, key, span) ? p * (dp[n][i] - along[i / 2]) : 0.0f;
         }
         accumulate(sum, s, ks, 0);
@@ -344,7 +355,7 @@ KERNEL(attention_keys)(
                     scores(s, my_ks, qs);
                     UNROLL for (int n = 0; n < QUERIES / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
                         int at = 8 * n + lane % 4 * 2 + i % 2, query = begin + at;
-                        float p = exp2f(s[n][i] * (scale * LOG2_E) - shifts[at]);
+                        float p = power(s[n][i] * (scale * LOG2_E) - shifts[at]);
                         s[n][i] = query < end && sees(query, key[i / 2], span) ? p : 0.0f;
                     }
                 }

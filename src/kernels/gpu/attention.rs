@@ -178,13 +178,19 @@ impl<'a> Kernels<'a> {
             }
             count
         };
-        let keys = fitting(if width > 128 { 32 } else { 64 });
+        let keys = fitting(match width {
+            0..=128 => 64,
+            129..=192 => 32,
+            _ => 16,
+        });
         let queries = fitting(if width > 96 { 32 } else { 64 });
+        let shares = if width > 128 { 2 } else { 1 };
         let defines = [
             ("A", a),
             ("HEAD_DIM", plan.dim.to_string()),
             ("KEYS", keys.to_string()),
             ("QUERIES", queries.to_string()),
+            ("SHARES", shares.to_string()),
         ];
         let strides = plan.strides.iter().flat_map(|&(token, head)| [token, head]);
         let mut numbers: Vec<Arg> = strides.map(Arg::Int).collect();
@@ -197,7 +203,7 @@ impl<'a> Kernels<'a> {
             row,
             keys,
             queries,
-            shares: if width > 128 { 2 } else { 1 },
+            shares,
             numbers,
         })
     }

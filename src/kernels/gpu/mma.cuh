@@ -2,15 +2,21 @@
 // that go on beside other work.
 //
 // For bf16 they are the tensor cores' m16n8k16. For float the same fragments go through shuffles:
-// exact products, many times slower. Matrices in shared memory lie by rows, STRIDE elements apart,
+// exact products, many times slower. Lanes come to all of these together, after a __syncwarp() where
+// they may have taken different ways. Matrices in shared memory lie by rows, STRIDE elements apart,
 // that begin at multiples of 16 bytes. In a fragment lane 4 g + t holds of the sum rows g and g + 8 and
 // columns 2 t and 2 t + 1; of the left operand those rows, columns 2 t + {0, 1, 8, 9}; of the right
 // one rows 2 t + {0, 1, 8, 9}, column g.
 
+// What shuffles multiply is not unrolled: the text would grow to minutes of compilation.
 #ifdef TWIN
 #define UNROLL
+#define UNROLL_SOME
+#define ROLLED
 #else
 #define UNROLL _Pragma("unroll")
+#define UNROLL_SOME _Pragma("unroll (sizeof(A) == 2 && HEAD_DIM <= 192 ? 4 : 1)")
+#define ROLLED _Pragma("unroll 1")
 #endif
 
 // Two neighbours.
@@ -83,7 +89,7 @@ template <class T>
 INLINE void multiply(float (&sum)[4], const Left<T>& a, const Right<T>& b) {
     auto all = everywhere(Operands<T>{a, b});
     u32 g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    for (u32 from = 0; from < 4; from++) {
+    ROLLED for (u32 from = 0; from < 4; from++) {
         Left<T> row = of_lane(all, &Operands<T>::a, 4 * g + from);
         Right<T> columns[2] = {
             of_lane(all, &Operands<T>::b, 8 * t + from),

@@ -18,6 +18,7 @@ mod cuda;
 mod launch;
 pub(super) mod optimizer;
 pub(super) mod product;
+pub(super) mod sampling;
 pub(super) mod token;
 #[cfg(test)]
 mod twin;

@@ -42,6 +42,7 @@ pub mod optimizer;
 pub mod profile;
 mod real;
 pub mod rotary;
+pub mod sampling;
 mod simd;
 mod softmax;
 pub mod token;

@@ -361,7 +361,7 @@ mod tests {
                 step: 1,
             };
             let moments = (&mean, &square);
-            let all = Decayed::new(vec![0..n], &Device::Cpu).unwrap();
+            let all = Decayed::new(std::iter::once(0..n).collect(), &Device::Cpu).unwrap();
             let plain = Weights::Plain(&weights);
             adam(&update, &all, plain, moments, (&gradient, 1.0)).unwrap();
             values(&weights.to_dtype(DType::F64).unwrap())

@@ -25,6 +25,7 @@ pub(super) mod norm;
 pub(super) mod optimizer;
 pub(super) mod product;
 pub(super) mod rotary;
+pub(super) mod sampling;
 pub(super) mod token;
 #[cfg(test)]
 pub(crate) mod twin;

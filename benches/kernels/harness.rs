@@ -88,7 +88,10 @@ impl Harness {
                 Work::Flops(flops, p) if p == precision => Some(flops as f64 / row.seconds),
                 _ => None,
             });
-            rates.fold(product_rate(precision), f64::max)
+            let side_by_side = Tensor::zeros(1, DType::F32, &Device::Cpu)
+                .map_err(Error::from)
+                .and_then(|like| product_rate(&like, precision));
+            rates.fold(side_by_side.map_or(f64::NAN, |(rate, _)| rate), f64::max)
         };
         let (full, bf16) = (best(Precision::Full), best(Precision::Bf16));
         let copy = self.rows.last().map_or(f64::NAN, |row| match row.work {

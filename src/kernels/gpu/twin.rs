@@ -308,7 +308,13 @@ fn function(library: usize, kernel: &str) -> Result<Run> {
 }
 
 /// cuBLAS's product, by columns: `c` (m, n) = or += `a` (m, k) times `b` (k, n).
-pub(super) fn product(a: Operand, b: Operand, c: Operand, shape: [usize; 3], add: bool) -> Result<()> {
+pub(super) fn product(
+    a: Operand,
+    b: Operand,
+    c: Operand,
+    shape: [usize; 3],
+    add: bool,
+) -> Result<()> {
     let [m, n, k] = shape;
     let at = |x: &Operand, row: usize, column: usize| match x.transposed {
         true => row * x.leading + column,

@@ -84,6 +84,10 @@ fn difference(a: &Trained, b: &Trained) -> (f64, String) {
     for (step, (a, b)) in a.records.iter().zip(&b.records).enumerate() {
         assert!(a.keys().eq(b.keys()));
         for (key, value) in a {
+            // Where policy and reference are one, rounding says which reward is larger.
+            if key == "rewards/accuracies" {
+                continue;
+            }
             let (Some(x), Some(y)) = (value.as_f64(), b[key].as_f64()) else {
                 assert_eq!(value, &b[key], "{key}");
                 continue;

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::launch::{Arg, Grid, Module, address as address_of, first_tensor};
 use super::product::Operand;
 use crate::error::{Error, Result};
-use crate::kernels::device::Memory;
+use crate::kernels::of_device;
 
 /// Devices that are open, by number.
 static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
@@ -78,23 +78,28 @@ fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
     Ok(Some(pool))
 }
 
-/// What a device has, and the most that its pool held.
-pub fn memory(device: &CudaDevice) -> Result<Memory> {
-    let mut peak = 0u64;
-    let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    let error = failed("memory");
-    if let Some(pool) = pool(device)? {
-        let value = std::ptr::from_mut(&mut peak).cast();
-        // SAFETY: the pool is the device's own, and the attribute is a u64.
-        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.map_err(&error)?;
+/// Waits for all open devices.
+pub fn synchronize() -> Result<()> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for device in open.iter().flat_map(HashMap::values) {
+        device.synchronize()?;
     }
-    let stream = device.cuda_stream();
-    let (free, total) = stream.context().mem_get_info().map_err(&error)?;
-    Ok(Memory {
-        free,
-        total,
-        peak: peak as usize,
-    })
+    Ok(())
+}
+
+/// The most bytes that the pools of all open devices held.
+pub fn peak() -> Option<u64> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |device: &Device| {
+        let mut peak = 0u64;
+        let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let value = std::ptr::from_mut(&mut peak).cast();
+        let pool = pool(device.as_cuda_device().ok()?).ok()??;
+        // SAFETY: the pool is the device's own, and the attribute is a u64.
+        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.ok()?;
+        Some(peak)
+    };
+    open.as_ref()?.values().map(of).sum()
 }
 
 /// Copies `values` to a contiguous tensor, whose elements are of their type and number.
@@ -338,5 +343,5 @@ fn keep(file: &std::path::Path, text: &str) -> std::io::Result<()> {
 }
 
 fn failed(what: &str) -> impl Fn(DriverError) -> Error {
-    move |error| Error::failed(format!("CUDA, {what}: {error}"))
+    move |error| of_device(format!("CUDA, {what}: {error}"))
 }

@@ -172,6 +172,7 @@ pub(super) fn check_types(what: &str, dtype: DType, tensors: &[&Tensor]) -> Resu
 }
 
 /// The first of the arguments' tensors.
+#[cfg(feature = "cuda")]
 pub(super) fn first_tensor<'a>(args: &[Arg<'a>]) -> Result<&'a Tensor> {
     let tensor = args.iter().find_map(|arg| match arg {
         Arg::Tensor(tensor) => Some(*tensor),

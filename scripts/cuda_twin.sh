@@ -74,12 +74,11 @@ done
 
 export LD_LIBRARY_PATH="$work:$home/lib64:$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export EXPO_TWIN="$PWD/src/kernels/gpu/twin/twin.h" EXPO_TEST_GPU=0 XDG_CACHE_HOME="$work/cache"
-export TMPDIR="$work"
 
 step "kernels and models"
 "$library" gpu model::twin --skip gpu::cards
 
 step "the program"
-"$main" gpu
+"$main" gpu::
 
 step "all checks passed"

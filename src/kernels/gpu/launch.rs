@@ -14,6 +14,7 @@ pub(super) struct Source {
 pub(super) const COMMON: &str = include_str!("common.cuh");
 
 /// A source with the types and numbers that its text leaves open, `#define NAME VALUE`.
+#[derive(Clone)]
 pub(super) struct Module<'a> {
     pub source: &'a Source,
     pub defines: Vec<(&'static str, String)>,

@@ -170,5 +170,18 @@ fn mixed(mut z: u64) -> u64 {
     z ^ z >> 31
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    let kinds = [
+        ("Plain", DType::F32),
+        ("Master", DType::F32),
+        ("Split", DType::F32),
+        ("Split", DType::BF16),
+    ];
+    let made = kinds.map(|(weights, moments)| Ok((module(weights, moments)?, 256)));
+    made.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests;

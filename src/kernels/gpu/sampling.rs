@@ -82,6 +82,12 @@ pub fn gather(table: &Tensor, rows: &[usize]) -> Result<Tensor> {
     Ok(out)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &[], MOST_THREADS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

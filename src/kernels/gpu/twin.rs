@@ -109,6 +109,7 @@ type Run =
 static LOADED: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
 
 pub(super) fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+    super::cards::check(module, grid.threads)?;
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     let key = module.key();
@@ -285,7 +286,7 @@ fn compile(module: &Module) -> Result<PathBuf> {
     Ok(library)
 }
 
-fn load(path: &Path) -> Result<usize> {
+pub(super) fn load(path: &Path) -> Result<usize> {
     let name = CString::new(path.to_string_lossy().as_bytes())
         .map_err(|_| Error::failed("a path with a zero byte"))?;
     // SAFETY: a library of ours, without initialisers.

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
-use super::check_flat;
 use crate::error::{Error, Result};
 
 /// The weights of an update, (n) each.

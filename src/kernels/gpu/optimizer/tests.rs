@@ -1,10 +1,9 @@
 use super::*;
-use crate::kernels::gpu::twin::{compare, scope};
 use crate::kernels::device::{download_split, upload, upload_split};
+use crate::kernels::gpu::twin::{compare, scope};
 use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
 use crate::kernels::testing::*;
 use candle_core::Device;
-use half::bf16;
 
 const STEPS: u64 = 4;
 

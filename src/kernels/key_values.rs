@@ -6,6 +6,8 @@
 //! *Why*: so a new token takes the same slot in every sequence, and the mask is one number per
 //! sequence.
 
+use std::ops::Range;
+
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, Result};
@@ -13,47 +15,91 @@ use crate::error::{Error, Result};
 /// The keys and values of one block.
 #[derive(Debug)]
 pub struct KeyValues {
-    /// (sequences, kv_heads, capacity, head_dim).
-    keys: Tensor,
-    values: Tensor,
+    kept: Kept,
     /// Each sequence's first slot.
     starts: Vec<usize>,
     /// Slots that are taken.
     used: usize,
+    /// All slots.
+    capacity: usize,
     window: Option<usize>,
+}
+
+/// Keys and values where they are.
+#[derive(Debug)]
+enum Kept {
+    /// (sequences, kv_heads, capacity, head_dim).
+    Host { keys: Tensor, values: Tensor },
+    #[cfg(any(test, feature = "cuda"))]
+    Gpu(super::gpu::key_values::Cache),
+}
+
+impl Kept {
+    fn new(prompts: &[(Tensor, Tensor)], starts: &[usize], capacity: usize) -> Result<Self> {
+        if prompts.is_empty() {
+            return Err(Error::failed("keys and values of no sequence"));
+        }
+        on_gpu!(&prompts[0].0 => {
+            super::gpu::key_values::Cache::new(prompts, starts, capacity).map(Self::Gpu)
+        });
+        let together = |part: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
+            let rows = prompts.iter().zip(starts).map(|(prompt, &start)| {
+                let x = part(prompt).transpose(0, 1)?;
+                let room = (capacity - start).saturating_sub(x.dim(1)?);
+                x.pad_with_zeros(1, start, room)
+            });
+            let rows: Vec<Tensor> = rows.collect::<candle_core::Result<_>>()?;
+            Ok(Tensor::stack(&rows, 0)?.contiguous()?)
+        };
+        Ok(Self::Host {
+            keys: together(|prompt| &prompt.0)?,
+            values: together(|prompt| &prompt.1)?,
+        })
+    }
 }
 
 impl KeyValues {
     /// From the keys and values of each sequence's tokens, (tokens, kv_heads, head_dim), with
     /// `room` for more tokens. With a window a token sees itself and the `window - 1` before it.
+    ///
+    /// # Errors
+    /// If there is no sequence, or shapes or dtypes differ.
     pub fn new(prompts: &[(Tensor, Tensor)], room: usize, window: Option<usize>) -> Result<Self> {
         let lengths = prompts.iter().map(|(keys, _)| keys.dim(0));
         let lengths: Vec<usize> = lengths.collect::<candle_core::Result<_>>()?;
         let used = lengths.iter().copied().max().unwrap_or(0);
-        let together = |part: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
-            let rows = prompts.iter().zip(&lengths).map(|(prompt, &length)| {
-                let x = part(prompt).transpose(0, 1)?;
-                x.pad_with_zeros(1, used - length, room)
-            });
-            let rows: Vec<Tensor> = rows.collect::<candle_core::Result<_>>()?;
-            Ok(Tensor::stack(&rows, 0)?.contiguous()?)
-        };
+        let starts: Vec<usize> = lengths.iter().map(|length| used - length).collect();
+        let capacity = used + room;
         Ok(Self {
-            keys: together(|prompt| &prompt.0)?,
-            values: together(|prompt| &prompt.1)?,
-            starts: lengths.iter().map(|length| used - length).collect(),
+            kept: Kept::new(prompts, &starts, capacity)?,
+            starts,
             used,
+            capacity,
             window,
         })
     }
 
     /// Keeps these sequences only, in this order.
+    ///
+    /// # Errors
+    /// If there is no such sequence.
     pub fn keep(&mut self, sequences: &[usize]) -> Result<()> {
-        let index: Vec<u32> = sequences.iter().map(|&row| row as u32).collect();
-        let index = Tensor::new(index, self.keys.device())?;
-        self.keys = self.keys.index_select(&index, 0)?;
-        self.values = self.values.index_select(&index, 0)?;
-        self.starts = sequences.iter().map(|&row| self.starts[row]).collect();
+        let count = self.starts.len();
+        if let Some(sequence) = sequences.iter().find(|&&sequence| sequence >= count) {
+            return Err(Error::failed(format!("sequence {sequence} of {count}")));
+        }
+        let starts: Vec<usize> = sequences.iter().map(|&row| self.starts[row]).collect();
+        match &mut self.kept {
+            Kept::Host { keys, values } => {
+                let index: Vec<u32> = sequences.iter().map(|&row| row as u32).collect();
+                let index = Tensor::new(index, keys.device())?;
+                *keys = keys.index_select(&index, 0)?;
+                *values = values.index_select(&index, 0)?;
+            }
+            #[cfg(any(test, feature = "cuda"))]
+            Kept::Gpu(cache) => cache.keep(sequences, &starts, self.used)?,
+        }
+        self.starts = starts;
         Ok(())
     }
 
@@ -61,46 +107,62 @@ impl KeyValues {
     /// (sequences, kv_heads, head_dim) -> (sequences, heads, head_dim).
     ///
     /// # Errors
-    /// If there is no room left.
+    /// If there is no room left, or shapes do not fit.
     pub fn extend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        if self.used == self.keys.dim(2)? {
+        if self.used == self.capacity {
             return Err(Error::failed("no room for another token"));
         }
-        self.keys
-            .slice_set(&k.unsqueeze(2)?.contiguous()?, 2, self.used)?;
-        self.values
-            .slice_set(&v.unsqueeze(2)?.contiguous()?, 2, self.used)?;
-        self.used += 1;
-        let (keys, values) = (
-            self.keys.narrow(2, 0, self.used)?,
-            self.values.narrow(2, 0, self.used)?,
-        );
-        let (sequences, heads, dim) = q.dims3()?;
-        let kv_heads = keys.dim(1)?;
-        let grouped = q.reshape((sequences, kv_heads, heads / kv_heads, dim))?;
-        let scores = (grouped.matmul(&keys.t()?)? * (1.0 / (dim as f64).sqrt()))?;
-        let scores = scores.broadcast_add(&self.mask()?)?;
-        let weights = scores
-            .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
-            .exp()?;
-        let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        Ok(p.matmul(&values)?.reshape((sequences, heads, dim))?)
-    }
-
-    /// (sequences, 1, 1, used): 0 where the newest token sees a slot, -inf where not.
-    fn mask(&self) -> Result<Tensor> {
-        let first = self.used.saturating_sub(self.window.unwrap_or(self.used));
-        let visible = |start: usize, slot: usize| match slot >= start.max(first) {
-            true => 0.0,
-            false => f32::NEG_INFINITY,
+        let seen = (self.used + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..self.used + 1;
+        let y = match &mut self.kept {
+            Kept::Host { keys, values } => {
+                let mask = mask(&self.starts, &seen, q)?;
+                attend([q, k, v], [keys, values], &mask, self.used)?
+            }
+            #[cfg(any(test, feature = "cuda"))]
+            Kept::Gpu(cache) => cache.extend([q, k, v], &seen)?,
         };
-        let starts = self.starts.iter();
-        let mask: Vec<f32> = starts
-            .flat_map(|&start| (0..self.used).map(move |slot| visible(start, slot)))
-            .collect();
-        let shape = (self.starts.len(), 1, 1, self.used);
-        Ok(Tensor::from_vec(mask, shape, self.keys.device())?.to_dtype(self.keys.dtype())?)
+        self.used += 1;
+        Ok(y)
     }
+}
+
+/// Attends to all slots up to `newest`, where `k` and `v` go.
+fn attend(
+    [q, k, v]: [&Tensor; 3],
+    kept: [&Tensor; 2],
+    mask: &Tensor,
+    newest: usize,
+) -> Result<Tensor> {
+    for (x, kept) in [k, v].into_iter().zip(kept) {
+        kept.slice_set(&x.unsqueeze(2)?.contiguous()?, 2, newest)?;
+    }
+    let [keys, values] = kept.map(|kept| kept.narrow(2, 0, newest + 1));
+    let (keys, values) = (keys?, values?);
+    let (sequences, heads, dim) = q.dims3()?;
+    let kv_heads = keys.dim(1)?;
+    let grouped = q.reshape((sequences, kv_heads, heads / kv_heads, dim))?;
+    let scores = (grouped.matmul(&keys.t()?)? * (1.0 / (dim as f64).sqrt()))?;
+    let scores = scores.broadcast_add(mask)?;
+    let weights = scores
+        .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
+        .exp()?;
+    let p = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
+    Ok(p.matmul(&values)?.reshape((sequences, heads, dim))?)
+}
+
+/// (sequences, 1, 1, slots): 0 where the newest token sees a slot, of those in `seen` that are its
+/// sequence's own, -inf where not.
+fn mask(starts: &[usize], seen: &Range<usize>, like: &Tensor) -> Result<Tensor> {
+    let visible = |start: usize, slot: usize| match slot >= start.max(seen.start) {
+        true => 0.0,
+        false => f32::NEG_INFINITY,
+    };
+    let mask: Vec<f32> = starts
+        .iter()
+        .flat_map(|&start| (0..seen.end).map(move |slot| visible(start, slot)))
+        .collect();
+    let shape = (starts.len(), 1, 1, seen.end);
+    Ok(Tensor::from_vec(mask, shape, like.device())?.to_dtype(like.dtype())?)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(super) mod columns;
 pub(super) mod cuda;
 pub(super) mod elementwise;
 pub(super) mod embedding;
+pub(super) mod key_values;
 mod launch;
 pub(super) mod mix;
 pub(super) mod norm;

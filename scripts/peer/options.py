@@ -78,7 +78,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--micro-batch-tokens", metavar="N", type=int, help=tokens)
     states = "expo's optimizer.states, bf16 on a GPU [f32; llama-3-8b split]"
     add("--states", choices=["f32", "split"], help=states)
-    minutes = "no program is started after so many, and 30 s later none goes on [no limit; gpu_compare.sh: 9]"
+    minutes = "no program starts after so many, and 30 s later none goes on [no limit; gpu_compare.sh: 9]"
     add("--minutes", metavar="X", type=float, default=float("inf"), help=minutes)
     add("--work", metavar="DIR", help="where models are made, and kept for the next time [a folder that goes]")
     add("--wheels", metavar="DIR", help="wheels of trl, datasets and what else the Python lacks")

@@ -25,6 +25,8 @@ mod losses;
 mod models;
 /// Whole models against transformers on the project's own fixtures.
 mod oracle;
+/// The comparison with other programs.
+mod peer;
 /// bf16, threads, unusual lengths.
 mod precision;
 /// What the README promises.

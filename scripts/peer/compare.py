@@ -1,6 +1,5 @@
 """Runs expo and its peers in turns on the same rows, and says who is how fast."""
 
-import argparse
 import itertools
 import json
 import os
@@ -9,146 +8,87 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import rows
+import shapes
 import table
-from programs import PROGRAMS, CannotRun, run
+import wheels
+from options import arguments
+from programs import PROGRAMS, CannotRun, OutOfMemory, at_once, launch, plan, run, too_large, tries
+from settings import of_trl
 
 ROOT = Path(__file__).parents[2]
-# hidden, layers, heads, intermediate: the Pythia of that name.
-SHAPES = {"14m": (128, 6, 4, 512), "70m": (512, 6, 8, 2048), "160m": (768, 12, 12, 3072)}
-EPILOG = "\n".join(
-    ["programs:"]
-    + [f"  {name:<13}{program.about}" for name, program in PROGRAMS.items()]
-    + [
-        "",
-        "All learn preferences by DPO with beta 0.1 or, with --task sft, whole texts, which TRL packs.",
-        "All have the same random weights and rows, 512 tokens at most, AdamW with learning rate 1e-6,",
-        "clipping at norm 1; f32, or bf16 as autocast over f32 weights. Speeds are medians over the steps",
-        "of all rounds after warm-up, processor seconds their mean; memory is the most that a process",
-        "held up to its last step. The last columns are expo's rate, with the reference cached and on",
-        "line, and its memory, over the program's. The table goes to standard output, everything else to standard error.",
-        "",
-        "Without --data the rows are made-up words, as long as the texts of Anthropic's HH.",
-    ]
-)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="compare_trl.sh",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-    def several(among, kind):
-        def parse(text: str) -> list:
-            values = [kind(value) for value in text.split(",")]
-            wrong = [value for value in values if among and value not in among]
-            if wrong:
-                raise argparse.ArgumentTypeError(f"{wrong[0]} is none of {', '.join(among)}")
-            return values
-
-        return parse
-
-    add = parser.add_argument
-    def add_list(name, among, default, text, kind=str):
-        add(name, metavar="LIST", type=several(among, kind), default=default, help=text)
-
-    add("--data", metavar="FILE", help="rows in HH's form, .jsonl or .jsonl.gz")
-    add("--tokenizer", metavar="FILE", help="their tokenizer.json, of GPT-NeoX for instance")
-    add("--task", choices=["dpo", "sft"], default="dpo")
-    add_list("--shapes", SHAPES, ["70m"], "of 14m,70m,160m [70m]")
-    add_list("--batches", None, [8], "pairs a step; of texts, sequences that TRL packs [8]", int)
-    add_list("--dtypes", ["f32", "bf16"], ["f32"], "of f32,bf16 [f32]")
-    add_list("--peers", PROGRAMS, None, "programs, as below [all that do the task]")
-    add("--steps", metavar="N", type=int, default=6, help="steps measured in a round [6]")
-    add("--warmup", metavar="N", type=int, default=2, help="steps before them [2]")
-    add("--rounds", metavar="N", type=int, default=2, help="turns of each program [2]")
-    add("--threads", metavar="N", type=int, default=2, help="[2]")
-    add("--out", metavar="FILE", help="everything measured, as JSON")
-    add("--expo", metavar="FILE", help="the program; built from this checkout if not given")
-    python = os.environ.get("PYTHON", sys.executable)
-    needs = "a Python with torch, transformers, trl, datasets [$PYTHON, else python3]"
-    add("--python", metavar="FILE", default=python, help=needs)
-    parsed = parser.parse_args()
-    if not parsed.peers:
-        parsed.peers = [name for name, program in PROGRAMS.items() if parsed.task in program.tasks]
-    if bool(parsed.data) != bool(parsed.tokenizer):
-        parser.error("--data and --tokenizer go together")
-    for name in ("steps", "rounds", "threads"):
-        if getattr(parsed, name) < 1:
-            parser.error(f"--{name} is at least 1")
-    if min(parsed.batches) < 1 or parsed.warmup < 0:
-        parser.error("--batches are at least 1, --warmup at least 0")
-    return parsed
+# A program that is running when the time is up has so many seconds more.
+GRACE = 30
+NO_PEERS = {"memory": None, "attention": None}
+PROBE = """
+import json, torch, transformers, trl, datasets
+gpu = torch.cuda.is_available()
+try:
+    import flash_attn
+    flash = True
+except Exception:
+    flash = False
+print(json.dumps({
+    "memory": torch.cuda.get_device_properties(0).total_memory if gpu else None,
+    "attention": "flash_attention_2" if flash else "sdpa",
+}))
+"""
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def machine() -> str:
-    """The processors, by name where the system has one for them (Linux)."""
+def machine(device: str) -> str:
+    """The processors, by name where the system has one for them (Linux), and the GPU."""
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     lines = [line.split(":") for line in text.splitlines()]
     names = [line[1].strip() for line in lines if line[0].startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}, {platform.system()}"
+    said = f"{os.cpu_count()} x {names[0] if names else platform.machine()}, {platform.system()}"
+    if device == "cpu":
+        return said
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return said
+    return f"{said}; {done.stdout.splitlines()[0]}"
 
 
-def built() -> str:
-    manifest = str(ROOT / "Cargo.toml")
-    build = ["cargo", "build", "--release", "--locked", "--bin", "expo"]
-    subprocess.run([*build, "--manifest-path", manifest], check=True)
+def to_build() -> str:
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     return str(Path(target) / "release" / "expo")
 
 
-def missing(python: str) -> str | None:
-    """Why the peers cannot run at all."""
-    imports = "import torch, transformers, trl, datasets"
+def build(device: str) -> None:
+    manifest = str(ROOT / "Cargo.toml")
+    command = ["cargo", "build", "--release", "--locked", "--bin", "expo"]
+    command += ["--features", "cuda"] if device == "cuda" else []
+    subprocess.run([*command, "--manifest-path", manifest], check=True)
+
+
+def probe(args) -> tuple[str | None, dict]:
+    """Why the peers cannot run at all; and the GPU's memory and the attention to use on it."""
+    environment = os.environ | ({"PYTHONPATH": args.path} if args.path else {})
     try:
-        done = subprocess.run([python, "-c", imports], capture_output=True, text=True)
+        command = [args.python, "-c", PROBE]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except OSError as error:
-        return str(error)
-    if done.returncode == 0:
-        return None
-    said = done.stderr.strip().splitlines()
-    return f"{python}: {said[-1] if said else 'fails'}"
+        return str(error), NO_PEERS
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        return f"{args.python}: {said[-1] if said else 'fails'}", NO_PEERS
+    found = json.loads(done.stdout.splitlines()[-1])
+    if args.device == "cuda" and found["memory"] is None:
+        return f"{args.python}: its PyTorch finds no GPU", found
+    return None, found
 
 
-def make_model(args: argparse.Namespace, shape: str, folder: Path) -> str:
-    """A model of random weights, and its tokenizer, in Hugging Face form."""
-    parts = ("tokenizer", "config", "model")
-    tokenizer, config, model = (folder / f"{part}-{shape}" for part in parts)
-    end = rows.save_tokenizer(tokenizer, args.tokenizer)
-    hidden, layers, heads, intermediate = SHAPES[shape]
-    config.mkdir()
-    (config / "config.json").write_text(json.dumps({
-        "architectures": ["GPTNeoXForCausalLM"],
-        "model_type": "gpt_neox",
-        "vocab_size": 50304,
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": intermediate,
-        "hidden_act": "gelu",
-        "rotary_pct": 0.25,
-        "max_position_embeddings": 2048,
-        "use_parallel_residual": True,
-        "tie_word_embeddings": False,
-        "bos_token_id": end,
-        "eos_token_id": end,
-    }))
-    command = [args.expo, "init", "--config-json", config, "--tokenizer", tokenizer, "--out", model]
-    subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
-    return str(model)
-
-
-def make_rows(args: argparse.Namespace, batch: int, folder: Path) -> tuple[str, int]:
+def make_rows(args, batch: int, folder: Path) -> tuple[str, int]:
     """The rows of a run of all steps, and how many expo takes a step: of texts as many as fill the
     sequences that TRL packs."""
     steps = args.warmup + args.steps
@@ -163,44 +103,114 @@ def make_rows(args: argparse.Namespace, batch: int, folder: Path) -> tuple[str, 
     return str(path), size
 
 
-def take_turns(args, where: dict, order: dict, size: int, unable: dict, folder: Path) -> dict:
+def order_of(args, shape: str, dtype: str, model: str, data: str, found: dict) -> dict:
+    """What all programs are to do in a cell, but for what is each one's own."""
+    gpu = args.device == "cuda"
+    split = gpu and dtype == "bf16" and shapes.split_states(shape)
+    tokens = shapes.micro_batch_tokens(shape) if gpu else None
+    return {
+        "task": args.task,
+        "device": args.device,
+        "model": model,
+        "data": data,
+        "dtype": dtype,
+        "steps": args.warmup + args.steps,
+        "threads": args.threads,
+        "max_length": rows.MAX_LENGTH,
+        "learning_rate": 1e-6,
+        "beta": 0.1,
+        "micro_batch_tokens": args.micro_batch_tokens or tokens,
+        "states": args.states or ("split" if split else "f32"),
+        "attention": found["attention"] if gpu else None,
+    }
+
+
+def plans(args, where: dict, order: dict, size: int) -> dict[str, list[dict]]:
+    """The tries of each program of a cell that does its task; one run of expo has the figures for both
+    of its programs."""
+    named = dict.fromkeys(source(name) for name in args.peers)
+    able = [name for name in named if args.task in PROGRAMS[name].tasks]
+    batches = {name: where["batch"] if PROGRAMS[name].script else size for name in able}
+    return {name: tries(name, order | {"batch": batches[name]}, args.per_device) for name in able}
+
+
+def source(name: str) -> str:
+    """The program whose runs have the figures: expo's scoring pass is timed apart."""
+    return "expo" if name == "expo-online" else name
+
+
+def take_turns(args, where: dict, plans: dict, unable: dict, folder: Path) -> dict:
     """Runs each program once a round, and returns the runs by program. Those that fail are added to
     `unable`, with the reason."""
     runs = {}
     for turn in range(args.rounds):
         for name in args.peers:
-            # One run of expo has the figures for both: its scoring pass is timed apart.
-            source = "expo" if name == "expo-online" else name
-            if name in unable or len(runs.get(source, [])) > turn:
+            program = source(name)
+            if name in unable or len(runs.get(program, [])) > turn:
                 continue
-            place = folder / "turn"
-            place.mkdir()
-            batch = size if source == "expo" else where["batch"]
+            if program != name and program in unable:
+                unable[name] = unable[program]
+                continue
+            if time.monotonic() >= args.deadline:
+                if program not in runs:
+                    unable[name] = f"was not started within {args.minutes:g} minutes"
+                continue
             try:
-                result = run(source, order | {"batch": batch}, args.python, args.expo, place)
-                runs.setdefault(source, []).append(result)
-                seconds = sum(result["seconds"])
-                say(f"{table.title(where)}, turn {turn + 1}: {source} took {seconds:.1f} s")
+                result = first_that_fits(args, where, program, plans[program], folder)
             except CannotRun as error:
-                unable[name] = str(error).replace(f"{place}{os.sep}", "")
-            shutil.rmtree(place)
+                # What was measured before stays.
+                if program not in runs:
+                    unable[name] = str(error)
+                say(f"{table.title(where)}, turn {turn + 1}: {program}: {error}")
+                continue
+            runs.setdefault(program, []).append(result)
+            seconds = sum(result["seconds"])
+            say(f"{table.title(where)}, turn {turn + 1}: {program} took {seconds:.1f} s")
     return runs
 
 
-def compare(args, where: dict, order: dict, size: int, reason: str | None, folder: Path) -> dict:
+def first_that_fits(args, where: dict, name: str, left: list[dict], folder: Path) -> dict:
+    """Runs a program on the first of its tries that does not run out of memory; those before are taken
+    off the list."""
+    while True:
+        place = folder / "turn"
+        place.mkdir()
+        try:
+            seconds = args.deadline + GRACE - time.monotonic()
+            result = run(name, left[0], args, place, seconds if seconds < float("inf") else None)
+            return result | {"at_once": at_once(left[0])}
+        except CannotRun as error:
+            said = str(error).replace(f"{place}{os.sep}", "")
+            if len(left) == 1 or not isinstance(error, OutOfMemory):
+                raise CannotRun(said) from None
+            if time.monotonic() >= args.deadline:
+                raise CannotRun(f"{at_once(left[0])}: {said}; no time for less") from None
+            say(f"{table.title(where)}: {name}, {at_once(left[0])}: {said}")
+            del left[0]
+        finally:
+            shutil.rmtree(place)
+
+
+def compare(args, where: dict, order: dict, size: int, peers: tuple, folder: Path) -> dict:
     """One cell: every program's figures, or the reason why there are none."""
+    reason, found = peers
     unable = {}
+    to_try = plans(args, where, order, size)
+    planned = plan_of(args, to_try, order, size, folder) if args.device == "cuda" else None
     for name in args.peers:
         program = PROGRAMS[name]
         if args.task not in program.tasks:
             unable[name] = f"does {' and '.join(program.tasks)} alone"
         elif program.script and reason:
             unable[name] = reason
-    runs = take_turns(args, where, order, size, unable, folder)
+        elif planned and found["memory"]:
+            held = too_large(name, args.task, planned["parameters"], found["memory"])
+            unable |= {name: held} if held else {}
+    runs = take_turns(args, where, to_try, unable, folder)
     cell = {}
     for name in args.peers:
         online = name == "expo-online"
-        own = runs.get("expo" if online else name, [])
+        own = runs.get(source(name), [])
         if name not in unable and online and any(run["scoring"] is None for run in own):
             unable[name] = "this expo does not time its scoring pass"
         if name in unable:
@@ -209,54 +219,113 @@ def compare(args, where: dict, order: dict, size: int, reason: str | None, folde
         of_step = own[0]["tokens"]
         units = [n / 1000 for n in of_step] if args.task == "sft" else [size] * len(of_step)
         cell[name] = table.summarize(own, args.warmup, units, online)
-    table.ratios(cell)
+        if planned and PROGRAMS[name].script is None:
+            table.add_operations(cell[name], planned, size, units, online)
+    table.ratios(cell, args.device)
     return cell
 
 
-def main() -> None:
-    args = arguments()
-    args.expo = str(Path(args.expo).resolve()) if args.expo else built()
-    reason = missing(args.python) if any(PROGRAMS[name].script for name in args.peers) else None
-    if reason:
-        say(f"only expo can run: {reason}")
-    cells = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        models = {shape: make_model(args, shape, folder) for shape in args.shapes}
-        data = {batch: make_rows(args, batch, folder) for batch in args.batches}
-        for shape, batch, dtype in itertools.product(args.shapes, args.batches, args.dtypes):
-            where = {"shape": shape, "batch": batch, "dtype": dtype}
-            path, size = data[batch]
-            order = {
-                "task": args.task,
-                "model": models[shape],
-                "data": path,
-                "dtype": dtype,
-                "steps": args.warmup + args.steps,
-                "threads": args.threads,
-                "max_length": rows.MAX_LENGTH,
-                "learning_rate": 1e-6,
-                "beta": 0.1,
-            }
-            cell = compare(args, where, order, size, reason, folder)
-            say("\n".join(table.checks(where, cell, args.task)))
-            cells.append((where, cell))
-    unit = "pair" if args.task == "dpo" else "1000 tokens"
-    print(table.markdown(cells, unit), end="")
-    if "expo-online" in args.peers:
-        print(f"\nexpo-online: {PROGRAMS['expo-online'].about}; expo scores all rows once, before.")
+def plan_of(args, to_try: dict, order: dict, size: int, folder: Path) -> dict:
+    """What expo's run takes, whether or not it is one of the peers."""
+    place = folder / "plan"
+    place.mkdir()
+    own = to_try["expo"][0] if "expo" in to_try else tries("expo", order | {"batch": size}, None)[0]
+    try:
+        return plan(own, args, place)
+    except CannotRun as error:
+        raise SystemExit(f"expo plan: {error}") from None
+    finally:
+        shutil.rmtree(place)
+
+
+def show(args, where: dict, to_try: dict, folder: Path) -> None:
+    """What a cell would run, a JSON object a try."""
+    for name, orders in to_try.items():
+        for order in orders:
+            start = launch(name, order, args, folder / "turn")
+            said = where | {"program": name, "at_once": at_once(order), "command": start.command}
+            said |= {"environment": start.variables}
+            said |= {"files": {str(path): text for path, text in start.files.items()}}
+            if PROGRAMS[name].script == "trl_peer.py":
+                said["settings"] = of_trl(order | {"output_dir": str(folder / "turn" / "run")})
+            print(json.dumps(said))
+
+
+def write(args, cells: list[tuple[dict, dict]]) -> None:
     if args.out:
+        given = {name: value for name, value in vars(args).items() if name not in ("deadline", "path")}
+        given["minutes"] = None if args.minutes == float("inf") else args.minutes
         everything = {
-            "machine": machine(),
-            "arguments": vars(args),
+            "machine": machine(args.device),
+            "arguments": given,
             "cells": [where | {"programs": cell} for where, cell in cells],
         }
         Path(args.out).write_text(json.dumps(everything, indent=1) + "\n")
 
 
-try:
-    main()
-except subprocess.CalledProcessError as error:
-    raise SystemExit(f"{error.cmd[0]} failed with exit code {error.returncode}") from None
-except OSError as error:
-    raise SystemExit(str(error)) from None
+def main() -> None:
+    args = arguments()
+    args.deadline = time.monotonic() + 60 * args.minutes
+    args.path = None
+    with tempfile.TemporaryDirectory(dir=ready(args.work)) as temporary:
+        folder = Path(temporary)
+        kept = Path(args.work).resolve() if args.work else folder
+        if args.wheels and not args.dry_run:
+            unpacked = wheels.unpack(args.python, args.wheels, folder / "wheels")
+            args.path = os.pathsep.join(filter(None, [unpacked, os.environ.get("PYTHONPATH")]))
+        if not args.expo and not args.dry_run:
+            build(args.device)
+        args.expo = str(Path(args.expo).resolve()) if args.expo else to_build()
+        peers = probe(args) if any(PROGRAMS[name].script for name in args.peers) else (None, NO_PEERS)
+        if peers[0]:
+            say(f"only expo can run: {peers[0]}")
+        cells = work(args, peers, folder, kept)
+    if args.dry_run:
+        return
+    unit = "pair" if args.task == "dpo" else "1000 tokens"
+    print(table.markdown(cells, unit, args.device), end="")
+    if "expo-online" in args.peers:
+        print(f"\nexpo-online: {PROGRAMS['expo-online'].about}; expo scores all rows once, before.")
+    write(args, cells)
+
+
+def ready(folder: str | None) -> str | None:
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def work(args, peers: tuple, folder: Path, kept: Path) -> list[tuple[dict, dict]]:
+    cells = []
+    data = {batch: make_rows(args, batch, folder) for batch in args.batches}
+    for shape in args.shapes:
+        if args.dry_run:
+            model = shapes.place_of(args, shape, kept)
+            command = shapes.initialise(args, shape, Path(f"{model}.parts"), model)
+            print(json.dumps({"shape": shape, "program": "expo init", "command": command}))
+        elif time.monotonic() >= args.deadline:
+            say(f"{shape}: no time left for its model")
+            continue
+        else:
+            model = shapes.make(args, shape, kept)
+        for batch, dtype in itertools.product(args.batches, args.dtypes):
+            where = {"shape": shape, "batch": batch, "dtype": dtype}
+            path, size = data[batch]
+            order = order_of(args, shape, dtype, str(model), path, peers[1])
+            if args.dry_run:
+                show(args, where, plans(args, where, order, size), folder)
+                continue
+            cell = compare(args, where, order, size, peers, folder)
+            say("\n".join(table.checks(where, cell, args.task)))
+            cells.append((where, cell))
+            write(args, cells)
+    return cells
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{error.cmd[0]} failed with exit code {error.returncode}") from None
+    except OSError as error:
+        raise SystemExit(str(error)) from None

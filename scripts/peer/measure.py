@@ -28,26 +28,54 @@ def tokenizer(order: SimpleNamespace):
 
 class Steps:
     """What each step took, and the tokens it had: with each prompt once, and in all positions that
-    were computed, padding included."""
+    were computed, padding included. A step ends when the device has done it."""
 
-    def __init__(self):
+    def __init__(self, device: str):
+        self.gpu = device == "cuda"
         self.seconds, self.cpu_seconds, self.losses = [], [], []
         self.tokens, self.positions = [], []
 
     def begin(self):
+        self.wait()
         self.start = time.perf_counter(), time.process_time()
 
     def end(self):
+        self.wait()
         self.seconds.append(time.perf_counter() - self.start[0])
         self.cpu_seconds.append(time.process_time() - self.start[1])
+
+    def wait(self):
+        if self.gpu:
+            import torch
+
+            torch.cuda.synchronize()
 
     def count(self, tokens: int, positions: int):
         self.tokens.append(tokens)
         self.positions.append(positions)
 
+    def sum_counts(self, parts: int):
+        """Makes one count of each `parts`, of the steps that were done."""
+        ends = [parts * step for step in range(len(self.seconds) + 1)]
+        spans = list(zip(ends, ends[1:]))
+        self.tokens = [sum(self.tokens[begin:end]) for begin, end in spans]
+        self.positions = [sum(self.positions[begin:end]) for begin, end in spans]
+
     def print(self, **versions: str):
-        del self.start
-        print(json.dumps(vars(self) | {"peak_memory_bytes": peak_memory(), "versions": versions}))
+        names = ("seconds", "cpu_seconds", "losses", "tokens", "positions")
+        measured = {name: getattr(self, name) for name in names}
+        memory = {"peak_memory_bytes": peak_memory()} | (gpu_memory() if self.gpu else {})
+        print(json.dumps(measured | memory | {"versions": versions}))
+
+
+def gpu_memory() -> dict[str, int]:
+    """The most that tensors have taken of the GPU, and that was held for them."""
+    import torch
+
+    return {
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(),
+        "reserved_gpu_memory_bytes": torch.cuda.max_memory_reserved(),
+    }
 
 
 def peak_memory() -> int | None:

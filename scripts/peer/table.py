@@ -3,8 +3,19 @@
 import math
 from statistics import fmean, median
 
-HEADERS = ("shape", "batch", "dtype", "program", "{unit}/s", "s/step", "CPU-s/{unit}", "MB")
+LEFT = ("shape", "batch", "dtype", "program")
+HEADERS = {
+    "cpu": ("{unit}/s", "s/step", "CPU-s/{unit}", "MB"),
+    "cuda": ("{unit}/s", "s/step", "TFLOP/s", "GPU MB", "reserved", "at once"),
+}
 RATIOS = ("expo's speed", "on line", "expo's memory")
+MEMORY = {"cpu": "peak_memory_bytes", "cuda": "peak_gpu_memory_bytes"}
+PEAKS = (*MEMORY.values(), "reserved_gpu_memory_bytes")
+GPU_NOTE = """
+GPU MB: the most that tensors took, torch.cuda.max_memory_allocated and expo's peak_gpu_memory_bytes,
+which expo's memory is the ratio of; reserved: torch.cuda.max_memory_reserved.
+TFLOP/s: of the operations that expo plan counts, forward and backward, recomputing left out.
+"""
 
 
 def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -> dict:
@@ -23,7 +34,9 @@ def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -
         "rate": median(unit / step for unit, step in zip(work, seconds)),
         "seconds": median(seconds),
         "cpu_seconds": None if None in cpu else sum(cpu) / sum(work),
-        "peak_memory_bytes": first["peak_memory_bytes"] and max(r["peak_memory_bytes"] for r in runs),
+        "at_once": first["at_once"],
+        "operations_per_second": None,
+        **{key: most(runs, key) for key in PEAKS},
         "first_loss": first["losses"][0],
         "tokens_per_step": fmean(first["tokens"]),
         "positions_per_step": fmean(first["positions"]) if "positions" in first else None,
@@ -31,13 +44,24 @@ def summarize(runs: list[dict], warmup: int, units: list[float], online: bool) -
     }
 
 
-def ratios(cell: dict[str, dict]) -> None:
+def most(runs: list[dict], key: str) -> int | None:
+    known = [run[key] for run in runs if run.get(key)]
+    return max(known) if known else None
+
+
+def add_operations(result: dict, planned: dict, size: int, units: list[float], online: bool) -> None:
+    """Adds the useful operations a second of expo, which takes `size` rows a step."""
+    of_row = planned["operations"] + (planned["scoring"] if online else 0.0)
+    result["operations_per_second"] = result["rate"] * of_row * size / fmean(units)
+
+
+def ratios(cell: dict[str, dict], device: str = "cpu") -> None:
     """Adds expo's rate, with the reference cached and on line, and its memory, over those of each
     program of a cell."""
     compared = [
         ("speed", "expo", "rate"),
         ("speed_on_line", "expo-online", "rate"),
-        ("memory", "expo", "peak_memory_bytes"),
+        ("memory", "expo", MEMORY[device]),
     ]
     for result in cell.values():
         for name, program, key in compared:
@@ -45,26 +69,39 @@ def ratios(cell: dict[str, dict]) -> None:
             result[name] = own / theirs if own and theirs else None
 
 
-def markdown(cells: list[tuple[dict, dict[str, dict]]], unit: str) -> str:
+def markdown(cells: list[tuple[dict, dict[str, dict]]], unit: str, device: str = "cpu") -> str:
     """All cells as one table, and a line for each program that could not run."""
     unable = []
-    headers = [header.format(unit=unit) for header in HEADERS] + list(RATIOS)
-    rows = [headers, ["---"] * 4 + ["--:"] * (len(headers) - 4)]
+    headers = [*LEFT, *(header.format(unit=unit) for header in HEADERS[device]), *RATIOS]
+    rows = [headers, ["---"] * len(LEFT) + ["--:"] * (len(headers) - len(LEFT))]
     for where, cell in cells:
         for name, result in cell.items():
             if "reason" in result:
                 unable.append(f"{title(where)}: {name} cannot run: {result['reason']}\n")
                 continue
-            start = [where["shape"], str(where["batch"]), where["dtype"], name]
-            memory = result["peak_memory_bytes"]
             rows.append(
-                start
-                + [figure(result["rate"]), figure(result["seconds"]), figure(result["cpu_seconds"])]
-                + ["-" if memory is None else f"{memory / 1e6:.0f}"]
+                [where["shape"], str(where["batch"]), where["dtype"], name]
+                + [figure(result["rate"]), figure(result["seconds"])]
+                + (gpu_figures(result) if device == "cuda" else cpu_figures(result))
                 + [figure(result[name]) for name in ("speed", "speed_on_line", "memory")]
             )
     text = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-    return "\n".join([text, "".join(unable)]) if unable else text
+    text = "\n".join([text, "".join(unable)]) if unable else text
+    return text + (GPU_NOTE if device == "cuda" else "")
+
+
+def cpu_figures(result: dict) -> list[str]:
+    return [figure(result["cpu_seconds"]), megabytes(result["peak_memory_bytes"])]
+
+
+def gpu_figures(result: dict) -> list[str]:
+    rate = result["operations_per_second"]
+    memory = (result[key] for key in ("peak_gpu_memory_bytes", "reserved_gpu_memory_bytes"))
+    return [figure(rate and rate / 1e12), *map(megabytes, memory), result["at_once"]]
+
+
+def megabytes(memory: int | None) -> str:
+    return "-" if memory is None else f"{memory / 1e6:.0f}"
 
 
 def checks(where: dict, cell: dict[str, dict], task: str) -> list[str]:

@@ -16,7 +16,7 @@ from rows import END
 class Batch:
     """Pairs as ids (2 * pairs, length), chosen first, and where each predicts an answer token."""
 
-    def __init__(self, rows: list[dict], tokenize, max_length: int):
+    def __init__(self, rows: list[dict], tokenize, max_length: int, device: str):
         prompts = [tokenize(row["prompt"]) for row in rows]
         answers = [row[side] for side in ("chosen", "rejected") for row in rows]
         texts = [row["prompt"] for row in rows] * 2
@@ -27,6 +27,7 @@ class Batch:
             prompt = len(prompts[at % len(rows)])
             self.ids[at, : len(ids)] = torch.tensor(ids)
             self.predicts[at, prompt - 1 : len(ids) - 1] = True
+        self.ids, self.predicts = self.ids.to(device), self.predicts.to(device)
         self.labels = self.ids.roll(-1, dims=1)[self.predicts]
         self.owners = self.predicts.nonzero()[:, 0]
         self.tokens = sum(map(len, whole)) - sum(map(len, prompts))
@@ -34,7 +35,7 @@ class Batch:
 
 def log_probs(model, batch: Batch) -> torch.Tensor:
     """The summed log-probs of the answers, (2 * pairs)."""
-    hidden = model.gpt_neox(input_ids=batch.ids, use_cache=False).last_hidden_state
+    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden[batch.predicts])
     each = -F.cross_entropy(logits.float(), batch.labels, reduction="none")
     return each.new_zeros(len(batch.ids)).index_add(0, batch.owners, each)
@@ -44,32 +45,41 @@ def main():
     work = order()
     torch.set_num_threads(work.threads)
     encode = tokenizer(work)
-    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32)
+    attention = {"attn_implementation": work.attention} if work.attention else {}
+    model = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32, **attention)
+    model.to(work.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=work.learning_rate, weight_decay=0.0, fused=True
     )
-    mixed = torch.autocast("cpu", torch.bfloat16, enabled=work.dtype == "bf16")
-    rows = [work.rows[at : at + work.batch] for at in range(0, len(work.rows), work.batch)]
-    batches = [
-        Batch(part, lambda text: encode(text)["input_ids"], work.max_length)
-        for part in rows[: work.steps]
+    mixed = torch.autocast(work.device, torch.bfloat16, enabled=work.dtype == "bf16")
+    size = work.per_device
+    parts = [
+        Batch(part, lambda text: encode(text)["input_ids"], work.max_length, work.device)
+        for part in (work.rows[at : at + size] for at in range(0, len(work.rows), size))
     ]
     with torch.no_grad(), mixed:
-        references = [log_probs(model, batch) for batch in batches]
-    steps = Steps()
-    for batch, reference in zip(batches, references):
+        references = [log_probs(model, part) for part in parts]
+    scored = list(zip(parts, references))
+    steps = Steps(work.device)
+    each = work.batch // size
+    for at in range(0, each * work.steps, each):
         steps.begin()
-        with mixed:
-            ratios = log_probs(model, batch) - reference
-        chosen, rejected = ratios.view(2, -1)
-        loss = -F.logsigmoid(work.beta * (chosen - rejected)).mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = []
+        for part, reference in scored[at : at + each]:
+            with mixed:
+                ratios = log_probs(model, part) - reference
+            chosen, rejected = ratios.view(2, -1)
+            loss = -F.logsigmoid(work.beta * (chosen - rejected)).sum() / work.batch
+            loss.backward()
+            losses.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        steps.losses.append(loss.item())
+        steps.losses.append(torch.stack(losses).sum().item())
         steps.end()
-        steps.count(batch.tokens, batch.ids.numel())
+        for part in parts[at : at + each]:
+            steps.count(part.tokens, part.ids.numel())
+    steps.sum_counts(each)
     steps.print(transformers=transformers.__version__, torch=torch.__version__)
 
 

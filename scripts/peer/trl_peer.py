@@ -7,6 +7,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from measure import Steps, order, tokenizer
+from settings import of_trl
 
 
 class Clock(TrainerCallback):
@@ -38,29 +39,12 @@ def counted(batch: dict) -> tuple[int, int]:
 def main():
     work = order()
     torch.set_num_threads(work.threads)
-    common = dict(
-        output_dir=work.output_dir,
-        use_cpu=True,
-        bf16=work.dtype == "bf16",
-        gradient_checkpointing=work.recompute,
-        max_steps=work.steps,
-        per_device_train_batch_size=work.batch,
-        max_length=work.max_length,
-        learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
-        train_sampling_strategy="sequential",
-        model_init_kwargs={"dtype": "float32"},
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    steps = Steps()
+    steps = Steps(work.device)
+    settings = of_trl(vars(work))
     if work.task == "dpo":
-        config = trl.DPOConfig(**common, beta=work.beta, precompute_ref_log_probs=work.cached)
-        kind = trl.DPOTrainer
+        config, kind = trl.DPOConfig(**settings), trl.DPOTrainer
     else:
-        config, kind = trl.SFTConfig(**common, packing=True), trl.SFTTrainer
+        config, kind = trl.SFTConfig(**settings), trl.SFTTrainer
     trainer = kind(
         model=work.model,
         args=config,
@@ -78,8 +62,7 @@ def main():
     trainer.data_collator = count_and_collate
     trainer.train()
     # The loader reads ahead.
-    done = len(steps.seconds)
-    steps.tokens, steps.positions = steps.tokens[:done], steps.positions[:done]
+    steps.sum_counts(config.gradient_accumulation_steps)
     steps.print(trl=trl.__version__, transformers=transformers.__version__, torch=torch.__version__)
 
 

@@ -98,11 +98,9 @@ fn test_module(code: &str) -> Option<(usize, String, usize)> {
         let start = from + code[from..].find("#[cfg(test)]")?;
         from = start + "#[cfg(test)]".len();
         let rest = code[from..].trim_start();
-        let Some(rest) = rest
-            .strip_prefix("pub ")
-            .unwrap_or(rest)
-            .strip_prefix("mod ")
-        else {
+        let public = ["pub ", "pub(crate) ", "pub(super) "];
+        let private = public.iter().find_map(|word| rest.strip_prefix(word));
+        let Some(rest) = private.unwrap_or(rest).strip_prefix("mod ") else {
             continue;
         };
         let name = rest

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,19 @@ pub enum SaveDtype {
     F16,
     /// bfloat16.
     BF16,
+}
+
+impl FromStr for SaveDtype {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::BF16),
+            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32, f16 or bf16")),
+        }
+    }
 }
 
 /// The largest shard, in bytes; transformers' own limit.

@@ -97,8 +97,9 @@ pub enum Dtype {
     /// Single precision.
     #[default]
     F32,
-    /// Products of matrices round their operands to bf16 and sum in f32; weights, activations,
-    /// gradients and moments stay f32.
+    /// Products of matrices round their operands to bf16 and sum in f32. On the processor weights,
+    /// activations, gradients and moments stay f32. On a GPU weights and activations are bf16; the
+    /// residual stream, logits and gradients are f32, weights and moments as `optimizer.states` says.
     Bf16,
 }
 

@@ -67,7 +67,10 @@ impl<'a> Sampler<'a> {
         let mut identity = Sha256::new();
         let mut settings = format!("{settings:?} {max_length}");
         if model.weights().precision == Precision::Bf16 {
-            settings.push_str(" bf16");
+            settings.push_str(match model.device().is_cpu() {
+                true => " bf16",
+                false => " bf16 on a GPU",
+            });
         }
         for part in [model_hash, tokenizer.hash(), &settings] {
             identity.update(part);

@@ -32,7 +32,7 @@ pub struct Scorer {
     pub model: String,
     /// Hash of the tokenizer.
     pub tokenizer: String,
-    /// Dtype of the computation.
+    /// Dtype of the computation, and where that tells, its device.
     pub dtype: String,
 }
 

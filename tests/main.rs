@@ -13,6 +13,8 @@ mod configs;
 mod data;
 /// `config.json` of every family: what it means, what is refused.
 mod families;
+/// The GPU against the processor.
+mod gpu;
 /// Models by name, against a server of our own.
 mod hub;
 /// Who may import whom.

@@ -35,9 +35,10 @@ pub const MODELS: [&str; 10] = [
 
 /// A file of the project's own fixtures, `tests/fixtures/{name}`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    // A test binary may run elsewhere than it was built.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR");
+    let root = root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    root.join("tests/fixtures").join(name)
 }
 
 /// A JSON file.

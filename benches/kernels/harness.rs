@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use expo::error::Result;
+use candle_core::{DType, Device, Tensor};
+use expo::error::{Error, Result};
 use expo::kernels::gemm::Precision;
 use expo::kernels::profile::product_rate;
 use rayon::prelude::*;
@@ -88,7 +89,10 @@ impl Harness {
                 Work::Flops(flops, p) if p == precision => Some(flops as f64 / row.seconds),
                 _ => None,
             });
-            rates.fold(product_rate(precision), f64::max)
+            let square = Tensor::zeros(1, DType::F32, &Device::Cpu)
+                .map_err(Error::from)
+                .and_then(|like| product_rate(&like, precision));
+            rates.fold(square.map_or(f64::NAN, |(rate, _)| rate), f64::max)
         };
         let (full, bf16) = (best(Precision::Full), best(Precision::Bf16));
         let copy = self.rows.last().map_or(f64::NAN, |row| match row.work {

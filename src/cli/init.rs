@@ -33,12 +33,16 @@ pub struct InitArgs {
     /// The seed of the weights.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+
+    /// f32, f16 or bf16: what the weights are written in.
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: SaveDtype,
 }
 
 const HELP: &str = "\
 The weights are drawn as the family's own initialisation draws them: matrices normal with the
 config's initializer_range, biases 0, norms 1. The same seed gives the same weights on any machine.
-The folder is a whole model in Hugging Face form, f32, for expo and transformers.
+The folder is a whole model in Hugging Face form for expo and transformers.
 
 Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3. The tokenizer must not
 have more ids than the config's vocab_size; files that lie beside it (tokenizer_config.json,
@@ -69,7 +73,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
         value["architectures"] = json!([family.class]);
     }
     let companions = |folder: &Path| sources.write(folder, &value, &tokenizer);
-    checkpoint::create(&model, value.clone(), &args.out, SaveDtype::F32, companions)?;
+    checkpoint::create(&model, value.clone(), &args.out, args.dtype, companions)?;
     let parameters = grouped(model.weights().layout().len);
     answer(&format!(
         "parameters {parameters}\noutput {}\n",

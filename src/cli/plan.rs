@@ -110,7 +110,8 @@ fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::erro
     Plan::check_device(config, device)?;
     let needs = config.loss.needs();
     let mut open = |split: RowSplit| show(config, split, None, &mut |event| progress.show(event));
-    let count = |shown: &Shown| Split::count(shown.dataset.examples(), &shown.arch, &needs);
+    let count =
+        |shown: &Shown| Split::count(shown.dataset.examples(), &shown.arch, &needs, device.gpu);
     let train = open(RowSplit::Train)?;
     let mut other = |there: bool, split| -> expo::error::Result<Option<Split>> {
         match there {

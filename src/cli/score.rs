@@ -64,7 +64,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "N", requires = "model")]
     micro_batch_tokens: Option<usize>,
 
-    /// f32, or bf16: products round their operands to it, all else is f32 [default: f32].
+    /// f32, or bf16: operands of products are, on a GPU weights and activations too [default: f32].
     #[arg(long, requires = "model")]
     dtype: Option<Dtype>,
 

@@ -72,14 +72,15 @@ In run.output_dir:
   config.toml, run.json                                 what was run, on what
   metrics.jsonl                                         a line per run.logging_steps
   timings.jsonl                                         likewise: seconds, rows and tokens per second,
-                                                        on Linux cpu_seconds and peak_memory_bytes;
-                                                        step 0 is the reference's scoring pass
+                                                        on Linux cpu_seconds and peak_memory_bytes,
+                                                        on a GPU peak_gpu_memory_bytes; step 0 is the reference's scoring pass
   summary.json                                          the first and the last figures, at the end
 
 --profile prints the seconds of each part of the steps: products of matrices, the head's logits,
 attention, other kernels, the optimizer, making batches, all else; the share of the threads' time
 that they were idle; and the floating-point operations per second in products, beside those of a
-product of 1024 x 1024 matrices on this machine. What the run writes is the same.
+product of 1024 x 1024 matrices on this machine, 8192 x 8192 on a GPU, which is waited for after
+each part. What the run writes is the same.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python's hub
 library; XDG_CACHE_HOME.

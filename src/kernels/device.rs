@@ -31,24 +31,19 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     Err(Error::failed(format!("no CUDA for GPU {ordinal}")))
 }
 
-/// The memory of a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Bytes that the driver gives to nobody.
-    pub free: usize,
-    /// All bytes.
-    pub total: usize,
-    /// The most bytes that this process held at once.
-    pub peak: usize,
+/// Waits until the GPUs that this process uses have done what they were given.
+pub fn synchronize() -> Result<()> {
+    #[cfg(feature = "cuda")]
+    super::gpu::cuda::synchronize()?;
+    Ok(())
 }
 
-/// A GPU's memory; `None` for the processor.
-pub fn memory(device: &Device) -> Result<Option<Memory>> {
-    match device {
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => super::gpu::cuda::memory(device).map(Some),
-        _ => Ok(None),
-    }
+/// The most bytes that this process held of GPUs at once; `None` where it uses none.
+pub fn gpu_peak() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return super::gpu::cuda::peak();
+    #[cfg(not(feature = "cuda"))]
+    None
 }
 
 /// Writes `values` to a contiguous tensor of as many elements; bf16 takes the nearest, ties away from zero.
@@ -164,7 +159,7 @@ mod tests {
             f32::MIN_POSITIVE,
             1e-45,
             -3.0e38,
-            1.00390625,
+            1.003_906_2,
         ];
         let ties = [0x3f80_8000, 0x3f80_7fff, 0x3f80_8001, 0xbf81_8000].map(f32::from_bits);
         for x in cases.into_iter().chain(ties) {

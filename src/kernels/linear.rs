@@ -6,6 +6,8 @@ use rayon::prelude::*;
 use super::cpu::{each_real, fresh_of, read, rows, write};
 use super::elementwise::add;
 use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
+#[cfg(any(test, feature = "cuda"))]
+use super::profile;
 use super::profile::{Part, part};
 use super::real::Real;
 use crate::error::{Error, Result};
@@ -152,7 +154,10 @@ fn product(a: &Tensor, b: &Tensor, c: &Tensor, add: bool, precision: Precision) 
             dims.0, dims.1, dims.2
         )));
     }
-    on_gpu!(c => super::gpu::product::product(a, b, c, add));
+    on_gpu!(c => {
+        profile::product(m, n, k);
+        super::gpu::product::product(a, b, c, add)
+    });
     each_real!(c, T => {
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<T>()?, (m, k), stride(a));

@@ -51,7 +51,23 @@ use crate::error::Error;
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::Failed(error.to_string())
+        use candle_core::Error as Candle;
+        match error {
+            // A backtrace is for those who work on candle.
+            Candle::WithBacktrace { inner, .. } => Self::from(*inner),
+            error => of_device(error.to_string()),
+        }
+    }
+}
+
+/// What a device said; its memory is the user's to mend.
+fn of_device(said: String) -> Error {
+    match said.contains("OUT_OF_MEMORY") || said.contains("out of memory") {
+        true => Error::input("the GPU's memory is full").hint(
+            "a smaller batch.micro_batch_tokens or sample.batch_size, or model.recompute = true, \
+             needs less; `expo plan` says what fits",
+        ),
+        false => Error::Failed(said),
     }
 }
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-pub use self::weights::{Decayed, Weights, join, round, split};
+pub use self::weights::{Decayed, Weights};
 
 use super::cpu::{each_real, read, write};
 use super::profile::{self, Part};

@@ -11,7 +11,12 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::gemm::{Matrix, MatrixMut, Precision, Threads, gemm};
+use candle_core::Tensor;
+
+use super::device::{synchronize, upload};
+use super::gemm::Precision;
+use super::linear::linear_into;
+use crate::error::Result;
 
 /// What a step spends its time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +174,8 @@ impl Drop for Span {
 /// Gives the time so far to the part it was in. Returns that part, if this thread measures.
 fn enter(part: Part) -> Option<Part> {
     let mut clock = CLOCK.get()?;
+    // What a GPU was given belongs to the part that gave it; a device that fails says so later.
+    let _ = synchronize();
     let (now, outer) = (Instant::now(), clock.part);
     clock.report.seconds[outer as usize] += (now - clock.since).as_secs_f64();
     (clock.part, clock.since) = (part, now);
@@ -181,24 +188,28 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// The floating-point operations per second of products of two f32 (1024, 1024) matrices in this
-/// precision, one after the other for half a second.
-pub fn product_rate(precision: Precision) -> f64 {
-    const N: usize = 1024;
-    let (a, b) = (vec![0.5f32; N * N], vec![0.25f32; N * N]);
-    let mut c = vec![0.0; N * N];
-    let mut product = || {
-        let (a, b) = (Matrix::rows(&a, (N, N)), Matrix::rows(&b, (N, N)));
-        let c = MatrixMut::rows(&mut c, (N, N));
-        gemm(c, false, a, b.t(), precision, Threads::All);
+/// The floating-point operations per second of products of two square matrices, one after the other
+/// for half a second, on the device and in the dtype of `like`; and their side.
+pub fn product_rate(like: &Tensor, precision: Precision) -> Result<(f64, usize)> {
+    // A GPU needs more to be busy.
+    let n = if like.device().is_cpu() { 1024 } else { 8192 };
+    let matrix = || -> Result<Tensor> {
+        let x = Tensor::zeros((n, n), like.dtype(), like.device())?;
+        upload(&vec![0.25; n * n], &x)?;
+        Ok(x)
     };
-    product();
+    let (a, b, c) = (matrix()?, matrix()?, matrix()?);
+    let product = || linear_into(&a, &b, None, &c, precision);
+    product()?;
+    synchronize()?;
     let (start, mut products) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_millis(500) {
-        product();
+        product()?;
+        synchronize()?;
         products += 1;
     }
-    (2 * N * N * N * products) as f64 / start.elapsed().as_secs_f64()
+    let operations = 2.0 * (n as f64).powi(3) * f64::from(products);
+    Ok((operations / start.elapsed().as_secs_f64(), n))
 }
 
 /// The seconds that the threads of this process have been at work, where the system tells.

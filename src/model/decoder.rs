@@ -22,8 +22,9 @@ use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
 
-/// Logits in one tile.
-const TILE_LOGITS: usize = 1 << 24;
+/// Logits in one tile, on the processor and on a GPU, which wants large products and is asked for
+/// its log-probs once per tile.
+const TILE_LOGITS: [usize; 2] = [1 << 24, 1 << 28];
 
 /// A causal language model with its weights on a device.
 #[derive(Debug)]
@@ -35,8 +36,8 @@ pub struct Decoder {
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
     pub recompute: bool,
-    /// Rows of logits that are held at once, 64 MiB of them in f32 unless set; an example of more is
-    /// computed in several tiles, all but one of them twice.
+    /// Rows of logits that are held at once, unless set 64 MiB of them in f32, on a GPU 1 GiB; an
+    /// example of more is computed in several tiles, all but one of them twice.
     pub tile_rows: usize,
 }
 
@@ -71,7 +72,7 @@ impl Decoder {
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
         let inverse_frequencies = arch.rotary.inverse_frequencies();
-        let tile_rows = tile_rows(&arch);
+        let tile_rows = tile_rows(&arch, weights.flat().device().is_cuda());
         Self {
             arch,
             weights,
@@ -150,15 +151,24 @@ impl Decoder {
 
     /// The rotary angles of tokens at these positions.
     pub(super) fn angles(&self, positions: &[u32]) -> Result<Angles> {
-        let angle = |&position: &u32| {
+        let half = self.inverse_frequencies.len();
+        let of = |position: u32| {
             self.inverse_frequencies
                 .iter()
                 .map(move |f| position as f32 * f)
         };
-        let angles: Vec<f32> = positions.iter().flat_map(angle).collect();
-        let shape = (positions.len(), 1, self.inverse_frequencies.len());
+        let shape = (positions.len(), 1, half);
+        // Tokens of a batch share positions, and a cosine costs more than a copy.
+        let most = positions.iter().max().map_or(0, |&most| most as usize + 1);
+        let shared = most < positions.len();
         let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
-            let values: Vec<f32> = angles.iter().map(|&a| f(a)).collect();
+            let values: Vec<f32> = if shared {
+                let table: Vec<f32> = (0..most as u32).flat_map(of).map(f).collect();
+                let row = |&position: &u32| &table[position as usize * half..][..half];
+                positions.iter().flat_map(row).copied().collect()
+            } else {
+                positions.iter().copied().flat_map(of).map(f).collect()
+            };
             Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.stream_dtype())?)
         };
         Ok(Angles {
@@ -280,8 +290,8 @@ impl Decoder {
 }
 
 /// Rows of logits that are held at once unless the decoder is told otherwise.
-pub(crate) fn tile_rows(arch: &Architecture) -> usize {
-    (TILE_LOGITS / arch.vocab_size).max(1)
+pub(crate) fn tile_rows(arch: &Architecture, gpu: bool) -> usize {
+    (TILE_LOGITS[usize::from(gpu)] / arch.vocab_size).max(1)
 }
 
 /// What the last block must compute: the segments with the queries that the head reads, and those

@@ -48,6 +48,8 @@ pub(super) struct Bytes {
     pub activation: u64,
     /// bf16 beside f32.
     pub mixed: bool,
+    /// Whether it is a GPU.
+    pub gpu: bool,
 }
 
 impl Bytes {
@@ -68,6 +70,7 @@ impl Bytes {
             },
             activation: if mixed { 2 } else { F32 },
             mixed,
+            gpu: device.gpu,
         }
     }
 }
@@ -86,15 +89,11 @@ impl Memory {
             false => 0,
         };
         let activations = kept(arch, &bytes, batch, config.model.recompute);
-        let logits = tile(arch, &bytes);
+        let logits = tile(arch, &bytes, batch.predictions);
         let head = hidden_rows(arch, &bytes, batch);
         let block = block_backward(arch, &bytes, batch);
         // Between steps, when neither activations nor logits are there.
         let mut between = 0;
-        if config.reference.is_some() {
-            // Policy and reference, each times its share, and their sum.
-            between = 3 * reference;
-        }
         if on_policy || config.story.is_some() {
             between = between.max(drawing(config, arch, &bytes));
         }
@@ -145,7 +144,7 @@ fn kept(arch: &Architecture, bytes: &Bytes, batch: &Largest, recompute: bool) ->
         true if before == 0 => last,
         true => before * input + last.max(whole - input),
     };
-    blocks + places(arch, bytes, tokens, queries, batch.predictions as u64)
+    blocks + places(arch, tokens, queries, batch.predictions as u64)
 }
 
 /// The residual stream of so many tokens.
@@ -171,15 +170,15 @@ fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) 
 }
 
 /// Token ids, the angles of rotations, and where the head reads.
-fn places(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64, predictions: u64) -> u64 {
-    let angles = arch.rotary.dim as u64 * bytes.activation;
+fn places(arch: &Architecture, tokens: u64, queries: u64, predictions: u64) -> u64 {
+    let angles = arch.rotary.dim as u64 * F32;
     tokens * (F32 + angles) + (queries + predictions) * F32
 }
 
 /// The logits of a tile in f32, which become their own gradient; of a bf16 model also in bf16, for the
 /// products.
-fn tile(arch: &Architecture, bytes: &Bytes) -> u64 {
-    let logits = (tile_rows(arch) * arch.vocab_size) as u64;
+fn tile(arch: &Architecture, bytes: &Bytes, predictions: usize) -> u64 {
+    let logits = (tile_rows(arch, bytes.gpu).min(predictions) * arch.vocab_size) as u64;
     logits * (F32 + if bytes.mixed { 2 } else { 0 })
 }
 

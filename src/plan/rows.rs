@@ -35,7 +35,7 @@ pub struct Work {
 
 impl Work {
     /// That of one example with the responses of these roles; of none, nothing.
-    pub fn of(example: &Example, roles: &[Role], arch: &Architecture) -> Self {
+    pub fn of(example: &Example, roles: &[Role], arch: &Architecture, gpu: bool) -> Self {
         if roles.is_empty() {
             return Self::default();
         }
@@ -45,7 +45,7 @@ impl Work {
             segments.iter().map(|segment| seen(segment, *window)).sum()
         };
         let (before, end) = arch.windows.split_at(arch.layers.saturating_sub(1));
-        let (predictions, tile) = (packed.sources.len(), tile_rows(arch));
+        let (predictions, tile) = (packed.sources.len(), tile_rows(arch, gpu));
         let again = predictions.saturating_sub(1) / tile * tile;
         Self {
             tokens: packed.ids.len() as f64,
@@ -100,7 +100,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// Counts examples.
+    /// Counts examples, as they are computed on the processor or on a GPU.
     ///
     /// # Errors
     /// Those of the examples.
@@ -108,21 +108,22 @@ impl Split {
         examples: impl IntoIterator<Item = Result<Example>>,
         arch: &Architecture,
         needs: &Needs,
+        gpu: bool,
     ) -> Result<Self> {
         let roles = needs.trained();
         let mut split = Self::default();
         for example in examples {
             let example = example?;
-            let work = Work::of(&example, &roles, arch);
+            let work = Work::of(&example, &roles, arch, gpu);
             let length = [work.tokens, work.queries, work.predictions];
             split.lengths.push(length.map(|count| count as usize));
             split.prompt_tokens += example.prompt.len();
             split.responses += example.responses.len();
             split.response_tokens += example.responses.iter().map(|r| r.ids.len()).sum::<usize>();
             split.trained = split.trained.plus(1.0, work);
-            let statistic = Work::of(&example, needs.batch, arch);
+            let statistic = Work::of(&example, needs.batch, arch, gpu);
             split.statistic = split.statistic.plus(1.0, statistic);
-            let scored = Work::of(&example, Role::ALL, arch);
+            let scored = Work::of(&example, Role::ALL, arch, gpu);
             split.scored = split.scored.plus(1.0, scored);
         }
         Ok(split)

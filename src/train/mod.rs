@@ -271,8 +271,9 @@ impl Run {
         checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
         observe(Event::Saved(&output_dir));
         let seconds = start.elapsed().as_secs_f64();
-        let precision = model.weights().precision;
-        profile.iter_mut().for_each(|p| p.finish(precision));
+        if let Some(profile) = &mut profile {
+            profile.finish(model.weights())?;
+        }
         let after = draw(observe)?;
         let story = match (stories, before, after) {
             (Some(stories), Some(before), Some(after)) => {

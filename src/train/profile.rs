@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display};
 
-use crate::kernels::gemm::Precision;
+use crate::error::Result;
 use crate::kernels::profile::{self, Part, Report};
+use crate::model::parameters::Buffer;
 
 /// Where the time of a run's steps went; evaluating and saving are not counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,8 +17,9 @@ pub struct Profile {
     pub report: Report,
     /// Threads that kernels may use.
     pub threads: usize,
-    /// Floating-point operations per second that products reach on this machine.
-    pub peak: f64,
+    /// Floating-point operations per second that products of square matrices reach on this device, and
+    /// their side.
+    pub peak: (f64, usize),
 }
 
 impl Profile {
@@ -27,7 +29,7 @@ impl Profile {
             tokens: 0,
             report: Report::default(),
             threads: profile::threads(),
-            peak: f64::NAN,
+            peak: (f64::NAN, 0),
         }
     }
 
@@ -43,9 +45,10 @@ impl Profile {
         self.tokens += tokens;
     }
 
-    /// Measures what the machine can do in the precision of the run's products.
-    pub(super) fn finish(&mut self, precision: Precision) {
-        self.peak = profile::product_rate(precision);
+    /// Measures what the machine can do in the dtype and precision of the run's products.
+    pub(super) fn finish(&mut self, weights: &Buffer) -> Result<()> {
+        self.peak = profile::product_rate(weights.flat(), weights.precision)?;
+        Ok(())
     }
 }
 
@@ -71,14 +74,13 @@ impl Display for Profile {
             ("threads", self.threads.to_string()),
             ("tokens/s", format!("{:.0}", self.tokens as f64 / wall)),
             ("GFLOP/s in products", format!("{:.1}", 1e-9 * rate)),
-            (
-                "GFLOP/s, 1024^3 product",
-                format!("{:.1}", 1e-9 * self.peak),
-            ),
-            ("share", format!("{:.1}%", 100.0 * rate / self.peak)),
         ] {
             writeln!(f, "{name:<28}{value:>14}")?;
         }
-        Ok(())
+        let (peak, side) = self.peak;
+        let name = format!("GFLOP/s, {side}^3 product");
+        writeln!(f, "{name:<28}{:>14.1}", 1e-9 * peak)?;
+        let share = format!("{:.1}%", 100.0 * rate / peak);
+        writeln!(f, "{:<28}{share:>14}", "share")
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Role;
-use crate::model::{Decoder, weights::ModelFolder};
+use crate::model::{Decoder, device, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
@@ -70,7 +70,7 @@ pub(super) fn separate(
     check_length(config.data.max_length, folder.arch.max_positions)
         .map_err(|error| error.at("model.reference"))?;
     check_apart(&config.run.output_dir, &folder.path)?;
-    let scorer = scorer(folder.content_hash()?, tokenizer, config.model.dtype);
+    let scorer = scorer(folder.content_hash()?, tokenizer, &config.model)?;
     let load = || Ok(open::load(&folder, &config.model)?.0);
     cached(config, scorer, datasets, observe, load).map(Some)
 }
@@ -122,24 +122,28 @@ pub(super) fn of_policy(
     datasets: &[&Dataset],
     observe: Observer,
 ) -> Result<Reference> {
-    let scorer = scorer(hash.to_owned(), tokenizer, config.model.dtype);
+    let scorer = scorer(hash.to_owned(), tokenizer, &config.model)?;
     cached(config, scorer, datasets, observe, || Ok(model))
 }
 
 /// The identity of a column.
-pub(super) fn scorer(model: String, tokenizer: &Tokenizer, dtype: Dtype) -> Scorer {
-    Scorer {
+pub(super) fn scorer(model: String, tokenizer: &Tokenizer, config: &ModelConfig) -> Result<Scorer> {
+    Ok(Scorer {
         model,
         tokenizer: tokenizer.hash().to_owned(),
-        dtype: dtype_name(dtype).to_owned(),
-    }
+        dtype: computation(config)?.to_owned(),
+    })
 }
 
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
+/// In what log-probs are computed. A GPU rounds more to bf16 than the processor does, and a policy is
+/// its reference only where both are computed alike.
+fn computation(config: &ModelConfig) -> Result<&'static str> {
+    let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+    Ok(match config.dtype {
         Dtype::F32 => "f32",
-        Dtype::Bf16 => "bf16",
-    }
+        Dtype::Bf16 if device.is_cpu() => "bf16",
+        Dtype::Bf16 => "bf16 on a GPU",
+    })
 }
 
 fn from_file(
@@ -149,16 +153,14 @@ fn from_file(
     datasets: &[&Dataset],
 ) -> Result<Reference> {
     let file = ScoreFile::open(path)?;
-    let dtype = dtype_name(config.model.dtype);
+    let dtype = computation(&config.model)?;
     if file.scorer.dtype != dtype {
         let other = &file.scorer.dtype;
         return Err(Error::input(format!(
             "the log-probs were computed in {other}, the run computes in {dtype}"
         ))
         .at(path.display())
-        .hint(format!(
-            "score again with --dtype {dtype}, or set model.dtype"
-        )));
+        .hint("score again with the run's --dtype and --device, or set model.dtype"));
     }
     let shared = config.loss.needs().shared;
     if file.scorer.tokenizer != tokenizer.hash() {

@@ -93,7 +93,7 @@ fn run(
     observe: Observer,
 ) -> Result<Scored> {
     let (decoder, hash) = load(&model.folder, config)?;
-    let scorer = scorer(hash, &model.tokenizer, config.dtype);
+    let scorer = scorer(hash, &model.tokenizer, config)?;
     let datasets: Vec<&Dataset> = datasets.iter().collect();
     let columns = score_all(&decoder, &datasets, micro_batch_tokens, observe)?;
     write(out, &datasets, &columns, &scorer)?;

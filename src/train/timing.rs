@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::kernels::device::gpu_peak;
 use crate::kernels::profile::cpu_seconds;
 
 /// Measures from its start on.
@@ -35,6 +36,9 @@ pub(super) struct Timing {
     /// The most memory that the process has held so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_memory_bytes: Option<u64>,
+    /// The most memory of GPUs that the process has held so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gpu_memory_bytes: Option<u64>,
 }
 
 impl Stopwatch {
@@ -72,6 +76,7 @@ impl Stopwatch {
             rows_per_second: self.rows as f64 / seconds,
             tokens_per_second: self.tokens as f64 / seconds,
             peak_memory_bytes: peak_memory(),
+            peak_gpu_memory_bytes: gpu_peak(),
         }
     }
 }

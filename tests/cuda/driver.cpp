@@ -134,15 +134,23 @@ int compile(Program* program) {
         bool comment = program->text.compare(line, 2, "//") == 0;
         if (program->text[line] != '#' && !comment) text += "TWIN_EXPORT(" + name + ")\n";
     }
-    char folder[] = "/tmp/expo-twin-XXXXXX";
-    if (!mkdtemp(folder)) return program->log = "no folder under /tmp", 6;
-    std::string base = std::string(folder) + "/kernel";
-    std::ofstream(base + ".cpp") << text;
-    const char* compiler = getenv("CXX");
-    std::string command = std::string(compiler ? compiler : "c++")
-        + " -std=c++17 -O2 -fPIC -shared -o " + base + ".so " + base + ".cpp";
-    if (run(command, &program->log)) return 6;
-    program->image = MARK + base + ".so\n";
+    const char* temporary = getenv("TMPDIR");
+    std::string folder = std::string(temporary ? temporary : "/tmp") + "/expo-twin-driver";
+    mkdir(folder.c_str(), 0700);
+    std::string name = folder + "/" + std::to_string(std::hash<std::string>{}(text));
+    // Several processes may compile the same text: each under a name of its own, until it is whole.
+    std::string work = name + "." + std::to_string(getpid());
+    std::string library = name + ".so";
+    if (access(library.c_str(), R_OK)) {
+        std::ofstream(work + ".cpp") << text;
+        const char* compiler = getenv("CXX");
+        std::string command = std::string(compiler ? compiler : "c++")
+            + " -std=c++17 -O2 -fPIC -shared -o " + work + ".so " + work + ".cpp";
+        if (run(command, &program->log)) return 6;
+        rename((work + ".so").c_str(), library.c_str());
+        remove((work + ".cpp").c_str());
+    }
+    program->image = MARK + library + "\n";
     return 0;
 }
 
@@ -302,7 +310,7 @@ API int cuGetErrorString(int code, const char** name) {
 
 // NVRTC.
 
-API int nvrtcVersion(int* major, int* minor) { return *major = 0, *minor = (int)getpid(), 0; }
+API int nvrtcVersion(int* major, int* minor) { return *major = 0, *minor = 1, 0; }
 API int nvrtcCreateProgram(
     void** program, const char* text, const char*, int, const char* const*, const char* const*
 ) {

@@ -44,6 +44,12 @@ pub fn swiglu_backward(
     Ok((y, dgate))
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["A"], 256)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::DType;

@@ -105,7 +105,7 @@ INLINE void clear(float (&sum)[N][4]) {
 template <int N>
 INLINE void scores(float (&s)[N][4], const A* rows, const A* others) {
     clear(s);
-    UNROLL for (int chunk = 0; chunk < CHUNKS; chunk++) {
+    UNROLL_EIGHT for (int chunk = 0; chunk < CHUNKS; chunk++) {
         Left<A> a;
         load_left<STRIDE>(a, rows + 16 * chunk);
         UNROLL for (int n = 0; n < N; n += 2) {

@@ -288,5 +288,36 @@ fn floats(plan: &Plan, like: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::empty(shape, DType::F32, like.device())? })
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    let segments = vec![Segment::new(0..0, 0..1)];
+    let group = Group {
+        segments: 0..1,
+        tokens: 0..1,
+        output: 0,
+    };
+    let mut packing = crate::kernels::attention::Packing::new(segments.clone(), &Device::Cpu)?;
+    packing.tiles = Some(Tiles::new(&segments, &[group], &Device::Cpu)?);
+    let module = |dim: usize, dtype: DType| -> Result<_> {
+        let x = Tensor::zeros((1, 1, dim), dtype, &Device::Cpu)?;
+        let plan = Plan {
+            packing: &packing,
+            queries: 1,
+            heads: 1,
+            kv_heads: 1,
+            dim,
+            strides: [(dim, dim); 3],
+            window: 1,
+        };
+        let kernels = Kernels::new(&plan, &[&x])?;
+        let defines = kernels.module.defines;
+        Ok((TEXT.with(defines)?, THREADS * kernels.shares))
+    };
+    let sizes = [5, 64, 80, 96, 128, WIDEST].into_iter();
+    let all = sizes.flat_map(|dim| [(dim, DType::F32), (dim, DType::BF16)]);
+    all.map(|(dim, dtype)| module(dim, dtype)).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,12 @@ fn launch(x: &Tensor, y: &Tensor, slice: usize, add: bool) -> Result<()> {
     module.launch("column_sums", grid, &args)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["X"], THREADS)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Tensor};

@@ -4,12 +4,13 @@
 //! host, where it reads a result, and candle's events between streams are off.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaModule, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
     result::{memcpy_dtoh_async, memcpy_htod_async},
     sys,
 };
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use super::launch::{Arg, Grid, Module, address as address_of, first_tensor};
 use super::product::Operand;
 use crate::error::{Error, Result};
-use crate::kernels::device::Memory;
+use crate::kernels::of_device;
 
 /// Devices that are open, by number.
 static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
@@ -78,23 +79,28 @@ fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
     Ok(Some(pool))
 }
 
-/// What a device has, and the most that its pool held.
-pub fn memory(device: &CudaDevice) -> Result<Memory> {
-    let mut peak = 0u64;
-    let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    let error = failed("memory");
-    if let Some(pool) = pool(device)? {
-        let value = std::ptr::from_mut(&mut peak).cast();
-        // SAFETY: the pool is the device's own, and the attribute is a u64.
-        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.map_err(&error)?;
+/// Waits for all open devices.
+pub fn synchronize() -> Result<()> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for device in open.iter().flat_map(HashMap::values) {
+        device.synchronize()?;
     }
-    let stream = device.cuda_stream();
-    let (free, total) = stream.context().mem_get_info().map_err(&error)?;
-    Ok(Memory {
-        free,
-        total,
-        peak: peak as usize,
-    })
+    Ok(())
+}
+
+/// The most bytes that the pools of all open devices held.
+pub fn peak() -> Option<u64> {
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |device: &Device| {
+        let mut peak = 0u64;
+        let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let value = std::ptr::from_mut(&mut peak).cast();
+        let pool = pool(device.as_cuda_device().ok()?).ok()??;
+        // SAFETY: the pool is the device's own, and the attribute is a u64.
+        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.ok()?;
+        Some(peak)
+    };
+    open.as_ref()?.values().map(of).sum()
 }
 
 /// Copies `values` to a contiguous tensor, whose elements are of their type and number.
@@ -247,32 +253,42 @@ pub fn product(
     done.map_err(|error| Error::failed(format!("CUDA, a product of {shape:?}: {error:?}")))
 }
 
-/// Kernels that are loaded, by device, module and name.
-static LOADED: Mutex<Option<HashMap<(usize, String), CudaFunction>>> = Mutex::new(None);
+/// What is loaded, by device and module, and of that by kernel.
+static LOADED: Mutex<Option<HashMap<(usize, String), Loaded>>> = Mutex::new(None);
+
+struct Loaded {
+    library: Arc<CudaModule>,
+    kernels: HashMap<String, CudaFunction>,
+}
 
 fn function(device: &CudaDevice, module: &Module, kernel: &str) -> Result<CudaFunction> {
     let stream = device.cuda_stream();
     let context = stream.context();
-    let key = (context.ordinal(), format!("{} {kernel}", module.key()));
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
-    if let Some(function) = loaded.get(&key) {
+    let loaded = match loaded.entry((context.ordinal(), module.key())) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let error = failed("the device");
+            let ptx = compile(module, context.compute_capability().map_err(error)?)?;
+            let library = context.load_module(Ptx::from_src(ptx));
+            entry.insert(Loaded {
+                library: library.map_err(failed(&module.key()))?,
+                kernels: HashMap::new(),
+            })
+        }
+    };
+    if let Some(function) = loaded.kernels.get(kernel) {
         return Ok(function.clone());
     }
-    let ptx = compile(
-        module,
-        context.compute_capability().map_err(failed("the device"))?,
-    )?;
-    let library = context.load_module(Ptx::from_src(ptx));
-    let library = library.map_err(failed(&module.key()))?;
-    let function = library.load_function(kernel).map_err(failed(kernel))?;
-    // A launch says what it needs; without this it gets 48 KiB at most.
     let error = failed(kernel);
+    let function = loaded.library.load_function(kernel).map_err(&error)?;
+    // A launch says what it needs; without this it gets 48 KiB at most.
     let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
     let most = context.attribute(most).map_err(&error)?;
     let limit = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     function.set_attribute(limit, most).map_err(&error)?;
-    loaded.insert(key, function.clone());
+    loaded.kernels.insert(kernel.to_owned(), function.clone());
     Ok(function)
 }
 
@@ -338,5 +354,5 @@ fn keep(file: &std::path::Path, text: &str) -> std::io::Result<()> {
 }
 
 fn failed(what: &str) -> impl Fn(DriverError) -> Error {
-    move |error| Error::failed(format!("CUDA, {what}: {error}"))
+    move |error| of_device(format!("CUDA, {what}: {error}"))
 }

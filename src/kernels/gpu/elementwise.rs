@@ -104,6 +104,12 @@ pub fn residual(x: &Tensor, biases: &[&Tensor], y: Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["S", "D"], 256)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Tensor};

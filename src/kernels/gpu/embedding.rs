@@ -68,6 +68,12 @@ pub fn scatter_add(dy: &Tensor, ids: &Tensor, runs: Option<&Runs>, dtable: &Tens
     TEXT.with(types)?.launch("scatter_add", grid, &args)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["S", "D"], 256)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};

@@ -14,6 +14,7 @@ pub(super) struct Source {
 pub(super) const COMMON: &str = include_str!("common.cuh");
 
 /// A source with the types and numbers that its text leaves open, `#define NAME VALUE`.
+#[derive(Clone)]
 pub(super) struct Module<'a> {
     pub source: &'a Source,
     pub defines: Vec<(&'static str, String)>,
@@ -171,6 +172,7 @@ pub(super) fn check_types(what: &str, dtype: DType, tensors: &[&Tensor]) -> Resu
 }
 
 /// The first of the arguments' tensors.
+#[cfg(feature = "cuda")]
 pub(super) fn first_tensor<'a>(args: &[Arg<'a>]) -> Result<&'a Tensor> {
     let tensor = args.iter().find_map(|arg| match arg {
         Arg::Tensor(tensor) => Some(*tensor),

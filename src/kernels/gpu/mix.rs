@@ -14,6 +14,12 @@ pub fn mix(own: &Tensor, other: &Tensor, share: f64) -> Result<()> {
     TEXT.of(own.dtype())?.launch("mix", Grid::over(n), &args)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["A"], 256)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::DType;

@@ -12,9 +12,12 @@
 #ifdef TWIN
 #define UNROLL
 #define UNROLL_SOME
+#define UNROLL_EIGHT
 #define ROLLED
 #else
 #define UNROLL _Pragma("unroll")
+// All of it where heads are of 128 or less; more would take registers that are not there.
+#define UNROLL_EIGHT _Pragma("unroll 8")
 #define UNROLL_SOME _Pragma("unroll (sizeof(A) == 2 && HEAD_DIM <= 192 ? 4 : 1)")
 #define ROLLED _Pragma("unroll 1")
 #endif

@@ -14,6 +14,8 @@
 
 pub(super) mod activation;
 pub(super) mod attention;
+#[cfg(test)]
+mod cards;
 pub(super) mod columns;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;

@@ -28,7 +28,11 @@ impl Team {
     }
 
     fn module(&self, x: &Tensor, weight: &Tensor, dy: DType) -> Result<Module<'static>> {
-        let [x, a, d] = [x.dtype(), weight.dtype(), dy].map(type_name);
+        self.of_types([x.dtype(), weight.dtype(), dy])
+    }
+
+    fn of_types(&self, types: [DType; 3]) -> Result<Module<'static>> {
+        let [x, a, d] = types.map(type_name);
         TEXT.with([
             ("X", x?),
             ("A", a?),
@@ -129,6 +133,18 @@ fn check_bias(weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
     check_types("norm: a bias beside its weight", weight.dtype(), &bias)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    let teams = [Team::of(NARROW, 0), Team(256, 256), Team(512, 512)];
+    let each = |(types, _): ([DType; 3], f64)| {
+        let made = teams.iter().map(|team| Ok((team.of_types(types)?, team.1)));
+        made.collect::<Result<Vec<_>>>()
+    };
+    let made: Result<Vec<_>> = tests::TYPES.into_iter().map(each).collect();
+    Ok(made?.concat())
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Tensor};
@@ -138,7 +154,7 @@ mod tests {
     use crate::kernels::testing::*;
 
     /// Types of the input, of the weights and of the output's gradient.
-    const TYPES: [([DType; 3], f64); 4] = [
+    pub const TYPES: [([DType; 3], f64); 4] = [
         ([DType::F32, DType::F32, DType::F32], 1e-5),
         ([DType::F32, DType::BF16, DType::F32], 4e-3),
         ([DType::F32, DType::BF16, DType::BF16], 4e-3),

@@ -192,31 +192,3 @@ KERNEL(rmsprop)(
         keep(square + i, v, i, n - i, (u64)key, 1);
     }
 }
-
-KERNEL(split)(const float* x, bf16* weights, short* low, i64 n) {
-    Split kept = {nullptr, weights, low};
-    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
-        float w[PACK];
-        load(w, x + i, n - i);
-        write(kept, w, i, n - i);
-    }
-}
-
-KERNEL(join)(bf16* weights, short* low, float* x, i64 n) {
-    Split kept = {nullptr, weights, low};
-    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
-        float w[PACK];
-        read(w, kept, i, n - i);
-        store(x + i, w, n - i);
-    }
-}
-
-KERNEL(round_away)(const float* x, bf16* weights, i64 n) {
-    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
-        float w[PACK];
-        Pack<bf16, PACK> high;
-        load(w, x + i, n - i);
-        for (int k = 0; k < PACK; k++) high.x[k] = away(w[k]);
-        put(weights + i, high, n - i);
-    }
-}

@@ -81,35 +81,6 @@ pub fn rmsprop(
     module.launch("rmsprop", Grid::over(n), &args)
 }
 
-pub fn split(master: &Tensor, weights: &Tensor, low: &Tensor) -> Result<()> {
-    check(&[
-        (master, DType::F32),
-        (weights, DType::BF16),
-        (low, DType::I16),
-    ])?;
-    run("split", &[master, weights, low])
-}
-
-pub fn join(weights: &Tensor, low: &Tensor) -> Result<Tensor> {
-    check(&[(weights, DType::BF16), (low, DType::I16)])?;
-    // SAFETY: all of it is written by the kernel.
-    let master = unsafe { Tensor::empty(weights.shape(), DType::F32, weights.device())? };
-    run("join", &[weights, low, &master])?;
-    Ok(master)
-}
-
-pub fn round(master: &Tensor, weights: &Tensor) -> Result<()> {
-    check(&[(master, DType::F32), (weights, DType::BF16)])?;
-    run("round_away", &[master, weights])
-}
-
-fn run(kernel: &str, tensors: &[&Tensor]) -> Result<()> {
-    let n = tensors[0].elem_count();
-    let args = tensors.iter().copied().map(Arg::from).chain([n.into()]);
-    let args: Vec<Arg> = args.collect();
-    module("Plain", DType::F32)?.launch(kernel, Grid::over(n), &args)
-}
-
 fn module(weights: &str, moments: DType) -> Result<Module<'static>> {
     TEXT.with([("WEIGHTS", weights.into()), ("MOMENT", type_name(moments)?)])
 }
@@ -168,6 +139,19 @@ fn mixed(mut z: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ z >> 31
+}
+
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    let kinds = [
+        ("Plain", DType::F32),
+        ("Master", DType::F32),
+        ("Split", DType::F32),
+        ("Split", DType::BF16),
+    ];
+    let made = kinds.map(|(weights, moments)| Ok((module(weights, moments)?, 256)));
+    made.into_iter().collect()
 }
 
 #[cfg(test)]

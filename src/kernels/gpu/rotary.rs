@@ -21,6 +21,12 @@ pub fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor, direction: f64) -> Result<()
         .launch("turn", Grid::warps(tokens), &args)
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["A"], 256)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Tensor};

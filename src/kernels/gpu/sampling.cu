@@ -1,5 +1,5 @@
 // Draws of next tokens, as model/sampling.rs has them, in double. A block per sequence; each of its
-// warps takes a piece of the vocabulary.
+// warps, two or more, takes a piece of the vocabulary.
 
 const int CUTS = 7;
 
@@ -64,7 +64,7 @@ INLINE u64 block_largest(u64 x, u64* scratch) {
     return most;
 }
 
-// How many elements of `n` each warp takes.
+// How many elements of `n` each warp takes: of more than 32, not all.
 INLINE i64 share_of(i64 n) {
     i64 warps = blockDim.x / 32;
     return (n + warps * 32 - 1) / (warps * 32) * 32;

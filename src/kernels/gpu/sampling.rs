@@ -8,8 +8,11 @@ use crate::kernels::sampling::Processors;
 
 static TEXT: Source = source!("sampling");
 
-/// However many registers a thread takes, a multiprocessor has room for so many.
+/// Threads of a block, at most: however many registers each takes, a multiprocessor has room for them.
 const MOST_THREADS: usize = 256;
+
+/// At least: a search ends because each of two warps or more takes a part.
+const FEWEST_THREADS: usize = 64;
 
 /// Tokens of a thread, unless that takes more threads.
 const TOKENS: usize = 32;
@@ -56,7 +59,8 @@ pub fn choose(
         drawn(processors.top_p),
     ];
     let threads = vocabulary.div_ceil(TOKENS).next_multiple_of(32);
-    let grid = Grid::new([n, 1, 1], threads.min(MOST_THREADS), SHARED);
+    let threads = threads.clamp(FEWEST_THREADS, MOST_THREADS);
+    let grid = Grid::new([n, 1, 1], threads, SHARED);
     TEXT.with([])?.launch("choose", grid, &args)?;
     let rows = out.to_vec2::<f64>()?;
     Ok(rows.iter().map(|row| (row[0] as u32, row[1])).collect())
@@ -76,6 +80,12 @@ pub fn gather(table: &Tensor, rows: &[usize]) -> Result<Tensor> {
     let grid = Grid::new([rows.len(), 1, 1], 256, 0);
     TEXT.with([])?.launch("gather", grid, &args)?;
     Ok(out)
+}
+
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &[], MOST_THREADS)
 }
 
 #[cfg(test)]

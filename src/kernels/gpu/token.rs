@@ -78,6 +78,12 @@ fn operands(logits: &Tensor, labels: &Tensor) -> Result<(usize, usize)> {
     )))
 }
 
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    super::cards::of_types(&TEXT, &["A"], THREADS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,8 @@ use crate::kernels::testing::assert_near;
 
 const TWIN: &str = include_str!("twin/twin.h");
 
+const SKIPPED: &[u8] = b"skipped: no C++ compiler (c++) for the kernels' text\n";
+
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
 }
@@ -39,8 +41,7 @@ pub fn device() -> Option<Device> {
         return Some(super::cuda::open(number.expect("a GPU's number")).expect("a GPU"));
     }
     if compiler().is_none() {
-        let _ =
-            std::io::stderr().write_all(b"skipped: no C++ compiler (c++) for the kernels' text\n");
+        let _ = std::io::stderr().write_all(SKIPPED);
         return None;
     }
     Some(Device::Cpu)
@@ -49,16 +50,24 @@ pub fn device() -> Option<Device> {
 /// Runs `f` with every operation in host memory as on a GPU; `None`, and a line that says so, where
 /// the machine has no C++ compiler.
 pub fn scope<R>(f: impl FnOnce() -> R) -> Option<R> {
+    if compiler().is_none() {
+        let _ = std::io::stderr().write_all(SKIPPED);
+        return None;
+    }
+    Some(scope_on(&Device::Cpu, f))
+}
+
+/// Runs `f` with every operation on tensors of `device`, which is [`device()`], as on a GPU.
+pub fn scope_on<R>(device: &Device, f: impl FnOnce() -> R) -> R {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {
             ON.set(false);
         }
     }
-    let device = device()?;
     let _off = Off;
     ON.set(device.is_cpu());
-    Some(f())
+    f()
 }
 
 /// Asserts that what `f` makes of copies of `inputs` by the kernels' text is what the processor's
@@ -77,9 +86,7 @@ pub fn compare(
     let exact = copies(&|dtype| if dtype.is_float() { DType::F64 } else { dtype });
     let there = |x: Tensor| x.to_device(&device).unwrap();
     let inputs: Vec<Tensor> = copies(&|dtype| dtype).into_iter().map(there).collect();
-    let Some(got) = scope(|| f(&inputs)) else {
-        return;
-    };
+    let got = scope_on(&device, || f(&inputs));
     for (at, (got, want)) in got.iter().zip(f(&exact)).enumerate() {
         let got = got.to_device(&Device::Cpu).unwrap();
         assert_near(&got, &want, tolerance, &format!("{what}, output {at}"));
@@ -101,7 +108,8 @@ type Run =
 /// share their blocks' state.
 static LOADED: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
 
-pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+pub(super) fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+    super::cards::check(module, grid.threads)?;
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     let key = module.key();
@@ -278,7 +286,7 @@ fn compile(module: &Module) -> Result<PathBuf> {
     Ok(library)
 }
 
-fn load(path: &Path) -> Result<usize> {
+pub(super) fn load(path: &Path) -> Result<usize> {
     let name = CString::new(path.to_string_lossy().as_bytes())
         .map_err(|_| Error::failed("a path with a zero byte"))?;
     // SAFETY: a library of ours, without initialisers.
@@ -301,7 +309,13 @@ fn function(library: usize, kernel: &str) -> Result<Run> {
 }
 
 /// cuBLAS's product, by columns: `c` (m, n) = or += `a` (m, k) times `b` (k, n).
-pub fn product(a: Operand, b: Operand, c: Operand, shape: [usize; 3], add: bool) -> Result<()> {
+pub(super) fn product(
+    a: Operand,
+    b: Operand,
+    c: Operand,
+    shape: [usize; 3],
+    add: bool,
+) -> Result<()> {
     let [m, n, k] = shape;
     let at = |x: &Operand, row: usize, column: usize| match x.transposed {
         true => row * x.leading + column,

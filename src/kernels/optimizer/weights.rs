@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
-use super::check_flat;
 use crate::error::{Error, Result};
 
 /// The weights of an update, (n) each.
@@ -79,29 +78,6 @@ impl Decayed {
     pub fn places(&self) -> &Tensor {
         &self.places
     }
-}
-
-/// Writes f32 weights (n) as bf16 `weights` and i16 `low`, both (n): their bits are
-/// `(weights << 16) + low`. A number that is not one becomes the one that [`join`] gives back, all
-/// others come back as they were; from 2^127 (2 - 2^-8) on `weights` is infinite.
-pub fn split(master: &Tensor, weights: &Tensor, low: &Tensor) -> Result<()> {
-    check_flat(&[master, weights, low])?;
-    on_gpu!(master => super::super::gpu::optimizer::split(master, weights, low));
-    Err(on_a_gpu_alone())
-}
-
-/// The f32 weights (n) that [`split`] took apart, in a new tensor.
-pub fn join(weights: &Tensor, low: &Tensor) -> Result<Tensor> {
-    check_flat(&[weights, low])?;
-    on_gpu!(weights => super::super::gpu::optimizer::join(weights, low));
-    Err(on_a_gpu_alone())
-}
-
-/// Writes the bf16 `weights` (n) of an f32 `master` (n).
-pub fn round(master: &Tensor, weights: &Tensor) -> Result<()> {
-    check_flat(&[master, weights])?;
-    on_gpu!(master => super::super::gpu::optimizer::round(master, weights));
-    Err(on_a_gpu_alone())
 }
 
 fn on_a_gpu_alone() -> Error {

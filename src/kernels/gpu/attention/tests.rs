@@ -96,13 +96,16 @@ fn attention_is_that_of_the_processor() {
             check(&long(), shape, window, dtype, tolerance);
         }
     }
-    check(
-        &groups(&[&[1], &[200]]),
-        (1, 1, 16),
-        None,
-        DType::BF16,
-        1e-2,
-    );
+    // Where a warp's rows begin or end a key before or behind a tile of keys, or a window.
+    let edges = groups(&[&[1], &[200], &[14, 60], &[64, 64]]);
+    for window in [None, Some(64), Some(65), Some(79)] {
+        check(&edges, (1, 1, 16), window, DType::F32, 3e-6);
+    }
+    let mut unread = groups(&[&[5, 3], &[70]]);
+    for segment in &mut unread {
+        segment.queries = segment.own.start..segment.own.start;
+    }
+    check(&unread, (2, 1, 16), None, DType::BF16, 0.0);
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! The program on a GPU against itself on the processor. `EXPO_TEST_GPU` is the GPU's number; without
+//! it, and in a build without CUDA, these say that they were skipped.
+//!
+//! Numbers in f32 differ by the order of sums alone. In bf16 the processor rounds the operands of
+//! products and the GPU what is between them too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::fixture;
+
+/// Models that together have both residual layouts, both norms and activations, and grouped heads.
+const MODELS: [&str; 3] = ["neox", "llama3", "qwen3"];
+
+fn gpu() -> Option<String> {
+    let number = match cfg!(feature = "cuda") {
+        true => std::env::var("EXPO_TEST_GPU").ok(),
+        false => None,
+    };
+    if number.is_none() {
+        eprintln!("skipped: needs a build with the feature cuda, and EXPO_TEST_GPU");
+    }
+    Some(format!("cuda:{}", number?))
+}
+
+fn expo(place: &Path, args: &[&str]) -> Output {
+    let program = std::env::var_os("EXPO_BIN").map(PathBuf::from);
+    Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_expo").into()))
+        .args(args)
+        .env("XDG_CACHE_HOME", place.join("cache"))
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap()
+}
+
+fn succeed(place: &Path, args: &[&str]) {
+    let output = expo(place, args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+}
+
+/// A run's records and the bytes of its weights.
+struct Trained {
+    records: Vec<BTreeMap<String, Value>>,
+    weights: Vec<u8>,
+}
+
+/// Ten steps with `sets` in a folder `name` of `place`.
+fn train(place: &Path, name: &str, model: &str, sets: &[&str]) -> Trained {
+    let folder = place.join(name);
+    let config = place.join(format!("{name}.toml"));
+    let text = format!(
+        "[model]\nmodel_name_or_path = {:?}\n\
+         [data]\nformat = \"pairs\"\ntrain = {:?}\nmax_length = 48\nmax_prompt_length = 24\n\
+         [loss.dpo]\nbeta = 0.1\n\
+         [batch]\nbatch_size = 4\nmicro_batch_tokens = 128\n\
+         [optimizer]\nlearning_rate = 1e-3\n\
+         [run]\noutput_dir = {folder:?}\nmax_steps = 10\nlogging_steps = 1\n",
+        fixture(model),
+        fixture("pairs.jsonl"),
+    );
+    fs::write(&config, text).unwrap();
+    let mut args = vec!["train", "--config", config.to_str().unwrap()];
+    sets.iter().for_each(|set| args.extend(["--set", set]));
+    succeed(place, &args);
+    let records = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    Trained {
+        records: records
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+        weights: fs::read(folder.join("model.safetensors")).unwrap(),
+    }
+}
+
+/// The largest difference of a number of the records, of the number or 1, whichever is more.
+fn difference(a: &Trained, b: &Trained) -> (f64, String) {
+    assert_eq!(a.records.len(), b.records.len());
+    let mut most = (0.0, String::new());
+    for (step, (a, b)) in a.records.iter().zip(&b.records).enumerate() {
+        assert!(a.keys().eq(b.keys()));
+        for (key, value) in a {
+            // Where policy and reference are one, rounding says which reward is larger.
+            if key == "rewards/accuracies" {
+                continue;
+            }
+            let (Some(x), Some(y)) = (value.as_f64(), b[key].as_f64()) else {
+                assert_eq!(value, &b[key], "{key}");
+                continue;
+            };
+            let off = (x - y).abs() / x.abs().max(1.0);
+            if off > most.0 || off.is_nan() {
+                most = (off, format!("{key} of record {step}: {x} and {y}"));
+            }
+        }
+    }
+    most
+}
+
+fn device(name: &str) -> String {
+    format!("model.device=\"{name}\"")
+}
+
+#[test]
+fn ten_steps_in_f32_are_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    for model in MODELS {
+        let run = |name: &str, at: &str| {
+            train(
+                place.path(),
+                &format!("{model}-{name}"),
+                model,
+                &[&device(at)],
+            )
+        };
+        let (off, of) = difference(&run("gpu", &gpu), &run("cpu", "cpu"));
+        assert!(off <= 2e-4, "{model}: {of}");
+    }
+}
+
+#[test]
+fn ten_steps_in_bf16_are_near_those_of_the_processor_in_both_layouts_of_states() {
+    let Some(gpu) = gpu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let bf16 = "model.dtype=\"bf16\"";
+    for model in MODELS {
+        let run = |name: &str, sets: &[&str]| {
+            train(place.path(), &format!("{model}-{name}"), model, sets)
+        };
+        let cpu = run("cpu", &[&device("cpu"), bf16]);
+        let master = run("f32", &[&device(&gpu), bf16]);
+        let split = run(
+            "split",
+            &[&device(&gpu), bf16, "optimizer.states=\"split\""],
+        );
+        for other in [&master, &split] {
+            let (off, of) = difference(other, &cpu);
+            assert!(off <= 0.1, "{model}: {of}");
+        }
+    }
+}
+
+#[test]
+fn a_run_repeats_bit_for_bit_and_recompute_changes_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    for dtype in ["f32", "bf16"] {
+        let dtype = format!("model.dtype=\"{dtype}\"");
+        let run = |name: &str, set: &str| {
+            let sets = [&device(&gpu), &dtype, set];
+            train(
+                place.path(),
+                &format!("{}-{name}", &dtype[13..16]),
+                "llama3",
+                &sets,
+            )
+        };
+        let first = run("first", "model.recompute=false");
+        for other in [
+            run("again", "model.recompute=false"),
+            run("anew", "model.recompute=true"),
+        ] {
+            assert_eq!(first.records, other.records);
+            assert!(first.weights == other.weights, "{dtype}");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_refused() {
+    if gpu().is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let model = fixture("neox");
+    let pairs = fixture("pairs.jsonl");
+    let out = place.path().join("scores.jsonl");
+    let args = [
+        "score",
+        "--model",
+        model.to_str().unwrap(),
+        "--data",
+        pairs.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--device",
+        "cuda:77",
+    ];
+    let output = expo(place.path(), &args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("cuda:77") && said.contains("this machine has"),
+        "{said}"
+    );
+}

@@ -6,16 +6,17 @@
 //! or for a report, need not know what else was in the batch.
 
 mod file;
+#[cfg(test)]
+mod twin;
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::data::{Prompt, Tokenizer};
 use crate::error::{Error, Result};
 use crate::kernels::gemm::Precision;
 use crate::model::Decoder;
-use crate::model::generate::Generation;
-use crate::model::sampling::{Draws, SampleConfig, log_prob};
+use crate::model::generate::{Generation, Next};
+use crate::model::sampling::{Draws, SampleConfig};
 
 pub use file::{Existing, Written};
 
@@ -153,15 +154,18 @@ impl<'a> Sampler<'a> {
             .map(|job| (job.prompt.ids.as_slice(), job.count))
             .collect();
         let room = sequences.iter().map(|s| s.limit).max().unwrap_or(0);
-        let (mut generation, mut logits) = Generation::start(self.model, &prompts, room)?;
-        // The sequence that each row of logits belongs to.
+        let mut generation = Generation::start(self.model, &prompts, room, self.config)?;
+        // The sequence that each of the generation's is.
         let mut rows: Vec<usize> = (0..sequences.len()).collect();
         loop {
-            let ids = self.choose(&mut sequences, &rows, &logits)?;
-            for (&row, &id) in rows.iter().zip(&ids) {
+            let uniforms: Vec<f64> = rows.iter().map(|&row| sequences[row].uniform()).collect();
+            let next = |(&row, &uniform): (&usize, &f64)| sequences[row].next(uniform);
+            let draws: Vec<Option<Next>> = rows.iter().zip(&uniforms).map(next).collect();
+            let drawn = generation.next(&draws)?;
+            for (&row, &(id, log_prob)) in rows.iter().zip(&drawn) {
                 if !sequences[row].ended {
+                    sequences[row].push(id, log_prob, self.tokenizer.ends())?;
                     token(row, id);
-                    sequences[row].push(id, self.tokenizer.ends());
                 }
             }
             let going = |&at: &usize| !sequences[rows[at]].ended;
@@ -169,39 +173,16 @@ impl<'a> Sampler<'a> {
             if live.is_empty() {
                 break;
             }
+            let mut ids: Vec<u32> = drawn.iter().map(|&(id, _)| id).collect();
             // Leaving ended rows in costs their computation, taking them out a copy of the rest.
             if 4 * live.len() <= 3 * rows.len() {
                 generation.keep(&live)?;
-                logits = generation.extend(&live.iter().map(|&at| ids[at]).collect::<Vec<_>>())?;
+                ids = live.iter().map(|&at| ids[at]).collect();
                 rows = live.iter().map(|&at| rows[at]).collect();
-            } else {
-                logits = generation.extend(&ids)?;
             }
+            generation.extend(&ids)?;
         }
         Ok(sequences.into_iter().map(Sequence::drawn).collect())
-    }
-
-    /// The next token of each row, and its log-prob to the sequence's.
-    fn choose(
-        &self,
-        sequences: &mut [Sequence],
-        rows: &[usize],
-        logits: &[Vec<f32>],
-    ) -> Result<Vec<u32>> {
-        let mut by_row: Vec<Option<&[f32]>> = vec![None; sequences.len()];
-        for (&row, logits) in rows.iter().zip(logits) {
-            by_row[row] = Some(logits);
-        }
-        let chosen: Vec<Option<u32>> = sequences
-            .par_iter_mut()
-            .zip(by_row)
-            .map(|(sequence, logits)| {
-                logits
-                    .map(|logits| sequence.choose(logits, self.config))
-                    .transpose()
-            })
-            .collect::<Result<_>>()?;
-        Ok(rows.iter().filter_map(|&row| chosen[row]).collect())
     }
 
     /// The most tokens that fit behind a prompt, at least one.
@@ -254,28 +235,37 @@ struct Sequence<'p> {
 }
 
 impl Sequence<'_> {
-    fn choose(&mut self, logits: &[f32], config: &SampleConfig) -> Result<u32> {
-        if self.ended {
-            // Its row is still there, and any id will do.
-            return Ok(0);
-        }
-        let position = self.seen.len() - self.prompt.ids.len();
-        let id = config.choose(logits, &self.seen, self.draws.uniform(position));
-        let log_prob = log_prob(logits, id);
+    /// Tokens that were drawn.
+    fn position(&self) -> usize {
+        self.seen.len() - self.prompt.ids.len()
+    }
+
+    /// The random number of the next token.
+    fn uniform(&mut self) -> f64 {
+        self.draws.uniform(self.position())
+    }
+
+    /// What the next token is drawn by; nothing where the sequence has ended and its row is still there.
+    fn next(&self, uniform: f64) -> Option<Next<'_>> {
+        (!self.ended).then_some(Next {
+            seen: &self.seen,
+            uniform,
+        })
+    }
+
+    fn push(&mut self, id: u32, log_prob: f64, ends: &[u32]) -> Result<()> {
         if !log_prob.is_finite() {
+            let position = self.position();
             return Err(Error::NonFinite(format!(
                 "{}: token {position} of the response has log-prob {log_prob}",
                 self.prompt.place
             )));
         }
         self.log_prob += log_prob;
-        Ok(id)
-    }
-
-    fn push(&mut self, id: u32, ends: &[u32]) {
         self.seen.push(id);
         self.finished = ends.contains(&id);
-        self.ended = self.finished || self.seen.len() - self.prompt.ids.len() == self.limit;
+        self.ended = self.finished || self.position() == self.limit;
+        Ok(())
     }
 
     fn drawn(mut self) -> Drawn {

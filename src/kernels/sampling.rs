@@ -24,6 +24,15 @@ pub struct Processors {
     pub greedy: bool,
 }
 
+/// Whether a [`Sampler`] draws from logits that are where `logits` is.
+pub fn draws_from(logits: &Tensor) -> bool {
+    #[cfg(any(test, feature = "cuda"))]
+    let there = super::gpu::holds(logits);
+    #[cfg(not(any(test, feature = "cuda")))]
+    let there = logits.device().is_cuda();
+    there
+}
+
 /// Sequences that tokens are drawn for.
 #[derive(Debug)]
 pub struct Sampler {

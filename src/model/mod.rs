@@ -3,6 +3,7 @@
 mod affine;
 pub mod arch;
 mod block;
+mod choice;
 pub mod decoder;
 pub mod device;
 pub mod family;

@@ -171,6 +171,60 @@ fn a_run_repeats_bit_for_bit_and_recompute_changes_nothing() {
     }
 }
 
+/// In f32 the GPU's logits differ by rounding, and a draw only where its number lies on an edge.
+#[test]
+fn samples_are_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let processors = ["--temperature", "0.9", "--top-k", "40", "--top-p", "0.95"];
+    for (model, options) in [
+        ("neox", &[][..]),
+        ("llama3", &processors),
+        ("qwen3", &["--greedy"]),
+    ] {
+        let draw = |device: &str| -> Vec<Value> {
+            let out = place.path().join(format!("{model}-{}.jsonl", &device[..3]));
+            let (model, prompts) = (
+                fixture(model),
+                format!("{}[:6]", fixture("pairs.jsonl").display()),
+            );
+            let mut args = vec![
+                "sample",
+                "--model",
+                model.to_str().unwrap(),
+                "--prompts",
+                &prompts,
+            ];
+            args.extend(["--out", out.to_str().unwrap(), "--device", device]);
+            args.extend([
+                "--max-new-tokens",
+                "10",
+                "--batch-size",
+                "4",
+                "--max-prompt-length",
+                "24",
+            ]);
+            args.extend(options);
+            succeed(place.path(), &args);
+            let lines = fs::read_to_string(out).unwrap();
+            lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        };
+        let (there, here) = (draw(&gpu), draw("cpu"));
+        assert_eq!(there.len(), 6);
+        for (there, here) in there.iter().zip(&here) {
+            assert_eq!(there["token_ids"], here["token_ids"], "{model}");
+            let log_prob = |row: &Value| row["log_prob"].as_f64().unwrap();
+            assert!(
+                (log_prob(there) - log_prob(here)).abs() < 1e-3,
+                "{model}: {there} {here}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_gpu_that_is_not_there_is_refused() {
     if gpu().is_none() {

@@ -77,7 +77,7 @@ impl<'a> Generation<'a> {
                 .collect();
             let rows = embedding::gather(&x, &Ids::new(&rows, model.device())?, x.dtype())?;
             let part = last.narrow(0, at, rows.dim(0)?)?;
-            elementwise::assign(&part.unsqueeze(0)?, &rows.unsqueeze(0)?)?;
+            elementwise::assign(&part.unsqueeze(1)?, &rows.unsqueeze(1)?)?;
             at += rows.dim(0)?;
         }
         let blocks = kept

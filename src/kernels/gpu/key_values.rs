@@ -128,27 +128,7 @@ impl Cache {
     }
 
     fn module(&self, group: usize) -> Result<Module<'static>> {
-        let (dtype, width, heads) = (self.keys.dtype(), self.keys.dim(3)?, heads_at_once(group));
-        if self.dim > WIDEST {
-            let dim = self.dim;
-            return Err(Error::failed(format!(
-                "heads of {dim} on a GPU; valid: up to {WIDEST}"
-            )));
-        }
-        let slots = if dtype == DType::F32 && heads > MOST_HEADS / 2 {
-            2
-        } else {
-            4
-        };
-        let numbers = [
-            ("WIDTH", width),
-            ("GROUP", group),
-            ("HEADS", heads),
-            ("LANES", lanes(width)),
-            ("SLOTS", slots),
-        ];
-        let numbers = numbers.map(|(name, number)| (name, number.to_string()));
-        TEXT.with([("A", type_name(dtype)?)].into_iter().chain(numbers))
+        module(self.keys.dtype(), self.dim, group)
     }
 
     /// The distances of tokens and heads of `x` (tokens, heads, head_dim).
@@ -164,6 +144,40 @@ impl Cache {
         }
         Ok([strides[0], strides[1]])
     }
+}
+
+/// For heads of `dim`, `group` of queries to each of keys.
+fn module(dtype: DType, dim: usize, group: usize) -> Result<Module<'static>> {
+    if dim > WIDEST {
+        return Err(Error::failed(format!(
+            "heads of {dim} on a GPU; valid: up to {WIDEST}"
+        )));
+    }
+    let (width, heads) = (dim.next_multiple_of(PACK), heads_at_once(group));
+    let slots = if dtype == DType::F32 && heads > MOST_HEADS / 2 {
+        2
+    } else {
+        4
+    };
+    let numbers = [
+        ("WIDTH", width),
+        ("GROUP", group),
+        ("HEADS", heads),
+        ("LANES", lanes(width)),
+        ("SLOTS", slots),
+    ];
+    let numbers = numbers.map(|(name, number)| (name, number.to_string()));
+    TEXT.with([("A", type_name(dtype)?)].into_iter().chain(numbers))
+}
+
+/// What [`super::cards`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::cards::List {
+    let sizes = [(64, 1), (128, 4), (80, 7), (128, 8), (256, 8), (5, 11)];
+    let sizes = sizes.into_iter();
+    let all = sizes.flat_map(|size| [DType::F32, DType::BF16].map(|dtype| (dtype, size)));
+    all.map(|(dtype, (dim, group))| Ok((module(dtype, dim, group)?, 2 * THREADS)))
+        .collect()
 }
 
 /// Threads of a row: a power of two, so that a warp is a whole number of rows.

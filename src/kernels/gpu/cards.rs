@@ -38,6 +38,7 @@ fn modules() -> List {
         super::columns::modules(),
         super::elementwise::modules(),
         super::embedding::modules(),
+        super::key_values::modules(),
         super::mix::modules(),
         super::norm::modules(),
         super::optimizer::modules(),

@@ -76,9 +76,11 @@ export LD_LIBRARY_PATH="$work:$home/lib64:$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRA
 export EXPO_TWIN="$PWD/src/kernels/gpu/twin/twin.h" EXPO_TEST_GPU=0 XDG_CACHE_HOME="$work/cache"
 
 step "kernels and models"
-"$library" gpu model::twin --skip gpu::cards
+failed=0
+"$library" gpu model::twin --skip gpu::cards || failed=$?
 
 step "the program"
-"$main" gpu::
+"$main" gpu:: || failed=$?
+[ "$failed" -eq 0 ] || exit 1
 
 step "all checks passed"

@@ -112,7 +112,7 @@ pub(super) fn modules() -> super::cards::List {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Tensor};
+    use candle_core::{DType, Device, Tensor};
 
     use crate::kernels::elementwise::*;
     use crate::kernels::gpu::twin::{compare, scope};
@@ -175,7 +175,9 @@ mod tests {
                         DType::F64 => DType::F64,
                         _ => DType::F32,
                     };
-                    let stream = whole.to_dtype(wide).unwrap();
+                    let stream = whole.to_device(&Device::Cpu).unwrap();
+                    let stream = stream.to_dtype(wide).unwrap();
+                    let stream = stream.to_device(whole.device()).unwrap();
                     let narrow = operand(&stream, like).unwrap();
                     let part = stream.narrow(1, 1, heads).unwrap();
                     let part = operand(&part, like).unwrap();

@@ -97,7 +97,7 @@ mod tests {
                 ];
                 compare("rows by id", &inputs, tolerance, |inputs| {
                     let [table, stream, dy] = [0, 1, 2].map(|i| &inputs[i]);
-                    let ids = Ids::new(ids, &Device::Cpu).unwrap();
+                    let ids = Ids::new(ids, table.device()).unwrap();
                     let rows = gather(table, &ids, stream.dtype()).unwrap();
                     let same = gather(table, &ids, table.dtype()).unwrap();
                     let dy = dy.narrow(1, 1, width).unwrap();

@@ -196,30 +196,6 @@ fn slots(numbers: &[usize], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::new(numbers, like.device())?)
 }
 
-/// What [`super::cards`] compiles.
-#[cfg(test)]
-pub(super) fn modules() -> super::cards::List {
-    let device = candle_core::Device::Cpu;
-    let module = |dim: usize, group: usize, dtype: DType| -> Result<_> {
-        let kept = Tensor::zeros((1, 1, 1, dim.next_multiple_of(PACK)), dtype, &device)?;
-        let cache = Cache {
-            keys: kept.clone(),
-            values: kept,
-            starts: Tensor::new(&[0u32], &device)?,
-            dim,
-        };
-        Ok((cache.module(group)?, 2 * THREADS))
-    };
-    let mut list = Vec::new();
-    for dim in [5, 64, 80, 96, 128, WIDEST] {
-        for dtype in [DType::F32, DType::BF16] {
-            list.push(module(dim, 1, dtype)?);
-            list.push(module(dim, MOST_HEADS, dtype)?);
-        }
-    }
-    Ok(list)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -160,7 +160,10 @@ fn from_file(
             "the log-probs were computed in {other}, the run computes in {dtype}"
         ))
         .at(path.display())
-        .hint("score again with the run's --dtype and --device, or set model.dtype"));
+        .hint(format!(
+            "score again with --dtype {} and the run's --device, or set model.dtype",
+            dtype.split(' ').next().unwrap_or(dtype)
+        )));
     }
     let shared = config.loss.needs().shared;
     if file.scorer.tokenizer != tokenizer.hash() {

@@ -140,8 +140,8 @@ fn what_cannot_be_planned_is_refused() {
         &["--gpu", "h201"],
         &["`h201`", "h200, h100, a100-80gb, l40s, rtx-4090"],
     );
-    // Weights, gradients and moments alone are 0.5 MB, a step of 8 rows as much again.
-    let small = ["--memory", "0.002", "--json"];
+    // Weights, gradients and moments alone are 0.5 MB.
+    let small = ["--memory", "0.0005", "--json"];
     refuse(
         &small,
         &[

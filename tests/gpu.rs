@@ -77,15 +77,17 @@ fn train(place: &Path, name: &str, model: &str, sets: &[&str]) -> Trained {
     }
 }
 
-/// The largest difference of a number of the records, of the number or 1, whichever is more.
-fn difference(a: &Trained, b: &Trained) -> (f64, String) {
+/// The largest difference of a number of the records, of those in `keys` or, where these are none, of
+/// all; of the number or 1, whichever is more.
+fn difference(a: &Trained, b: &Trained, keys: &[&str]) -> (f64, String) {
     assert_eq!(a.records.len(), b.records.len());
     let mut most = (0.0, String::new());
     for (step, (a, b)) in a.records.iter().zip(&b.records).enumerate() {
         assert!(a.keys().eq(b.keys()));
         for (key, value) in a {
             // Where policy and reference are one, rounding says which reward is larger.
-            if key == "rewards/accuracies" {
+            let wanted = keys.is_empty() || keys.contains(&key.as_str());
+            if key == "rewards/accuracies" || !wanted {
                 continue;
             }
             let (Some(x), Some(y)) = (value.as_f64(), b[key].as_f64()) else {
@@ -118,7 +120,7 @@ fn ten_steps_in_f32_are_those_of_the_processor() {
                 &[&device(at)],
             )
         };
-        let (off, of) = difference(&run("gpu", &gpu), &run("cpu", "cpu"));
+        let (off, of) = difference(&run("gpu", &gpu), &run("cpu", "cpu"), &[]);
         assert!(off <= 2e-4, "{model}: {of}");
     }
 }
@@ -139,8 +141,10 @@ fn ten_steps_in_bf16_are_near_those_of_the_processor_in_both_layouts_of_states()
             &[&device(&gpu), bf16, "optimizer.states=\"split\""],
         );
         for other in [&master, &split] {
-            let (off, of) = difference(other, &cpu);
-            assert!(off <= 0.1, "{model}: {of}");
+            // What is near 0, as rewards are, differs by as much in f32.
+            let keys = ["loss", "logps/chosen", "logps/rejected"];
+            let (off, of) = difference(other, &cpu, &keys);
+            assert!(off <= 0.05, "{model}: {of}");
         }
     }
 }

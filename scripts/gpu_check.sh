@@ -197,7 +197,8 @@ TOML
 
 sample() {
     local out=$work/samples-$1.jsonl
-    "$expo" sample --model "$work/2.8b" --device "cuda:$gpu" --dtype bf16 --prompts "$dir/rows.jsonl[:$1]" \
+    head -n "$1" "$dir/rows.jsonl" >"$work/prompts-$1.jsonl"
+    "$expo" sample --model "$work/2.8b" --device "cuda:$gpu" --dtype bf16 --prompts "$work/prompts-$1.jsonl" \
         --batch-size "$1" --max-new-tokens 256 --out "$out" --json >"$work/sample.json" 2>>"$work/2.8b.log" || {
         row "2.8b sampling, $1 sequences" failed ""
         failed=1

@@ -203,7 +203,7 @@ fn samples_are_those_of_the_processor() {
                 "--model",
                 model.to_str().unwrap(),
                 "--prompts",
-                &prompts,
+                prompts,
             ];
             args.extend(["--out", out.to_str().unwrap(), "--device", device]);
             args.extend([

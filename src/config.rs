@@ -5,18 +5,17 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
+mod model;
 pub(crate) mod read;
 mod reference;
 mod sampling;
 mod sweep;
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::checkpoint::SaveDtype;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Role, Sum};
@@ -24,6 +23,7 @@ use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
+pub use model::{Dtype, ModelConfig};
 pub use reference::{ReferenceConfig, Update};
 pub use sampling::SamplingConfig;
 pub use sweep::{PlannedRun, SweepConfig};
@@ -58,61 +58,6 @@ pub struct Config {
     /// On the grammar's stories: what samples before and after training are held against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub story: Option<StoryConfig>,
-}
-
-/// `[model]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    /// A folder, or a name on the hub.
-    pub model_name_or_path: String,
-    /// Branch, tag or commit of a model on the hub; `main` by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
-    /// The frozen reference, a folder or a name on the hub; the model itself by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
-    /// Branch, tag or commit of the reference on the hub.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_revision: Option<String>,
-    /// Dtype that is computed in.
-    #[serde(default)]
-    pub dtype: Dtype,
-    /// Dtype that weights are written in.
-    #[serde(default)]
-    pub save_dtype: SaveDtype,
-    /// `auto`, `cpu` or `cuda:N`.
-    #[serde(default = "auto")]
-    pub device: String,
-    /// Keep only block inputs of the forward pass and compute the rest again: less memory, a third
-    /// more time, the same gradients.
-    #[serde(default)]
-    pub recompute: bool,
-}
-
-/// Dtypes that expo computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Products of matrices round their operands to bf16 and sum in f32. On the processor weights,
-    /// activations, gradients and moments stay f32. On a GPU weights and activations are bf16; the
-    /// residual stream, logits and gradients are f32, weights and moments as `optimizer.states` says.
-    Bf16,
-}
-
-impl FromStr for Dtype {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32 or bf16")),
-        }
-    }
 }
 
 /// `[batch]`.
@@ -168,22 +113,6 @@ pub struct RunConfig {
 /// Tokens computed at once unless the config says otherwise.
 pub const MICRO_BATCH_TOKENS: usize = 4096;
 
-impl ModelConfig {
-    /// The defaults, for the model `name`.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            model_name_or_path: name.into(),
-            revision: None,
-            reference: None,
-            reference_revision: None,
-            dtype: Dtype::default(),
-            save_dtype: SaveDtype::default(),
-            device: auto(),
-            recompute: false,
-        }
-    }
-}
-
 impl Default for BatchConfig {
     fn default() -> Self {
         Self {
@@ -192,10 +121,6 @@ impl Default for BatchConfig {
             gradient_accumulation_steps: None,
         }
     }
-}
-
-fn auto() -> String {
-    "auto".into()
 }
 
 fn one() -> u64 {

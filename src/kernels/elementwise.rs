@@ -83,7 +83,7 @@ pub fn operand(x: &Tensor, like: &Tensor) -> Result<Tensor> {
 /// dimension has no gaps.
 pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
     let _profile = part(Part::Elementwise);
-    let (_, rows, width) = destination.dims3()?;
+    let (count, rows, width) = destination.dims3()?;
     let strides = destination.stride();
     if source.dims() != destination.dims() || strides[2] != 1 || !source.is_contiguous() {
         let dims = (destination.dims(), source.dims());
@@ -97,7 +97,9 @@ pub fn assign(destination: &Tensor, source: &Tensor) -> Result<()> {
         let source = read(source);
         let source = source.values::<T>()?;
         write(destination, |values: &mut [T]| {
-            let units = values.par_chunks_mut(strides[0]).zip(source.par_chunks(rows * width));
+            // The distance to a second matrix says nothing where there is none.
+            let distance = if count == 1 { values.len() } else { strides[0] };
+            let units = values.par_chunks_mut(distance.max(1)).zip(source.par_chunks((rows * width).max(1)));
             units.for_each(|(values, source)| {
                 for (row, source) in source.chunks_exact(width).enumerate() {
                     values[row * strides[1]..][..width].copy_from_slice(source);
@@ -205,6 +207,12 @@ mod tests {
         add_assign(&view, &source).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 5., 5., 8.]);
         assert!(add_assign(&view, &flat).is_err());
+        let (one, twos) = (
+            view.unsqueeze(0).unwrap(),
+            Tensor::full(2f32, (1, 2, 2), &Device::Cpu),
+        );
+        assign(&one, &twos.unwrap()).unwrap();
+        assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 2., 2., 2.]);
         // What lies between the columns of a view is not its own.
         assert!(clear(&view.narrow(1, 0, 1).unwrap()).is_err());
         clear(&view).unwrap();

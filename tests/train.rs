@@ -1,6 +1,7 @@
 //! Training runs: trajectories of other programs, and of ourselves done another way.
 
 mod losses;
+mod resume;
 mod timings;
 
 use std::path::{Path, PathBuf};

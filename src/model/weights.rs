@@ -75,13 +75,24 @@ impl ModelFolder {
         let layout = Arc::new(self.layout.clone());
         let master = master(layout.len)?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
+        let hash = self.load_into(&weights)?;
+        Ok((Decoder::new(self.arch.clone(), weights), hash))
+    }
+
+    /// As [`Self::load`], into weights that are there.
+    ///
+    /// # Errors
+    /// If they are of another shape.
+    pub fn load_into(&self, weights: &Buffer) -> Result<String> {
+        if **weights.layout() != self.layout {
+            return Err(Error::input("holds another model").at(self.path.display()));
+        }
         let mut start = 0;
-        let hash = self.read(|values| {
+        self.read(|values| {
             weights.set(start, values)?;
             start += values.len();
             Ok(())
-        })?;
-        Ok((Decoder::new(self.arch.clone(), weights), hash))
+        })
     }
 
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes in the
@@ -123,11 +134,11 @@ impl ModelFolder {
     }
 }
 
-fn width(dtype: Dtype) -> usize {
+pub(crate) fn width(dtype: Dtype) -> usize {
     if dtype == Dtype::F32 { 4 } else { 2 }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
     values.clear();
     match dtype {
         Dtype::F32 => {
@@ -237,7 +248,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The header of a safetensors file and where its data starts.
-fn read_header(path: &Path) -> Result<(Metadata, u64)> {
+pub(crate) fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     let io = |error: std::io::Error| Error::io(path, &error);
     let wrong = |what: String| {
         Error::input(what)

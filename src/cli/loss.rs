@@ -5,10 +5,10 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use expo::door::{self, Line};
 use expo::error::{Error, Result, nearest};
 use expo::loss::{Context, Loss, Needs, Objective, Role, Scored};
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub fn run(args: &LossArgs) -> anyhow::Result<()> {
     let calculator = Calculator::new(configure(args)?);
     match &args.file {
         Some(path) => {
-            let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+            let file = door::open(path)?;
             calculator.run(BufReader::new(file), &path.display().to_string())
         }
         None => calculator.run(io::stdin().lock(), "<stdin>"),
@@ -93,12 +93,16 @@ impl Calculator {
         }
     }
 
-    fn run(&self, input: impl BufRead, source: &str) -> anyhow::Result<()> {
+    fn run(&self, mut input: impl BufRead, source: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let mut batch = Vec::new();
-        for (index, line) in input.split(b'\n').enumerate() {
-            let place = format!("{source}:{}", index + 1);
-            let line = line.with_context(|| place.clone())?;
+        for number in 1.. {
+            let place = format!("{source}:{number}");
+            let line = match door::line(&mut input).with_context(|| place.clone())? {
+                Line::End => break,
+                Line::TooLong => return Err(door::too_long().at(place).into()),
+                Line::Whole(line) => line,
+            };
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }

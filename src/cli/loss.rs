@@ -124,7 +124,12 @@ impl Calculator {
     }
 
     fn read(&self, line: &[u8]) -> Result<Row> {
-        let columns: Map<String, Value> = serde_json::from_slice(line).map_err(bad_json)?;
+        let text = str::from_utf8(line).map_err(|_| Error::input("the line is not UTF-8"))?;
+        let columns: Map<String, Value> = match door::parse(text) {
+            Ok(Value::Object(columns)) => columns,
+            Ok(_) => return Err(Error::input("bad JSON: not an object").hint(LINE)),
+            Err(error) => return Err(bad_json(error)),
+        };
         self.check_columns(&columns)?;
         let mut responses = Vec::new();
         let mut spans = Vec::new();
@@ -367,6 +372,7 @@ fn reads(loss: &Loss, reference: f64, tokens: f64) -> bool {
 fn bad_json(error: serde_json::Error) -> Error {
     let message = error.to_string();
     let (fact, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
-    Error::input(format!("bad JSON: {fact} at byte {}", error.column()))
-        .hint("each line is one object, e.g. {\"policy_chosen\": -45.25, ...}")
+    Error::input(format!("bad JSON: {fact} at byte {}", error.column())).hint(LINE)
 }
+
+const LINE: &str = "each line is one object, e.g. {\"policy_chosen\": -45.25, ...}";

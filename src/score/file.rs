@@ -200,6 +200,18 @@ impl ScoreFile {
         };
         let scores: Option<Vec<Score>> = example.responses.iter().map(|r| score(r.role)).collect();
         let finite = |score: &Score| score.log_prob.is_finite() && score.log_prob <= 0.0;
+        let mut both = example.responses.iter().zip(scores.iter().flatten());
+        let longer = both.find(|(response, score)| example.scored_tokens(response) != score.tokens);
+        if let Some((response, score)) = longer {
+            return Err(Error::input(format!(
+                "row {}: {} tokens scored, where the response has {}",
+                example.row,
+                score.tokens,
+                example.scored_tokens(response)
+            ))
+            .at(&self.place)
+            .hint("score again"));
+        }
         match scores {
             Some(scores) if shared && scores.iter().all(|score| score.shared.is_none()) => {
                 Err(Error::input(format!(
@@ -219,6 +231,9 @@ impl ScoreFile {
 }
 
 fn key(hash: &str) -> Option<Key> {
+    if !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
     let mut key = Key::default();
     for (at, byte) in key.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hash.get(2 * at..2 * at + 2)?, 16).ok()?;

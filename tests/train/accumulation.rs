@@ -5,7 +5,6 @@ use std::path::Path;
 
 use expo::loss::Loss;
 use safetensors::SafeTensors;
-use tempfile::TempDir;
 
 use super::losses::scored_rows;
 use super::{TAIL, head, numbers, train};
@@ -27,7 +26,6 @@ struct Step {
     loss: f64,
     grad_norm: f64,
     weights: BTreeMap<String, Vec<f32>>,
-    _folder: TempDir,
 }
 
 fn weights(model: &Path) -> BTreeMap<String, Vec<f32>> {
@@ -75,7 +73,6 @@ fn step(loss: &str, knobs: &str, epsilon: f64, parts: usize) -> Step {
         loss: only("loss"),
         grad_norm: only("grad_norm"),
         weights: weights(&run.path().join("run")),
-        _folder: run,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Training runs: trajectories of other programs, and of ourselves done another way.
 
+mod accumulation;
 mod losses;
 mod resume;
 mod timings;

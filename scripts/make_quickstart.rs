@@ -3,6 +3,8 @@
 //!
 //! Everything is drawn from a seed, so a second run writes the same files.
 
+#![allow(clippy::print_stderr)]
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;

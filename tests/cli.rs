@@ -14,6 +14,8 @@ mod sampling;
 mod stories;
 #[path = "cli/sweep.rs"]
 mod sweep;
+#[path = "cli/wrong.rs"]
+mod wrong;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //! Where `EXPO_FIXTURES` names a folder of real data, models and oracle values, the tests that can
 //! use it run on it too; without it they say that they were skipped.
 
+#![allow(clippy::print_stderr)]
+
 /// The papers' synthetic experiments: optima, training, figures.
 mod bandit;
 /// The binary itself: what it writes and says, and how it exits.
@@ -17,6 +19,8 @@ mod families;
 mod gpu;
 /// Models by name, against a server of our own.
 mod hub;
+/// Inputs beyond memory.
+mod large;
 /// Who may import whom.
 mod layers;
 /// Losses and their gradients, and `expo loss`.

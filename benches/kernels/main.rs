@@ -1,6 +1,8 @@
 //! Every kernel, forward and backward, at the shapes of Pythia-70m and 160m on a micro-batch of
 //! eight pairs of HH's usual lengths: `cargo bench`, or `cargo bench -- NAME` for some.
 
+#![allow(clippy::print_stdout)]
+
 mod block;
 mod harness;
 

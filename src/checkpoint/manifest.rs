@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::staging::hash_file;
+use crate::door;
 use crate::error::{Error, Result};
 
 /// Its name.
@@ -52,8 +53,8 @@ impl Manifest {
                 .at(path.display())
                 .hint("the folder is not whole, or is not expo's")
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, &error))?;
-        let manifest: Self = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        let value = door::json(&path, door::INDEX)?;
+        let manifest: Self = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         if manifest.version != VERSION {
             return Err(wrong(format!("version {}", manifest.version)));
         }

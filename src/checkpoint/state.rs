@@ -15,6 +15,7 @@ use super::staging::Staging;
 use super::tensors::{self, Tensor};
 use super::weights::{SaveDtype, check_weights};
 use super::{json_text, write_like};
+use crate::door;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::parameters::{Buffer, Master};
@@ -112,8 +113,8 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
             .at(folder.display())
             .hint("only a checkpoint of a run can be gone on from; a model starts a new run"));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, &error))?;
-    serde_json::from_str(&text).map_err(|error| {
+    let value = door::json(&path, door::CONFIG)?;
+    serde_json::from_value(value).map_err(|error| {
         Error::input(error.to_string())
             .at(path.display())
             .hint("the checkpoint is of another version of expo")

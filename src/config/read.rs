@@ -146,6 +146,11 @@ fn translate(error: &toml::de::Error) -> Error {
             Error::input(format!("unknown {kind} `{word}`"))
                 .hint(nearest(word, valid.iter().copied()))
         }
+        _ if message.starts_with("invalid type: integer") && message.contains(" as i128") => {
+            let number = quoted.first().copied().unwrap_or_default();
+            Error::input(format!("the number {number} is out of range"))
+                .hint(format!("a whole number is at most {}", i64::MAX))
+        }
         _ => {
             let names = [
                 ("usize", "a whole number"),

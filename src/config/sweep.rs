@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, read};
+use crate::door;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 
@@ -37,7 +38,7 @@ impl SweepConfig {
     /// (`optimizer.learning_rate = [1e-4, 3e-4]`). The sections of the file come on top of those of
     /// the config that `base` names, if it names one; overrides on top of both.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 
@@ -48,8 +49,7 @@ impl SweepConfig {
             None => Table::new(),
             Some(Value::String(path)) => {
                 let path = Path::new(&path);
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+                let text = door::text(path, door::TOML)?;
                 read::table(&text, &[]).map_err(|error| error.at(path.display()))?
             }
             Some(_) => {
@@ -62,6 +62,11 @@ impl SweepConfig {
             return Err(Error::input("a sweep has no [loss] of its own").hint(KNOBS));
         }
         merge(&mut base, table);
+        if !base.contains_key("model") {
+            return Err(
+                Error::input("no [model]").hint("name the config that the runs start from: `base`")
+            );
+        }
         readable(&base)?;
         for assignment in overrides {
             if assignment.trim_start().starts_with("loss") {
@@ -80,10 +85,9 @@ impl SweepConfig {
         let folder = |run: &PlannedRun| run.config.run.output_dir.clone();
         for (at, run) in runs.iter().enumerate() {
             if runs[..at].iter().any(|other| folder(other) == folder(run)) {
-                return Err(
-                    Error::input(format!("{} {} is there twice", run.loss, run.settings))
-                        .hint("every run of a sweep differs from the others"),
-                );
+                let name = format!("{} {}", run.loss, run.settings);
+                return Err(Error::input(format!("{} is there twice", name.trim()))
+                    .hint("every run of a sweep differs from the others"));
             }
         }
         let output_dir = base
@@ -197,6 +201,8 @@ fn plan(base: &Table, loss: &str, settings: &[Setting]) -> Result<PlannedRun> {
             false => format!("loss.{loss}.{key}"),
         };
         read::assign(&mut table, &format!("{key}={value}"))?;
+        // Now, for the error of a value does not say whose it is.
+        read::value::<Config>(table.clone(), "", &[]).map_err(|error| error.at(key))?;
     }
     let text = |(key, value): &Setting| match value {
         Value::String(word) => format!("{key}={word}"),

@@ -14,6 +14,8 @@
 //! contiguous where an operation does not say that it takes views. Results do not depend on the
 //! number of threads; in f32 they do on the processor, in the last bits.
 
+#![allow(unsafe_code)]
+
 /// Leaves an operation with what it gives on a GPU, if the tensor is there.
 macro_rules! on_gpu {
     ($tensor:expr => $call:expr) => {

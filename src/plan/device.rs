@@ -124,7 +124,7 @@ impl Device {
     /// dtype and TB/s.
     ///
     /// # Errors
-    /// If a figure is not above 0.
+    /// If a figure is not a finite number above 0.
     pub fn described(name: &str, memory: f64, rates: Option<(f64, f64)>) -> Result<Self> {
         let (tflops, bandwidth) = rates.unwrap_or((1.0, 1.0));
         for (what, x, unit) in [
@@ -134,7 +134,7 @@ impl Device {
         ] {
             if !(x > 0.0 && x.is_finite()) {
                 let what = format!("{name}'s {what} is {x} {unit}");
-                return Err(Error::input(what).hint("it must be above 0"));
+                return Err(Error::input(what).hint("it must be a number above 0"));
             }
         }
         Ok(Self {

@@ -19,6 +19,7 @@ use crate::checkpoint::{
 };
 use crate::config::{Config, RunConfig};
 use crate::data::Census;
+use crate::door;
 use crate::error::{Error, Result};
 
 /// What a run depends on, as content hashes.
@@ -94,13 +95,12 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
 /// What `run.json` says must be the same.
 pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
     let path = folder.join(RUN);
-    let text = fs::read_to_string(&path).map_err(|error| Error::io(&path, &error))?;
     let wrong = |what: String| {
         Error::input(what)
             .at(path.display())
             .hint("the run is of another version of expo: begin anew in another run.output_dir")
     };
-    let mut run: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let mut run = door::json_object(&path, door::CONFIG)?;
     serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
 }
 
@@ -349,8 +349,7 @@ impl Files {
 
 /// The changes that `run.json` has already.
 fn changes_of(folder: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(folder.join(RUN)).unwrap_or_default();
-    let run: Value = serde_json::from_str(&text).unwrap_or_default();
+    let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
     run["changes"].as_array().cloned().unwrap_or_default()
 }
 

@@ -3,7 +3,6 @@
 //! *Why*: whether a folder's run can be gone on with is known before anything costly is done, and its
 //! lock is held from then on.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,6 +14,7 @@ use super::summary::SUMMARY;
 use super::{Event, Observer};
 use crate::checkpoint::{Checkpoints, Lock, checkpoint_step, read_state, verify};
 use crate::config::RunConfig;
+use crate::door;
 use crate::error::{Error, Result};
 
 /// What becomes of a run that was interrupted.
@@ -169,14 +169,8 @@ fn opened(path: PathBuf) -> Result<(PathBuf, State)> {
 
 fn summary(folder: &Path) -> Result<Option<Value>> {
     let path = folder.join(SUMMARY);
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(None);
-    };
-    let summary = serde_json::from_str(&text);
-    let wrong = |error: serde_json::Error| {
-        Error::input(error.to_string())
-            .at(path.display())
-            .hint("remove the file to go on")
-    };
-    summary.map(Some).map_err(wrong)
+    match path.exists() {
+        true => door::json_object(&path, door::CONFIG).map(Some),
+        false => Ok(None),
+    }
 }

@@ -9,6 +9,7 @@ use super::files::{RUN, frozen_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};
+use crate::door;
 use crate::error::{Error, Result};
 
 /// A folder or file that was looked at.
@@ -67,7 +68,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
     }
     let summary = folder.join(SUMMARY);
     if summary.is_file() {
-        let outcome = json(&summary).and_then(|()| size(&summary));
+        let outcome = door::json(&summary, door::CONFIG).and_then(|_| size(&summary));
         found.push(look(summary, outcome));
     }
     Ok(found)
@@ -96,13 +97,6 @@ fn lines(path: &Path) -> Result<()> {
         serde_json::from_str::<Value>(line)
             .map_err(|error| Error::input(format!("not JSON: {error}")).at(place()))?;
     }
-    Ok(())
-}
-
-fn json(path: &Path) -> Result<()> {
-    let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
-    let wrong = |error: serde_json::Error| Error::input(error.to_string()).at(path.display());
-    serde_json::from_str::<Value>(&text).map_err(wrong)?;
     Ok(())
 }
 

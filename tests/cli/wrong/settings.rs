@@ -1,0 +1,141 @@
+//! Configs of runs and of sweeps.
+
+use std::fs;
+
+use super::{Case, accepted, forbid, refused, train, with_config, words};
+use crate::cli::Place;
+use crate::support::fixture;
+
+/// A run whose config is this text.
+fn text(place: &Place, bytes: impl AsRef<[u8]>) -> Option<Vec<String>> {
+    place.write("wrong.toml", bytes);
+    words(&["train", "--config", "wrong.toml"])
+}
+
+/// A run whose config has `to` in the place of `from`.
+fn edited(place: &Place, from: &str, to: &str) -> Option<Vec<String>> {
+    let good = fs::read_to_string(place.config(&fixture("neox"), "dpo", "", "")).unwrap();
+    assert!(good.contains(from));
+    text(place, good.replacen(from, to, 1))
+}
+
+/// A sweep of these entries over a good config.
+fn sweep(place: &Place, more: &str) -> Option<Vec<String>> {
+    place.config(&fixture("neox"), "dpo", "", "");
+    place.write("sweep.toml", format!("base = \"run.toml\"\n{more}"));
+    words(&["sweep", "--config", "sweep.toml"])
+}
+
+fn set(place: &Place, set: &str) -> Option<Vec<String>> {
+    train(place, "dpo", &[set])
+}
+
+#[rustfmt::skip]
+pub const CASES: &[Case] = &[
+    refused("an empty config", |p| text(p, ""),
+        &["wrong.toml", "no loss", "[loss.dpo]"]),
+    refused("a folder as config", |p| { fs::create_dir(p.path("wrong.toml")).unwrap(); words(&["train", "--config", "wrong.toml"]) },
+        &["wrong.toml", "is a folder, not a file"]),
+    refused("a config in UTF-16", |p| text(p, b"\xff\xfe[\0m\0]\0"),
+        &["wrong.toml", "not UTF-8"]),
+    refused("NUL in a config", |p| text(p, "[model]\n\0"),
+        &["wrong.toml", "line 2"]),
+    refused("a config nobody may read", |p| { forbid(&p.write("wrong.toml", ""), 0)?; words(&["train", "--config", "wrong.toml"]) },
+        &["wrong.toml", "permission denied"]),
+    refused("JSON as config", |p| text(p, "{\"model\": 1}"),
+        &["wrong.toml", "line 1"]),
+    accepted("a config whose lines end in CR LF", |p| { let good = fs::read_to_string(p.config(&fixture("neox"), "dpo", "", "")).unwrap(); p.write("crlf.toml", good.replace('\n', "\r\n")); words(&["train", "--config", "crlf.toml", "--print-config"]) },
+        &["[loss.dpo]\nbeta = 0.1"]),
+    refused("an unknown section", |p| edited(p, "[batch]", "[optimiser]\n[batch]"),
+        &["wrong.toml", "`optimiser`", "`optimizer`?"]),
+    refused("a key twice", |p| edited(p, "batch_size = 8", "batch_size = 8\nbatch_size = 9"),
+        &["wrong.toml", "line 12", "duplicate key"]),
+    refused("a section twice", |p| edited(p, "[optimizer]", "[batch]\n[optimizer]"),
+        &["wrong.toml", "line 12", "duplicate key"]),
+    refused("a section that is a number", |p| set(p, "batch=8"),
+        &["--set batch=8"]),
+    refused("a string without its end", |p| edited(p, "format = \"pairs\"", "format = \"pairs"),
+        &["wrong.toml", "line 4"]),
+    refused("a fraction as a count", |p| edited(p, "batch_size = 8", "batch_size = 8.5"),
+        &["wrong.toml", "line 11", "8.5"]),
+    refused("a count below 0", |p| edited(p, "batch_size = 8", "batch_size = -8"),
+        &["wrong.toml", "line 11", "-8"]),
+    refused("a count beyond numbers", |p| edited(p, "batch_size = 8", "batch_size = 99999999999999999999"),
+        &["wrong.toml", "line 11", "99999999999999999999 is out of range"]),
+    refused("a rate that is not a number", |p| set(p, "optimizer.learning_rate=nan"),
+        &["[optimizer]", "learning_rate", "NaN"]),
+    refused("an infinite rate", |p| set(p, "optimizer.learning_rate=inf"),
+        &["[optimizer]", "learning_rate", "inf"]),
+    refused("a norm below 0", |p| set(p, "optimizer.max_grad_norm=-1"),
+        &["[optimizer]", "max_grad_norm", "-1"]),
+    refused("a norm that is not a number", |p| set(p, "optimizer.max_grad_norm=nan"),
+        &["[optimizer]", "max_grad_norm", "NaN"]),
+    refused("a beta of 1", |p| set(p, "optimizer.adam_beta2=1"),
+        &["[optimizer]", "adam_beta2", "1"]),
+    refused("a key of another optimizer", |p| { train(p, "dpo", &["optimizer.optim=rmsprop", "optimizer.adam_beta1=0.5"]) },
+        &["[optimizer]", "adam_beta1", "rmsprop"]),
+    refused("an unknown optimizer", |p| set(p, "optimizer.optim=lion"),
+        &["--set optimizer.optim=lion", "adamw"]),
+    refused("an unknown schedule", |p| set(p, "schedule.lr_scheduler_type=cosin"),
+        &["cosin", "cosine"]),
+    refused("two warm-ups", |p| { train(p, "dpo", &["schedule.warmup_steps=1", "schedule.warmup_ratio=0.1"]) },
+        &["[schedule]", "warmup_steps", "warmup_ratio"]),
+    refused("two micro-batches", |p| { train(p, "dpo", &["batch.micro_batch_tokens=9", "batch.gradient_accumulation_steps=2"]) },
+        &["[batch]", "micro_batch_tokens", "give one"]),
+    refused("more parts than rows", |p| set(p, "batch.gradient_accumulation_steps=9"),
+        &["[batch]", "9", "8"]),
+    refused("no steps", |p| set(p, "run.max_steps=0"),
+        &["[run]", "max_steps", "above 0"]),
+    refused("epochs below 0", |p| set(p, "run.num_train_epochs=-1"),
+        &["[run]", "num_train_epochs", "-1"]),
+    refused("endless epochs", |p| set(p, "run.num_train_epochs=inf"),
+        &["[run]", "num_train_epochs", "inf"]),
+    refused("a limit of no checkpoints", |p| set(p, "run.save_total_limit=2"),
+        &["[run]", "save_total_limit", "save_steps"]),
+    refused("a seed below 0", |p| set(p, "run.seed=-1"),
+        &["--set run.seed=-1", "-1"]),
+    refused("a beta of 0", |p| set(p, "loss.dpo.beta=0"),
+        &["loss.dpo", "beta", "(0, inf)"]),
+    refused("a beta that is not a number", |p| set(p, "loss.dpo.beta=nan"),
+        &["loss.dpo", "beta", "NaN"]),
+    refused("prompts for a loss of pairs", |p| set(p, "data.unlabelled=x.txt"),
+        &["data.unlabelled", "dpo", "leave the key out"]),
+    refused("a moving reference without one", |p| train(p, "simpo", &["reference.steps=9"]),
+        &["[reference]", "simpo"]),
+    refused("how to sample without samples", |p| set(p, "sample.top_k=4"),
+        &["[sample]", "\"auto\""]),
+    refused("a revision of no reference", |p| set(p, "model.reference_revision=main"),
+        &["model.reference_revision", "without model.reference"]),
+    refused("a key below a key", |p| set(p, "run.seed.low=1"),
+        &["--set run.seed.low=1"]),
+    refused("a key of no section", |p| set(p, "runs.seed=1"),
+        &["--set runs.seed=1", "`runs`", "`run`?"]),
+    refused("a key without a name", |p| set(p, "run.=1"),
+        &["--set run.=1"]),
+    refused("no key", |p| set(p, "=1"),
+        &["--set =1"]),
+    refused("a GPU beyond numbers", |p| set(p, "model.device=cuda:99999999999999999999"),
+        &["model.device", "cuda:99999999999999999999"]),
+    refused("an unknown way to go on", |p| set(p, "data.on_invalid=ignore"),
+        &["ignore", "skip"]),
+    refused("an empty folder name", |p| set(p, "run.output_dir="),
+        &["[run]", "output_dir"]),
+    refused("SFT's config for expo train", |p| with_config(p, "sft", "dpo", &[]),
+        &["dpo", "expo train"]),
+    refused("a sweep without its base", |p| { p.write("s.toml", "[[sweep]]\nloss = \"dpo\"\n"); words(&["sweep", "--config", "s.toml"]) },
+        &["s.toml", "no [model]", "`base`"]),
+    refused("a sweep with a loss of its own", |p| sweep(p, "[loss.dpo]\n[[sweep]]\nloss = \"dpo\"\n"),
+        &["sweep.toml", "[loss]"]),
+    refused("a sweep that runs one twice", |p| sweep(p, "[[sweep]]\nloss = [\"dpo\", \"dpo\"]\n"),
+        &["sweep.toml", "dpo", "twice"]),
+    refused("a sweep over nothing", |p| sweep(p, "[[sweep]]\nloss = \"dpo\"\nbeta = []\n"),
+        &["[[sweep]] 1", "beta", "no value"]),
+    refused("a sweep without losses", |p| sweep(p, "[[sweep]]\nbeta = [0.1]\n"),
+        &["[[sweep]] 1", "no `loss`"]),
+    refused("a sweep that is a table", |p| sweep(p, "[sweep]\nloss = \"dpo\"\n"),
+        &["sweep.toml", "[[sweep]]"]),
+    refused("a sweep with a wrong value", |p| sweep(p, "[[sweep]]\nloss = \"dpo\"\nbeta = [0.1, \"half\"]\n"),
+        &["beta", "half"]),
+    refused("a sweep with an unknown key", |p| sweep(p, "output = \"x\"\n[[sweep]]\nloss = \"dpo\"\n"),
+        &["output"]),
+];

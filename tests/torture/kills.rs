@@ -44,13 +44,7 @@ fn kills_at_random() {
 }
 
 /// Kills a run until it has ended all the same, and compares it.
-fn one_run(
-    stage: &Stage,
-    run: &Path,
-    kills: &mut Kills,
-    random: &mut Random,
-    report: &mut Report,
-) {
+fn one_run(stage: &Stage, run: &Path, kills: &mut Kills, random: &mut Random, report: &mut Report) {
     for attempt in 0.. {
         let threads = 1 + random.below(3);
         let process = stage.start(&[], run, threads);

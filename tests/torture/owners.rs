@@ -14,7 +14,12 @@ const ENDLESS: &str = "run.max_steps=100000";
 
 fn endless(stage: &Stage, run: &Path) -> Running {
     let mut command = stage.command(&[], run, 1);
-    command.args(["--set", ENDLESS, "--set", "schedule.lr_scheduler_type=constant"]);
+    command.args([
+        "--set",
+        ENDLESS,
+        "--set",
+        "schedule.lr_scheduler_type=constant",
+    ]);
     Running::start(command)
 }
 

@@ -86,13 +86,7 @@ impl Stage {
     }
 
     /// As [`Self::command`], with a cache of its own.
-    pub fn command_with(
-        &self,
-        prefix: &[&str],
-        run: &Path,
-        threads: u64,
-        cache: &Path,
-    ) -> Command {
+    pub fn command_with(&self, prefix: &[&str], run: &Path, threads: u64, cache: &Path) -> Command {
         let mut words: Vec<OsString> = prefix.iter().map(OsString::from).collect();
         words.push(env!("CARGO_BIN_EXE_expo").into());
         let mut words = words.into_iter();
@@ -194,6 +188,12 @@ impl Running {
             sleep(Duration::from_micros(100));
         }
         false
+    }
+
+    /// Waits until it has said this; whether it was still at work then.
+    pub fn wait_until_it_says(&mut self, words: &str) -> bool {
+        let said = Arc::clone(&self.err);
+        self.wait_until(|| String::from_utf8_lossy(&said.lock().unwrap()).contains(words))
     }
 
     /// Lets it work for so long; whether it still is.

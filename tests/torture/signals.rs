@@ -77,7 +77,10 @@ fn a_second_signal_ends_at_once() {
             at_once += 1;
             longest = longest.max(start.elapsed());
         }
-        if ![128 + first.1, 128 + second.1, 0].map(Some).contains(&ended.code) {
+        if ![128 + first.1, 128 + second.1, 0]
+            .map(Some)
+            .contains(&ended.code)
+        {
             report.fail(format!("{place}: wrong end: {ended:?}"));
         }
         if steps(&run).last() < before.last() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::folders::{differences, steps, unreadable};
-use super::program::{Running, Stage, disk};
+use super::program::{Stage, disk};
 use super::{Random, Report, send, size};
 
 const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
@@ -23,7 +23,12 @@ fn signals_at_random() {
         let place = format!("round {round}");
         let (name, number) = SIGNALS[round % 2];
         let mut process = stage.start(&[], &run, 1 + random.below(3));
-        process.work(random.time_below(stage.time));
+        // Some of them before there is anything to save.
+        let latest = match round % 4 {
+            0 => Duration::from_millis(40),
+            _ => stage.time,
+        };
+        process.work(random.time_below(latest));
         // From here on a signal is listened to.
         let begun = process.said().contains("training ");
         send(name, process.process());

@@ -118,7 +118,7 @@ if [ "$out" != /dev/stdout ]; then
 fi
 {
     echo "Commit $(git log -1 --format='%h of %cs' 2>/dev/null || echo unknown), $size version;" \
-        "$(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo 2>/dev/null | head -n 1), Linux $(uname -r)."
+        "$(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo 2>/dev/null | head -n 1), Linux $(uname -r | cut -d- -f1)."
     echo
     table
 } >"$logs/table"

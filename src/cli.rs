@@ -18,6 +18,7 @@ mod verify;
 
 use std::io::Write;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
@@ -57,6 +58,7 @@ enum Command {
 
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
+    stop::outlive_size_limits()?;
     match Cli::parse().command {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),
@@ -85,10 +87,10 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// Writes a result to standard output.
-fn answer(text: &str) -> std::io::Result<()> {
+fn answer(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("standard output")
 }
 
 /// A count with a comma after every three digits.

@@ -40,5 +40,8 @@ mod sample;
 /// The grammar of the stories: exact numbers against enumeration, and the report.
 mod story;
 mod support;
+/// What runs survive: kills, faults, signals, full disks. Run by `scripts/torture.sh`.
+#[cfg(target_os = "linux")]
+mod torture;
 /// Runs against other programs' trajectories and their own.
 mod train;

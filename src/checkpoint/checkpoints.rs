@@ -94,10 +94,21 @@ impl Checkpoints {
     /// Takes a checkpoint that was saved into the list, and its name into `LATEST`.
     pub fn saved(&mut self, step: u64) -> Result<()> {
         self.steps.push(step);
-        write_file(
-            &self.folder.join(LATEST),
-            format!("checkpoint-{step}\n").as_bytes(),
-        )
+        self.name_latest(step)
+    }
+
+    /// Removes those after a step, which is now the latest. The name comes first, so that it is never
+    /// that of one which is gone.
+    pub fn go_back(&mut self, step: u64) -> Result<()> {
+        self.name_latest(step)?;
+        let later = self.steps.iter().copied().filter(|&other| other > step);
+        let later: Vec<u64> = later.collect();
+        later.into_iter().try_for_each(|step| self.remove(step))
+    }
+
+    fn name_latest(&self, step: u64) -> Result<()> {
+        let name = format!("checkpoint-{step}\n");
+        write_file(&self.folder.join(LATEST), name.as_bytes())
     }
 
     /// Removes the oldest ones beyond `limit`, which is at least 2, but not `best`.
@@ -122,7 +133,7 @@ impl Checkpoints {
     }
 
     /// Removes a checkpoint.
-    pub fn remove(&mut self, step: u64) -> Result<()> {
+    fn remove(&mut self, step: u64) -> Result<()> {
         discard(&self.path(step))?;
         self.steps.retain(|&other| other != step);
         Ok(())

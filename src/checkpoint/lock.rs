@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let owner = match read(&mut file) {
+                let owner = match owner_of(&path) {
                     Some(owner) => format!("process {} on {}", owner.pid, owner.host),
                     None => "another process".into(),
                 };
@@ -98,6 +98,18 @@ impl Lock {
 
 fn unsupported(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::Unsupported
+}
+
+/// Who owns a folder that is taken. The one who took it a moment ago may not have written it yet.
+fn owner_of(path: &Path) -> Option<Owner> {
+    let look = || File::open(path).ok().and_then(|mut file| read(&mut file));
+    (0..50).find_map(|_| {
+        let owner = look();
+        if owner.is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        owner
+    })
 }
 
 fn read(file: &mut File) -> Option<Owner> {

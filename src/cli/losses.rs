@@ -73,7 +73,7 @@ pub fn run(args: &LossesArgs) -> anyhow::Result<()> {
             }
         }
     };
-    Ok(answer(&text)?)
+    answer(&text)
 }
 
 fn pretty(value: &Value) -> anyhow::Result<String> {

@@ -12,11 +12,10 @@ use expo::train::{Reason, Until};
 use super::answer;
 
 /// A number of the signal that asks for the end, 0 until there is one. The first INT or TERM sets it;
-/// the next one ends the process at once, with 128 and its number. A write beyond the size limit of
-/// files becomes an error instead of the process's end.
+/// the next one ends the process at once, with 128 and its number.
 #[cfg(unix)]
 pub fn on_signal() -> Result<Arc<AtomicUsize>> {
-    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag;
     use std::sync::atomic::AtomicBool;
 
@@ -32,8 +31,22 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
         flag::register(number, Arc::clone(&again)).map_err(failed)?;
         flag::register_usize(number, Arc::clone(&signal), number as usize).map_err(failed)?;
     }
-    flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
     Ok(signal)
+}
+
+/// From here on a write beyond the size limit of files is an error instead of the process's end.
+#[cfg(unix)]
+pub fn outlive_size_limits() -> Result<()> {
+    use signal_hook::{consts::SIGXFSZ, flag};
+    let failed = |error: std::io::Error| Error::failed(format!("signals: {error}"));
+    flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+    Ok(())
+}
+
+/// This system has no such limit.
+#[cfg(not(unix))]
+pub fn outlive_size_limits() -> Result<()> {
+    Ok(())
 }
 
 /// No signal is listened to on this system.
@@ -78,7 +91,7 @@ pub fn limited(limit: Option<Limit>) -> Until {
 /// which is no failure. `what` says what there is and how to go on.
 pub fn ended(reason: Reason, what: &str) -> anyhow::Result<()> {
     match reason {
-        Reason::Time => Ok(answer(&format!("the time is over: {what}\n"))?),
+        Reason::Time => answer(&format!("the time is over: {what}\n")),
         Reason::Signal(signal) => {
             let text = format!("signal {signal}: {what}");
             Err(Signalled { signal, text }.into())

@@ -69,7 +69,7 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finit
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let config = SweepConfig::open(&args.config, &args.set)?;
     if args.list {
-        return Ok(answer(&list(&config))?);
+        return answer(&list(&config));
     }
     let mut progress = Progress::new();
     let until = Until {

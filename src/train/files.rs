@@ -140,7 +140,20 @@ impl Files {
         let run = &about.config.run;
         let folder = &run.output_dir;
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-        let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+        let lock =
+            match lock {
+                Some(lock) => lock,
+                None => {
+                    let lock = Lock::take(folder)?;
+                    // There was no run when this process looked for one, which may be long ago.
+                    if check_output(run)? {
+                        return Err(Error::input("another process has begun a run here meanwhile")
+                        .at(folder.display())
+                        .hint("start again to go on with it, or choose another run.output_dir"));
+                    }
+                    lock
+                }
+            };
         sweep_up(folder)?;
         let mut checkpoints = Checkpoints::open(folder)?;
         checkpoints.clear()?;
@@ -166,11 +179,7 @@ impl Files {
         let folder = &run.output_dir;
         sweep_up(folder)?;
         let mut checkpoints = Checkpoints::open(folder)?;
-        let later = checkpoints.steps().iter().copied();
-        let later: Vec<u64> = later.filter(|&step| step > state.step).collect();
-        later
-            .into_iter()
-            .try_for_each(|step| checkpoints.remove(step))?;
+        checkpoints.go_back(state.step)?;
         remove(&folder.join(SUMMARY))?;
         let mut best: Option<(u64, f64)> = None;
         for &step in checkpoints.steps() {

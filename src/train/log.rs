@@ -38,7 +38,11 @@ impl Log {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(io)?;
-        let length = match file.metadata().map_err(io)?.len() {
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(Error::input("is no plain file").at(path.display()));
+        }
+        let length = match metadata.len() {
             longer if longer >= bytes => bytes,
             _ => whole_lines(&mut file).map_err(io)?,
         };

@@ -458,3 +458,37 @@ fn a_run_ends_when_its_time_is_over_and_another_process_waits() {
     let summary = finish(again(&folder, &[]), &Resume::Auto);
     assert_eq!(summary.resumed_from, Some(0));
 }
+
+#[test]
+fn who_comes_late_does_not_begin_over_a_run_that_another_one_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Run::open_with(again(&folder, &[]), &Resume::Auto, &[], &mut |_| {});
+    let Ok(Opened::Run(late)) = opened else {
+        panic!("not opened")
+    };
+    stop(again(&folder, &[]), &Resume::Auto, 3);
+    let before = files(&folder.path().join("run"));
+    let error = late.train(&mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("has begun a run here meanwhile"), "{error}");
+    assert!(files(&folder.path().join("run")) == before);
+}
+
+#[test]
+fn who_goes_back_has_the_name_of_the_checkpoint_in_latest() {
+    let (folder, run) = stopped();
+    let from = Resume::From(run.join("checkpoint-2"));
+    let End::Stopped(_) = run_to_its_time(again(&folder, &[]), &from) else {
+        panic!("finished")
+    };
+    let latest = fs::read_to_string(run.join("LATEST")).unwrap();
+    assert_eq!(latest, "checkpoint-2\n");
+}
+
+/// A run that ends before its first step.
+fn run_to_its_time(config: Config, resume: &Resume) -> End {
+    let Opened::Run(mut run) = Run::open_with(config, resume, &[], &mut |_| {}).unwrap() else {
+        panic!("there is nothing left to do");
+    };
+    run.until.time = Some(Duration::ZERO);
+    run.train(&mut |_| {}).unwrap()
+}

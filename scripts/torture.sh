@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# What a run survives: kills, faults, signals, rivals, full disks, hostile inputs, against the real
+# program; a table of it in Markdown.
+#
+#   scripts/torture.sh [--short|--full] [--out FILE]
+#
+# --short takes minutes, --full the better part of an hour and the numbers of benches/RELIABILITY.md.
+# Needs Rust; strace and the right to mount a tmpfs for all of it, and says what was skipped without
+# them. The table goes to FILE, else to standard output; messages to standard error. Exit code 0: every
+# target is met.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
+size=short out=/dev/stdout
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --short) size=short ;;
+        --full) size=full ;;
+        --out) out="${2:?--out wants a file}"; shift ;;
+        -h | --help) usage; exit 0 ;;
+        *) usage >&2; exit 2 ;;
+    esac
+    shift
+done
+export EXPO_TORTURE="$size"
+
+logs="$(mktemp -d)"
+trap 'rm -rf "$logs"' EXIT
+failed=()
+
+# Runs tests; their output is the log of that name.
+group() {
+    local name="$1" status=0
+    shift
+    echo "== $name" >&2
+    cargo test --locked --test main -- --nocapture --test-threads 1 "$@" >"$logs/$name" 2>&1 || status=$?
+    grep -E '^(torture test=|test result:)|panicked at|FAILED' "$logs/$name" >&2 || true
+    if [ "$status" -ne 0 ]; then
+        failed+=("$name")
+        tail -n 60 "$logs/$name" >&2
+    fi
+}
+
+# Some of the damages of a larger file, or all.
+hostile=(hostile::)
+[ "$size" = short ] || hostile+=(--include-ignored)
+
+group torture torture:: --ignored
+group resume train::resume
+group hostile "${hostile[@]}"
+group wrong_inputs cli::wrong
+group accumulation train::accumulation
+group large large:: --ignored
+
+target() {
+    case "$1" in
+        kills) echo "0 unreadable, 0 mismatches; half of the kills inside a save" ;;
+        faults) echo "0 panics, 0 errors without a path, 0 unreadable, 0 mismatches" ;;
+        signals) echo "exit code 128 + N with everything saved, 0 mismatches" ;;
+        second_signal) echo "ends at once, 0 lost, 0 mismatches" ;;
+        owners) echo "one winner of 20/20, a stale lock holds nobody off" ;;
+        fencing) echo "stops at its next save, writes nothing more" ;;
+        size_limits | inodes | full_disk) echo "0 unreadable, 0 mismatches once there is room" ;;
+        outputs) echo "every run is complete" ;;
+        full_log) echo "training completes with the same weights" ;;
+        threads) echo "the same bytes" ;;
+        *) echo "no failure" ;;
+    esac
+}
+
+row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3"; }
+
+# Lines of a log that begin so, which may follow the name of their test.
+lines() { grep -oE "$2" "$logs/$1" || true; }
+
+# `a=1 b_c=2` in words; what is in quotes stays.
+words() { sed -E 's/([a-z_]+)=/\1 /g; s/ ([a-z_]+ ([0-9"]|true|false))/, \1/g; s/_/ /g'; }
+
+# The sum of a figure over the lines of standard input.
+sum() { awk -v name="$1=" '{for (i = 1; i <= NF; i++) if (index($i, name) == 1) total += substr($i, length(name) + 1)} END {print total + 0}'; }
+
+# How many tests of a group passed and failed.
+passed() { sed -nE 's/^test result:.* ([0-9]+) passed; ([0-9]+) failed.*/\1 tests passed, \2 failed/p' "$logs/$1"; }
+
+table() {
+    echo "| test | target | measured |"
+    echo "| --- | --- | --- |"
+    lines torture 'torture test=.*' | while read -r _ name figures; do
+        name="${name#test=}"
+        row "${name//_/ }" "$(target "$name")" "$(words <<<"$figures")"
+    done
+    row "resume at every step" "checkpoints, metrics.jsonl and model identical" "$(passed resume)"
+    local formats
+    formats="$(lines hostile 'format=.*')"
+    if [ -n "$formats" ]; then
+        local count
+        count="$(cut -d/ -f1 <<<"$formats" | sort -u | wc -l)"
+        row "prefixes and bit flips" "0 panics" "formats $count, cases $(sum cases <<<"$formats"), refused $(sum refused <<<"$formats"), accepted $(sum accepted <<<"$formats"), panics $(sum panics <<<"$formats")"
+    fi
+    lines wrong_inputs 'wrong_inputs .*' | while read -r _ figures; do
+        row "wrong inputs" "each its message and exit code" "$(words <<<"$figures")"
+    done
+    lines accumulation 'accumulation losses=.*' | while read -r _ figures; do
+        row "accumulation" "relative 1e-6" "$figures"
+    done
+    lines large 'large case=.*' | while read -r _ figures; do
+        figures="${figures//|/\\|}"
+        row "large: $(sed -E 's/case=([^ ]*).*/\1/; s/_/ /g' <<<"$figures")" "flat memory or a clear refusal" "$(sed -E 's/case=[^ ]* //; s/peak_mib=/peak MiB /; s/rows=/rows /; s/ (peak|outcome)/, \1/g; s/outcome=//' <<<"$figures")"
+    done
+    if [ "${#failed[@]}" -gt 0 ]; then
+        row "**failed**" "" "${failed[*]}"
+    fi
+}
+
+if [ "$out" != /dev/stdout ]; then
+    mkdir -p "$(dirname "$out")"
+fi
+{
+    echo "Commit $(git log -1 --format='%h of %cs' 2>/dev/null || echo unknown), $size version;" \
+        "$(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo 2>/dev/null | head -n 1), Linux $(uname -r)."
+    echo
+    table
+} >"$logs/table"
+cat "$logs/table" >"$out"
+[ "${#failed[@]}" -eq 0 ]

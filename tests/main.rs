@@ -15,6 +15,8 @@ mod data;
 mod families;
 /// The GPU against the processor.
 mod gpu;
+/// Damaged files of every format that is read.
+mod hostile;
 /// Models by name, against a server of our own.
 mod hub;
 /// Who may import whom.

@@ -4,6 +4,7 @@
 //! `tests/layers.rs` checks that it does:
 //!
 //! - [`error`]: what went wrong, where, and what would be valid.
+//! - [`door`]: how files that others made are opened and read.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
 //!   preference is known. [`report`]: results as tables and figures. None knows of the others.
@@ -45,6 +46,7 @@ pub mod bandit;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod door;
 pub mod error;
 pub mod kernels;
 pub mod loss;

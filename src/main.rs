@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use expo::door;
 use expo::kernels::memory::{self, HugePages};
 
 mod cli;
@@ -12,6 +13,13 @@ static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
     memory::keep_freed();
+    let speak = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // One that becomes an error is told as one.
+        if !door::is_guarded() {
+            speak(panic);
+        }
+    }));
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use super::grid::Grid;
 use super::problem::{Draws, Example, Prompt};
 use super::{Report, TrainConfig, constraint, interpolation, preservation, theory};
 use crate::config::read;
+use crate::door;
 use crate::error::{Error, Result, nearest};
 
 /// The experiments with the text of their configs in `configs/bandit`.
@@ -250,7 +251,7 @@ impl Experiment {
     /// Reads a config file and applies overrides of the form `section.key=value`, the later
     /// winning, then checks it.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 

@@ -5,10 +5,10 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use expo::door::{self, Line};
 use expo::error::{Error, Result, nearest};
 use expo::loss::{Context, Loss, Needs, Objective, Role, Scored};
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub fn run(args: &LossArgs) -> anyhow::Result<()> {
     let calculator = Calculator::new(configure(args)?);
     match &args.file {
         Some(path) => {
-            let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+            let file = door::open(path)?;
             calculator.run(BufReader::new(file), &path.display().to_string())
         }
         None => calculator.run(io::stdin().lock(), "<stdin>"),
@@ -93,12 +93,16 @@ impl Calculator {
         }
     }
 
-    fn run(&self, input: impl BufRead, source: &str) -> anyhow::Result<()> {
+    fn run(&self, mut input: impl BufRead, source: &str) -> anyhow::Result<()> {
         let mut out = io::stdout().lock();
         let mut batch = Vec::new();
-        for (index, line) in input.split(b'\n').enumerate() {
-            let place = format!("{source}:{}", index + 1);
-            let line = line.with_context(|| place.clone())?;
+        for number in 1.. {
+            let place = format!("{source}:{number}");
+            let line = match door::line(&mut input).with_context(|| place.clone())? {
+                Line::End => break,
+                Line::TooLong => return Err(door::too_long().at(place).into()),
+                Line::Whole(line) => line,
+            };
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
@@ -120,7 +124,12 @@ impl Calculator {
     }
 
     fn read(&self, line: &[u8]) -> Result<Row> {
-        let columns: Map<String, Value> = serde_json::from_slice(line).map_err(bad_json)?;
+        let text = str::from_utf8(line).map_err(|_| Error::input("the line is not UTF-8"))?;
+        let columns: Map<String, Value> = match door::parse(text) {
+            Ok(Value::Object(columns)) => columns,
+            Ok(_) => return Err(Error::input("bad JSON: not an object").hint(LINE)),
+            Err(error) => return Err(bad_json(error)),
+        };
         self.check_columns(&columns)?;
         let mut responses = Vec::new();
         let mut spans = Vec::new();
@@ -363,6 +372,7 @@ fn reads(loss: &Loss, reference: f64, tokens: f64) -> bool {
 fn bad_json(error: serde_json::Error) -> Error {
     let message = error.to_string();
     let (fact, _) = message.rsplit_once(" at line ").unwrap_or((&message, ""));
-    Error::input(format!("bad JSON: {fact} at byte {}", error.column()))
-        .hint("each line is one object, e.g. {\"policy_chosen\": -45.25, ...}")
+    Error::input(format!("bad JSON: {fact} at byte {}", error.column())).hint(LINE)
 }
+
+const LINE: &str = "each line is one object, e.g. {\"policy_chosen\": -45.25, ...}";

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, ModelConfig, read};
 use crate::data::DataConfig;
+use crate::door;
 use crate::error::{Error, Result};
 use crate::model::sampling::SampleConfig;
 
@@ -27,7 +28,7 @@ impl SamplingConfig {
     /// training run will do, too, where its samples are to be drawn: the model is then its
     /// reference.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, read};
+use crate::door;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 
@@ -37,7 +38,7 @@ impl SweepConfig {
     /// (`optimizer.learning_rate = [1e-4, 3e-4]`). The sections of the file come on top of those of
     /// the config that `base` names, if it names one; overrides on top of both.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 
@@ -48,8 +49,7 @@ impl SweepConfig {
             None => Table::new(),
             Some(Value::String(path)) => {
                 let path = Path::new(&path);
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+                let text = door::text(path, door::TOML)?;
                 read::table(&text, &[]).map_err(|error| error.at(path.display()))?
             }
             Some(_) => {

@@ -12,7 +12,8 @@
 mod python;
 
 use super::read::Row;
-use super::tokenizer::read_json;
+use super::tokenizer::read_config;
+use crate::door;
 use crate::error::{Error, Result, nearest};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::io;
 use std::path::Path;
 
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
@@ -179,11 +181,10 @@ impl ChatTemplate {
     /// `tokenizer_config.json`.
     pub fn open(folder: &Path) -> Result<Self> {
         let config_path = folder.join("tokenizer_config.json");
-        let config = read_json(&config_path)?.unwrap_or_default();
+        let config = read_config(&config_path)?.unwrap_or_default();
         let path = folder.join("chat_template.jinja");
-        let (place, source) = match std::fs::read_to_string(&path) {
-            Ok(source) => (path.display().to_string(), source),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let (place, source) = match path.try_exists() {
+            Ok(false) => {
                 let place = format!("{}: chat_template", config_path.display());
                 let source = in_config(&config["chat_template"]).map_err(|e| e.at(&place))?;
                 let source = source.ok_or_else(|| {
@@ -193,9 +194,12 @@ impl ChatTemplate {
                 })?;
                 (place, source)
             }
-            Err(error) => return Err(Error::io(&path, &error)),
+            _ => (
+                path.display().to_string(),
+                door::text(&path, door::TEMPLATE)?,
+            ),
         };
-        let legacy = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let legacy = read_config(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
         Self::new(source, place, special_tokens(&[config, legacy]))
     }
 
@@ -215,8 +219,14 @@ impl ChatTemplate {
         environment.add_filter("tojson", python::to_json);
         environment.add_function("strftime_now", python::strftime_now);
         environment.add_function("raise_exception", raise_exception);
-        let parsed = environment.add_template_owned(NAME, without_generation_tags(&source));
-        parsed.map_err(|error| explain(&error, &place).hint("templates are Jinja"))?;
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(DEEPEST);
+        let fits = door::TEMPLATE.check(source.len());
+        fits.map_err(|error| error.at(&place))?;
+        door::guarded(&place, || {
+            let parsed = environment.add_template_owned(NAME, without_generation_tags(&source));
+            parsed.map_err(|error| explain(&error, &place).hint("templates are Jinja"))
+        })?;
         Ok(Self {
             environment,
             place,
@@ -239,14 +249,57 @@ impl ChatTemplate {
         // What transformers passes where there are none.
         variables.insert("tools", ().into());
         variables.insert("documents", ().into());
+        let mut text = Bounded::default();
         let template = self.environment.get_template(NAME);
-        template
-            .and_then(|template| template.render(Value::from(variables)))
-            .map_err(|error| explain(&error, &self.place))
+        let rendered = door::guarded(&self.place, || {
+            template
+                .and_then(|template| {
+                    let done = template.render_captured_to(Value::from(variables), &mut text);
+                    done.map(drop)
+                })
+                .map_err(|error| explain(&error, &self.place))
+        });
+        if text.full {
+            return Err(Error::input("the chat template writes more than 128 MiB").at(&self.place));
+        }
+        rendered?;
+        String::from_utf8(text.bytes)
+            .map_err(|_| Error::input("the chat template cuts a letter").at(&self.place))
     }
 }
 
 const NAME: &str = "chat";
+
+/// The steps that one conversation may take; those of real templates are some hundreds per message.
+const FUEL: u64 = 20_000_000;
+
+/// Macros inside macros.
+const DEEPEST: usize = 100;
+
+/// The bytes that a template may write: twice what a row may have.
+const LONGEST_TEXT: usize = 2 * door::LONGEST_LINE;
+
+/// What a template has written.
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > LONGEST_TEXT {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What `raise_exception` says, apart from the engine's own errors.
 #[derive(Debug)]
@@ -274,6 +327,8 @@ fn explain(error: &minijinja::Error, place: &str) -> Error {
         format!("the chat template refuses the messages{detail}")
     } else if kind == ErrorKind::SyntaxError {
         format!("the chat template does not parse{detail}")
+    } else if kind == ErrorKind::OutOfFuel {
+        "the chat template does not come to an end".to_owned()
     } else {
         format!("the chat template fails: {kind}{detail}")
     };

@@ -6,20 +6,20 @@
 //! *Why*: a message about data must lead to the line. And the files that are wrong in practice are
 //! rarely wrong JSON: they are a pointer left by Git LFS, a web page, an archive, UTF-16.
 
+use crate::door::{self, Line};
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longer lines are refused: a file without line ends must not fill the memory.
-const LONGEST_LINE: usize = 64 << 20;
-
 /// A JSON list is read whole, so it may not be longer.
 const LONGEST_LIST: usize = 256 << 20;
+
+/// So many blank lines on end are no dataset, but a kilobyte of gzip may hold them.
+const MOST_BLANK_LINES: usize = 1 << 20;
 
 /// Where a row stands, as errors name it: `file:line`, or `file: item N` in a JSON list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +109,10 @@ pub struct Rows {
 /// in its first bytes; a name that ends in `.txt` or `.txt.gz` makes every line a prompt. A file
 /// without any row is an error.
 pub fn rows(path: &Path) -> Result<Rows> {
-    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Error::input("a folder, not a file")
-            .hint("name a .jsonl or .jsonl.gz file in it")
-            .at(path.display()));
-    }
+    let file = door::open(path).map_err(|error| match path.is_dir() {
+        true => error.hint("name a .jsonl or .jsonl.gz file in it"),
+        false => error,
+    })?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let start = reader.fill_buf().map_err(|error| Error::io(path, &error))?;
     let gzipped = start.starts_with(&[0x1f, 0x8b]);
@@ -151,22 +149,12 @@ impl Rows {
 
     // `None` at the end of the file.
     fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
         self.line += 1;
-        let limit = LONGEST_LINE as u64 + 1;
-        let read = (&mut self.reader)
-            .take(limit)
-            .read_until(b'\n', &mut bytes)
-            .map_err(|error| self.unreadable(&error))?;
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
+        match door::line(&mut self.reader).map_err(|error| self.unreadable(&error))? {
+            Line::Whole(bytes) => Ok(Some(bytes)),
+            Line::TooLong => Err(door::too_long().at(self.place())),
+            Line::End => Ok(None),
         }
-        if bytes.len() > LONGEST_LINE {
-            return Err(Error::input("the line is longer than 64 MiB")
-                .hint("every row stands on a line of its own")
-                .at(self.place()));
-        }
-        Ok((read > 0).then_some(bytes))
     }
 
     fn unreadable(&self, error: &io::Error) -> Error {
@@ -220,19 +208,27 @@ impl Rows {
 
     // The next line that is not blank.
     fn next_filled_line(&mut self) -> Result<Option<Vec<u8>>> {
+        let before = self.line;
         while let Some(mut bytes) = self.next_line()? {
             if self.line == 1 {
                 if let Some((what, hint)) = something_else(&bytes, self.is_text) {
                     return Err(Error::input(what).hint(hint).at(self.path.display()));
                 }
                 // The byte order mark of UTF-8 says nothing.
-                if bytes.starts_with(b"\xef\xbb\xbf") {
-                    bytes.drain(..3);
+                if bytes.starts_with(door::BYTE_ORDER_MARK) {
+                    bytes.drain(..door::BYTE_ORDER_MARK.len());
                 }
             }
             let blank = str::from_utf8(&bytes).is_ok_and(|text| text.trim().is_empty());
             if !blank {
                 return Ok(Some(bytes));
+            }
+            if self.line - before > MOST_BLANK_LINES {
+                return Err(
+                    Error::input(format!("{MOST_BLANK_LINES} blank lines on end"))
+                        .hint("every row stands on a line of its own")
+                        .at(self.place()),
+                );
             }
         }
         Ok(None)
@@ -251,12 +247,24 @@ impl Rows {
                 .hint("write one object per line instead")
                 .at(self.path.display()));
         }
-        serde_json::from_slice(&start).map_err(|error| {
-            self.line = before + error.line();
-            Error::input(not_json(&error))
-                .hint("a file that begins with `[` is one JSON list of objects")
+        let text = str::from_utf8(&start).map_err(|error| {
+            let lines = start[..error.valid_up_to()].split(|byte| *byte == b'\n');
+            self.line = before + lines.count();
+            Error::input("the line is not UTF-8")
+                .hint("rows are UTF-8")
                 .at(self.place())
-        })
+        })?;
+        match door::parse(text) {
+            Ok(Value::Array(items)) => Ok(items),
+            // It begins with `[`.
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => {
+                self.line = before + error.line();
+                Err(Error::input(not_json(&error))
+                    .hint("a file that begins with `[` is one JSON list of objects")
+                    .at(self.place()))
+            }
+        }
     }
 
     fn row(&self, raw: Raw) -> Result<Row> {
@@ -295,7 +303,7 @@ enum Raw {
 }
 
 fn object(text: &str) -> Result<Map<String, Value>> {
-    let what = match serde_json::from_str(text) {
+    let what = match door::parse(text) {
         Ok(Value::Object(columns)) => return Ok(columns),
         Ok(Value::Array(_)) => "the line is a JSON list, not an object".to_owned(),
         Ok(_) => "the line is JSON, but not an object".to_owned(),
@@ -329,34 +337,13 @@ impl Iterator for Rows {
 
 // What a file is whose first line cannot belong to JSON lines, and what to do about it.
 fn something_else(line: &[u8], is_text: bool) -> Option<(&'static str, &'static str)> {
-    let convert = "convert it to UTF-8";
     let unpack = "expo reads .jsonl, .json and .txt files, plain or gzipped";
-    if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
-        return Some(("the file is UTF-16, not UTF-8", convert));
-    }
-    if line.starts_with(b"PAR1") {
-        return Some(("the file is parquet", unpack));
-    }
-    if line.starts_with(b"PK\x03\x04") {
-        return Some(("the file is a zip archive", unpack));
-    }
-    if line.starts_with(b"\x28\xb5\x2f\xfd") {
-        return Some(("the file is compressed with zstd", unpack));
-    }
-    if line.contains(&0) {
-        return Some(("the first line has NUL bytes: UTF-16 or binary", convert));
-    }
-    if line.starts_with(b"version https://git-lfs") {
-        return Some((
-            "the file is a pointer of Git LFS, not the data itself",
-            "run `git lfs pull` where it comes from",
-        ));
-    }
-    if !is_text && line.trim_ascii_start().starts_with(b"<") {
-        return Some((
-            "the file is a web page, not JSON lines",
-            "fetch the raw file instead of the page about it",
-        ));
-    }
-    None
+    let kinds: [(&[u8], &str); 3] = [
+        (b"PAR1", "the file is parquet"),
+        (b"PK\x03\x04", "the file is a zip archive"),
+        (b"\x28\xb5\x2f\xfd", "the file is compressed with zstd"),
+    ];
+    let kind = kinds.iter().find(|(start, _)| line.starts_with(start));
+    kind.map(|(_, what)| (*what, unpack))
+        .or_else(|| door::something_else(line, is_text))
 }

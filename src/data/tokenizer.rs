@@ -7,11 +7,11 @@
 //! trains, scores or samples asks the same value.
 
 use super::chat::ChatTemplate;
+use crate::door;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The tokenizer of a model folder.
@@ -21,6 +21,7 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     max_id: u32,
     hash: String,
+    place: String,
     // Where a chat template would be.
     folder: Option<PathBuf>,
 }
@@ -47,7 +48,7 @@ impl Tokenizer {
         if !path.is_file() {
             return Err(Error::input("no such file").at(path.display()));
         }
-        let mut definition = read_json(path)?.unwrap_or_default();
+        let mut definition = door::json_object(path, door::TOKENIZER)?;
         // Lengths and randomness are this project's to decide, and so no part of the hash.
         for key in ["truncation", "padding"] {
             definition[key] = Value::Null;
@@ -56,11 +57,14 @@ impl Tokenizer {
             *dropout = Value::Null;
         }
         let definition = definition.to_string();
-        let inner = parse(&definition).map_err(|error| error.at(path.display()))?;
+        let place = path.display().to_string();
+        let inner = door::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
         let ends = end_tokens(path, configs, tokenizer_config, &inner)?;
-        let begin = begin_tokens(&inner).map_err(|error| error.at(path.display()))?;
-        let ids = inner.get_vocab(true).into_values();
-        let max_id = ids.chain(ends.iter().copied()).max().unwrap_or(0);
+        let (begin, largest) = door::guarded(&place, || {
+            let begin = begin_tokens(&inner).map_err(|error| error.at(&place))?;
+            Ok((begin, inner.get_vocab(true).into_values().max()))
+        })?;
+        let max_id = ends.iter().copied().chain(largest).max().unwrap_or(0);
         let mut hasher = Sha256::new();
         for end in &ends {
             hasher.update(end.to_le_bytes());
@@ -73,23 +77,24 @@ impl Tokenizer {
             ends,
             max_id,
             hash,
+            place,
             folder: None,
         })
     }
 
     /// The ids of a text, without anything in front or behind.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.inner, text, false)
+        self.guarded(|inner| encode(inner, text, false))
     }
 
     /// The bytes of `text` that each of its ids stands for.
     pub fn offsets(&self, text: &str) -> Result<Vec<Range<usize>>> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|error| refused(&*error))?;
-        let offsets = encoding.get_offsets().iter();
-        Ok(offsets.map(|&(start, end)| start..end).collect())
+        self.guarded(|inner| {
+            let encoding = inner.encode(text, false);
+            let encoding = encoding.map_err(|error| refused(&*error))?;
+            let offsets = encoding.get_offsets().iter();
+            Ok(offsets.map(|&(start, end)| start..end).collect())
+        })
     }
 
     /// The model's chat template, read anew.
@@ -106,9 +111,16 @@ impl Tokenizer {
 
     /// The text of ids; special tokens are left out if `skip_special`.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
+        self.guarded(|inner| {
+            inner
+                .decode(ids, skip_special)
+                .map_err(|error| Error::failed(format!("the tokenizer cannot decode: {error}")))
+        })
+    }
+
+    // A definition that could be read may still make no sense of some texts.
+    fn guarded<T>(&self, work: impl FnOnce(&tokenizers::Tokenizer) -> Result<T>) -> Result<T> {
+        door::guarded(&self.place, || work(&self.inner))
     }
 
     /// The text of ids one by one, after those of a prompt. By itself a text may lose a space in
@@ -213,20 +225,11 @@ impl TextStream<'_> {
     }
 }
 
-// The crate panics on some definitions that are JSON but make no sense.
 fn parse(definition: &str) -> Result<tokenizers::Tokenizer> {
-    let unusable = |why: String| {
-        Error::input(format!("not a tokenizer: {why}"))
+    tokenizers::Tokenizer::from_bytes(definition).map_err(|error| {
+        Error::input(format!("not a tokenizer: {error}"))
             .hint("it is the tokenizer.json of Hugging Face's fast tokenizers")
-    };
-    let parsed = catch_unwind(AssertUnwindSafe(|| {
-        tokenizers::Tokenizer::from_bytes(definition)
-    }));
-    match parsed {
-        Ok(Ok(inner)) => Ok(inner),
-        Ok(Err(error)) => Err(unusable(error.to_string())),
-        Err(_) => Err(unusable("its parts contradict each other".into())),
-    }
+    })
 }
 
 fn encode(inner: &tokenizers::Tokenizer, text: &str, special: bool) -> Result<Vec<u32>> {
@@ -257,20 +260,10 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
 }
 
 // `None` where there is no such file.
-pub(super) fn read_json(path: &Path) -> Result<Option<Value>> {
-    let bytes = match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(path, &error)),
-        Ok(bytes) => bytes,
-    };
-    let value = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::input(format!("not JSON: {error}"))
-            .hint("fetch the file again")
-            .at(path.display())
-    })?;
-    match value {
-        Value::Object(_) => Ok(Some(value)),
-        _ => Err(Error::input("not a JSON object").at(path.display())),
+pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        _ => door::json_object(path, door::CONFIG).map(Some),
     }
 }
 
@@ -282,7 +275,7 @@ fn end_tokens(
 ) -> Result<Vec<u32>> {
     let key = "eos_token_id";
     for path in configs {
-        let Some(config) = read_json(path)? else {
+        let Some(config) = read_config(path)? else {
             continue;
         };
         let ids = match &config[key] {
@@ -299,7 +292,7 @@ fn end_tokens(
             return Ok(ids);
         }
     }
-    let config = read_json(tokenizer_config)?.unwrap_or_default();
+    let config = read_config(tokenizer_config)?.unwrap_or_default();
     let token = &config["eos_token"];
     let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
         return Err(Error::input("no file of the model names an end token")

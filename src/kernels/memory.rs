@@ -1,4 +1,4 @@
-//! The allocator's way with large blocks.
+//! The allocator's way with large blocks, and the memory there is for them.
 //!
 //! *Why*: a step walks over gigabytes. glibc gives large blocks back to the system when they are
 //! freed, which hands them out again page by page, and a page of 4 KiB makes the processor look up
@@ -20,6 +20,22 @@ pub fn keep_freed() {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
     }
+}
+
+/// The bytes that this process may yet take, as Linux estimates them: what is available, and what the
+/// process has, since of that nobody knows how much is free again. `None` elsewhere.
+pub fn available() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let own = read("/proc/self/status").and_then(|status| kilobytes(&status, "RssAnon:"));
+    let free = kilobytes(&read("/proc/meminfo")?, "MemAvailable:")?;
+    Some(free.saturating_add(own.unwrap_or(0)))
+}
+
+/// The line `{key} N kB` of proc(5)'s files, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    number.checked_mul(1024)
 }
 
 /// The system's allocator, which is asked for huge pages where a block is large. For a program's
@@ -102,6 +118,19 @@ fn advise(block: *mut u8, layout: Layout) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_read() {
+        let text = "MemTotal:  900 kB\nMemAvailable:     256 kB\nRssAnon:\t 8 kB\n";
+        assert_eq!(kilobytes(text, "MemAvailable:"), Some(262_144));
+        assert_eq!(kilobytes(text, "RssAnon:"), Some(8192));
+        assert_eq!(kilobytes(text, "MemFree:"), None);
+        assert_eq!(kilobytes("MemAvailable: many kB", "MemAvailable:"), None);
+        let most = format!("MemAvailable: {} kB", u64::MAX);
+        assert_eq!(kilobytes(&most, "MemAvailable:"), None);
+        #[cfg(target_os = "linux")]
+        assert!(available().unwrap() > 1 << 20);
+    }
 
     #[test]
     fn blocks_keep_what_is_in_them_while_they_grow_and_shrink() {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::door;
 use crate::error::{Error, Result};
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
@@ -145,15 +146,20 @@ impl Rotary {
             theta if theta.is_nan() => config.f64_or(theta_key, 10_000.0)?,
             theta => theta,
         };
+        if theta <= 0.0 {
+            return Err(config
+                .error(format!("the base of the rotary embedding is {theta}"))
+                .hint("rope_theta must be above 0"));
+        }
         let kind = section.str_or("rope_type", section.str_or("type", "default")?)?;
         let scaling = match kind {
             "default" => Scaling::None,
-            "linear" => Scaling::Linear(section.f64("factor")?),
+            "linear" => Scaling::Linear(section.positive("factor")?),
             "llama3" => Scaling::Llama3 {
-                factor: section.f64("factor")?,
-                low: section.f64("low_freq_factor")?,
-                high: section.f64("high_freq_factor")?,
-                original: section.f64("original_max_position_embeddings")?,
+                factor: section.positive("factor")?,
+                low: section.positive("low_freq_factor")?,
+                high: section.positive("high_freq_factor")?,
+                original: section.positive("original_max_position_embeddings")?,
             },
             other => {
                 return Err(config.refuse(
@@ -176,6 +182,18 @@ impl Rotary {
     }
 }
 
+/// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
+/// and a list with an entry per layer is a short one.
+const LARGEST: [(&str, usize); 7] = [
+    ("num_hidden_layers", 10_000),
+    ("vocab_size", 1 << 24),
+    ("hidden_size", 1 << 20),
+    ("intermediate_size", 1 << 22),
+    ("num_attention_heads", 1 << 12),
+    ("num_key_value_heads", 1 << 12),
+    ("head_dim", 1 << 12),
+];
+
 /// A `config.json` that says which key is wrong.
 #[derive(Debug)]
 pub struct ConfigJson {
@@ -187,12 +205,7 @@ pub struct ConfigJson {
 impl ConfigJson {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::input(format!("not JSON: {error}")).at(path.display()))?;
-        if !value.is_object() {
-            return Err(Error::input("not a JSON object").at(path.display()));
-        }
+        let value = door::json_object(path, door::CONFIG)?;
         Ok(Self {
             value,
             place: path.display().to_string(),
@@ -254,11 +267,26 @@ impl ConfigJson {
         Some(value as usize)
     }
 
-    /// A positive integer.
+    /// A positive integer, of the size of a real model's.
     pub fn usize(&self, key: &str) -> Result<usize> {
-        self.integer(key)
-            .filter(|n| *n > 0)
-            .ok_or_else(|| self.wrong(key, "a positive integer"))
+        let known = LARGEST.iter().find(|(name, _)| *name == key);
+        let most = known.map_or(usize::MAX, |(_, most)| *most);
+        let found = self.integer(key).filter(|n| *n > 0);
+        let valid = || match found {
+            Some(_) => format!("a positive integer up to {most}"),
+            None => "a positive integer".to_owned(),
+        };
+        found
+            .filter(|n| *n <= most)
+            .ok_or_else(|| self.wrong(key, &valid()))
+    }
+
+    /// A finite number above 0.
+    pub fn positive(&self, key: &str) -> Result<f64> {
+        match self.f64(key)? {
+            x if x > 0.0 => Ok(x),
+            _ => Err(self.wrong(key, "a number above 0")),
+        }
     }
 
     /// 0 or a positive integer, or `default` where the key is not there.

@@ -15,6 +15,8 @@ pub use settings::HubSettings;
 pub use transfer::Download;
 use transfer::Remote;
 
+use super::weights::header::{is_plain, read_index};
+use crate::door;
 use crate::error::{Error, Result};
 
 const CONFIG: &str = "config.json";
@@ -113,26 +115,8 @@ fn resolve_part(
 }
 
 /// The weight files that `model.safetensors.index.json` at `index` names, sorted, each once.
-pub fn shards(index: &Path) -> Result<Vec<String>> {
-    let place = index.display();
-    let text = fs::read_to_string(index).map_err(|e| Error::io(index, &e))?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Error::input(e.to_string()).at(place))?;
-    let names = json["weight_map"]
-        .as_object()
-        .ok_or_else(|| Error::input("no `weight_map` in it").at(index.display()))?
-        .values()
-        .map(|value| match value.as_str() {
-            Some(name) if is_plain(name) && name.ends_with(".safetensors") => Ok(name.to_string()),
-            _ => Err(Error::input(format!("weight_map names {value}"))
-                .hint("each value is the plain name of a .safetensors file in the same folder")
-                .at(index.display())),
-        })
-        .collect::<Result<BTreeSet<String>>>()?;
-    if names.is_empty() {
-        return Err(Error::input("its `weight_map` is empty").at(index.display()));
-    }
-    Ok(names.into_iter().collect())
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(read_index(index)?.into_values().collect())
 }
 
 fn download(
@@ -192,7 +176,7 @@ fn from_cache_alone(
 
 /// The snapshot that the cache has for `revision`, whole or not.
 fn cached_snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
-    let commit = fs::read_to_string(folder.join("refs").join(revision))
+    let commit = door::text(&folder.join("refs").join(revision), door::WORD)
         .map_or_else(|_| revision.to_string(), |text| text.trim().to_string());
     let snapshot = folder.join("snapshots").join(&commit);
     (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
@@ -219,7 +203,7 @@ fn missing(snapshot: &Path, part: Part) -> Option<String> {
 
 fn remember(folder: &Path, revision: &str, commit: &str) -> Result<()> {
     let path = folder.join("refs").join(revision);
-    if fs::read_to_string(&path).is_ok_and(|known| known.trim() == commit) {
+    if door::text(&path, door::WORD).is_ok_and(|known| known.trim() == commit) {
         return Ok(());
     }
     let parent = path.parent().unwrap_or(folder);
@@ -251,15 +235,6 @@ fn check_names(name: &str, revision: &str) -> Result<()> {
 
 fn is_plain_or_tag(part: &str) -> bool {
     is_plain(&part.replace('+', "_"))
-}
-
-/// One path component that cannot lead out of its folder, hide in it or be an option.
-fn is_plain(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    (1..=255).contains(&name.len())
-        && !name.starts_with(['.', '-'])
-        && !name.contains("..")
-        && name.chars().all(allowed)
 }
 
 fn is_commit(revision: &str) -> bool {

@@ -3,22 +3,26 @@
 //! Hides shards, dtypes and old tensors. Each tensor is read piece by piece into its place, so the
 //! weights are held once.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+pub(super) mod header;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use sha2::{Digest, Sha256};
 
 use super::arch::{Architecture, ConfigJson};
 use super::decoder::Decoder;
 use super::family::{Family, family};
 use super::parameters::{Buffer, Entry, Layout, Master};
+use crate::door;
 use crate::error::{Error, Result};
+use crate::kernels::memory;
+use header::{read_header, read_index};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -61,6 +65,10 @@ impl ModelFolder {
     }
 
     /// Loads the weights in `dtype` and hashes them on the way.
+    ///
+    /// # Errors
+    /// If the memory that is available cannot hold them, before any is taken; if a weight is not
+    /// finite.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<(Decoder, String)> {
         self.load_with(dtype, device, |_| Ok(Master::Itself))
     }
@@ -72,6 +80,11 @@ impl ModelFolder {
         device: &Device,
         master: impl FnOnce(usize) -> Result<Master>,
     ) -> Result<(Decoder, String)> {
+        if device.is_cpu() {
+            let bytes = self.layout.len as u64 * dtype.size_in_bytes() as u64;
+            let fits = fits(bytes, memory::available());
+            fits.map_err(|error| error.at(self.path.display()))?;
+        }
         let layout = Arc::new(self.layout.clone());
         let master = master(layout.len)?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
@@ -99,7 +112,7 @@ impl ModelFolder {
             let Stored { file, start, dtype } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.shape));
             let io = |error: std::io::Error| Error::io(file, &error);
-            let mut reader = File::open(file).map_err(io)?;
+            let mut reader = door::open(file)?;
             reader.seek(SeekFrom::Start(*start)).map_err(io)?;
             let mut left = entry.range.len() * width(*dtype);
             while left > 0 {
@@ -120,6 +133,20 @@ impl ModelFolder {
             }
         }
         Ok(format!("{:x}", hasher.finalize()))
+    }
+}
+
+/// Refuses weights that would make the system kill the process. Where it does not say what is
+/// available, all fit.
+fn fits(bytes: u64, available: Option<u64>) -> Result<()> {
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    match available.filter(|available| *available < bytes) {
+        None => Ok(()),
+        Some(available) => Err(Error::failed(format!(
+            "the weights take {:.2} GiB of memory, and {:.2} GiB are available",
+            gib(bytes),
+            gib(available)
+        ))),
     }
 }
 
@@ -159,16 +186,25 @@ fn locate(
 ) -> Result<Vec<Stored>> {
     let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
     let tied_head = format!("{}.weight", arch.names.head);
-    for file in weight_files(folder)? {
+    // As in transformers, a tied model's own copy of the head is not read.
+    let is_ignored = |name: &str| {
+        let ignored = family.ignored.iter().any(|end| name.ends_with(end));
+        ignored || (arch.tied && name == tied_head)
+    };
+    let (files, mut index) = weight_files(folder)?;
+    for file in files {
         let (metadata, data_start) = read_header(&file)?;
-        for (name, info) in metadata.tensors() {
+        let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+        // Of several wrong tensors always the same one is named.
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        for (name, info) in tensors {
+            if is_ignored(&name) && layout.find(&name).is_none() {
+                continue;
+            }
+            if let Some(index) = &mut index {
+                index.find(&name, &file)?;
+            }
             let Some(id) = layout.find(&name) else {
-                // As in transformers, a tied model's own copy of the head is not read.
-                let skip = family.ignored.iter().any(|end| name.ends_with(end))
-                    || (arch.tied && name == tied_head);
-                if skip {
-                    continue;
-                }
                 return Err(Error::input(format!("unexpected tensor {name}"))
                     .at(file.display())
                     .hint("the weights and config.json must be of one model"));
@@ -188,6 +224,13 @@ fn locate(
                 .at(file.display()));
             }
         }
+    }
+    if let Some(Index { path, files }) = &index
+        && let Some((tensor, file)) = files.iter().find(|(name, _)| !is_ignored(name))
+    {
+        return Err(Error::input(format!("tensor {tensor} is not in {file}"))
+            .at(path.display())
+            .hint("the index and the weights must be of one model"));
     }
     let missing = layout
         .entries
@@ -220,51 +263,57 @@ fn check(entry: &Entry, info: &TensorInfo, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `model.safetensors`, or the shards that `model.safetensors.index.json` names.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// `model.safetensors`, or the shards that `model.safetensors.index.json` names; and that index.
+fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
     let single = folder.join("model.safetensors");
-    let index = folder.join("model.safetensors.index.json");
     if single.is_file() {
-        return Ok(vec![single]);
+        return Ok((vec![single], None));
     }
-    if !index.is_file() {
+    let path = folder.join("model.safetensors.index.json");
+    if !path.is_file() {
         return Err(Error::input("no weights in the folder")
             .at(folder.display())
             .hint("expected model.safetensors or model.safetensors.index.json"));
     }
-    let names = super::hub::shards(&index)?;
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let files = read_index(&path)?;
+    let names: BTreeSet<&String> = files.values().collect();
+    let paths = names.into_iter().map(|name| folder.join(name)).collect();
+    Ok((paths, Some(Index { path, files })))
 }
 
-/// The header of a safetensors file and where its data starts.
-fn read_header(path: &Path) -> Result<(Metadata, u64)> {
-    let io = |error: std::io::Error| Error::io(path, &error);
-    let wrong = |what: String| {
-        Error::input(what)
-            .at(path.display())
-            .hint("not a whole safetensors file: download it again")
-    };
-    let mut reader = BufReader::new(File::open(path).map_err(io)?);
-    let size = reader.get_ref().metadata().map_err(io)?.len();
-    let mut length = [0; 8];
-    reader
-        .read_exact(&mut length)
-        .map_err(|_| wrong(format!("{size} bytes are too few")))?;
-    let length = u64::from_le_bytes(length);
-    if length > size.saturating_sub(8) || length > 100 << 20 {
-        return Err(wrong(format!(
-            "a header of {length} bytes in a file of {size}"
-        )));
+/// `model.safetensors.index.json`.
+struct Index {
+    path: PathBuf,
+    /// The file of each tensor that is yet to be found.
+    files: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Refuses a tensor that is not where the index has it.
+    fn find(&mut self, tensor: &str, file: &Path) -> Result<()> {
+        let found = match self.files.remove(tensor) {
+            Some(name) if file.ends_with(&name) => return Ok(()),
+            Some(name) => format!("tensor {tensor} is in another file, {name},"),
+            None => format!("there is no tensor {tensor}"),
+        };
+        Err(Error::input(format!("{found} by {}", self.path.display()))
+            .at(file.display())
+            .hint("the index and the weights must be of one model"))
     }
-    let mut header = vec![0; length as usize];
-    reader.read_exact(&mut header).map_err(io)?;
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|error| wrong(format!("bad header: {error}")))?;
-    let expected = 8 + length + metadata.data_len() as u64;
-    if size != expected {
-        return Err(wrong(format!(
-            "{size} bytes where the header promises {expected}"
-        )));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_memory_cannot_hold_are_refused() {
+        let gib = 1 << 30;
+        assert_eq!(fits(7 * gib, Some(7 * gib)), Ok(()));
+        assert_eq!(fits(u64::MAX, None), Ok(()));
+        assert_eq!(
+            fits(30 * gib, Some(7 * gib)).unwrap_err().to_string(),
+            "the weights take 30.00 GiB of memory, and 7.00 GiB are available"
+        );
     }
-    Ok((metadata, 8 + length))
 }

@@ -8,18 +8,19 @@
 //! a file lacks is what comes after its last whole line, and nothing else needs to be remembered.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Drawn, Job, Sampler, batches};
 use crate::data::Prompt;
+use crate::door::{self, Line};
 use crate::error::{Error, Result};
 
 /// One line of a sample file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Line {
+struct Row {
     prompt: String,
     response: String,
     token_ids: Vec<u32>,
@@ -114,7 +115,7 @@ impl Sampler<'_> {
     }
 
     fn line(&self, prompt: &Prompt, index: usize, drawn: &Drawn) -> Result<String> {
-        let line = Line {
+        let line = Row {
             prompt: prompt.text.clone(),
             response: self.text(prompt, drawn)?,
             token_ids: drawn.ids.clone(),
@@ -134,8 +135,11 @@ impl Sampler<'_> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
+        if path.exists() {
+            door::open(path)?;
+        }
         let mut options = OpenOptions::new();
-        let mut file = options
+        let file = options
             .read(true)
             .append(true)
             .create(true)
@@ -152,38 +156,41 @@ impl Sampler<'_> {
                 })?
             }
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io)?;
-        let found = match (self.found(prompts, &bytes), existing) {
+        let found = match (self.found(prompts, &file, path), existing) {
             (_, Existing::Replace) => Found::default(),
             // What does not check out in a cache is made again: it is ours, not the user's.
             (Err(_), Existing::Cache) => Found::default(),
-            (found, _) => found.map_err(|(line, what)| {
-                Error::input(what)
-                    .hint("name another file, or replace this one with --overwrite")
-                    .at(format!("{}:{line}", path.display()))
-            })?,
+            (found, _) => found?,
         };
-        file.set_len(found.bytes as u64).map_err(io)?;
+        file.set_len(found.bytes).map_err(io)?;
         Ok((file, found.rows))
     }
 
-    /// What a file has of the rows that are to be drawn; else its first line that is not of them,
-    /// and why.
-    fn found(
-        &self,
-        prompts: &[Prompt],
-        bytes: &[u8],
-    ) -> std::result::Result<Found, (usize, &'static str)> {
+    /// What a file has of the rows that are to be drawn; an error names its first line that is not of
+    /// them.
+    fn found(&self, prompts: &[Prompt], file: &File, path: &Path) -> Result<Found> {
+        let io = |error: std::io::Error| Error::io(path, &error);
+        let length = file.metadata().map_err(io)?.len();
+        let mut reader = BufReader::new(file);
         let count = self.config.num_samples;
         let mut found = Found::default();
-        for text in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let refuse = |what| Err((found.rows + 1, what));
+        loop {
+            let refuse = |what: &str| {
+                Err(Error::input(what)
+                    .hint("name another file, or replace this one with --overwrite")
+                    .at(format!("{}:{}", path.display(), found.rows + 1)))
+            };
+            let text = match door::line(&mut reader).map_err(io)? {
+                Line::End => return Ok(found),
+                Line::TooLong => return refuse("is not a sample that could be gone on from"),
+                Line::Whole(text) => text,
+            };
             let (prompt, index) = (prompts.get(found.rows / count), found.rows % count);
             let Some(prompt) = prompt else {
                 return refuse("the file has more samples than there are to draw");
             };
-            if text.last() != Some(&b'\n') {
+            let end = found.bytes + text.len() as u64 + 1;
+            if end > length {
                 // The row that was being written begins as the one that is due.
                 let start = format!("{{\"prompt\":{},", serde_json::json!(prompt.text));
                 let shorter = text.len().min(start.len());
@@ -192,7 +199,7 @@ impl Sampler<'_> {
                     false => refuse("is not a sample that could be gone on from"),
                 };
             }
-            let Ok(line) = serde_json::from_slice::<Line>(text) else {
+            let Ok(line) = serde_json::from_slice::<Row>(&text) else {
                 return refuse("is not a sample that could be gone on from");
             };
             if line.prompt != prompt.text {
@@ -208,9 +215,8 @@ impl Sampler<'_> {
                 return refuse("was drawn with another number of samples");
             }
             found.rows += 1;
-            found.bytes += text.len();
+            found.bytes = end;
         }
-        Ok(found)
     }
 }
 
@@ -218,5 +224,5 @@ impl Sampler<'_> {
 #[derive(Default)]
 struct Found {
     rows: usize,
-    bytes: usize,
+    bytes: u64,
 }

@@ -6,7 +6,7 @@
 //! of other files, in another order.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Column, Score, Scorer};
 use crate::checkpoint::write_with;
 use crate::data::{Dataset, Example};
+use crate::door::{self, Line};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 
@@ -110,14 +111,23 @@ impl ScoreFile {
     /// Reads a file of [`write()`]; several files one after the other are one, if of one model.
     pub fn open(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
-        let file = std::fs::File::open(path).map_err(|error| Error::io(path, &error))?;
+        let mut reader = BufReader::new(door::open(path)?);
         let mut scorer: Option<Scorer> = None;
         let mut lines = HashMap::new();
         let (mut rows, mut scores, mut roles) = (Vec::new(), Column::default(), Vec::new());
-        for (number, line) in BufReader::new(file).lines().enumerate() {
-            let at = || format!("{place}:{}", number + 1);
-            let line = line.map_err(|error| Error::io(path, &error))?;
-            if line.trim().is_empty() {
+        for number in 1.. {
+            let at = || format!("{place}:{number}");
+            let line = match door::line(&mut reader).map_err(|error| Error::io(path, &error))? {
+                Line::End => break,
+                Line::TooLong => return Err(door::too_long().at(at())),
+                Line::Whole(line) => line,
+            };
+            if number == 1
+                && let Some((what, hint)) = door::something_else(&line, false)
+            {
+                return Err(Error::input(what).hint(hint).at(place));
+            }
+            if line.trim_ascii().is_empty() {
                 continue;
             }
             let wrong = |what: String| {
@@ -126,7 +136,7 @@ impl ScoreFile {
                     .hint("expected a line that `expo score` wrote")
             };
             let row: ScoreRow =
-                serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))?;
+                serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
             if *scorer.get_or_insert_with(|| row.scorer.clone()) != row.scorer {
                 return Err(
                     Error::input("the row is of another model, tokenizer or dtype")
@@ -190,6 +200,18 @@ impl ScoreFile {
         };
         let scores: Option<Vec<Score>> = example.responses.iter().map(|r| score(r.role)).collect();
         let finite = |score: &Score| score.log_prob.is_finite() && score.log_prob <= 0.0;
+        let mut both = example.responses.iter().zip(scores.iter().flatten());
+        let longer = both.find(|(response, score)| example.scored_tokens(response) != score.tokens);
+        if let Some((response, score)) = longer {
+            return Err(Error::input(format!(
+                "row {}: {} tokens scored, where the response has {}",
+                example.row,
+                score.tokens,
+                example.scored_tokens(response)
+            ))
+            .at(&self.place)
+            .hint("score again"));
+        }
         match scores {
             Some(scores) if shared && scores.iter().all(|score| score.shared.is_none()) => {
                 Err(Error::input(format!(
@@ -209,6 +231,9 @@ impl ScoreFile {
 }
 
 fn key(hash: &str) -> Option<Key> {
+    if !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
     let mut key = Key::default();
     for (at, byte) in key.iter_mut().enumerate() {
         *byte = u8::from_str_radix(hash.get(2 * at..2 * at + 2)?, 16).ok()?;

@@ -10,10 +10,13 @@ use super::grammar::{Branch, Grammar};
 use super::template::{FREE, State};
 use crate::error::{Error, Result};
 
+/// Options that are looked at on the ways to one slot; a story's has some thousands.
+const MOST_STEPS: usize = 2_000_000;
+
 pub(super) fn check(grammar: &Grammar) -> Result<()> {
     for slot in 0..grammar.slots.len() {
         let mut unused: BTreeSet<usize> = (0..grammar.slots[slot].options.len()).collect();
-        for state in reachable(grammar, slot) {
+        for state in reachable(grammar, slot)? {
             let branches = grammar.branches(slot, &state);
             check_slot(grammar, slot, &state, &branches)?;
             unused.retain(|index| branches.iter().all(|branch| branch.index != *index));
@@ -39,6 +42,11 @@ fn check_slot(grammar: &Grammar, slot: usize, state: &State, branches: &[Branch]
             .hint("add an option without `when`, or widen one")
             .at(format!("slot.{}", grammar.slots[slot].name)));
     }
+    if let Some(branch) = branches.iter().find(|branch| !branch.log_q.is_finite()) {
+        return Err(Error::input("its weight is too far from the others'")
+            .hint("the probabilities of a slot's options must be numbers above 0")
+            .at(key(branch.index)));
+    }
     let mut texts: Vec<(String, usize)> = branches
         .iter()
         .map(|branch| (grammar.text(branch), branch.index))
@@ -59,24 +67,33 @@ fn check_slot(grammar: &Grammar, slot: usize, state: &State, branches: &[Branch]
 }
 
 /// The states before a slot, up to what the slot and its way there do not depend on.
-fn reachable(grammar: &Grammar, target: usize) -> BTreeSet<State> {
+fn reachable(grammar: &Grammar, target: usize) -> Result<BTreeSet<State>> {
     let mut states = BTreeSet::from([vec![FREE; grammar.variables.len()]]);
+    let mut steps = 0;
     for slot in 0..target {
         let needed = needed(grammar, slot + 1, target);
-        let after = |state: &State| grammar.branches(slot, state).into_iter();
-        let mask = |mut state: State| {
-            for (value, needed) in state.iter_mut().zip(&needed) {
-                *value = if *needed { *value } else { FREE };
+        let mut after = BTreeSet::new();
+        for state in &states {
+            steps += grammar.slots[slot].options.len();
+            if steps > MOST_STEPS {
+                let what = "what was chosen before decides in too many ways";
+                return Err(Error::input(what)
+                    .hint("let fewer slots have a say in a `when` or be repeated")
+                    .at(format!("slot.{}", grammar.slots[target].name)));
             }
-            state
-        };
-        states = states
-            .iter()
-            .flat_map(after)
-            .map(|branch| mask(branch.after))
-            .collect();
+            for Branch {
+                after: mut state, ..
+            } in grammar.branches(slot, state)
+            {
+                for (value, needed) in state.iter_mut().zip(&needed) {
+                    *value = if *needed { *value } else { FREE };
+                }
+                after.insert(state);
+            }
+        }
+        states = after;
     }
-    states
+    Ok(states)
 }
 
 /// The variables that conditions of the slots `from..=target` read, or texts of `target`.

@@ -6,7 +6,7 @@
 //! *Why*: templates in plain text, options below them: whoever can read a story can edit the
 //! grammar. Names are resolved here once, with the key in the message where that fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
@@ -71,6 +71,7 @@ pub(super) fn compile(text: &str) -> Result<Grammar> {
         slots: Vec::new(),
         names: Vec::new(),
         values: Vec::new(),
+        numbers: HashMap::new(),
     };
     let prompt = compiler.part(&file.prompt, true);
     let prompt = prompt.map_err(|error| error.at("prompt"))?;
@@ -119,6 +120,8 @@ struct Compiler<'a> {
     slots: Vec<Slot>,
     names: Vec<Name>,
     values: Vec<String>,
+    /// Where each of them is.
+    numbers: HashMap<String, Value>,
 }
 
 /// A variable while it is compiled.
@@ -248,9 +251,9 @@ impl<'a> Compiler<'a> {
                 possible.map(|&value| self.values[value].as_str())
             };
             let value = |text: &String| {
-                let known = possible().any(|value| value == text);
-                let known = known.then(|| self.values.iter().position(|value| value == text));
-                known.flatten().ok_or_else(|| {
+                let known = self.numbers.get(text).copied();
+                let known = known.filter(|value| self.names[variable].possible.contains(value));
+                known.ok_or_else(|| {
                     Error::input(format!("`{name}` is never {text:?}"))
                         .hint(nearest(text, possible()))
                         .at(format!("when.{name}"))
@@ -327,11 +330,11 @@ impl<'a> Compiler<'a> {
 
     /// The number of a text, which is from now on a possible value of the variable.
     fn value(&mut self, variable: Variable, text: &str) -> Value {
-        let known = self.values.iter().position(|value| value == text);
-        let value = known.unwrap_or_else(|| {
+        let next = self.values.len();
+        let value = *self.numbers.entry(text.to_owned()).or_insert(next);
+        if value == next {
             self.values.push(text.to_owned());
-            self.values.len() - 1
-        });
+        }
         self.names[variable].possible.insert(value);
         value
     }

@@ -15,7 +15,7 @@ pub(super) fn to_json(value: Serde<Value>, options: Kwargs) -> Result<String, Er
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(match indent.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(indent)?),
+            None => " ".repeat(usize::try_from(indent)?.min(WIDEST + 1)),
         }),
     };
     let between = if indent.is_some() { "," } else { ", " };
@@ -34,10 +34,19 @@ pub(super) fn to_json(value: Serde<Value>, options: Kwargs) -> Result<String, Er
             .unwrap_or(false),
     };
     options.assert_all_used()?;
+    let indent = style.indent.as_ref().map_or(0, String::len);
+    let widths = [indent, style.item.len(), style.key.len()];
+    if widths.iter().any(|width| *width > WIDEST) {
+        let what = format!("tojson indents and separates by at most {WIDEST} letters");
+        return Err(Error::new(ErrorKind::InvalidOperation, what));
+    }
     let mut text = String::new();
     style.write(&value.0, 0, &mut text);
     Ok(text)
 }
+
+/// What stands between items is repeated for each.
+const WIDEST: usize = 100;
 
 struct Style {
     indent: Option<String>,

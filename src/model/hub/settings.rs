@@ -3,8 +3,9 @@
 //! *Why*: variables are one per process, so they are read in one place and travel as a value.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
+
+use crate::door;
 
 /// Where the cache is, which hub to ask and as whom. Built by [`from_env`](Self::from_env).
 #[derive(Clone, Default)]
@@ -38,7 +39,7 @@ impl HubSettings {
         });
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let token = set("HF_TOKEN")
-            .or_else(|| fs::read_to_string(token_file).ok())
+            .or_else(|| door::text(&token_file, door::WORD).ok())
             .map(|token| token.trim().to_string())
             .filter(|token| !token.is_empty());
         let offline = set("HF_HUB_OFFLINE").is_some_and(|value| {
@@ -78,6 +79,7 @@ impl fmt::Debug for HubSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn settings(variables: &[(&str, &str)]) -> HubSettings {
         HubSettings::from_variables(|name| {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +11,11 @@ use hf_hub::api::{Progress, RepoInfo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
+use super::is_commit;
 use super::settings::HubSettings;
-use super::{is_commit, is_plain};
+use crate::door;
 use crate::error::{Error, Result};
+use crate::model::weights::header::is_plain;
 
 /// Connections break and proxies cut files short; a file is asked for this often.
 const ATTEMPTS: u32 = 3;
@@ -280,7 +281,7 @@ impl From<ApiError> for Trouble {
 fn guarded<T>(
     call: impl FnOnce() -> std::result::Result<T, ApiError>,
 ) -> std::result::Result<T, Trouble> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match door::guarded("the hub", || Ok(call())) {
         Ok(result) => result.map_err(Trouble::from),
         Err(_) => Err(Trouble::Odd),
     }

@@ -1,12 +1,19 @@
-//! Models in Hugging Face form, complete before they get their name.
+//! Models in Hugging Face form and the checkpoints of a run, complete before they get their name.
 //!
-//! Hides temporary folders, shards and dtypes behind [`save`] and [`export`]: a folder or file that
-//! has its final name is whole and on the disk.
+//! Hides temporary folders, manifests, shards and dtypes: a folder or file that has its final name is
+//! whole and on the disk, and a folder says in its [`MANIFEST`] what it was written with.
 
+mod checkpoints;
+mod lock;
+mod manifest;
+mod space;
+mod staging;
+mod state;
+mod tensors;
 mod weights;
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,8 +22,14 @@ use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
+pub use self::checkpoints::{Checkpoints, checkpoint_step, sweep_up};
+pub use self::lock::{LOCK, Lock};
+pub use self::manifest::{MANIFEST, verify};
+pub use self::space::{check_space, free_bytes};
+use self::staging::{Staging, list, parent, rename, sync};
+pub use self::state::{Snapshot, read_state, restore};
 pub use self::weights::SaveDtype;
-use self::weights::write_weights;
+use self::weights::{check_weights, write_weights};
 
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -39,19 +52,22 @@ pub const TOKENIZER_FILES: &[&str] = &[
 /// Saves the model as the new folder `target`, with config and tokenizer files from `source`.
 ///
 /// # Errors
-/// If `target` is there already, or a weight does not fit `dtype`; nothing is left behind.
+/// As of [`create`].
 pub fn save(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
-    let config = read_config(source)?;
-    create(model, config, target, dtype, |folder| {
-        copy_companions(source, folder)
-    })
+    check_new(target)?;
+    check_weights(model, dtype)?;
+    let mut staging = Staging::beside(target)?;
+    write_like(model, source, &mut staging, dtype)?;
+    staging.seal()?;
+    staging.settle(target)
 }
 
 /// Saves the model as the new folder `target`, with this `config.json`; `companions` writes what
 /// else belongs there into the folder it is given.
 ///
 /// # Errors
-/// As of [`save`].
+/// If `target` is there already, or a weight is not finite or does not fit `dtype`; nothing is left
+/// behind.
 pub fn create(
     model: &Decoder,
     config: Value,
@@ -60,14 +76,13 @@ pub fn create(
     companions: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     check_new(target)?;
-    let staging = Staging::beside(target)?;
+    check_weights(model, dtype)?;
+    let mut staging = Staging::beside(target)?;
     companions(&staging.path)?;
-    write_model(model, config, &staging.path, dtype, SHARD_BYTES)?;
-    sync(&staging.path)?;
-    // Goes only if it is empty, which not every system lets a rename replace.
-    let _ = fs::remove_dir(target);
-    rename(&staging.path, target)?;
-    sync(parent(target))
+    write_model(model, config, &mut staging, dtype, SHARD_BYTES)?;
+    staging.adopt()?;
+    staging.seal()?;
+    staging.settle(target)
 }
 
 /// Refuses a target that is there already and is not an empty folder.
@@ -91,7 +106,10 @@ pub fn remove_model(folder: &Path) -> Result<()> {
             .to_string_lossy()
             .into_owned();
         let weights = name.starts_with("model") && name.contains(".safetensors");
-        weights || name == GENERATION_CONFIG || TOKENIZER_FILES.contains(&name.as_str())
+        weights
+            || name == MANIFEST
+            || name == GENERATION_CONFIG
+            || TOKENIZER_FILES.contains(&name.as_str())
     };
     let config = folder.join("config.json");
     let files = list(folder)?.into_iter().filter(of_model);
@@ -106,20 +124,20 @@ pub fn remove_model(folder: &Path) -> Result<()> {
 }
 
 /// Saves the model into the folder `target`, which may hold other files but no model: weights get
-/// their names first, `config.json` last.
+/// their names first, then `config.json`, the manifest last.
 pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
-    let staging = Staging::beside(&target.join("final"))?;
-    copy_companions(source, &staging.path)?;
-    write_model(
-        model,
-        read_config(source)?,
-        &staging.path,
-        dtype,
-        SHARD_BYTES,
-    )?;
+    check_weights(model, dtype)?;
+    let mut staging = Staging::beside(&target.join("final"))?;
+    write_like(model, source, &mut staging, dtype)?;
+    staging.seal()?;
+    let rank = |path: &PathBuf| match path.file_name().and_then(|name| name.to_str()) {
+        Some(MANIFEST) => 3,
+        Some("config.json") => 2,
+        Some(name) if name.ends_with(".safetensors") => 0,
+        _ => 1,
+    };
     let mut files = list(&staging.path)?;
-    files.sort_by_key(|path| path.extension().is_none_or(|e| e != "safetensors"));
-    files.sort_by_key(|path| path.file_name().is_some_and(|name| name == "config.json"));
+    files.sort_by_key(rank);
     for file in files {
         if let Some(name) = file.file_name() {
             rename(&file, &target.join(name))?;
@@ -146,77 +164,11 @@ pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 /// As [`write_file`], of what `write` writes bit by bit.
-pub fn write_with(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
-) -> Result<()> {
-    let io = |error| Error::io(path, &error);
-    let staging = Staging::beside(path)?;
-    let file = staging.path.join("file");
-    let mut writer = BufWriter::new(File::create(&file).map_err(io)?);
-    write(&mut writer)?;
-    writer.flush().map_err(io)?;
-    sync(&file)?;
-    rename(&file, path)
-}
-
-/// A folder `.tmp-…` beside the target that is gone when this value is.
-struct Staging {
-    path: PathBuf,
-}
-
-impl Staging {
-    fn beside(target: &Path) -> Result<Self> {
-        let name = target
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let path = parent(target).join(format!(".tmp-{name}-{}", std::process::id()));
-        // What a killed process of the same number left is worth nothing.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|error| Error::io(to, &error))
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let io = |error: std::io::Error| Error::io(folder, &error);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        paths.push(entry.map_err(io)?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn sync(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(|error| Error::io(path, &error))?;
-    file.sync_all().map_err(|error| Error::io(path, &error))
-}
-
-fn copy_companions(source: &Path, folder: &Path) -> Result<()> {
-    let names = TOKENIZER_FILES.iter().chain([&GENERATION_CONFIG]);
-    names
-        .map(|name| source.join(name))
-        .filter(|from| from.is_file())
-        .try_for_each(|from| copy(&from, folder))
+pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut staging = Staging::beside(path)?;
+    staging.file("file", write)?;
+    rename(&staging.path.join("file"), path)?;
+    sync(parent(path))
 }
 
 /// Copies a file into a folder under its own name.
@@ -226,16 +178,31 @@ pub fn copy(from: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Writes the model as a copy of the model in `source` that has other weights.
+fn write_like(
+    model: &Decoder,
+    source: &Path,
+    staging: &mut Staging,
+    dtype: SaveDtype,
+) -> Result<()> {
+    let names = TOKENIZER_FILES.iter().chain([&GENERATION_CONFIG]);
+    names
+        .map(|name| source.join(name))
+        .filter(|from| from.is_file())
+        .try_for_each(|from| staging.copy(&from))?;
+    write_model(model, read_config(source)?, staging, dtype, SHARD_BYTES)
+}
+
 fn write_model(
     model: &Decoder,
     config: Value,
-    folder: &Path,
+    staging: &mut Staging,
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
-    write_json(&folder.join("config.json"), &with_dtype(config, dtype))?;
-    write_weights(model, folder, dtype, shard_bytes)?;
-    list(folder)?.iter().try_for_each(|file| sync(file))
+    let config = json_text(&with_dtype(config, dtype))?;
+    staging.bytes("config.json", config.as_bytes())?;
+    write_weights(model, staging, dtype, shard_bytes)
 }
 
 fn read_config(source: &Path) -> Result<Value> {
@@ -258,11 +225,15 @@ fn with_dtype(mut config: Value, dtype: SaveDtype) -> Value {
     config
 }
 
-/// Writes indented JSON.
+/// Writes indented JSON, for a file in a folder that has no name yet.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Error::failed(e.to_string()))? + "\n";
-    fs::write(path, text).map_err(|error| Error::io(path, &error))
+    fs::write(path, json_text(value)?).map_err(|error| Error::io(path, &error))
+}
+
+/// Indented JSON.
+pub fn json_text(value: &Value) -> Result<String> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
 }
 
 #[cfg(test)]
@@ -283,15 +254,12 @@ mod tests {
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = read_config(&fixture()).unwrap();
-        write_model(&model, config, folder.path(), SaveDtype::F32, 20_000).unwrap();
-        assert!(folder.path().join("model.safetensors.index.json").is_file());
-        assert_eq!(
-            ModelFolder::open(folder.path())
-                .unwrap()
-                .content_hash()
-                .unwrap(),
-            hash
-        );
+        let mut staging = Staging::beside(&folder.path().join("model")).unwrap();
+        write_model(&model, config, &mut staging, SaveDtype::F32, 20_000).unwrap();
+        let index = staging.path.join("model.safetensors.index.json");
+        assert!(index.is_file());
+        let written = ModelFolder::open(&staging.path).unwrap();
+        assert_eq!(written.content_hash().unwrap(), hash);
     }
 
     #[test]

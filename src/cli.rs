@@ -11,8 +11,10 @@ mod progress;
 mod sample;
 mod score;
 mod sft;
+mod stop;
 mod sweep;
 mod train;
+mod verify;
 
 use std::io::Write;
 
@@ -34,7 +36,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Results go to standard output, progress and messages to standard error.
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite.";
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite, 128 + N ended by signal N.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -44,6 +46,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Sweep(sweep::SweepArgs),
     Score(score::ScoreArgs),
+    Verify(verify::VerifyArgs),
     Data(data::DataArgs),
     Init(init::InitArgs),
     Loss(loss::LossArgs),
@@ -61,6 +64,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Score(args) => score::run(args),
+        Command::Verify(args) => verify::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Loss(args) => loss::run(&args),
@@ -68,6 +72,16 @@ pub fn run() -> anyhow::Result<()> {
         Command::Bandit(args) => bandit::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// The exit code that an error asks for.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let known = error.downcast_ref::<expo::error::Error>();
+    let signalled = error.downcast_ref::<stop::Signalled>();
+    let known = known.map(expo::error::Error::exit_code);
+    known
+        .or(signalled.map(stop::Signalled::exit_code))
+        .unwrap_or(1)
 }
 
 /// Writes a result to standard output.

@@ -8,10 +8,11 @@
 mod model;
 pub(crate) mod read;
 mod reference;
+mod run;
 mod sampling;
 mod sweep;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -25,6 +26,7 @@ use crate::story::StoryConfig;
 
 pub use model::{Dtype, ModelConfig};
 pub use reference::{ReferenceConfig, Update};
+pub use run::RunConfig;
 pub use sampling::SamplingConfig;
 pub use sweep::{PlannedRun, SweepConfig};
 
@@ -75,41 +77,6 @@ pub struct BatchConfig {
     pub gradient_accumulation_steps: Option<usize>,
 }
 
-/// `[run]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunConfig {
-    /// Where the model, its checkpoints and the records go.
-    pub output_dir: PathBuf,
-    /// Passes over the rows; may be a fraction.
-    #[serde(default = "one_epoch")]
-    pub num_train_epochs: f64,
-    /// Optimizer steps; takes the place of `num_train_epochs`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_steps: Option<u64>,
-    /// Seed of every random draw.
-    #[serde(default)]
-    pub seed: u64,
-    /// Steps per line of `metrics.jsonl`, which averages over them.
-    #[serde(default = "one")]
-    pub logging_steps: u64,
-    /// Steps between evaluations; without it only before the first step and after the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_steps: Option<u64>,
-    /// Steps between checkpoints; without it only the final model is written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub save_steps: Option<u64>,
-    /// The number of checkpoints that are kept, the newest; all of them by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub save_total_limit: Option<usize>,
-    /// Whether a run that `output_dir` already holds is replaced.
-    #[serde(default)]
-    pub overwrite: bool,
-    /// Where reference log-probs are kept between runs; the user's cache folder by default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_dir: Option<PathBuf>,
-}
-
 /// Tokens computed at once unless the config says otherwise.
 pub const MICRO_BATCH_TOKENS: usize = 4096;
 
@@ -121,14 +88,6 @@ impl Default for BatchConfig {
             gradient_accumulation_steps: None,
         }
     }
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn one_epoch() -> f64 {
-    1.0
 }
 
 impl Config {
@@ -251,6 +210,11 @@ impl Config {
         }
         self.check_reference()
             .map_err(|error| error.at("[reference]"))?;
+        if self.run.metric_for_best_model.is_some() && self.data.eval.is_none() {
+            return Err(Error::input("`metric_for_best_model` without `data.eval`")
+                .hint("checkpoints are compared by evaluations")
+                .at("[run]"));
+        }
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
             return Err(
                 Error::input("model.reference_revision without model.reference")
@@ -360,36 +324,6 @@ impl BatchConfig {
                 *tokens.get_or_insert(MICRO_BATCH_TOKENS) as f64,
             ),
         }
-    }
-}
-
-impl RunConfig {
-    /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
-    pub fn steps(&self, per_epoch: u64) -> u64 {
-        let epochs = || (per_epoch as f64 * self.num_train_epochs).ceil() as u64;
-        self.max_steps.unwrap_or_else(|| epochs().max(1))
-    }
-
-    fn validate(&self) -> Result<()> {
-        positive("num_train_epochs", self.num_train_epochs)?;
-        positive("logging_steps", self.logging_steps as f64)?;
-        let counts = [
-            ("max_steps", self.max_steps),
-            ("eval_steps", self.eval_steps),
-            ("save_steps", self.save_steps),
-            ("save_total_limit", self.save_total_limit.map(|n| n as u64)),
-        ];
-        for (key, count) in counts {
-            positive(key, count.unwrap_or(1) as f64)?;
-        }
-        if self.save_total_limit.is_some() && self.save_steps.is_none() {
-            return Err(Error::input("`save_total_limit` without `save_steps`")
-                .hint("no checkpoints are written that it could limit"));
-        }
-        if self.output_dir.as_os_str().is_empty() {
-            return Err(Error::input("`output_dir` is empty"));
-        }
-        Ok(())
     }
 }
 

@@ -26,10 +26,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // A closed stderr leaves nobody to tell.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            let code = error
-                .downcast_ref::<expo::error::Error>()
-                .map_or(1, |e| e.exit_code());
-            ExitCode::from(code)
+            ExitCode::from(cli::exit_code(&error))
         }
     }
 }

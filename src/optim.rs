@@ -290,6 +290,18 @@ impl Optimizer {
         })
     }
 
+    /// The moments by name, (elements) each: with the number of updates they come from all that an
+    /// optimizer is beside its config.
+    pub fn moments(&self) -> Vec<(&'static str, &Buffer)> {
+        let mean = self.mean.as_ref().map(|mean| ("mean", mean));
+        mean.into_iter().chain([("square", &self.square)]).collect()
+    }
+
+    /// Goes on after so many updates, whose [`moments`](Self::moments) have been filled in.
+    pub fn continue_after(&mut self, updates: u64) {
+        self.steps = updates;
+    }
+
     /// One update of `weights`, in place, at this learning rate. Returns the gradient norm before
     /// clipping.
     ///

@@ -2,6 +2,7 @@
 
 mod accumulation;
 mod losses;
+mod resume;
 mod timings;
 
 use std::path::{Path, PathBuf};

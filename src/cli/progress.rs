@@ -80,10 +80,20 @@ impl Progress {
                 };
                 self.line(&format!("samples in {}{biased}", path.display()));
             }
-            Event::Start { steps, parameters } => {
+            Event::Start {
+                steps,
+                parameters,
+                step,
+            } => {
                 self.close();
                 let parameters = grouped(parameters);
-                self.line(&format!("training {parameters} parameters, {steps} steps"));
+                let from = match step {
+                    0 => String::new(),
+                    step => format!(", going on after step {step}"),
+                };
+                self.line(&format!(
+                    "training {parameters} parameters, {steps} steps{from}"
+                ));
                 self.steps = steps;
                 self.open("training", steps);
             }
@@ -93,6 +103,7 @@ impl Progress {
                 self.advance(step);
             }
             Event::Record(record) => self.record(record),
+            Event::Warning(what) => self.line(&format!("warning: {what}")),
             Event::Saved(path) => self.line(&format!("saved {}", path.display())),
         }
     }

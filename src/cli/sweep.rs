@@ -7,10 +7,12 @@ use clap::Args;
 use expo::checkpoint::write_file;
 use expo::config::SweepConfig;
 use expo::error::Error;
-use expo::train::{Outcome, comparison, frontier, sweep};
+use expo::train::{Outcome, Until, comparison, frontier, sweep};
 
 use super::answer;
 use super::progress::Progress;
+use super::stop::on_signal;
+use super::train::ended;
 
 /// Trains with several losses and settings, and compares them.
 #[derive(Args)]
@@ -70,9 +72,16 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         return Ok(answer(&list(&config))?);
     }
     let mut progress = Progress::new();
-    let outcome = sweep(&config, &mut |event| progress.show(event));
+    let until = Until {
+        signal: on_signal()?,
+        ..Until::default()
+    };
+    let outcome = sweep(&config, &until, &mut |event| progress.show(event));
     progress.close();
-    let outcomes = outcome?;
+    let (outcomes, stopped) = outcome?;
+    if let Some(stopped) = stopped {
+        return ended(&stopped);
+    }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;
     let json = format!("{}\n", table.to_json());

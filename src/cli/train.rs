@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::Config;
-use expo::train::{Record, Run, Summary};
+use expo::error::{Error, Result};
+use expo::train::{End, Opened, Reason, Record, Resume, Run, Stopped, Summary, Until};
 use serde_json::Value;
 
 use super::progress::{Progress, clock};
+use super::stop::{Limit, Signalled, on_signal};
 use super::{answer, grouped};
 
 /// Trains a model on preferences.
@@ -26,6 +28,22 @@ pub struct TrainArgs {
     /// Prints the config with every default filled in, itself a valid config, and stops.
     #[arg(long)]
     print_config: bool,
+
+    /// Goes on with the run in run.output_dir from its newest checkpoint that is whole, if there is
+    /// one (auto); begins (never); or goes on from a folder checkpoint-STEP [default: auto, never
+    /// where run.overwrite is true].
+    #[arg(long, value_name = "auto|never|PATH")]
+    resume: Option<String>,
+
+    /// Lets a run that is gone on with differ from its beginning in this key; may be given several
+    /// times.
+    #[arg(long, value_name = "KEY")]
+    allow_change: Vec<String>,
+
+    /// Saves a checkpoint and ends, with exit code 0, at the first step that ends after so long, e.g.
+    /// 3h30m, from the start of the program.
+    #[arg(long, value_name = "TIME")]
+    max_time: Option<Limit>,
 
     /// Prints the summary as one JSON object.
     #[arg(long)]
@@ -105,24 +123,84 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
         answer(&config.to_toml()?)?;
         return Ok(());
     }
+    let resume = match args.resume.as_deref() {
+        None if config.run.overwrite => Resume::Never,
+        None | Some("auto") => Resume::Auto,
+        Some("never") => Resume::Never,
+        Some(path) => Resume::From(path.into()),
+    };
     let mut progress = Progress::new();
-    let outcome = Run::open(config, &mut |event| progress.show(event)).and_then(|mut run| {
-        run.profile = args.profile;
-        run.train(&mut |event| progress.show(event))
-    });
+    let output_dir = config.run.output_dir.clone();
+    let outcome = open_and_train(config, &resume, args, &mut progress);
     progress.close();
-    let summary = outcome?;
-    let text = match args.json {
-        true => format!("{}\n", summary.to_json()),
-        false => table(&summary),
+    let text = match (outcome?, args.json) {
+        (Ended::Now(End::Stopped(stopped)), _) => return ended(&stopped),
+        (Ended::Now(End::Finished(summary)), true) => format!("{}\n", summary.to_json()),
+        (Ended::Now(End::Finished(summary)), false) => table(&summary),
+        (Ended::Before(summary), true) => format!("{summary}\n"),
+        (Ended::Before(_), false) => {
+            let output_dir = output_dir.display();
+            format!("the run is finished; its figures are in summary.json\n\noutput {output_dir}\n")
+        }
     };
     answer(&text)?;
     Ok(())
 }
 
+/// When a run ended, and how.
+enum Ended {
+    Now(End),
+    Before(Value),
+}
+
+fn open_and_train(
+    config: Config,
+    resume: &Resume,
+    args: &TrainArgs,
+    progress: &mut Progress,
+) -> Result<Ended> {
+    let until = Until {
+        time: args.max_time.map(|limit| limit.0),
+        ..Until::default()
+    };
+    let opened = Run::open_with(config, resume, &args.allow_change, &mut |event| {
+        progress.show(event)
+    })?;
+    let mut run = match opened {
+        Opened::Run(run) => run,
+        Opened::Finished(summary) => return Ok(Ended::Before(summary)),
+    };
+    run.profile = args.profile;
+    run.until = Until {
+        signal: on_signal()?,
+        ..until
+    };
+    Ok(Ended::Now(run.train(&mut |event| progress.show(event))?))
+}
+
+/// Says where a run that ended early can be gone on from; a signal is its exit code.
+pub fn ended(stopped: &Stopped) -> anyhow::Result<()> {
+    let (step, steps) = (stopped.step, stopped.steps);
+    let why = match stopped.reason {
+        Reason::Time => "the time is over".to_owned(),
+        Reason::Signal(number) => format!("signal {number}"),
+    };
+    let place = match &stopped.checkpoint {
+        Some(path) => format!("saved {}; the same command goes on", path.display()),
+        None => "the step could not be saved".to_owned(),
+    };
+    let text = format!("{why}: ended after step {step} of {steps}, {place}");
+    match (stopped.reason, &stopped.checkpoint) {
+        (_, None) => Err(Error::failed(text).into()),
+        (Reason::Time, Some(_)) => Ok(answer(&format!("{text}\n"))?),
+        (Reason::Signal(signal), Some(_)) => Err(Signalled { signal, text }.into()),
+    }
+}
+
 fn table(summary: &Summary) -> String {
     let mut text = String::new();
-    let (rows, tokens) = (summary.rows as f64, summary.tokens as f64);
+    let (rows, tokens) = summary.session;
+    let (rows, tokens) = (rows as f64, tokens as f64);
     for (name, value) in [
         ("steps", summary.steps.to_string()),
         ("rows", grouped(summary.rows)),
@@ -147,6 +225,9 @@ fn table(summary: &Summary) -> String {
     }
     if let Some(profile) = &summary.profile {
         let _ = write!(text, "\n{profile}");
+    }
+    if let Some((path, value)) = &summary.best {
+        let _ = writeln!(text, "\nbest {}, {value:.4}", path.display());
     }
     let _ = writeln!(text, "\noutput {}", summary.output_dir.display());
     text

@@ -213,8 +213,8 @@ fn plan(base: &Table, loss: &str, settings: &[Setting]) -> Result<PlannedRun> {
     let name = format!("{loss} {settings}");
     let name = name.trim().replace([' ', '/', '\\'], "-");
     config.run.output_dir = config.run.output_dir.join(name);
-    // What lies in its folder unfinished is the sweep's own.
-    config.run.overwrite = true;
+    // What lies in its folder unfinished is gone on with.
+    config.run.overwrite = false;
     Ok(PlannedRun {
         loss: loss.to_owned(),
         settings,

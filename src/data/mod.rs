@@ -37,7 +37,7 @@ pub use dataset::Dataset;
 pub use files::Files;
 pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
-pub use order::epoch_order;
+pub use order::{ORDER_VERSION, epoch_order};
 pub use prompts::{Prompt, prompts};
 pub use samples::{Sample, Samples};
 pub use tokenizer::Tokenizer;

@@ -11,6 +11,9 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 /// Changing the algorithm means changing this text, and with it every order.
 const VERSION: &[u8; 16] = b"expo order v1   ";
 
+/// The number of the algorithm: runs of one number see rows in one order.
+pub const ORDER_VERSION: u32 = 1;
+
 /// The permutation of `0..n` for one epoch: the identity unless `shuffle`.
 ///
 /// Fisher-Yates over ChaCha8 keyed by (seed, epoch); every permutation is equally likely.

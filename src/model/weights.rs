@@ -22,7 +22,8 @@ use super::parameters::{Buffer, Entry, Layout, Master};
 use crate::door;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
-use header::{read_header, read_index};
+pub(crate) use header::read_header;
+use header::read_index;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -88,13 +89,24 @@ impl ModelFolder {
         let layout = Arc::new(self.layout.clone());
         let master = master(layout.len)?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
+        let hash = self.load_into(&weights)?;
+        Ok((Decoder::new(self.arch.clone(), weights), hash))
+    }
+
+    /// As [`Self::load`], into weights that are there.
+    ///
+    /// # Errors
+    /// If they are of another shape.
+    pub fn load_into(&self, weights: &Buffer) -> Result<String> {
+        if **weights.layout() != self.layout {
+            return Err(Error::input("holds another model").at(self.path.display()));
+        }
         let mut start = 0;
-        let hash = self.read(|values| {
+        self.read(|values| {
             weights.set(start, values)?;
             start += values.len();
             Ok(())
-        })?;
-        Ok((Decoder::new(self.arch.clone(), weights), hash))
+        })
     }
 
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes in the
@@ -150,11 +162,11 @@ fn fits(bytes: u64, available: Option<u64>) -> Result<()> {
     }
 }
 
-fn width(dtype: Dtype) -> usize {
+pub(crate) fn width(dtype: Dtype) -> usize {
     if dtype == Dtype::F32 { 4 } else { 2 }
 }
 
-fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
     values.clear();
     match dtype {
         Dtype::F32 => {

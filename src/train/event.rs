@@ -63,10 +63,12 @@ pub enum Event<'a> {
     },
     /// Training begins.
     Start {
-        /// Optimizer steps to make.
+        /// Optimizer steps of the whole run.
         steps: u64,
         /// Parameters of the policy.
         parameters: usize,
+        /// Steps that were made before, by a run that is gone on with.
+        step: u64,
     },
     /// An optimizer step was made.
     Step {
@@ -79,6 +81,8 @@ pub enum Event<'a> {
     },
     /// A line was written to `metrics.jsonl`.
     Record(&'a Record),
+    /// Something went wrong that the run can do without.
+    Warning(&'a str),
     /// A checkpoint or the final model is complete.
     Saved(&'a Path),
 }

@@ -1,19 +1,26 @@
-//! What a run writes beside models: its config, its record, its metrics.
+//! The folder of a run: its config, its record, its metrics, its checkpoints.
+//!
+//! Hides who owns the folder, what of it is left from before, and what a full disk does to it.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::frozen::{Change, Frozen};
+use super::log::Log;
+use super::state::State;
 use super::summary::SUMMARY;
-use super::{Record, Timing};
-use crate::checkpoint::{check_writable, remove_model, save, write_file};
+use super::{Event, Observer, Record, Timing};
+use crate::checkpoint::{
+    Checkpoints, Lock, Snapshot, check_space, check_writable, json_text, read_state, remove_model,
+    sweep_up, write_file,
+};
 use crate::config::{Config, RunConfig};
 use crate::data::Census;
+use crate::door;
 use crate::error::{Error, Result};
-use crate::model::Decoder;
 
 /// What a run depends on, as content hashes.
 #[derive(Debug, Clone, Serialize)]
@@ -24,34 +31,50 @@ pub(super) struct Hashes {
 }
 
 /// The record of a run, whose presence marks a folder as one.
-const RUN: &str = "run.json";
+pub(super) const RUN: &str = "run.json";
 
-/// The output folder of a run.
+/// The steps that met a value that is not finite; there only if one did.
+const NON_FINITE: &str = "non_finite.jsonl";
+
+/// Saves that may fail one after the other.
+const FAILED_SAVES: u32 = 3;
+
+/// The folder of a run that is this process's own.
 pub(super) struct Files {
-    folder: PathBuf,
-    metrics: File,
-    timings: File,
-    checkpoints: Vec<PathBuf>,
+    run: RunConfig,
+    lock: Lock,
+    metrics: Log,
+    timings: Log,
+    checkpoints: Checkpoints,
+    /// The step of the best one, and its metric.
+    best: Option<(u64, f64)>,
+    failed_saves: u32,
+    /// Logs that have lines waiting.
+    behind: bool,
 }
 
-/// Refuses an output folder that would mix two runs, before anything costly is done.
-pub(super) fn check_output(run: &RunConfig) -> Result<()> {
+/// Refuses an output folder that cannot be one, before anything costly is done. Returns whether it
+/// holds a run.
+pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     let folder = &run.output_dir;
     check_writable(&folder.join(RUN))?;
     if folder.join(RUN).exists() {
-        return match run.overwrite {
-            true => Ok(()),
-            false => Err(Error::input("holds a run already")
-                .at(folder.display())
-                .hint("choose another run.output_dir, or set run.overwrite = true to replace it")),
-        };
+        return Ok(true);
     }
     if folder.join("config.json").exists() {
         return Err(Error::input("holds a model that is not a run's")
             .at(folder.display())
             .hint("choose another run.output_dir"));
     }
-    Ok(())
+    if let Some(step) = Checkpoints::open(folder)?.steps().last() {
+        return Err(Error::input("holds checkpoints, and no run.json")
+            .at(folder.display())
+            .hint(format!(
+                "go on with --resume {}/checkpoint-{step} in another run.output_dir",
+                folder.display()
+            )));
+    }
+    Ok(false)
 }
 
 /// Refuses a run that would write over a model it reads.
@@ -69,101 +92,290 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
     Ok(())
 }
 
-impl Files {
-    /// Makes the folder, with `config.toml` and `run.json`, in place of an older run's.
-    pub fn create(config: &Config, hashes: &Hashes, census: [Option<&Census>; 3]) -> Result<Self> {
-        let folder = config.run.output_dir.clone();
-        fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-        for path in checkpoints(&folder)? {
-            fs::remove_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
-        }
-        remove_model(&folder)?;
-        remove_summary(&folder)?;
-        write_file(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
-        let [train, eval, unlabelled] = census;
+/// What `run.json` says must be the same.
+pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
+    let path = folder.join(RUN);
+    let wrong = |what: String| {
+        Error::input(what)
+            .at(path.display())
+            .hint("the run is of another version of expo: begin anew in another run.output_dir")
+    };
+    let mut run = door::json_object(&path, door::CONFIG)?;
+    serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
+}
+
+/// What `run.json` is made of.
+pub(super) struct About<'a> {
+    pub config: &'a Config,
+    pub hashes: &'a Hashes,
+    /// Of the training rows, the evaluation rows, the unlabelled rows.
+    pub censuses: [Option<&'a Census>; 3],
+    pub frozen: &'a Frozen,
+}
+
+impl About<'_> {
+    /// Writes `config.toml` and `run.json`, with the changes that were made after a number of steps.
+    fn write(&self, changes: &[Value]) -> Result<()> {
+        let folder = &self.config.run.output_dir;
+        let config = self.config.to_toml()?;
+        write_file(&folder.join("config.toml"), config.as_bytes())?;
+        let [train, eval, unlabelled] = self.censuses;
         let record = json!({
             "expo": env!("CARGO_PKG_VERSION"),
-            "loss": config.loss.name(),
-            "hashes": hashes,
+            "loss": self.config.loss.name(),
+            "hashes": self.hashes,
             "train": train,
             "eval": eval,
             "unlabelled": unlabelled,
+            "frozen": self.frozen,
+            "changes": changes,
         });
-        let record =
-            serde_json::to_string_pretty(&record).map_err(|e| Error::failed(e.to_string()))?;
-        write_file(&folder.join(RUN), (record + "\n").as_bytes())?;
-        let open = |name: &str| {
-            let path = folder.join(name);
-            File::create(&path).map_err(|error| Error::io(&path, &error))
-        };
-        let (metrics, timings) = (open("metrics.jsonl")?, open("timings.jsonl")?);
+        write_file(&folder.join(RUN), json_text(&record)?.as_bytes())
+    }
+}
+
+impl Files {
+    /// Makes the folder of a run that begins, in place of an older run's.
+    pub fn create(about: &About, lock: Option<Lock>) -> Result<Self> {
+        let run = &about.config.run;
+        let folder = &run.output_dir;
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
+        let lock = lock.map_or_else(|| Lock::take(folder), Ok)?;
+        sweep_up(folder)?;
+        let mut checkpoints = Checkpoints::open(folder)?;
+        checkpoints.clear()?;
+        remove_model(folder)?;
+        remove(&folder.join(SUMMARY))?;
+        remove(&folder.join(NON_FINITE))?;
+        about.write(&[])?;
         Ok(Self {
-            folder,
-            metrics,
-            timings,
-            checkpoints: Vec::new(),
+            run: run.clone(),
+            lock,
+            metrics: Log::create(&folder.join("metrics.jsonl"))?,
+            timings: Log::create(&folder.join("timings.jsonl"))?,
+            checkpoints,
+            best: None,
+            failed_saves: 0,
+            behind: false,
         })
     }
 
+    /// Opens the folder of a run that goes on after `state`, with `changes` to what was to stay.
+    pub fn reopen(about: &About, lock: Lock, state: &State, changes: &[Change]) -> Result<Self> {
+        let run = &about.config.run;
+        let folder = &run.output_dir;
+        sweep_up(folder)?;
+        let mut checkpoints = Checkpoints::open(folder)?;
+        let later = checkpoints.steps().iter().copied();
+        let later: Vec<u64> = later.filter(|&step| step > state.step).collect();
+        later
+            .into_iter()
+            .try_for_each(|step| checkpoints.remove(step))?;
+        remove(&folder.join(SUMMARY))?;
+        let mut best: Option<(u64, f64)> = None;
+        for &step in checkpoints.steps() {
+            // One that cannot be read is no candidate; it is looked at again when it is needed.
+            let state = read_state::<State>(&checkpoints.path(step));
+            let Some(metric) = state.ok().and_then(|state| state.metric) else {
+                continue;
+            };
+            if best.is_none_or(|(_, other)| run.is_better(metric, other)) {
+                best = Some((step, metric));
+            }
+        }
+        let mut all = changes_of(folder);
+        all.extend(changes.iter().map(|change| {
+            json!({"step": state.step, "key": change.key, "old": change.old, "new": change.new})
+        }));
+        about.write(&all)?;
+        keep_lines(&folder.join(NON_FINITE), state.step)?;
+        let mut files = Self {
+            run: run.clone(),
+            lock,
+            metrics: Log::open(&folder.join("metrics.jsonl"), state.metrics_bytes)?,
+            timings: Log::open(&folder.join("timings.jsonl"), u64::MAX)?,
+            checkpoints,
+            best,
+            failed_saves: 0,
+            behind: false,
+        };
+        let line = json!({"step": state.step, "resumed": true});
+        let _ = files.timings.append(&line);
+        Ok(files)
+    }
+
+    /// Makes the folder of a run that goes on after the checkpoint `from` of another folder's run,
+    /// with that one's metrics up to there.
+    pub fn branch(about: &About, from: &Path, state: &State) -> Result<Self> {
+        let mut files = Self::create(about, None)?;
+        let metrics = files.run.output_dir.join("metrics.jsonl");
+        let above = from
+            .canonicalize()
+            .map_err(|error| Error::io(from, &error))?;
+        let theirs = above.with_file_name("metrics.jsonl");
+        if theirs.is_file() {
+            fs::copy(&theirs, &metrics).map_err(|error| Error::io(&theirs, &error))?;
+        }
+        files.metrics = Log::open(&metrics, state.metrics_bytes)?;
+        Ok(files)
+    }
+
     /// Appends a line to `metrics.jsonl`.
-    pub fn record(&mut self, record: &Record) -> Result<()> {
-        let line = serde_json::to_string(record).map_err(|e| Error::failed(e.to_string()))?;
-        append(&mut self.metrics, &self.folder.join("metrics.jsonl"), &line)
+    pub fn record(&mut self, record: &Record, observe: Observer) {
+        let written = self.metrics.append(record);
+        self.logged(written, observe);
     }
 
     /// Appends a line to `timings.jsonl`, apart so that metrics are the same for the same run.
-    pub fn timing(&mut self, timing: &Timing) -> Result<()> {
-        let line = serde_json::to_string(timing).map_err(|e| Error::failed(e.to_string()))?;
-        append(&mut self.timings, &self.folder.join("timings.jsonl"), &line)
+    pub fn timing(&mut self, timing: &Timing, observe: Observer) {
+        let written = self.timings.append(timing);
+        self.logged(written, observe);
     }
 
-    /// Saves `checkpoint-{step}` and removes those over the limit, oldest first.
+    /// Says once that a log falls behind, and once that it has caught up.
+    fn logged(&mut self, written: Result<()>, observe: Observer) {
+        match written {
+            Err(error) if !self.behind => {
+                let what = format!("{error}; training goes on, and lines wait in memory");
+                observe(Event::Warning(&what));
+                self.behind = true;
+            }
+            Ok(()) if self.behind => {
+                observe(Event::Warning("the logs have caught up"));
+                self.behind = false;
+            }
+            _ => {}
+        }
+    }
+
+    /// Appends a line to `non_finite.jsonl`.
+    pub fn non_finite(&self, line: &Value) -> Result<()> {
+        Log::open(&self.run.output_dir.join(NON_FINITE), u64::MAX)?.append(line)
+    }
+
+    /// The bytes of `metrics.jsonl`, which are on the disk if that is possible.
+    pub fn metrics_bytes(&mut self, observe: Observer) -> u64 {
+        let synced = self.metrics.sync().map(|_| ());
+        self.logged(synced, observe);
+        self.metrics.bytes()
+    }
+
+    /// Refuses to begin a run that has no room for a checkpoint and the final model.
+    pub fn check_room(&self, snapshot: &Snapshot) -> Result<()> {
+        let bytes = snapshot.bytes() + snapshot.model_bytes();
+        let what = "a checkpoint and the final model";
+        check_space(&self.run.output_dir, bytes, what)
+    }
+
+    /// Saves `checkpoint-{step}` and removes those over the limit, the oldest first. `None`, with a
+    /// warning, where the disk would not have it.
+    ///
+    /// # Errors
+    /// If another process owns the run, a value is not finite or does not fit, or the disk has refused
+    /// too many times.
     pub fn checkpoint(
         &mut self,
-        model: &Decoder,
-        source: &Path,
-        step: u64,
-        config: &Config,
-    ) -> Result<PathBuf> {
-        let path = self.folder.join(format!("checkpoint-{step}"));
-        save(model, source, &path, config.model.save_dtype)?;
-        self.checkpoints.push(path.clone());
-        let limit = config.run.save_total_limit.unwrap_or(usize::MAX);
-        while self.checkpoints.len() > limit {
-            let old = self.checkpoints.remove(0);
-            fs::remove_dir_all(&old).map_err(|error| Error::io(&old, &error))?;
+        snapshot: &Snapshot,
+        state: &State,
+        observe: Observer,
+    ) -> Result<Option<PathBuf>> {
+        self.lock.check()?;
+        snapshot.check()?;
+        let path = self.checkpoints.path(state.step);
+        let saved = check_space(&self.run.output_dir, snapshot.bytes(), "a checkpoint")
+            .and_then(|()| snapshot.save(&path));
+        match saved {
+            Ok(()) => self.failed_saves = 0,
+            Err(error @ Error::NonFinite(_)) => return Err(error),
+            Err(error) => {
+                self.failed_saves += 1;
+                let what = format!("{error}; step {} is not saved", state.step);
+                if self.failed_saves == FAILED_SAVES {
+                    let steps = self.checkpoints.steps().last();
+                    let newest = steps.map_or("there is no checkpoint".into(), |&step| {
+                        format!("the newest is {}", self.checkpoints.path(step).display())
+                    });
+                    return Err(Error::failed(format!(
+                        "{what}, nor were the {} before it: {newest}",
+                        FAILED_SAVES - 1
+                    )));
+                }
+                observe(Event::Warning(&format!("{what}, and training goes on")));
+                return Ok(None);
+            }
         }
-        Ok(path)
+        observe(Event::Saved(&path));
+        if let Some(metric) = state.metric
+            && self
+                .best
+                .is_none_or(|(_, best)| self.run.is_better(metric, best))
+        {
+            self.best = Some((state.step, metric));
+        }
+        let best = self.best.map(|(step, _)| step);
+        let limit = self.run.save_total_limit.unwrap_or(usize::MAX);
+        let kept = self.checkpoints.saved(state.step);
+        // What cannot be removed takes room, and nothing else.
+        if let Err(error) = kept.and_then(|()| self.checkpoints.prune(limit, best)) {
+            observe(Event::Warning(&error.to_string()));
+        }
+        Ok(Some(path))
+    }
+
+    /// The checkpoint of this step, if there is one.
+    pub fn at(&self, step: u64) -> Option<PathBuf> {
+        let there = self.checkpoints.steps().contains(&step);
+        there.then(|| self.checkpoints.path(step))
+    }
+
+    /// The best checkpoint and its metric.
+    pub fn best(&self) -> Option<(PathBuf, f64)> {
+        let (step, metric) = self.best?;
+        Some((self.at(step)?, metric))
+    }
+
+    /// Refuses to go on if another process has taken the folder; tries once more to write what is
+    /// waiting, and warns if that is in vain.
+    pub fn settle(&mut self, observe: Observer) -> Result<()> {
+        self.lock.check()?;
+        for log in [&mut self.metrics, &mut self.timings] {
+            if let Err(error) = log.sync() {
+                observe(Event::Warning(&format!("{error}; the log is not whole")));
+            }
+        }
+        Ok(())
     }
 }
 
-/// Removes the mark of a finished run.
-fn remove_summary(folder: &Path) -> Result<()> {
-    let path = folder.join(SUMMARY);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, &error)),
+/// The changes that `run.json` has already.
+fn changes_of(folder: &Path) -> Vec<Value> {
+    let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
+    run["changes"].as_array().cloned().unwrap_or_default()
+}
+
+/// Removes the lines of steps that will be made again.
+fn keep_lines(path: &Path, step: u64) -> Result<()> {
+    let Ok(text) = fs::read_to_string(path) else {
+        return Ok(());
+    };
+    let before = |line: &&str| {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        line["step"].as_u64().is_some_and(|other| other <= step)
+    };
+    let kept: String = text
+        .lines()
+        .filter(before)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    match kept.is_empty() {
+        true => remove(path),
+        false => write_file(path, kept.as_bytes()),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, &error)),
         _ => Ok(()),
     }
-}
-
-fn append(file: &mut File, path: &Path, line: &str) -> Result<()> {
-    file.write_all(format!("{line}\n").as_bytes())
-        .map_err(|error| Error::io(path, &error))
-}
-
-fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(|error| Error::io(folder, &error))?;
-    let ours = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.strip_prefix("checkpoint-")
-            .is_some_and(|step| step.parse::<u64>().is_ok())
-    };
-    Ok(entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(ours)
-        .collect())
 }

@@ -1,5 +1,8 @@
 //! What a step reports: averages over examples, responses and tokens.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::loss::{Context, Role, Scored, Sum};
@@ -30,10 +33,32 @@ const ORDER: &[&str] = &[
 ];
 
 /// Weighted means by name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<(String, u64, u64)>", into = "Vec<(String, u64, u64)>")]
 pub struct Averages {
     /// Name, weighted sum, weight.
-    sums: Vec<(&'static str, f64, f64)>,
+    sums: Vec<(Cow<'static, str>, f64, f64)>,
+}
+
+/// The bits of each number: JSON has no name for all of them.
+impl From<Averages> for Vec<(String, u64, u64)> {
+    fn from(averages: Averages) -> Self {
+        let sums = averages.sums.into_iter();
+        sums.map(|(name, sum, weight)| (name.into_owned(), sum.to_bits(), weight.to_bits()))
+            .collect()
+    }
+}
+
+impl From<Vec<(String, u64, u64)>> for Averages {
+    fn from(sums: Vec<(String, u64, u64)>) -> Self {
+        let number = f64::from_bits;
+        let sums = sums.into_iter();
+        Self {
+            sums: sums
+                .map(|(name, sum, weight)| (name.into(), number(sum), number(weight)))
+                .collect(),
+        }
+    }
 }
 
 impl Averages {
@@ -48,7 +73,7 @@ impl Averages {
                 entry.1 += sum;
                 entry.2 += weight;
             }
-            None => self.sums.push((name, sum, weight)),
+            None => self.sums.push((name.into(), sum, weight)),
         }
     }
 
@@ -104,7 +129,10 @@ impl Averages {
         let known = ORDER
             .iter()
             .filter_map(|name| self.sums.iter().find(|(n, ..)| n == name));
-        let others = self.sums.iter().filter(|(name, ..)| !ORDER.contains(name));
+        let others = self
+            .sums
+            .iter()
+            .filter(|(name, ..)| !ORDER.contains(&&**name));
         for (name, sum, weight) in known.chain(others) {
             record.insert(format!("{prefix}{name}"), (sum / weight).into());
         }

@@ -4,56 +4,68 @@
 //! record and save. Nothing is written before everything the config names was opened and checked.
 //!
 //! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
-//! gives the seeds of the backward pass.
+//! gives the seeds of the backward pass. And a step is a function of its number and the state that
+//! checkpoints hold, so a run that was interrupted goes on as if it had not been.
 
 mod event;
 mod files;
+mod frozen;
+mod log;
 mod metrics;
 mod moving;
+mod non_finite;
 mod on_policy;
 mod open;
 mod profile;
 mod reference;
+mod resume;
 mod sampling;
 mod scoring;
 mod show;
 mod split;
+mod state;
 mod step;
 mod story;
 mod summary;
 mod sweep;
 mod timing;
+mod training;
+mod until;
+mod verify;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
-use crate::checkpoint;
+use serde_json::Value;
+
 use crate::config::Config;
-use crate::data::{Batches, Dataset, Orders};
+use crate::data::{Census, Dataset};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::{Decoder, device};
-use crate::optim::Optimizer;
 
 pub use event::{Event, Observer};
 pub use metrics::Record;
 pub use profile::Profile;
+pub use resume::Resume;
 pub use sampling::{sample_prompts, sample_run, sample_text};
 pub use scoring::{Rows, Scored, score_rows, score_run};
 pub use show::{RowSplit, Shown, reference_shape, show};
 pub use summary::Summary;
 pub use sweep::{Outcome, comparison, frontier, sweep};
+pub use until::{Reason, Stopped, Until};
+pub use verify::{Found, verify};
 
-use files::Files;
-use metrics::Averages;
+use frozen::Frozen;
 use moving::Moving;
 use on_policy::OnPolicy;
 use open::Model;
 use reference::Reference;
+use resume::Origin;
 use split::Split;
 use step::Stepper;
 use story::Stories;
 use timing::{Stopwatch, Timing};
+use training::Training;
 
 /// A run that was opened: everything is read and checked, nothing is written but the cache.
 pub struct Run {
@@ -70,23 +82,65 @@ pub struct Run {
     stories: Option<Stories>,
     moving: Option<Moving>,
     on_policy: Option<OnPolicy>,
+    origin: Origin,
+    frozen: Frozen,
     /// Whether [`Self::train`] measures where the time of its steps goes; false to begin with.
     pub profile: bool,
+    /// What ends it before its last step; nothing to begin with.
+    pub until: Until,
+}
+
+/// What a folder and a config make.
+pub enum Opened {
+    /// A run with steps left.
+    Run(Box<Run>),
+    /// The summary of a run that is finished.
+    Finished(Value),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// After its last step.
+    Finished(Box<Summary>),
+    /// Before.
+    Stopped(Stopped),
 }
 
 impl Run {
-    /// Opens the model, the data and the reference's log-probs.
+    /// Opens the model, the data and the reference's log-probs, for a run that begins.
     pub fn open(config: Config, observe: Observer) -> Result<Self> {
+        match Self::open_with(config, &Resume::Never, &[], observe)? {
+            Opened::Run(run) => Ok(*run),
+            Opened::Finished(_) => Err(Error::failed("a run that begins cannot be finished")),
+        }
+    }
+
+    /// As [`Self::open`], for a run that may have begun already. Of what must not have changed since,
+    /// the keys in `allow_change` may have.
+    pub fn open_with(
+        config: Config,
+        resume: &Resume,
+        allow_change: &[String],
+        observe: Observer,
+    ) -> Result<Opened> {
         let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
         if device.is_cpu() {
             config.check_cpu()?;
         }
-        files::check_output(&config.run)?;
+        let mut origin = Origin::find(&config.run, resume, observe)?;
         let opened = Model::open(&config.model, observe)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
         let stories = Stories::open(&config, opened.tokenizer.clone())?;
         let datasets = datasets(&config, &opened, observe)?;
         let Model { folder, tokenizer } = opened;
+        let mut frozen = Frozen::new(&config, &datasets, tokenizer.hash())?;
+        let kind = if device.is_cpu() { "cpu" } else { "gpu" };
+        frozen.set("model.device", kind);
+        origin.check(&frozen, false, allow_change, &config.run)?;
+        if let Some(summary) = origin.finished() {
+            return Ok(Opened::Finished(summary.clone()));
+        }
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {
             true => reference::separate(&config, &tokenizer, &all, observe)?,
@@ -105,6 +159,9 @@ impl Run {
             reference: reference.hash,
             tokenizer: tokenizer.hash().to_owned(),
         };
+        frozen.set("model.model_name_or_path", hashes.policy.as_str());
+        frozen.set("model.reference", hashes.reference.clone());
+        origin.check(&frozen, true, allow_change, &config.run)?;
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
@@ -126,7 +183,7 @@ impl Run {
         let moving = Moving::open(&config, &folder.path, &model, observe)?;
         let (path, policy) = (&folder.path, &hashes.policy);
         let on_policy = OnPolicy::open(&config, path, policy, &tokenizer, observe)?;
-        Ok(Self {
+        Ok(Opened::Run(Box::new(Self {
             config,
             folder: folder.path,
             model,
@@ -138,191 +195,27 @@ impl Run {
             stories,
             moving,
             on_policy,
+            origin,
+            frozen,
             profile: false,
-        })
+            until: Until::default(),
+        })))
     }
 
     /// Trains, and writes records, checkpoints and the final model.
-    pub fn train(self, observe: Observer) -> Result<Summary> {
-        let Self {
-            config,
-            folder,
-            model,
-            mut train,
-            mut eval,
-            unlabelled,
-            hashes,
-            scoring,
-            stories,
-            mut moving,
-            on_policy,
-            profile,
-        } = self;
-        let mut profile = profile.then(Profile::new);
-        let censuses = [Some(&train), eval.as_ref(), unlabelled.as_ref()];
-        let censuses = censuses.map(|split| split.map(|s| &s.dataset.census));
-        let mut files = Files::create(&config, &hashes, censuses)?;
-        if let Some(timing) = &scoring {
-            files.timing(timing)?;
-        }
-        let batches = Batches {
-            labelled: train.len(),
-            unlabelled: unlabelled.as_ref().map_or(0, Split::len),
-            ratio: config.data.unlabelled_ratio,
-            size: config.batch.batch_size,
-            seed: config.run.seed,
-            shuffle: config.data.shuffle,
-        };
-        if let Some(unlabelled) = unlabelled {
-            train.append(unlabelled)?;
-        }
-        let per_epoch = batches.per_epoch();
-        let steps = config.run.steps(per_epoch);
-        let parameters = model.weights().layout().len;
-        observe(Event::Start { steps, parameters });
-
-        let mut optimizer = Optimizer::new(&config.optimizer, model.weights())?;
-        let gradients = model.gradients()?;
-        let stepper = Stepper::new(&config, &model);
-        let draw = |observe: Observer| {
-            stories
-                .as_ref()
-                .map(|s| s.draw(&model, observe))
-                .transpose()
-        };
-        let before = draw(observe)?;
-        let start = Instant::now();
-        let mut evaluate =
-            |moving: &mut Option<Moving>, step: u64, files: &mut Files, observe: Observer| {
-                let Some(split) = &mut eval else {
-                    return Ok(None);
-                };
-                if let Some(moving) = moving {
-                    moving.score_eval(split)?;
-                }
-                if let Some(on_policy) = &on_policy {
-                    // The same draws each time, so that evaluations differ by the policy alone.
-                    let rows: Vec<usize> = (0..split.len()).collect();
-                    on_policy.draw(&model, split, &rows, 0)?;
-                }
-                let mut record = head(step, per_epoch);
-                stepper.evaluate(split)?.write("eval_", &mut record);
-                files.record(&record)?;
-                observe(Event::Record(&record));
-                Result::Ok(Some(record))
-            };
-        let first_eval = evaluate(&mut moving, 0, &mut files, observe)?;
-        let mut last_eval = first_eval.clone();
-        let (mut first, mut last) = (None, Record::new());
-        let mut window = Window::new();
-        let mut total = (0, 0);
-        let mut orders = Orders::default();
-        for step in 0..steps {
-            let batch = batches.rows(step, &mut orders);
-            let rate = config.optimizer.learning_rate * config.schedule.factor(step, steps);
-            profile.iter().for_each(Profile::begin);
-            if let Some(moving) = &moving {
-                moving.score_batch(&mut train, &batch)?;
-            }
-            if let Some(on_policy) = &on_policy {
-                on_policy.draw(&model, &mut train, &batch, step + 1)?;
-            }
-            let tokens = stepper.gradients(&train, &batch, &mut window.averages, &gradients)?;
-            let norm = optimizer.step(model.weights(), &gradients, rate)?;
-            window.averages.add("grad_norm", norm);
-            window.watch.rows += batch.len();
-            window.watch.tokens += tokens;
-            total = (total.0 + batch.len(), total.1 + tokens);
-            let done = step + 1;
-            if let Some(moving) = &mut moving {
-                moving.follow(&model, done)?;
-            }
-            profile.iter_mut().for_each(|profile| profile.end(tokens));
-            observe(Event::Step {
-                step: done,
-                rows: batch.len(),
-                tokens,
-            });
-            let logged = done % config.run.logging_steps == 0 || done == steps;
-            if logged {
-                let mut record = head(done, per_epoch);
-                window.write(rate, total.1, &mut record);
-                files.record(&record)?;
-                files.timing(&window.watch.read(done))?;
-                observe(Event::Record(&record));
-                first.get_or_insert_with(|| record.clone());
-                last = record;
-            }
-            let pause = Stopwatch::start();
-            if config.run.eval_steps.is_some_and(|every| done % every == 0) || done == steps {
-                last_eval = evaluate(&mut moving, done, &mut files, observe)?;
-            }
-            if config.run.save_steps.is_some_and(|every| done % every == 0) {
-                let path = files.checkpoint(&model, &folder, done, &config)?;
-                observe(Event::Saved(&path));
-            }
-            // Evaluating and saving is no training time.
-            window.watch.leave_out(&pause);
-            if logged {
-                window = Window::new();
-            }
-        }
-        let output_dir = config.run.output_dir.clone();
-        checkpoint::export(&model, &folder, &output_dir, config.model.save_dtype)?;
-        observe(Event::Saved(&output_dir));
-        let seconds = start.elapsed().as_secs_f64();
-        if let Some(profile) = &mut profile {
-            profile.finish(model.weights())?;
-        }
-        let after = draw(observe)?;
-        let story = match (stories, before, after) {
-            (Some(stories), Some(before), Some(after)) => {
-                let reference = reference::load(&config, &folder, observe)?;
-                Some(stories.report(&before, &after, &reference)?)
-            }
-            _ => None,
-        };
-        let summary = Summary {
-            output_dir,
-            steps,
-            story,
-            seconds,
-            rows: total.0,
-            tokens: total.1,
-            train: (first.unwrap_or_default(), last),
-            eval: first_eval.zip(last_eval),
-            profile,
-        };
-        summary.write()?;
-        Ok(summary)
-    }
-}
-
-/// What becomes one line of `metrics.jsonl` and one of `timings.jsonl`.
-struct Window {
-    averages: Averages,
-    watch: Stopwatch,
-}
-
-impl Window {
-    fn new() -> Self {
-        Self {
-            averages: Averages::default(),
-            watch: Stopwatch::start(),
-        }
+    pub fn train(self, observe: Observer) -> Result<End> {
+        Training::begin(self, observe)?.finish(observe)
     }
 
-    fn write(&mut self, rate: f64, tokens: usize, record: &mut Record) {
-        self.averages.add("learning_rate", rate);
-        self.averages.add("num_tokens", tokens as f64);
-        self.averages.write("", record);
-        record.insert("num_tokens".into(), tokens.into());
+    /// What became of the rows: of the training rows, the evaluation rows, the unlabelled rows.
+    fn censuses(&self) -> [Option<&Census>; 3] {
+        [
+            Some(&self.train),
+            self.eval.as_ref(),
+            self.unlabelled.as_ref(),
+        ]
+        .map(|split| split.map(|split| &split.dataset.census))
     }
-}
-
-fn head(step: u64, per_epoch: u64) -> Record {
-    let epoch = step as f64 / per_epoch as f64;
-    Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
 }
 
 /// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that are

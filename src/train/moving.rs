@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::model::Decoder;
+use crate::model::parameters::Buffer;
 use crate::score::score_rows;
 
 /// The reference's weights and how they move.
@@ -62,15 +63,26 @@ impl Moving {
         }))
     }
 
-    /// Moves towards the policy where `done` steps are a multiple of the period.
-    pub fn follow(&mut self, policy: &Decoder, done: u64) -> Result<()> {
+    /// Its weights.
+    pub fn weights(&self) -> &Buffer {
+        self.model.weights()
+    }
+
+    /// Goes on with weights that were set, which had `moved` already or not.
+    pub fn resume(&mut self, moved: bool) {
+        (self.moved, self.eval_is_old) = (moved, moved);
+    }
+
+    /// Moves towards the policy where `done` steps are a multiple of the period. Returns whether it
+    /// did.
+    pub fn follow(&mut self, policy: &Decoder, done: u64) -> Result<bool> {
         if !done.is_multiple_of(self.every) {
-            return Ok(());
+            return Ok(false);
         }
         let own = self.model.weights().flat();
         elementwise::mix(own, policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
-        Ok(())
+        Ok(true)
     }
 
     /// Brings the column of the rows of a batch up to date.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::Split;
 use super::metrics::Averages;
+use super::non_finite::Terms;
 use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -43,15 +44,17 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held.
-    /// Returns the tokens computed with gradient.
+    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `terms`
+    /// becomes what the loss saw of them. Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
         batch: &[usize],
         averages: &mut Averages,
+        terms: &mut Terms,
         gradients: &Buffer,
     ) -> Result<usize> {
+        terms.clear();
         gradients.clear()?;
         let contexts = self.contexts(split, batch)?;
         let mut tokens = 0;
@@ -63,6 +66,7 @@ impl<'a> Stepper<'a> {
                 let (example, context) = (&examples[i], &contexts[i]);
                 let scored = self.scored(split, rows[i], example, scores);
                 let loss = self.loss.evaluate(&scored, context);
+                terms.add(example.row, loss.value, &scored);
                 check_finite(example, &scored, loss.value)?;
                 averages.add_example(self.loss, loss.value, &scored, context, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
@@ -73,8 +77,9 @@ impl<'a> Stepper<'a> {
         Ok(tokens)
     }
 
-    /// The averages over a whole split, without gradients.
-    pub fn evaluate(&self, split: &Split) -> Result<Averages> {
+    /// The averages over a whole split, without gradients; `terms` becomes what the loss saw of the
+    /// last rows.
+    pub fn evaluate(&self, split: &Split, terms: &mut Terms) -> Result<Averages> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.len()).collect();
         // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
@@ -84,6 +89,7 @@ impl<'a> Stepper<'a> {
             false => None,
         };
         for batch in rows.chunks(self.config.batch.batch_size) {
+            terms.clear();
             let contexts = match &whole {
                 Some(contexts) => contexts[batch[0]..batch[0] + batch.len()].to_vec(),
                 None => self.contexts(split, batch)?,
@@ -95,6 +101,7 @@ impl<'a> Stepper<'a> {
                 for (i, (scores, context)) in scores.into_iter().zip(contexts).enumerate() {
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
                     let value = self.loss.evaluate(&scored, context).value;
+                    terms.add(examples[i].row, value, &scored);
                     check_finite(&examples[i], &scored, value)?;
                     averages.add_example(self.loss, value, &scored, context, &scores);
                 }

@@ -16,16 +16,24 @@ pub struct Summary {
     pub output_dir: PathBuf,
     /// Optimizer steps made.
     pub steps: u64,
-    /// Wall-clock seconds of training and evaluation.
+    /// The step of the checkpoint that this process went on from, if it did.
+    pub resumed_from: Option<u64>,
+    /// Wall-clock seconds of training and evaluation by this process.
     pub seconds: f64,
     /// Training rows seen.
     pub rows: usize,
     /// Tokens computed with gradient.
     pub tokens: usize,
+    /// Rows and tokens of this process.
+    pub session: (usize, usize),
+    /// Steps without an update, because a value was not finite.
+    pub passed_over: u64,
     /// The first and the last training record.
     pub train: (Record, Record),
     /// The evaluations before the first step and after the last.
     pub eval: Option<(Record, Record)>,
+    /// The best checkpoint by `run.metric_for_best_model`, and its figure.
+    pub best: Option<(PathBuf, f64)>,
     /// Samples before and after, where the run is on the grammar's stories.
     pub story: Option<Report>,
     /// Where the time of the steps went, if that was asked for; no part of `summary.json`.
@@ -39,16 +47,20 @@ impl Summary {
     /// The summary as one object, as it lies in `summary.json`.
     pub fn to_json(&self) -> Value {
         let both = |(first, last): &(Record, Record)| json!({"first": first, "last": last});
+        let best = |(path, value): &(PathBuf, f64)| json!({"checkpoint": path, "value": value});
         json!({
             "output_dir": self.output_dir,
             "steps": self.steps,
+            "resumed_from": self.resumed_from,
+            "non_finite_steps": self.passed_over,
             "rows": self.rows,
             "tokens": self.tokens,
             "seconds": self.seconds,
-            "rows_per_second": self.rows as f64 / self.seconds,
-            "tokens_per_second": self.tokens as f64 / self.seconds,
+            "rows_per_second": self.session.0 as f64 / self.seconds,
+            "tokens_per_second": self.session.1 as f64 / self.seconds,
             "train": both(&self.train),
             "eval": self.eval.as_ref().map(both),
+            "best": self.best.as_ref().map(best),
             "story": self.story,
         })
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::summary::SUMMARY;
-use super::{Event, Observer, Run};
+use super::{End, Event, Observer, Opened, Resume, Run, Stopped, Until};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
@@ -27,13 +27,18 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
-/// Makes the runs of a sweep that are not there yet. One that meets a value that is not finite is an
-/// outcome like another.
+/// Makes the runs of a sweep that are not there yet, and goes on with one that was interrupted. One
+/// that meets a value that is not finite is an outcome like another. Where `until` ends a run, the
+/// outcomes are those before it.
 ///
 /// # Errors
 /// If a folder holds a run with another config, before any run is made; any other error of a run, those
 /// before it being kept.
-pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
+pub fn sweep(
+    config: &SweepConfig,
+    until: &Until,
+    observe: Observer,
+) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
     let found: Vec<Option<Value>> = config.runs.iter().map(finished).collect::<Result<_>>()?;
     let mut outcomes = Vec::with_capacity(total);
@@ -46,11 +51,12 @@ pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
             found: found.is_some(),
         });
         let made = match found {
-            Some(summary) => Ok(summary),
-            None => make(run, observe),
+            Some(summary) => Ok(Ok(summary)),
+            None => make(run, until, observe),
         };
         let (summary, failure) = match made {
-            Ok(summary) => (summary, None),
+            Ok(Ok(summary)) => (summary, None),
+            Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
             Err(Error::NonFinite(what)) => (Value::Null, Some(what)),
             Err(error) => return Err(error.at(name.trim())),
         };
@@ -61,7 +67,7 @@ pub fn sweep(config: &SweepConfig, observe: Observer) -> Result<Vec<Outcome>> {
             failure,
         });
     }
-    Ok(outcomes)
+    Ok((outcomes, None))
 }
 
 /// The summary of a run that was finished with just this config.
@@ -85,9 +91,20 @@ fn finished(run: &PlannedRun) -> Result<Option<Value>> {
     })?))
 }
 
-fn make(run: &PlannedRun, observe: Observer) -> Result<Value> {
-    let run = Run::open(run.config.clone(), observe)?;
-    Ok(run.train(observe)?.to_json())
+fn make(
+    run: &PlannedRun,
+    until: &Until,
+    observe: Observer,
+) -> Result<std::result::Result<Value, Stopped>> {
+    let mut run = match Run::open_with(run.config.clone(), &Resume::Auto, &[], observe)? {
+        Opened::Run(run) => run,
+        Opened::Finished(summary) => return Ok(Ok(summary)),
+    };
+    run.until = until.clone();
+    Ok(match run.train(observe)? {
+        End::Finished(summary) => Ok(summary.to_json()),
+        End::Stopped(stopped) => Err(stopped),
+    })
 }
 
 /// What is compared: the column's name, and where a summary has it.

@@ -1,0 +1,164 @@
+//! The checkpoints of a run: which there are, which of them are whole, which may go.
+//!
+//! Hides names, pruning and what becomes of damaged folders.
+//!
+//! *Why*: a folder loses its name before its files go, and the loss of the name is on the disk before
+//! the first of them is. So a folder that is called `checkpoint-N` is never half gone, either.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::staging::{TEMPORARY, list, parent, rename, sync};
+use super::{verify, write_file};
+use crate::error::{Error, Result};
+
+/// What names of folders begin with that are being removed.
+const TRASH: &str = ".trash-";
+
+/// What names of folders begin with that turned out not to be whole.
+const DAMAGED: &str = "damaged-";
+
+/// The name of the newest checkpoint, for people and scripts; nothing reads it here.
+const LATEST: &str = "LATEST";
+
+/// The checkpoints of a run folder, the oldest first.
+#[derive(Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    steps: Vec<u64>,
+}
+
+impl Checkpoints {
+    /// Those that are there.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let mut steps = match folder.is_dir() {
+            true => list(folder)?
+                .iter()
+                .filter_map(|p| checkpoint_step(p))
+                .collect(),
+            false => Vec::new(),
+        };
+        steps.sort_unstable();
+        Ok(Self {
+            folder: folder.to_owned(),
+            steps,
+        })
+    }
+
+    /// The steps they were saved after.
+    pub fn steps(&self) -> &[u64] {
+        &self.steps
+    }
+
+    /// The folder of the checkpoint of a step.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("checkpoint-{step}"))
+    }
+
+    /// The newest one that is whole; those after it are set aside under another name, and `warn` is
+    /// told. `None` where there never was one.
+    ///
+    /// # Errors
+    /// If there are some and none is whole.
+    pub fn newest_whole(&mut self, warn: &mut dyn FnMut(&str)) -> Result<Option<u64>> {
+        let damaged = list(&self.folder)?;
+        let mut found = damaged.iter().filter(|path| named(path, DAMAGED)).count();
+        while let Some(&step) = self.steps.last() {
+            let path = self.path(step);
+            let Err(error) = verify(&path) else {
+                return Ok(Some(step));
+            };
+            let aside = self.set_aside(&path)?;
+            warn(&format!("{error}; set aside as {}", aside.display()));
+            self.steps.pop();
+            found += 1;
+        }
+        if found == 0 && !self.folder.join(LATEST).exists() {
+            return Ok(None);
+        }
+        Err(Error::input("there were checkpoints, and none of them is whole")
+            .at(self.folder.display())
+            .hint("restore one from a backup, or begin anew with --resume never and run.overwrite = true"))
+    }
+
+    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = |number: usize| self.folder.join(format!("{DAMAGED}{name}-{number}"));
+        let free = (1..).map(aside).find(|path| !path.exists());
+        let aside = free.unwrap_or_else(|| aside(0));
+        rename(path, &aside)?;
+        sync(&self.folder)?;
+        Ok(aside)
+    }
+
+    /// Takes a checkpoint that was saved into the list, and its name into `LATEST`.
+    pub fn saved(&mut self, step: u64) -> Result<()> {
+        self.steps.push(step);
+        write_file(
+            &self.folder.join(LATEST),
+            format!("checkpoint-{step}\n").as_bytes(),
+        )
+    }
+
+    /// Removes the oldest ones beyond `limit`, which is at least 2, but not `best`.
+    pub fn prune(&mut self, limit: usize, best: Option<u64>) -> Result<()> {
+        let newest = self.steps.len().saturating_sub(limit.max(2));
+        let old = self.steps[..newest].iter().copied();
+        let old: Vec<u64> = old.filter(|step| Some(*step) != best).collect();
+        old.into_iter().try_for_each(|step| self.remove(step))
+    }
+
+    /// Removes all of them, damaged ones too: the folder is to hold another run.
+    pub fn clear(&mut self) -> Result<()> {
+        let latest = self.folder.join(LATEST);
+        if latest.exists() {
+            fs::remove_file(&latest).map_err(|error| Error::io(&latest, &error))?;
+        }
+        let damaged = list(&self.folder)?.into_iter();
+        let damaged = damaged.filter(|path| path.is_dir() && named(path, DAMAGED));
+        damaged.into_iter().try_for_each(|path| discard(&path))?;
+        let steps = self.steps.clone();
+        steps.into_iter().try_for_each(|step| self.remove(step))
+    }
+
+    /// Removes a checkpoint.
+    pub fn remove(&mut self, step: u64) -> Result<()> {
+        discard(&self.path(step))?;
+        self.steps.retain(|&other| other != step);
+        Ok(())
+    }
+}
+
+/// Takes a folder's name away, for good, and then its files.
+fn discard(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let trash = parent(path).join(format!("{TRASH}{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&trash);
+    rename(path, &trash)?;
+    sync(parent(path))?;
+    fs::remove_dir_all(&trash).map_err(|error| Error::io(&trash, &error))
+}
+
+/// Removes what processes that were killed left half written or half removed. The folder must be
+/// this process's own.
+pub fn sweep_up(folder: &Path) -> Result<()> {
+    for path in list(folder)? {
+        if path.is_dir() && (named(&path, TEMPORARY) || named(&path, TRASH)) {
+            fs::remove_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The step of a folder that is called `checkpoint-STEP`.
+pub fn checkpoint_step(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let digits = name.strip_prefix("checkpoint-")?;
+    let step: u64 = digits.parse().ok()?;
+    (step.to_string() == digits).then_some(step)
+}
+
+fn named(path: &Path, prefix: &str) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with(prefix)
+}

@@ -1,0 +1,176 @@
+//! One owner per run folder.
+//!
+//! *Why*: two processes that write the same folder destroy both runs. The lock of the system ends with
+//! the process, however it ends, so there is none to clean up. On network file systems where it holds
+//! nobody off, the last to come has its token in the file, and the others stop at their next save.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The file in a run folder. It stays when the run is over, and holds nobody off then.
+pub const LOCK: &str = "run.lock";
+
+/// Who owns a folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Owner {
+    host: String,
+    pid: u32,
+    /// Seconds since 1970.
+    started: u64,
+    /// Of no other process, at any time.
+    token: String,
+}
+
+/// The right to write to a folder, for as long as this value lives.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    owner: Owner,
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the folder, which must be there.
+    ///
+    /// # Errors
+    /// Names the owner, if there is one.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK);
+        let io = |error: std::io::Error| Error::io(&path, &error);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let owner = match read(&mut file) {
+                    Some(owner) => format!("process {} on {}", owner.pid, owner.host),
+                    None => "another process".into(),
+                };
+                return Err(Error::input(format!("{owner} is at work here"))
+                    .at(folder.display())
+                    .hint("wait for its end, or choose another run.output_dir"));
+            }
+            // A file system without locks: the token has to do.
+            Err(TryLockError::Error(error)) if unsupported(&error) => {}
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let owner = Owner::new();
+        let text = serde_json::to_string(&owner).map_err(|e| Error::failed(e.to_string()))? + "\n";
+        file.set_len(0).map_err(io)?;
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        file.write_all(text.as_bytes()).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        Ok(Self {
+            path,
+            owner,
+            _file: file,
+        })
+    }
+
+    /// Whether the folder is still this process's.
+    ///
+    /// # Errors
+    /// If another process has taken it, or the file is gone.
+    pub fn check(&self) -> Result<()> {
+        let owner = File::open(&self.path).ok().and_then(|mut f| read(&mut f));
+        match owner {
+            Some(owner) if owner.token == self.owner.token => Ok(()),
+            Some(owner) => Err(Error::failed(format!(
+                "{}: process {} on {} has taken the run over; nothing was written",
+                self.path.display(),
+                owner.pid,
+                owner.host
+            ))),
+            None => Err(Error::failed(format!(
+                "{}: the lock is gone: another process may own the run; nothing was written",
+                self.path.display()
+            ))),
+        }
+    }
+}
+
+fn unsupported(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::Unsupported
+}
+
+fn read(file: &mut File) -> Option<Owner> {
+    let mut text = String::new();
+    file.take(4096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+impl Owner {
+    fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = since.unwrap_or_default();
+        let (host, pid) = (host(), std::process::id());
+        Self {
+            token: format!("{host}-{pid}-{}", since.as_nanos()),
+            host,
+            pid,
+            started: since.as_secs(),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn host() -> String {
+    "this machine".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn one_of_many_gets_the_folder_and_the_next_one_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let locks: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| Lock::take(path))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = locks.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 7));
+        for error in lost {
+            let message = error.unwrap_err().to_string();
+            assert!(message.contains("is at work here"), "{message}");
+        }
+        drop(won);
+        Lock::take(path).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn who_was_robbed_notices() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        let other = Owner {
+            host: "elsewhere".into(),
+            ..Owner::new()
+        };
+        let other = serde_json::to_string(&other).unwrap();
+        fs::write(folder.path().join(LOCK), other).unwrap();
+        let message = lock.check().unwrap_err().to_string();
+        assert!(
+            message.contains("on elsewhere has taken the run over"),
+            "{message}"
+        );
+        fs::remove_file(folder.path().join(LOCK)).unwrap();
+        assert!(lock.check().is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! `MANIFEST.json`: the files of a folder with their lengths and hashes.
+//!
+//! *Why*: safetensors has no checksum, and a flipped bit in a weight loads like any other weight. The
+//! manifest is written last, so a folder without one was never whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::staging::hash_file;
+use crate::door;
+use crate::error::{Error, Result};
+
+/// Its name.
+pub const MANIFEST: &str = "MANIFEST.json";
+
+const VERSION: u32 = 1;
+
+/// The files of a folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    version: u32,
+    files: BTreeMap<String, Fingerprint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fingerprint {
+    bytes: u64,
+    sha256: String,
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+impl Manifest {
+    /// The manifest of a folder.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read, or it names what is no file of the folder itself.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        let wrong = |what: String| {
+            Error::input(what)
+                .at(path.display())
+                .hint("the folder is not whole, or is not expo's")
+        };
+        let value = door::json(&path, door::INDEX)?;
+        let manifest: Self = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+        if manifest.version != VERSION {
+            return Err(wrong(format!("version {}", manifest.version)));
+        }
+        let plain = |name: &String| Path::new(name).file_name().is_some_and(|n| n == &**name);
+        match manifest.files.keys().find(|name| !plain(name)) {
+            Some(name) => Err(wrong(format!("\"{name}\" is no file name"))),
+            None => Ok(manifest),
+        }
+    }
+
+    /// Reads every file of the folder again. Returns their number and that of their bytes.
+    ///
+    /// # Errors
+    /// Names the first file that is not there, or not as it was written.
+    pub fn check(&self, folder: &Path) -> Result<(usize, u64)> {
+        let mut total = 0;
+        for (name, fingerprint) in &self.files {
+            let path = folder.join(name);
+            let (bytes, sha256) = hash_file(&path)?;
+            let damaged = |what: String| Err(Error::input(what).at(path.display()));
+            if bytes != fingerprint.bytes {
+                let expected = fingerprint.bytes;
+                return damaged(format!("has {bytes} bytes, was written with {expected}"));
+            }
+            if sha256 != fingerprint.sha256 {
+                return damaged("is damaged: its SHA-256 is not that of the manifest".into());
+            }
+            total += bytes;
+        }
+        Ok((self.files.len(), total))
+    }
+
+    pub(super) fn add(&mut self, name: &str, bytes: u64, sha256: String) {
+        let fingerprint = Fingerprint { bytes, sha256 };
+        self.files.insert(name.to_owned(), fingerprint);
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name)
+    }
+
+    pub(super) fn to_json(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self);
+        Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
+    }
+}
+
+/// Checks a folder against its manifest; the number of files and of their bytes.
+pub fn verify(folder: &Path) -> Result<(usize, u64)> {
+    Manifest::open(folder)?.check(folder)
+}

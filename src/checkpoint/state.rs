@@ -1,0 +1,141 @@
+//! All that a run is after a step, beside the model that is anybody's: what `checkpoint-N` has more
+//! than a model folder.
+//!
+//! `training_state.safetensors` holds the buffers, each tensor as `{buffer}.{parameter}` in the width
+//! it is kept in; `training_state.json` what is no tensor.
+
+use std::path::Path;
+
+use candle_core::DType;
+use safetensors::Dtype;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::staging::Staging;
+use super::tensors::{self, Tensor};
+use super::weights::{SaveDtype, check_weights};
+use super::{json_text, write_like};
+use crate::door;
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+use crate::model::parameters::{Buffer, Master};
+use crate::model::weights::{ModelFolder, read_header};
+
+const TENSORS: &str = "training_state.safetensors";
+const STATE: &str = "training_state.json";
+
+/// The buffer of the weights themselves, where the model's files are not exact.
+const WEIGHTS: &str = "weight";
+
+/// What config.json, the tokenizer and headers take beside tensors, at most about.
+const SMALL_FILES: u64 = 32 << 20;
+
+/// All that a run is after a step.
+pub struct Snapshot<'a> {
+    /// The policy.
+    pub model: &'a Decoder,
+    /// The folder that config and tokenizer are copied from.
+    pub source: &'a Path,
+    /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
+    pub dtype: SaveDtype,
+    /// Buffers laid out like the weights, by name.
+    pub buffers: Vec<(&'a str, &'a Buffer)>,
+    /// Everything else.
+    pub state: Value,
+}
+
+impl Snapshot<'_> {
+    /// Refuses weights that are not finite or do not fit the dtype, before anything is written.
+    pub fn check(&self) -> Result<()> {
+        check_weights(self.model, self.dtype)
+    }
+
+    /// Saves it as the new folder `target`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if a weight or a moment is not finite; else what the disk says. Nothing is
+    /// left behind.
+    pub fn save(&self, target: &Path) -> Result<()> {
+        let mut staging = Staging::beside(target)?;
+        write_like(self.model, self.source, &mut staging, self.dtype)?;
+        let buffers = self.buffers();
+        let tensors = buffers.iter().flat_map(|(name, buffer)| {
+            let entries = buffer.layout().entries.iter();
+            entries.map(move |entry| Tensor {
+                name: format!("{name}.{}", entry.name),
+                buffer,
+                entry,
+                dtype: width_of(buffer),
+            })
+        });
+        let (tensors, path) = (tensors.collect(), staging.path.join(TENSORS));
+        staging.file(TENSORS, |out| tensors::write(out, &path, tensors))?;
+        staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
+        staging.seal()?;
+        staging.settle(target)
+    }
+
+    /// The bytes that it takes on a disk, at most about.
+    pub fn bytes(&self) -> u64 {
+        let width = |dtype| if dtype == Dtype::F32 { 4 } else { 2 };
+        let state = self.buffers().into_iter();
+        let state = state.map(|(_, buffer)| width(width_of(buffer)) * buffer.layout().len as u64);
+        self.model_bytes() + state.sum::<u64>()
+    }
+
+    /// The bytes of the model alone, at most about.
+    pub fn model_bytes(&self) -> u64 {
+        self.model.weights().layout().len as u64 * self.dtype.bytes() + SMALL_FILES
+    }
+
+    fn buffers(&self) -> Vec<(&str, &Buffer)> {
+        let exact = (self.dtype != SaveDtype::F32).then_some((WEIGHTS, self.model.weights()));
+        self.buffers.iter().copied().chain(exact).collect()
+    }
+}
+
+/// In what a buffer's values are exact.
+fn width_of(buffer: &Buffer) -> Dtype {
+    match (buffer.master(), buffer.flat().dtype()) {
+        (Master::Itself, DType::BF16) => Dtype::BF16,
+        _ => Dtype::F32,
+    }
+}
+
+/// What is no tensor of a checkpoint.
+///
+/// # Errors
+/// If the folder has no state, or one that is not of this version of the program.
+pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
+    let path = folder.join(STATE);
+    if !path.exists() {
+        return Err(Error::input("has no training state")
+            .at(folder.display())
+            .hint("only a checkpoint of a run can be gone on from; a model starts a new run"));
+    }
+    let value = door::json(&path, door::CONFIG)?;
+    serde_json::from_value(value).map_err(|error| {
+        Error::input(error.to_string())
+            .at(path.display())
+            .hint("the checkpoint is of another version of expo")
+    })
+}
+
+/// Sets the weights and the buffers to what they were when the checkpoint was saved.
+///
+/// # Errors
+/// If the checkpoint is of another model or other buffers; they may have changed in part.
+pub fn restore(folder: &Path, model: &Decoder, buffers: &[(&str, &Buffer)]) -> Result<()> {
+    let path = folder.join(TENSORS);
+    let weights = model.weights();
+    let (header, _) = read_header(&path)?;
+    let first = weights.layout().entries.first();
+    let first = first.map(|entry| format!("{WEIGHTS}.{}", entry.name));
+    let exact = first.is_some_and(|name| header.info(&name).is_some());
+    if !exact {
+        ModelFolder::open(folder)?.load_into(weights)?;
+    }
+    let exact = exact.then_some((WEIGHTS, weights));
+    let buffers: Vec<_> = buffers.iter().copied().chain(exact).collect();
+    tensors::read(&path, &buffers)
+}

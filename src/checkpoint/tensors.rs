@@ -1,0 +1,140 @@
+//! safetensors files, written tensor by tensor and read into the buffers they came from.
+//!
+//! *Why*: the crate's own writer takes a file's name, so that what it writes could be neither hashed
+//! on the way nor synced. It still makes the header, and its order of tensors is kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::error::{Error, Result};
+use crate::model::parameters::{Buffer, Entry};
+use crate::model::weights::{decode, read_header, width};
+
+/// Elements turned into bytes at a time.
+const PIECE: usize = 1 << 20;
+
+/// A tensor to be written: an entry of a buffer under a name.
+pub(super) struct Tensor<'a> {
+    pub name: String,
+    pub buffer: &'a Buffer,
+    pub entry: &'a Entry,
+    pub dtype: Dtype,
+}
+
+impl Tensor<'_> {
+    /// Its bytes in the file.
+    pub fn bytes(&self) -> usize {
+        self.entry.range.len() * width(self.dtype)
+    }
+
+    fn write(&self, out: &mut dyn Write, path: &Path) -> Result<()> {
+        let range = self.entry.range.clone();
+        for start in range.clone().step_by(PIECE) {
+            let piece = start..range.end.min(start + PIECE);
+            let values = self.buffer.values(piece)?;
+            if !values.iter().all(|x| x.is_finite()) {
+                let what = format!("tensor {} holds NaN or infinity", self.name);
+                return Err(Error::NonFinite(what));
+            }
+            let bytes: Vec<u8> = match self.dtype {
+                Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Dtype::F16 => values
+                    .iter()
+                    .flat_map(|x| half::f16::from_f32(*x).to_le_bytes())
+                    .collect(),
+                _ => values
+                    .iter()
+                    .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
+                    .collect(),
+            };
+            let io = |error| Error::io(path, &error);
+            out.write_all(&bytes).map_err(io)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes tensors of one or several dtypes; `path` is the file's name in errors.
+pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) -> Result<()> {
+    // The crate's order: wide dtypes first, so that every tensor is aligned, then names.
+    tensors.sort_by(|a, b| {
+        let width = |tensor: &Tensor| std::cmp::Reverse(width(tensor.dtype));
+        (width(a), &a.name).cmp(&(width(b), &b.name))
+    });
+    let mut end = 0;
+    let infos = tensors.iter().map(|tensor| {
+        let start = end;
+        end += tensor.bytes();
+        let info = TensorInfo {
+            dtype: tensor.dtype,
+            shape: tensor.entry.shape.clone(),
+            data_offsets: (start, end),
+        };
+        (tensor.name.clone(), info)
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let failed = |error: String| Error::failed(format!("{}: {error}", path.display()));
+    let header = Metadata::new(Some(format), infos.collect()).map_err(|e| failed(e.to_string()))?;
+    let mut header = serde_json::to_string(&header).map_err(|e| failed(e.to_string()))?;
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let io = |error| Error::io(path, &error);
+    let length = (header.len() as u64).to_le_bytes();
+    out.write_all(&length).map_err(io)?;
+    out.write_all(header.as_bytes()).map_err(io)?;
+    tensors
+        .iter()
+        .try_for_each(|tensor| tensor.write(out, path))
+}
+
+/// Reads the tensors of a file into buffers: of each buffer those of all its entries, named
+/// `{name}.{entry}`.
+///
+/// # Errors
+/// If one is missing, has another shape or a value that is not finite, or another tensor is there.
+pub(super) fn read(path: &Path, buffers: &[(&str, &Buffer)]) -> Result<()> {
+    let wrong = |what: String| Error::input(what).at(path.display());
+    let io = |error: std::io::Error| Error::io(path, &error);
+    let (header, data) = read_header(path)?;
+    let mut file = File::open(path).map_err(io)?;
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    let mut known = 0;
+    for (prefix, buffer) in buffers {
+        for entry in &buffer.layout().entries {
+            let name = format!("{prefix}.{}", entry.name);
+            let info = header.info(&name);
+            let info = info.ok_or_else(|| wrong(format!("tensor {name} is missing")))?;
+            if info.shape != entry.shape {
+                let (shape, other) = (&entry.shape, &info.shape);
+                return Err(wrong(format!(
+                    "tensor {name} has shape {other:?}, not {shape:?}"
+                )));
+            }
+            if !matches!(info.dtype, Dtype::F32 | Dtype::BF16) {
+                return Err(wrong(format!("tensor {name} has dtype {:?}", info.dtype)));
+            }
+            let start = data + info.data_offsets.0 as u64;
+            file.seek(SeekFrom::Start(start)).map_err(io)?;
+            let range = entry.range.clone();
+            for start in range.clone().step_by(PIECE) {
+                let count = (range.end - start).min(PIECE);
+                bytes.resize(count * width(info.dtype), 0);
+                file.read_exact(&mut bytes).map_err(io)?;
+                decode(info.dtype, &bytes, &mut values);
+                if !values.iter().all(|x| x.is_finite()) {
+                    return Err(wrong(format!("tensor {name} holds NaN or infinity")));
+                }
+                buffer.set(start, &values)?;
+            }
+            known += 1;
+        }
+    }
+    match header.tensors().len() - known {
+        0 => Ok(()),
+        more => Err(wrong(format!("{more} tensors that the run does not have"))),
+    }
+}

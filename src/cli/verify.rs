@@ -1,0 +1,86 @@
+//! `expo verify`: whether a run or a checkpoint is as it was written.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use expo::error::Error;
+use expo::train::{Found, verify};
+use serde_json::json;
+
+use super::{answer, grouped};
+
+/// Checks a run or a checkpoint against its checksums.
+#[derive(Args)]
+#[command(after_long_help = HELP)]
+pub struct VerifyArgs {
+    /// The output_dir of a run, one of its checkpoints, or a model that expo wrote.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// Prints a JSON object per folder or file.
+    #[arg(long)]
+    json: bool,
+}
+
+const HELP: &str = "\
+Reads every file again and compares lengths and SHA-256 with MANIFEST.json, which expo writes last into
+every checkpoint and model. Of a run it looks at all checkpoints, those that were set aside, the final
+model, run.json, summary.json and the lines of the logs. Nothing is changed.
+
+expo train --resume does the same with the checkpoint it goes on from, and takes the one before it where
+the newest is damaged.
+
+Examples:
+  $ expo verify runs/dpo
+  $ expo verify runs/dpo/checkpoint-200
+
+Exit code: 0 everything is whole, 1 something is damaged, 2 not a run or a checkpoint.";
+
+/// Runs the command.
+pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
+    let found = verify(&args.folder)?;
+    let mut text = String::new();
+    for one in &found {
+        let line = match args.json {
+            true => as_json(one),
+            false => as_text(one),
+        };
+        let _ = writeln!(text, "{line}");
+    }
+    answer(&text)?;
+    match found.iter().filter(|one| one.outcome.is_err()).count() {
+        0 => Ok(()),
+        damaged => {
+            let what = format!(
+                "{}: {damaged} of {} damaged",
+                args.folder.display(),
+                found.len()
+            );
+            Err(Error::failed(what).into())
+        }
+    }
+}
+
+fn as_text(Found { path, outcome }: &Found) -> String {
+    match outcome {
+        Ok((files, bytes)) => {
+            let bytes = grouped(*bytes as usize);
+            let files = if *files == 1 {
+                "1 file".into()
+            } else {
+                format!("{files} files")
+            };
+            format!("whole    {}, {files}, {bytes} bytes", path.display())
+        }
+        Err(error) => format!("damaged  {error}"),
+    }
+}
+
+fn as_json(Found { path, outcome }: &Found) -> String {
+    let value = match outcome {
+        Ok((files, bytes)) => json!({"path": path, "whole": true, "files": files, "bytes": bytes}),
+        Err(error) => json!({"path": path, "whole": false, "what": error.to_string()}),
+    };
+    value.to_string()
+}

@@ -1,0 +1,147 @@
+//! `[run]`: how long, with what records, into which folder.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::positive;
+use crate::error::{Error, Result};
+
+/// `[run]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Where the model, its checkpoints and the records go.
+    pub output_dir: PathBuf,
+    /// Passes over the rows; may be a fraction.
+    #[serde(default = "one_epoch")]
+    pub num_train_epochs: f64,
+    /// Optimizer steps; takes the place of `num_train_epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Seed of every random draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// Steps per line of `metrics.jsonl`, which averages over them.
+    #[serde(default = "one")]
+    pub logging_steps: u64,
+    /// Steps between evaluations; without it only before the first step and after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_steps: Option<u64>,
+    /// Steps between checkpoints; without it only the final model is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_steps: Option<u64>,
+    /// The number of checkpoints that are kept, the newest, 2 at least; all of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_total_limit: Option<usize>,
+    /// A figure of evaluations, e.g. `eval_loss`, by which the best checkpoint is told, which is kept
+    /// beside the newest; `save_steps` is then a multiple of `eval_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric_for_best_model: Option<String>,
+    /// Whether the best is the highest: by default for all figures whose name does not end in `loss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greater_is_better: Option<bool>,
+    /// Steps whose loss or gradient is not finite that are passed over, without an update, before the
+    /// run stops.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_non_finite_steps: u64,
+    /// Whether a run that `output_dir` already holds is replaced.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Where reference log-probs are kept between runs; the user's cache folder by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn one_epoch() -> f64 {
+    1.0
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl RunConfig {
+    /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
+    pub fn steps(&self, per_epoch: u64) -> u64 {
+        let epochs = || (per_epoch as f64 * self.num_train_epochs).ceil() as u64;
+        self.max_steps.unwrap_or_else(|| epochs().max(1))
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        positive("num_train_epochs", self.num_train_epochs)?;
+        positive("logging_steps", self.logging_steps as f64)?;
+        let counts = [
+            ("max_steps", self.max_steps),
+            ("eval_steps", self.eval_steps),
+            ("save_steps", self.save_steps),
+            ("save_total_limit", self.save_total_limit.map(|n| n as u64)),
+        ];
+        for (key, count) in counts {
+            positive(key, count.unwrap_or(1) as f64)?;
+        }
+        self.validate_saving()?;
+        if self.output_dir.as_os_str().is_empty() {
+            return Err(Error::input("`output_dir` is empty"));
+        }
+        Ok(())
+    }
+
+    /// Of a figure of an evaluation and a later one, whether the later one is better.
+    pub fn is_better(&self, metric: f64, than: f64) -> bool {
+        let name = self.metric_for_best_model.as_deref().unwrap_or_default();
+        match self.greater_is_better.unwrap_or(!name.ends_with("loss")) {
+            true => metric > than,
+            false => metric < than,
+        }
+    }
+
+    fn validate_saving(&self) -> Result<()> {
+        let unread = |key: &str, other: &str, why: &str| {
+            Err(Error::input(format!("`{key}` without `{other}`")).hint(why))
+        };
+        if self.save_total_limit.is_some() && self.save_steps.is_none() {
+            let why = "no checkpoints are written that it could limit";
+            return unread("save_total_limit", "save_steps", why);
+        }
+        if self.save_total_limit == Some(1) {
+            return Err(Error::input("`save_total_limit` is 1")
+                .hint("it is at least 2: the newest checkpoint may turn out to be damaged"));
+        }
+        let Some(metric) = &self.metric_for_best_model else {
+            return match self.greater_is_better {
+                Some(_) => unread(
+                    "greater_is_better",
+                    "metric_for_best_model",
+                    "name the figure",
+                ),
+                None => Ok(()),
+            };
+        };
+        let Some(save) = self.save_steps else {
+            let why = "no checkpoints are written of which one could be the best";
+            return unread("metric_for_best_model", "save_steps", why);
+        };
+        let Some(eval) = self.eval_steps else {
+            let why = "checkpoints are compared by evaluations made with them";
+            return unread("metric_for_best_model", "eval_steps", why);
+        };
+        if !save.is_multiple_of(eval) {
+            return Err(Error::input(format!(
+                "`save_steps` is {save}, no multiple of `eval_steps`, {eval}"
+            ))
+            .hint("with metric_for_best_model every checkpoint is evaluated"));
+        }
+        match metric.strip_prefix("eval_") {
+            Some(_) => Ok(()),
+            None => Err(
+                Error::input(format!("`metric_for_best_model` is \"{metric}\""))
+                    .hint("a figure of an evaluation as metrics.jsonl has it, e.g. \"eval_loss\""),
+            ),
+        }
+    }
+}

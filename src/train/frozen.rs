@@ -1,0 +1,195 @@
+//! What a run may not change from one process to the next: the part of `run.json` that is compared.
+//!
+//! *Why*: a run that goes on with other data, another loss or another learning rate is another run
+//! under the old one's name. So everything the weights depend on is listed by the key that sets it,
+//! with content hashes in the place of paths, and a change has to be asked for by name.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::error::{Error, Result, nearest};
+
+/// Keys of a config that the weights do not depend on, or that a hash stands for.
+const FREE: [&str; 18] = [
+    "data.eval",
+    "data.reference_log_probs",
+    "data.samples",
+    "data.train",
+    "data.unlabelled",
+    "model.device",
+    "model.model_name_or_path",
+    "model.reference",
+    "model.reference_revision",
+    "model.revision",
+    "run.cache_dir",
+    "run.greater_is_better",
+    "run.max_non_finite_steps",
+    "run.metric_for_best_model",
+    "run.output_dir",
+    "run.overwrite",
+    "run.save_steps",
+    "run.save_total_limit",
+];
+
+/// What must be the same, by key.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Frozen(Map<String, Value>);
+
+/// What is not the same: the key with its old and its new value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Change {
+    pub key: String,
+    pub old: Value,
+    pub new: Value,
+}
+
+impl Frozen {
+    /// Of a config, the rows it names, and the tokenizer's hash. The policy and the reference are to
+    /// be [set](Self::set) when their hashes are known.
+    pub fn new(config: &Config, datasets: &[Dataset], tokenizer: &str) -> Result<Self> {
+        let config_json =
+            serde_json::to_value(config).map_err(|error| Error::failed(error.to_string()))?;
+        let mut frozen = Self::default();
+        frozen.set("expo", env!("CARGO_PKG_VERSION"));
+        frozen.set("order", crate::data::ORDER_VERSION);
+        frozen.set("model.tokenizer", tokenizer);
+        frozen.flatten("", config_json);
+        let names = [
+            Some("data.train"),
+            config.data.eval.as_ref().map(|_| "data.eval"),
+            config.data.unlabelled.as_ref().map(|_| "data.unlabelled"),
+        ];
+        for (name, dataset) in names.into_iter().flatten().zip(datasets) {
+            frozen.set(name, dataset.fingerprint.as_str());
+        }
+        Ok(frozen)
+    }
+
+    /// Sets a key.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    fn flatten(&mut self, path: &str, value: Value) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let path = match path {
+                        "" => key,
+                        path => format!("{path}.{key}"),
+                    };
+                    self.flatten(&path, value);
+                }
+            }
+            _ if FREE.contains(&path) => {}
+            value => self.set(path, value),
+        }
+    }
+
+    /// What has changed since `old`, of the keys that are set here already; where not `all` are,
+    /// others are left for later. A key that only one of the two has is null in the other.
+    pub fn changes(&self, old: &Self, all: bool) -> Vec<Change> {
+        let here = self.0.keys();
+        let gone = old.0.keys().filter(|key| all && !self.0.contains_key(*key));
+        let value = |map: &Map<String, Value>, key: &String| map.get(key).cloned();
+        let change = |key: &String| Change {
+            key: key.clone(),
+            old: value(&old.0, key).unwrap_or_default(),
+            new: value(&self.0, key).unwrap_or_default(),
+        };
+        let changes = here.chain(gone).map(change);
+        changes.filter(|change| change.old != change.new).collect()
+    }
+
+    /// Refuses changes but those of the keys in `allowed`.
+    pub fn check(&self, old: &Self, all: bool, allowed: &[String]) -> Result<Vec<Change>> {
+        let known = || self.0.keys().chain(old.0.keys()).map(String::as_str);
+        if let Some(key) = allowed.iter().find(|key| !known().any(|k| k == **key)) {
+            return Err(Error::input(format!("`{key}` is nothing that is compared"))
+                .hint(nearest(key, known()))
+                .at("--allow-change"));
+        }
+        let changes = self.changes(old, all);
+        let refused = changes.iter().filter(|c| !allowed.contains(&c.key));
+        let refused: Vec<&Change> = refused.collect();
+        let Some(first) = refused.first() else {
+            return Ok(changes);
+        };
+        let list = refused
+            .iter()
+            .map(|c| format!("{}: {} -> {}", c.key, c.old, c.new));
+        let list: Vec<String> = list.collect();
+        Err(Error::input(format!(
+            "the run began with another config: {}",
+            list.join(", ")
+        ))
+        .hint(format!(
+            "go on all the same with --allow-change {}, or choose another run.output_dir",
+            first.key
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let head =
+            "[model]\nmodel_name_or_path = \"m\"\n[data]\nformat = \"pairs\"\ntrain = \"x\"\n";
+        Config::parse(&format!("{head}{text}\n[run]\noutput_dir = \"o\"\n"), &[]).unwrap()
+    }
+
+    fn frozen(text: &str) -> Frozen {
+        Frozen::new(&config(text), &[], "t").unwrap()
+    }
+
+    #[test]
+    fn changes_are_listed_and_allowed_by_name() {
+        let old = frozen("[loss.dpo]\nbeta = 0.1");
+        let new = frozen("[loss.dpo]\nbeta = 0.2\n[batch]\nbatch_size = 3");
+        let allow = |keys: &[&str]| -> Vec<String> { keys.iter().map(|&k| k.into()).collect() };
+        let message = new.check(&old, true, &[]).unwrap_err().to_string();
+        assert!(message.contains(" loss.dpo.beta: 0.1 -> 0.2"), "{message}");
+        assert!(message.contains(" batch.batch_size: 64 -> 3"), "{message}");
+        let keys = allow(&["loss.dpo.beta", "batch.batch_size"]);
+        assert_eq!(new.check(&old, true, &keys).unwrap().len(), 2);
+        assert!(new.check(&old, true, &keys[..1]).is_err());
+        assert_eq!(old.check(&old, true, &[]).unwrap(), []);
+        let message = new
+            .check(&old, true, &allow(&["loss.dpo.bata"]))
+            .unwrap_err();
+        assert!(
+            message
+                .to_string()
+                .contains("did you mean `loss.dpo.beta`?"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn another_loss_is_another_key_and_one_that_is_not_known_yet_can_wait() {
+        let old = frozen("[loss.dpo]\nbeta = 0.1");
+        let new = frozen("[loss.ipo]");
+        let keys: Vec<String> = new.changes(&old, true).into_iter().map(|c| c.key).collect();
+        assert!(keys.contains(&"loss.dpo.beta".into()), "{keys:?}");
+        let mut whole = old.clone();
+        whole.set("model.model_name_or_path", "hash");
+        assert_eq!(old.changes(&whole, false), []);
+        assert_eq!(old.changes(&whole, true).len(), 1);
+    }
+
+    #[test]
+    fn every_free_key_is_a_key() {
+        let text = include_str!("../config.rs").to_owned()
+            + include_str!("../config/model.rs")
+            + include_str!("../config/run.rs")
+            + include_str!("../data/config.rs");
+        for key in FREE {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(text.contains(&format!("pub {name}:")), "{key}");
+        }
+    }
+}

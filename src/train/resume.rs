@@ -1,0 +1,176 @@
+//! Where a run goes on, if it does.
+//!
+//! *Why*: whether a folder's run can be gone on with is known before anything costly is done, and its
+//! lock is held from then on.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::files::{check_output, frozen_of};
+use super::frozen::{Change, Frozen};
+use super::state::State;
+use super::summary::SUMMARY;
+use super::{Event, Observer};
+use crate::checkpoint::{Checkpoints, Lock, checkpoint_step, read_state, verify};
+use crate::config::RunConfig;
+use crate::door;
+use crate::error::{Error, Result};
+
+/// What becomes of a run that was interrupted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// `run.output_dir` must hold none, or `run.overwrite` replaces it.
+    #[default]
+    Never,
+    /// The one in `run.output_dir` is gone on with from its newest checkpoint that is whole; where
+    /// there is none, or no checkpoint yet, it begins.
+    Auto,
+    /// It is gone on with from this `checkpoint-STEP`, later ones in the same folder being removed.
+    From(PathBuf),
+}
+
+/// What there is to go on from.
+#[derive(Default)]
+pub(super) struct Origin {
+    /// Of `run.output_dir`, where it is there already.
+    pub lock: Option<Lock>,
+    /// What must not have changed.
+    previous: Option<Frozen>,
+    /// The checkpoint's folder and its state.
+    pub checkpoint: Option<(PathBuf, State)>,
+    /// The summary of a run that is finished.
+    finished: Option<Value>,
+    /// What has changed and may.
+    pub changes: Vec<Change>,
+}
+
+impl Origin {
+    /// Looks at the output folder and takes it, if it holds a run. Damaged checkpoints are set aside.
+    pub fn find(run: &RunConfig, resume: &Resume, observe: Observer) -> Result<Self> {
+        let holds_run = check_output(run)?;
+        let folder = &run.output_dir;
+        let at = |error: Error| error.at(folder.display());
+        if *resume != Resume::Never && run.overwrite {
+            return Err(Error::input(
+                "run.overwrite = true replaces the run that --resume goes on with",
+            )
+            .hint("leave one of the two out"));
+        }
+        if let Resume::From(path) = resume {
+            return Self::from_checkpoint(path, folder, holds_run);
+        }
+        if !holds_run {
+            return Ok(Self::default());
+        }
+        if *resume == Resume::Never {
+            return match run.overwrite {
+                true => Ok(Self {
+                    lock: Some(Lock::take(folder)?),
+                    ..Self::default()
+                }),
+                false => Err(at(Error::input("holds a run already").hint(
+                    "go on with it with --resume auto, choose another run.output_dir, or set \
+                     run.overwrite = true to replace it",
+                ))),
+            };
+        }
+        let lock = Some(Lock::take(folder)?);
+        let previous = Some(frozen_of(folder)?);
+        let mut checkpoints = Checkpoints::open(folder)?;
+        let newest = checkpoints.newest_whole(&mut |what| observe(Event::Warning(what)))?;
+        let checkpoint = match newest {
+            Some(step) => Some(opened(checkpoints.path(step))?),
+            None => None,
+        };
+        Ok(Self {
+            lock,
+            previous,
+            checkpoint,
+            finished: summary(folder)?,
+            changes: Vec::new(),
+        })
+    }
+
+    fn from_checkpoint(path: &Path, folder: &Path, holds_run: bool) -> Result<Self> {
+        let at = |error: Error| error.at("--resume");
+        if checkpoint_step(path).is_none() {
+            return Err(at(Error::input("is no checkpoint")
+                .at(path.display())
+                .hint("auto, never, or a folder checkpoint-STEP of a run")));
+        }
+        verify(path).map_err(at)?;
+        let (path, state) = opened(path.to_owned()).map_err(at)?;
+        let above = |path: &Path| path.parent().and_then(|above| above.canonicalize().ok());
+        let own = above(&path) == folder.canonicalize().ok();
+        if holds_run && !own {
+            return Err(Error::input("holds a run already")
+                .at(folder.display())
+                .hint("with --resume PATH choose the run.output_dir of that run, or a new one"));
+        }
+        let (lock, previous) = match own {
+            true => (Some(Lock::take(folder)?), frozen_of(folder)?),
+            false => (None, state.frozen.clone()),
+        };
+        Ok(Self {
+            lock,
+            previous: Some(previous),
+            checkpoint: Some((path, state)),
+            finished: None,
+            changes: Vec::new(),
+        })
+    }
+
+    /// Refuses what has changed, but for the keys in `allowed`; `all` says that `frozen` is complete.
+    pub fn check(
+        &mut self,
+        frozen: &Frozen,
+        all: bool,
+        allowed: &[String],
+        run: &RunConfig,
+    ) -> Result<()> {
+        let Some(previous) = &self.previous else {
+            return match allowed.first() {
+                Some(key) => Err(
+                    Error::input(format!("`{key}`: there is no run to go on with"))
+                        .at("--allow-change")
+                        .hint("leave it out"),
+                ),
+                None => Ok(()),
+            };
+        };
+        let place = |error: Error| match error.to_string().starts_with("--") {
+            true => error,
+            false => error.at(run.output_dir.display()),
+        };
+        self.changes = frozen.check(previous, all, allowed).map_err(place)?;
+        let over = self.finished.is_some() && !self.changes.is_empty();
+        if over && self.checkpoint.is_none() {
+            return Err(
+                Error::input("is finished, and has no checkpoint to go on from")
+                    .at(run.output_dir.display())
+                    .hint("a new run can start from its model: model.model_name_or_path"),
+            );
+        }
+        Ok(())
+    }
+
+    /// The summary of the run, where there is nothing left to do.
+    pub fn finished(&self) -> Option<&Value> {
+        self.finished.as_ref().filter(|_| self.changes.is_empty())
+    }
+}
+
+fn opened(path: PathBuf) -> Result<(PathBuf, State)> {
+    let state: State = read_state(&path)?;
+    state.check().map_err(|error| error.at(path.display()))?;
+    Ok((path, state))
+}
+
+fn summary(folder: &Path) -> Result<Option<Value>> {
+    let path = folder.join(SUMMARY);
+    match path.exists() {
+        true => door::json_object(&path, door::CONFIG).map(Some),
+        false => Ok(None),
+    }
+}

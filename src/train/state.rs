@@ -1,0 +1,95 @@
+//! What a run knows beside its tensors: `training_state.json` of a checkpoint.
+//!
+//! *Why*: the order of rows and every random draw are functions of the step, so this is all there is.
+//! Nothing here depends on time or place: the same step of the same run has the same bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use super::frozen::Frozen;
+use super::metrics::Averages;
+use crate::error::{Error, Result};
+
+/// Changing what is in a state, or what a step does with it, means changing this.
+const VERSION: u32 = 1;
+
+/// A run between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    version: u32,
+    /// Steps made.
+    pub step: u64,
+    /// Updates of the optimizer: steps without those that were passed over.
+    pub updates: u64,
+    /// Training rows seen.
+    pub rows: usize,
+    /// Tokens computed with gradient.
+    pub tokens: usize,
+    /// Steps that were passed over because a value was not finite.
+    pub passed_over: u64,
+    /// The bytes of `metrics.jsonl`.
+    pub metrics_bytes: u64,
+    /// Whether the reference is another one than at the start.
+    pub reference_moved: bool,
+    /// What the next record will average.
+    pub averages: Averages,
+    /// The first and the last training record.
+    pub train: Option<(Record, Record)>,
+    /// The first and the last evaluation.
+    pub eval: Option<(Record, Record)>,
+    /// What the run that goes on from here may not have changed.
+    pub frozen: Frozen,
+    /// What checkpoints are compared by, evaluated after just this step.
+    pub metric: Option<f64>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            step: 0,
+            updates: 0,
+            rows: 0,
+            tokens: 0,
+            passed_over: 0,
+            metrics_bytes: 0,
+            reference_moved: false,
+            averages: Averages::default(),
+            train: None,
+            eval: None,
+            frozen: Frozen::default(),
+            metric: None,
+        }
+    }
+}
+
+impl State {
+    /// Refuses one of another version of the program.
+    pub fn check(&self) -> Result<()> {
+        if self.version == VERSION {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "a training state of version {}, this program goes on from version {VERSION}",
+            self.version
+        )))
+    }
+
+    /// Keeps a training record.
+    pub fn trained(&mut self, record: &Record) {
+        keep(&mut self.train, record);
+    }
+
+    /// Keeps an evaluation.
+    pub fn evaluated(&mut self, record: &Record) {
+        keep(&mut self.eval, record);
+    }
+}
+
+fn keep(records: &mut Option<(Record, Record)>, record: &Record) {
+    match records {
+        Some((_, last)) => last.clone_from(record),
+        None => *records = Some((record.clone(), record.clone())),
+    }
+}

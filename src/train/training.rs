@@ -1,0 +1,387 @@
+//! The steps of a run, from its beginning or from a checkpoint on.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::files::{About, Files};
+use super::non_finite::{Terms, not_finite};
+use super::state::State;
+use super::{
+    End, Event, Moving, Observer, OnPolicy, Profile, Record, Run, Split, Stepper, Stopped,
+    Stopwatch, Stories, Summary, Until, reference,
+};
+use crate::checkpoint::{self, Snapshot};
+use crate::config::Config;
+use crate::data::{Batches, Orders};
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+use crate::model::parameters::Buffer;
+use crate::optim::Optimizer;
+use crate::sample::Drawn;
+
+/// A run between two steps, with everything that the next one needs.
+pub(super) struct Training {
+    config: Config,
+    source: PathBuf,
+    model: Decoder,
+    train: Split,
+    eval: Option<Split>,
+    stories: Option<Stories>,
+    /// The stories of the model before its first step.
+    before: Option<Vec<Drawn>>,
+    moving: Option<Moving>,
+    on_policy: Option<OnPolicy>,
+    profile: Option<Profile>,
+    until: Until,
+    batches: Batches,
+    orders: Orders,
+    /// Steps of the whole run.
+    steps: u64,
+    optimizer: Optimizer,
+    gradients: Buffer,
+    terms: Terms,
+    files: Files,
+    state: State,
+    /// The steps, rows and tokens that were there when this process began.
+    resumed: Option<(u64, usize, usize)>,
+    watch: Stopwatch,
+    start: Instant,
+}
+
+impl Training {
+    /// Makes the output folder, or takes up what its checkpoint holds.
+    pub fn begin(mut run: Run, observe: Observer) -> Result<Self> {
+        let before = match &run.stories {
+            Some(stories) => Some(stories.draw(&run.model, observe)?),
+            None => None,
+        };
+        let mut optimizer = Optimizer::new(&run.config.optimizer, run.model.weights())?;
+        let gradients = run.model.gradients()?;
+        let origin = std::mem::take(&mut run.origin);
+        let resumed = origin.checkpoint.is_some();
+        let mut state = State::default();
+        if let Some((folder, saved)) = &origin.checkpoint {
+            state = saved.clone();
+            let buffers = buffers(&optimizer, &run.moving, &state);
+            checkpoint::restore(folder, &run.model, &buffers)?;
+            optimizer.continue_after(state.updates);
+            if let Some(moving) = &mut run.moving {
+                moving.resume(state.reference_moved);
+            }
+        }
+        state.frozen = run.frozen.clone();
+        let about = About {
+            config: &run.config,
+            hashes: &run.hashes,
+            censuses: run.censuses(),
+            frozen: &run.frozen,
+        };
+        let mut files = match (origin.checkpoint, origin.lock) {
+            (Some(_), Some(lock)) => Files::reopen(&about, lock, &state, &origin.changes)?,
+            (Some((from, _)), None) => Files::branch(&about, &from, &state)?,
+            (None, lock) => Files::create(&about, lock)?,
+        };
+        if let Some(timing) = &run.scoring {
+            files.timing(timing, observe);
+        }
+        let batches = Batches {
+            labelled: run.train.len(),
+            unlabelled: run.unlabelled.as_ref().map_or(0, Split::len),
+            ratio: run.config.data.unlabelled_ratio,
+            size: run.config.batch.batch_size,
+            seed: run.config.run.seed,
+            shuffle: run.config.data.shuffle,
+        };
+        if let Some(unlabelled) = run.unlabelled {
+            run.train.append(unlabelled)?;
+        }
+        let steps = run.config.run.steps(batches.per_epoch());
+        let training = Self {
+            config: run.config,
+            source: run.folder,
+            model: run.model,
+            train: run.train,
+            eval: run.eval,
+            stories: run.stories,
+            before,
+            moving: run.moving,
+            on_policy: run.on_policy,
+            profile: run.profile.then(Profile::new),
+            until: run.until,
+            batches,
+            orders: Orders::default(),
+            steps,
+            optimizer,
+            gradients,
+            terms: Terms::default(),
+            files,
+            resumed: resumed.then_some((state.step, state.rows, state.tokens)),
+            state,
+            watch: Stopwatch::start(),
+            start: Instant::now(),
+        };
+        let snapshot = Snapshot {
+            model: &training.model,
+            source: &training.source,
+            dtype: training.config.model.save_dtype,
+            buffers: buffers(&training.optimizer, &training.moving, &training.state),
+            state: serde_json::Value::Null,
+        };
+        training.files.check_room(&snapshot)?;
+        observe(Event::Start {
+            steps,
+            parameters: training.model.weights().layout().len,
+            step: training.state.step,
+        });
+        Ok(training)
+    }
+
+    /// Makes the steps that are left, and writes the final model and the summary.
+    pub fn finish(mut self, observe: Observer) -> Result<End> {
+        if self.state.eval.is_none() {
+            self.evaluate(observe)?;
+        }
+        self.watch = Stopwatch::start();
+        while self.state.step < self.steps {
+            if let Some(reason) = self.until.reached() {
+                let checkpoint = self.stop(observe)?;
+                return Ok(End::Stopped(Stopped {
+                    reason,
+                    step: self.state.step,
+                    steps: self.steps,
+                    checkpoint,
+                }));
+            }
+            self.step(observe)?;
+        }
+        self.files.settle(observe)?;
+        let output_dir = self.config.run.output_dir.clone();
+        let dtype = self.config.model.save_dtype;
+        checkpoint::export(&self.model, &self.source, &output_dir, dtype)?;
+        observe(Event::Saved(&output_dir));
+        let seconds = self.start.elapsed().as_secs_f64();
+        if let Some(profile) = &mut self.profile {
+            profile.finish(self.model.weights())?;
+        }
+        let story = match (&self.stories, &self.before) {
+            (Some(stories), Some(before)) => {
+                let after = stories.draw(&self.model, observe)?;
+                let reference = reference::load(&self.config, &self.source, observe)?;
+                Some(stories.report(before, &after, &reference)?)
+            }
+            _ => None,
+        };
+        let (_, rows, tokens) = self.resumed.unwrap_or_default();
+        let summary = Summary {
+            output_dir,
+            steps: self.steps,
+            resumed_from: self.resumed.map(|(step, ..)| step),
+            story,
+            seconds,
+            rows: self.state.rows,
+            tokens: self.state.tokens,
+            session: (self.state.rows - rows, self.state.tokens - tokens),
+            passed_over: self.state.passed_over,
+            train: self.state.train.unwrap_or_default(),
+            eval: self.state.eval,
+            best: self.files.best(),
+            profile: self.profile,
+        };
+        self.files.settle(observe)?;
+        summary.write()?;
+        Ok(End::Finished(Box::new(summary)))
+    }
+
+    fn step(&mut self, observe: Observer) -> Result<()> {
+        let step = self.state.step;
+        let batch = self.batches.rows(step, &mut self.orders);
+        let factor = self.config.schedule.factor(step, self.steps);
+        let rate = self.config.optimizer.learning_rate * factor;
+        self.profile.iter().for_each(Profile::begin);
+        let before = self.state.averages.clone();
+        let tokens = match self.update(&batch, rate) {
+            Ok(tokens) => tokens,
+            Err(Error::NonFinite(what)) => {
+                self.pass_over(&what, observe)?;
+                self.state.averages = before;
+                0
+            }
+            Err(error) => return Err(error),
+        };
+        self.watch.rows += batch.len();
+        self.watch.tokens += tokens;
+        self.state.rows += batch.len();
+        self.state.tokens += tokens;
+        self.state.step += 1;
+        self.state.metric = None;
+        let done = self.state.step;
+        if let Some(moving) = &mut self.moving {
+            self.state.reference_moved |= moving.follow(&self.model, done)?;
+        }
+        self.profile
+            .iter_mut()
+            .for_each(|profile| profile.end(tokens));
+        observe(Event::Step {
+            step: done,
+            rows: batch.len(),
+            tokens,
+        });
+        let due = |every: Option<u64>| every.is_some_and(|every| done.is_multiple_of(every));
+        if due(Some(self.config.run.logging_steps)) || done == self.steps {
+            self.record(rate, observe);
+        }
+        let pause = Stopwatch::start();
+        if due(self.config.run.eval_steps) || done == self.steps {
+            self.evaluate(observe)?;
+        }
+        if due(self.config.run.save_steps) {
+            self.save(observe)?;
+        }
+        // Evaluating and saving is no training time.
+        self.watch.leave_out(&pause);
+        Ok(())
+    }
+
+    /// One update; the tokens computed with gradient.
+    fn update(&mut self, batch: &[usize], rate: f64) -> Result<usize> {
+        if let Some(moving) = &self.moving {
+            moving.score_batch(&mut self.train, batch)?;
+        }
+        if let Some(on_policy) = &self.on_policy {
+            on_policy.draw(&self.model, &mut self.train, batch, self.state.step + 1)?;
+        }
+        let (averages, terms) = (&mut self.state.averages, &mut self.terms);
+        let stepper = Stepper::new(&self.config, &self.model);
+        let tokens = stepper.gradients(&self.train, batch, averages, terms, &self.gradients)?;
+        let norm = self
+            .optimizer
+            .step(self.model.weights(), &self.gradients, rate)?;
+        self.state.averages.add("grad_norm", norm);
+        self.state.updates += 1;
+        Ok(tokens)
+    }
+
+    /// Keeps a record of a step whose loss or gradient is not finite, and goes on without an update
+    /// if there have not been too many of them.
+    fn pass_over(&mut self, what: &str, observe: Observer) -> Result<()> {
+        let step = self.state.step + 1;
+        let parameters = not_finite(&self.gradients)?;
+        let line = self.terms.record(step, what, &parameters);
+        self.files.non_finite(&line)?;
+        let most = self.config.run.max_non_finite_steps;
+        let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");
+        if self.state.passed_over == most {
+            return Err(Error::NonFinite(match most {
+                0 => message,
+                most => format!("{message}; {most} steps before were passed over"),
+            }));
+        }
+        self.state.passed_over += 1;
+        observe(Event::Warning(&format!("{message}; no update was made")));
+        Ok(())
+    }
+
+    /// Writes what was averaged since the last record.
+    fn record(&mut self, rate: f64, observe: Observer) {
+        let mut averages = std::mem::take(&mut self.state.averages);
+        averages.add("learning_rate", rate);
+        averages.add("num_tokens", self.state.tokens as f64);
+        let mut record = self.head();
+        averages.write("", &mut record);
+        record.insert("num_tokens".into(), self.state.tokens.into());
+        if self.state.passed_over > 0 {
+            record.insert("non_finite_steps".into(), self.state.passed_over.into());
+        }
+        self.files.record(&record, observe);
+        self.files
+            .timing(&self.watch.read(self.state.step), observe);
+        observe(Event::Record(&record));
+        self.state.trained(&record);
+        self.watch = Stopwatch::start();
+    }
+
+    fn evaluate(&mut self, observe: Observer) -> Result<()> {
+        let Some(split) = &mut self.eval else {
+            return Ok(());
+        };
+        if let Some(moving) = &mut self.moving {
+            moving.score_eval(split)?;
+        }
+        if let Some(on_policy) = &self.on_policy {
+            // The same draws each time, so that evaluations differ by the policy alone.
+            let rows: Vec<usize> = (0..split.len()).collect();
+            on_policy.draw(&self.model, split, &rows, 0)?;
+        }
+        let stepper = Stepper::new(&self.config, &self.model);
+        let averages = match stepper.evaluate(split, &mut self.terms) {
+            Err(Error::NonFinite(what)) => {
+                let line = self.terms.record(self.state.step, &what, &[]);
+                self.files.non_finite(&line)?;
+                return Err(Error::NonFinite(format!("evaluation: {what}")));
+            }
+            averages => averages?,
+        };
+        let mut record = self.head();
+        averages.write("eval_", &mut record);
+        self.files.record(&record, observe);
+        observe(Event::Record(&record));
+        self.state.evaluated(&record);
+        self.state.metric = self.metric(&record)?;
+        Ok(())
+    }
+
+    /// What checkpoints are compared by, of an evaluation.
+    fn metric(&self, record: &Record) -> Result<Option<f64>> {
+        let Some(name) = &self.config.run.metric_for_best_model else {
+            return Ok(None);
+        };
+        match record.get(name).and_then(serde_json::Value::as_f64) {
+            Some(metric) => Ok(Some(metric)),
+            None => {
+                let names = record.keys().filter(|key| key.starts_with("eval_"));
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                Err(Error::input(format!("no evaluation has a figure `{name}`"))
+                    .at("run.metric_for_best_model")
+                    .hint(crate::error::nearest(name, names)))
+            }
+        }
+    }
+
+    fn head(&self) -> Record {
+        let step = self.state.step;
+        let epoch = step as f64 / self.batches.per_epoch() as f64;
+        Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
+    }
+
+    fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
+        self.state.metrics_bytes = self.files.metrics_bytes(observe);
+        let state = serde_json::to_value(&self.state);
+        let snapshot = Snapshot {
+            model: &self.model,
+            source: &self.source,
+            dtype: self.config.model.save_dtype,
+            buffers: buffers(&self.optimizer, &self.moving, &self.state),
+            state: state.map_err(|error| Error::failed(error.to_string()))?,
+        };
+        self.files.checkpoint(&snapshot, &self.state, observe)
+    }
+
+    /// Saves the run where it is, unless that was done a moment ago.
+    fn stop(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.files.at(self.state.step) {
+            return Ok(Some(path));
+        }
+        self.save(observe)
+    }
+}
+
+/// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
+fn buffers<'a>(
+    optimizer: &'a Optimizer,
+    moving: &'a Option<Moving>,
+    state: &State,
+) -> Vec<(&'static str, &'a Buffer)> {
+    let moving = moving.as_ref().filter(|_| state.reference_moved);
+    let moving = moving.map(|moving| ("reference", moving.weights()));
+    optimizer.moments().into_iter().chain(moving).collect()
+}

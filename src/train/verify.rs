@@ -1,0 +1,109 @@
+//! Whether a checkpoint, or everything of a run, is as it was written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::files::{RUN, frozen_of};
+use super::state::State;
+use super::summary::SUMMARY;
+use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};
+use crate::door;
+use crate::error::{Error, Result};
+
+/// A folder or file that was looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The number of files and of their bytes, or what is wrong.
+    pub outcome: Result<(usize, u64)>,
+}
+
+/// Reads everything that `folder`, a run or one checkpoint or model, has a checksum or a strict form
+/// of: checkpoints, the final model, the record, the logs. Nothing is changed.
+///
+/// # Errors
+/// If it is neither a run nor a folder with a manifest. What is damaged is no error, but found.
+pub fn verify(folder: &Path) -> Result<Vec<Found>> {
+    if !folder.join(RUN).is_file() {
+        let steps = Checkpoints::open(folder)?;
+        if !folder.join(MANIFEST).is_file() && steps.steps().is_empty() {
+            return Err(Error::input(format!("has neither {RUN} nor {MANIFEST}"))
+                .at(folder.display())
+                .hint(
+                    "name the output_dir of a run, one of its checkpoints, or a model expo wrote",
+                ));
+        }
+        if steps.steps().is_empty() {
+            return Ok(vec![whole(folder)]);
+        }
+    }
+    let mut found = Vec::new();
+    let look = |path: PathBuf, outcome: Result<(usize, u64)>| Found { path, outcome };
+    for step in Checkpoints::open(folder)?.steps() {
+        found.push(whole(&folder.join(format!("checkpoint-{step}"))));
+    }
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("damaged-checkpoint-") {
+            let damaged = Error::input("was set aside").at(path.display());
+            found.push(look(path, Err(damaged)));
+        }
+    }
+    if folder.join("config.json").is_file() || folder.join(SUMMARY).is_file() {
+        found.push(look(folder.to_owned(), checkpoint::verify(folder)));
+    }
+    let record = folder.join(RUN);
+    let size = |path: &Path| Ok((1, fs::metadata(path).map_or(0, |data| data.len())));
+    let outcome = frozen_of(folder).and_then(|_| size(&record));
+    found.push(look(record, outcome));
+    for name in ["metrics.jsonl", "timings.jsonl", "non_finite.jsonl"] {
+        let path = folder.join(name);
+        if path.is_file() {
+            let outcome = lines(&path).and_then(|()| size(&path));
+            found.push(look(path, outcome));
+        }
+    }
+    let summary = folder.join(SUMMARY);
+    if summary.is_file() {
+        let outcome = door::json(&summary, door::CONFIG).and_then(|_| size(&summary));
+        found.push(look(summary, outcome));
+    }
+    Ok(found)
+}
+
+/// A folder with a manifest, and the state of a checkpoint.
+fn whole(folder: &Path) -> Found {
+    let mut outcome = checkpoint::verify(folder);
+    if outcome.is_ok() && checkpoint_step(folder).is_some() {
+        let state = read_state::<State>(folder).and_then(|state| state.check());
+        outcome = state.and(outcome);
+    }
+    Found {
+        path: folder.to_owned(),
+        outcome,
+    }
+}
+
+fn lines(path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let place = || format!("{}:{}", path.display(), number + 1);
+        if !line.ends_with('\n') {
+            return Err(Error::input("the last line has no end").at(place()));
+        }
+        serde_json::from_str::<Value>(line)
+            .map_err(|error| Error::input(format!("not JSON: {error}")).at(place()))?;
+    }
+    Ok(())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |error: std::io::Error| Error::io(folder, &error);
+    let entries = fs::read_dir(folder).map_err(io)?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,460 @@
+//! Runs that are interrupted and gone on with, against the run that was not, byte for byte.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use expo::config::Config;
+use expo::error::Error;
+use expo::train::{End, Event, Opened, Reason, Resume, Run, Stopped, Summary, verify};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{fixture, json};
+
+/// What a checkpoint must not forget, in one config each.
+const RUNS: [(&str, &str); 11] = [
+    (
+        "dpo",
+        "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
+    ),
+    (
+        "dpo",
+        "[loss.dpo]\n[optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3",
+    ),
+    (
+        "kto",
+        "[loss.kto]\n[optimizer]\noptim = \"adam\"\nlearning_rate = 1e-3",
+    ),
+    (
+        "kto",
+        "[loss.kto]\n[optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3",
+    ),
+    (
+        "cexpo",
+        "[loss.cexpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3",
+    ),
+    (
+        "cexpo",
+        "[loss.cexpo]\n[optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3",
+    ),
+    // Weights that the model's own files do not hold.
+    ("bf16", "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3"),
+    // A reference that moves, at a step that is no checkpoint's multiple.
+    (
+        "moving",
+        "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3\n[reference]\nsteps = 2",
+    ),
+    // Draws of the policy, one round a step.
+    (
+        "on policy",
+        "[loss.cexpo]\nunsupervised = \"reverse_kl\"\n[sample]\nmax_new_tokens = 4\nnum_samples = 2\n[optimizer]\nlearning_rate = 1e-3",
+    ),
+    // Parts of a batch, and no reference.
+    ("parts", "[loss.sft]\n[optimizer]\nlearning_rate = 1e-3"),
+    (
+        "unlabelled",
+        "[loss.cexpo]\n[optimizer]\nlearning_rate = 1e-3",
+    ),
+];
+
+const STEPS: u64 = 7;
+
+/// A run of `STEPS` steps, of which every one is saved, every second evaluated, every third logged;
+/// an epoch has four of them, the last of fewer rows.
+fn text(name: &str, rest: &str, folder: &Path) -> String {
+    let (model, pairs, samples) = (
+        fixture("llama"),
+        fixture("pairs.jsonl"),
+        fixture("samples.jsonl"),
+    );
+    let data = match name {
+        "cexpo" => format!("samples = {samples:?}\n"),
+        "unlabelled" => format!(
+            "samples = {samples:?}\nunlabelled = \"{}[12:]\"\nunlabelled_ratio = 0.5\n",
+            pairs.display()
+        ),
+        _ => String::new(),
+    };
+    let (more_model, batch) = match name {
+        "bf16" => ("dtype = \"bf16\"\nsave_dtype = \"bf16\"\n", ""),
+        "parts" => ("", "gradient_accumulation_steps = 2\n"),
+        _ => ("", "micro_batch_tokens = 128\n"),
+    };
+    format!(
+        "[model]\nmodel_name_or_path = {model:?}\n{more_model}\
+         [data]\nformat = \"pairs\"\ntrain = \"{pairs}[:11]\"\neval = \"{pairs}[20:]\"\n\
+         max_length = 48\nmax_prompt_length = 24\n{data}\
+         [batch]\nbatch_size = 3\n{batch}\
+         [run]\noutput_dir = {out:?}\ncache_dir = {cache:?}\nseed = 5\n\
+         max_steps = {STEPS}\nsave_steps = 1\neval_steps = 2\nlogging_steps = 3\n{rest}\n",
+        pairs = pairs.display(),
+        out = folder.join("run"),
+        cache = folder.join("cache"),
+    )
+}
+
+fn config(name: &str, rest: &str, folder: &Path, overrides: &[&str]) -> Config {
+    let text = text(name, rest, folder);
+    let overrides: Vec<String> = overrides.iter().map(|&key| key.to_owned()).collect();
+    Config::parse(&text, &overrides).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// Runs it, up to the step `stop` if that is given.
+fn run(config: Config, resume: &Resume, allow: &[&str], stop: Option<u64>) -> Result<End, Error> {
+    let allow: Vec<String> = allow.iter().map(|&key| key.to_owned()).collect();
+    let Opened::Run(run) = Run::open_with(config, resume, &allow, &mut |_| {})? else {
+        panic!("there is nothing left to do");
+    };
+    let signal = run.until.signal.clone();
+    run.train(&mut |event| match event {
+        Event::Step { step, .. } if Some(step) == stop => signal.store(15, Relaxed),
+        _ => {}
+    })
+}
+
+fn finish(config: Config, resume: &Resume) -> Summary {
+    match run(config, resume, &[], None) {
+        Ok(End::Finished(summary)) => *summary,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn stop(config: Config, resume: &Resume, step: u64) -> Stopped {
+    match run(config, resume, &[], Some(step)) {
+        Ok(End::Stopped(stopped)) => stopped,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every file below a folder that is the same whenever and wherever a run is made.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            match path.is_dir() {
+                true => folders.push(path),
+                false
+                    if ["timings.jsonl", "run.lock", "summary.json", "config.toml"]
+                        .contains(&name) => {}
+                false => {
+                    let relative = path.strip_prefix(folder).unwrap().to_owned();
+                    all.insert(relative, fs::read(path).unwrap());
+                }
+            }
+        }
+    }
+    all
+}
+
+fn assert_same(got: &Path, want: &Path, what: &str) {
+    let (got, want) = (files(got), files(want));
+    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&got), names(&want), "{what}");
+    for (name, bytes) in &want {
+        assert!(got[name] == *bytes, "{what}: {} differs", name.display());
+    }
+}
+
+#[test]
+fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
+    for (name, rest) in RUNS {
+        let whole = tempfile::tempdir().unwrap();
+        finish(config(name, rest, whole.path(), &[]), &Resume::Never);
+        for step in 0..STEPS {
+            let folder = tempfile::tempdir().unwrap();
+            let other = || config(name, rest, folder.path(), &[]);
+            // Before the first step nothing asks for the end but the time.
+            if step > 0 {
+                let stopped = stop(other(), &Resume::Auto, step);
+                assert_eq!((stopped.reason, stopped.step), (Reason::Signal(15), step));
+            }
+            finish(other(), &Resume::Auto);
+            let what = format!("{name}, {rest}, stopped after {step}");
+            assert_same(&folder.path().join("run"), &whole.path().join("run"), &what);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_is_gone_on_from_in_another_folder_and_an_older_one_in_its_own() {
+    for (name, rest) in [RUNS[0], RUNS[6], RUNS[7]] {
+        let whole = tempfile::tempdir().unwrap();
+        finish(config(name, rest, whole.path(), &[]), &Resume::Never);
+        let run = whole.path().join("run");
+        let from = Resume::From(run.join("checkpoint-3"));
+        let folder = tempfile::tempdir().unwrap();
+        let summary = finish(config(name, rest, folder.path(), &[]), &from);
+        assert_eq!(summary.resumed_from, Some(3));
+        let branch = folder.path().join("run");
+        for step in 4..=STEPS {
+            let name = format!("checkpoint-{step}");
+            assert_same(&branch.join(&name), &run.join(&name), &name);
+        }
+        for name in ["metrics.jsonl", "model.safetensors", "run.json"] {
+            assert_eq!(
+                fs::read(branch.join(name)).unwrap(),
+                fs::read(run.join(name)).unwrap()
+            );
+        }
+        let before = files(&run);
+        finish(config(name, rest, whole.path(), &[]), &from);
+        assert!(files(&run) == before, "{name}");
+    }
+}
+
+/// A run that was stopped after the step 5, in a folder of its own.
+fn stopped() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    stop(
+        config("dpo", RUNS[0].1, folder.path(), &[]),
+        &Resume::Never,
+        5,
+    );
+    let run = folder.path().join("run");
+    (folder, run)
+}
+
+fn again(folder: &TempDir, overrides: &[&str]) -> Config {
+    config("dpo", RUNS[0].1, folder.path(), overrides)
+}
+
+/// Flips a bit in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken() {
+    let whole = tempfile::tempdir().unwrap();
+    finish(again(&whole, &[]), &Resume::Never);
+    for name in [
+        "model.safetensors",
+        "training_state.safetensors",
+        "training_state.json",
+        "MANIFEST.json",
+    ] {
+        let (folder, run) = stopped();
+        damage(&run.join("checkpoint-5").join(name));
+        fs::remove_file(run.join("checkpoint-4/config.json")).unwrap();
+        let found = verify(&run).unwrap();
+        assert_eq!(
+            found.iter().filter(|one| one.outcome.is_err()).count(),
+            2,
+            "{found:?}"
+        );
+        let mut warnings = Vec::new();
+        let opened = Run::open_with(again(&folder, &[]), &Resume::Auto, &[], &mut |event| {
+            if let Event::Warning(what) = event {
+                warnings.push(what.to_owned());
+            }
+        });
+        let Ok(Opened::Run(opened)) = opened else {
+            panic!("not opened")
+        };
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("checkpoint-5") && warnings[0].contains("set aside as"));
+        let End::Finished(summary) = opened.train(&mut |_| {}).unwrap() else {
+            panic!("stopped")
+        };
+        assert_eq!(summary.resumed_from, Some(3));
+        for aside in ["damaged-checkpoint-5-1", "damaged-checkpoint-4-1"] {
+            fs::remove_dir_all(run.join(aside)).unwrap();
+        }
+        assert_same(&run, &whole.path().join("run"), name);
+    }
+}
+
+#[test]
+fn without_a_whole_checkpoint_nothing_begins_again_by_itself() {
+    let (folder, run) = stopped();
+    for step in 1..=5 {
+        damage(&run.join(format!("checkpoint-{step}/model.safetensors")));
+    }
+    for _ in 0..2 {
+        let error = run_error(again(&folder, &[]), &Resume::Auto, &[]);
+        assert!(error.contains("none of them is whole"), "{error}");
+    }
+    let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
+    assert!(!metrics.is_empty());
+    finish(again(&folder, &["run.overwrite=true"]), &Resume::Never);
+    assert!(!run.join("damaged-checkpoint-5-1").exists());
+}
+
+fn run_error(config: Config, resume: &Resume, allow: &[&str]) -> String {
+    run(config, resume, allow, None).unwrap_err().to_string()
+}
+
+#[test]
+fn what_has_changed_is_named_and_let_through_only_by_name() {
+    let (folder, run_folder) = stopped();
+    let changed = || {
+        again(
+            &folder,
+            &["optimizer.learning_rate=1e-4", "run.max_steps=8"],
+        )
+    };
+    let error = run_error(changed(), &Resume::Auto, &["run.max_steps"]);
+    assert!(
+        error.contains(
+            "optimizer.learning_rate: 0.001 -> 0.0001; go on all the same with --allow-change"
+        ),
+        "{error}"
+    );
+    let error = run_error(again(&folder, &["data.max_length=40"]), &Resume::Auto, &[]);
+    assert!(
+        error.contains("data.train: ") && error.contains("data.max_length: 48 -> 40"),
+        "{error}"
+    );
+    let error = run_error(changed(), &Resume::Auto, &["run.max_step"]);
+    assert!(error.contains("did you mean `run.max_steps`?"), "{error}");
+    let keys = ["run.max_steps", "optimizer.learning_rate"];
+    let End::Finished(summary) = run(changed(), &Resume::Auto, &keys, None).unwrap() else {
+        panic!("stopped");
+    };
+    assert_eq!((summary.steps, summary.resumed_from), (8, Some(5)));
+    let record = json(&run_folder.join("run.json"));
+    assert_eq!(record["changes"][0]["step"], 5);
+    assert_eq!(record["frozen"]["run.max_steps"], 8);
+    // What changes no weight is free to change.
+    let free = ["run.save_steps=3", "run.save_total_limit=2"];
+    let (folder, _) = stopped();
+    finish(again(&folder, &free), &Resume::Auto);
+}
+
+#[test]
+fn a_finished_run_is_left_alone_and_can_be_made_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    finish(again(&folder, &[]), &Resume::Auto);
+    let run_folder = folder.path().join("run");
+    let before = files(&run_folder);
+    let opened = Run::open_with(again(&folder, &[]), &Resume::Auto, &[], &mut |_| {}).unwrap();
+    let Opened::Finished(summary) = opened else {
+        panic!("there is nothing to do")
+    };
+    assert_eq!(summary["steps"], STEPS);
+    assert!(files(&run_folder) == before);
+    let error = run_error(again(&folder, &[]), &Resume::Never, &[]);
+    assert!(error.contains("holds a run already"), "{error}");
+    let error = run_error(again(&folder, &["run.overwrite=true"]), &Resume::Auto, &[]);
+    assert!(error.contains("leave one of the two out"), "{error}");
+    let longer = again(&folder, &["run.max_steps=9"]);
+    let End::Finished(summary) = run(longer, &Resume::Auto, &["run.max_steps"], None).unwrap()
+    else {
+        panic!("stopped");
+    };
+    assert_eq!((summary.steps, summary.resumed_from), (9, Some(STEPS)));
+}
+
+#[test]
+fn a_folder_that_is_no_checkpoint_is_refused() {
+    let (folder, run_folder) = stopped();
+    for (path, message) in [
+        (run_folder.clone(), "is no checkpoint"),
+        (run_folder.join("checkpoint-9"), "no such file"),
+    ] {
+        let error = run_error(again(&folder, &[]), &Resume::From(path), &[]);
+        assert!(
+            error.starts_with("--resume: ") && error.contains(message),
+            "{error}"
+        );
+    }
+    let other = tempfile::tempdir().unwrap();
+    finish(again(&other, &["run.max_steps=1"]), &Resume::Never);
+    let from = Resume::From(run_folder.join("checkpoint-2"));
+    let error = run_error(again(&other, &[]), &from, &[]);
+    assert!(error.contains("holds a run already"), "{error}");
+    fs::remove_file(run_folder.join("run.json")).unwrap();
+    let error = run_error(again(&folder, &[]), &Resume::Auto, &[]);
+    assert!(
+        error.contains("holds checkpoints, and no run.json"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_newest_and_the_best_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    // The rate is too high, so the first evaluation stays the best for a while.
+    let settings = [
+        "run.save_total_limit=2",
+        "run.eval_steps=1",
+        "run.metric_for_best_model=eval_loss",
+        "optimizer.learning_rate=0.3",
+    ];
+    let kept = |folder: &Path| -> Vec<u64> {
+        let names = fs::read_dir(folder)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name());
+        let steps = names.filter_map(|n| n.to_str()?.strip_prefix("checkpoint-")?.parse().ok());
+        let mut steps: Vec<u64> = steps.collect();
+        steps.sort_unstable();
+        steps
+    };
+    stop(again(&folder, &settings), &Resume::Never, 5);
+    let summary = finish(again(&folder, &settings), &Resume::Auto);
+    let run_folder = folder.path().join("run");
+    let text = fs::read_to_string(run_folder.join("metrics.jsonl")).unwrap();
+    let records = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let losses = records.filter_map(|r| Some((r["eval_loss"].as_f64()?, r["step"].as_u64()?)));
+    let best = losses
+        .filter(|(_, step)| *step > 0)
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    let (loss, step) = best.unwrap();
+    let (path, value) = summary.best.unwrap();
+    assert_eq!(
+        (path, value),
+        (run_folder.join(format!("checkpoint-{step}")), loss)
+    );
+    let mut expected = vec![step, 6, 7];
+    expected.dedup();
+    expected.sort_unstable();
+    expected.dedup();
+    assert_eq!(kept(&run_folder), expected);
+    let latest = fs::read_to_string(run_folder.join("LATEST")).unwrap();
+    assert_eq!(latest, "checkpoint-7\n");
+    let other = tempfile::tempdir().unwrap();
+    let settings = ["run.eval_steps=1", "run.metric_for_best_model=eval_los"];
+    let error = run_error(again(&other, &settings), &Resume::Auto, &[]);
+    assert!(error.contains("did you mean `eval_loss`?"), "{error}");
+}
+
+#[test]
+fn a_run_ends_when_its_time_is_over_and_another_process_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let Opened::Run(mut first) =
+        Run::open_with(again(&folder, &[]), &Resume::Auto, &[], &mut |_| {}).unwrap()
+    else {
+        panic!("nothing to do");
+    };
+    first.until.time = Some(Duration::ZERO);
+    let mut other = None;
+    let end = first.train(&mut |event| {
+        if let Event::Saved(_) = event {
+            other = Some(run_error(again(&folder, &[]), &Resume::Auto, &[]));
+        }
+    });
+    let End::Stopped(stopped) = end.unwrap() else {
+        panic!("finished")
+    };
+    assert_eq!((stopped.reason, stopped.step), (Reason::Time, 0));
+    assert!(stopped.checkpoint.unwrap().ends_with("checkpoint-0"));
+    let other = other.unwrap();
+    assert!(
+        other.contains("is at work here; wait for its end"),
+        "{other}"
+    );
+    let summary = finish(again(&folder, &[]), &Resume::Auto);
+    assert_eq!(summary.resumed_from, Some(0));
+}

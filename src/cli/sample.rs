@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use expo::config::{Dtype, ModelConfig, SamplingConfig};
 use expo::data::DataConfig;
 use expo::data::Files;
@@ -12,10 +12,11 @@ use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::model::sampling::SampleConfig;
 use expo::sample::{Existing, Written};
-use expo::train::{sample_prompts, sample_run, sample_text};
+use expo::train::{Until, sample_prompts, sample_run, sample_text};
 use serde_json::json;
 
 use super::progress::Progress;
+use super::stop::{Limit, ended, limited, on_signal};
 use super::{answer, grouped};
 
 /// Draws responses from a model.
@@ -82,13 +83,34 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE", required_unless_present_any = ["prompt", "print_config"], conflicts_with = "prompt")]
     out: Option<PathBuf>,
 
+    /// Goes on with a file --out that is there, which is checked (auto), or refuses it (never).
+    #[arg(
+        long,
+        requires = "out",
+        value_name = "auto|never",
+        default_value = "auto"
+    )]
+    resume: Resume,
+
     /// Draws the file --out from its start.
-    #[arg(long, requires = "out")]
+    #[arg(long, requires = "out", conflicts_with = "resume")]
     overwrite: bool,
+
+    /// Ends, with exit code 0, after the first batch that is done after so long, e.g. 3h30m, from the
+    /// start of the program; the same command goes on.
+    #[arg(long, value_name = "TIME", requires = "out")]
+    max_time: Option<Limit>,
 
     /// Prints the summary as one JSON object.
     #[arg(long, conflicts_with = "prompt")]
     json: bool,
+}
+
+/// What becomes of a file that is there.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Resume {
+    Auto,
+    Never,
 }
 
 /// What a config has in `[sample]`.
@@ -177,9 +199,10 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
-    let existing = match args.overwrite {
-        true => Existing::Replace,
-        false => Existing::Continue,
+    let existing = match (args.overwrite, args.resume) {
+        (true, _) => Existing::Replace,
+        (false, Resume::Auto) => Existing::Continue,
+        (false, Resume::Never) => Existing::Refuse,
     };
     if let Some(path) = &args.config {
         let config = SamplingConfig::open(path, &args.set)?;
@@ -187,16 +210,20 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             answer(&config.to_toml()?)?;
             return Ok(());
         }
-        return finish(args, &mut progress, |out, progress| {
-            sample_run(&config, out, existing, &mut |event| progress.show(event))
+        return finish(args, &mut progress, |out, until, progress| {
+            sample_run(&config, out, existing, until, &mut |event| {
+                progress.show(event)
+            })
         });
     }
     let config = configure(args)?;
     if let Some(prompt) = &args.prompt {
         return stream(config, prompt, &mut progress);
     }
-    finish(args, &mut progress, |out, progress| {
-        sample_prompts(config, out, existing, &mut |event| progress.show(event))
+    finish(args, &mut progress, |out, until, progress| {
+        sample_prompts(config, out, existing, until, &mut |event| {
+            progress.show(event)
+        })
     })
 }
 
@@ -263,7 +290,7 @@ impl Settings {
 fn finish(
     args: &SampleArgs,
     progress: &mut Progress,
-    draw: impl FnOnce(&Path, &mut Progress) -> Result<Written>,
+    draw: impl FnOnce(&Path, &Until, &mut Progress) -> Result<Written>,
 ) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
         return Err(Error::input("no --out")
@@ -271,9 +298,20 @@ fn finish(
             .into());
     };
     expo::checkpoint::check_writable(out)?;
-    let outcome = draw(out, progress);
+    let until = Until {
+        signal: on_signal()?,
+        ..limited(args.max_time)
+    };
+    let outcome = draw(out, &until, progress);
     progress.close();
     let written = outcome?;
+    if let (true, Some(reason)) = (written.responses < written.total, until.reached()) {
+        let (responses, total) = (grouped(written.responses), grouped(written.total));
+        let path = out.display();
+        let what =
+            format!("{responses} of {total} responses are in {path}; the same command goes on");
+        return ended(reason, &what);
+    }
     answer(&match args.json {
         true => object(&written, out),
         false => table(&written, out),

@@ -7,6 +7,9 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use expo::error::{Error, Result};
+use expo::train::{Reason, Until};
+
+use super::answer;
 
 /// A number of the signal that asks for the end, 0 until there is one. The first INT or TERM sets it;
 /// the next one ends the process at once, with 128 and its number. A write beyond the size limit of
@@ -62,6 +65,26 @@ impl fmt::Display for Signalled {
 }
 
 impl std::error::Error for Signalled {}
+
+/// What ends a command after so long, if that is given, from now on.
+pub fn limited(limit: Option<Limit>) -> Until {
+    Until {
+        time: limit.map(|limit| limit.0),
+        ..Until::default()
+    }
+}
+
+/// Ends a command that was asked to: by a signal, whose exit code it has, or because its time is over,
+/// which is no failure. `what` says what there is and how to go on.
+pub fn ended(reason: Reason, what: &str) -> anyhow::Result<()> {
+    match reason {
+        Reason::Time => Ok(answer(&format!("the time is over: {what}\n"))?),
+        Reason::Signal(signal) => {
+            let text = format!("signal {signal}: {what}");
+            Err(Signalled { signal, text }.into())
+        }
+    }
+}
 
 /// A time as people write it: `90s`, `45m`, `3h`, `1d`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

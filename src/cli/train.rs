@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::Config;
 use expo::error::{Error, Result};
-use expo::train::{End, Opened, Reason, Record, Resume, Run, Stopped, Summary, Until};
+use expo::train::{End, Opened, Record, Resume, Run, Stopped, Summary, Until};
 use serde_json::Value;
 
 use super::progress::{Progress, clock};
-use super::stop::{Limit, Signalled, on_signal};
+use super::stop::{Limit, limited, on_signal};
 use super::{answer, grouped};
 
 /// Trains a model on preferences.
@@ -159,10 +159,7 @@ fn open_and_train(
     args: &TrainArgs,
     progress: &mut Progress,
 ) -> Result<Ended> {
-    let until = Until {
-        time: args.max_time.map(|limit| limit.0),
-        ..Until::default()
-    };
+    let until = limited(args.max_time);
     let opened = Run::open_with(config, resume, &args.allow_change, &mut |event| {
         progress.show(event)
     })?;
@@ -178,22 +175,16 @@ fn open_and_train(
     Ok(Ended::Now(run.train(&mut |event| progress.show(event))?))
 }
 
-/// Says where a run that ended early can be gone on from; a signal is its exit code.
+/// Says where a run that ended early can be gone on from.
 pub fn ended(stopped: &Stopped) -> anyhow::Result<()> {
-    let (step, steps) = (stopped.step, stopped.steps);
-    let why = match stopped.reason {
-        Reason::Time => "the time is over".to_owned(),
-        Reason::Signal(number) => format!("signal {number}"),
-    };
-    let place = match &stopped.checkpoint {
-        Some(path) => format!("saved {}; the same command goes on", path.display()),
-        None => "the step could not be saved".to_owned(),
-    };
-    let text = format!("{why}: ended after step {step} of {steps}, {place}");
-    match (stopped.reason, &stopped.checkpoint) {
-        (_, None) => Err(Error::failed(text).into()),
-        (Reason::Time, Some(_)) => Ok(answer(&format!("{text}\n"))?),
-        (Reason::Signal(signal), Some(_)) => Err(Signalled { signal, text }.into()),
+    let after = format!("ended after step {} of {}", stopped.step, stopped.steps);
+    match &stopped.checkpoint {
+        Some(path) => {
+            let saved = path.display();
+            let what = format!("{after}, saved {saved}; the same command goes on");
+            super::stop::ended(stopped.reason, &what)
+        }
+        None => Err(Error::failed(format!("{after}, which could not be saved")).into()),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Written {
     pub tokens: usize,
     /// Responses drawn now that ended by themselves.
     pub finished: usize,
+    /// The responses it is to have.
+    pub total: usize,
 }
 
 /// What becomes of a file that is there.
@@ -49,6 +51,8 @@ pub struct Written {
 pub enum Existing {
     /// It is gone on with, or refused.
     Continue,
+    /// It is refused.
+    Refuse,
     /// It is drawn from its start.
     Replace,
     /// It is nobody's but this program's: waited for while another process writes to it, gone on
@@ -59,7 +63,7 @@ pub enum Existing {
 impl Sampler<'_> {
     /// Draws every response to `prompts` that the file `path` does not have yet, and appends them
     /// in the order of prompts and numbers. `progress` is told of the responses in the file, those
-    /// it will have, and the tokens drawn.
+    /// it will have, and the tokens drawn, and says whether to go on.
     ///
     /// # Errors
     /// If the file has rows of other prompts, another model or other settings, or another process
@@ -69,7 +73,7 @@ impl Sampler<'_> {
         prompts: &[Prompt],
         path: &Path,
         existing: Existing,
-        progress: &mut dyn FnMut(usize, usize, usize),
+        progress: &mut dyn FnMut(usize, usize, usize) -> bool,
     ) -> Result<Written> {
         for prompt in prompts {
             self.room(prompt)?;
@@ -80,9 +84,10 @@ impl Sampler<'_> {
         let mut written = Written {
             responses: found,
             found,
+            total,
             ..Written::default()
         };
-        progress(found, total, 0);
+        let mut go_on = progress(found, total, 0);
         let left = prompts[found / count..].iter().enumerate();
         let left: Vec<Job> = left
             .map(|(number, prompt)| {
@@ -95,6 +100,9 @@ impl Sampler<'_> {
             })
             .collect();
         for jobs in batches(&left, self.config.batch_size) {
+            if !go_on {
+                break;
+            }
             let drawn = self.responses(&jobs, &mut |_, _| {})?;
             let rows = jobs.iter().flat_map(|job| {
                 (job.first..job.first + job.count).map(move |index| (job.prompt, index))
@@ -108,7 +116,7 @@ impl Sampler<'_> {
             file.write_all(text.as_bytes())
                 .map_err(|error| Error::io(path, &error))?;
             written.responses += drawn.len();
-            progress(written.responses, total, written.tokens);
+            go_on = progress(written.responses, total, written.tokens);
         }
         file.sync_all().map_err(|error| Error::io(path, &error))?;
         Ok(written)
@@ -147,7 +155,7 @@ impl Sampler<'_> {
             .map_err(io)?;
         match existing {
             Existing::Cache => file.lock().map_err(io)?,
-            Existing::Continue | Existing::Replace => {
+            Existing::Continue | Existing::Refuse | Existing::Replace => {
                 file.try_lock().map_err(|error| match error {
                     TryLockError::WouldBlock => Error::input("another process writes to it")
                         .hint("wait for it, or name another file")
@@ -155,6 +163,11 @@ impl Sampler<'_> {
                     TryLockError::Error(error) => io(error),
                 })?
             }
+        }
+        if existing == Existing::Refuse && file.metadata().map_err(io)?.len() > 0 {
+            return Err(Error::input("is there already")
+                .hint("go on with it with --resume auto, replace it with --overwrite, or name another")
+                .at(path.display()));
         }
         let found = match (self.found(prompts, &file, path), existing) {
             (_, Existing::Replace) => Found::default(),

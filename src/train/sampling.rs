@@ -7,25 +7,27 @@ use sha2::{Digest, Sha256};
 
 use super::open::{Model, check_length, check_vocabulary, load, unlabelled};
 use super::reference::{cache_folder, check_is_known, reference_folder};
-use super::{Event, Observer};
+use super::{Event, Observer, Until};
 use crate::config::{Config, SamplingConfig};
 use crate::data::{DataConfig, Files, Prompt, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::sample::{Drawn, Existing, Sampler, Written};
 
-/// Draws responses to the prompts of a config into the file `out`.
+/// Draws responses to the prompts of a config into the file `out`, and stops after a batch where
+/// `until` says so; the same call goes on.
 pub fn sample_run(
     config: &SamplingConfig,
     out: &Path,
     existing: Existing,
+    until: &Until,
     observe: Observer,
 ) -> Result<Written> {
     let opened = Model::open(&config.model, observe)?;
     check_length(config.data.max_length, opened.folder.arch.max_positions)?;
     let prompts = prompts_of(config, &opened.tokenizer, observe)?;
     let source = Source::load(config, &opened, observe)?;
-    source.write(&prompts, out, existing, observe)
+    source.write(&prompts, out, existing, until, observe)
 }
 
 /// As [`sample_run`], of prompts that may be as long as the model can hold: `data.max_length` is
@@ -34,13 +36,14 @@ pub fn sample_prompts(
     mut config: SamplingConfig,
     out: &Path,
     existing: Existing,
+    until: &Until,
     observe: Observer,
 ) -> Result<Written> {
     let opened = Model::open(&config.model, observe)?;
     let prompts = prompts_of(&config, &opened.tokenizer, observe)?;
     config.data.max_length = config.data.max_length.min(opened.folder.arch.max_positions);
     let source = Source::load(&config, &opened, observe)?;
-    source.write(&prompts, out, existing, observe)
+    source.write(&prompts, out, existing, until, observe)
 }
 
 /// Answers one prompt: the responses with their texts. Where there is to be one, `text` is told of
@@ -109,7 +112,7 @@ pub(super) fn drawn_for_run(config: &Config, opened: &Model, observe: Observer) 
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let name = format!("{:x}", name.finalize());
     let path = folder.join(format!("samples-{name:.32}.jsonl"));
-    source.write(&prompts, &path, Existing::Cache, observe)?;
+    source.write(&prompts, &path, Existing::Cache, &Until::default(), observe)?;
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),
@@ -154,6 +157,7 @@ impl<'a> Source<'a> {
         prompts: &[Prompt],
         out: &Path,
         existing: Existing,
+        until: &Until,
         observe: Observer,
     ) -> Result<Written> {
         let mut progress = |done, total, tokens| {
@@ -162,6 +166,7 @@ impl<'a> Source<'a> {
                 total,
                 tokens,
             });
+            until.reached().is_none()
         };
         self.sampler().write(prompts, out, existing, &mut progress)
     }

@@ -17,6 +17,8 @@ mod data;
 mod families;
 /// The GPU against the processor.
 mod gpu;
+/// Damaged files of every format that is read.
+mod hostile;
 /// Models by name, against a server of our own.
 mod hub;
 /// Inputs beyond memory.

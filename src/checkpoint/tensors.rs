@@ -41,22 +41,24 @@ impl Tensor<'_> {
                 let what = format!("tensor {} holds NaN or infinity", self.name);
                 return Err(Error::NonFinite(what));
             }
-            let bytes: Vec<u8> = match self.dtype {
-                Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Dtype::F16 => values
-                    .iter()
-                    .flat_map(|x| half::f16::from_f32(*x).to_le_bytes())
-                    .collect(),
-                _ => values
-                    .iter()
-                    .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
-                    .collect(),
+            let bytes = match self.dtype {
+                Dtype::F32 => encode(&values, f32::to_le_bytes),
+                Dtype::F16 => encode(&values, |x| half::f16::from_f32(x).to_le_bytes()),
+                _ => encode(&values, |x| half::bf16::from_f32(x).to_le_bytes()),
             };
             let io = |error| Error::io(path, &error);
             out.write_all(&bytes).map_err(io)?;
         }
         Ok(())
     }
+}
+
+fn encode<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    let mut encoded = vec![0; values.len() * N];
+    for (to, x) in encoded.as_chunks_mut().0.iter_mut().zip(values) {
+        *to = bytes(*x);
+    }
+    encoded
 }
 
 /// Writes tensors of one or several dtypes; `path` is the file's name in errors.

@@ -300,7 +300,7 @@ fn disk(plan: &Plan, text: &mut String) {
     let checkpoints = format!("{} checkpoints", disk.checkpoints);
     for (name, bytes) in [
         ("final model", disk.model),
-        (&checkpoints, disk.checkpoints * disk.model),
+        (&checkpoints, disk.checkpoints * disk.checkpoint),
         ("reference's log-probs", disk.reference),
         ("samples, at most", disk.samples),
         ("total", disk.total),

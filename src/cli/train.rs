@@ -93,6 +93,17 @@ In run.output_dir:
                                                         on Linux cpu_seconds and peak_memory_bytes,
                                                         on a GPU peak_gpu_memory_bytes; step 0 is the reference's scoring pass
   summary.json                                          the first and the last figures, at the end
+  non_finite.jsonl                                      steps with a value that was not finite: what,
+                                                        and the rows with their log-probs
+  MANIFEST.json, LATEST, run.lock                       checksums, the newest checkpoint, the owner
+
+A run that was interrupted goes on when the command is given again (--resume auto), from its newest
+checkpoint that is whole, and ends with the bytes it would have had: give run.save_steps. A run that is
+finished is left alone. What must not have changed is in run.json; --allow-change lets a key through.
+The first INT or TERM ends the run after its step with a checkpoint, the second at once.
+run.save_total_limit keeps the newest checkpoints, run.metric_for_best_model (e.g. \"eval_loss\") the
+best one, too. A value that is not finite stops the run before its update; run.max_non_finite_steps lets
+that many steps pass without one.
 
 --profile prints the seconds of each part of the steps: products of matrices, the head's logits,
 attention, other kernels, the optimizer, making batches, all else; the share of the threads' time
@@ -108,8 +119,12 @@ Examples:
   $ expo train --config run.toml --set run.seed=1 --set run.output_dir=runs/seed1 2> log.txt
   $ expo train --config run.toml --set loss=kto --print-config > kto.toml
   $ expo train --config run.toml --set run.max_steps=20 --profile
+  $ expo train --config run.toml --max-time 7h30m
+  $ expo train --config run.toml --set run.max_steps=9000 --allow-change run.max_steps
+  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite.";
+Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
+130 or 143 ended by INT or TERM.";
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {

@@ -189,7 +189,7 @@ impl ChatTemplate {
                 let source = in_config(&config["chat_template"]).map_err(|e| e.at(&place))?;
                 let source = source.ok_or_else(|| {
                     Error::input("the model has no chat template")
-                        .hint("give its folder a chat_template.jinja, or use rows of plain strings")
+                        .hint("give its folder a chat_template.jinja, or its tokenizer_config.json a `chat_template`, or use rows of plain strings")
                         .at(folder.display())
                 })?;
                 (place, source)

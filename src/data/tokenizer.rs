@@ -120,7 +120,9 @@ impl Tokenizer {
 
     // A definition that could be read may still make no sense of some texts.
     fn guarded<T>(&self, work: impl FnOnce(&tokenizers::Tokenizer) -> Result<T>) -> Result<T> {
-        door::guarded(&self.place, || work(&self.inner))
+        door::guarded(&self.place, || {
+            work(&self.inner).map_err(|error| error.at(&self.place))
+        })
     }
 
     /// The text of ids one by one, after those of a prompt. By itself a text may lose a space in
@@ -296,7 +298,9 @@ fn end_tokens(
     let token = &config["eos_token"];
     let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
         return Err(Error::input("no file of the model names an end token")
-            .hint(format!("set `{key}` in generation_config.json"))
+            .hint(format!(
+                "set `{key}` in generation_config.json, or `eos_token` in tokenizer_config.json"
+            ))
             .at(definition.display()));
     };
     let id = inner.token_to_id(token).ok_or_else(|| {

@@ -289,6 +289,11 @@ impl ConfigJson {
         }
     }
 
+    /// As [`positive`](Self::positive), or `default` where the key is not there.
+    pub fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+        self.get(key).map_or(Ok(default), |_| self.positive(key))
+    }
+
     /// 0 or a positive integer, or `default` where the key is not there.
     pub fn count_or(&self, key: &str, default: usize) -> Result<usize> {
         self.get(key).map_or(Ok(default), |_| {

@@ -205,6 +205,15 @@ fn locate(
     };
     let (files, mut index) = weight_files(folder)?;
     for file in files {
+        if let Some(Index { path, .. }) = &index
+            && !file.exists()
+        {
+            return Err(
+                Error::input(format!("names {}, which is not there", file.display()))
+                    .at(path.display())
+                    .hint("download the model again"),
+            );
+        }
         let (metadata, data_start) = read_header(&file)?;
         let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
         // Of several wrong tensors always the same one is named.
@@ -303,12 +312,13 @@ struct Index {
 impl Index {
     /// Refuses a tensor that is not where the index has it.
     fn find(&mut self, tensor: &str, file: &Path) -> Result<()> {
-        let found = match self.files.remove(tensor) {
+        let index = self.path.display();
+        let what = match self.files.remove(tensor) {
             Some(name) if file.ends_with(&name) => return Ok(()),
-            Some(name) => format!("tensor {tensor} is in another file, {name},"),
-            None => format!("there is no tensor {tensor}"),
+            Some(name) => format!("has tensor {tensor}, which {index} has in {name}"),
+            None => format!("has tensor {tensor}, which {index} does not name"),
         };
-        Err(Error::input(format!("{found} by {}", self.path.display()))
+        Err(Error::input(what)
             .at(file.display())
             .hint("the index and the weights must be of one model"))
     }

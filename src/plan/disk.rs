@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::rows::{Rows, draws};
 use crate::checkpoint::SaveDtype;
-use crate::config::Config;
+use crate::config::{Config, Dtype};
 use crate::loss::Role;
+use crate::optim::{Method, States};
 
 /// Bytes of a line of the reference's column without its responses, most of them hashes.
 const SCORE_LINE: u64 = 265;
@@ -20,30 +21,31 @@ const SAMPLE_LINE: u64 = 170;
 /// Files of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Disk {
-    /// Bytes of a checkpoint, and of the final model: the weights in `save_dtype`.
+    /// Bytes of the final model: the weights in `save_dtype`.
     pub model: u64,
-    /// Checkpoints that are kept.
+    /// Bytes of a checkpoint: the model, the optimizer's moments, f32 weights where the model's are
+    /// not, and a reference that moves.
+    pub checkpoint: u64,
+    /// Checkpoints that are kept, with the best one.
     pub checkpoints: u64,
     /// Bytes of the reference's log-probs in the cache, about: 0 where the run makes none.
     pub reference: u64,
     /// Bytes of samples in the cache, at most about.
     pub samples: u64,
-    /// The most there is at once: the final model beside the checkpoints that are kept and, where
-    /// their number is limited, the one whose place the newest takes.
+    /// The most there is at once: the checkpoints that are kept, and one more, which takes the place
+    /// of one of them or is saved when the run is stopped; at the end the final model is there instead.
     pub total: u64,
 }
 
 impl Disk {
     /// Those of a run of `steps`.
-    pub fn of(config: &Config, parameters: u64, rows: &Rows, steps: u64) -> Self {
-        let width = match config.model.save_dtype {
-            SaveDtype::F32 => 4,
-            SaveDtype::F16 | SaveDtype::BF16 => 2,
-        };
-        let model = parameters * width;
+    pub fn of(config: &Config, parameters: u64, gpu: bool, rows: &Rows, steps: u64) -> Self {
+        let model = parameters * config.model.save_dtype.bytes();
+        let checkpoint = model + parameters * state_width(config, gpu);
         let written = config.run.save_steps.map_or(0, |every| steps / every);
-        let limit = config.run.save_total_limit.map_or(u64::MAX, |n| n as u64);
-        let checkpoints = written.min(limit);
+        let best = u64::from(config.run.metric_for_best_model.is_some());
+        let limit = config.run.save_total_limit;
+        let checkpoints = written.min(limit.map_or(u64::MAX, |n| n as u64 + best));
         let scores = |rows: usize, each: u64| rows as u64 * each;
         let reference = match scores_reference(config) {
             true => scores(rows.all, SCORE_LINE) + scores(rows.responses, SCORE),
@@ -59,16 +61,38 @@ impl Disk {
             }
             _ => 0,
         };
-        // The final model is written when the last replacement is over.
-        let models = checkpoints + 1;
         Self {
             model,
+            checkpoint,
             checkpoints,
             reference,
             samples,
-            total: models * model + reference + samples,
+            total: (checkpoints + 1) * checkpoint + reference + samples,
         }
     }
+}
+
+/// Bytes of a parameter in the training state.
+fn state_width(config: &Config, gpu: bool) -> u64 {
+    let mixed = gpu && config.model.dtype == Dtype::Bf16;
+    let moment = match (mixed, config.optimizer.states) {
+        (true, States::Split) => 2,
+        _ => 4,
+    };
+    let moments = match config.optimizer.optim {
+        Method::RmsProp => moment,
+        Method::AdamW | Method::Adam => 2 * moment,
+    };
+    let exact = match config.model.save_dtype {
+        SaveDtype::F32 => 0,
+        SaveDtype::F16 | SaveDtype::BF16 => 4,
+    };
+    let moving = match &config.reference {
+        Some(_) if mixed => 2,
+        Some(_) => 4,
+        None => 0,
+    };
+    moments + exact + moving
 }
 
 /// Whether the run scores its rows under the reference.

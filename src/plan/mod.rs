@@ -228,7 +228,7 @@ impl Plan {
             tokens,
             time: time(config, models, rows, device, &flops, steps),
             flops,
-            disk: Disk::of(config, parameters.total, rows, steps),
+            disk: Disk::of(config, parameters.total, device.gpu, rows, steps),
             left_out: left_out(config),
         })
     }

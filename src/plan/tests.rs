@@ -428,7 +428,9 @@ fn checkpoints_take_the_dtype_they_are_saved_in() {
     let pairs = [pair(124, 44, 43)];
     let disk = plan(&config(&sets), &arch, &pairs, &gpu).unwrap().disk;
     assert_eq!((disk.model, disk.checkpoints), (2 * 2_775_208_960, 3));
-    assert_eq!(disk.total, 4 * disk.model + disk.reference);
+    // The weights in bf16 and in f32, and two moments.
+    assert_eq!(disk.checkpoint, 14 * 2_775_208_960);
+    assert_eq!(disk.total, 4 * disk.checkpoint + disk.reference);
     let sets = [&sets[..], &["run.save_total_limit=2"]].concat();
     let disk = plan(&config(&sets), &arch, &pairs, &gpu).unwrap().disk;
     assert_eq!(disk.checkpoints, 2);

@@ -269,10 +269,16 @@ impl Files {
         self.metrics.bytes()
     }
 
-    /// Refuses to begin a run that has no room for a checkpoint and the final model.
+    /// Refuses to begin a run that has no room for the checkpoint of a stop, nor for one of its own
+    /// and the final model.
     pub fn check_room(&self, snapshot: &Snapshot) -> Result<()> {
-        let bytes = snapshot.bytes() + snapshot.model_bytes();
-        let what = "a checkpoint and the final model";
+        let (bytes, what) = match self.run.save_steps {
+            None => (snapshot.bytes(), "a checkpoint"),
+            Some(_) => {
+                let bytes = snapshot.bytes() + snapshot.model_bytes();
+                (bytes, "a checkpoint and the final model")
+            }
+        };
         check_space(&self.run.output_dir, bytes, what)
     }
 
@@ -314,7 +320,7 @@ impl Files {
             }
         }
         observe(Event::Saved(&path));
-        if let Some(metric) = state.metric
+        if let Some(metric) = state.metric_of(&self.run)
             && self
                 .best
                 .is_none_or(|(_, best)| self.run.is_better(metric, best))

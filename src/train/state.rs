@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Record;
 use super::frozen::Frozen;
 use super::metrics::Averages;
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
 
 /// Changing what is in a state, or what a step does with it, means changing this.
@@ -40,8 +41,8 @@ pub(super) struct State {
     pub eval: Option<(Record, Record)>,
     /// What the run that goes on from here may not have changed.
     pub frozen: Frozen,
-    /// What checkpoints are compared by, evaluated after just this step.
-    pub metric: Option<f64>,
+    /// What checkpoints are compared by, evaluated after just this step: its name and value.
+    pub metric: Option<(String, f64)>,
 }
 
 impl Default for State {
@@ -74,6 +75,12 @@ impl State {
             "a training state of version {}, this program goes on from version {VERSION}",
             self.version
         )))
+    }
+
+    /// What checkpoints of this run are compared by, if it was evaluated after just this step.
+    pub fn metric_of(&self, run: &RunConfig) -> Option<f64> {
+        let (name, value) = self.metric.as_ref()?;
+        (Some(name) == run.metric_for_best_model.as_ref()).then_some(*value)
     }
 
     /// Keeps a training record.

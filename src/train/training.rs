@@ -331,12 +331,12 @@ impl Training {
     }
 
     /// What checkpoints are compared by, of an evaluation.
-    fn metric(&self, record: &Record) -> Result<Option<f64>> {
+    fn metric(&self, record: &Record) -> Result<Option<(String, f64)>> {
         let Some(name) = &self.config.run.metric_for_best_model else {
             return Ok(None);
         };
         match record.get(name).and_then(serde_json::Value::as_f64) {
-            Some(metric) => Ok(Some(metric)),
+            Some(metric) => Ok(Some((name.clone(), metric))),
             None => {
                 let names = record.keys().filter(|key| key.starts_with("eval_"));
                 let names: Vec<&str> = names.map(String::as_str).collect();

@@ -69,7 +69,7 @@ fn it_needs_no_weights_and_no_gpu() {
 #[test]
 fn a_run_does_what_was_planned() {
     let place = Place::new();
-    let run = "save_steps = 2\nsave_total_limit = 1\nnum_train_epochs = 2";
+    let run = "save_steps = 2\nsave_total_limit = 2\nnum_train_epochs = 2";
     let config = place.config(&fixture("neox"), "dpo", "unlabelled_ratio = 1.0", run);
     let plan = planned(&place, &config, &[]);
     let summary = place.succeed(&["train", "--json", "--config", str(&config)]);
@@ -83,8 +83,12 @@ fn a_run_does_what_was_planned() {
     assert!(header < 10_000, "{header}");
     let checkpoints = fs::read_dir(place.path("out")).unwrap();
     let names = checkpoints.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let kept = names.filter(|name| name.starts_with("checkpoint-")).count();
-    assert_eq!(plan["disk"]["checkpoints"], kept);
+    let kept: Vec<String> = names.filter(|n| n.starts_with("checkpoint-")).collect();
+    assert_eq!(plan["disk"]["checkpoints"], kept.len());
+    let tensors = ["model.safetensors", "training_state.safetensors"];
+    let saved = tensors.map(|name| size(&place.path("out").join(&kept[0]).join(name)));
+    let planned = plan["disk"]["checkpoint"].as_u64().unwrap();
+    assert!(saved.iter().sum::<u64>() - planned < 30_000, "{saved:?}");
     let column = fs::read_dir(place.path("cache/expo/reference")).unwrap();
     let column = size(&column.last().unwrap().unwrap().path()) as f64;
     let share = plan["disk"]["reference"].as_f64().unwrap() / column;

@@ -115,7 +115,8 @@ fn a_template_is_found_in_its_file_then_in_the_config() {
     };
     assert_eq!(
         render().unwrap_err(),
-        "model: the model has no chat template; give its folder a chat_template.jinja, or use rows of \
+        "model: the model has no chat template; give its folder a chat_template.jinja, or its \
+         tokenizer_config.json a `chat_template`, or use rows of \
          plain strings"
     );
     config("one {{ eos_token }}".into());

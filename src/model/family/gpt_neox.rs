@@ -51,7 +51,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         kv_heads: heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", 2048)?,
-        norm_epsilon: config.f64_or("layer_norm_eps", 1e-5)?,
+        norm_epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
         norm_bias: true,
         parallel_residual: config.bool_or("use_parallel_residual", true)?,
         rotary: Rotary::read(

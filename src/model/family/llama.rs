@@ -71,7 +71,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         kv_heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
-        norm_epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
+        norm_epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
         norm_bias: false,
         parallel_residual: false,
         rotary: Rotary::read(config, head_dim, "rope_theta")?,

@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde_json::{Value, json};
 
-use super::{Case, path, pipe, refused, train, words};
+use super::{Case, LFS, PAGE, path, pipe, refused, train, words};
 use crate::cli::Place;
 use crate::support::fixture;
 
@@ -230,6 +230,26 @@ pub const CASES: &[Case] = &[
         &["shape.json"]),
     refused("a new model of endless layers", |p| init(p, json!({"num_hidden_layers": 1_000_000_000_000_u64})),
         &["shape.json", "num_hidden_layers"]),
+    refused("an LFS pointer as weights", |p| file(p, "model.safetensors", LFS),
+        &["model.safetensors", "Git LFS", "git lfs pull"]),
+    refused("a web page as weights", |p| file(p, "model.safetensors", PAGE),
+        &["model.safetensors", "web page", "raw file"]),
+    refused("an LFS pointer as tokenizer", |p| file(p, "tokenizer.json", LFS),
+        &["tokenizer.json", "Git LFS", "git lfs pull"]),
+    refused("a web page as tokenizer", |p| file(p, "tokenizer.json", PAGE),
+        &["tokenizer.json", "web page", "raw file"]),
+    refused("an LFS pointer as config.json", |p| file(p, "config.json", LFS),
+        &["config.json", "Git LFS", "git lfs pull"]),
+    refused("a web page as config.json", |p| file(p, "config.json", PAGE),
+        &["config.json", "web page", "raw file"]),
+    refused("a pipe as config.json", |p| { let args = model(p, |folder| { fs::remove_file(folder.join("config.json")).unwrap() }); pipe(p, "neox/config.json")?; args },
+        &["config.json", "is a pipe, a socket or a device", "to a file first"]),
+    refused("an index that names another shard", |p| { shards(p, |name, shard| { json!(if name.contains("embed_in") { "b.safetensors" } else { shard }) }) },
+        &["embed_in"]),
+    refused("an index that was cut", |p| { model(p, |folder| { fs::remove_file(folder.join("model.safetensors")).unwrap(); fs::write(folder.join("model.safetensors.index.json"), "{\"weight_map").unwrap(); }) },
+        &["model.safetensors.index.json", "not JSON"]),
+    refused("an epsilon below 0", |p| key(p, "config.json", "layer_norm_eps", json!(-1.0)),
+        &["config.json", "layer_norm_eps"]),
     Case { name: "a new model beyond memory", code: 1, input: |p| init(p, json!({"hidden_size": 1 << 20, "num_hidden_layers": 10_000})),
         says: &["no memory for", "parameters", "GiB"] },
 ];

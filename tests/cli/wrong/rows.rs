@@ -6,7 +6,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{Case, LFS, PAGE, accepted, forbid, path, refused, train, with_config, words};
+use super::{Case, LFS, PAGE, accepted, forbid, path, pipe, refused, train, with_config, words};
 use crate::cli::Place;
 use crate::support::fixture;
 
@@ -175,7 +175,7 @@ pub const CASES: &[Case] = &[
     refused("zstd", |p| rows(p, "rows.jsonl", b"\x28\xb5\x2f\xfd\x04"),
         &["rows.jsonl", "zstd", ".jsonl"]),
     refused("a folder as rows", |p| { fs::create_dir(p.path("rows")).unwrap(); train(p, "dpo", &["data.train=rows"]) },
-        &["rows: a folder, not a file", "name a .jsonl"]),
+        &["rows: ", "a folder, not a file", "name a .jsonl"]),
     refused("rows below a file", |p| { p.write("file", ""); train(p, "dpo", &["data.train=file/rows.jsonl"]) },
         &["file/rows.jsonl", "is a file, not a folder"]),
     refused("a device as rows", |p| { fs::exists("/dev/zero").unwrap().then(|| train(p, "dpo", &["data.train=/dev/zero"]))? },
@@ -244,4 +244,8 @@ pub const CASES: &[Case] = &[
         &["s.jsonl:1", "token_ids"]),
     refused("rows as a .txt of gzip that is none", |p| { File::create(p.path("p.txt")).unwrap().write_all(b"\x1f\x8bno").unwrap(); words(&["sample", "--model", &path("neox"), "--prompts", "p.txt", "--out", "out"]) },
         &["p.txt", "damaged or cut off"]),
+    refused("a pipe as rows", |p| { pipe(p, "pipe")?; train(p, "dpo", &["data.train=pipe"]) },
+        &["pipe", "is a pipe, a socket or a device", "to a file first"]),
+    refused("a template without an end", |p| { chat(p, Some("{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}")) },
+        &["chat.jsonl:1"]),
 ];

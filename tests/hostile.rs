@@ -1,0 +1,189 @@
+//! Damaged files: every prefix and every single-bit flip of small instances of each format.
+//!
+//! The parsers and the instances are those of the fuzz targets, and some larger files of the
+//! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
+//! are in the test that is ignored.
+
+#[path = "../fuzz/parsers.rs"]
+mod parsers;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use parsers::{PARSERS, Parser};
+
+/// Larger files are looked at in steps.
+const WHOLE: usize = 4096;
+
+/// How many cases of a larger file there are, about.
+const CASES: usize = 500;
+
+/// Larger instances: the parser, and a file of the repository.
+const LARGER: [(&str, &str); 4] = [
+    ("tokenizer_json", "tests/fixtures/llama/tokenizer.json"),
+    ("rows", "tests/fixtures/hh.jsonl"),
+    ("rows", "configs/quickstart/eval.jsonl.gz"),
+    ("story_file", "configs/quickstart/grammar.toml"),
+];
+
+/// What became of the cases of a format.
+#[derive(Default)]
+struct Outcomes {
+    cases: usize,
+    refused: usize,
+    accepted: usize,
+    panics: Vec<String>,
+}
+
+impl Outcomes {
+    fn add(&mut self, parser: &Parser, folder: &std::path::Path, what: &str, bytes: &[u8]) {
+        self.cases += 1;
+        match catch_unwind(AssertUnwindSafe(|| parser.run(folder, bytes))) {
+            Ok(Ok(())) => self.accepted += 1,
+            Ok(Err(_)) => self.refused += 1,
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map_or("", |said| said);
+                self.panics.push(format!("{what}: {said}"));
+            }
+        }
+    }
+}
+
+/// Every damage that a stride leaves, of every instance; one line per format.
+fn damage(parsers: &[&Parser], stride_of: impl Fn(usize) -> usize) {
+    parsers::quiet();
+    let mut panics = Vec::new();
+    for parser in parsers {
+        let folder = parsers::folder();
+        parser.prepare(folder.path());
+        for (seed, bytes) in instances(parser) {
+            let mut outcomes = Outcomes::default();
+            let mut add = |what: String, bytes: &[u8]| {
+                outcomes.add(parser, folder.path(), &what, bytes);
+            };
+            for length in (0..bytes.len()).step_by(stride_of(bytes.len())) {
+                add(
+                    format!("{}/{seed} cut to {length}", parser.name),
+                    &bytes[..length],
+                );
+            }
+            let mut flipped = bytes.clone();
+            for bit in (0..8 * bytes.len()).step_by(stride_of(bytes.len())) {
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                add(format!("{}/{seed} bit {bit}", parser.name), &flipped);
+                flipped[bit / 8] ^= 1 << (bit % 8);
+            }
+            println!(
+                "format={}/{seed} cases={} refused={} accepted={} panics={}",
+                parser.name,
+                outcomes.cases,
+                outcomes.refused,
+                outcomes.accepted,
+                outcomes.panics.len()
+            );
+            panics.append(&mut outcomes.panics);
+        }
+    }
+    assert!(
+        panics.is_empty(),
+        "{} panics: {:#?}",
+        panics.len(),
+        &panics[..panics.len().min(10)]
+    );
+}
+
+/// The good ones among the seeds, and the larger files.
+fn instances(parser: &Parser) -> Vec<(String, Vec<u8>)> {
+    let mut all = parser.seeds();
+    all.retain(|(name, _)| !name.starts_with("bad"));
+    for (_, file) in LARGER.iter().filter(|(name, _)| *name == parser.name) {
+        let path = parsers::repository().join(file);
+        let name = file.rsplit_once('/').map_or(*file, |(_, name)| name);
+        all.push((name.to_owned(), std::fs::read(path).unwrap()));
+    }
+    all
+}
+
+/// 1, or for larger files the least prime that makes few enough cases, a prefix for each byte and
+/// a flip for each bit.
+fn stride(length: usize) -> usize {
+    if length <= WHOLE {
+        return 1;
+    }
+    let is_prime = |n: &usize| (2..*n).all(|divisor| !n.is_multiple_of(divisor));
+    let least = (9 * length).div_ceil(CASES);
+    (least..).find(is_prime).unwrap_or(least)
+}
+
+fn named(names: &[&str]) -> Vec<&'static Parser> {
+    PARSERS
+        .iter()
+        .filter(|parser| names.contains(&parser.name))
+        .collect()
+}
+
+const MODELS: [&str; 3] = ["config_json", "weight_index", "safetensors_header"];
+const TOKENIZERS: [&str; 1] = ["tokenizer_json"];
+const TEMPLATES: [&str; 4] = [
+    "generation_config",
+    "tokenizer_config",
+    "special_tokens_map",
+    "chat_template",
+];
+
+#[test]
+fn damaged_models_are_refused_or_still_models() {
+    damage(&named(&MODELS), stride);
+}
+
+#[test]
+fn damaged_tokenizers_are_refused_or_still_tokenizers() {
+    damage(&named(&TOKENIZERS), stride);
+}
+
+#[test]
+fn damaged_templates_are_refused_or_still_templates() {
+    damage(&named(&TEMPLATES), stride);
+}
+
+fn rest() -> Vec<&'static Parser> {
+    let others = [&MODELS[..], &TOKENIZERS, &TEMPLATES].concat();
+    PARSERS
+        .iter()
+        .filter(|parser| !others.contains(&parser.name))
+        .collect()
+}
+
+#[test]
+fn damaged_rows_and_configs_are_refused_or_still_rows_and_configs() {
+    damage(&rest(), stride);
+}
+
+#[test]
+#[ignore = "every case of the larger files too: minutes"]
+fn every_damage_is_refused_or_harmless() {
+    damage(&PARSERS.iter().collect::<Vec<_>>(), |_| 1);
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_are_read_or_refused_as_their_names_say() {
+    parsers::quiet();
+    let mut wrong = Vec::new();
+    for parser in &PARSERS {
+        let folder = parsers::folder();
+        parser.prepare(folder.path());
+        let seeds = parser.seeds();
+        assert!(
+            seeds.iter().any(|(name, _)| !name.starts_with("bad")),
+            "{}",
+            parser.name
+        );
+        for (name, bytes) in seeds {
+            let done = parser.run(folder.path(), &bytes);
+            println!("{}/{name}: {done:?}", parser.name);
+            if done.is_ok() == name.starts_with("bad") {
+                wrong.push(format!("{}/{name}: {done:?}", parser.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

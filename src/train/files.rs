@@ -185,7 +185,7 @@ impl Files {
         for &step in checkpoints.steps() {
             // One that cannot be read is no candidate; it is looked at again when it is needed.
             let state = read_state::<State>(&checkpoints.path(step));
-            let Some(metric) = state.ok().and_then(|state| state.metric) else {
+            let Some(metric) = state.ok().and_then(|state| state.metric_of(run)) else {
                 continue;
             };
             if best.is_none_or(|(_, other)| run.is_better(metric, other)) {

@@ -27,14 +27,16 @@ export EXPO_TORTURE="$size"
 
 logs="$(mktemp -d)"
 trap 'rm -rf "$logs"' EXIT
+commit="$(git log -1 --format='%h of %cs' 2>/dev/null || echo unknown)"
 failed=()
 
-# Runs tests; their output is the log of that name.
+# Runs tests of the binary of integration tests or of the library; their output is the log of that name.
 group() {
-    local name="$1" status=0
-    shift
+    local name="$1" binary=(--test main) status=0
+    [ "$2" = main ] || binary=(--lib)
+    shift 2
     echo "== $name" >&2
-    cargo test --locked --test main -- --nocapture --test-threads 1 "$@" >"$logs/$name" 2>&1 || status=$?
+    cargo test --locked "${binary[@]}" -- --nocapture --test-threads 1 "$@" >"$logs/$name" 2>&1 || status=$?
     grep -E '^(torture test=|test result:)|panicked at|FAILED' "$logs/$name" >&2 || true
     if [ "$status" -ne 0 ]; then
         failed+=("$name")
@@ -46,12 +48,13 @@ group() {
 hostile=(hostile::)
 [ "$size" = short ] || hostile+=(--include-ignored)
 
-group torture torture:: --ignored
-group resume train::resume
-group hostile "${hostile[@]}"
-group wrong_inputs cli::wrong
-group accumulation train::accumulation
-group large large:: --ignored
+group torture main torture:: --ignored
+group resume main train::resume
+group non_finite lib train::non_finite
+group hostile main "${hostile[@]}"
+group wrong_inputs main cli::wrong
+group accumulation main train::accumulation
+group large main large:: --ignored
 
 target() {
     case "$1" in
@@ -91,12 +94,13 @@ table() {
         row "${name//_/ }" "$(target "$name")" "$(words <<<"$figures")"
     done
     row "resume at every step" "checkpoints, metrics.jsonl and model identical" "$(passed resume)"
+    row "NaN and infinity in weights, batch, loss, gradient, moments" "caught before the update" "$(passed non_finite)"
     local formats
     formats="$(lines hostile 'format=.*')"
     if [ -n "$formats" ]; then
         local count
         count="$(cut -d/ -f1 <<<"$formats" | sort -u | wc -l)"
-        row "prefixes and bit flips" "0 panics" "formats $count, cases $(sum cases <<<"$formats"), refused $(sum refused <<<"$formats"), accepted $(sum accepted <<<"$formats"), panics $(sum panics <<<"$formats")"
+        row "prefixes and bit flips" "0 panics" "kinds of files $count, cases $(sum cases <<<"$formats"), refused $(sum refused <<<"$formats"), accepted $(sum accepted <<<"$formats"), panics $(sum panics <<<"$formats")"
     fi
     lines wrong_inputs 'wrong_inputs .*' | while read -r _ figures; do
         row "wrong inputs" "each its message and exit code" "$(words <<<"$figures")"
@@ -117,8 +121,8 @@ if [ "$out" != /dev/stdout ]; then
     mkdir -p "$(dirname "$out")"
 fi
 {
-    echo "Commit $(git log -1 --format='%h of %cs' 2>/dev/null || echo unknown), $size version;" \
-        "$(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo 2>/dev/null | head -n 1), Linux $(uname -r)."
+    echo "Commit $commit, $size version;" \
+        "$(nproc) cores of $(sed -n 's/^model name.*: //p' /proc/cpuinfo 2>/dev/null | head -n 1), Linux $(uname -r | cut -d- -f1)."
     echo
     table
 } >"$logs/table"

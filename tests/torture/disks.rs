@@ -126,7 +126,7 @@ fn the_disk_fills_up() {
     let mut random = Random::new("full_disk");
     let stage = Stage::new(&memory(), 24);
     let rounds = size(6, 60);
-    let (mut met, mut stopped) = (0, 0);
+    let (mut met, mut inside, mut stopped) = (0, 0, 0);
     for round in 0..rounds {
         let Some(small) = Mounted::new(&stage.path(&format!("small-{round}")), "size=96m") else {
             return skip("full_disk", "no right to mount a tmpfs");
@@ -135,9 +135,12 @@ fn the_disk_fills_up() {
         let place = format!("round {round}");
         let mut process = stage.start(&[], &run, 1);
         let save = 1 + random.below(12);
-        let begins = format!(".tmp-checkpoint-{save}-");
-        let inside =
-            process.wait_until(|| names(&run).iter().any(|name| name.starts_with(&begins)));
+        let begins = [
+            format!(".tmp-checkpoint-{save}-"),
+            format!("checkpoint-{save}"),
+        ];
+        let has_begun = |name: &String| begins.iter().any(|begins| name.starts_with(begins));
+        process.wait_until(|| names(&run).iter().any(has_begun));
         send("STOP", process.process());
         let filler = small.path.join("filler");
         let free = expo::checkpoint::free_bytes(&small.path).unwrap();
@@ -148,7 +151,8 @@ fn the_disk_fills_up() {
             fs::remove_file(&filler).unwrap();
         }
         let ended = process.wait();
-        met += usize::from(inside && ended.err.contains("is not saved"));
+        met += usize::from(ended.err.contains("is not saved"));
+        inside += usize::from(ended.err.contains("No space left"));
         stopped += usize::from(ended.code != Some(0));
         judge(&ended, &run, &stage, &place, &mut report);
         let _ = fs::remove_file(&filler);
@@ -156,6 +160,7 @@ fn the_disk_fills_up() {
     }
     report.count("rounds", rounds);
     report.count("met", met);
+    report.count("inside_a_write", inside);
     report.count("stopped", stopped);
     report.count("unreadable", report.failed("unreadable"));
     report.count("mismatches", report.failed("mismatch"));

@@ -50,7 +50,7 @@ fn one_run(stage: &Stage, run: &Path, kills: &mut Kills, random: &mut Random, re
         let process = stage.start(&[], run, threads);
         let ended = match (attempt < KILLS_OF_A_RUN, 2 * kills.inside_save <= kills.all) {
             (true, true) => kill_inside_a_save(process, run, random),
-            (true, false) => kill_at(process, random.time_below(stage.time)),
+            (true, false) => kill_at(process, random.time_below(stage.time / 4)),
             (false, _) => process.wait(),
         };
         report.fail_all(&run.display().to_string(), ended.complaints());

@@ -185,7 +185,7 @@ impl Running {
             if found() {
                 return true;
             }
-            sleep(Duration::from_micros(100));
+            sleep(Duration::from_micros(50));
         }
         false
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::folders::{differences, steps, unreadable};
-use super::program::{Running, Stage, disk};
+use super::program::{Stage, disk, memory};
 use super::{Random, Report, send, size};
 
 const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
@@ -15,15 +15,21 @@ const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
 fn signals_at_random() {
     let mut report = Report::new("signals");
     let mut random = Random::new("signals");
-    let stage = Stage::new(&disk(), 16);
+    let stages = [disk(), memory()].map(|base| Stage::new(&base, 16));
     let (mut saved, mut before, mut late) = (0, 0, 0);
-    let rounds = size(12, 150);
+    let rounds = size(16, 150);
     for round in 0..rounds {
+        let stage = &stages[round / 2 % 2];
         let run = stage.path(&format!("run-{round}"));
         let place = format!("round {round}");
         let (name, number) = SIGNALS[round % 2];
         let mut process = stage.start(&[], &run, 1 + random.below(3));
-        process.work(random.time_below(stage.time));
+        // Some of them before there is anything to save.
+        let latest = match round % 5 {
+            0 => Duration::from_millis(40),
+            _ => stage.time,
+        };
+        process.work(random.time_below(latest));
         // From here on a signal is listened to.
         let begun = process.said().contains("training ");
         send(name, process.process());
@@ -43,7 +49,7 @@ fn signals_at_random() {
             _ => report.fail(format!("{place}: wrong end: {ended:?}")),
         }
         report.fail_all(&place, ended.complaints());
-        go_on(&stage, &run, &place, &mut report);
+        go_on(stage, &run, &place, &mut report);
     }
     report.count("signals", rounds);
     report.count("saved_and_ended", saved);
@@ -58,10 +64,11 @@ fn signals_at_random() {
 fn a_second_signal_ends_at_once() {
     let mut report = Report::new("second_signal");
     let mut random = Random::new("second_signal");
-    let stage = Stage::new(&disk(), 16);
+    let stages = [disk(), memory()].map(|base| Stage::new(&base, 16));
     let (mut at_once, mut longest) = (0, Duration::ZERO);
     let rounds = size(8, 100);
     for round in 0..rounds {
+        let stage = &stages[round / 2 % 2];
         let run = stage.path(&format!("run-{round}"));
         let place = format!("round {round}");
         let mut process = stage.start(&[], &run, 1);
@@ -86,7 +93,7 @@ fn a_second_signal_ends_at_once() {
         if steps(&run).last() < before.last() {
             report.fail(format!("{place}: lost: {before:?}, {:?}", steps(&run)));
         }
-        go_on(&stage, &run, &place, &mut report);
+        go_on(stage, &run, &place, &mut report);
     }
     report.count("rounds", rounds);
     report.count("ended_at_once", at_once);

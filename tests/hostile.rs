@@ -8,6 +8,8 @@
 mod parsers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 
 use parsers::{PARSERS, Parser};
 
@@ -35,7 +37,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn add(&mut self, parser: &Parser, folder: &std::path::Path, what: &str, bytes: &[u8]) {
+    fn add(&mut self, parser: &Parser, folder: &Path, what: &str, bytes: &[u8]) {
         self.cases += 1;
         match catch_unwind(AssertUnwindSafe(|| parser.run(folder, bytes))) {
             Ok(Ok(())) => self.accepted += 1,
@@ -186,4 +188,54 @@ fn the_seeds_of_the_fuzz_targets_are_read_or_refused_as_their_names_say() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What the program says of a config and a tokenizer; its exit code.
+fn init(config: &Path, tokenizer: &Path) -> (String, Option<i32>) {
+    let folder = parsers::folder();
+    let output = Command::new(env!("CARGO_BIN_EXE_expo"))
+        .args(["init", "--config-json"])
+        .arg(config)
+        .arg("--tokenizer")
+        .arg(tokenizer)
+        .arg("--out")
+        .arg(folder.path().join("out"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (said, output.status.code())
+}
+
+#[test]
+fn the_program_says_one_line_and_no_word_of_a_panic() {
+    let corpus = parsers::repository().join("fuzz/corpus");
+    let config = corpus.join("config_json/llama");
+    let (said, code) = init(&config, &corpus.join("tokenizer_json/bad_template"));
+    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("bad_template: its parts contradict each other: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_model_that_no_memory_holds_is_refused_before_any_is_taken() {
+    let folder = parsers::folder();
+    let text = String::from_utf8(include_bytes!("../fuzz/corpus/config_json/llama").to_vec());
+    let text = text
+        .unwrap()
+        .replace("\"hidden_size\":4", "\"hidden_size\":1048576");
+    let config = folder.path().join("config.json");
+    std::fs::write(
+        &config,
+        text.replace("\"vocab_size\":8", "\"vocab_size\":16777216"),
+    )
+    .unwrap();
+    let tokenizer = parsers::repository().join("fuzz/corpus/tokenizer_json/bpe");
+    let (said, code) = init(&config, &tokenizer);
+    if cfg!(target_os = "linux") {
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("GiB of memory, and "), "{said}");
+    }
 }

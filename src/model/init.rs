@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -11,13 +11,18 @@ use rayon::prelude::*;
 use super::arch::Architecture;
 use super::decoder::Decoder;
 use super::parameters::{Buffer, Init, Layout};
+use super::weights::check_memory;
 use crate::error::Result;
 
 /// A randomly initialised f32 model: matrices normal with the config's `initializer_range`, biases
 /// and the padding row 0, norms 1, as in transformers. Each parameter draws from a stream of its
 /// own, so the same seed gives the same model everywhere.
+///
+/// # Errors
+/// If the memory that is available cannot hold it.
 pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> {
     let layout = Arc::new(Layout::new(&arch));
+    check_memory(layout.len, DType::F32, &Device::Cpu)?;
     let mut flat = vec![0f32; layout.len];
     // Entries lie one after the other.
     let mut rest = flat.as_mut_slice();

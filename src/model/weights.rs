@@ -80,11 +80,8 @@ impl ModelFolder {
         device: &Device,
         master: impl FnOnce(usize) -> Result<Master>,
     ) -> Result<(Decoder, String)> {
-        if device.is_cpu() {
-            let bytes = self.layout.len as u64 * dtype.size_in_bytes() as u64;
-            let fits = fits(bytes, memory::available());
-            fits.map_err(|error| error.at(self.path.display()))?;
-        }
+        let held = check_memory(self.layout.len, dtype, device);
+        held.map_err(|error| error.at(self.path.display()))?;
         let layout = Arc::new(self.layout.clone());
         let master = master(layout.len)?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
@@ -136,8 +133,18 @@ impl ModelFolder {
     }
 }
 
-/// Refuses weights that would make the system kill the process. Where it does not say what is
-/// available, all fit.
+/// Refuses so many weights where the processor's memory cannot hold them: the system would kill the
+/// process. Where it does not say what is available, all fit.
+pub(super) fn check_memory(elements: usize, dtype: DType, device: &Device) -> Result<()> {
+    match device.is_cpu() {
+        true => fits(
+            elements as u64 * dtype.size_in_bytes() as u64,
+            memory::available(),
+        ),
+        false => Ok(()),
+    }
+}
+
 fn fits(bytes: u64, available: Option<u64>) -> Result<()> {
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     match available.filter(|available| *available < bytes) {

@@ -199,6 +199,10 @@ fn locate(
         ignored || (arch.tied && name == tied_head)
     };
     let (files, mut index) = weight_files(folder)?;
+    // Where a tensor that is missing would be, or would be named.
+    let place = index.as_ref().map(|index| index.path.clone());
+    let place = place.or_else(|| files.first().cloned());
+    let place = place.unwrap_or_else(|| folder.to_owned());
     for file in files {
         if let Some(Index { path, .. }) = &index
             && !file.exists()
@@ -255,7 +259,7 @@ fn locate(
         .find(|(id, _)| !found.contains_key(id));
     match missing {
         Some((_, entry)) => Err(Error::input(format!("tensor {} is missing", entry.name))
-            .at(folder.display())
+            .at(place.display())
             .hint("the weights and config.json must be of one model")),
         None => Ok(found.into_values().collect()),
     }

@@ -104,6 +104,12 @@ pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
     serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
 }
 
+/// The kind of processor or GPU that the run of a folder was made on, as far as it says so.
+pub(super) fn machine_of(folder: &Path) -> Option<String> {
+    let run = door::json(&folder.join(RUN), door::CONFIG).ok()?;
+    run["machine"].as_str().map(str::to_owned)
+}
+
 /// What `run.json` is made of.
 pub(super) struct About<'a> {
     pub config: &'a Config,
@@ -111,6 +117,8 @@ pub(super) struct About<'a> {
     /// Of the training rows, the evaluation rows, the unlabelled rows.
     pub censuses: [Option<&'a Census>; 3],
     pub frozen: &'a Frozen,
+    /// The kind of processor or GPU.
+    pub machine: &'a str,
 }
 
 impl About<'_> {
@@ -127,6 +135,7 @@ impl About<'_> {
             "train": train,
             "eval": eval,
             "unlabelled": unlabelled,
+            "machine": self.machine,
             "frozen": self.frozen,
             "changes": changes,
         });

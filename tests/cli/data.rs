@@ -1,7 +1,6 @@
 //! `expo data show`.
 
 use std::fs;
-use std::path::Path;
 
 use super::{Place, str};
 use crate::support::fixture;

@@ -1,7 +1,6 @@
 //! `expo sweep`: what it runs, what it does not run again, and what it writes.
 
 use std::fs;
-use std::path::Path;
 
 use super::{Place, str, text};
 use crate::support::fixture;

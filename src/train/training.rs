@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::files::{About, Files, machine_of};
+use super::files::Files;
 use super::non_finite::{Terms, not_finite};
+use super::record::{About, machine_of};
 use super::state::State;
 use super::{
     End, Event, Moving, Observer, OnPolicy, Profile, Record, Run, Split, Stepper, Stopped,

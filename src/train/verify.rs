@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{RUN, frozen_of};
+use super::record::{RUN, frozen_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};

@@ -8,6 +8,8 @@ mod flow;
 mod plan;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/resume.rs"]
+mod resume;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/stories.rs"]
@@ -22,6 +24,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::support::fixture;
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
 /// A folder of a test's own, where the binary finds its cache, too.
 struct Place {

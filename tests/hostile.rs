@@ -8,14 +8,21 @@
 mod parsers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
 
 use parsers::{PARSERS, Parser};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// Larger files are looked at in steps.
 const WHOLE: usize = 4096;
 
 /// How many cases of a larger file there are, about.
 const CASES: usize = 500;
+
+/// How many mangled files each parser gets.
+const MANGLED: usize = 5000;
 
 /// Larger instances: the parser, and a file of the repository.
 const LARGER: [(&str, &str); 4] = [
@@ -35,7 +42,17 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn add(&mut self, parser: &Parser, folder: &std::path::Path, what: &str, bytes: &[u8]) {
+    fn report(&self, format: &str) {
+        println!(
+            "format={format} cases={} refused={} accepted={} panics={}",
+            self.cases,
+            self.refused,
+            self.accepted,
+            self.panics.len()
+        );
+    }
+
+    fn add(&mut self, parser: &Parser, folder: &Path, what: &str, bytes: &[u8]) {
         self.cases += 1;
         match catch_unwind(AssertUnwindSafe(|| parser.run(folder, bytes))) {
             Ok(Ok(())) => self.accepted += 1,
@@ -72,14 +89,7 @@ fn damage(parsers: &[&Parser], stride_of: impl Fn(usize) -> usize) {
                 add(format!("{}/{seed} bit {bit}", parser.name), &flipped);
                 flipped[bit / 8] ^= 1 << (bit % 8);
             }
-            println!(
-                "format={}/{seed} cases={} refused={} accepted={} panics={}",
-                parser.name,
-                outcomes.cases,
-                outcomes.refused,
-                outcomes.accepted,
-                outcomes.panics.len()
-            );
+            outcomes.report(&format!("{}/{seed}", parser.name));
             panics.append(&mut outcomes.panics);
         }
     }
@@ -186,4 +196,118 @@ fn the_seeds_of_the_fuzz_targets_are_read_or_refused_as_their_names_say() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Several damages at once, drawn from a seed: bytes changed, cut out, doubled, brought over from
+/// another instance, and words that parsers trip over put in.
+fn mangle(rng: &mut ChaCha8Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
+    const WORDS: [&str; 12] = [
+        "18446744073709551615",
+        "-1",
+        "1e308",
+        "0",
+        "null",
+        "true",
+        "\"\"",
+        "[",
+        "{",
+        "}",
+        "{{",
+        "\\u0000",
+    ];
+    let mut bytes = bytes.to_vec();
+    for _ in 0..rng.random_range(1..6) {
+        let at = rng.random_range(0..=bytes.len());
+        let end = (at + rng.random_range(1..40)).min(bytes.len());
+        match rng.random_range(0..5) {
+            0 if at < bytes.len() => bytes[at] = rng.random(),
+            1 => drop(bytes.drain(at..end)),
+            2 => bytes.extend_from_within(at..end),
+            3 if !other.is_empty() => {
+                let from = rng.random_range(0..other.len());
+                let to = (from + 40).min(other.len());
+                drop(bytes.splice(at..end, other[from..to].iter().copied()));
+            }
+            _ => {
+                let word = WORDS[rng.random_range(0..WORDS.len())];
+                drop(bytes.splice(at..end, word.bytes()));
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+#[ignore = "minutes: what stands in for the fuzz targets where cargo-fuzz is not"]
+fn files_that_were_mangled_are_refused_or_harmless() {
+    parsers::quiet();
+    let mut panics = Vec::new();
+    for parser in &PARSERS {
+        let folder = parsers::folder();
+        parser.prepare(folder.path());
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut seeds = parser.seeds();
+        seeds.retain(|(_, bytes)| bytes.len() <= WHOLE);
+        let mut outcomes = Outcomes::default();
+        for number in 0..MANGLED {
+            let mut seed = || &seeds[rng.random_range(0..seeds.len())].1;
+            let (bytes, other) = (seed(), seed());
+            let bytes = mangle(&mut rng, bytes, other);
+            let what = format!("{} mangled {number}", parser.name);
+            outcomes.add(parser, folder.path(), &what, &bytes);
+        }
+        outcomes.report(parser.name);
+        panics.append(&mut outcomes.panics);
+    }
+    assert!(panics.is_empty(), "{} panics: {panics:#?}", panics.len());
+}
+
+/// What the program says of a config and a tokenizer; its exit code.
+fn init(config: &Path, tokenizer: &Path) -> (String, Option<i32>) {
+    let folder = parsers::folder();
+    let output = Command::new(env!("CARGO_BIN_EXE_expo"))
+        .args(["init", "--config-json"])
+        .arg(config)
+        .arg("--tokenizer")
+        .arg(tokenizer)
+        .arg("--out")
+        .arg(folder.path().join("out"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (said, output.status.code())
+}
+
+#[test]
+fn the_program_says_one_line_and_no_word_of_a_panic() {
+    let corpus = parsers::repository().join("fuzz/corpus");
+    let config = corpus.join("config_json/llama");
+    let (said, code) = init(&config, &corpus.join("tokenizer_json/bad_template"));
+    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains("bad_template: its parts contradict each other: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_model_that_no_memory_holds_is_refused_before_any_is_taken() {
+    let folder = parsers::folder();
+    let text = String::from_utf8(include_bytes!("../fuzz/corpus/config_json/llama").to_vec());
+    let text = text
+        .unwrap()
+        .replace("\"hidden_size\":4", "\"hidden_size\":1048576");
+    let config = folder.path().join("config.json");
+    std::fs::write(
+        &config,
+        text.replace("\"vocab_size\":8", "\"vocab_size\":16777216"),
+    )
+    .unwrap();
+    let tokenizer = parsers::repository().join("fuzz/corpus/tokenizer_json/bpe");
+    let (said, code) = init(&config, &tokenizer);
+    if cfg!(target_os = "linux") {
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("GiB of memory, and "), "{said}");
+    }
 }

@@ -31,6 +31,26 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     Err(Error::failed(format!("no CUDA for GPU {ordinal}")))
 }
 
+/// The kind of processor or GPU that `device` computes on: two of one kind give the same bits.
+pub fn kind(device: &Device) -> String {
+    if !device.is_cpu() {
+        return "gpu".into();
+    }
+    let mut name = std::env::consts::ARCH.to_owned();
+    #[cfg(target_arch = "x86_64")]
+    for (feature, there) in [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ] {
+        if there {
+            name = format!("{name} {feature}");
+        }
+    }
+    name
+}
+
 /// Waits until the GPUs that this process uses have done what they were given.
 pub fn synchronize() -> Result<()> {
     #[cfg(feature = "cuda")]

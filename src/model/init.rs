@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -11,25 +11,19 @@ use rayon::prelude::*;
 use super::arch::Architecture;
 use super::decoder::Decoder;
 use super::parameters::{Buffer, Init, Layout};
-use crate::error::{Error, Result};
+use super::weights::check_memory;
+use crate::error::Result;
 
 /// A randomly initialised f32 model: matrices normal with the config's `initializer_range`, biases
 /// and the padding row 0, norms 1, as in transformers. Each parameter draws from a stream of its
 /// own, so the same seed gives the same model everywhere.
 ///
 /// # Errors
-/// If there is no memory for so many parameters.
+/// If the memory that is available cannot hold it.
 pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> {
     let layout = Arc::new(Layout::new(&arch));
-    let mut flat: Vec<f32> = Vec::new();
-    flat.try_reserve_exact(layout.len).map_err(|_| {
-        Error::failed(format!(
-            "no memory for {} parameters, {:.0} GiB",
-            layout.len,
-            layout.len as f64 * 4.0 / 1_073_741_824.0
-        ))
-    })?;
-    flat.resize(layout.len, 0.0);
+    check_memory(layout.len, DType::F32, &Device::Cpu)?;
+    let mut flat = vec![0f32; layout.len];
     // Entries lie one after the other.
     let mut rest = flat.as_mut_slice();
     let mut parts = Vec::with_capacity(layout.entries.len());

@@ -81,11 +81,8 @@ impl ModelFolder {
         device: &Device,
         master: impl FnOnce(usize) -> Result<Master>,
     ) -> Result<(Decoder, String)> {
-        if device.is_cpu() {
-            let bytes = self.layout.len as u64 * dtype.size_in_bytes() as u64;
-            let fits = fits(bytes, memory::available());
-            fits.map_err(|error| error.at(self.path.display()))?;
-        }
+        let held = check_memory(self.layout.len, dtype, device);
+        held.map_err(|error| error.at(self.path.display()))?;
         let layout = Arc::new(self.layout.clone());
         let master = master(layout.len)?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
@@ -148,8 +145,18 @@ impl ModelFolder {
     }
 }
 
-/// Refuses weights that would make the system kill the process. Where it does not say what is
-/// available, all fit.
+/// Refuses so many weights where the processor's memory cannot hold them: the system would kill the
+/// process. Where it does not say what is available, all fit.
+pub(super) fn check_memory(elements: usize, dtype: DType, device: &Device) -> Result<()> {
+    match device.is_cpu() {
+        true => fits(
+            elements as u64 * dtype.size_in_bytes() as u64,
+            memory::available(),
+        ),
+        false => Ok(()),
+    }
+}
+
 fn fits(bytes: u64, available: Option<u64>) -> Result<()> {
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     match available.filter(|available| *available < bytes) {
@@ -204,6 +211,10 @@ fn locate(
         ignored || (arch.tied && name == tied_head)
     };
     let (files, mut index) = weight_files(folder)?;
+    // Where a tensor that is missing would be, or would be named.
+    let place = index.as_ref().map(|index| index.path.clone());
+    let place = place.or_else(|| files.first().cloned());
+    let place = place.unwrap_or_else(|| folder.to_owned());
     for file in files {
         if let Some(Index { path, .. }) = &index
             && !file.exists()
@@ -260,7 +271,7 @@ fn locate(
         .find(|(id, _)| !found.contains_key(id));
     match missing {
         Some((_, entry)) => Err(Error::input(format!("tensor {} is missing", entry.name))
-            .at(folder.display())
+            .at(place.display())
             .hint("the weights and config.json must be of one model")),
         None => Ok(found.into_values().collect()),
     }

@@ -5,33 +5,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::frozen::{Change, Frozen};
+use super::frozen::Change;
 use super::log::Log;
+use super::record::{About, RUN};
 use super::state::State;
 use super::summary::SUMMARY;
 use super::{Event, Observer, Record, Timing};
 use crate::checkpoint::{
-    Checkpoints, Lock, Snapshot, check_space, check_writable, json_text, read_state, remove_model,
-    sweep_up, write_file,
+    Checkpoints, Lock, Snapshot, check_space, check_writable, read_state, remove_model, sweep_up,
+    write_file,
 };
-use crate::config::{Config, RunConfig};
-use crate::data::Census;
-use crate::door;
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
-
-/// What a run depends on, as content hashes.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Hashes {
-    pub policy: String,
-    pub reference: Option<String>,
-    pub tokenizer: String,
-}
-
-/// The record of a run, whose presence marks a folder as one.
-pub(super) const RUN: &str = "run.json";
 
 /// The steps that met a value that is not finite; there only if one did.
 const NON_FINITE: &str = "non_finite.jsonl";
@@ -92,48 +79,6 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What `run.json` says must be the same.
-pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
-    let path = folder.join(RUN);
-    let wrong = |what: String| {
-        Error::input(what)
-            .at(path.display())
-            .hint("the run is of another version of expo: begin anew in another run.output_dir")
-    };
-    let mut run = door::json_object(&path, door::CONFIG)?;
-    serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
-}
-
-/// What `run.json` is made of.
-pub(super) struct About<'a> {
-    pub config: &'a Config,
-    pub hashes: &'a Hashes,
-    /// Of the training rows, the evaluation rows, the unlabelled rows.
-    pub censuses: [Option<&'a Census>; 3],
-    pub frozen: &'a Frozen,
-}
-
-impl About<'_> {
-    /// Writes `config.toml` and `run.json`, with the changes that were made after a number of steps.
-    fn write(&self, changes: &[Value]) -> Result<()> {
-        let folder = &self.config.run.output_dir;
-        let config = self.config.to_toml()?;
-        write_file(&folder.join("config.toml"), config.as_bytes())?;
-        let [train, eval, unlabelled] = self.censuses;
-        let record = json!({
-            "expo": env!("CARGO_PKG_VERSION"),
-            "loss": self.config.loss.name(),
-            "hashes": self.hashes,
-            "train": train,
-            "eval": eval,
-            "unlabelled": unlabelled,
-            "frozen": self.frozen,
-            "changes": changes,
-        });
-        write_file(&folder.join(RUN), json_text(&record)?.as_bytes())
-    }
-}
-
 impl Files {
     /// Makes the folder of a run that begins, in place of an older run's.
     pub fn create(about: &About, lock: Option<Lock>) -> Result<Self> {
@@ -160,7 +105,7 @@ impl Files {
         remove_model(folder)?;
         remove(&folder.join(SUMMARY))?;
         remove(&folder.join(NON_FINITE))?;
-        about.write(&[])?;
+        about.write(Vec::new())?;
         Ok(Self {
             run: run.clone(),
             lock,
@@ -192,11 +137,7 @@ impl Files {
                 best = Some((step, metric));
             }
         }
-        let mut all = changes_of(folder);
-        all.extend(changes.iter().map(|change| {
-            json!({"step": state.step, "key": change.key, "old": change.old, "new": change.new})
-        }));
-        about.write(&all)?;
+        about.write_changed(state.step, changes)?;
         keep_lines(&folder.join(NON_FINITE), state.step)?;
         let mut files = Self {
             run: run.clone(),
@@ -360,12 +301,6 @@ impl Files {
         }
         Ok(())
     }
-}
-
-/// The changes that `run.json` has already.
-fn changes_of(folder: &Path) -> Vec<Value> {
-    let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
-    run["changes"].as_array().cloned().unwrap_or_default()
 }
 
 /// Removes the lines of steps that will be made again.

@@ -17,6 +17,7 @@ mod non_finite;
 mod on_policy;
 mod open;
 mod profile;
+mod record;
 mod reference;
 mod resume;
 mod sampling;
@@ -59,6 +60,7 @@ use frozen::Frozen;
 use moving::Moving;
 use on_policy::OnPolicy;
 use open::Model;
+use record::Hashes;
 use reference::Reference;
 use resume::Origin;
 use split::Split;
@@ -76,7 +78,7 @@ pub struct Run {
     eval: Option<Split>,
     /// Prompts with samples and no preference, at a ratio beside the training rows.
     unlabelled: Option<Split>,
-    hashes: files::Hashes,
+    hashes: Hashes,
     /// Of the reference's scoring pass, where this run made one.
     scoring: Option<Timing>,
     stories: Option<Stories>,
@@ -154,7 +156,7 @@ impl Run {
         if stories.is_some() {
             reference::check_is_known(&config, &hash)?;
         }
-        let hashes = files::Hashes {
+        let hashes = Hashes {
             policy: hash,
             reference: reference.hash,
             tokenizer: tokenizer.hash().to_owned(),

@@ -94,6 +94,14 @@ mod tests {
         Run::open(config(folder, more), &mut |_| {}).unwrap()
     }
 
+    fn score(log_prob: f64) -> Score {
+        Score {
+            log_prob,
+            tokens: 3,
+            shared: None,
+        }
+    }
+
     fn lines(folder: &Path) -> Vec<Value> {
         let text = std::fs::read_to_string(folder.join("run/non_finite.jsonl")).unwrap();
         text.lines()
@@ -146,17 +154,12 @@ mod tests {
         for value in [f64::NAN, f64::NEG_INFINITY] {
             let folder = tempfile::tempdir().unwrap();
             let mut run = open(folder.path(), "");
-            let score = Score {
-                log_prob: value,
-                tokens: 3,
-                shared: None,
-            };
             // The fourth row is the second of the second step.
             run.train
                 .reference
                 .as_mut()
                 .unwrap()
-                .set(3, [score, score].into_iter());
+                .set(3, [score(value); 2]);
             let message = refused(folder.path(), run, 1);
             assert!(
                 message.starts_with("step 2: row 3: the loss is NaN"),
@@ -181,16 +184,11 @@ mod tests {
             let Ok(Opened::Run(mut run)) = opened else {
                 panic!("not opened")
             };
-            let score = Score {
-                log_prob: f64::NAN,
-                tokens: 3,
-                shared: None,
-            };
             run.train
                 .reference
                 .as_mut()
                 .unwrap()
-                .set(3, [score, score].into_iter());
+                .set(3, [score(f64::NAN); 2]);
             run
         };
         let End::Finished(summary) = broken(folders[0].path(), &Resume::Never)
@@ -222,16 +220,11 @@ mod tests {
         // One more is one too many.
         let folder = tempfile::tempdir().unwrap();
         let mut run = broken(folder.path(), &Resume::Never);
-        let score = Score {
-            log_prob: f64::NAN,
-            tokens: 3,
-            shared: None,
-        };
         run.train
             .reference
             .as_mut()
             .unwrap()
-            .set(4, [score, score].into_iter());
+            .set(4, [score(f64::NAN); 2]);
         let message = refused(folder.path(), *run, 2);
         assert!(
             message.ends_with("1 steps before were passed over"),
@@ -253,7 +246,10 @@ mod tests {
                 let mut optimizer = Optimizer::new(&OptimizerConfig::default(), weights).unwrap();
                 let error = optimizer.step(weights, &gradients, 1e-3).unwrap_err();
                 assert!(matches!(error, Error::NonFinite(_)));
-                assert_eq!(not_finite(&gradients).unwrap(), [entry.name.clone()]);
+                assert_eq!(
+                    not_finite(&gradients).unwrap(),
+                    std::slice::from_ref(&entry.name)
+                );
             }
         }
         assert!(weights.values(0..before.len()).unwrap() == before);

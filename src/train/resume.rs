@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{check_output, frozen_of};
+use super::files::check_output;
 use super::frozen::{Change, Frozen};
+use super::record::frozen_of;
 use super::state::State;
 use super::summary::SUMMARY;
 use super::{Event, Observer};

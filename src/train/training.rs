@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::files::{About, Files};
+use super::files::Files;
 use super::non_finite::{Terms, not_finite};
+use super::record::{About, machine_of};
 use super::state::State;
 use super::{
     End, Event, Moving, Observer, OnPolicy, Profile, Record, Run, Split, Stepper, Stopped,
@@ -14,6 +15,7 @@ use crate::checkpoint::{self, Snapshot};
 use crate::config::Config;
 use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
+use crate::kernels::device::kind;
 use crate::model::Decoder;
 use crate::model::parameters::Buffer;
 use crate::optim::Optimizer;
@@ -70,11 +72,20 @@ impl Training {
             }
         }
         state.frozen = run.frozen.clone();
+        let machine = kind(run.model.weights().flat().device());
+        if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))
+            && other != machine
+        {
+            observe(Event::Warning(&format!(
+                "the run was made on {other}, and goes on on {machine}, which rounds differently"
+            )));
+        }
         let about = About {
             config: &run.config,
             hashes: &run.hashes,
             censuses: run.censuses(),
             frozen: &run.frozen,
+            machine: &machine,
         };
         let mut files = match (origin.checkpoint, origin.lock) {
             (Some(_), Some(lock)) => Files::reopen(&about, lock, &state, &origin.changes)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::files::{RUN, frozen_of};
+use super::record::{RUN, frozen_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};
@@ -27,6 +27,7 @@ pub struct Found {
 /// # Errors
 /// If it is neither a run nor a folder with a manifest. What is damaged is no error, but found.
 pub fn verify(folder: &Path) -> Result<Vec<Found>> {
+    fs::metadata(folder).map_err(|error| Error::io(folder, &error))?;
     if !folder.join(RUN).is_file() {
         let steps = Checkpoints::open(folder)?;
         if !folder.join(MANIFEST).is_file() && steps.steps().is_empty() {

@@ -1,14 +1,9 @@
 //! `expo data show`.
 
 use std::fs;
-use std::path::Path;
 
-use super::Place;
+use super::{Place, str};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A model of a tokenizer and a config alone.
 fn without_weights(place: &Place) -> std::path::PathBuf {

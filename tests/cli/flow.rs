@@ -3,12 +3,8 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{Place, lines, text};
+use super::{Place, lines, str, text};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn init(place: &Place, family: &str) -> std::path::PathBuf {
     let out = place.path("model");
@@ -38,7 +34,7 @@ fn init_score_train_score() {
             &model,
             "dpo",
             &format!("eval = {pairs:?}"),
-            "num_train_epochs = 4\nsave_steps = 5\nsave_total_limit = 1",
+            "num_train_epochs = 4\nsave_steps = 4\nsave_total_limit = 2",
         );
         let score = |model: &Path, out: &Path| {
             let (model, pairs, out) = (str(model), str(&pairs), str(out));
@@ -66,9 +62,9 @@ fn init_score_train_score() {
         }
         for name in ["config.json", "generation_config.json", "tokenizer.json"] {
             assert!(out.join(name).is_file(), "{name}");
-            assert!(out.join("checkpoint-10").join(name).is_file(), "{name}");
+            assert!(out.join("checkpoint-8").join(name).is_file(), "{name}");
         }
-        assert!(!out.join("checkpoint-5").exists());
+        assert!(!out.join("checkpoint-4").exists());
     }
 }
 

@@ -3,12 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::Place;
+use super::{Place, str};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn planned(place: &Place, config: &Path, more: &[&str]) -> serde_json::Value {
     let args = [&["plan", "--json", "--config", str(config)], more].concat();

@@ -3,12 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::Place;
+use super::{Place, str};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 #[test]
 fn configs() {
@@ -219,9 +215,15 @@ fn an_output_folder_that_holds_a_run() {
     let config = place.config(&fixture("neox"), "simpo", "", "max_steps = 1");
     place.succeed(&["train", "--config", str(&config)]);
     let before = fs::read(place.path("out/metrics.jsonl")).unwrap();
-    let end = place.run(&["train", "--config", str(&config)]);
+    let end = place.run(&["train", "--config", str(&config), "--resume", "never"]);
     assert_eq!(end.code, Some(2), "{}", end.err);
     assert!(end.err.contains("holds a run already"), "{}", end.err);
+    // A run that is finished is left alone.
+    let said = place.succeed(&["train", "--config", str(&config)]);
+    assert!(said.starts_with("the run is finished"), "{said}");
+    let said = place.succeed(&["train", "--config", str(&config), "--json"]);
+    let summary: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(summary["steps"], 1);
     assert_eq!(fs::read(place.path("out/metrics.jsonl")).unwrap(), before);
     place.succeed(&[
         "train",

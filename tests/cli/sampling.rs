@@ -7,12 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Place, lines, text};
+use super::{Place, lines, str, text};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// From nothing to an aligned model, by the real binary alone.
 #[test]

@@ -1,14 +1,9 @@
 //! `expo sweep`: what it runs, what it does not run again, and what it writes.
 
 use std::fs;
-use std::path::Path;
 
-use super::{Place, text};
+use super::{Place, str, text};
 use crate::support::fixture;
-
-fn str(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 const ENTRIES: &str = "[[sweep]]\nloss = [\"dpo\", \"ipo\"]\nbeta = [0.1, 0.5]\n\
                        [[sweep]]\nloss = \"rexpo\"\noptimizer.learning_rate = 1e-4\n";

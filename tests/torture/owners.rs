@@ -82,8 +82,8 @@ fn of_two_starters_one_wins() {
 /// Waits until one of two has ended; which one has not, and whether one has.
 fn race(both: &mut [Running; 2]) -> (usize, bool) {
     for _ in 0..30_000 {
-        for index in 0..2 {
-            if !both[index].is_alive() {
+        for (index, running) in both.iter_mut().enumerate() {
+            if !running.is_alive() {
                 return (1 - index, true);
             }
         }

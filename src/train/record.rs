@@ -1,0 +1,91 @@
+//! `run.json`: what was run, on what, and what must not change while it is gone on with.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::frozen::{Change, Frozen};
+use crate::checkpoint::{json_text, write_file};
+use crate::config::Config;
+use crate::data::Census;
+use crate::door;
+use crate::error::{Error, Result};
+
+/// The record of a run, whose presence marks a folder as one.
+pub(super) const RUN: &str = "run.json";
+
+/// What a run depends on, as content hashes.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Hashes {
+    pub policy: String,
+    pub reference: Option<String>,
+    pub tokenizer: String,
+}
+
+/// What `run.json` says must be the same.
+pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
+    let path = folder.join(RUN);
+    let wrong = |what: String| {
+        Error::input(what)
+            .at(path.display())
+            .hint("the run is of another version of expo: begin anew in another run.output_dir")
+    };
+    let mut run = door::json_object(&path, door::CONFIG)?;
+    serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
+}
+
+/// The kind of processor or GPU that the run of a folder was made on, as far as it says so.
+pub(super) fn machine_of(folder: &Path) -> Option<String> {
+    let run = door::json(&folder.join(RUN), door::CONFIG).ok()?;
+    run["machine"].as_str().map(str::to_owned)
+}
+
+/// What `run.json` is made of.
+pub(super) struct About<'a> {
+    pub config: &'a Config,
+    pub hashes: &'a Hashes,
+    /// Of the training rows, the evaluation rows, the unlabelled rows.
+    pub censuses: [Option<&'a Census>; 3],
+    pub frozen: &'a Frozen,
+    /// The kind of processor or GPU.
+    pub machine: &'a str,
+}
+
+impl About<'_> {
+    /// Writes `config.toml` and `run.json` of a run that goes on after so many steps with changes,
+    /// which come after those that are there.
+    pub fn write_changed(&self, step: u64, changes: &[Change]) -> Result<()> {
+        let mut all = changes_of(&self.config.run.output_dir);
+        all.extend(changes.iter().map(
+            |change| json!({"step": step, "key": change.key, "old": change.old, "new": change.new}),
+        ));
+        self.write(all)
+    }
+
+    /// Writes `config.toml` and `run.json`.
+    pub fn write(&self, changes: Vec<Value>) -> Result<()> {
+        let folder = &self.config.run.output_dir;
+        let config = self.config.to_toml()?;
+        write_file(&folder.join("config.toml"), config.as_bytes())?;
+        let [train, eval, unlabelled] = self.censuses;
+        let record = json!({
+            "expo": env!("CARGO_PKG_VERSION"),
+            "loss": self.config.loss.name(),
+            "hashes": self.hashes,
+            "train": train,
+            "eval": eval,
+            "unlabelled": unlabelled,
+            "machine": self.machine,
+            "frozen": self.frozen,
+            "changes": changes,
+        });
+        write_file(&folder.join(RUN), json_text(&record)?.as_bytes())
+    }
+}
+
+/// The changes that `run.json` has already.
+fn changes_of(folder: &Path) -> Vec<Value> {
+    let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
+    run["changes"].as_array().cloned().unwrap_or_default()
+}

@@ -54,7 +54,8 @@ group non_finite lib train::non_finite
 group hostile main "${hostile[@]}"
 group wrong_inputs main cli::wrong
 group accumulation main train::accumulation
-group large main large:: --ignored
+# Minutes and gigabytes.
+[ "$size" = short ] || group large main large:: --ignored
 
 target() {
     case "$1" in
@@ -75,7 +76,7 @@ target() {
 row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3"; }
 
 # Lines of a log that begin so, which may follow the name of their test.
-lines() { grep -oE "$2" "$logs/$1" || true; }
+lines() { grep -oE "$2" "$logs/$1" 2>/dev/null || true; }
 
 # `a=1 b_c=2` in words; what is in quotes stays.
 words() { sed -E 's/([a-z_]+)=/\1 /g; s/ ([a-z_]+ ([0-9"]|true|false))/, \1/g; s/_/ /g'; }

@@ -215,7 +215,7 @@ pub const CASES: &[Case] = &[
     refused("an index that names numbers", |p| shards(p, |_, _| json!(1)),
         &["model.safetensors.index.json", "plain name"]),
     refused("a shard that is not there", |p| shards(p, |_, _| json!("c.safetensors")),
-        &["c.safetensors", "no such file"]),
+        &["model.safetensors.index.json", "c.safetensors", "not there"]),
     refused("an index without all shards", |p| shards(p, |_, _| json!("a.safetensors")),
         &["final_layer_norm"]),
     refused("an index of nothing", |p| { model(p, |folder| { fs::remove_file(folder.join("model.safetensors")).unwrap(); fs::write(folder.join("model.safetensors.index.json"), "{\"weight_map\": {}}").unwrap(); }) },

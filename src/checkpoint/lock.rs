@@ -100,15 +100,12 @@ fn unsupported(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::Unsupported
 }
 
-/// Who owns a folder that is taken. The one who took it a moment ago may not have written it yet.
+/// Who owns a folder that is taken. The one who took it a moment ago may not have written it yet, and
+/// until then the file is empty or names the owner before.
 fn owner_of(path: &Path) -> Option<Owner> {
-    let look = || File::open(path).ok().and_then(|mut file| read(&mut file));
-    (0..50).find_map(|_| {
-        let owner = look();
-        if owner.is_none() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        owner
+    (0..10).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        File::open(path).ok().and_then(|mut file| read(&mut file))
     })
 }
 

@@ -92,3 +92,38 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     }
     all
 }
+
+/// The comparison is only worth something if it sees a difference.
+#[test]
+fn what_differs_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let [run, whole] = ["run", "whole"].map(|name| folder.path().join(name));
+    let write = |path: PathBuf, text: &str| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    for path in [&run, &whole] {
+        write(path.join("metrics.jsonl"), "1\n2\n");
+        write(path.join("run.lock"), path.to_str().unwrap());
+    }
+    let found = |all: bool| differences(&run, &whole, all);
+    assert!(found(true).is_empty());
+    write(run.join("metrics.jsonl"), "1\n3\n");
+    assert_eq!(found(false), ["mismatch: metrics.jsonl"]);
+    fs::remove_file(run.join("metrics.jsonl")).unwrap();
+    assert_eq!(found(false), ["mismatch: metrics.jsonl"]);
+    write(run.join("metrics.jsonl"), "1\n2\n");
+    write(run.join("model.safetensors"), "");
+    assert_eq!(found(false), ["mismatch: model.safetensors is new"]);
+    fs::remove_file(run.join("model.safetensors")).unwrap();
+    // A checkpoint may be missing where a save failed, but not be another one, nor half of one.
+    write(whole.join("checkpoint-3/MANIFEST.json"), "{}");
+    assert!(found(false).is_empty());
+    assert_eq!(found(true), ["mismatch: checkpoint-3/MANIFEST.json"]);
+    write(run.join("checkpoint-3/MANIFEST.json"), "{");
+    let found = found(false);
+    assert_eq!(found[0], "mismatch: checkpoint-3/MANIFEST.json");
+    assert!(found[1].starts_with("unreadable: "), "{found:?}");
+    write(run.join("LATEST"), "checkpoint-4\n");
+    assert!(unreadable(&run).iter().any(|what| what.contains("LATEST")));
+}

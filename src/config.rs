@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
+use crate::door;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
@@ -95,7 +96,7 @@ impl Config {
     /// winning, then checks it. `loss=NAME` takes that loss with its defaults; an override of
     /// another loss's knob, `loss.NAME.key=value`, also replaces the loss.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 
@@ -110,7 +111,7 @@ impl Config {
     /// named, and no other.
     pub fn open_sft(path: &Path, overrides: &[String]) -> Result<Self> {
         let place = |error: Error| error.at(path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         let mut table = read::table(&text, overrides).map_err(place)?;
         let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
         table.entry("loss").or_insert(Value::Table(sft));
@@ -126,7 +127,7 @@ impl Config {
 
     /// As [`open`](Self::open) where the config names a loss, else as [`open_sft`](Self::open_sft).
     pub fn open_training(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
         match table.contains_key("loss") {
             true => Self::open(path, overrides),
@@ -138,7 +139,7 @@ impl Config {
     /// they are those of supervised fine-tuning, and without `[run]` it is none.
     pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
         let place = |error: Error| error.at(path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = door::text(path, door::TOML)?;
         let mut table = read::table(&text, overrides).map_err(place)?;
         if !table.contains_key("loss") {
             let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
@@ -162,6 +163,11 @@ impl Config {
     fn resolve(&mut self) -> Result<()> {
         self.loss.validate()?;
         self.data.validate().map_err(|error| error.at("[data]"))?;
+        if self.model.model_name_or_path.is_empty() {
+            return Err(Error::input("is empty")
+                .at("model.model_name_or_path")
+                .hint("a folder, or owner/name on the hub"));
+        }
         self.schedule
             .validate()
             .map_err(|error| error.at("[schedule]"))?;
@@ -331,5 +337,5 @@ fn positive(key: &str, x: f64) -> Result<()> {
     if x > 0.0 && x.is_finite() {
         return Ok(());
     }
-    Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
+    Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0 and finite"))
 }

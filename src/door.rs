@@ -98,13 +98,19 @@ pub fn open(path: &Path) -> Result<File> {
 
 /// All bytes of a file of this kind.
 pub fn bytes(path: &Path, kind: Kind) -> Result<Vec<u8>> {
+    let io = |error: io::Error| Error::io(path, &error);
+    let fits = |bytes: u64| {
+        let fits = kind.check(usize::try_from(bytes).unwrap_or(usize::MAX));
+        fits.map_err(|error| error.at(path.display()))
+    };
+    let file = open(path)?;
+    fits(file.metadata().map_err(io)?.len())?;
     let mut bytes = Vec::new();
-    open(path)?
-        .take(kind.most + 1)
+    // It may grow while it is read.
+    file.take(kind.most + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Error::io(path, &error))?;
-    let fits = kind.check(bytes.len());
-    fits.map_err(|error| error.at(path.display()))?;
+        .map_err(io)?;
+    fits(bytes.len() as u64)?;
     Ok(bytes)
 }
 

@@ -31,7 +31,7 @@ impl Staging {
         let path = parent(target).join(name);
         // What a killed process of the same number left is worth nothing.
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).map_err(|error| Error::io(&path, &error))?;
+        fs::create_dir_all(&path).map_err(|error| Error::io(parent(target), &error))?;
         Ok(Self {
             path,
             manifest: Manifest::default(),

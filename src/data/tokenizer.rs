@@ -190,6 +190,28 @@ impl Tokenizer {
         .hint("tokenizer.json and the weights must be of one model"))
     }
 
+    /// Refuses the tokenizer of another model, if its folder has one, where an id is another token
+    /// there: that model would read other texts.
+    pub fn check_same(&self, folder: &Path) -> Result<()> {
+        if !folder.join("tokenizer.json").is_file() {
+            return Ok(());
+        }
+        let other = Self::open(folder)?;
+        let own = self.inner.get_vocab(true).into_iter();
+        let differs = own.filter_map(|(token, id)| {
+            let there = other.inner.id_to_token(id)?;
+            (there != token).then_some((id, token, there))
+        });
+        match differs.min() {
+            None => Ok(()),
+            Some((id, token, there)) => Err(Error::input(format!(
+                "has another tokenizer: token {id} is {there:?} there, {token:?} for the policy"
+            ))
+            .at(folder.display())
+            .hint("policy and reference must share a tokenizer")),
+        }
+    }
+
     /// SHA-256, in hex, of what determines the tokens of a text.
     pub fn hash(&self) -> &str {
         &self.hash

@@ -146,3 +146,9 @@ pub(super) fn check_vocabulary(tokenizer: &Tokenizer, folder: &ModelFolder) -> R
         .check_fits(folder.arch.vocab_size)
         .map_err(|error| error.at(folder.path.display()))
 }
+
+/// Refuses a reference that reads the policy's ids as other tokens.
+pub(super) fn check_reference(tokenizer: &Tokenizer, folder: &ModelFolder) -> Result<()> {
+    check_vocabulary(tokenizer, folder)?;
+    tokenizer.check_same(&folder.path)
+}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::check_apart;
-use super::open::{self, check_length, check_vocabulary, find};
+use super::open::{self, check_length, check_reference, find};
 use super::{Event, Observer, Stopwatch, Timing};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
@@ -66,7 +66,7 @@ pub(super) fn separate(
     let Some(folder) = folder else {
         return Ok(None);
     };
-    check_vocabulary(tokenizer, &folder)?;
+    check_reference(tokenizer, &folder)?;
     check_length(config.data.max_length, folder.arch.max_positions)
         .map_err(|error| error.at("model.reference"))?;
     check_apart(&config.run.output_dir, &folder.path)?;

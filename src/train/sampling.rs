@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::open::{Model, check_length, check_vocabulary, load, unlabelled};
+use super::open::{Model, check_length, check_reference, load, unlabelled};
 use super::reference::{cache_folder, check_is_known, reference_folder};
 use super::{Event, Observer, Until};
 use crate::config::{Config, SamplingConfig};
@@ -133,7 +133,7 @@ impl<'a> Source<'a> {
     fn load(config: &'a SamplingConfig, opened: &'a Model, observe: Observer) -> Result<Self> {
         let reference = reference_folder(&config.model, observe)?;
         if let Some(reference) = &reference {
-            check_vocabulary(&opened.tokenizer, reference)?;
+            check_reference(&opened.tokenizer, reference)?;
             check_length(config.data.max_length, reference.arch.max_positions)?;
         }
         let folder = reference.as_ref().unwrap_or(&opened.folder);

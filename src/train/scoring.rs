@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::open::{Model, check_vocabulary, load};
+use super::open::{Model, check_reference, load};
 use super::reference::{budget, reference_folder, score_all, scorer};
 use super::{Observer, datasets, device};
 use crate::config::{Config, ModelConfig};
@@ -34,7 +34,7 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
     let mut model = Model::open(&config.model, observe)?;
     let datasets = datasets(config, &model, observe)?;
     if let Some(reference) = reference_folder(&config.model, observe)? {
-        check_vocabulary(&model.tokenizer, &reference)?;
+        check_reference(&model.tokenizer, &reference)?;
         model.folder = reference;
     }
     run(

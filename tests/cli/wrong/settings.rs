@@ -39,7 +39,7 @@ pub const CASES: &[Case] = &[
     refused("a config in UTF-16", |p| text(p, b"\xff\xfe[\0m\0]\0"),
         &["wrong.toml", "not UTF-8"]),
     refused("NUL in a config", |p| text(p, "[model]\n\0"),
-        &["wrong.toml", "line 2"]),
+        &["wrong.toml", "has NUL bytes"]),
     refused("a config nobody may read", |p| { forbid(&p.write("wrong.toml", ""), 0)?; words(&["train", "--config", "wrong.toml"]) },
         &["wrong.toml", "permission denied"]),
     refused("JSON as config", |p| text(p, "{\"model\": 1}"),

@@ -5,9 +5,9 @@
 #   scripts/torture.sh [--short|--full] [--out FILE]
 #
 # --short takes minutes, --full the better part of an hour and the numbers of benches/RELIABILITY.md.
-# Needs Rust; strace and the right to mount a tmpfs for all of it, and says what was skipped without
-# them. The table goes to FILE, else to standard output; messages to standard error. Exit code 0: every
-# target is met.
+# Needs Rust; for all of it strace, the right to mount a tmpfs and, for --full, cargo-fuzz, and says what was
+# skipped without them. The table goes to FILE, else to standard output; messages to standard error. Exit
+# code 0: every target is met.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -57,6 +57,23 @@ group accumulation main train::accumulation
 # Minutes and gigabytes.
 [ "$size" = short ] || group large main large:: --ignored
 
+# A minute of each fuzz target, where there is cargo-fuzz; what it comes upon stays out of the corpus.
+fuzz() {
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        echo "fuzz targets skipped: cargo-fuzz is not installed" >&2
+        return
+    fi
+    local name
+    for name in $(cargo fuzz list); do
+        echo "== fuzz $name" >&2
+        mkdir "$logs/corpus-$name"
+        cargo fuzz run -s none "$name" "$logs/corpus-$name" "fuzz/corpus/$name" -- \
+            -max_total_time=60 -print_final_stats=1 -artifact_prefix="$logs/" >"$logs/fuzz-$name" 2>&1 ||
+            failed+=("fuzz $name")
+    done
+}
+[ "$size" = short ] || fuzz
+
 target() {
     case "$1" in
         kills) echo "0 unreadable, 0 mismatches; half of the kills inside a save" ;;
@@ -103,6 +120,12 @@ table() {
         count="$(cut -d/ -f1 <<<"$formats" | sort -u | wc -l)"
         row "prefixes and bit flips" "0 panics" "kinds of files $count, cases $(sum cases <<<"$formats"), refused $(sum refused <<<"$formats"), accepted $(sum accepted <<<"$formats"), panics $(sum panics <<<"$formats")"
     fi
+    local log executions
+    for log in "$logs"/fuzz-*; do
+        [ -f "$log" ] || continue
+        executions="$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
+        row "fuzz target ${log##*/fuzz-}" "0 crashes" "executions ${executions:-0}, crashes $(grep -c 'ERROR: libFuzzer' "$log" || true)"
+    done
     lines wrong_inputs 'wrong_inputs .*' | while read -r _ figures; do
         row "wrong inputs" "each its message and exit code" "$(words <<<"$figures")"
     done

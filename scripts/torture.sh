@@ -46,7 +46,7 @@ group() {
 
 # Some of the damages of a larger file, or all.
 hostile=(hostile::)
-[ "$size" = short ] || hostile+=(--include-ignored)
+[ "$size" = short ] || hostile+=(--ignored)
 
 group torture main torture:: --ignored
 group resume main train::resume
@@ -134,7 +134,7 @@ table() {
     done
     lines large 'large case=.*' | while read -r _ figures; do
         figures="${figures//|/\\|}"
-        row "large: $(sed -E 's/case=([^ ]*).*/\1/; s/_/ /g' <<<"$figures")" "flat memory or a clear refusal" "$(sed -E 's/case=[^ ]* //; s/peak_mib=/peak MiB /; s/rows=/rows /; s/ (peak|outcome)/, \1/g; s/outcome=//' <<<"$figures")"
+        row "large: $(sed -E 's/case=([^ ]*).*/\1/; s/_/ /g' <<<"$figures")" "flat memory or a clear refusal" "$(sed -E 's/case=[^ ]* //; s/peak_mib=/peak MiB /; s/rows=/rows /; s/ (peak|outcome)/, \1/g; s/outcome=//; s/;.*"$/"/' <<<"$figures")"
     done
     if [ "${#failed[@]}" -gt 0 ]; then
         row "**failed**" "" "${failed[*]}"

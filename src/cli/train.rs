@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::Config;
-use expo::error::{Error, Result};
+use expo::error::Result;
 use expo::train::{End, Opened, Record, Resume, Run, Stopped, Summary, Until};
 use serde_json::Value;
 
@@ -192,15 +192,11 @@ fn open_and_train(
 
 /// Says where a run that ended early can be gone on from.
 pub fn ended(stopped: &Stopped) -> anyhow::Result<()> {
-    let after = format!("ended after step {} of {}", stopped.step, stopped.steps);
-    match &stopped.checkpoint {
-        Some(path) => {
-            let saved = path.display();
-            let what = format!("{after}, saved {saved}; the same command goes on");
-            super::stop::ended(stopped.reason, &what)
-        }
-        None => Err(Error::failed(format!("{after}, which could not be saved")).into()),
-    }
+    let (step, steps) = (stopped.step, stopped.steps);
+    let saved = stopped.checkpoint.display();
+    let what =
+        format!("ended after step {step} of {steps}, saved {saved}; the same command goes on");
+    super::stop::ended(stopped.reason, &what)
 }
 
 fn table(summary: &Summary) -> String {

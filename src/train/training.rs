@@ -378,11 +378,16 @@ impl Training {
     }
 
     /// Saves the run where it is, unless that was done a moment ago.
-    fn stop(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
+    fn stop(&mut self, observe: Observer) -> Result<PathBuf> {
         if let Some(path) = self.files.at(self.state.step) {
-            return Ok(Some(path));
+            return Ok(path);
         }
-        self.save(observe)
+        let saved = self.save(observe)?;
+        saved.ok_or_else(|| {
+            let (step, folder) = (self.state.step, self.config.run.output_dir.display());
+            let what = "which could not be saved; the newest checkpoint is from before";
+            Error::failed(format!("{folder}: ended after step {step}, {what}"))
+        })
     }
 }
 

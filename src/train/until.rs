@@ -55,7 +55,6 @@ pub struct Stopped {
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Where it can be gone on from; `None` where the disk would not have it, or the run has not
-    /// come as far as its first step.
-    pub checkpoint: Option<PathBuf>,
+    /// Where it can be gone on from.
+    pub checkpoint: PathBuf,
 }

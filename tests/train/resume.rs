@@ -449,7 +449,7 @@ fn a_run_ends_when_its_time_is_over_and_another_process_waits() {
         panic!("finished")
     };
     assert_eq!((stopped.reason, stopped.step), (Reason::Time, 0));
-    assert!(stopped.checkpoint.unwrap().ends_with("checkpoint-0"));
+    assert!(stopped.checkpoint.ends_with("checkpoint-0"));
     let other = other.unwrap();
     assert!(
         other.contains("is at work here; wait for its end"),

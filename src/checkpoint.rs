@@ -23,7 +23,7 @@ use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
 pub use self::checkpoints::{Checkpoints, checkpoint_step, sweep_up};
-pub use self::lock::{LOCK, Lock};
+pub use self::lock::{LOCK, Lock, lock, try_lock};
 pub use self::manifest::{MANIFEST, verify};
 pub use self::space::{check_space, free_bytes};
 use self::staging::{Staging, list, parent, rename, sync};
@@ -144,6 +144,12 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
         }
     }
     sync(target)
+}
+
+/// Makes a folder that lasts.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
+    sync(parent(folder))
 }
 
 /// Refuses the path of a file that cannot be made: a folder, or below something that is none.

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::staging::{TEMPORARY, list, parent, rename, sync};
+use super::staging::{Staging, TEMPORARY, list, parent, rename, sync};
 use super::{verify, write_file};
 use crate::error::{Error, Result};
 
@@ -50,6 +50,33 @@ impl Checkpoints {
         &self.steps
     }
 
+    /// Those that were set aside.
+    pub fn damaged(&self) -> Result<Vec<PathBuf>> {
+        if !self.folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut all = list(&self.folder)?;
+        all.retain(|path| path.is_dir() && named(path, DAMAGED));
+        Ok(all)
+    }
+
+    /// Takes a checkpoint of another run for one of this run, too. Its files are the same, where the
+    /// file system can give them a second name.
+    pub fn adopt(&mut self, from: &Path, step: u64) -> Result<()> {
+        let target = self.path(step);
+        let staging = Staging::beside(&target)?;
+        for file in list(from)? {
+            let to = staging.path.join(file.file_name().unwrap_or_default());
+            if fs::hard_link(&file, &to).is_err() {
+                fs::copy(&file, &to).map_err(|error| Error::io(&to, &error))?;
+                sync(&to)?;
+            }
+        }
+        sync(&staging.path)?;
+        staging.settle(&target)?;
+        self.saved(step)
+    }
+
     /// The folder of the checkpoint of a step.
     pub fn path(&self, step: u64) -> PathBuf {
         self.folder.join(format!("checkpoint-{step}"))
@@ -61,8 +88,7 @@ impl Checkpoints {
     /// # Errors
     /// If there are some and none is whole.
     pub fn newest_whole(&mut self, warn: &mut dyn FnMut(&str)) -> Result<Option<u64>> {
-        let damaged = list(&self.folder)?;
-        let mut found = damaged.iter().filter(|path| named(path, DAMAGED)).count();
+        let mut found = self.damaged()?.len();
         while let Some(&step) = self.steps.last() {
             let path = self.path(step);
             let Err(error) = verify(&path) else {
@@ -125,9 +151,7 @@ impl Checkpoints {
         if latest.exists() {
             fs::remove_file(&latest).map_err(|error| Error::io(&latest, &error))?;
         }
-        let damaged = list(&self.folder)?.into_iter();
-        let damaged = damaged.filter(|path| path.is_dir() && named(path, DAMAGED));
-        damaged.into_iter().try_for_each(|path| discard(&path))?;
+        self.damaged()?.iter().try_for_each(|path| discard(path))?;
         let steps = self.steps.clone();
         steps.into_iter().try_for_each(|step| self.remove(step))
     }

@@ -5,7 +5,7 @@
 //! nobody off, the last to come has its token in the file, and the others stop at their next save.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,13 +42,14 @@ impl Lock {
     /// Names the owner, if there is one.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK);
-        let io = |error: std::io::Error| Error::io(&path, &error);
+        let io = |error: io::Error| Error::io(&path, &error);
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        match try_lock(&file) {
+            // Taken, or a file system without locks: the token has to do.
+            Ok(true) => {}
+            Ok(false) => {
                 let owner = match owner_of(&path) {
                     Some(owner) => format!("process {} on {}", owner.pid, owner.host),
                     None => "another process".into(),
@@ -57,9 +58,7 @@ impl Lock {
                     .at(folder.display())
                     .hint("wait for its end, or choose another run.output_dir"));
             }
-            // A file system without locks: the token has to do.
-            Err(TryLockError::Error(error)) if unsupported(&error) => {}
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(error) => return Err(io(error)),
         }
         let owner = Owner::new();
         let text = serde_json::to_string(&owner).map_err(|e| Error::failed(e.to_string()))? + "\n";
@@ -96,8 +95,31 @@ impl Lock {
     }
 }
 
-fn unsupported(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::Unsupported
+/// Whether nobody else has the lock of a file, which is now this process's; where the file system has
+/// no locks nobody has.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) if unsupported(&error) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Waits for the lock of a file; not where the file system has no locks.
+pub fn lock(file: &File) -> io::Result<()> {
+    match file.lock() {
+        Err(error) if unsupported(&error) => Ok(()),
+        done => done,
+    }
+}
+
+fn unsupported(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 /// Who owns a folder that is taken. The one who took it a moment ago may not have written it yet, and

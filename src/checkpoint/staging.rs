@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -27,10 +28,11 @@ impl Staging {
     /// Makes it.
     pub fn beside(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{TEMPORARY}{name}-{}", std::process::id());
+        // Processes of two machines, or of two containers, may have one number.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = since.unwrap_or_default().as_nanos();
+        let name = format!("{TEMPORARY}{name}-{}-{since}", std::process::id());
         let path = parent(target).join(name);
-        // What a killed process of the same number left is worth nothing.
-        let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).map_err(|error| Error::io(parent(target), &error))?;
         Ok(Self {
             path,
@@ -104,7 +106,12 @@ impl Staging {
         // Goes only if it is empty, which not every system lets a rename replace.
         let _ = fs::remove_dir(target);
         rename(&self.path, target)?;
-        sync(parent(target))
+        let synced = sync(parent(target));
+        if synced.is_err() {
+            // A name that may not last is none.
+            let _ = fs::rename(target, &self.path);
+        }
+        synced
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Refuses weights that are not finite or do not fit the dtype, before anything is written.
+    /// Refuses weights that do not fit the dtype, before anything is written.
     pub fn check(&self) -> Result<()> {
         check_weights(self.model, self.dtype)
     }

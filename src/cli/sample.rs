@@ -194,7 +194,8 @@ Examples:
   $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 --top-p 0.95 --out s.jsonl
   $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy --max-new-tokens 100
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
+Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a log-prob that is not finite, 130 or 143
+ended by INT or TERM, after a batch was written.";
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
@@ -308,8 +309,12 @@ fn finish(
     if let (true, Some(reason)) = (written.responses < written.total, until.reached()) {
         let (responses, total) = (grouped(written.responses), grouped(written.total));
         let path = out.display();
-        let what =
-            format!("{responses} of {total} responses are in {path}; the same command goes on");
+        let how = match (args.overwrite, args.resume) {
+            (true, _) => "the same command without --overwrite goes on",
+            (_, Resume::Never) => "go on with --resume auto",
+            (_, Resume::Auto) => "the same command goes on",
+        };
+        let what = format!("{responses} of {total} responses are in {path}; {how}");
         return ended(reason, &what);
     }
     answer(&match args.json {

@@ -49,7 +49,8 @@ Examples:
   $ expo sft --config sft.toml --set loss.sft.per_token=true --set optimizer.learning_rate=2e-5
   $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite.";
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
+130 or 143 ended by INT or TERM.";
 
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {

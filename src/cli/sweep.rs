@@ -63,7 +63,8 @@ Examples:
   $ expo sweep --config configs/sweep_quickstart.toml --list
   $ expo sweep --config configs/sweep_quickstart.toml
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite.";
+Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
+130 or 143 ended by INT or TERM.";
 
 /// Runs the command.
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
@@ -80,7 +81,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     progress.close();
     let (outcomes, stopped) = outcome?;
     if let Some(stopped) = stopped {
-        return ended(&stopped);
+        return ended(&stopped, "the same command goes on");
     }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;

@@ -144,12 +144,20 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
         Some("never") => Resume::Never,
         Some(path) => Resume::From(path.into()),
     };
+    let overwrite = config.run.overwrite;
     let mut progress = Progress::new();
     let output_dir = config.run.output_dir.clone();
     let outcome = open_and_train(config, &resume, args, &mut progress);
     progress.close();
     let text = match (outcome?, args.json) {
-        (Ended::Now(End::Stopped(stopped)), _) => return ended(&stopped),
+        (Ended::Now(End::Stopped(stopped)), _) => {
+            let how = match (&resume, overwrite) {
+                (Resume::Auto, _) => "the same command goes on",
+                (_, false) => "go on with --resume auto",
+                (_, true) => "go on with --resume auto --set run.overwrite=false",
+            };
+            return ended(&stopped, how);
+        }
         (Ended::Now(End::Finished(summary)), true) => format!("{}\n", summary.to_json()),
         (Ended::Now(End::Finished(summary)), false) => table(&summary),
         (Ended::Before(summary), true) => format!("{summary}\n"),
@@ -190,12 +198,11 @@ fn open_and_train(
     Ok(Ended::Now(run.train(&mut |event| progress.show(event))?))
 }
 
-/// Says where a run that ended early can be gone on from.
-pub fn ended(stopped: &Stopped) -> anyhow::Result<()> {
+/// Says where a run that ended early can be gone on from, and how.
+pub fn ended(stopped: &Stopped, how: &str) -> anyhow::Result<()> {
     let (step, steps) = (stopped.step, stopped.steps);
     let saved = stopped.checkpoint.display();
-    let what =
-        format!("ended after step {step} of {steps}, saved {saved}; the same command goes on");
+    let what = format!("ended after step {step} of {steps}, saved {saved}; {how}");
     super::stop::ended(stopped.reason, &what)
 }
 

@@ -7,13 +7,14 @@
 //! *Why*: every row is a function of its prompt and number, and rows are written in order. So what
 //! a file lacks is what comes after its last whole line, and nothing else needs to be remembered.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Drawn, Job, Sampler, batches};
+use crate::checkpoint::{lock, try_lock};
 use crate::data::Prompt;
 use crate::door::{self, Line};
 use crate::error::{Error, Result};
@@ -154,14 +155,13 @@ impl Sampler<'_> {
             .open(path)
             .map_err(io)?;
         match existing {
-            Existing::Cache => file.lock().map_err(io)?,
+            Existing::Cache => lock(&file).map_err(io)?,
             Existing::Continue | Existing::Refuse | Existing::Replace => {
-                file.try_lock().map_err(|error| match error {
-                    TryLockError::WouldBlock => Error::input("another process writes to it")
+                if !try_lock(&file).map_err(io)? {
+                    return Err(Error::input("another process writes to it")
                         .hint("wait for it, or name another file")
-                        .at(path.display()),
-                    TryLockError::Error(error) => io(error),
-                })?
+                        .at(path.display()));
+                }
             }
         }
         if existing == Existing::Refuse && file.metadata().map_err(io)?.len() > 0 {
@@ -207,7 +207,9 @@ impl Sampler<'_> {
                 // The row that was being written begins as the one that is due.
                 let start = format!("{{\"prompt\":{},", serde_json::json!(prompt.text));
                 let shorter = text.len().min(start.len());
-                return match text[..shorter] == start.as_bytes()[..shorter] {
+                // After a power cut the end of a file may be nothing but zeros.
+                let lost = text.iter().all(|byte| *byte == 0);
+                return match lost || text[..shorter] == start.as_bytes()[..shorter] {
                     true => Ok(found),
                     false => refuse("is not a sample that could be gone on from"),
                 };

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use super::Score;
 
 /// The scores of every response of every example, in the order of the examples.
@@ -32,6 +34,18 @@ impl Column {
             }
         }
         self.ends.push(self.log_probs.len());
+    }
+
+    /// SHA-256, in hex, of all numbers, to the last bit.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = Sha256::new();
+        for number in self.log_probs.iter().chain(&self.shared) {
+            hasher.update(number.to_le_bytes());
+        }
+        for tokens in &self.tokens {
+            hasher.update(tokens.to_le_bytes());
+        }
+        format!("{:x}", hasher.finalize())
     }
 
     /// Appends another column.

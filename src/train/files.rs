@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::frozen::Change;
 use super::log::Log;
-use super::record::{About, RUN};
+use super::record::{About, RUN, changes_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use super::{Event, Observer, Record, Timing};
 use crate::checkpoint::{
-    Checkpoints, Lock, Snapshot, check_space, check_writable, read_state, remove_model, sweep_up,
-    write_file,
+    Checkpoints, Lock, Snapshot, check_space, check_writable, make_folder, read_state,
+    remove_model, sweep_up, write_file,
 };
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -80,14 +80,23 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
 }
 
 impl Files {
-    /// Makes the folder of a run that begins, in place of an older run's.
-    pub fn create(about: &About, lock: Option<Lock>) -> Result<Self> {
+    /// Makes the folder of a run that begins, in place of an older run's; or of one that goes on after
+    /// a checkpoint of another folder, of which it takes a copy first, and its metrics up to there.
+    pub fn create(
+        about: &About,
+        lock: Option<Lock>,
+        from: Option<(&Path, &State)>,
+        changes: &[Change],
+    ) -> Result<Self> {
         let run = &about.config.run;
         let folder = &run.output_dir;
-        fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
+        make_folder(folder)?;
         let lock =
             match lock {
-                Some(lock) => lock,
+                Some(lock) => {
+                    lock.check()?;
+                    lock
+                }
                 None => {
                     let lock = Lock::take(folder)?;
                     // There was no run when this process looked for one, which may be long ago.
@@ -100,16 +109,29 @@ impl Files {
                 }
             };
         sweep_up(folder)?;
+        // First of all the mark of a finished run, which without its model would be one all the same.
+        remove(&folder.join(SUMMARY))?;
         let mut checkpoints = Checkpoints::open(folder)?;
         checkpoints.clear()?;
         remove_model(folder)?;
-        remove(&folder.join(SUMMARY))?;
         remove(&folder.join(NON_FINITE))?;
-        about.write(Vec::new())?;
+        let metrics = folder.join("metrics.jsonl");
+        let (mut bytes, mut step) = (0, 0);
+        if let Some((from, state)) = from {
+            (bytes, step) = (state.metrics_bytes, state.step);
+            checkpoints.adopt(from, step)?;
+            let above = from.canonicalize();
+            let above = above.map_err(|error| Error::io(from, &error))?;
+            let theirs = above.with_file_name("metrics.jsonl");
+            if theirs.is_file() {
+                fs::copy(&theirs, &metrics).map_err(|error| Error::io(&theirs, &error))?;
+            }
+        }
+        about.write(step, Vec::new(), changes)?;
         Ok(Self {
             run: run.clone(),
             lock,
-            metrics: Log::create(&folder.join("metrics.jsonl"))?,
+            metrics: Log::open(&metrics, bytes)?,
             timings: Log::create(&folder.join("timings.jsonl"))?,
             checkpoints,
             best: None,
@@ -119,13 +141,21 @@ impl Files {
     }
 
     /// Opens the folder of a run that goes on after `state`, with `changes` to what was to stay.
-    pub fn reopen(about: &About, lock: Lock, state: &State, changes: &[Change]) -> Result<Self> {
+    pub fn reopen(
+        about: &About,
+        lock: Lock,
+        state: &State,
+        changes: &[Change],
+        observe: Observer,
+    ) -> Result<Self> {
         let run = &about.config.run;
         let folder = &run.output_dir;
+        lock.check()?;
         sweep_up(folder)?;
+        remove(&folder.join(SUMMARY))?;
+        remove_model(folder)?;
         let mut checkpoints = Checkpoints::open(folder)?;
         checkpoints.go_back(state.step)?;
-        remove(&folder.join(SUMMARY))?;
         let mut best: Option<(u64, f64)> = None;
         for &step in checkpoints.steps() {
             // One that cannot be read is no candidate; it is looked at again when it is needed.
@@ -137,7 +167,7 @@ impl Files {
                 best = Some((step, metric));
             }
         }
-        about.write_changed(state.step, changes)?;
+        about.write(state.step, changes_of(folder), changes)?;
         keep_lines(&folder.join(NON_FINITE), state.step)?;
         let mut files = Self {
             run: run.clone(),
@@ -149,24 +179,17 @@ impl Files {
             failed_saves: 0,
             behind: false,
         };
+        if files.metrics.bytes() < state.metrics_bytes {
+            let path = folder.join("metrics.jsonl");
+            let what = format!(
+                "{}: lines before step {} are lost",
+                path.display(),
+                state.step
+            );
+            observe(Event::Warning(&what));
+        }
         let line = json!({"step": state.step, "resumed": true});
         let _ = files.timings.append(&line);
-        Ok(files)
-    }
-
-    /// Makes the folder of a run that goes on after the checkpoint `from` of another folder's run,
-    /// with that one's metrics up to there.
-    pub fn branch(about: &About, from: &Path, state: &State) -> Result<Self> {
-        let mut files = Self::create(about, None)?;
-        let metrics = files.run.output_dir.join("metrics.jsonl");
-        let above = from
-            .canonicalize()
-            .map_err(|error| Error::io(from, &error))?;
-        let theirs = above.with_file_name("metrics.jsonl");
-        if theirs.is_file() {
-            fs::copy(&theirs, &metrics).map_err(|error| Error::io(&theirs, &error))?;
-        }
-        files.metrics = Log::open(&metrics, state.metrics_bytes)?;
         Ok(files)
     }
 
@@ -198,9 +221,12 @@ impl Files {
         }
     }
 
-    /// Appends a line to `non_finite.jsonl`.
-    pub fn non_finite(&self, line: &Value) -> Result<()> {
-        Log::open(&self.run.output_dir.join(NON_FINITE), u64::MAX)?.append(line)
+    /// Appends a line to `non_finite.jsonl`, if there is room.
+    pub fn non_finite(&self, line: &Value, observe: Observer) {
+        let log = Log::open(&self.run.output_dir.join(NON_FINITE), u64::MAX);
+        if let Err(error) = log.and_then(|mut log| log.append(line)) {
+            observe(Event::Warning(&format!("{error}; {line} is not in it")));
+        }
     }
 
     /// The bytes of `metrics.jsonl`, which are on the disk if that is possible.
@@ -247,16 +273,13 @@ impl Files {
                 self.failed_saves += 1;
                 let what = format!("{error}; step {} is not saved", state.step);
                 if self.failed_saves == FAILED_SAVES {
-                    let steps = self.checkpoints.steps().last();
-                    let newest = steps.map_or("there is no checkpoint".into(), |&step| {
-                        format!("the newest is {}", self.checkpoints.path(step).display())
-                    });
                     return Err(Error::failed(format!(
-                        "{what}, nor were the {} before it: {newest}",
-                        FAILED_SAVES - 1
+                        "{what}, nor were the {} before it: {}",
+                        FAILED_SAVES - 1,
+                        self.newest()
                     )));
                 }
-                observe(Event::Warning(&format!("{what}, and training goes on")));
+                observe(Event::Warning(&what));
                 return Ok(None);
             }
         }
@@ -270,12 +293,21 @@ impl Files {
         }
         let best = self.best.map(|(step, _)| step);
         let limit = self.run.save_total_limit.unwrap_or(usize::MAX);
-        let kept = self.checkpoints.saved(state.step);
-        // What cannot be removed takes room, and nothing else.
-        if let Err(error) = kept.and_then(|()| self.checkpoints.prune(limit, best)) {
+        // What cannot be removed takes room, and nothing reads the name of the newest.
+        let named = self.checkpoints.saved(state.step);
+        let pruned = self.checkpoints.prune(limit, best);
+        for error in named.err().into_iter().chain(pruned.err()) {
             observe(Event::Warning(&error.to_string()));
         }
         Ok(Some(path))
+    }
+
+    /// What there is to go on from, in words.
+    pub fn newest(&self) -> String {
+        match self.checkpoints.steps().last() {
+            None => "there is no checkpoint".into(),
+            Some(&step) => format!("the newest is {}", self.checkpoints.path(step).display()),
+        }
     }
 
     /// The checkpoint of this step, if there is one.

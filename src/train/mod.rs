@@ -37,12 +37,14 @@ mod verify;
 use std::path::PathBuf;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::data::{Census, Dataset};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::{Decoder, device};
+use crate::score::Column;
 
 pub use event::{Event, Observer};
 pub use metrics::Record;
@@ -69,7 +71,8 @@ use story::Stories;
 use timing::{Stopwatch, Timing};
 use training::Training;
 
-/// A run that was opened: everything is read and checked, nothing is written but the cache.
+/// A run that was opened: everything is read and checked, nothing is written but the cache and, where
+/// the output folder holds a run, its lock.
 pub struct Run {
     config: Config,
     folder: PathBuf,
@@ -139,7 +142,7 @@ impl Run {
         let mut frozen = Frozen::new(&config, &datasets, tokenizer.hash())?;
         let kind = if device.is_cpu() { "cpu" } else { "gpu" };
         frozen.set("model.device", kind);
-        origin.check(&frozen, false, allow_change, &config.run)?;
+        origin.check(&frozen, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
             return Ok(Opened::Finished(summary.clone()));
         }
@@ -163,7 +166,10 @@ impl Run {
         };
         frozen.set("model.model_name_or_path", hashes.policy.as_str());
         frozen.set("model.reference", hashes.reference.clone());
-        origin.check(&frozen, true, allow_change, &config.run)?;
+        if config.has_reference() {
+            frozen.set("data.reference_log_probs", of_columns(&reference.columns));
+        }
+        origin.check(&frozen, true, allow_change, &config.run, observe)?;
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
@@ -218,6 +224,12 @@ impl Run {
         ]
         .map(|split| split.map(|split| &split.dataset.census))
     }
+}
+
+/// A hash of the reference's log-probs.
+fn of_columns(columns: &[Option<Column>]) -> String {
+    let columns = columns.iter().flatten().map(Column::fingerprint);
+    format!("{:x}", Sha256::digest(columns.collect::<String>()))
 }
 
 /// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that are

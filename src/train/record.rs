@@ -53,18 +53,14 @@ pub(super) struct About<'a> {
 }
 
 impl About<'_> {
-    /// Writes `config.toml` and `run.json` of a run that goes on after so many steps with changes,
-    /// which come after those that are there.
-    pub fn write_changed(&self, step: u64, changes: &[Change]) -> Result<()> {
-        let mut all = changes_of(&self.config.run.output_dir);
-        all.extend(changes.iter().map(
+    /// Writes `config.toml` and `run.json` of a run that goes on after so many steps, with the changes
+    /// made now after those of `before` that still count.
+    pub fn write(&self, step: u64, before: Vec<Value>, now: &[Change]) -> Result<()> {
+        let mut changes = before;
+        changes.retain(|change| change["step"].as_u64().is_some_and(|at| at <= step));
+        changes.extend(now.iter().map(
             |change| json!({"step": step, "key": change.key, "old": change.old, "new": change.new}),
         ));
-        self.write(all)
-    }
-
-    /// Writes `config.toml` and `run.json`.
-    pub fn write(&self, changes: Vec<Value>) -> Result<()> {
         let folder = &self.config.run.output_dir;
         let config = self.config.to_toml()?;
         write_file(&folder.join("config.toml"), config.as_bytes())?;
@@ -85,7 +81,7 @@ impl About<'_> {
 }
 
 /// The changes that `run.json` has already.
-fn changes_of(folder: &Path) -> Vec<Value> {
+pub(super) fn changes_of(folder: &Path) -> Vec<Value> {
     let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
     run["changes"].as_array().cloned().unwrap_or_default()
 }

@@ -49,6 +49,9 @@ pub(super) fn separate(
     observe: Observer,
 ) -> Result<Option<Reference>> {
     let folder = reference_folder(&config.model, observe)?;
+    if let Some(folder) = &folder {
+        check_apart(&config.run.output_dir, &folder.path)?;
+    }
     if let Some(path) = &config.data.reference_log_probs {
         let reference = from_file(path, config, tokenizer, datasets)?;
         observe(Event::ReferenceFound(path));
@@ -69,7 +72,6 @@ pub(super) fn separate(
     check_reference(tokenizer, &folder)?;
     check_length(config.data.max_length, folder.arch.max_positions)
         .map_err(|error| error.at("model.reference"))?;
-    check_apart(&config.run.output_dir, &folder.path)?;
     let scorer = scorer(folder.content_hash()?, tokenizer, &config.model)?;
     let load = || Ok(open::load(&folder, &config.model)?.0);
     cached(config, scorer, datasets, observe, load).map(Some)

@@ -76,21 +76,27 @@ impl Origin {
                 ))),
             };
         }
-        let lock = Some(Lock::take(folder)?);
-        let previous = Some(frozen_of(folder)?);
+        let mut origin = Self {
+            lock: Some(Lock::take(folder)?),
+            previous: Some(frozen_of(folder)?),
+            finished: summary(folder)?,
+            ..Self::default()
+        };
+        // A finished run needs none, unless it turns out to have changed.
+        if origin.finished.is_none() {
+            origin.look(folder, observe)?;
+        }
+        Ok(origin)
+    }
+
+    /// Looks for the newest checkpoint that is whole; damaged ones are set aside.
+    fn look(&mut self, folder: &Path, observe: Observer) -> Result<()> {
         let mut checkpoints = Checkpoints::open(folder)?;
         let newest = checkpoints.newest_whole(&mut |what| observe(Event::Warning(what)))?;
-        let checkpoint = match newest {
-            Some(step) => Some(opened(checkpoints.path(step))?),
-            None => None,
-        };
-        Ok(Self {
-            lock,
-            previous,
-            checkpoint,
-            finished: summary(folder)?,
-            changes: Vec::new(),
-        })
+        if let Some(step) = newest {
+            self.checkpoint = Some(opened(checkpoints.path(step))?);
+        }
+        Ok(())
     }
 
     fn from_checkpoint(path: &Path, folder: &Path, holds_run: bool) -> Result<Self> {
@@ -102,23 +108,21 @@ impl Origin {
         }
         verify(path).map_err(at)?;
         let (path, state) = opened(path.to_owned()).map_err(at)?;
-        let above = |path: &Path| path.parent().and_then(|above| above.canonicalize().ok());
-        let own = above(&path) == folder.canonicalize().ok();
+        let above = path.canonicalize().ok();
+        let above = above.as_deref().and_then(Path::parent);
+        let own = folder
+            .canonicalize()
+            .is_ok_and(|folder| above == Some(&folder));
         if holds_run && !own {
             return Err(Error::input("holds a run already")
                 .at(folder.display())
                 .hint("with --resume PATH choose the run.output_dir of that run, or a new one"));
         }
-        let (lock, previous) = match own {
-            true => (Some(Lock::take(folder)?), frozen_of(folder)?),
-            false => (None, state.frozen.clone()),
-        };
         Ok(Self {
-            lock,
-            previous: Some(previous),
+            lock: own.then(|| Lock::take(folder)).transpose()?,
+            previous: Some(state.frozen.clone()),
             checkpoint: Some((path, state)),
-            finished: None,
-            changes: Vec::new(),
+            ..Self::default()
         })
     }
 
@@ -129,6 +133,7 @@ impl Origin {
         all: bool,
         allowed: &[String],
         run: &RunConfig,
+        observe: Observer,
     ) -> Result<()> {
         let Some(previous) = &self.previous else {
             return match allowed.first() {
@@ -145,8 +150,12 @@ impl Origin {
             false => error.at(run.output_dir.display()),
         };
         self.changes = frozen.check(previous, all, allowed).map_err(place)?;
-        let over = self.finished.is_some() && !self.changes.is_empty();
-        if over && self.checkpoint.is_none() {
+        let more = self.finished.is_some() && !self.changes.is_empty();
+        if !(all && more) {
+            return Ok(());
+        }
+        let looked = self.look(&run.output_dir, observe);
+        if looked.is_err() || self.checkpoint.is_none() {
             return Err(
                 Error::input("is finished, and has no checkpoint to go on from")
                     .at(run.output_dir.display())
@@ -165,6 +174,13 @@ impl Origin {
 fn opened(path: PathBuf) -> Result<(PathBuf, State)> {
     let state: State = read_state(&path)?;
     state.check().map_err(|error| error.at(path.display()))?;
+    if checkpoint_step(&path) != Some(state.step) {
+        return Err(
+            Error::input(format!("is the checkpoint of step {}", state.step))
+                .at(path.display())
+                .hint("give the folder its name back"),
+        );
+    }
     Ok((path, state))
 }
 

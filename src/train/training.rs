@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::files::Files;
+use super::metrics::Averages;
 use super::non_finite::{Terms, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
@@ -57,6 +58,15 @@ impl Training {
             Some(stories) => Some(stories.draw(&run.model, observe)?),
             None => None,
         };
+        let batches = Batches {
+            labelled: run.train.len(),
+            unlabelled: run.unlabelled.as_ref().map_or(0, Split::len),
+            ratio: run.config.data.unlabelled_ratio,
+            size: run.config.batch.batch_size,
+            seed: run.config.run.seed,
+            shuffle: run.config.data.shuffle,
+        };
+        let steps = run.config.run.steps(batches.per_epoch());
         let mut optimizer = Optimizer::new(&run.config.optimizer, run.model.weights())?;
         let gradients = run.model.gradients()?;
         let origin = std::mem::take(&mut run.origin);
@@ -64,6 +74,12 @@ impl Training {
         let mut state = State::default();
         if let Some((folder, saved)) = &origin.checkpoint {
             state = saved.clone();
+            if state.step > steps {
+                let what = format!("is after step {}, and the run has {steps}", state.step);
+                return Err(Error::input(what)
+                    .at(folder.display())
+                    .hint("go back with --resume to an earlier checkpoint, or set more steps"));
+            }
             let buffers = buffers(&optimizer, &run.moving, &state);
             checkpoint::restore(folder, &run.model, &buffers)?;
             optimizer.continue_after(state.updates);
@@ -87,26 +103,18 @@ impl Training {
             frozen: &run.frozen,
             machine: &machine,
         };
-        let mut files = match (origin.checkpoint, origin.lock) {
-            (Some(_), Some(lock)) => Files::reopen(&about, lock, &state, &origin.changes)?,
-            (Some((from, _)), None) => Files::branch(&about, &from, &state)?,
-            (None, lock) => Files::create(&about, lock)?,
+        let from = origin.checkpoint.as_ref();
+        let from = from.map(|(folder, state)| (folder.as_path(), state));
+        let mut files = match (origin.lock, from) {
+            (Some(lock), Some(_)) => Files::reopen(&about, lock, &state, &origin.changes, observe)?,
+            (lock, from) => Files::create(&about, lock, from, &origin.changes)?,
         };
         if let Some(timing) = &run.scoring {
             files.timing(timing, observe);
         }
-        let batches = Batches {
-            labelled: run.train.len(),
-            unlabelled: run.unlabelled.as_ref().map_or(0, Split::len),
-            ratio: run.config.data.unlabelled_ratio,
-            size: run.config.batch.batch_size,
-            seed: run.config.run.seed,
-            shuffle: run.config.data.shuffle,
-        };
         if let Some(unlabelled) = run.unlabelled {
             run.train.append(unlabelled)?;
         }
-        let steps = run.config.run.steps(batches.per_epoch());
         let training = Self {
             config: run.config,
             source: run.folder,
@@ -165,6 +173,7 @@ impl Training {
             }
             self.step(observe)?;
         }
+        self.round_off(observe)?;
         self.files.settle(observe)?;
         let output_dir = self.config.run.output_dir.clone();
         let dtype = self.config.model.save_dtype;
@@ -203,11 +212,28 @@ impl Training {
         Ok(End::Finished(Box::new(summary)))
     }
 
+    /// The last record and evaluation, where the last step was made when it was not to be the last.
+    fn round_off(&mut self, observe: Observer) -> Result<()> {
+        let step = self.state.step;
+        if self.state.averages != Averages::default() {
+            self.record(self.rate(step.saturating_sub(1)), observe);
+        }
+        let last = self.state.eval.as_ref().map(|(_, last)| &last["step"]);
+        if last.is_some_and(|last| *last != step) {
+            self.evaluate(observe)?;
+        }
+        Ok(())
+    }
+
+    /// The learning rate of a step, from 0.
+    fn rate(&self, step: u64) -> f64 {
+        self.config.optimizer.learning_rate * self.config.schedule.factor(step, self.steps)
+    }
+
     fn step(&mut self, observe: Observer) -> Result<()> {
         let step = self.state.step;
         let batch = self.batches.rows(step, &mut self.orders);
-        let factor = self.config.schedule.factor(step, self.steps);
-        let rate = self.config.optimizer.learning_rate * factor;
+        let rate = self.rate(step);
         self.profile.iter().for_each(Profile::begin);
         let before = self.state.averages.clone();
         let tokens = match self.update(&batch, rate) {
@@ -255,6 +281,8 @@ impl Training {
 
     /// One update; the tokens computed with gradient.
     fn update(&mut self, batch: &[usize], rate: f64) -> Result<usize> {
+        self.terms.clear();
+        self.gradients.clear()?;
         if let Some(moving) = &self.moving {
             moving.score_batch(&mut self.train, batch)?;
         }
@@ -278,13 +306,13 @@ impl Training {
         let step = self.state.step + 1;
         let parameters = not_finite(&self.gradients)?;
         let line = self.terms.record(step, what, &parameters);
-        self.files.non_finite(&line)?;
-        let most = self.config.run.max_non_finite_steps;
+        self.files.non_finite(&line, observe);
         let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");
-        if self.state.passed_over == most {
-            return Err(Error::NonFinite(match most {
+        let before = self.state.passed_over;
+        if before >= self.config.run.max_non_finite_steps {
+            return Err(Error::NonFinite(match before {
                 0 => message,
-                most => format!("{message}; {most} steps before were passed over"),
+                before => format!("{message}; {before} steps before were passed over"),
             }));
         }
         self.state.passed_over += 1;
@@ -312,22 +340,14 @@ impl Training {
     }
 
     fn evaluate(&mut self, observe: Observer) -> Result<()> {
-        let Some(split) = &mut self.eval else {
+        if self.eval.is_none() {
             return Ok(());
-        };
-        if let Some(moving) = &mut self.moving {
-            moving.score_eval(split)?;
         }
-        if let Some(on_policy) = &self.on_policy {
-            // The same draws each time, so that evaluations differ by the policy alone.
-            let rows: Vec<usize> = (0..split.len()).collect();
-            on_policy.draw(&self.model, split, &rows, 0)?;
-        }
-        let stepper = Stepper::new(&self.config, &self.model);
-        let averages = match stepper.evaluate(split, &mut self.terms) {
+        self.terms.clear();
+        let averages = match self.averages() {
             Err(Error::NonFinite(what)) => {
                 let line = self.terms.record(self.state.step, &what, &[]);
-                self.files.non_finite(&line)?;
+                self.files.non_finite(&line, observe);
                 return Err(Error::NonFinite(format!("evaluation: {what}")));
             }
             averages => averages?,
@@ -339,6 +359,22 @@ impl Training {
         self.state.evaluated(&record);
         self.state.metric = self.metric(&record)?;
         Ok(())
+    }
+
+    /// Those of the evaluation rows.
+    fn averages(&mut self) -> Result<Averages> {
+        let Some(split) = &mut self.eval else {
+            return Ok(Averages::default());
+        };
+        if let Some(moving) = &mut self.moving {
+            moving.score_eval(split)?;
+        }
+        if let Some(on_policy) = &self.on_policy {
+            // The same draws each time, so that evaluations differ by the policy alone.
+            let rows: Vec<usize> = (0..split.len()).collect();
+            on_policy.draw(&self.model, split, &rows, 0)?;
+        }
+        Stepper::new(&self.config, &self.model).evaluate(split, &mut self.terms)
     }
 
     /// What checkpoints are compared by, of an evaluation.
@@ -385,8 +421,10 @@ impl Training {
         let saved = self.save(observe)?;
         saved.ok_or_else(|| {
             let (step, folder) = (self.state.step, self.config.run.output_dir.display());
-            let what = "which could not be saved; the newest checkpoint is from before";
-            Error::failed(format!("{folder}: ended after step {step}, {what}"))
+            let newest = self.files.newest();
+            Error::failed(format!(
+                "{folder}: ended after step {step}, which could not be saved; {newest}"
+            ))
         })
     }
 }

@@ -28,30 +28,27 @@ pub struct Found {
 /// If it is neither a run nor a folder with a manifest. What is damaged is no error, but found.
 pub fn verify(folder: &Path) -> Result<Vec<Found>> {
     fs::metadata(folder).map_err(|error| Error::io(folder, &error))?;
+    let checkpoints = Checkpoints::open(folder)?;
     if !folder.join(RUN).is_file() {
-        let steps = Checkpoints::open(folder)?;
-        if !folder.join(MANIFEST).is_file() && steps.steps().is_empty() {
+        if !folder.join(MANIFEST).is_file() && checkpoints.steps().is_empty() {
             return Err(Error::input(format!("has neither {RUN} nor {MANIFEST}"))
                 .at(folder.display())
                 .hint(
                     "name the output_dir of a run, one of its checkpoints, or a model expo wrote",
                 ));
         }
-        if steps.steps().is_empty() {
+        if checkpoints.steps().is_empty() {
             return Ok(vec![whole(folder)]);
         }
     }
     let mut found = Vec::new();
     let look = |path: PathBuf, outcome: Result<(usize, u64)>| Found { path, outcome };
-    for step in Checkpoints::open(folder)?.steps() {
-        found.push(whole(&folder.join(format!("checkpoint-{step}"))));
+    for &step in checkpoints.steps() {
+        found.push(whole(&checkpoints.path(step)));
     }
-    for path in entries(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("damaged-checkpoint-") {
-            let damaged = Error::input("was set aside").at(path.display());
-            found.push(look(path, Err(damaged)));
-        }
+    for path in checkpoints.damaged()? {
+        let damaged = Error::input("was set aside").at(path.display());
+        found.push(look(path, Err(damaged)));
     }
     if folder.join("config.json").is_file() || folder.join(SUMMARY).is_file() {
         found.push(look(folder.to_owned(), checkpoint::verify(folder)));
@@ -99,12 +96,4 @@ fn lines(path: &Path) -> Result<()> {
             .map_err(|error| Error::input(format!("not JSON: {error}")).at(place()))?;
     }
     Ok(())
-}
-
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let io = |error: std::io::Error| Error::io(folder, &error);
-    let entries = fs::read_dir(folder).map_err(io)?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    Ok(paths)
 }

@@ -355,6 +355,93 @@ fn a_finished_run_is_left_alone_and_can_be_made_longer() {
 }
 
 #[test]
+fn a_finished_run_needs_no_checkpoints_until_it_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    finish(again(&folder, &[]), &Resume::Auto);
+    for step in 1..=STEPS {
+        fs::remove_dir_all(folder.path().join(format!("run/checkpoint-{step}"))).unwrap();
+    }
+    let opened = Run::open_with(again(&folder, &[]), &Resume::Auto, &[], &mut |_| {}).unwrap();
+    assert!(matches!(opened, Opened::Finished(_)));
+    let longer = again(&folder, &["run.max_steps=9"]);
+    let error = run_error(longer, &Resume::Auto, &["run.max_steps"]);
+    assert!(error.contains("has no checkpoint to go on from"), "{error}");
+    assert!(folder.path().join("run/model.safetensors").is_file());
+}
+
+#[test]
+fn fewer_steps_than_were_made_are_refused_and_as_many_end_the_run_as_it_should() {
+    let (folder, _) = stopped();
+    let fewer = again(&folder, &["run.max_steps=4"]);
+    let error = run_error(fewer, &Resume::Auto, &["run.max_steps"]);
+    assert!(
+        error.contains("is after step 5, and the run has 4"),
+        "{error}"
+    );
+    // Step 5 is neither logged nor evaluated by itself.
+    let as_many = again(&folder, &["run.max_steps=5"]);
+    let End::Finished(summary) = run(as_many, &Resume::Auto, &["run.max_steps"], None).unwrap()
+    else {
+        panic!("stopped");
+    };
+    assert_eq!(summary.train.1["step"], 5);
+    assert_eq!(summary.eval.unwrap().1["step"], 5);
+}
+
+#[test]
+fn a_branch_is_gone_on_with_by_itself_and_going_back_undoes_changes() {
+    let (folder, run_folder) = stopped();
+    let other = tempfile::tempdir().unwrap();
+    let from = Resume::From(run_folder.join("checkpoint-3"));
+    // Ended before its first checkpoint of its own.
+    let Opened::Run(mut branch) =
+        Run::open_with(again(&other, &[]), &from, &[], &mut |_| {}).unwrap()
+    else {
+        panic!("nothing to do");
+    };
+    branch.until.time = Some(Duration::ZERO);
+    let End::Stopped(ended) = branch.train(&mut |_| {}).unwrap() else {
+        panic!("finished")
+    };
+    assert!(ended.checkpoint.ends_with("checkpoint-3"));
+    let summary = finish(again(&other, &[]), &Resume::Auto);
+    assert_eq!(summary.resumed_from, Some(3));
+    let lower = || again(&folder, &["optimizer.learning_rate=1e-4"]);
+    let keys = ["optimizer.learning_rate"];
+    run(lower(), &Resume::Auto, &keys, Some(6)).unwrap();
+    let changes = || {
+        json(&run_folder.join("run.json"))["changes"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    assert_eq!(changes(), 1);
+    let from = Resume::From(run_folder.join("checkpoint-4"));
+    let error = run_error(lower(), &from, &[]);
+    assert!(
+        error.contains("optimizer.learning_rate: 0.001 -> 0.0001"),
+        "{error}"
+    );
+    finish(again(&folder, &[]), &from);
+    assert_eq!(changes(), 0);
+    for name in ["metrics.jsonl", "model.safetensors"] {
+        let read = |folder: &Path| fs::read(folder.join("run").join(name)).unwrap();
+        assert!(read(folder.path()) == read(other.path()), "{name}");
+    }
+    fs::rename(
+        run_folder.join("checkpoint-5"),
+        run_folder.join("checkpoint-9"),
+    )
+    .unwrap();
+    let error = run_error(
+        again(&folder, &[]),
+        &Resume::From(run_folder.join("checkpoint-9")),
+        &[],
+    );
+    assert!(error.contains("is the checkpoint of step 5"), "{error}");
+}
+
+#[test]
 fn a_folder_that_is_no_checkpoint_is_refused() {
     let (folder, run_folder) = stopped();
     for (path, message) in [

@@ -311,3 +311,129 @@ fn a_model_that_no_memory_holds_is_refused_before_any_is_taken() {
         assert!(said.contains("GiB of memory, and "), "{said}");
     }
 }
+
+/// A checkpoint as a run of one step leaves it.
+fn checkpoint(folder: &Path) -> std::path::PathBuf {
+    let fixture = crate::support::fixture;
+    let (model, pairs) = (fixture("llama"), fixture("pairs.jsonl"));
+    let (out, cache) = (folder.join("run"), folder.join("cache"));
+    let text = format!(
+        "[model]\nmodel_name_or_path = {model:?}\n[data]\nformat = \"pairs\"\n\
+         train = \"{}[:2]\"\nmax_length = 48\nmax_prompt_length = 24\n[loss.dpo]\n\
+         [run]\noutput_dir = {out:?}\ncache_dir = {cache:?}\nmax_steps = 1\nsave_steps = 1\n",
+        pairs.display()
+    );
+    let config = expo::config::Config::parse(&text, &[]).unwrap();
+    let run = expo::train::Run::open(config, &mut |_| {}).unwrap();
+    run.train(&mut |_| {}).unwrap();
+    out.join("checkpoint-1")
+}
+
+/// Writes cuts and flips over the file, all of them or of larger files those that a stride leaves, and
+/// tells `look` of each.
+fn each_damage(path: &Path, mut look: impl FnMut(&str)) {
+    let whole = std::fs::read(path).unwrap();
+    let step = match whole.len() {
+        0..=1024 => 1,
+        length => stride(length).max(11),
+    };
+    let mut put = |what: String, bytes: &[u8]| {
+        std::fs::write(path, bytes).unwrap();
+        look(&what);
+    };
+    for length in (0..whole.len()).step_by(step) {
+        put(
+            format!("{} cut to {length}", path.display()),
+            &whole[..length],
+        );
+    }
+    for bit in (0..8 * whole.len()).step_by(step) {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        put(format!("{} bit {bit}", path.display()), &flipped);
+    }
+    std::fs::write(path, whole).unwrap();
+}
+
+#[test]
+fn no_damage_to_a_checkpoint_goes_unnoticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path());
+    let manifest = checkpoint.join(expo::checkpoint::MANIFEST);
+    let parsed = |path: &Path| {
+        let text = std::fs::read(path).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).ok()
+    };
+    let whole = parsed(&manifest);
+    let files: Vec<_> = std::fs::read_dir(&checkpoint).unwrap().collect();
+    for file in files {
+        let file = file.unwrap().path();
+        let mut outcomes = Outcomes::default();
+        each_damage(&file, |what| {
+            outcomes.cases += 1;
+            match expo::checkpoint::verify(&checkpoint) {
+                Err(error) => {
+                    let place = checkpoint.display().to_string();
+                    assert!(error.to_string().contains(&place), "{what}: {error}");
+                    outcomes.refused += 1;
+                }
+                // White space of the manifest is all that may be lost.
+                Ok(_) => {
+                    assert!(file == manifest && parsed(&manifest) == whole, "{what}");
+                    outcomes.accepted += 1;
+                }
+            }
+        });
+        let name = file.file_name().unwrap().to_string_lossy();
+        outcomes.report(&format!("checkpoint/{name}"));
+    }
+    assert!(expo::checkpoint::verify(&checkpoint).is_ok());
+}
+
+/// With a manifest that agrees with the damage, and so is no help.
+#[test]
+fn a_damaged_state_is_refused_or_still_a_state() {
+    use sha2::{Digest, Sha256};
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = checkpoint(folder.path());
+    let manifest = checkpoint.join(expo::checkpoint::MANIFEST);
+    let whole: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let state = checkpoint.join("training_state.json");
+    let mut outcomes = Outcomes::default();
+    each_damage(&state, |what| {
+        let bytes = std::fs::read(&state).unwrap();
+        let mut agreeing = whole.clone();
+        agreeing["files"]["training_state.json"] = serde_json::json!({
+            "bytes": bytes.len(),
+            "sha256": format!("{:x}", Sha256::digest(&bytes)),
+        });
+        std::fs::write(&manifest, agreeing.to_string()).unwrap();
+        outcomes.cases += 1;
+        let found = expo::train::verify(&checkpoint).unwrap();
+        match &found[0].outcome {
+            Ok(_) => outcomes.accepted += 1,
+            Err(error) => {
+                let place = checkpoint.display().to_string();
+                assert!(error.to_string().contains(&place), "{what}: {error}");
+                outcomes.refused += 1;
+            }
+        }
+    });
+    outcomes.report("training_state");
+    let record = folder.path().join("run/run.json");
+    let mut outcomes = Outcomes::default();
+    each_damage(&record, |_| {
+        outcomes.cases += 1;
+        let found = expo::train::verify(&folder.path().join("run"));
+        // Without its name's beginning it is no run; else it is whole or found damaged.
+        match found.is_ok_and(|all| {
+            all.iter()
+                .all(|one| one.path != record || one.outcome.is_ok())
+        }) {
+            true => outcomes.accepted += 1,
+            false => outcomes.refused += 1,
+        }
+    });
+    outcomes.report("run_record");
+}

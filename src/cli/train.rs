@@ -59,7 +59,8 @@ Opens the model, its tokenizer and the rows, and says what became of the rows. S
 once, by default the model itself before its first update; the log-probs are kept in the user's
 cache folder (run.cache_dir) and found again by content. Then trains, with an evaluation before the
 first step, every run.eval_steps and after the last. Nothing is written to run.output_dir before
-everything that the config names was opened and checked.
+everything that the config names was opened and checked; where it holds a run, that run's lock is
+taken first.
 
 A config:
   [model]
@@ -86,7 +87,8 @@ Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word 
 
 In run.output_dir:
   config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo
-  checkpoint-STEP/                                      the same every run.save_steps
+  checkpoint-STEP/                                      the same every run.save_steps, and all that it
+                                                        takes to go on from there
   config.toml, run.json                                 what was run, on what
   metrics.jsonl                                         a line per run.logging_steps
   timings.jsonl                                         likewise: seconds, rows and tokens per second,

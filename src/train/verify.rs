@@ -76,7 +76,9 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
 fn whole(folder: &Path) -> Found {
     let mut outcome = checkpoint::verify(folder);
     if outcome.is_ok() && checkpoint_step(folder).is_some() {
-        let state = read_state::<State>(folder).and_then(|state| state.check());
+        let place = |error: Error| error.at(folder.display());
+        let state = read_state::<State>(folder);
+        let state = state.and_then(|state| state.check().map_err(place));
         outcome = state.and(outcome);
     }
     Found {

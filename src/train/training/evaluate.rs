@@ -1,0 +1,79 @@
+//! Evaluations of a run, and what checkpoints are compared by.
+
+use serde_json::Value;
+
+use super::Training;
+use crate::error::{Error, Result, nearest};
+use crate::train::metrics::Averages;
+use crate::train::{Event, Observer, Record, Stepper};
+
+impl Training {
+    /// The last record and evaluation, where the last step was made when it was not to be the last.
+    pub(super) fn round_off(&mut self, observe: Observer) -> Result<()> {
+        let step = self.state.step;
+        if self.state.averages != Averages::default() {
+            self.record(self.rate(step.saturating_sub(1)), observe);
+        }
+        let last = self.state.eval.as_ref().map(|(_, last)| &last["step"]);
+        if last.is_some_and(|last| *last != step) {
+            self.evaluate(observe)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates the policy, records what comes out, and keeps what checkpoints are compared by.
+    pub(super) fn evaluate(&mut self, observe: Observer) -> Result<()> {
+        if self.eval.is_none() {
+            return Ok(());
+        }
+        self.terms.clear();
+        let averages = match self.averages() {
+            Err(Error::NonFinite(what)) => {
+                let line = self.terms.record(self.state.step, &what, &[]);
+                self.files.non_finite(&line, observe);
+                return Err(Error::NonFinite(format!("evaluation: {what}")));
+            }
+            averages => averages?,
+        };
+        let mut record = self.head();
+        averages.write("eval_", &mut record);
+        self.files.record(&record, observe);
+        observe(Event::Record(&record));
+        self.state.evaluated(&record);
+        self.state.metric = self.metric(&record)?;
+        Ok(())
+    }
+
+    /// Those of the evaluation rows.
+    fn averages(&mut self) -> Result<Averages> {
+        let Some(split) = &mut self.eval else {
+            return Ok(Averages::default());
+        };
+        if let Some(moving) = &mut self.moving {
+            moving.score_eval(split)?;
+        }
+        if let Some(on_policy) = &self.on_policy {
+            // The same draws each time, so that evaluations differ by the policy alone.
+            let rows: Vec<usize> = (0..split.len()).collect();
+            on_policy.draw(&self.model, split, &rows, 0)?;
+        }
+        Stepper::new(&self.config, &self.model).evaluate(split, &mut self.terms)
+    }
+
+    /// What checkpoints are compared by, of an evaluation.
+    fn metric(&self, record: &Record) -> Result<Option<(String, f64)>> {
+        let Some(name) = &self.config.run.metric_for_best_model else {
+            return Ok(None);
+        };
+        match record.get(name).and_then(Value::as_f64) {
+            Some(metric) => Ok(Some((name.clone(), metric))),
+            None => {
+                let names = record.keys().filter(|key| key.starts_with("eval_"));
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                Err(Error::input(format!("no evaluation has a figure `{name}`"))
+                    .at("run.metric_for_best_model")
+                    .hint(nearest(name, names)))
+            }
+        }
+    }
+}

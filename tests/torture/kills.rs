@@ -27,12 +27,17 @@ fn kills_at_random() {
     // A disk that syncs slowly is inside a save most of the time, memory hardly ever.
     let stages = [disk(), memory()].map(|base| Stage::new(&base, 24));
     let (mut kills, mut runs) = (Kills::default(), 0);
-    while kills.all < size(60, 1000) {
+    let enough = size(60, 1000);
+    // A run that is never hit ends by itself.
+    while kills.all < enough && runs < enough {
         let stage = &stages[runs % 2];
         let run = stage.path(&format!("run-{runs}"));
         one_run(stage, &run, &mut kills, &mut random, &mut report);
         fs::remove_dir_all(&run).unwrap();
         runs += 1;
+    }
+    if kills.all < enough {
+        report.fail("too few kills".to_owned());
     }
     report.count("kills", kills.all);
     report.count("inside_save", kills.inside_save);
@@ -84,11 +89,11 @@ fn kill_at(mut process: Running, time: Duration) -> Ended {
 fn kill_inside_a_save(mut process: Running, run: &Path, random: &mut Random) -> Ended {
     let saves = 1 + random.below(4);
     // What others left is swept up before the first save.
-    let own = format!("-{}", process.process());
+    let own = format!("-{}-", process.process());
     let (mut seen, mut last) = (0, String::new());
     let inside = process.wait_until(|| {
         let names = names(run).into_iter();
-        let mut saving = names.filter(|n| n.starts_with(".tmp-checkpoint-") && n.ends_with(&own));
+        let mut saving = names.filter(|n| n.starts_with(".tmp-checkpoint-") && n.contains(&own));
         if let Some(name) = saving.next()
             && name != last
         {

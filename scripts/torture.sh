@@ -51,7 +51,7 @@ hostile=(hostile::)
 group torture main torture:: --ignored
 group resume main train::resume
 group non_finite lib train::non_finite
-group hostile main "${hostile[@]}"
+group hostile main hostile::
 group wrong_inputs main cli::wrong
 group accumulation main train::accumulation
 # Minutes and gigabytes.

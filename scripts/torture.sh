@@ -44,10 +44,6 @@ group() {
     fi
 }
 
-# Some of the damages of a larger file, or all.
-hostile=(hostile::)
-[ "$size" = short ] || hostile+=(--ignored)
-
 group torture main torture:: --ignored
 group resume main train::resume
 group non_finite lib train::non_finite

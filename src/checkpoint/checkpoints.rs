@@ -26,6 +26,8 @@ const LATEST: &str = "LATEST";
 pub struct Checkpoints {
     folder: PathBuf,
     steps: Vec<u64>,
+    /// The one that `LATEST` names.
+    named: Option<u64>,
 }
 
 impl Checkpoints {
@@ -39,9 +41,11 @@ impl Checkpoints {
             false => Vec::new(),
         };
         steps.sort_unstable();
+        let named = fs::read_to_string(folder.join(LATEST)).unwrap_or_default();
         Ok(Self {
             folder: folder.to_owned(),
             steps,
+            named: checkpoint_step(Path::new(named.trim_end())),
         })
     }
 
@@ -74,7 +78,7 @@ impl Checkpoints {
         }
         sync(&staging.path)?;
         staging.settle(&target)?;
-        self.saved(step)
+        self.saved(step, usize::MAX, None)
     }
 
     /// The folder of the checkpoint of a step.
@@ -117,10 +121,13 @@ impl Checkpoints {
         Ok(aside)
     }
 
-    /// Takes a checkpoint that was saved into the list, and its name into `LATEST`.
-    pub fn saved(&mut self, step: u64) -> Result<()> {
+    /// Takes a checkpoint that was saved into the list, removes the oldest ones beyond `limit`, which
+    /// is at least 2, but not `best`, and writes its name into `LATEST`.
+    pub fn saved(&mut self, step: u64, limit: usize, best: Option<u64>) -> Result<()> {
         self.steps.push(step);
-        self.name_latest(step)
+        // On a full disk the name may find room only now.
+        let pruned = self.prune(limit, best);
+        self.name_latest(step).and(pruned)
     }
 
     /// Removes those after a step, which is now the latest. The name comes first, so that it is never
@@ -132,16 +139,19 @@ impl Checkpoints {
         later.into_iter().try_for_each(|step| self.remove(step))
     }
 
-    fn name_latest(&self, step: u64) -> Result<()> {
+    fn name_latest(&mut self, step: u64) -> Result<()> {
         let name = format!("checkpoint-{step}\n");
-        write_file(&self.folder.join(LATEST), name.as_bytes())
+        write_file(&self.folder.join(LATEST), name.as_bytes())?;
+        self.named = Some(step);
+        Ok(())
     }
 
-    /// Removes the oldest ones beyond `limit`, which is at least 2, but not `best`.
-    pub fn prune(&mut self, limit: usize, best: Option<u64>) -> Result<()> {
+    fn prune(&mut self, limit: usize, best: Option<u64>) -> Result<()> {
         let newest = self.steps.len().saturating_sub(limit.max(2));
+        // That which `LATEST` names stays until another one is named there.
+        let kept = [best, self.named];
         let old = self.steps[..newest].iter().copied();
-        let old: Vec<u64> = old.filter(|step| Some(*step) != best).collect();
+        let old: Vec<u64> = old.filter(|&step| !kept.contains(&Some(step))).collect();
         old.into_iter().try_for_each(|step| self.remove(step))
     }
 
@@ -151,6 +161,7 @@ impl Checkpoints {
         if latest.exists() {
             fs::remove_file(&latest).map_err(|error| Error::io(&latest, &error))?;
         }
+        self.named = None;
         self.damaged()?.iter().try_for_each(|path| discard(path))?;
         let steps = self.steps.clone();
         steps.into_iter().try_for_each(|step| self.remove(step))

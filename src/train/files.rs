@@ -294,9 +294,7 @@ impl Files {
         let best = self.best.map(|(step, _)| step);
         let limit = self.run.save_total_limit.unwrap_or(usize::MAX);
         // What cannot be removed takes room, and nothing reads the name of the newest.
-        let named = self.checkpoints.saved(state.step);
-        let pruned = self.checkpoints.prune(limit, best);
-        for error in named.err().into_iter().chain(pruned.err()) {
+        if let Err(error) = self.checkpoints.saved(state.step, limit, best) {
             observe(Event::Warning(&error.to_string()));
         }
         Ok(Some(path))

@@ -145,11 +145,10 @@ impl Origin {
                 None => Ok(()),
             };
         };
-        let place = |error: Error| match error.to_string().starts_with("--") {
-            true => error,
-            false => error.at(run.output_dir.display()),
-        };
-        self.changes = frozen.check(previous, all, allowed).map_err(place)?;
+        let keys = frozen.check_keys(previous, allowed);
+        keys.map_err(|error| error.at("--allow-change"))?;
+        let changes = frozen.check(previous, all, allowed);
+        self.changes = changes.map_err(|error| error.at(run.output_dir.display()))?;
         let more = self.finished.is_some() && !self.changes.is_empty();
         if !(all && more) {
             return Ok(());

@@ -78,9 +78,14 @@ fn files_of_limited_size() {
         go_on(&stage, &run, &place, &mut report);
         fs::remove_dir_all(&run).unwrap();
     }
-    report.count("limits", limits.len());
+    tell(report, limits.len(), stopped);
+}
+
+/// Of so many limits, how many stopped the run.
+fn tell(mut report: Report, limits: usize, stopped: usize) {
+    report.count("limits", limits);
     report.count("stopped", stopped);
-    report.count("finished", limits.len() - stopped);
+    report.count("finished", limits - stopped);
     report.count("unreadable", report.failed("unreadable"));
     report.count("mismatches", report.failed("mismatch"));
     report.finish();
@@ -110,12 +115,7 @@ fn no_names_left() {
         small.again("nr_inodes=10000");
         go_on(&stage, &run, &place, &mut report);
     }
-    report.count("limits", limits.len());
-    report.count("stopped", stopped);
-    report.count("finished", limits.len() - stopped);
-    report.count("unreadable", report.failed("unreadable"));
-    report.count("mismatches", report.failed("mismatch"));
-    report.finish();
+    tell(report, limits.len(), stopped);
 }
 
 /// A disk that fills up while a checkpoint is written; every second time it gets room again.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, SamplingConfig};
+use expo::config::{ModelConfig, SamplingConfig};
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
@@ -18,6 +18,7 @@ use expo::report::significant;
 use expo::sample::Existing;
 use expo::train::{Target, Until, entropies, sample_prompts};
 
+use super::Computing;
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped};
@@ -137,17 +138,8 @@ pub struct DiversityArgs {
     #[arg(long, value_name = "N", default_value_t = Draws::default().count)]
     bootstrap: usize,
 
-    /// The most tokens scored at once.
-    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
-    micro_batch_tokens: usize,
-
-    /// f32, or bf16: operands of products are, on a GPU weights and activations too.
-    #[arg(long, default_value = "f32")]
-    dtype: Dtype,
-
-    /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    computing: Computing,
 
     /// Prints the report as one JSON object.
     #[arg(long)]
@@ -261,7 +253,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
                     &model,
                     data.as_ref(),
                     &ids,
-                    args.micro_batch_tokens,
+                    args.computing.micro_batch_tokens,
                     &mut |event| progress.show(event),
                 );
                 progress.close();
@@ -340,8 +332,8 @@ fn of_model(model: &str) -> String {
 fn model(args: &DiversityArgs, name: &str) -> ModelConfig {
     let mut model = ModelConfig::new(name);
     model.revision.clone_from(&args.revision);
-    model.dtype = args.dtype;
-    model.device.clone_from(&args.device);
+    model.dtype = args.computing.dtype;
+    model.device.clone_from(&args.computing.device);
     model
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use expo::checkpoint::{check_writable, write_with};
-use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig};
+use expo::config::ModelConfig;
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files, Scores};
 use expo::error::{Error, Result};
@@ -16,6 +16,7 @@ use expo::eval::pairs::{Asked, Available, Line, Report, Settings, evaluate, need
 use expo::train::{Event, PairRows, Pairs, score_pairs};
 use serde_json::Value;
 
+use super::Computing;
 use crate::cli::answer;
 use crate::cli::progress::Progress;
 
@@ -89,17 +90,8 @@ pub struct PairsArgs {
     #[arg(long, value_name = "N")]
     max_prompt_length: Option<usize>,
 
-    /// The most tokens computed at once.
-    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
-    micro_batch_tokens: usize,
-
-    /// f32, or bf16: operands of products are, on a GPU weights and activations too.
-    #[arg(long, default_value = "f32")]
-    dtype: Dtype,
-
-    /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    computing: Computing,
 
     /// Where the rows go, a line each.
     #[arg(long, value_name = "FILE")]
@@ -233,8 +225,8 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
     model
         .reference_revision
         .clone_from(&args.reference_revision);
-    model.dtype = args.dtype;
-    model.device.clone_from(&args.device);
+    model.dtype = args.computing.dtype;
+    model.device.clone_from(&args.computing.device);
     let mut data = DataConfig::new(format, args.data.clone());
     data.samples.clone_from(&args.samples);
     data.reference_log_probs
@@ -256,7 +248,7 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
         model,
         data,
         needs,
-        micro_batch_tokens: args.micro_batch_tokens,
+        micro_batch_tokens: args.computing.micro_batch_tokens,
         shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),
     })
 }

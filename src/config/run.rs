@@ -53,7 +53,7 @@ pub struct RunConfig {
     #[serde(default = "answer_tokens", skip_serializing_if = "is_answer_tokens")]
     pub eval_max_new_tokens: usize,
     /// The pairs with the largest margins, and as many with the smallest, that each evaluation leaves
-    /// in `margins.json`.
+    /// in `margins.json`; at most 100.
     #[serde(default = "five", skip_serializing_if = "is_five")]
     pub eval_margins: usize,
     /// Who else is told of the records: `tensorboard`, in files of `output_dir/tensorboard`.
@@ -98,6 +98,9 @@ fn is_answer_tokens(count: &usize) -> bool {
 /// What `report_to` may name.
 const REPORTS: [&str; 1] = ["tensorboard"];
 
+/// So that `margins.json` is a file that people and a page can read.
+const MOST_MARGINS: usize = 100;
+
 impl RunConfig {
     /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
     pub fn steps(&self, per_epoch: u64) -> u64 {
@@ -118,6 +121,11 @@ impl RunConfig {
             positive(key, count.unwrap_or(1) as f64)?;
         }
         positive("eval_max_new_tokens", self.eval_max_new_tokens as f64)?;
+        if self.eval_margins > MOST_MARGINS {
+            let margins = self.eval_margins;
+            return Err(Error::input(format!("`eval_margins` is {margins}"))
+                .hint(format!("it is at most {MOST_MARGINS}")));
+        }
         if let Some(other) = self
             .report_to
             .iter()

@@ -94,6 +94,8 @@ pub const CASES: &[Case] = &[
         &["[run]", "`report_to` names \"tensorbord\"", "did you mean `tensorboard`?"]),
     refused("prompts of no rows", |p| set(p, "run.eval_prompts=4"),
         &["[run]", "`eval_prompts` without `data.eval`", "evaluation rows"]),
+    refused("more margins than a page has room for", |p| set(p, "run.eval_margins=101"),
+        &["[run]", "`eval_margins` is 101", "at most 100"]),
     refused("answers of no tokens", |p| set(p, "run.eval_max_new_tokens=0"),
         &["[run]", "`eval_max_new_tokens` is 0", "above 0"]),
     refused("a limit of no checkpoints", |p| set(p, "run.save_total_limit=2"),

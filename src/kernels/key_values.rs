@@ -125,11 +125,6 @@ impl Places {
         })
     }
 
-    /// Each row's slot.
-    pub fn slots(&self) -> &[usize] {
-        &self.slots
-    }
-
     /// (2, rows), u32: slots, then lengths.
     #[cfg(any(test, feature = "cuda"))]
     pub(super) fn there(&self) -> &Tensor {

@@ -26,38 +26,26 @@ const CHUNK: usize = 64;
 const SMALL: usize = 1 << 16;
 
 /// What keys and values are kept as, beside queries of [`Real`](Self::Real).
-pub(super) trait Element: Copy + Default + Send + Sync {
+pub(super) trait Stored: Copy + Default + Send + Sync {
     /// What is computed with.
     type Real: Real;
     fn of(x: Self::Real) -> Self;
     fn real(self) -> Self::Real;
 }
 
-impl Element for f32 {
-    type Real = f32;
+impl<T: Real> Stored for T {
+    type Real = T;
     #[inline(always)]
-    fn of(x: f32) -> Self {
+    fn of(x: T) -> Self {
         x
     }
     #[inline(always)]
-    fn real(self) -> f32 {
+    fn real(self) -> T {
         self
     }
 }
 
-impl Element for f64 {
-    type Real = f64;
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x
-    }
-    #[inline(always)]
-    fn real(self) -> f64 {
-        self
-    }
-}
-
-impl Element for bf16 {
+impl Stored for bf16 {
     type Real = f32;
     #[inline(always)]
     fn of(x: f32) -> Self {
@@ -81,7 +69,7 @@ pub(super) struct Chunk<E> {
     values: Vec<E>,
 }
 
-impl<E: Element> Chunk<E> {
+impl<E: Stored> Chunk<E> {
     fn new(kv_heads: usize, dim: usize) -> Self {
         let zeros = vec![E::default(); kv_heads * dim * CHUNK];
         Self {
@@ -112,7 +100,7 @@ impl<E: Element> Chunk<E> {
 pub(super) type Prefix<E> = Arc<Vec<Chunk<E>>>;
 
 /// The chunks of `keys` and `values` (tokens, kv_heads, head_dim).
-pub(super) fn prefix<E: Element>(keys: &Tensor, values: &Tensor) -> Result<Prefix<E>> {
+pub(super) fn prefix<E: Stored>(keys: &Tensor, values: &Tensor) -> Result<Prefix<E>> {
     let (tokens, kv_heads, dim) = keys.dims3()?;
     let strides = [keys, values].map(|x| (x.stride()[0], x.stride()[1]));
     let (keys, values) = (read(keys), read(values));
@@ -148,7 +136,7 @@ impl<E> Default for Sequence<E> {
     }
 }
 
-impl<E: Element> Sequence<E> {
+impl<E: Stored> Sequence<E> {
     pub(super) fn begin(prompt: Prefix<E>) -> Self {
         Self {
             prompt,
@@ -202,7 +190,7 @@ struct Seen<'a, E> {
 }
 
 /// As [`super::KeyValues::extend`].
-pub(super) fn extend<E: Element>(
+pub(super) fn extend<E: Stored>(
     sequences: &mut [Sequence<E>],
     places: &Places,
     [q, k, v]: [&Tensor; 3],
@@ -250,7 +238,7 @@ pub(super) fn extend<E: Element>(
 
 vectorized! {
     /// Attention of one query to what it sees; `scores` has room for all of it.
-    fn attend<E: Element>(
+    fn attend<E: Stored>(
         q: &[E::Real],
         seen: &[Seen<E>],
         scale: E::Real,
@@ -299,7 +287,7 @@ vectorized! {
 
 /// The weighted sum of `N` elements of the values, from `at` of `dim` on; gives `N`.
 #[inline(always)]
-fn mix<E: Element, const N: usize>(
+fn mix<E: Stored, const N: usize>(
     seen: &[Seen<E>],
     scores: &[E::Real],
     (at, dim): (usize, usize),

@@ -127,6 +127,7 @@ impl SampleConfig {
                 ("top_p", self.top_p != default.top_p),
                 ("min_p", self.min_p != default.min_p),
                 ("num_samples", self.num_samples != default.num_samples),
+                ("seed", self.seed != default.seed),
             ];
             if let Some((key, _)) = unread.iter().find(|(_, set)| *set) {
                 return Err(
@@ -319,7 +320,7 @@ mod tests {
     #[test]
     fn settings_that_say_nothing_are_refused() {
         type Change = fn(&mut SampleConfig);
-        let wrong: [(&str, Change); 11] = [
+        let wrong: [(&str, Change); 12] = [
             ("temperature", |c| c.temperature = 0.0),
             ("temperature", |c| c.temperature = f64::NAN),
             ("top_p", |c| c.top_p = 0.0),
@@ -331,6 +332,7 @@ mod tests {
             ("num_samples", |c| c.num_samples = 0),
             ("top_k", |c| (c.greedy, c.top_k) = (true, 5)),
             ("num_samples", |c| (c.greedy, c.num_samples) = (true, 5)),
+            ("seed", |c| (c.greedy, c.seed) = (true, 5)),
         ];
         for (key, change) in wrong {
             let error = config(change).validate().unwrap_err().to_string();

@@ -155,12 +155,7 @@ impl<'a> Sampler<'a> {
             true => &drawn.ids[..drawn.ids.len() - 1],
             false => &drawn.ids,
         };
-        let before = self.tokenizer.decode(&prompt.ids, true)?;
-        let whole = self.tokenizer.decode(&[&prompt.ids, ids].concat(), true)?;
-        let mut text = match whole.strip_prefix(&before) {
-            Some(text) => text.to_owned(),
-            None => self.tokenizer.decode(ids, true)?,
-        };
+        let mut text = self.added(&prompt.ids, ids)?;
         if drawn.stopped {
             let stops = self.config.stop.iter().filter_map(|stop| text.find(stop));
             text.truncate(stops.min().unwrap_or(text.len()));
@@ -168,26 +163,34 @@ impl<'a> Sampler<'a> {
         Ok(text)
     }
 
+    /// The text that ids add to that of the ids before them.
+    fn added(&self, before: &[u32], ids: &[u32]) -> Result<String> {
+        let whole = self.tokenizer.decode(&[before, ids].concat(), true)?;
+        match whole.strip_prefix(&self.tokenizer.decode(before, true)?) {
+            Some(text) => Ok(text.to_owned()),
+            None => self.tokenizer.decode(ids, true),
+        }
+    }
+
     /// Whether a stop text ends in the last of a response's ids.
     fn has_stopped(&self, prompt: &Prompt, ids: &[u32]) -> Result<bool> {
-        // A token is a byte at least. Some more say what stands in front, where a tokenizer asks.
-        let longest = self.config.stop.iter().map(String::len).max().unwrap_or(0);
-        let (before, last) = ids.split_at(ids.len().saturating_sub(longest));
-        let before = prompt.ids.iter().chain(before).copied();
-        let before: Vec<u32> = before
-            .rev()
-            .take(4)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect();
-        let with = self.tokenizer.decode(&[&before, last].concat(), true)?;
-        let before = self.tokenizer.decode(&before, true)?;
-        let text = match with.strip_prefix(&before) {
-            Some(text) => text.to_owned(),
-            None => self.tokenizer.decode(last, true)?,
-        };
-        Ok(self.config.stop.iter().any(|stop| text.contains(stop)))
+        let stops = &self.config.stop;
+        let longest = stops.iter().map(String::len).max().unwrap_or(0);
+        // Most tokens are a byte at least; where many say nothing, more are looked at.
+        let mut count = longest;
+        loop {
+            let (before, last) = ids.split_at(ids.len().saturating_sub(count));
+            // What stands in front of a text may say how it begins.
+            let before = [&prompt.ids, before].concat();
+            let text = self.added(&before[before.len().saturating_sub(4)..], last)?;
+            if stops.iter().any(|stop| text.contains(stop)) {
+                return Ok(true);
+            }
+            if text.len() >= longest || count >= ids.len() {
+                return Ok(false);
+            }
+            count *= 2;
+        }
     }
 
     fn whole<'p>(&self, prompt: &'p Prompt) -> Job<'p> {

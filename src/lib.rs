@@ -4,7 +4,7 @@
 //! `tests/layers.rs` checks that it does:
 //!
 //! - [`error`]: what went wrong, where, and what would be valid.
-//! - [`door`]: how files that others made are opened and read.
+//! - [`io`]: bounded reads of untrusted files.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
 //!   preference is known. [`report`]: results as tables, figures and pages. None knows of the others.
@@ -47,9 +47,9 @@ pub mod bandit;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
-pub mod door;
 pub mod error;
 pub mod eval;
+pub mod io;
 pub mod kernels;
 pub mod load;
 pub mod loss;

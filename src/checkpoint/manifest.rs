@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::staging::hash_file;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// Its name.
 pub const MANIFEST: &str = "MANIFEST.json";
@@ -53,7 +53,7 @@ impl Manifest {
                 .at(path.display())
                 .hint("the folder is not whole, or is not expo's")
         };
-        let value = door::json(&path, door::INDEX)?;
+        let value = untrusted::json(&path, untrusted::INDEX)?;
         let manifest: Self = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         if manifest.version != VERSION {
             return Err(wrong(format!("version {}", manifest.version)));

@@ -15,8 +15,8 @@ use super::staging::Staging;
 use super::tensors::{self, Tensor};
 use super::weights::{SaveDtype, check_weights};
 use super::{json_text, write_like};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::model::Decoder;
 use crate::model::parameters::{Buffer, Master};
 use crate::model::weights::{ModelFolder, read_header};
@@ -113,7 +113,7 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
             .at(folder.display())
             .hint("only a checkpoint of a run can be gone on from; a model starts a new run"));
     }
-    let value = door::json(&path, door::CONFIG)?;
+    let value = untrusted::json(&path, untrusted::CONFIG)?;
     serde_json::from_value(value).map_err(|error| {
         Error::input(error.to_string())
             .at(path.display())

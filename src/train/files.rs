@@ -19,8 +19,8 @@ use crate::checkpoint::{
     remove_model, sweep_up, write_file,
 };
 use crate::config::RunConfig;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// The steps that met a value that is not finite; there only if one did.
 pub(super) const NON_FINITE: &str = "non_finite.jsonl";
@@ -310,7 +310,7 @@ impl Files {
 /// Takes the margins of an evaluation that is not after `step` into the folder, and leaves no others.
 fn keep_margins(path: &Path, folder: &Path, step: u64) -> Result<()> {
     let own = folder.join(MARGINS);
-    let margins = door::json(path, door::CONFIG).unwrap_or_default();
+    let margins = untrusted::json(path, untrusted::CONFIG).unwrap_or_default();
     match margins["step"].as_u64() {
         Some(at) if at > step => remove(&own),
         Some(_) if path != own => write_file(&own, json_text(&margins)?.as_bytes()),

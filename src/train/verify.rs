@@ -11,8 +11,8 @@ use super::record::{RUN, frozen_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// A folder or file that was looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +69,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
     for name in [MARGINS, SUMMARY] {
         let path = folder.join(name);
         if path.is_file() {
-            let outcome = door::json(&path, door::CONFIG).and_then(|_| size(&path));
+            let outcome = untrusted::json(&path, untrusted::CONFIG).and_then(|_| size(&path));
             found.push(look(path, outcome));
         }
     }

@@ -142,8 +142,8 @@ pub struct JudgeArgs {
 }
 
 fn object(text: &str) -> Result<Map<String, Value>> {
-    let value =
-        expo::door::parse(text).map_err(|error| Error::input(format!("not JSON: {error}")))?;
+    let value = expo::io::untrusted::parse(text)
+        .map_err(|error| Error::input(format!("not JSON: {error}")))?;
     match value {
         Value::Object(object) => Ok(object),
         _ => Err(Error::input("not a JSON object").hint("e.g. {\"temperature\": 0.5}")),

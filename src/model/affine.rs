@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::arch::Norm;
 use super::parameters::{Buffer, Layout};
 use crate::error::Result;
 use crate::kernels::{by_row, linear, norm};
@@ -99,9 +100,9 @@ impl Affine {
         &self,
         weights: &Buffer,
         x: &Tensor,
-        epsilon: f64,
+        kind: Norm,
     ) -> Result<(Tensor, norm::Saved)> {
-        norm::norm(x, self.weight(weights), self.bias(weights), epsilon)
+        norm::norm(x, kind, self.weight(weights), self.bias(weights))
     }
 
     pub(super) fn norm_output(&self, weights: &Buffer, saved: &norm::Saved) -> Result<Tensor> {
@@ -117,7 +118,7 @@ impl Affine {
         into: &Buffer,
         dx: &Tensor,
     ) -> Result<()> {
-        let (dweight, dbias) = (self.weight(into), self.bias(into));
-        norm::backward(dy, saved, self.weight(weights), dweight, dbias, dx)
+        let gradients = (Some(self.weight(into)), self.bias(into));
+        norm::backward(dy, saved, self.weight(weights), gradients, dx)
     }
 }

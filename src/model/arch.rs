@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::io::untrusted;
+use crate::kernels::attention::Scores;
+
+pub use crate::kernels::norm::Norm;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +31,10 @@ pub struct Architecture {
     pub head_dim: usize,
     /// The longest sequence the model was made for.
     pub max_positions: usize,
-    /// Added to the variance in every norm.
-    pub norm_epsilon: f64,
-    /// Layer norm with a bias, or RMS norm without.
-    pub norm_bias: bool,
+    /// Every norm's kind: of the residual stream, of queries and keys, before the head.
+    pub norm: Norm,
+    /// The factor of a query's dot products with keys.
+    pub attention_scale: f64,
     /// Whether attention and feed-forward read the same residual stream (GPT-NeoX) or one after
     /// the other.
     pub parallel_residual: bool,
@@ -106,6 +109,16 @@ pub enum Scaling {
         /// The context length before scaling.
         original: f64,
     },
+}
+
+impl Architecture {
+    /// How a layer's attention scores are made.
+    pub fn scores(&self, layer: usize) -> Scores {
+        Scores {
+            scale: self.attention_scale,
+            window: self.windows[layer],
+        }
+    }
 }
 
 impl Rotary {

@@ -12,7 +12,7 @@ use super::arch::Architecture;
 use super::generate::size;
 use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
-use crate::kernels::attention::Packing;
+use crate::kernels::attention::{Packing, Scores};
 use crate::kernels::embedding::Ids;
 use crate::kernels::key_values::{KeyValues, Places};
 use crate::kernels::rotary::Angles;
@@ -26,8 +26,7 @@ pub(super) struct Block {
     qkv: Vec<Affine>,
     /// Of each head of query and key, where the family has such norms.
     qk_norm: Option<[Affine; 2]>,
-    /// How many tokens a token sees, itself included; all where `None`.
-    window: Option<usize>,
+    scores: Scores,
     attention_out: Affine,
     norm2: Affine,
     /// Gate and up, or up alone.
@@ -117,7 +116,7 @@ impl Block {
             norm1: affine(names.norm1),
             qkv: all(names.qkv),
             qk_norm: names.qk_norm.map(|parts| parts.map(affine)),
-            window: arch.windows[layer],
+            scores: arch.scores(layer),
             attention_out: affine(names.attention_out),
             norm2: affine(names.norm2),
             mlp_in: all(names.mlp_in),
@@ -136,7 +135,7 @@ impl Block {
     ) -> Result<(Tensor, Saved)> {
         let (projected, norm1, qk_norm) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.window)?;
+        let (attended, attention) = attention::attention(q, k, v, &reach.packing, self.scores)?;
         let attended = attended.flatten_from(1)?;
         let x = match &reach.rows {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
@@ -186,7 +185,7 @@ impl Block {
         x: &Tensor,
         angles: &Angles,
     ) -> Result<(Projected, norm::Saved, Option<[norm::Saved; 2]>)> {
-        let (h, norm1) = self.norm1.norm(weights, x, arch.norm_epsilon)?;
+        let (h, norm1) = self.norm1.norm(weights, x, arch.norm)?;
         let whole = match self.qkv.as_slice() {
             [fused] => fused.apply(weights, &h)?,
             separate => {
@@ -203,7 +202,7 @@ impl Block {
             Some([q_norm, k_norm]) => {
                 let norm = |affine: &Affine, heads: &Tensor| -> Result<norm::Saved> {
                     let x = elementwise::copy(heads)?;
-                    let (y, saved) = affine.norm(weights, &x, arch.norm_epsilon)?;
+                    let (y, saved) = affine.norm(weights, &x, arch.norm)?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
@@ -230,7 +229,7 @@ impl Block {
             elementwise::residual(x, &biases)
         };
         let feed_forward = |read: &Tensor, y: &Tensor| -> Result<_> {
-            let (h, norm2) = self.norm2.norm(weights, read, arch.norm_epsilon)?;
+            let (h, norm2) = self.norm2.norm(weights, read, arch.norm)?;
             let mlp = self.mlp_in.iter().map(|p| p.apply(weights, &h));
             let mlp = mlp.collect::<Result<Vec<_>>>()?;
             self.mlp_out.add_product(weights, &activate(&mlp)?, y)?;
@@ -299,13 +298,12 @@ impl Block {
         let tokens = projected.q.dim(0)?;
         let dwhole = elementwise::zeros((tokens, projected_width(arch)), &projected.q)?;
         let Projected { q, k, v } = &projected;
-        let window = self.window;
         attention::backward(
             &dattended,
             (q, k, v),
             &attention,
             &reach.packing,
-            window,
+            self.scores,
             &dwhole,
         )?;
         drop((projected, dattended));

@@ -79,7 +79,7 @@ impl Decoder {
         let (x, trace) = self.forward(packed)?;
         let norm = self.final_norm();
         let rows = embedding::gather(&x, &trace.sources, x.dtype())?;
-        let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
+        let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm)?;
         let dh = elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows)?;
         for group in self.groups(packed) {
             let span = span(&packed.examples[group.clone()]);
@@ -147,7 +147,7 @@ impl Decoder {
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
         let rows = self.forward_with(packed, |_, _| Ok(()))?;
         let norm = self.final_norm();
-        Ok(norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?.0)
+        Ok(norm.norm(&self.weights, &rows, self.arch.norm)?.0)
     }
 
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::arch::Architecture;
+use super::arch::{Architecture, Norm};
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::gemm::Precision;
@@ -70,7 +70,8 @@ impl Layout {
                 Init::Normal,
             );
         }
-        list.norm(names.final_norm, hidden, arch.norm_bias);
+        let bias = matches!(arch.norm, Norm::LayerNorm { .. });
+        list.norm(names.final_norm, hidden, bias);
         let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
         let widths = if arch.fused_qkv {
             vec![query + 2 * key]
@@ -79,10 +80,10 @@ impl Layout {
         };
         for layer in 0..arch.layers {
             let name = |part: &str| block_name(arch, layer, part);
-            list.norm(&name(names.norm1), hidden, arch.norm_bias);
-            list.norm(&name(names.norm2), hidden, arch.norm_bias);
+            list.norm(&name(names.norm1), hidden, bias);
+            list.norm(&name(names.norm2), hidden, bias);
             for part in names.qk_norm.iter().flatten() {
-                list.norm(&name(part), arch.head_dim, arch.norm_bias);
+                list.norm(&name(part), arch.head_dim, bias);
             }
             for (part, out) in names.qkv.iter().zip(&widths) {
                 list.linear(&name(part), *out, hidden, arch.attention_bias.0);

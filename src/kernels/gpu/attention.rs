@@ -196,7 +196,7 @@ impl<'a> Kernels<'a> {
         let mut numbers: Vec<Arg> = strides.map(Arg::Int).collect();
         numbers.push((plan.heads / plan.kv_heads).into());
         numbers.push(plan.window.min(MOST_TOKENS).into());
-        numbers.push(Arg::Float(1.0 / (plan.dim as f64).sqrt()));
+        numbers.push(Arg::Float(plan.scale));
         Ok(Self {
             module: TEXT.with(defines)?,
             tiles,

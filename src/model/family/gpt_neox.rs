@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+use crate::model::arch::{Architecture, ConfigJson, Names, Norm, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
@@ -51,8 +51,10 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         kv_heads: heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", 2048)?,
-        norm_epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
-        norm_bias: true,
+        norm: Norm::LayerNorm {
+            epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
+        },
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
         parallel_residual: config.bool_or("use_parallel_residual", true)?,
         rotary: Rotary::read(
             config,

@@ -3,7 +3,7 @@
 
 use super::Family;
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+use crate::model::arch::{Architecture, ConfigJson, Names, Norm, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
@@ -71,8 +71,10 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         kv_heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
-        norm_epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
-        norm_bias: false,
+        norm: Norm::Rms {
+            epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+        },
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
         parallel_residual: false,
         rotary: Rotary::read(config, head_dim, "rope_theta")?,
         fused_qkv: false,

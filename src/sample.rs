@@ -11,13 +11,13 @@ mod drawing;
 mod file;
 mod reference;
 #[cfg(test)]
-mod twin;
+mod cuda_tests;
 
 use sha2::{Digest, Sha256};
 
 use crate::data::{Prompt, Tokenizer};
 use crate::error::{Error, Result};
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use expo::error::Result;
 use expo::kernels::attention::{self, Packing, Segment};
 use expo::kernels::embedding::Ids;
-use expo::kernels::gemm::Precision;
+use expo::kernels::Precision;
 use expo::kernels::key_values::{KeyValues, Places, Prefix, Shape};
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
 use expo::kernels::{activation, by_row, elementwise, embedding, linear, norm};

@@ -8,7 +8,7 @@ mod harness;
 
 use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
-use expo::kernels::gemm::Precision;
+use expo::kernels::Precision;
 use expo::kernels::memory::{self, HugePages};
 use expo::kernels::optimizer::{self, Adam, Decayed, RmsProp, Weights};
 use expo::kernels::{linear, token};

@@ -11,7 +11,7 @@ use expo::data::Files;
 use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::kernels::memory::peak;
-use expo::kernels::profile::read_rate;
+use expo::kernels::rates::read_rate;
 use expo::model::sampling::SampleConfig;
 use expo::sample::{Existing, Written};
 use expo::train::{Target, Until, sample_prompts, sample_run, sample_text};

@@ -19,7 +19,7 @@ use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::attention::{Packing, Segment};
 use crate::kernels::embedding::{self, Ids};
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::kernels::rotary::Angles;
 
 /// Logits in one tile, on the processor and on a GPU, which wants large products and is asked for

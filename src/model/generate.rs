@@ -19,7 +19,7 @@ use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
 use crate::kernels::elementwise;
 use crate::kernels::embedding::Ids;
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::kernels::key_values::{self, KeyValues, Places, Shape};
 
 /// Tokens of prompts computed at once.

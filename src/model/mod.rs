@@ -14,7 +14,7 @@ pub mod init;
 pub mod parameters;
 pub mod sampling;
 #[cfg(test)]
-mod twin;
+mod cuda_tests;
 pub mod weights;
 
 pub use decoder::Decoder;

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use super::arch::{Architecture, Norm};
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::kernels::sampling::draws_from;
 use crate::kernels::{by_row, elementwise};
 

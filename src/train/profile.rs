@@ -47,7 +47,7 @@ impl Profile {
 
     /// Measures what the machine can do in the dtype and precision of the run's products.
     pub(super) fn finish(&mut self, weights: &Buffer) -> Result<()> {
-        self.peak = profile::product_rate(weights.flat(), weights.precision)?;
+        self.peak = rates::product_rate(weights.flat(), weights.precision)?;
         Ok(())
     }
 }

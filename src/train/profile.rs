@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use crate::error::Result;
 use crate::kernels::profile::{self, Part, Report};
+use crate::kernels::rates;
 use crate::model::parameters::Buffer;
 
 /// Where the time of a run's steps went; evaluating and saving are not counted.

@@ -12,9 +12,10 @@ use super::matrix::{Matrix, MatrixMut, Threads};
 use super::real::Real;
 use super::softmax::{differentiate, probabilities, softmax};
 use crate::error::Result;
-use crate::kernels::operands::attention::{Group, Plan, Segment};
+use crate::kernels::operands::attention::{Group, Plan};
 use crate::kernels::precision::Precision;
 use crate::kernels::tensor::{Dst, fresh};
+use crate::segment::Segment;
 
 /// Queries whose scores are held at once, per head.
 const BLOCK: usize = 64;

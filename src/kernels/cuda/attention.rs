@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::module::{Arg, Grid, Module, Source, type_name};
 use crate::error::{Error, Result};
-use crate::kernels::operands::attention::{Plan, Segment, Segments};
+use crate::kernels::operands::attention::{Plan, Segments};
 use crate::kernels::tensor::{Dst, fresh};
+use crate::segment::Segment;
 
 static TEXT: Source = Source {
     name: "attention",

@@ -8,7 +8,7 @@ mod tests;
 
 use candle_core::{Device, Tensor};
 
-pub use crate::kernels::operands::attention::{Scores, Segment};
+pub use crate::kernels::operands::attention::Scores;
 
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
@@ -16,6 +16,7 @@ use crate::kernels::operands::attention::{Plan, Segments};
 use crate::kernels::profile::{Part, part};
 use crate::kernels::tensor::Dst;
 use crate::kernels::{cpu, cuda};
+use crate::segment::Segment;
 
 /// The segments of a batch, checked once for all its layers.
 #[derive(Debug)]

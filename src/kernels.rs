@@ -3,7 +3,7 @@
 //! Hides how an operation is computed on a device. Where things are:
 //!
 //! - `ops`: one file per operation, which is re-exported here: its contract, the checks of its operands,
-//!   one `match` over the back ends ([`backend`](self)), and a test that holds forward and backward equal
+//!   one `match` over the back ends (`Backend`), and a test that holds forward and backward equal
 //!   to a plain formula in differentiable candle operations. A forward function returns what its
 //!   backward function needs; gradients of weights are added in place.
 //! - `cpu`, `cuda`: the back ends, with a file of the same name for an operation in each.

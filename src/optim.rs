@@ -327,9 +327,15 @@ impl Optimizer {
         self.steps += 1;
         let square = self.square.flat();
         let weights = match (weights.flat(), weights.master()) {
-            (weights, Master::Itself) => Weights::Plain(weights),
-            (weights, Master::F32(master)) => Weights::Master { weights, master },
-            (weights, Master::Low(low)) => Weights::Split { weights, low },
+            (weights, Master::Itself) => Weights::Plain(weights.into()),
+            (weights, Master::F32(master)) => Weights::Master {
+                weights: weights.into(),
+                master: master.into(),
+            },
+            (weights, Master::Low(low)) => Weights::Split {
+                weights: weights.into(),
+                low: low.into(),
+            },
         };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
@@ -341,7 +347,7 @@ impl Optimizer {
                     rate,
                     step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
+                kernel::rmsprop(&rmsprop, weights, square.into(), gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -352,7 +358,7 @@ impl Optimizer {
                     weight_decay: read(self.config.weight_decay),
                     step: self.steps,
                 };
-                let moments = (mean.flat(), square);
+                let moments = (mean.flat().into(), square.into());
                 kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }

@@ -7,11 +7,11 @@
 //! or for a report, need not know what else was in the batch.
 
 mod alpaca_eval;
+#[cfg(test)]
+mod cuda_tests;
 mod drawing;
 mod file;
 mod reference;
-#[cfg(test)]
-mod cuda_tests;
 
 use sha2::{Digest, Sha256};
 

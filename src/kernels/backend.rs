@@ -34,13 +34,4 @@ impl Backend {
             Self::Cpu
         }
     }
-
-    /// Whether operations are launches of CUDA kernels.
-    #[inline]
-    pub fn is_cuda(self) -> bool {
-        match self {
-            Self::Cpu => false,
-            Self::Cuda | Self::Emulator => true,
-        }
-    }
 }

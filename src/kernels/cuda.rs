@@ -14,6 +14,9 @@
 //! gradients are f32 in both. Sums over elements are f32 or wider, in an order that does not depend on
 //! scheduling.
 
+// What only a driver or the emulator reads has no reader in a build without both.
+#![cfg_attr(not(any(test, feature = "cuda")), allow(dead_code))]
+
 pub(super) mod activation;
 pub(super) mod attention;
 mod columns;
@@ -27,7 +30,7 @@ pub(super) mod linear;
 pub(super) mod mix;
 pub(super) mod module;
 #[cfg(not(feature = "cuda"))]
-mod no_driver;
+pub(super) mod no_driver;
 pub(super) mod norm;
 pub(super) mod optimizer;
 #[cfg(test)]

@@ -265,7 +265,10 @@ fn compile(module: &Module) -> Result<PathBuf> {
         return Ok(library);
     }
     let work = tempfile::tempdir_in(&folder).map_err(io)?;
-    let (source, made) = (work.path().join("kernel.cpp"), work.path().join("kernel.so"));
+    let (source, made) = (
+        work.path().join("kernel.cpp"),
+        work.path().join("kernel.so"),
+    );
     std::fs::write(&source, &text).map_err(io)?;
     let compiler = compiler().ok_or_else(|| Error::failed("no C++ compiler"))?;
     // What C++ leaves open traps, so a load that is not aligned as a GPU needs it does too.
@@ -308,11 +311,7 @@ fn function(library: usize, kernel: &str) -> Result<Run> {
 }
 
 /// cuBLAS's product, by columns: `c` (m, n) = or += `a` (m, k) times `b` (k, n).
-pub(super) fn product(
-    [a, b, c]: [Operand; 3],
-    shape: [usize; 3],
-    add: bool,
-) -> Result<()> {
+pub(super) fn product([a, b, c]: [Operand; 3], shape: [usize; 3], add: bool) -> Result<()> {
     let [m, n, k] = shape;
     let at = |x: &Operand, row: usize, column: usize| match x.transposed {
         true => row * x.leading + column,

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::arch::Norm;
 use super::parameters::{Buffer, Layout};
 use crate::error::Result;
-use crate::kernels::{by_row, linear, norm};
+use crate::kernels::{Dst, linear, norm, row_invariant};
 
 /// A weight with its bias, if it has one.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ impl Affine {
     pub(super) fn apply(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.by_row {
-            true => by_row::linear(x, weight, bias),
+            true => row_invariant::linear(x, weight, bias),
             false => linear::linear(x, weight, bias, weight.dtype(), weights.precision),
         }
     }
@@ -43,7 +43,7 @@ impl Affine {
     pub(super) fn apply_into(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.by_row {
-            true => by_row::linear_into(x, weight, bias, y),
+            true => row_invariant::linear_into(x, weight, bias, y),
             false => linear::linear_into(x, weight, bias, y, weights.precision),
         }
     }
@@ -51,7 +51,7 @@ impl Affine {
     /// The product alone, without the bias, added to `y`.
     pub(super) fn add_product(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
         match weights.by_row {
-            true => by_row::linear_add(x, self.weight(weights), y),
+            true => row_invariant::linear_add(x, self.weight(weights), y),
             false => linear::linear_add(x, self.weight(weights), y, weights.precision),
         }
     }
@@ -118,7 +118,10 @@ impl Affine {
         into: &Buffer,
         dx: &Tensor,
     ) -> Result<()> {
-        let gradients = (Some(self.weight(into)), self.bias(into));
+        let gradients = (
+            Some(self.weight(into).into()),
+            self.bias(into).map(Dst::from),
+        );
         norm::backward(dy, saved, self.weight(weights), gradients, dx)
     }
 }

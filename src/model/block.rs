@@ -14,7 +14,7 @@ use super::parameters::{Buffer, Layout, block_name};
 use crate::error::Result;
 use crate::kernels::attention::{Packing, Scores};
 use crate::kernels::embedding::Ids;
-use crate::kernels::key_values::{KeyValues, Places};
+use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
 use crate::kernels::{activation, attention, elementwise, embedding, norm, rotary};
 
@@ -169,7 +169,7 @@ impl Block {
         weights: &Buffer,
         x: &Tensor,
         (angles, places): (&Angles, &Places),
-        kept: &mut KeyValues,
+        kept: &mut KvCache,
     ) -> Result<Tensor> {
         let (projected, ..) = self.project(arch, weights, x, angles)?;
         let Projected { q, k, v } = &projected;

@@ -93,7 +93,9 @@ fn load(name: &str, dtype: DType, device: &Device) -> Decoder {
 fn compare(dtype: DType, tolerance: f64) {
     for name in MODELS {
         let (log_probs, gradients) = results(&load(name, DType::F64, &Device::Cpu));
-        let Some(device) = emulator::device() else { return };
+        let Some(device) = emulator::device() else {
+            return;
+        };
         let got = emulator::scope_on(&device, || {
             let mut model = load(name, dtype, &device);
             let kept = results(&model);

@@ -15,7 +15,7 @@ use super::parameters::Buffer;
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
-use crate::kernels::{by_row, elementwise, embedding, linear};
+use crate::kernels::{elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
 
 /// What the head says of one response.
@@ -139,7 +139,7 @@ impl Decoder {
     pub(super) fn head_logits_of(&self, weights: &Buffer, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(weights);
         match weights.by_row {
-            true => by_row::linear(h, weight, None),
+            true => row_invariant::linear(h, weight, None),
             false => linear::linear(h, weight, None, self.stream_dtype(), weights.precision),
         }
     }
@@ -176,7 +176,7 @@ impl Decoder {
         let part = |x: &Tensor| x.narrow(0, tile.rows.start, tile.rows.len());
         let precision = self.weights.precision;
         let (dweight, weight) = (self.head_weight(gradients), self.head_weight(&self.weights));
-        let (logits, labels) = (&tile.logits, &tile.labels);
+        let (logits, labels) = (tile.logits.clone(), &tile.labels);
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, weight.dtype())?;
         linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
         linear::backward_input_add(&dlogits, weight, &part(dh)?, precision)

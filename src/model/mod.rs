@@ -4,6 +4,8 @@ mod affine;
 pub mod arch;
 mod block;
 mod choice;
+#[cfg(test)]
+mod cuda_tests;
 pub mod decoder;
 pub mod device;
 pub mod family;
@@ -13,8 +15,6 @@ pub mod hub;
 pub mod init;
 pub mod parameters;
 pub mod sampling;
-#[cfg(test)]
-mod cuda_tests;
 pub mod weights;
 
 pub use decoder::Decoder;

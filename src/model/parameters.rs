@@ -10,10 +10,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Norm};
 use crate::error::Result;
-use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::Precision;
+use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::sampling::draws_from;
-use crate::kernels::{by_row, elementwise};
+use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,7 +194,7 @@ pub struct Buffer {
     master: Master,
     /// What products with these parameters round their operands to.
     pub precision: Precision,
-    /// Whether products are those of [`by_row`](crate::kernels::by_row).
+    /// Whether products are those of [`row_invariant`](crate::kernels::row_invariant).
     pub(super) by_row: bool,
 }
 
@@ -226,7 +226,7 @@ impl Buffer {
         same.by_row = true;
         if self.precision == Precision::Bf16 {
             for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
-                *view = by_row::rounded(view)?;
+                *view = row_invariant::rounded(view)?;
             }
         }
         Ok(same)

@@ -12,7 +12,7 @@ use super::reference::{budget, load};
 use super::{Observer, Split};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise;
+use crate::kernels::mix;
 use crate::model::Decoder;
 use crate::model::parameters::Buffer;
 use crate::score::score_rows;
@@ -80,7 +80,7 @@ impl Moving {
             return Ok(false);
         }
         let own = self.model.weights().flat();
-        elementwise::mix(own, policy.weights().flat(), self.alpha)?;
+        mix::mix(own, policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
         Ok(true)
     }

@@ -3,7 +3,7 @@
 use super::matrix::{Matrix, MatrixMut, Threads};
 
 /// The matmul by the `gemm` crate.
-pub(super) fn full<T: 'static + Copy>(
+pub fn full<T: 'static + Copy>(
     c: MatrixMut<T>,
     add: bool,
     a: Matrix<T>,

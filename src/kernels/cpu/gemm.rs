@@ -10,7 +10,7 @@ use crate::kernels::profile;
 
 /// `c = a b`, or `c += a b` where `add`: (m, n) from (m, k) and (k, n). The result does not depend on
 /// the number of threads.
-pub(super) fn gemm<T: Real>(
+pub fn gemm<T: Real>(
     c: MatrixMut<T>,
     add: bool,
     a: Matrix<T>,

@@ -64,10 +64,7 @@ fn extent(layout: &Layout) -> Range<usize> {
 }
 
 /// Lets `f` write to a tensor's memory, from its first element to its last.
-pub fn write<T: Element, R>(
-    tensor: Dst,
-    f: impl FnOnce(&mut [T]) -> Result<R>,
-) -> Result<R> {
+pub fn write<T: Element, R>(tensor: Dst, f: impl FnOnce(&mut [T]) -> Result<R>) -> Result<R> {
     struct Write<F, R>(RefCell<(Option<F>, Option<Result<R>>)>);
 
     impl<F: FnOnce(&mut CpuStorage, &Layout) -> Result<R>, R> InplaceOp1 for Write<F, R> {

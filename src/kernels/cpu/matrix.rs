@@ -2,18 +2,18 @@
 
 /// A matrix to read: element (i, j) is `values[i * strides.0 + j * strides.1]`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Matrix<'a, T> {
-    pub(super) values: &'a [T],
-    pub(super) shape: (usize, usize),
-    pub(super) strides: (usize, usize),
+pub struct Matrix<'a, T> {
+    pub values: &'a [T],
+    pub shape: (usize, usize),
+    pub strides: (usize, usize),
 }
 
 /// A matrix to write, laid out as [`Matrix`] is.
 #[derive(Debug)]
-pub(super) struct MatrixMut<'a, T> {
-    pub(super) values: &'a mut [T],
-    pub(super) shape: (usize, usize),
-    pub(super) strides: (usize, usize),
+pub struct MatrixMut<'a, T> {
+    pub values: &'a mut [T],
+    pub shape: (usize, usize),
+    pub strides: (usize, usize),
 }
 
 fn fits(values: usize, shape: (usize, usize), strides: (usize, usize)) -> bool {
@@ -23,7 +23,7 @@ fn fits(values: usize, shape: (usize, usize), strides: (usize, usize)) -> bool {
 impl<'a, T> Matrix<'a, T> {
     /// # Panics
     /// If an element would lie outside `values`.
-    pub(super) fn new(values: &'a [T], shape: (usize, usize), strides: (usize, usize)) -> Self {
+    pub fn new(values: &'a [T], shape: (usize, usize), strides: (usize, usize)) -> Self {
         assert!(
             fits(values.len(), shape, strides),
             "a matrix outside its memory"
@@ -36,12 +36,12 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     /// Rows one after the other.
-    pub(super) fn rows(values: &'a [T], shape: (usize, usize)) -> Self {
+    pub fn rows(values: &'a [T], shape: (usize, usize)) -> Self {
         Self::new(values, shape, (shape.1, 1))
     }
 
     /// Transposed.
-    pub(super) fn t(self) -> Self {
+    pub fn t(self) -> Self {
         Self {
             values: self.values,
             shape: (self.shape.1, self.shape.0),
@@ -53,7 +53,7 @@ impl<'a, T> Matrix<'a, T> {
 impl<'a, T> MatrixMut<'a, T> {
     /// # Panics
     /// If an element would lie outside `values`, or two share a place.
-    pub(super) fn new(values: &'a mut [T], shape: (usize, usize), strides: (usize, usize)) -> Self {
+    pub fn new(values: &'a mut [T], shape: (usize, usize), strides: (usize, usize)) -> Self {
         assert!(
             fits(values.len(), shape, strides),
             "a matrix outside its memory"
@@ -70,14 +70,14 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 
     /// Rows one after the other.
-    pub(super) fn rows(values: &'a mut [T], shape: (usize, usize)) -> Self {
+    pub fn rows(values: &'a mut [T], shape: (usize, usize)) -> Self {
         Self::new(values, shape, (shape.1, 1))
     }
 }
 
 /// Whether a product may use all threads of the pool or stays on this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
+pub enum Threads {
     All,
     One,
 }

@@ -11,7 +11,7 @@ use super::matrix::{Matrix, MatrixMut, Threads};
 use crate::kernels::precision::Precision;
 
 /// What a tensor in host memory holds.
-pub(super) trait Element: WithDType {
+pub trait Element: WithDType {
     /// The elements of a storage of this type.
     fn elements(storage: &mut CpuStorage) -> Option<&mut [Self]>;
 }
@@ -35,7 +35,7 @@ element!(bf16, BF16);
 element!(i16, I16);
 
 /// f32 or f64.
-pub(super) trait Real:
+pub trait Real:
     Element
     + Default
     + std::ops::Neg<Output = Self>

@@ -221,11 +221,7 @@ fn shared(row: usize, count: usize) -> usize {
 }
 
 /// The output and each query's log of the sum, f32.
-pub fn attention(
-    plan: &Plan,
-    tiles: &Tiles,
-    [q, k, v]: [&Tensor; 3],
-) -> Result<(Tensor, Tensor)> {
+pub fn attention(plan: &Plan, tiles: &Tiles, [q, k, v]: [&Tensor; 3]) -> Result<(Tensor, Tensor)> {
     let kernels = Kernels::new(plan, tiles, &[q, k, v])?;
     // SAFETY: every query is in a tile.
     let y = unsafe { fresh((plan.queries, plan.heads, plan.dim), q)? };

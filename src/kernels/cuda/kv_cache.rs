@@ -296,7 +296,9 @@ mod tests {
                 cache.begin(0, &prompt.unwrap()).unwrap();
                 let (k, v) = (rows(&key, 1, tokens), rows(&value, 1, tokens));
                 let places = Places::new(&[0], &[tokens], k.device()).unwrap();
-                cache.extend(&places, &rows(&|_| 3.0, 1, 0), &k, &v).unwrap()
+                cache
+                    .extend(&places, &rows(&|_| 3.0, 1, 0), &k, &v)
+                    .unwrap()
             });
             let Some(attended) = attended else { return };
             let attended: Vec<f32> = attended.flatten_all().unwrap().to_vec1().unwrap();

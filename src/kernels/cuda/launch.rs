@@ -29,12 +29,7 @@ impl Module<'_> {
 ///
 /// # Errors
 /// If cuBLAS fails.
-pub fn product(
-    like: &Tensor,
-    [a, b, c]: [Operand; 3],
-    shape: [usize; 3],
-    add: bool,
-) -> Result<()> {
+pub fn product(like: &Tensor, [a, b, c]: [Operand; 3], shape: [usize; 3], add: bool) -> Result<()> {
     match Backend::of(like) {
         Backend::Cuda => driver::product(like.device(), [a, b, c], shape, add),
         Backend::Emulator => emulator::product([a, b, c], shape, add),

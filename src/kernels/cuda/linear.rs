@@ -120,7 +120,7 @@ mod tests {
                         let wide = f32s(50, &[m, n + 3]);
                         let before = wide.copy().unwrap();
                         let c = wide.narrow(1, 1, n).unwrap();
-                        if scope(|| product(&a, &b, &c, add).unwrap()).is_none() {
+                        if scope(|| product(&a, &b, Dst::shared(&c), add).unwrap()).is_none() {
                             return;
                         }
                         let f64s =
@@ -145,16 +145,16 @@ mod tests {
         let (a, b, c) = (f32s(1, &[3, 4]), f32s(2, &[4, 5]), f32s(3, &[3, 5]));
         scope(|| {
             let rounded = |x: &Tensor| x.to_dtype(DType::BF16).unwrap();
-            assert!(product(&a, &rounded(&b), &c, false).is_err());
-            assert!(product(&a, &b, &rounded(&c), false).is_err());
-            assert!(product(&a, &b, &c.t().unwrap(), false).is_err());
-            assert!(product(&a, &b, &f32s(4, &[5, 3]).t().unwrap(), false).is_err());
+            assert!(product(&a, &rounded(&b), Dst::shared(&c), false).is_err());
+            assert!(product(&a, &b, Dst::shared(&rounded(&c)), false).is_err());
+            assert!(product(&a, &b, Dst::shared(&c.t().unwrap()), false).is_err());
+            assert!(product(&a, &b, Dst::shared(&f32s(4, &[5, 3]).t().unwrap()), false).is_err());
             let gaps = f32s(5, &[3, 4, 2])
                 .narrow(2, 0, 1)
                 .unwrap()
                 .squeeze(2)
                 .unwrap();
-            assert!(product(&gaps, &b, &c, false).is_err());
+            assert!(product(&gaps, &b, Dst::shared(&c), false).is_err());
         });
     }
 

@@ -25,8 +25,8 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::DType;
 
-    use crate::kernels::mix::mix;
     use crate::kernels::emulator::compare;
+    use crate::kernels::mix::mix;
     use crate::kernels::testing::*;
 
     #[test]

@@ -5,8 +5,8 @@ use candle_core::{DType, Tensor};
 use super::columns::add_sums;
 use super::module::{Arg, Grid, Module, PACK, Source, check_types, source, type_name};
 use crate::error::Result;
-use crate::kernels::tensor::{Dst, fresh_of, rows};
 use crate::kernels::operands::norm::Norm;
+use crate::kernels::tensor::{Dst, fresh_of, rows};
 
 static TEXT: Source = source!("norm");
 
@@ -202,7 +202,7 @@ mod tests {
                     let again = output(&saved, weight, bias).unwrap();
                     assert_eq!(y.dtype(), weight.dtype());
                     let into = dweight.narrow(0, 1, width).unwrap();
-                    let gradients = (Some(&into), centered.then_some(dbias));
+                    let gradients = (Some((&into).into()), centered.then_some(dbias.into()));
                     backward(dy, &saved, weight, gradients, dx).unwrap();
                     vec![y, again, dx.clone(), dweight.clone(), dbias.clone()]
                 },

@@ -95,9 +95,10 @@ fn checked(weights: &Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<
             let kept = vec![(&**weights, DType::BF16), (&**master, DType::F32)];
             ("Master", kept)
         }
-        Weights::Split { weights, low } => {
-            ("Split", vec![(&**weights, DType::BF16), (&**low, DType::I16)])
-        }
+        Weights::Split { weights, low } => (
+            "Split",
+            vec![(&**weights, DType::BF16), (&**low, DType::I16)],
+        ),
     };
     if moment == DType::BF16 && name != "Split" {
         return Err(Error::failed("bf16 moments beside f32 weights"));

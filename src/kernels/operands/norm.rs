@@ -17,14 +17,14 @@ pub enum Norm {
 }
 
 impl Norm {
-    pub fn epsilon(self) -> f64 {
+    pub(in crate::kernels) fn epsilon(self) -> f64 {
         match self {
             Self::LayerNorm { epsilon } | Self::Rms { epsilon } => epsilon,
         }
     }
 
     /// Whether the mean is subtracted.
-    pub fn centered(self) -> bool {
+    pub(in crate::kernels) fn centered(self) -> bool {
         match self {
             Self::LayerNorm { .. } => true,
             Self::Rms { .. } => false,

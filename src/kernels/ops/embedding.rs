@@ -30,9 +30,7 @@ impl Ids {
             bound: ids.iter().max().map_or(0, |&id| id as usize + 1),
             runs: match Backend::on(device) {
                 Backend::Cpu => None,
-                Backend::Cuda | Backend::Emulator => {
-                    Some(cuda::embedding::Runs::new(ids, device)?)
-                }
+                Backend::Cuda | Backend::Emulator => Some(cuda::embedding::Runs::new(ids, device)?),
             },
         })
     }

@@ -215,8 +215,8 @@ mod tests {
         assert!(linear(&x, &w, None, DType::F64, FULL).is_err());
         let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
         assert!(linear(&x, &w, Some(&b), DType::F64, FULL).is_err());
-        assert!(linear_add(&x, &w, &variable(4, &[5, 5]), FULL).is_err());
-        assert!(backward_bias(&x, &b).is_err());
+        assert!(linear_add(&x, &w, Dst::shared(&variable(4, &[5, 5])), FULL).is_err());
+        assert!(backward_bias(&x, Dst::shared(&b)).is_err());
     }
 
     #[test]

@@ -95,9 +95,7 @@ pub fn backward<'a>(
     let gradients = (dweight, dbias);
     match Backend::of(dy) {
         Backend::Cpu => cpu::norm::backward(dy, input, weight, gradients, dx),
-        Backend::Cuda | Backend::Emulator => {
-            cuda::norm::backward(dy, input, weight, gradients, dx)
-        }
+        Backend::Cuda | Backend::Emulator => cuda::norm::backward(dy, input, weight, gradients, dx),
     }
 }
 
@@ -155,10 +153,10 @@ mod tests {
             let grads = autograd(&want, &seed, &variables[..2 + usize::from(centered)]);
             let (dw, db) = (zeros_like(&w), zeros_like(&b));
             let dx = x.as_tensor().copy().unwrap();
-            let into = (Some(&dw), centered.then_some(&db));
-            backward(&seed, &saved, &w, into, &dx).unwrap();
+            let into = (Some(Dst::shared(&dw)), centered.then(|| Dst::shared(&db)));
+            backward(&seed, &saved, &w, into, Dst::shared(&dx)).unwrap();
             let alone = x.as_tensor().copy().unwrap();
-            backward(&seed, &saved, &w, (None, None), &alone).unwrap();
+            backward(&seed, &saved, &w, (None, None), Dst::shared(&alone)).unwrap();
             assert_close(&alone, &dx, "dx alone");
             assert_close(&(dx - x.as_tensor()).unwrap(), &grads[0], "dx");
             assert_close(&dw, &grads[1], "dw");
@@ -171,8 +169,8 @@ mod tests {
             let (got, saved) = norm(&x, kind, &w, bias).unwrap();
             assert_near(&got, &want, 3e-6, "f32 forward");
             let [dx, dw, db] = [&x, &w, &b].map(|x| x.zeros_like().unwrap());
-            let into = (Some(&dw), centered.then_some(&db));
-            backward(&seed, &saved, &w, into, &dx).unwrap();
+            let into = (Some(Dst::shared(&dw)), centered.then(|| Dst::shared(&db)));
+            backward(&seed, &saved, &w, into, Dst::shared(&dx)).unwrap();
             assert_near(&dx, &grads[0], 3e-6, "f32 dx");
             assert_near(&dw, &grads[1], 3e-6, "f32 dw");
         }

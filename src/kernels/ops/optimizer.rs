@@ -101,6 +101,7 @@ fn check_flat(tensors: &[&Tensor]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cpu::optimizer::UNIT;
     use crate::kernels::testing::*;
     use candle_core::{DType, Device};
 
@@ -114,8 +115,8 @@ mod tests {
         // Inside a unit, over its end, and at the very last element.
         let decayed = [3..5, UNIT - 2..UNIT + 40, n - 1..n];
         let marked = Decayed::new(decayed.to_vec(), &Device::Cpu).unwrap();
-        let weights = variable(1, &[n]).as_tensor().copy().unwrap();
-        let (mean, square) = (zeros_like(&weights), zeros_like(&weights));
+        let mut weights = variable(1, &[n]).as_tensor().copy().unwrap();
+        let (mut mean, mut square) = (zeros_like(&weights), zeros_like(&weights));
         let (mut w, mut m, mut v) = (values(&weights), vec![0.0; n], vec![0.0; n]);
         for step in 1..=4u64 {
             let gradient = variable(step + 10, &[n]);
@@ -130,8 +131,8 @@ mod tests {
             adam(
                 &update,
                 &marked,
-                Weights::Plain(&weights),
-                (&mean, &square),
+                Weights::Plain((&mut weights).into()),
+                ((&mut mean).into(), (&mut square).into()),
                 (&gradient, 0.5),
             )
             .unwrap();
@@ -165,8 +166,8 @@ mod tests {
     #[test]
     fn rmsprop_follows_its_formula() {
         let n = UNIT + 3;
-        let weights = variable(1, &[n]).as_tensor().copy().unwrap();
-        let (gradient, square) = (variable(2, &[n]), zeros_like(&weights));
+        let mut weights = variable(1, &[n]).as_tensor().copy().unwrap();
+        let (gradient, mut square) = (variable(2, &[n]), zeros_like(&weights));
         let want: Vec<f64> = values(&weights)
             .iter()
             .zip(values(&gradient))
@@ -178,7 +179,8 @@ mod tests {
             rate: 0.1,
             step: 1,
         };
-        rmsprop(&update, Weights::Plain(&weights), &square, (&gradient, 0.5)).unwrap();
+        let plain = Weights::Plain((&mut weights).into());
+        rmsprop(&update, plain, (&mut square).into(), (&gradient, 0.5)).unwrap();
         for (got, want) in values(&weights).iter().zip(want) {
             assert!((got - want).abs() < 1e-12);
         }
@@ -195,8 +197,9 @@ mod tests {
                     .copy()
                     .unwrap()
             };
-            let (weights, gradient) = (make(1), make(2));
-            let (mean, square) = (weights.zeros_like().unwrap(), weights.zeros_like().unwrap());
+            let (mut weights, gradient) = (make(1), make(2));
+            let (mut mean, mut square) =
+                (weights.zeros_like().unwrap(), weights.zeros_like().unwrap());
             let update = Adam {
                 beta1: 0.9,
                 beta2: 0.999,
@@ -205,9 +208,9 @@ mod tests {
                 weight_decay: 0.1,
                 step: 1,
             };
-            let moments = (&mean, &square);
+            let moments = ((&mut mean).into(), (&mut square).into());
             let all = Decayed::new(std::iter::once(0..n).collect(), &Device::Cpu).unwrap();
-            let plain = Weights::Plain(&weights);
+            let plain = Weights::Plain((&mut weights).into());
             adam(&update, &all, plain, moments, (&gradient, 1.0)).unwrap();
             values(&weights.to_dtype(DType::F64).unwrap())
         };
@@ -224,14 +227,19 @@ mod tests {
             rate: 0.1,
             step: 1,
         };
-        let (weights, square) = (variable(1, &[4]), variable(2, &[3]));
-        let error =
-            rmsprop(&update, Weights::Plain(&weights), &square, (&weights, 1.0)).unwrap_err();
+        let [weights, gradient, square] = [(1, 4), (1, 4), (2, 3)].map(|(seed, n)| {
+            let x = variable(seed, &[n]);
+            x.as_tensor().copy().unwrap()
+        });
+        let (mut weights, mut square) = (weights, square);
+        let plain = Weights::Plain((&mut weights).into());
+        let error = rmsprop(&update, plain, (&mut square).into(), (&gradient, 1.0)).unwrap_err();
         assert!(error.to_string().contains("[4, 3, 4]"), "{error}");
         let square = square.to_dtype(DType::F32).unwrap();
-        let square = Tensor::cat(&[&square, &square.narrow(0, 0, 1).unwrap()], 0).unwrap();
+        let mut square = Tensor::cat(&[&square, &square.narrow(0, 0, 1).unwrap()], 0).unwrap();
         let gradient = zeros_like(&weights);
-        assert!(rmsprop(&update, Weights::Plain(&weights), &square, (&gradient, 1.0)).is_err());
+        let plain = Weights::Plain((&mut weights).into());
+        assert!(rmsprop(&update, plain, (&mut square).into(), (&gradient, 1.0)).is_err());
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn not_on_a_gpu() -> Error {
 mod tests {
     use super::*;
     use crate::kernels::testing::*;
+    use candle_core::DType;
 
     /// Rows on either side of what is computed at once, and an odd number of everything.
     const SHAPES: [(usize, usize, usize); 7] = [
@@ -176,7 +177,7 @@ mod tests {
         assert!(linear(&x, &w, None).is_err());
         let (w, b) = (variable(2, &[4, 3]), variable(3, &[5]));
         assert!(linear(&x, &w, Some(&b)).is_err());
-        assert!(linear_add(&x, &w, &variable(4, &[5, 5])).is_err());
+        assert!(linear_add(&x, &w, Dst::shared(&variable(4, &[5, 5]))).is_err());
         assert!(linear(&x, &w.to_dtype(DType::BF16).unwrap(), None).is_err());
     }
 }

@@ -116,7 +116,7 @@ mod tests {
         let tile = logits.as_tensor().copy().unwrap();
         let seeds: Vec<f64> = seeds.flatten_all().unwrap().to_vec1().unwrap();
         let log_sum_exp: Vec<f64> = got.iter().map(|s| s.log_sum_exp).collect();
-        backward(&tile, &labels, &log_sum_exp, &seeds, DType::F64).unwrap();
+        backward(tile.clone(), &labels, &log_sum_exp, &seeds, DType::F64).unwrap();
         assert_close(&tile, &want[0], "dlogits");
     }
 
@@ -144,8 +144,8 @@ mod tests {
             }
             let sums = |all: &[TokenStatistics]| all.iter().map(|s| s.log_sum_exp).collect();
             let (sums, seeds): (Vec<f64>, _) = (sums(&got), [0.7, -1.3, 0.0]);
-            backward(&exact, &labels, &sums, &seeds, DType::F64).unwrap();
-            backward(&single, &labels, &sums, &seeds, DType::F32).unwrap();
+            backward(exact.clone(), &labels, &sums, &seeds, DType::F64).unwrap();
+            backward(single.clone(), &labels, &sums, &seeds, DType::F32).unwrap();
             let rows = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
             for ((got, want), seed) in rows(&single).iter().zip(rows(&exact)).zip(seeds) {
                 for (got, want) in got.iter().zip(&want) {
@@ -168,7 +168,7 @@ mod tests {
             let labels = Tensor::new(labels, &Device::Cpu).unwrap();
             let error = statistics(&logits, &labels).unwrap_err().to_string();
             assert!(error.contains("1 labels below 2"), "{error}");
-            assert!(backward(&logits, &labels, &[0.0], &[0.0], DType::F32).is_err());
+            assert!(backward(logits.clone(), &labels, &[0.0], &[0.0], DType::F32).is_err());
         }
     }
 

@@ -174,13 +174,12 @@ fn every_query_is_in_one_tile_and_a_run_visits_what_sees_it() {
     // A prefix that is not the whole prompt.
     segments.push(Segment::new(0..0, 314..400));
     segments.push(Segment::new(320..350, 400..480));
-    let packing = scope(|| Packing::new(segments.clone(), &Device::Cpu).unwrap());
-    let Some(packing) = packing else { return };
+    let checked = Segments::new(segments.clone()).unwrap();
     let Tiles {
         queries,
         runs,
         visits,
-    } = packing.tiles.as_ref().unwrap();
+    } = Tiles::new(&checked, &Device::Cpu).unwrap();
     let (tiles, runs): (Vec<Vec<u32>>, Vec<Vec<u32>>) =
         (queries.to_vec2().unwrap(), runs.to_vec2().unwrap());
     let visits: Vec<u32> = visits.to_vec1().unwrap();

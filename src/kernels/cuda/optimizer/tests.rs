@@ -85,24 +85,23 @@ fn plain_updates_are_those_of_the_processor() {
             let view = |x: &Tensor| x.narrow(0, skip, n).unwrap();
             let decayed = decayed(n);
             compare("adam", &inputs, 2e-6, |inputs| {
-                let weights = view(&inputs[0]);
-                let moments = [1, 2].map(|_| weights.zeros_like().unwrap());
+                let mut weights = view(&inputs[0]);
+                let [mut mean, mut square] = [1, 2].map(|_| weights.zeros_like().unwrap());
                 for step in 1..=STEPS {
-                    let (plain, update) = (Weights::Plain(&weights), adam_at(step));
+                    let plain = Weights::Plain((&mut weights).into());
                     let gradient = (&view(&inputs[step as usize]), 0.5);
-                    let moments = (&moments[0], &moments[1]);
-                    adam(&update, &decayed, plain, moments, gradient).unwrap();
+                    let moments = ((&mut mean).into(), (&mut square).into());
+                    adam(&adam_at(step), &decayed, plain, moments, gradient).unwrap();
                 }
-                let [mean, square] = moments;
                 vec![inputs[0].clone(), mean, square]
             });
             compare("rmsprop", &inputs, 2e-6, |inputs| {
-                let weights = view(&inputs[0]);
-                let square = weights.zeros_like().unwrap();
+                let mut weights = view(&inputs[0]);
+                let mut square = weights.zeros_like().unwrap();
                 for step in 1..=STEPS {
-                    let (plain, update) = (Weights::Plain(&weights), rmsprop_at(step));
+                    let plain = Weights::Plain((&mut weights).into());
                     let gradient = (&view(&inputs[step as usize]), 0.5);
-                    rmsprop(&update, plain, &square, gradient).unwrap();
+                    rmsprop(&rmsprop_at(step), plain, (&mut square).into(), gradient).unwrap();
                 }
                 vec![inputs[0].clone(), square]
             });
@@ -112,27 +111,32 @@ fn plain_updates_are_those_of_the_processor() {
 
 /// The weights of several updates, bf16 and f32, and the moments. `momentum`: Adam, else RMSprop.
 fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [Tensor; 4] {
-    let master = gradient(0, n);
-    let (weights, low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
+    let mut master = gradient(0, n);
+    let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
     match split_layout {
-        true => upload_split(&floats(&master), &weights, &low).unwrap(),
-        false => upload(&floats(&master), &weights).unwrap(),
+        true => upload_split(&floats(&master), &mut weights, &mut low).unwrap(),
+        false => upload(&floats(&master), &mut weights).unwrap(),
     }
-    let moments = [zeros(n, moment), zeros(n, moment)];
+    let [mut mean, mut square] = [zeros(n, moment), zeros(n, moment)];
     let decayed = decayed(n);
     for step in 1..=STEPS {
-        let (weights, low, master) = (&weights, &low, &master);
         let kept = match split_layout {
-            true => Weights::Split { weights, low },
-            false => Weights::Master { weights, master },
+            true => Weights::Split {
+                weights: (&mut weights).into(),
+                low: (&mut low).into(),
+            },
+            false => Weights::Master {
+                weights: (&mut weights).into(),
+                master: (&mut master).into(),
+            },
         };
         let gradient = (&gradient(step, n), 0.5);
         match momentum {
             true => {
-                let moments = (&moments[0], &moments[1]);
+                let moments = ((&mut mean).into(), (&mut square).into());
                 adam(&adam_at(step), &decayed, kept, moments, gradient).unwrap();
             }
-            false => rmsprop(&rmsprop_at(step), kept, &moments[1], gradient).unwrap(),
+            false => rmsprop(&rmsprop_at(step), kept, (&mut square).into(), gradient).unwrap(),
         }
     }
     let master = match split_layout {
@@ -142,7 +146,6 @@ fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [T
         }
         false => master,
     };
-    let [mean, square] = moments;
     [weights, master, mean, square]
 }
 
@@ -219,14 +222,15 @@ fn the_mean_of_random_roundings_is_the_number() {
                 ..adam_at(step)
             };
             let gradient = Tensor::full(x, n, &Device::Cpu).unwrap();
-            let (weights, low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
-            let (mean, square) = (zeros(n, DType::BF16), zeros(n, DType::BF16));
+            let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
+            let (mut mean, mut square) = (zeros(n, DType::BF16), zeros(n, DType::BF16));
             let kept = Weights::Split {
-                weights: &weights,
-                low: &low,
+                weights: (&mut weights).into(),
+                low: (&mut low).into(),
             };
+            let moments = ((&mut mean).into(), (&mut square).into());
             let none = Decayed::new(Vec::new(), &Device::Cpu).unwrap();
-            adam(&update, &none, kept, (&mean, &square), (&gradient, 1.0)).unwrap();
+            adam(&update, &none, kept, moments, (&gradient, 1.0)).unwrap();
             (floats(&mean), floats(&square))
         };
         let Some((mean, square)) = scope(|| run(1)) else {
@@ -279,19 +283,21 @@ fn types_that_do_not_go_together_are_refused() {
     let make = |dtype| zeros(n, dtype);
     let (f32, bf16) = (make(DType::F32), make(DType::BF16));
     let decayed = decayed(n);
-    let master = Weights::Master {
-        weights: &bf16,
-        master: &f32,
+    let plain = || Weights::Plain(Dst::shared(&f32));
+    let master = || Weights::Master {
+        weights: Dst::shared(&bf16),
+        master: Dst::shared(&f32),
     };
     let step = |kept, mean: &Tensor, square: &Tensor, gradient: &Tensor| {
-        adam(&adam_at(1), &decayed, kept, (mean, square), (gradient, 1.0))
+        let moments = (Dst::shared(mean), Dst::shared(square));
+        adam(&adam_at(1), &decayed, kept, moments, (gradient, 1.0))
     };
-    let error = step(master, &f32, &make(DType::F32), &f32).unwrap_err();
+    let error = step(master(), &f32, &make(DType::F32), &f32).unwrap_err();
     assert!(error.to_string().contains("on a GPU alone"), "{error}");
     scope(|| {
-        assert!(step(master, &bf16, &make(DType::BF16), &make(DType::F32)).is_err());
-        assert!(step(Weights::Plain(&f32), &bf16, &f32, &f32).is_err());
-        let error = step(Weights::Plain(&f32), &f32, &f32, &bf16).unwrap_err();
+        assert!(step(master(), &bf16, &make(DType::BF16), &make(DType::F32)).is_err());
+        assert!(step(plain(), &bf16, &f32, &f32).is_err());
+        let error = step(plain(), &f32, &f32, &bf16).unwrap_err();
         assert!(error.to_string().contains("BF16"), "{error}");
         let error = squared_norm(&make(DType::F64)).unwrap_err();
         assert!(error.to_string().contains("F64"), "{error}");

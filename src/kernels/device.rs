@@ -210,21 +210,21 @@ mod tests {
         let zeros = |dtype| Tensor::zeros(37, dtype, &Device::Cpu).unwrap();
         for dtype in [DType::F32, DType::F64] {
             let tensor = zeros(dtype);
-            upload(&values, &tensor).unwrap();
+            upload(&values, Dst::shared(&tensor)).unwrap();
             assert_eq!(download(&tensor).unwrap(), values);
         }
         let (high, low) = (zeros(DType::BF16), zeros(DType::I16));
-        upload_split(&values, &high, &low).unwrap();
+        upload_split(&values, Dst::shared(&high), Dst::shared(&low)).unwrap();
         assert_eq!(download_split(&high, &low).unwrap(), values);
         let rounded = download(&high).unwrap();
-        upload(&values, &low.to_dtype(DType::BF16).unwrap()).unwrap();
+        upload(&values, Dst::shared(&low.to_dtype(DType::BF16).unwrap())).unwrap();
         assert!(
             rounded
                 .iter()
                 .zip(&values)
                 .all(|(a, b)| (a - b).abs() <= b.abs() / 256.0)
         );
-        assert!(upload(&values[1..], &high).is_err());
-        assert!(upload(&values, &low).is_err());
+        assert!(upload(&values[1..], Dst::shared(&high)).is_err());
+        assert!(upload(&values, Dst::shared(&low)).is_err());
     }
 }

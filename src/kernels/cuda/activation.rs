@@ -49,6 +49,7 @@ mod tests {
 
     use crate::kernels::activation::*;
     use crate::kernels::emulator::compare;
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
@@ -60,8 +61,8 @@ mod tests {
                     let [x, up, dy] = [0, 1, 2].map(|i| &inputs[i]);
                     let (y, z) = (gelu(x).unwrap(), swiglu(x, up).unwrap());
                     let (dup, dx) = (dy.copy().unwrap(), dy);
-                    let again = gelu_backward(dx, x).unwrap();
-                    let (once_more, dgate) = swiglu_backward(&dup, x, up).unwrap();
+                    let again = gelu_backward(Dst::shared(dx), x).unwrap();
+                    let (once_more, dgate) = swiglu_backward(Dst::shared(&dup), x, up).unwrap();
                     vec![y, z, again, dx.clone(), once_more, dgate, dup]
                 });
             }

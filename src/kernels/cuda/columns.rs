@@ -58,6 +58,7 @@ mod tests {
 
     use crate::kernels::emulator::compare;
     use crate::kernels::linear::backward_bias;
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
@@ -70,7 +71,7 @@ mod tests {
                 ];
                 compare("column sums", &inputs, 1e-6, |inputs: &[Tensor]| {
                     let dy = inputs[0].narrow(1, 2, width).unwrap();
-                    backward_bias(&dy, &inputs[1]).unwrap();
+                    backward_bias(&dy, Dst::shared(&inputs[1])).unwrap();
                     vec![inputs[1].clone()]
                 });
             }

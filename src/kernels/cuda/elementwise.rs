@@ -116,6 +116,7 @@ mod tests {
 
     use crate::kernels::elementwise::*;
     use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     const TYPES: [(DType, f64); 2] = [(DType::F32, 1e-6), (DType::BF16, 4e-3)];
@@ -140,8 +141,8 @@ mod tests {
                     let [whole, y, a, b, x] = [0, 1, 2, 3, 4].map(|i| &inputs[i]);
                     let sum = whole.narrow(0, 1, 5 * width).unwrap();
                     let sum = sum.reshape(&shape).unwrap();
-                    add_assign(&sum, y).unwrap();
-                    add_assign(&sum, &x.narrow(1, 1, width).unwrap()).unwrap();
+                    add_assign(Dst::shared(&sum), y).unwrap();
+                    add_assign(Dst::shared(&sum), &x.narrow(1, 1, width).unwrap()).unwrap();
                     let cleared = zeros((3, width), y).unwrap();
                     let x = x.narrow(1, 2, width).unwrap();
                     let begin = |biases: &[&Tensor]| residual(&x, biases).unwrap();
@@ -170,7 +171,7 @@ mod tests {
                     let (alone, flat) = (copy(&view).unwrap(), copy(whole).unwrap());
                     let columns = flat.reshape((tokens, ())).unwrap();
                     let columns = copy(&columns.narrow(1, 1, dim).unwrap()).unwrap();
-                    assign(&view, other).unwrap();
+                    assign(Dst::shared(&view), other).unwrap();
                     let wide = match whole.dtype() {
                         DType::F64 => DType::F64,
                         _ => DType::F32,
@@ -195,7 +196,7 @@ mod tests {
             let said = copy(&x.t().unwrap()).unwrap_err().to_string();
             assert!(said.contains("strides"), "{said}");
             let double = x.to_dtype(DType::F64).unwrap();
-            let said = clear(&double).unwrap_err().to_string();
+            let said = clear(Dst::shared(&double)).unwrap_err().to_string();
             assert!(said.contains("f32 or bf16"), "{said}");
         });
     }

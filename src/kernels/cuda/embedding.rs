@@ -76,6 +76,7 @@ mod tests {
 
     use crate::kernels::embedding::*;
     use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
@@ -97,7 +98,7 @@ mod tests {
                     let rows = gather(table, &ids, stream.dtype()).unwrap();
                     let same = gather(table, &ids, table.dtype()).unwrap();
                     let dy = dy.narrow(1, 1, width).unwrap();
-                    scatter_add(&dy, &ids, stream).unwrap();
+                    scatter_add(&dy, &ids, Dst::shared(stream)).unwrap();
                     vec![rows, same, stream.clone()]
                 });
             }
@@ -111,7 +112,9 @@ mod tests {
             let ids = Ids::new(&[1, 4], &Device::Cpu).unwrap();
             let said = gather(&table, &ids, DType::F32).unwrap_err().to_string();
             assert!(said.contains("id 4 in a table of 4 rows"), "{said}");
-            assert!(scatter_add(&table.narrow(0, 0, 2).unwrap(), &ids, &table).is_err());
+            assert!(
+                scatter_add(&table.narrow(0, 0, 2).unwrap(), &ids, Dst::shared(&table)).is_err()
+            );
         });
     }
 }

@@ -179,10 +179,10 @@ mod tests {
                     let (own, sums) = (x.dtype(), stream.dtype());
                     let dy = dy.narrow(1, 1, output).unwrap();
                     let columns = wide.narrow(1, 2, output).unwrap();
-                    linear_into(x, w, Some(b), &columns, FULL).unwrap();
-                    linear_add(x, w, stream, FULL).unwrap();
-                    backward_weight(&dy, x, dw, FULL).unwrap();
-                    backward_input_add(&dy, w, dx, FULL).unwrap();
+                    linear_into(x, w, Some(b), Dst::shared(&columns), FULL).unwrap();
+                    linear_add(x, w, Dst::shared(stream), FULL).unwrap();
+                    backward_weight(&dy, x, Dst::shared(dw), FULL).unwrap();
+                    backward_input_add(&dy, w, Dst::shared(dx), FULL).unwrap();
                     let made = [
                         linear(x, w, Some(b), own, FULL),
                         linear(x, w, Some(b), sums, FULL),

@@ -27,6 +27,7 @@ mod tests {
 
     use crate::kernels::emulator::compare;
     use crate::kernels::mix::mix;
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
@@ -35,7 +36,7 @@ mod tests {
             for n in [1, 77, 5_000] {
                 let inputs = [1, 2].map(|seed| variable(seed, &[n]).to_dtype(dtype).unwrap());
                 compare("mix", &inputs, tolerance, |inputs| {
-                    mix(&inputs[0], &inputs[1], 0.3).unwrap();
+                    mix(Dst::shared(&inputs[0]), &inputs[1], 0.3).unwrap();
                     vec![inputs[0].clone()]
                 });
             }

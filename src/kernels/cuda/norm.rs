@@ -158,6 +158,7 @@ mod tests {
 
     use crate::kernels::emulator::compare;
     use crate::kernels::norm::*;
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     /// Types of the input, of the weights and of the output's gradient.
@@ -202,8 +203,9 @@ mod tests {
                     let again = output(&saved, weight, bias).unwrap();
                     assert_eq!(y.dtype(), weight.dtype());
                     let into = dweight.narrow(0, 1, width).unwrap();
-                    let gradients = (Some((&into).into()), centered.then_some(dbias.into()));
-                    backward(dy, &saved, weight, gradients, dx).unwrap();
+                    let dbias_into = centered.then(|| Dst::shared(dbias));
+                    let gradients = (Some(Dst::shared(&into)), dbias_into);
+                    backward(dy, &saved, weight, gradients, Dst::shared(dx)).unwrap();
                     vec![y, again, dx.clone(), dweight.clone(), dbias.clone()]
                 },
             );

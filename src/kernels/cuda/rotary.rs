@@ -34,6 +34,7 @@ mod tests {
 
     use crate::kernels::emulator::compare;
     use crate::kernels::rotary::*;
+    use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
@@ -57,8 +58,8 @@ mod tests {
                     let [fused, apart, cos, sin] = [0, 1, 2, 3].map(|i| inputs[i].clone());
                     let angles = Angles { cos, sin };
                     let view = fused.narrow(2, 1, 1).unwrap().squeeze(2).unwrap();
-                    rotate(&view, &angles).unwrap();
-                    rotate_back(&apart.narrow(1, 2, heads).unwrap(), &angles).unwrap();
+                    rotate(Dst::shared(&view), &angles).unwrap();
+                    rotate_back(Dst::shared(&apart.narrow(1, 2, heads).unwrap()), &angles).unwrap();
                     vec![fused, apart]
                 });
             }

@@ -113,11 +113,15 @@ mod tests {
             let slope = (gelu_slope(&x) * seed.as_tensor()).unwrap();
             assert_close(&gelu(&x).unwrap(), &want, "forward");
             let dy = seed.as_tensor().copy().unwrap();
-            assert_close(&gelu_backward(&dy, &x).unwrap(), &want, "forward again");
+            assert_close(
+                &gelu_backward(Dst::shared(&dy), &x).unwrap(),
+                &want,
+                "forward again",
+            );
             assert_close(&dy, &slope, "dx");
 
             let dy = seed.to_dtype(DType::F32).unwrap();
-            let y = gelu_backward(&dy, &x.to_dtype(DType::F32).unwrap()).unwrap();
+            let y = gelu_backward(Dst::shared(&dy), &x.to_dtype(DType::F32).unwrap()).unwrap();
             assert_near(&y, &want, 1e-6, "f32 forward");
             assert_near(&dy, &slope, 1e-6, "f32 dx");
         }
@@ -132,13 +136,13 @@ mod tests {
             assert_close(&swiglu(&gate, &up).unwrap(), &want, "forward");
             let grads = autograd(&want, &seed, &[&gate, &up]);
             let dy = seed.as_tensor().copy().unwrap();
-            let (y, dgate) = swiglu_backward(&dy, &gate, &up).unwrap();
+            let (y, dgate) = swiglu_backward(Dst::shared(&dy), &gate, &up).unwrap();
             assert_close(&y, &want, "forward again");
             assert_close(&dgate, &grads[0], "dgate");
             assert_close(&dy, &grads[1], "dup");
 
             let [gate, up, dy] = [&gate, &up, &seed].map(|x| x.to_dtype(DType::F32).unwrap());
-            let (y, dgate) = swiglu_backward(&dy, &gate, &up).unwrap();
+            let (y, dgate) = swiglu_backward(Dst::shared(&dy), &gate, &up).unwrap();
             assert_near(&y, &want, 1e-6, "f32 forward");
             assert_near(&dgate, &grads[0], 1e-6, "f32 dgate");
             assert_near(&dy, &grads[1], 1e-6, "f32 dup");
@@ -161,10 +165,10 @@ mod tests {
             let y: Vec<f32> = y.to_vec1().unwrap();
             assert!(y.iter().all(|y| y.is_finite()), "{y:?}");
         }
-        let (_, dgate) = swiglu_backward(&ones(), &x, &ones()).unwrap();
+        let (_, dgate) = swiglu_backward(Dst::shared(&ones()), &x, &ones()).unwrap();
         assert_eq!(dgate.to_vec1::<f32>().unwrap()[..1], [0.0]);
         let dy = ones();
-        gelu_backward(&dy, &x).unwrap();
+        gelu_backward(Dst::shared(&dy), &x).unwrap();
         assert_eq!(dy.to_vec1::<f32>().unwrap(), [0.0, 0.0, 0.5, 1.0, 1.0]);
     }
 }

@@ -142,19 +142,19 @@ mod tests {
         let flat = Tensor::zeros(6, candle_core::DType::F32, &Device::Cpu).unwrap();
         let view = flat.narrow(0, 2, 4).unwrap().reshape((2, 2)).unwrap();
         let source = Tensor::from_vec(vec![1f32, 2., 3., 4.], (2, 2), &Device::Cpu).unwrap();
-        add_assign(&view, &source.t().unwrap()).unwrap();
-        add_assign(&view, &source).unwrap();
+        add_assign(Dst::shared(&view), &source.t().unwrap()).unwrap();
+        add_assign(Dst::shared(&view), &source).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 5., 5., 8.]);
-        assert!(add_assign(&view, &flat).is_err());
+        assert!(add_assign(Dst::shared(&view), &flat).is_err());
         let (one, twos) = (
             view.unsqueeze(0).unwrap(),
             Tensor::full(2f32, (1, 2, 2), &Device::Cpu),
         );
-        assign(&one, &twos.unwrap()).unwrap();
+        assign(Dst::shared(&one), &twos.unwrap()).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 2., 2., 2.]);
         // What lies between the columns of a view is not its own.
-        assert!(clear(&view.narrow(1, 0, 1).unwrap()).is_err());
-        clear(&view).unwrap();
+        assert!(clear(Dst::shared(&view.narrow(1, 0, 1).unwrap())).is_err());
+        clear(Dst::shared(&view)).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0.0; 6]);
     }
 

@@ -178,11 +178,11 @@ mod tests {
             let grads = autograd(&want, &seed, &[&x, &w, &b]);
             let dx = backward_input(&seed, &w, DType::F64, FULL).unwrap();
             assert_close(&dx, &grads[0], "dx");
-            backward_input_add(&seed, &w, &dx, FULL).unwrap();
+            backward_input_add(&seed, &w, Dst::shared(&dx), FULL).unwrap();
             assert_close(&dx, &(&grads[0] * 2.0).unwrap(), "dx twice");
             let (dw, db) = (zeros_like(&w), zeros_like(&b));
-            backward_weight(&seed, &x, &dw, FULL).unwrap();
-            backward_bias(&seed, &db).unwrap();
+            backward_weight(&seed, &x, Dst::shared(&dw), FULL).unwrap();
+            backward_bias(&seed, Dst::shared(&db)).unwrap();
             assert_close(&dw, &grads[1], "dw");
             assert_close(&db, &grads[2], "db");
         }
@@ -197,12 +197,12 @@ mod tests {
         );
         let wide = Tensor::zeros((5, 9), DType::F64, x.device()).unwrap();
         let part = wide.narrow(1, 3, 4).unwrap();
-        linear_into(&x, &w, Some(&b), &part, FULL).unwrap();
+        linear_into(&x, &w, Some(&b), Dst::shared(&part), FULL).unwrap();
         let want = linear(&x, &w, Some(&b), DType::F64, FULL).unwrap();
         assert_close(&part.contiguous().unwrap(), &want, "columns");
         let (dw, db) = (zeros_like(&w), zeros_like(&b));
-        backward_weight(&part, &x, &dw, FULL).unwrap();
-        backward_bias(&part, &db).unwrap();
+        backward_weight(&part, &x, Dst::shared(&dw), FULL).unwrap();
+        backward_bias(&part, Dst::shared(&db)).unwrap();
         assert_close(&dw, &want.t().unwrap().matmul(&x).unwrap(), "dw");
         assert_close(&db, &want.sum(0).unwrap(), "db");
         let outside = wide.narrow(1, 0, 3).unwrap().sum_all().unwrap();
@@ -233,8 +233,8 @@ mod tests {
                         let y = linear(&x, &w, Some(&b), DType::F32, precision).unwrap();
                         let dx = backward_input(&seed, &w, DType::F32, precision).unwrap();
                         let (dw, db) = (w.zeros_like().unwrap(), b.zeros_like().unwrap());
-                        backward_weight(&seed, &x, &dw, precision).unwrap();
-                        backward_bias(&seed, &db).unwrap();
+                        backward_weight(&seed, &x, Dst::shared(&dw), precision).unwrap();
+                        backward_bias(&seed, Dst::shared(&db)).unwrap();
                         let bits = |t: &Tensor| -> Vec<u32> {
                             let values: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
                             values.iter().map(|x| x.to_bits()).collect()

@@ -34,8 +34,8 @@ mod tests {
         let want =
             ((other.as_tensor() * 0.25).unwrap() + (own.as_tensor() * 0.75).unwrap()).unwrap();
         let mixed = own.as_tensor().copy().unwrap();
-        mix(&mixed, &other, 0.25).unwrap();
+        mix(Dst::shared(&mixed), &other, 0.25).unwrap();
         assert_close(&mixed, &want, "mixed");
-        assert!(mix(&mixed, &other.narrow(0, 1, 3).unwrap(), 0.5).is_err());
+        assert!(mix(Dst::shared(&mixed), &other.narrow(0, 1, 3).unwrap(), 0.5).is_err());
     }
 }

@@ -81,8 +81,8 @@ mod tests {
             x.as_tensor().copy().unwrap(),
             seed.as_tensor().copy().unwrap(),
         );
-        rotate(&got, &angles).unwrap();
-        rotate_back(&dx, &angles).unwrap();
+        rotate(Dst::shared(&got), &angles).unwrap();
+        rotate_back(Dst::shared(&dx), &angles).unwrap();
         assert_close(&got, &want, "forward");
         assert_close(&dx, gradient, "dx");
 
@@ -91,7 +91,7 @@ mod tests {
             sin: angles.sin.to_dtype(DType::F32).unwrap(),
         };
         let got = x.to_dtype(DType::F32).unwrap();
-        rotate(&got, &angles).unwrap();
+        rotate(Dst::shared(&got), &angles).unwrap();
         assert_near(&got, &want, 1e-6, "f32");
     }
 
@@ -106,8 +106,8 @@ mod tests {
         let part = |i| whole.narrow(2, i, 1).unwrap().squeeze(2).unwrap();
         let (alone, other) = (part(1).copy().unwrap(), part(0).copy().unwrap());
         let alone = alone.contiguous().unwrap();
-        rotate(&alone, &angles).unwrap();
-        rotate(&part(1), &angles).unwrap();
+        rotate(Dst::shared(&alone), &angles).unwrap();
+        rotate(Dst::shared(&part(1)), &angles).unwrap();
         assert_close(&part(1).contiguous().unwrap(), &alone, "the view");
         assert_close(&part(0), &other, "its neighbour");
     }

@@ -121,11 +121,17 @@ mod tests {
                 let want = plain(&cast(&x, rounded), &w, &b);
                 let got = linear(&x, &w, Some(&b)).unwrap();
                 assert_near(&got, &want, tolerance, "with a bias");
-                linear_add(&x, &w, &got).unwrap();
+                linear_add(&x, &w, Dst::shared(&got)).unwrap();
                 let twice = ((&want * 2.0).unwrap().broadcast_sub(&cast(&b, DType::F64))).unwrap();
                 assert_near(&got, &twice, tolerance, "added");
                 let wide = Tensor::zeros((n, outs + 5), dtype, x.device()).unwrap();
-                linear_into(&x, &w, Some(&b), &wide.narrow(1, 3, outs).unwrap()).unwrap();
+                linear_into(
+                    &x,
+                    &w,
+                    Some(&b),
+                    Dst::shared(&wide.narrow(1, 3, outs).unwrap()),
+                )
+                .unwrap();
                 assert_near(
                     &wide.narrow(1, 3, outs).unwrap(),
                     &want,

@@ -39,7 +39,7 @@ fn run(
         &saved,
         &packing,
         scores(q.dims()[2], window),
-        &dqkv,
+        Dst::shared(&dqkv),
     )
     .unwrap();
     vec![y, dqkv]

@@ -102,7 +102,7 @@ fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, wind
             &saved,
             &packing,
             scores(q.dims()[2], window),
-            &dwhole,
+            Dst::shared(&dwhole),
         )
         .unwrap();
         assert_near(&dwhole, gradient, tolerance, &format!("{what} backward"));
@@ -144,7 +144,7 @@ fn threads_do_not_change_a_bit() {
                 &saved,
                 &packing,
                 scores(q.dims()[2], None),
-                &dwhole,
+                Dst::shared(&dwhole),
             )
             .unwrap();
             let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -189,7 +189,7 @@ fn operands_that_share_a_place_have_no_gradient() {
                 &saved,
                 &packing,
                 scores(q.dims()[2], None),
-                &into
+                Dst::shared(&into)
             )
             .is_err()
         );

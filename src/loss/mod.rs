@@ -32,6 +32,7 @@ mod ipo_learned;
 mod kto;
 mod ld_dpo;
 mod list;
+pub mod math;
 mod nca;
 mod odpo;
 mod orpo;
@@ -279,7 +280,7 @@ fn logit_diagnostics(example: &Scored, per_token: bool, margin: f64) -> Vec<(&'s
         return Vec::new();
     };
     let d = policy_logit(w, l, per_token).value;
-    let saturated = dual::sigmoid_slope(d - margin) < 1e-4;
+    let saturated = math::sigmoid_slope(d - margin) < 1e-4;
     vec![
         ("logps/accuracies", f64::from(d > 0.0)),
         ("saturated", f64::from(saturated)),

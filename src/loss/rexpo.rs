@@ -13,7 +13,7 @@
 //!
 //! Config: `configs/hh_expo_reg.toml`. Oracle: `tests/losses.rs`, `expo_losses_agree_with_60_digits`.
 
-use super::dual::sigmoid;
+use super::math::sigmoid;
 use super::{
     About, Context, Dual, Needs, Objective, Response, Role, Scored, knobs, sample_diagnostics,
 };

@@ -20,7 +20,7 @@ use toml::{Table, Value};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
-use crate::loss::{Loss, Role, Sum};
+use crate::loss::{Loss, Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
@@ -46,7 +46,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
     /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
-    pub loss: Sum,
+    pub loss: WeightedLoss,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,

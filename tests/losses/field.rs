@@ -2,7 +2,7 @@
 //! without care for overflow, on pairs where none occurs; and the members of the QPO family.
 
 use super::configured;
-use expo::loss::{Context, Dual, Loss, Objective, Role, Scored};
+use expo::loss::{Dual, Loss, Objective, Role, Scored};
 
 /// Everything that a loss may read of a pair: [chosen, rejected].
 #[derive(Clone, Copy)]
@@ -232,7 +232,7 @@ fn losses_agree_with_their_published_formulas() {
     for (name, knobs, formula) in cases {
         let loss = loss(name, knobs);
         for pair in &PAIRS {
-            let ours = loss.evaluate(&pair.scored(), &Context::default());
+            let ours = loss.evaluate_alone(&pair.scored());
             assert!(
                 close(ours.value, formula(pair), 1e-9),
                 "{name} {knobs:?}: {ours:?}"
@@ -266,7 +266,7 @@ fn ld_dpo_agrees_with_its_published_formula() {
             let sums: Vec<_> = (0..2)
                 .map(|i| (pair.shared_policy[i], pair.shared_reference[i]))
                 .collect();
-            let ours = loss.evaluate(&pair.scored().with_shared(&sums), &Context::default());
+            let ours = loss.evaluate_alone(&pair.scored().with_shared(&sums));
             assert!(close(ours.value, formula(pair), 1e-9), "{alpha}: {ours:?}");
             for i in 0..2 {
                 let all = slope(pair, i, &formula);
@@ -318,11 +318,11 @@ fn the_sorted_losses_are_those_of_the_whole_batch() {
     for (name, paired) in [("aot", true), ("aot_unpaired", false)] {
         let loss = loss(name, &[("beta", "0.3"), ("label_smoothing", "0.1")]);
         let examples: Vec<Scored> = PAIRS.iter().map(Pair::scored).collect();
-        let contexts = loss.contexts(&examples);
+        let prepared = loss.prepare(&examples);
         let duals: Vec<Dual> = examples
             .iter()
-            .zip(&contexts)
-            .map(|(example, context)| loss.evaluate(example, context))
+            .enumerate()
+            .map(|(index, example)| loss.evaluate(example, prepared.of(index)))
             .collect();
         let count = PAIRS.len() as f64;
         let mean = duals.iter().map(|dual| dual.value).sum::<f64>() / count;
@@ -350,10 +350,7 @@ fn the_family_has_the_members_that_the_papers_name() {
     let same = |name: &str, knobs: &[(&str, &str)], member: &[(&str, &str)]| {
         let (one, other) = (loss(name, knobs), loss("qpo", member));
         for pair in pairs() {
-            let (a, b) = (
-                one.evaluate(&pair, &Context::default()),
-                other.evaluate(&pair, &Context::default()),
-            );
+            let (a, b) = (one.evaluate_alone(&pair), other.evaluate_alone(&pair));
             let numbers = a
                 .grad
                 .iter()
@@ -396,10 +393,7 @@ fn the_family_has_the_members_that_the_papers_name() {
         loss("gpo", &[("f", "squared"), ("beta", "0.2")]),
     );
     for pair in pairs() {
-        let (a, b) = (
-            ipo.evaluate(&pair, &Context::default()),
-            squared.evaluate(&pair, &Context::default()),
-        );
+        let (a, b) = (ipo.evaluate_alone(&pair), squared.evaluate_alone(&pair));
         assert!(close(a.value, b.value / 0.04, 1e-12));
     }
 }

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::drawing::Drawing;
 use super::reference::SCORED_TOKENS;
 use super::{Drawn, Job, Sampler};
-use crate::checkpoint::{lock, try_lock};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
+use crate::io::lock::{lock, try_lock};
 use crate::io::untrusted::{self, Line};
 
 /// One line of a sample file.

@@ -153,6 +153,18 @@ impl Config {
         Self::resolved(table, &text, overrides).map_err(place)
     }
 
+    /// The same run with another loss, such as an objective of the caller's own
+    /// ([`Loss::custom`](crate::loss::Loss::custom)) or a sum.
+    ///
+    /// # Errors
+    /// If a knob or weight lies outside its range, or the loss needs what the rest of the config does
+    /// not provide.
+    pub fn with_loss(mut self, loss: impl Into<WeightedLoss>) -> Result<Self> {
+        self.loss = loss.into();
+        self.resolve()?;
+        Ok(self)
+    }
+
     fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
         let mut config: Self = read::value(table, text, overrides)?;
         config.resolve()?;

@@ -1,7 +1,10 @@
 //! The losses against oracle tables: in the library, and in `cli` through `expo loss`.
 
 mod cli;
+mod custom;
+mod documents;
 mod field;
+mod second_formulas;
 
 use crate::support::real_fixtures;
 use expo::loss::{Dual, Loss, Objective, Role, Scored};

@@ -14,7 +14,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Dual, Loss, Needs, Objective, Prepared, Response, Role, Scored};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// sum over terms of weight times loss.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,24 @@ impl From<Loss> for WeightedLoss {
 }
 
 impl WeightedLoss {
+    /// The sum of these losses, each with its [weight](Loss::weight).
+    ///
+    /// # Errors
+    /// If there is none, or one of them twice.
+    pub fn sum(terms: impl IntoIterator<Item = Loss>) -> Result<Self> {
+        let terms: Vec<Loss> = terms.into_iter().collect();
+        for (at, loss) in terms.iter().enumerate() {
+            let name = loss.name();
+            if terms[..at].iter().any(|other| other.name() == name) {
+                return Err(Error::input(format!("the loss {name} is there twice")));
+            }
+        }
+        match terms.is_empty() {
+            true => Err(Error::input("no loss").hint("a sum has at least one")),
+            false => Ok(Self { terms }),
+        }
+    }
+
     /// The terms, one at least.
     pub fn terms(&self) -> &[Loss] {
         &self.terms

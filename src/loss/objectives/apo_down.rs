@@ -8,7 +8,7 @@
 //!
 //! For pairs whose chosen response is worse than what the model writes. rho = log pi(y|x) - log r(y|x).
 //!
-//! Config: `configs/losses/apo_down.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/apo_down.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, Step0};

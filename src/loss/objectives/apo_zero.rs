@@ -8,7 +8,7 @@
 //!
 //! For pairs whose chosen response is better than what the model writes.
 //!
-//! Config: `configs/losses/apo_zero.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/apo_zero.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, Step0};

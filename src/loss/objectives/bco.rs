@@ -9,7 +9,7 @@
 //! The form for pairs, without the shift of the reward by its running mean; TRL's `bco_pair`. It bounds
 //! the loss of DPO from above.
 //!
-//! Config: `configs/losses/bco.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/bco.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Step0};

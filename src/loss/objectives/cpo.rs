@@ -9,7 +9,7 @@
 //! There is no reference. The target's log-prob is a mean per token, as in the authors' code and TRL. The
 //! reward is beta log pi(y|x) / |y|.
 //!
-//! Config: `configs/losses/cpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/cpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{

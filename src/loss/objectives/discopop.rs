@@ -11,7 +11,7 @@
 //! blend stays bounded where z is very negative. S is rho = log pi(y|x) - log r(y|x), or the score of
 //! another divergence.
 //!
-//! Config: `configs/losses/discopop.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/discopop.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Settings, Step0};

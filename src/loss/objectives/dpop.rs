@@ -9,7 +9,7 @@
 //! rho = log pi(y|x) - log r(y|x). kappa is the paper's lambda. At rho_w = 0, where training starts, the
 //! slope of the maximum is 0.
 //!
-//! Config: `configs/losses/dpop.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/dpop.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Settings, Step0};

@@ -10,7 +10,7 @@
 //! DPO is the other direction of the same KL. eps keeps it finite: the label is (1 - eps, eps). S is
 //! rho = log pi(y|x) - log r(y|x), or the score of another divergence.
 //!
-//! Config: `configs/losses/exo_pair.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/exo_pair.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Settings, Step0};

@@ -14,7 +14,7 @@
 //!
 //! The exponent of `exponential` is held at 80, with no gradient beyond, and `clamped` says how often.
 //!
-//! Config: `configs/losses/gpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/gpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Settings, Step0};

@@ -9,7 +9,7 @@
 //! S is rho = log pi(y|x) - log r(y|x), or the score of another divergence. 1 / beta is the margin beyond
 //! which a pair teaches nothing. At the kink the slope is 0.
 //!
-//! Config: `configs/losses/hinge.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/hinge.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, Settings, Step0};

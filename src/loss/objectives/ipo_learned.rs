@@ -19,7 +19,7 @@
 //! pair's target is where the pair is. A scorer that is a model itself, shared by pairs, would be
 //! another loss.
 //!
-//! Config: `configs/losses/ipo_learned.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/ipo_learned.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, Settings, Step0};

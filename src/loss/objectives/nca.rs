@@ -9,7 +9,7 @@
 //!
 //! Each response is judged by itself, not the difference. TRL's name is `nca_pair`.
 //!
-//! Config: `configs/losses/nca.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/nca.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Step0};

@@ -10,7 +10,7 @@
 //! whose chosen response does not have the higher one is invalid. The other order of a pair has no
 //! offset, so there are no soft labels.
 //!
-//! Config: `configs/losses/odpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/odpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, SCORE_GAP, Step0};

@@ -10,7 +10,7 @@
 //! The odds have a pole at abar = 0, a response of probability 1; abar is held below -1e-9, which is
 //! beyond the resolution of f32, and carries no gradient there. The reward is lambda abar.
 //!
-//! Config: `configs/losses/orpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/orpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LENGTH, REFERENCE, Step0, sigmoid, softplus};

@@ -11,7 +11,7 @@
 //! DPO, IPO, GPO and f-DPO are members, which the tests show. EXPO is none: Theorem 3.1 of its paper is
 //! about what this family cannot do.
 //!
-//! Config: `configs/losses/qpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/qpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 use super::gpo::Shape;
 #[cfg(test)]

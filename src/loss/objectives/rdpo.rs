@@ -9,7 +9,7 @@
 //! rho = log pi(y|x) - log r(y|x). A chosen response that is longer counts as explained in part by its
 //! length.
 //!
-//! Config: `configs/losses/rdpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/rdpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Step0};

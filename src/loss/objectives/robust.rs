@@ -13,7 +13,7 @@
 //! S is rho = log pi(y|x) - log r(y|x), or the score of another divergence. TRL calls eps
 //! `label_smoothing`, too, but has 0 by default, which is DPO.
 //!
-//! Config: `configs/losses/robust.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/robust.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LOG_2, Settings, Step0};

@@ -9,7 +9,7 @@
 //! S is rho = log pi(y|x) - log r(y|x), or the score of another divergence. TRL's name is `sigmoid_norm`.
 //! Scores per token are small, so beta is larger than that of DPO: Tulu 3 has 5.
 //!
-//! Config: `configs/losses/sigmoid_norm.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/sigmoid_norm.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, LENGTH, LOG_2, Settings, Step0};

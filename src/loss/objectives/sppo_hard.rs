@@ -9,7 +9,7 @@
 //! The target eta (P - 1/2) of the paper at P = 1 and P = 0, with eta = 1 / beta; the paper has eta = 1000,
 //! that is beta = 0.001.
 //!
-//! Config: `configs/losses/sppo_hard.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/sppo_hard.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{Contract, Settings, Step0};

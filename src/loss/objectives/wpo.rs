@@ -11,7 +11,7 @@
 //! would write itself, and carries no gradient. rho = log pi(y|x) - log r(y|x). TRL also cuts the product of the
 //! weights at 1; the paper does not.
 //!
-//! Config: `configs/losses/wpo.toml`. Oracle: `tests/losses/field.rs`.
+//! Config: `configs/losses/wpo.toml`. Oracle: `tests/losses/second_formulas.rs`.
 
 #[cfg(test)]
 use crate::loss::contract_tests::{CONFIDENCE, Contract, LOG_2, Step0};

@@ -111,7 +111,9 @@ fn section(loss: &Loss, column: usize) -> String {
             Some(value) => format!("{} = {value}", knob.name),
             None => format!("# {} = {}", knob.name, example(knob)),
         };
-        let meaning = knob.meaning.trim_end_matches('.');
+        // Its first sentence.
+        let (meaning, _) = knob.meaning.split_once(". ").unwrap_or((knob.meaning, ""));
+        let meaning = meaning.trim_end_matches('.');
         writeln!(text, "{setting:<column$}# {}: {meaning}", knob.range).unwrap();
     }
     text

@@ -123,10 +123,14 @@ pub const CASES: &[Case] = &[
     ("fdpo", &[("beta", "0.3")], |x| {
         -sigma(0.3 * (js(x.rho(0)) - js(x.rho(1)))).ln()
     }),
-    ("fdpo", &[("divergence", "forward_kl")], |x| {
-        let s = |rho: f64| 1.0 - (-rho).exp();
-        -sigma(0.1 * (s(x.rho(0)) - s(x.rho(1)))).ln()
-    }),
+    (
+        "fdpo",
+        &[("divergence", "forward_kl"), ("beta", "0.001")],
+        |x| {
+            let s = |rho: f64| 1.0 - (-rho).exp();
+            -sigma(0.001 * (s(x.rho(0)) - s(x.rho(1)))).ln()
+        },
+    ),
     ("simpo", &[("gamma", "0.5")], |x| {
         let mean = |i: usize| x.policy[i] / x.tokens[i];
         -sigma(2.0 * (mean(0) - mean(1)) - 0.5).ln()

@@ -42,7 +42,7 @@ impl Moving {
         };
         // Both buffers are mixed element by element.
         let layout = policy.weights().layout();
-        let folder = reference::folder(config, folder, observe)?.with_layout(layout);
+        let folder = reference::model_folder(config, folder, observe)?.with_layout(layout);
         let (model, _) = load(&folder, &config.model)?;
         if model.weights().layout() != layout {
             return Err(

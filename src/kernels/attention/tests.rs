@@ -166,7 +166,7 @@ fn segments_that_do_not_cover_the_tokens_are_refused() {
     }
     let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
     let three = pack(&[Segment::new(0..0, 0..3)]);
-    assert!(attention(&q, &k, &v, &three, None).is_err());
+    assert!(attention(&q, &k, &v, &three, scores(2, None)).is_err());
 }
 
 #[test]

@@ -308,6 +308,7 @@ pub(super) fn modules() -> super::cards::List {
             kv_heads: 1,
             dim,
             strides: [(dim, dim); 3],
+            scale: 1.0 / (dim as f64).sqrt(),
             window: 1,
         };
         let kernels = Kernels::new(&plan, &[&x])?;

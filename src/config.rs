@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
@@ -96,7 +96,7 @@ impl Config {
     /// winning, then checks it. `loss=NAME` takes that loss with its defaults; an override of
     /// another loss's knob, `loss.NAME.key=value`, also replaces the loss.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 
@@ -111,7 +111,7 @@ impl Config {
     /// named, and no other.
     pub fn open_sft(path: &Path, overrides: &[String]) -> Result<Self> {
         let place = |error: Error| error.at(path.display());
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         let mut table = read::table(&text, overrides).map_err(place)?;
         let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
         table.entry("loss").or_insert(Value::Table(sft));
@@ -127,7 +127,7 @@ impl Config {
 
     /// As [`open`](Self::open) where the config names a loss, else as [`open_sft`](Self::open_sft).
     pub fn open_training(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
         match table.contains_key("loss") {
             true => Self::open(path, overrides),
@@ -139,7 +139,7 @@ impl Config {
     /// they are those of supervised fine-tuning, and without `[run]` it is none.
     pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
         let place = |error: Error| error.at(path.display());
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         let mut table = read::table(&text, overrides).map_err(place)?;
         if !table.contains_key("loss") {
             let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);

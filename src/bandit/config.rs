@@ -9,8 +9,8 @@ use super::grid::Grid;
 use super::problem::{Draws, Example, Prompt};
 use super::{Report, TrainConfig, constraint, interpolation, preservation, theory};
 use crate::config::read;
-use crate::door;
 use crate::error::{Error, Result, nearest};
+use crate::io::untrusted;
 
 /// The experiments with the text of their configs in `configs/bandit`.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -251,7 +251,7 @@ impl Experiment {
     /// Reads a config file and applies overrides of the form `section.key=value`, the later
     /// winning, then checks it.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 

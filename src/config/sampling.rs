@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, ModelConfig, read};
 use crate::data::DataConfig;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::model::sampling::SampleConfig;
 
 /// Responses to draw.
@@ -28,7 +28,7 @@ impl SamplingConfig {
     /// training run will do, too, where its samples are to be drawn: the model is then its
     /// reference.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 

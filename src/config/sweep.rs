@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{Config, read};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::loss::Loss;
 
 /// Runs that differ in what a sweep varies.
@@ -38,7 +38,7 @@ impl SweepConfig {
     /// (`optimizer.learning_rate = [1e-4, 3e-4]`). The sections of the file come on top of those of
     /// the config that `base` names, if it names one; overrides on top of both.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
     }
 
@@ -49,7 +49,7 @@ impl SweepConfig {
             None => Table::new(),
             Some(Value::String(path)) => {
                 let path = Path::new(&path);
-                let text = door::text(path, door::TOML)?;
+                let text = untrusted::text(path, untrusted::TOML)?;
                 read::table(&text, &[]).map_err(|error| error.at(path.display()))?
             }
             Some(_) => {

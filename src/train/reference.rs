@@ -136,7 +136,11 @@ pub(super) fn load(config: &Config, policy: &Path, observe: Observer) -> Result<
 }
 
 /// The reference's folder; `policy` is the folder that the policy came from.
-pub(super) fn model_folder(config: &Config, policy: &Path, observe: Observer) -> Result<ModelFolder> {
+pub(super) fn model_folder(
+    config: &Config,
+    policy: &Path,
+    observe: Observer,
+) -> Result<ModelFolder> {
     match reference_folder(&config.model, observe)? {
         Some(folder) => Ok(folder),
         None => ModelFolder::open(policy),

@@ -5,9 +5,10 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::Scores;
 use super::packing::{Group, Packing};
-use super::{Scores, Segment};
 use crate::error::{Error, Result};
+use crate::segment::Segment;
 
 /// Queries whose scores are held at once, per head.
 pub(super) const BLOCK: usize = 64;

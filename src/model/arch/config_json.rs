@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
 /// and a list with an entry per layer is a short one.
@@ -30,7 +30,7 @@ pub struct ConfigJson {
 impl ConfigJson {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let value = door::json_object(path, door::CONFIG)?;
+        let value = untrusted::json_object(path, untrusted::CONFIG)?;
         Ok(Self {
             value,
             place: path.display().to_string(),

@@ -138,7 +138,10 @@ fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
         capacity: length + CALLS,
         kv_heads: heads,
         head_dim: HEAD,
-        window: None,
+        scores: Scores {
+            scale: 1.0 / (HEAD as f64).sqrt(),
+            window: None,
+        },
     };
     let (q, k, v) = (row(SEQUENCES)?, row(SEQUENCES)?, row(SEQUENCES)?);
     let mut kept = KeyValues::new(shape, q.dtype(), Precision::Full, q.device())?;

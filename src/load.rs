@@ -13,6 +13,19 @@ use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};
 use crate::optim::States;
 
+/// The model, of which what `[model]` says is trained.
+///
+/// # Errors
+/// If a pattern of `model.trainable` matches no parameter, or nothing is trained.
+pub fn with_trainable(folder: ModelFolder, config: &ModelConfig) -> Result<ModelFolder> {
+    match &config.trainable {
+        None => Ok(folder),
+        Some(patterns) => folder
+            .with_trainable(patterns)
+            .map_err(|error| error.at("model.trainable")),
+    }
+}
+
 /// The weights to score and to sample, and their content hash.
 pub fn load(folder: &ModelFolder, config: &ModelConfig) -> Result<(Decoder, String)> {
     load_with(folder, config, None)

@@ -31,6 +31,10 @@ pub struct ModelConfig {
     /// `auto`, `cpu` or `cuda:N`.
     #[serde(default = "auto")]
     pub device: String,
+    /// Which parameters are trained: globs over Hugging Face's names, of which the last that matches
+    /// decides; `!` in front freezes. All of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<Vec<String>>,
     /// Keep only block inputs of the forward pass and compute the rest again: less memory, a third
     /// more time, the same gradients.
     #[serde(default)]
@@ -73,6 +77,7 @@ impl ModelConfig {
             dtype: Dtype::default(),
             save_dtype: SaveDtype::default(),
             device: auto(),
+            trainable: None,
             recompute: false,
         }
     }

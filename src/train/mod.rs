@@ -48,7 +48,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::data::{Census, Dataset};
 use crate::error::{Error, Result};
-use crate::load::load_policy;
+use crate::load::{load_policy, with_trainable};
 use crate::loss::Role;
 use crate::model::{Decoder, device};
 use crate::score::Column;
@@ -145,7 +145,8 @@ impl Run {
             config.check_cpu()?;
         }
         let mut origin = Origin::find(&config.run, resume, observe)?;
-        let opened = Model::open(&config.model, observe)?;
+        let mut opened = Model::open(&config.model, observe)?;
+        opened.folder = with_trainable(opened.folder, &config.model)?;
         files::check_apart(&config.run.output_dir, &opened.folder.path)?;
         let stories = Stories::open(&config, opened.tokenizer.clone())?;
         let datasets = datasets(&config, &opened, observe)?;

@@ -8,11 +8,12 @@
 
 use std::path::Path;
 
-use super::reference::{budget, load};
+use super::reference::{self, budget};
 use super::{Observer, Split};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
+use crate::load::load;
 use crate::model::Decoder;
 use crate::model::parameters::Buffer;
 use crate::score::score_rows;
@@ -39,14 +40,11 @@ impl Moving {
         let Some(moving) = &config.reference else {
             return Ok(None);
         };
-        let model = load(config, folder, observe)?;
-        let shapes = |model: &Decoder| {
-            let entries = model.weights().layout().entries.iter();
-            entries
-                .map(|entry| (entry.name.clone(), entry.shape.clone()))
-                .collect::<Vec<_>>()
-        };
-        if shapes(&model) != shapes(policy) {
+        // Both buffers are mixed element by element.
+        let layout = policy.weights().layout();
+        let folder = reference::model_folder(config, folder, observe)?.with_layout(layout);
+        let (model, _) = load(&folder, &config.model)?;
+        if model.weights().layout() != layout {
             return Err(
                 Error::input("the reference has other parameters than the policy")
                     .at("[reference]")

@@ -131,11 +131,20 @@ pub(super) fn check_is_known(config: &Config, policy: &str) -> Result<()> {
 
 /// The reference itself; `policy` is the folder that the policy came from.
 pub(super) fn load(config: &Config, policy: &Path, observe: Observer) -> Result<Decoder> {
-    let folder = match reference_folder(&config.model, observe)? {
-        Some(folder) => folder,
-        None => ModelFolder::open(policy)?,
-    };
+    let folder = model_folder(config, policy, observe)?;
     Ok(crate::load::load(&folder, &config.model)?.0)
+}
+
+/// The reference's folder; `policy` is the folder that the policy came from.
+pub(super) fn model_folder(
+    config: &Config,
+    policy: &Path,
+    observe: Observer,
+) -> Result<ModelFolder> {
+    match reference_folder(&config.model, observe)? {
+        Some(folder) => Ok(folder),
+        None => ModelFolder::open(policy),
+    }
 }
 
 /// The policy, before its first update, as its own reference.

@@ -20,7 +20,7 @@ use toml::{Table, Value};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
-use crate::loss::{Loss, Role, Sum};
+use crate::loss::{Loss, Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
@@ -46,7 +46,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
     /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
-    pub loss: Sum,
+    pub loss: WeightedLoss,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,
@@ -151,6 +151,18 @@ impl Config {
         table.entry("run").or_insert(Value::Table(run));
         read::losses(&table).map_err(place)?;
         Self::resolved(table, &text, overrides).map_err(place)
+    }
+
+    /// The same run with another loss, such as an objective of the caller's own
+    /// ([`Loss::custom`](crate::loss::Loss::custom)) or a sum.
+    ///
+    /// # Errors
+    /// If a knob or weight lies outside its range, or the loss needs what the rest of the config does
+    /// not provide.
+    pub fn with_loss(mut self, loss: impl Into<WeightedLoss>) -> Result<Self> {
+        self.loss = loss.into();
+        self.resolve()?;
+        Ok(self)
     }
 
     fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {

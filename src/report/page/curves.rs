@@ -117,22 +117,13 @@ pub fn of_one(run: &Recorded) -> Vec<Chart> {
                 true => split.to_owned(),
                 false => format!("{label}, {split}"),
             };
-            lines.push(Curve {
-                label: word("training"),
-                color: at,
-                look: Look::Line,
-                points: run.points(name),
-            });
-            lines.push(Curve {
-                label: word("evaluation"),
-                color: if alone { 1 } else { at },
-                look: if alone {
-                    Look::Marked
-                } else {
-                    Look::MarkedDashed
-                },
-                points: run.points(&format!("eval_{name}")),
-            });
+            let evaluations = run.points(&format!("eval_{name}"));
+            let (color, look) = match alone {
+                true => (1, Look::Marked),
+                false => (at, Look::MarkedDashed),
+            };
+            lines.push(line(&word("training"), at, Look::Line, run.points(name)));
+            lines.push(line(&word("evaluation"), color, look, evaluations));
         }
         charts.push(chart(group, lines, &marks));
     }

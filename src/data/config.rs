@@ -177,6 +177,16 @@ fn default_shuffle() -> bool {
 }
 
 impl DataConfig {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "eval",
+        "reference_log_probs",
+        "samples",
+        "train",
+        "unlabelled",
+    ];
+
     /// The defaults, for rows laid out as `format` in the file `train`.
     pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
         Self {

@@ -8,6 +8,7 @@ use super::{Event, Observer, Stopwatch, Timing};
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
+use crate::io::cache;
 use crate::loss::Role;
 use crate::model::{Decoder, device, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
@@ -312,13 +313,7 @@ fn folder(cache_dir: Option<&Path>) -> Result<PathBuf> {
     if let Some(folder) = cache_dir {
         return Ok(folder.to_owned());
     }
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
-    let folder = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    Ok(folder
+    Ok(cache::root()
         .ok_or_else(|| Error::input("no cache folder: HOME is not set").hint("set run.cache_dir"))?
         .join("expo")
         .join("reference"))

@@ -10,6 +10,8 @@ mod alpaca_eval;
 mod drawing;
 mod file;
 mod reference;
+mod run;
+mod task;
 #[cfg(test)]
 mod twin;
 
@@ -25,6 +27,8 @@ pub use alpaca_eval::write_alpaca_eval;
 use drawing::Drawing;
 pub use file::{Existing, Written};
 pub use reference::Reference;
+pub use run::run_datasets;
+pub use task::{Target, sample_prompts, sample_run, sample_text};
 
 /// Draws from one model with one set of settings.
 pub struct Sampler<'a> {

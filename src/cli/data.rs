@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use expo::config::Config;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
-use expo::train::{RowSplit, Shown, show};
+use expo::inspect::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
 use super::answer;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::Config;
+use expo::inspect::{RowSplit, Shown, reference_shape, show};
 use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split};
-use expo::train::{RowSplit, Shown, reference_shape, show};
 
 use super::progress::{Progress, clock};
 use super::{answer, grouped};

@@ -8,7 +8,7 @@ use clap::Args;
 use expo::checkpoint::{check_writable, is_locked, write_file};
 use expo::error::{Error, Result};
 use expo::report::page::{Recorded, page};
-use expo::train::Reason;
+use expo::session::Reason;
 
 use super::answer;
 use super::stop::{ended, on_signal};

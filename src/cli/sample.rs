@@ -13,8 +13,8 @@ use expo::error::{Error, Result};
 use expo::kernels::memory::peak;
 use expo::kernels::profile::read_rate;
 use expo::model::sampling::SampleConfig;
-use expo::sample::{Existing, Written};
-use expo::train::{Target, Until, sample_prompts, sample_run, sample_text};
+use expo::sample::{Existing, Target, Written, sample_prompts, sample_run, sample_text};
+use expo::session::StopCondition;
 use serde_json::json;
 
 use super::progress::Progress;
@@ -331,7 +331,7 @@ fn finish(
             .into());
     };
     expo::checkpoint::check_writable(out)?;
-    let until = Until {
+    let until = StopCondition {
         signal: on_signal()?,
         ..limited(args.max_time)
     };

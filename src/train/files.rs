@@ -13,7 +13,6 @@ use super::logs::{Logs, remove};
 use super::record::{About, RUN, changes_of};
 use super::state::State;
 use super::summary::SUMMARY;
-use super::{Event, Observer};
 use crate::checkpoint::{
     Checkpoints, Lock, Snapshot, check_space, check_writable, json_text, make_folder, read_state,
     remove_model, sweep_up, write_file,
@@ -21,6 +20,7 @@ use crate::checkpoint::{
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
+use crate::session::{Event, Observer};
 
 /// The steps that met a value that is not finite; there only if one did.
 pub(super) const NON_FINITE: &str = "non_finite.jsonl";

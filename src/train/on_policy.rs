@@ -4,11 +4,9 @@
 //! its column, so the step knows nothing of where they came from.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::reference::{budget, check_is_known, load};
-use super::{Observer, Split};
+use super::Split;
 use crate::config::Config;
 use crate::data::{Example, Prompt, Response, Tokenizer};
 use crate::error::Result;
@@ -16,7 +14,8 @@ use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::Sampler;
-use crate::score::score;
+use crate::score::{check_is_known, micro_batch_tokens, score};
+use crate::session::{Observer, Session};
 
 /// The reference, in memory, and how samples are drawn.
 pub(super) struct OnPolicy {
@@ -28,13 +27,11 @@ pub(super) struct OnPolicy {
 }
 
 impl OnPolicy {
-    /// Loads the reference where the loss reads samples of the policy; `folder` is what the policy,
-    /// whose content hash is `policy`, came from.
+    /// Loads the reference where the loss reads samples of the policy, whose content hash is `policy`.
     pub fn open(
         config: &Config,
-        folder: &Path,
+        session: &Session,
         policy: &str,
-        tokenizer: &Arc<Tokenizer>,
         observe: Observer,
     ) -> Result<Option<Self>> {
         if !config.loss.needs().on_policy {
@@ -42,11 +39,11 @@ impl OnPolicy {
         }
         check_is_known(config, policy)?;
         Ok(Some(Self {
-            reference: load(config, folder, observe)?,
-            tokenizer: Arc::clone(tokenizer),
+            reference: session.load_reference(observe)?,
+            tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
             max_length: config.data.max_length,
-            micro_batch_tokens: budget(config),
+            micro_batch_tokens: micro_batch_tokens(config),
         }))
     }
 

@@ -10,11 +10,9 @@ use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
-use crate::score::score;
+use crate::score::{micro_batch_tokens, score};
+use crate::session::{Event, Observer};
 use crate::story::{Answers, Grammar, Report, Sample};
-
-use super::reference::budget;
-use super::{Event, Observer};
 
 /// Held-out prompts with everything that it takes to answer them and to judge the answers.
 pub(super) struct Stories {
@@ -58,7 +56,7 @@ impl Stories {
                 ..SampleConfig::default()
             },
             max_length,
-            micro_batch_tokens: budget(config),
+            micro_batch_tokens: micro_batch_tokens(config),
             beta: section.beta,
         }))
     }

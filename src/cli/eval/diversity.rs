@@ -10,13 +10,13 @@ use expo::config::{ModelConfig, SamplingConfig};
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
-use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check};
+use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
-use expo::sample::Existing;
-use expo::train::{Target, Until, entropies, sample_prompts};
+use expo::sample::{Existing, Target, sample_prompts};
+use expo::session::{Event, StopCondition};
 
 use super::Computing;
 use crate::cli::progress::Progress;
@@ -208,9 +208,9 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     let mut files = args.samples.clone();
     let mut progress = Progress::new();
     if let (Some(data), Some(folder)) = (&data, &args.out_dir) {
-        let until = Until {
+        let until = StopCondition {
             signal: on_signal()?,
-            ..Until::default()
+            ..StopCondition::default()
         };
         for (model, name) in args.model.iter().zip(&names) {
             let out = folder.join(format!("{name}.jsonl"));
@@ -383,7 +383,7 @@ fn draw(
     model: &str,
     data: &DataConfig,
     out: &Path,
-    until: &Until,
+    until: &StopCondition,
     progress: &mut Progress,
 ) -> Result<(usize, usize)> {
     let config = SamplingConfig {
@@ -391,7 +391,7 @@ fn draw(
         data: data.clone(),
         sample: sample_config(args),
     };
-    let mut observe = |event: expo::train::Event| progress.show(event);
+    let mut observe = |event: Event| progress.show(event);
     let target = Target {
         out,
         existing: Existing::Continue,

@@ -12,8 +12,10 @@ use expo::data::format::Format;
 use expo::data::{DataConfig, Files, Scores};
 use expo::error::{Error, Result};
 use expo::eval::figure::Draws;
-use expo::eval::pairs::{Asked, Available, Line, Report, Settings, evaluate, needs};
-use expo::train::{Event, PairRows, Pairs, score_pairs};
+use expo::eval::pairs::{
+    Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
+};
+use expo::session::Event;
 use serde_json::Value;
 
 use super::Computing;

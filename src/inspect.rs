@@ -3,17 +3,15 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::open::{check_length, prompts_of, unlabelled};
-use super::{Event, Observer};
 use crate::config::Config;
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
-use crate::model::hub::{Download, HubSettings, resolve_tokenizer};
+use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
 
 /// What there is to show.
 pub struct Shown {
@@ -61,14 +59,14 @@ pub fn show(
     };
     if split == RowSplit::Unlabelled {
         data = unlabelled(&data, &files)?;
-        needs = prompts_of(&needs);
+        needs = prompts_only(&needs);
     }
     if data.draws_samples() {
         data.samples = None;
         needs = without_samples(&needs);
     }
     let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
-    let folder = folder(name, revision, observe)?;
+    let folder = find_tokenizer(name, revision, observe)?;
     let tokenizer = Tokenizer::open(&folder)?;
     let arch = architecture(&folder)?;
     check_length(data.max_length, arch.max_positions)?;
@@ -103,15 +101,9 @@ pub fn reference_shape(config: &Config, observe: Observer) -> Result<Option<Arch
     let Some(name) = &config.model.reference else {
         return Ok(None);
     };
-    let shape = folder(name, config.model.reference_revision.as_deref(), observe)
+    let shape = find_tokenizer(name, config.model.reference_revision.as_deref(), observe)
         .and_then(|folder| architecture(&folder));
     shape.map(Some).map_err(|error| error.at("model.reference"))
-}
-
-/// The folder of a model whose weights are not needed.
-fn folder(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
-    let mut progress = |download: Download<'_>| observe(Event::Download(download));
-    resolve_tokenizer(name, revision, &HubSettings::from_env(), &mut progress)
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {

@@ -1,12 +1,16 @@
-//! What a run tells while it works.
+//! What a command reports while it works.
 
 use std::path::Path;
 
-use super::Record;
+use serde_json::{Map, Value};
+
 use crate::data::Census;
 use crate::model::hub::Download;
 
-/// What a run tells while it works.
+/// One line of `metrics.jsonl`.
+pub type Record = Map<String, Value>;
+
+/// What a command reports while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A file of a model is on its way from the hub.

@@ -1,19 +1,17 @@
-//! Samples of a model: for a file, for a run that wants its reference's, for a look at a terminal.
+//! Samples of a model: for a file, or for a look at a terminal.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
-use super::open::{Model, check_length, check_reference, unlabelled};
-use super::reference::{cache_folder, check_is_known, reference_folder};
-use super::{Event, Observer, Until};
-use crate::config::{Config, ModelConfig, SamplingConfig};
+use super::{Drawn, Existing, Reference, Sampler, Written, write_alpaca_eval};
+use crate::config::SamplingConfig;
 use crate::data::{DataConfig, Files, Prompt, Tokenizer, prompts};
 use crate::error::{Error, Result};
-use crate::load::load;
 use crate::model::Decoder;
-use crate::sample::{Drawn, Existing, Reference, Sampler, Written, write_alpaca_eval};
+use crate::model::weights::ModelFolder;
+use crate::session::{
+    Event, Observer, Session, StopCondition, check_length, find_model, unlabelled,
+};
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
@@ -26,15 +24,15 @@ pub struct Target<'a> {
     /// A file in AlpacaEval's form, written once all responses are there, and the model's name in it.
     pub alpaca_eval: Option<(&'a Path, &'a str)>,
     /// Stops drawing where it says so; the same call goes on.
-    pub until: &'a Until,
+    pub until: &'a StopCondition,
 }
 
 /// Draws responses to the prompts of a config.
 pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -> Result<Written> {
-    let opened = Model::open(&config.model, observe)?;
-    check_length(config.data.max_length, opened.folder.arch.max_positions)?;
-    let prompts = prompts_of(config, &opened.tokenizer, observe)?;
-    draw(config, &opened, &prompts, target, observe)
+    let session = Session::open(&config.model, observe)?;
+    check_length(config.data.max_length, session.folder.arch.max_positions)?;
+    let prompts = prompts_of(config, &session.tokenizer, observe)?;
+    draw(config, &session, &prompts, target, observe)
 }
 
 /// As [`sample_run`], of prompts that may be as long as the model can hold: `data.max_length` is
@@ -44,30 +42,30 @@ pub fn sample_prompts(
     target: &Target,
     observe: Observer,
 ) -> Result<Written> {
-    let opened = Model::open(&config.model, observe)?;
-    let prompts = prompts_of(&config, &opened.tokenizer, observe)?;
-    config.data.max_length = config.data.max_length.min(opened.folder.arch.max_positions);
-    draw(&config, &opened, &prompts, target, observe)
+    let session = Session::open(&config.model, observe)?;
+    let prompts = prompts_of(&config, &session.tokenizer, observe)?;
+    let positions = session.folder.arch.max_positions;
+    config.data.max_length = config.data.max_length.min(positions);
+    draw(&config, &session, &prompts, target, observe)
 }
 
 fn draw(
     config: &SamplingConfig,
-    opened: &Model,
+    session: &Session,
     prompts: &[Prompt],
     target: &Target,
     observe: Observer,
 ) -> Result<Written> {
-    let second = target.reference.map(|(name, revision)| ModelConfig {
-        reference: Some(name.to_owned()),
-        reference_revision: revision.map(str::to_owned),
-        ..config.model.clone()
-    });
-    let second = match &second {
-        Some(second) => reference_folder(second, observe)?,
+    let second = match target.reference {
+        Some((name, revision)) => {
+            let path =
+                find_model(name, revision, observe).map_err(|error| error.at("model.reference"))?;
+            Some(ModelFolder::open(&path)?)
+        }
         None => None,
     };
     if let Some(folder) = &second {
-        check_reference(&opened.tokenizer, folder)?;
+        session.check_same_tokens(folder)?;
         let (limit, most) = (config.data.max_length, config.sample.max_new_tokens);
         let whole = |prompt: &Prompt| limit.min(prompt.ids.len() + most);
         let (longest, positions) = (prompts.iter().map(whole).max(), folder.arch.max_positions);
@@ -78,9 +76,9 @@ fn draw(
                 .at("--reference"));
         }
     }
-    let source = Source::load(config, opened, observe)?;
+    let source = Source::load(config, session, observe)?;
     let second = second
-        .map(|folder| load(&folder, &config.model))
+        .map(|folder| session.compute.load(&folder))
         .transpose()?;
     let mut sampler = source.sampler();
     if let Some((model, hash)) = &second {
@@ -104,12 +102,12 @@ pub fn sample_text(
     observe: Observer,
     mut text: impl FnMut(&str),
 ) -> Result<Vec<(Drawn, String)>> {
-    let opened = Model::open(&config.model, observe)?;
-    let tokenizer = &opened.tokenizer;
+    let session = Session::open(&config.model, observe)?;
+    let tokenizer = &session.tokenizer;
     let prompt = Prompt::of_text(prompt, "--prompt", &config.data, tokenizer)?;
-    let positions = opened.folder.arch.max_positions;
+    let positions = session.folder.arch.max_positions;
     config.data.max_length = config.data.max_length.min(positions);
-    let source = Source::load(&config, &opened, observe)?;
+    let source = Source::load(&config, &session, observe)?;
     let sampler = source.sampler();
     let one = config.sample.num_samples == 1;
     let drawn = match one && config.sample.stop.is_empty() {
@@ -150,72 +148,51 @@ pub fn sample_text(
     Ok(drawn)
 }
 
-/// The sample file of a run that has its samples drawn: found among those kept from earlier runs,
-/// else drawn from the reference.
-pub(super) fn drawn_for_run(config: &Config, opened: &Model, observe: Observer) -> Result<PathBuf> {
-    let sampling = SamplingConfig::of_run(config.clone())?;
-    let prompts = prompts_of(&sampling, &opened.tokenizer, observe)?;
-    let source = Source::load(&sampling, opened, observe)?;
-    check_is_known(config, &source.hash)?;
-    let mut name = Sha256::new();
-    name.update(sampling.sample.num_samples.to_le_bytes());
-    for prompt in &prompts {
-        name.update(source.sampler().draw(prompt));
-        name.update((prompt.text.len() as u64).to_le_bytes());
-        name.update(&prompt.text);
-    }
-    let folder = cache_folder(config)?;
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-    let name = format!("{:x}", name.finalize());
-    let path = folder.join(format!("samples-{name:.32}.jsonl"));
-    let (sampler, cache) = (source.sampler(), Existing::Cache);
-    write(&sampler, &prompts, &path, cache, &Until::default(), observe)?;
-    observe(Event::SamplesKept {
-        path: &path,
-        biased: sampling.sample.is_biased(),
-    });
-    Ok(path)
-}
-
 /// A loaded model to draw from.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     config: &'a SamplingConfig,
     tokenizer: &'a Tokenizer,
     model: Decoder,
-    hash: String,
+    /// The model's content hash.
+    pub hash: String,
 }
 
 impl<'a> Source<'a> {
     /// The model of a config, or its reference.
-    fn load(config: &'a SamplingConfig, opened: &'a Model, observe: Observer) -> Result<Self> {
-        let reference = reference_folder(&config.model, observe)?;
-        if let Some(reference) = &reference {
-            check_reference(&opened.tokenizer, reference)?;
+    pub fn load(
+        config: &'a SamplingConfig,
+        session: &'a Session,
+        observe: Observer,
+    ) -> Result<Self> {
+        let reference = session.reference(observe)?;
+        if let Some(reference) = reference {
+            session.check_same_tokens(reference)?;
             check_length(config.data.max_length, reference.arch.max_positions)?;
         }
-        let folder = reference.as_ref().unwrap_or(&opened.folder);
-        let (model, hash) = load(folder, &config.model)?;
+        let folder = reference.unwrap_or(&session.folder);
+        let (model, hash) = session.compute.load(folder)?;
         Ok(Self {
             config,
-            tokenizer: &opened.tokenizer,
+            tokenizer: &session.tokenizer,
             model,
             hash,
         })
     }
 
-    fn sampler(&self) -> Sampler<'_> {
+    pub fn sampler(&self) -> Sampler<'_> {
         let SamplingConfig { data, sample, .. } = self.config;
         let (model, tokenizer) = (&self.model, self.tokenizer);
         Sampler::new(model, &self.hash, tokenizer, sample, data.max_length)
     }
 }
 
-fn write(
+/// Writes the file, reports how far it is, and stops where it is told to.
+pub(super) fn write(
     sampler: &Sampler,
     prompts: &[Prompt],
     out: &Path,
     existing: Existing,
-    until: &Until,
+    until: &StopCondition,
     observe: Observer,
 ) -> Result<Written> {
     let mut progress = |done, total, tokens| {
@@ -230,7 +207,7 @@ fn write(
 }
 
 /// The different prompts of all rows of a config, in order.
-fn prompts_of(
+pub(super) fn prompts_of(
     config: &SamplingConfig,
     tokenizer: &Tokenizer,
     observe: Observer,

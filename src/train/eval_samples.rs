@@ -19,7 +19,7 @@ use crate::model::sampling::SampleConfig;
 use crate::sample::Sampler;
 
 /// Fixed prompts, and how many pairs are kept.
-pub(super) struct Gallery {
+pub(super) struct EvalSamples {
     tokenizer: Arc<Tokenizer>,
     /// Each with the number of its row.
     prompts: Vec<(usize, Prompt)>,
@@ -28,7 +28,7 @@ pub(super) struct Gallery {
     margins: usize,
 }
 
-impl Gallery {
+impl EvalSamples {
     /// The first prompts of the evaluation rows that differ and that leave room for an answer.
     pub fn open(config: &Config, tokenizer: Arc<Tokenizer>, eval: Option<&Split>) -> Result<Self> {
         let (run, max_length) = (&config.run, config.data.max_length);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use expo::config::Config;
+use expo::config::RowsConfig;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
 use expo::inspect::{RowSplit, Shown, show};
@@ -95,7 +95,7 @@ Exit code: 0 done, 1 failed, 2 wrong input.";
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
-    let config = Config::open_for_rows(&args.config, &args.set)?;
+    let config = RowsConfig::open(&args.config, &args.set)?;
     let split = match args.split {
         SplitName::Train => RowSplit::Train,
         SplitName::Eval => RowSplit::Eval,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files};
+use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
 use expo::sample::run_datasets;
 use expo::score::{ScoreCounts, ScoreData, score_data, score_run};
@@ -167,28 +167,18 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }
-    let mut rows = DataConfig::new(format, data.clone());
-    rows.samples.clone_from(&args.samples);
-    if let Some(length) = args.max_length {
-        rows.max_length = length;
-        // The default for prompts belongs to the default for examples.
-        rows.max_prompt_length = rows.max_prompt_length.min(length / 2);
-    }
-    if let Some(length) = args.max_prompt_length {
-        rows.max_prompt_length = length;
-    }
-    let rows = ScoreData {
+    let mut rows = RowConfig::new(format);
+    let limits = (args.max_length, args.max_prompt_length);
+    rows.length = rows.length.with_limits(limits.0, limits.1);
+    let data = ScoreData {
         model,
-        data: rows,
+        files: data.clone(),
+        rows,
+        samples: args.samples.clone(),
         micro_batch_tokens: args.micro_batch_tokens.unwrap_or(MICRO_BATCH_TOKENS),
         shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),
     };
-    score_data(rows, &args.out, &mut |event| {
-        progress.show(match event {
-            Event::Census(_, census) => Event::Census("data", census),
-            other => other,
-        });
-    })
+    score_data(&data, &args.out, &mut |event| progress.show(event))
 }
 
 fn object(scored: &ScoreCounts, args: &ScoreArgs) -> String {

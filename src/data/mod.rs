@@ -34,13 +34,16 @@ mod tokens;
 pub use answers::{ChosenAnswers, chosen_answers};
 pub use batches::{Batches, Orders};
 pub use census::{Census, Invalid, Lines, Spread};
-pub use config::{AddBos, AssistantTurns, DataConfig, OnInvalid, Scores, Tokenize, TruncationMode};
+pub use config::{
+    AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
+    TokenizeConfig, TruncationMode,
+};
 pub use dataset::Dataset;
 pub use files::Files;
 pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
 pub use order::{ORDER_VERSION, epoch_order};
-pub use prompts::{Prompt, prompts};
+pub use prompts::{Prompt, PromptTokens, prompts};
 pub use samples::{Sample, Samples, one_each};
 pub use tokenizer::Tokenizer;
 pub use tokens::{Continuation, TokenRule};

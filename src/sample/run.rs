@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::Existing;
-use super::task::{Source, prompts_of, write};
-use crate::config::{Config, SamplingConfig};
+use super::task::{Source, length_limit, prompts_of, write};
+use crate::config::{Config, SampleSource, SamplingConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -16,27 +16,29 @@ use crate::session::{Event, Observer, Session, StopCondition};
 /// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that the
 /// run is to draw are drawn first, if the loss reads them.
 pub fn run_datasets(config: &Config, session: &Session, observe: Observer) -> Result<Vec<Dataset>> {
-    let mut data = config.data.clone();
     let needs = config.loss.needs();
-    if data.draws_samples() {
-        data.samples = match needs.all.contains(&Role::Sampled) {
-            true => Some(drawn(config, session, observe)?.into()),
-            false => None,
-        };
-    }
-    session.datasets(&data, &needs, observe)
+    let samples = match &config.data.samples {
+        Some(SampleSource::Files(files)) => Some(files.clone()),
+        Some(SampleSource::Auto) if needs.all.contains(&Role::Sampled) => {
+            Some(drawn(config, session, observe)?.into())
+        }
+        Some(SampleSource::Auto) | None => None,
+    };
+    session.datasets(&config.data, samples.as_ref(), &needs, observe)
 }
 
 /// The sample file of a run: found among those kept from earlier runs, else drawn from the reference.
 fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<PathBuf> {
     let sampling = SamplingConfig::of_run(config.clone())?;
-    let prompts = prompts_of(&sampling, &session.tokenizer, observe)?;
-    let source = Source::load(&sampling, session, observe)?;
+    let prompts = prompts_of(&sampling.prompts, &session.tokenizer, observe)?;
+    let limit = length_limit(&sampling, session)?;
+    let source = Source::load(&sampling, session, limit, observe)?;
     check_is_known(config, &source.hash)?;
+    let writer = source.writer();
     let mut name = Sha256::new();
     name.update(sampling.sample.num_samples.to_le_bytes());
     for prompt in &prompts {
-        name.update(source.sampler().draw(prompt));
+        name.update(writer.draw(prompt));
         name.update((prompt.text.len() as u64).to_le_bytes());
         name.update(&prompt.text);
     }
@@ -44,8 +46,8 @@ fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<PathBu
     std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let name = format!("{:x}", name.finalize());
     let path = folder.join(format!("samples-{name:.32}.jsonl"));
-    let (sampler, until) = (source.sampler(), StopCondition::default());
-    write(&sampler, &prompts, &path, Existing::Cache, &until, observe)?;
+    let until = StopCondition::default();
+    write(&writer, &prompts, &path, Existing::Cache, &until, observe)?;
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),

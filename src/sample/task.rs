@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::{Drawn, Existing, Reference, Sampler, Written, write_alpaca_eval};
-use crate::config::SamplingConfig;
-use crate::data::{DataConfig, Files, Prompt, Tokenizer, prompts};
+use super::{Drawn, Existing, Reference, SampleWriter, Sampler, Written, write_alpaca_eval};
+use crate::config::{ModelConfig, PromptSource, SamplingConfig};
+use crate::data::format::Format;
+use crate::data::{Files, Prompt, PromptConfig, TokenizeConfig, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
+use crate::model::sampling::SampleConfig;
 use crate::model::weights::ModelFolder;
-use crate::session::{
-    Event, Observer, Session, StopCondition, check_length, find_model, unlabelled,
-};
+use crate::session::{Event, Observer, Session, StopCondition, check_length, find_model};
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
@@ -30,32 +30,8 @@ pub struct Target<'a> {
 /// Draws responses to the prompts of a config.
 pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -> Result<Written> {
     let session = Session::open(&config.model, observe)?;
-    check_length(config.data.max_length, session.folder.arch.max_positions)?;
-    let prompts = prompts_of(config, &session.tokenizer, observe)?;
-    draw(config, &session, &prompts, target, observe)
-}
-
-/// As [`sample_run`], of prompts that may be as long as the model can hold: `data.max_length` is
-/// that if it is less.
-pub fn sample_prompts(
-    mut config: SamplingConfig,
-    target: &Target,
-    observe: Observer,
-) -> Result<Written> {
-    let session = Session::open(&config.model, observe)?;
-    let prompts = prompts_of(&config, &session.tokenizer, observe)?;
-    let positions = session.folder.arch.max_positions;
-    config.data.max_length = config.data.max_length.min(positions);
-    draw(&config, &session, &prompts, target, observe)
-}
-
-fn draw(
-    config: &SamplingConfig,
-    session: &Session,
-    prompts: &[Prompt],
-    target: &Target,
-    observe: Observer,
-) -> Result<Written> {
+    let limit = length_limit(config, &session)?;
+    let prompts = prompts_of(&config.prompts, &session.tokenizer, observe)?;
     let second = match target.reference {
         Some((name, revision)) => {
             let path =
@@ -66,7 +42,7 @@ fn draw(
     };
     if let Some(folder) = &second {
         session.check_same_tokens(folder)?;
-        let (limit, most) = (config.data.max_length, config.sample.max_new_tokens);
+        let most = config.sample.max_new_tokens;
         let whole = |prompt: &Prompt| limit.min(prompt.ids.len() + most);
         let (longest, positions) = (prompts.iter().map(whole).max(), folder.arch.max_positions);
         if let Some(longest) = longest.filter(|&longest| longest > positions) {
@@ -76,41 +52,54 @@ fn draw(
                 .at("--reference"));
         }
     }
-    let source = Source::load(config, session, observe)?;
+    let source = Source::load(config, &session, limit, observe)?;
     let second = second
         .map(|folder| session.compute.load(&folder))
         .transpose()?;
-    let mut sampler = source.sampler();
+    let mut writer = source.writer();
     if let Some((model, hash)) = &second {
-        sampler = sampler.with_reference(Reference { model, hash });
+        writer = writer.with_reference(Reference { model, hash });
     }
     let (out, until) = (target.out, target.until);
-    let written = write(&sampler, prompts, out, target.existing, until, observe)?;
+    let written = write(&writer, &prompts, out, target.existing, until, observe)?;
     if let (Some((path, generator)), true) =
         (target.alpaca_eval, written.responses == written.total)
     {
-        write_alpaca_eval(prompts, out, generator, path)?;
+        write_alpaca_eval(&prompts, out, generator, path)?;
     }
     Ok(written)
+}
+
+/// One prompt to answer.
+#[derive(Debug, Clone)]
+pub struct TextPrompt<'a> {
+    /// The model that is drawn from.
+    pub model: &'a ModelConfig,
+    /// How the prompt becomes tokens.
+    pub tokens: TokenizeConfig,
+    /// How responses are drawn.
+    pub sample: &'a SampleConfig,
+    /// The prompt.
+    pub text: &'a str,
+    /// How messages name it.
+    pub place: &'a str,
 }
 
 /// Answers one prompt: the responses with their texts. Where there is to be one, `text` is told of
 /// each piece of it as soon as it is drawn.
 pub fn sample_text(
-    mut config: SamplingConfig,
-    prompt: &str,
+    asked: &TextPrompt,
     observe: Observer,
     mut text: impl FnMut(&str),
 ) -> Result<Vec<(Drawn, String)>> {
-    let session = Session::open(&config.model, observe)?;
+    let session = Session::open(asked.model, observe)?;
     let tokenizer = &session.tokenizer;
-    let prompt = Prompt::of_text(prompt, "--prompt", &config.data, tokenizer)?;
+    let prompt = Prompt::of_text(asked.text, asked.place, &asked.tokens, tokenizer)?;
+    let (model, _) = session.load()?;
     let positions = session.folder.arch.max_positions;
-    config.data.max_length = config.data.max_length.min(positions);
-    let source = Source::load(&config, &session, observe)?;
-    let sampler = source.sampler();
-    let one = config.sample.num_samples == 1;
-    let drawn = match one && config.sample.stop.is_empty() {
+    let sampler = Sampler::new(&model, tokenizer, asked.sample, positions);
+    let one = asked.sample.num_samples == 1;
+    let drawn = match one && asked.sample.stop.is_empty() {
         true => {
             let mut stream = tokenizer.stream(&prompt.ids)?;
             let mut failed = Ok(());
@@ -126,35 +115,41 @@ pub fn sample_text(
             drawn
         }
         // What is drawn may yet turn out to be the beginning of a stop text.
-        false => {
-            let prompts = std::slice::from_ref(&prompt);
-            sampler.all(prompts, &mut |done, total, tokens| {
-                observe(Event::Sampling {
-                    done,
-                    total,
-                    tokens,
-                });
-            })?
-        }
+        false => sampler.all([&prompt], &mut |done, total, tokens| {
+            observe(Event::Sampling {
+                done,
+                total,
+                tokens,
+            });
+        })?,
     };
     let with_text = |drawn: Drawn| {
         let text = sampler.text(&prompt, &drawn)?;
         Ok((drawn, text))
     };
     let drawn: Vec<(Drawn, String)> = drawn.into_iter().map(with_text).collect::<Result<_>>()?;
-    if let (true, false, [(_, whole)]) = (one, config.sample.stop.is_empty(), drawn.as_slice()) {
+    if let (true, false, [(_, whole)]) = (one, asked.sample.stop.is_empty(), drawn.as_slice()) {
         text(whole);
     }
     Ok(drawn)
 }
 
+/// The most tokens of a prompt with its response: what is set, else what the model can hold.
+pub(super) fn length_limit(config: &SamplingConfig, session: &Session) -> Result<usize> {
+    let positions = session.folder.arch.max_positions;
+    let limit = config.prompts.max_length.unwrap_or(positions);
+    check_length(limit, positions)?;
+    Ok(limit)
+}
+
 /// A loaded model to draw from.
 pub(super) struct Source<'a> {
-    config: &'a SamplingConfig,
+    sample: &'a SampleConfig,
     tokenizer: &'a Tokenizer,
     model: Decoder,
     /// The model's content hash.
     pub hash: String,
+    max_length: usize,
 }
 
 impl<'a> Source<'a> {
@@ -162,33 +157,34 @@ impl<'a> Source<'a> {
     pub fn load(
         config: &'a SamplingConfig,
         session: &'a Session,
+        max_length: usize,
         observe: Observer,
     ) -> Result<Self> {
         let reference = session.reference(observe)?;
         if let Some(reference) = reference {
             session.check_same_tokens(reference)?;
-            check_length(config.data.max_length, reference.arch.max_positions)?;
+            check_length(max_length, reference.arch.max_positions)?;
         }
         let folder = reference.unwrap_or(&session.folder);
         let (model, hash) = session.compute.load(folder)?;
         Ok(Self {
-            config,
+            sample: &config.sample,
             tokenizer: &session.tokenizer,
             model,
             hash,
+            max_length,
         })
     }
 
-    pub fn sampler(&self) -> Sampler<'_> {
-        let SamplingConfig { data, sample, .. } = self.config;
-        let (model, tokenizer) = (&self.model, self.tokenizer);
-        Sampler::new(model, &self.hash, tokenizer, sample, data.max_length)
+    pub fn writer(&self) -> SampleWriter<'_> {
+        let sampler = Sampler::new(&self.model, self.tokenizer, self.sample, self.max_length);
+        SampleWriter::new(sampler, &self.hash)
     }
 }
 
 /// Writes the file, reports how far it is, and stops where it is told to.
 pub(super) fn write(
-    sampler: &Sampler,
+    writer: &SampleWriter,
     prompts: &[Prompt],
     out: &Path,
     existing: Existing,
@@ -203,29 +199,32 @@ pub(super) fn write(
         });
         until.reached().is_none()
     };
-    sampler.write(prompts, out, existing, &mut progress)
+    writer.write(prompts, out, existing, &mut progress)
 }
 
 /// The different prompts of all rows of a config, in order.
 pub(super) fn prompts_of(
-    config: &SamplingConfig,
+    source: &PromptSource,
     tokenizer: &Tokenizer,
     observe: Observer,
 ) -> Result<Vec<Prompt>> {
-    let data = &config.data;
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    let mut add = |files: &Files, data: &DataConfig| -> Result<()> {
-        let prompts = prompts(files, data, tokenizer)?.into_iter();
+    let mut add = |files: &Files, rows: &PromptConfig| -> Result<()> {
+        let prompts = prompts(files, rows, tokenizer)?.into_iter();
         all.extend(prompts.filter(|prompt| seen.insert(prompt.text.clone())));
         Ok(())
     };
-    add(&data.train, data)?;
-    if let Some(files) = &data.eval {
-        add(files, data)?;
+    add(&source.train, &source.rows)?;
+    if let Some(files) = &source.eval {
+        add(files, &source.rows)?;
     }
-    if let Some(files) = &data.unlabelled {
-        add(files, &unlabelled(data, files)?)?;
+    if let Some(files) = &source.unlabelled {
+        let rows = PromptConfig {
+            format: Format::of_file(files)?,
+            ..source.rows.clone()
+        };
+        add(files, &rows)?;
     }
     observe(Event::Prompts {
         prompts: all.len(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::reference::{micro_batch_tokens, score_all};
 use super::{Column, Scorer, write};
 use crate::config::{Config, ModelConfig};
-use crate::data::{DataConfig, Dataset};
+use crate::data::{Dataset, Files, RowConfig};
 use crate::error::Result;
 use crate::loss::{Needs, Role};
 use crate::model::weights::ModelFolder;
@@ -45,8 +45,12 @@ pub fn score_run(
 pub struct ScoreData {
     /// The model.
     pub model: ModelConfig,
-    /// The rows, as training rows, with samples if there are any.
-    pub data: DataConfig,
+    /// The files of rows.
+    pub files: Files,
+    /// How rows become examples.
+    pub rows: RowConfig,
+    /// Responses drawn from a model, which join their rows.
+    pub samples: Option<Files>,
     /// The most tokens computed at once.
     pub micro_batch_tokens: usize,
     /// Whether the length limits give way to a model that can hold less.
@@ -54,8 +58,8 @@ pub struct ScoreData {
 }
 
 /// Scores every chosen, rejected and sampled response into the file `out`.
-pub fn score_data(mut rows: ScoreData, out: &Path, observe: Observer) -> Result<ScoreCounts> {
-    let sampled: &[Role] = match rows.data.samples {
+pub fn score_data(data: &ScoreData, out: &Path, observe: Observer) -> Result<ScoreCounts> {
+    let sampled: &[Role] = match data.samples {
         Some(_) => &[Role::Sampled],
         None => &[],
     };
@@ -65,14 +69,14 @@ pub fn score_data(mut rows: ScoreData, out: &Path, observe: Observer) -> Result<
         unlabelled: sampled,
         ..Needs::referenced_pair()
     };
-    let session = Session::open(&rows.model, observe)?;
-    let positions = session.folder.arch.max_positions;
-    if rows.shrink && rows.data.max_length > positions {
-        rows.data.max_length = positions;
-        rows.data.max_prompt_length = rows.data.max_prompt_length.min(positions / 2);
+    let session = Session::open(&data.model, observe)?;
+    let mut rows = data.rows.clone();
+    if data.shrink {
+        rows.length = rows.length.within(session.folder.arch.max_positions);
     }
-    let datasets = session.datasets(&rows.data, &needs, observe)?;
-    let budget = rows.micro_batch_tokens;
+    let samples = data.samples.as_ref();
+    let datasets = [session.dataset(&data.files, &rows, samples, &needs, observe)?];
+    let budget = data.micro_batch_tokens;
     run(&session, &session.folder, &datasets, budget, out, observe)
 }
 

@@ -15,7 +15,7 @@ pub type Record = Map<String, Value>;
 pub enum Event<'a> {
     /// A file of a model is on its way from the hub.
     Download(Download<'a>),
-    /// What became of the rows of a dataset, `train` or `eval`.
+    /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
     Census(&'static str, &'a Census),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),

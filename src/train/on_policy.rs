@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Split;
 use crate::config::Config;
-use crate::data::{Example, Prompt, Response, Tokenizer};
+use crate::data::{Example, PromptTokens, Response, Tokenizer};
 use crate::error::Result;
 use crate::loss::Role;
 use crate::model::Decoder;
@@ -42,7 +42,7 @@ impl OnPolicy {
             reference: session.load_reference(observe)?,
             tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
-            max_length: config.data.max_length,
+            max_length: config.data.rows.length.max_length,
             micro_batch_tokens: micro_batch_tokens(config),
         }))
     }
@@ -62,20 +62,21 @@ impl OnPolicy {
         };
         let given = rows.iter().map(|&row| split.dataset.example(row));
         let given: Vec<Example> = given.collect::<Result<_>>()?;
-        let prompt = |example: &Example| Prompt {
-            text: String::new(),
-            instruction: String::new(),
-            ids: example.prompt.clone(),
-            place: format!("row {}", example.row),
-            cut: false,
-        };
-        let prompts: Vec<Prompt> = given.iter().map(prompt).collect();
-        let sampler = Sampler::new(policy, "", &self.tokenizer, &settings, self.max_length);
-        let drawn = sampler.all(&prompts, &mut |_, _, _| {})?;
+        let place = |example: &Example| format!("row {}", example.row);
+        let places: Vec<String> = given.iter().map(place).collect();
+        let prompts = given
+            .iter()
+            .zip(&places)
+            .map(|(given, place)| PromptTokens {
+                ids: &given.prompt,
+                place,
+            });
+        let sampler = Sampler::new(policy, &self.tokenizer, &settings, self.max_length);
+        let drawn = sampler.all(prompts, &mut |_, _, _| {})?;
         let mut drawn = drawn.into_iter();
-        let examples = given.iter().zip(prompts).map(|(given, prompt)| Example {
+        let examples = given.iter().map(|given| Example {
             row: given.row,
-            prompt: prompt.ids,
+            prompt: given.prompt.clone(),
             responses: drawn
                 .by_ref()
                 .take(settings.num_samples)

@@ -38,8 +38,11 @@ pub(super) fn separate(
         return Ok(None);
     };
     session.check_same_tokens(folder)?;
-    check_length(config.data.max_length, folder.arch.max_positions)
-        .map_err(|error| error.at("model.reference"))?;
+    check_length(
+        config.data.rows.length.max_length,
+        folder.arch.max_positions,
+    )
+    .map_err(|error| error.at("model.reference"))?;
     let load = || Ok(session.compute.load(folder)?.0);
     pass.cached(folder.content_hash()?, datasets, observe, load)
         .map(Some)

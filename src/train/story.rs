@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::data::format::Format;
-use crate::data::{DataConfig, Example, Files, Prompt, Response, Tokenizer, prompts};
+use crate::data::{Example, Files, Prompt, PromptConfig, Response, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
@@ -34,17 +34,17 @@ impl Stories {
         };
         let grammar = Grammar::open(&section.grammar)?;
         let files = Files::from(section.prompts.clone());
-        let data = DataConfig {
+        let rows = PromptConfig {
             format: Format::PROMPTS,
-            ..config.data.clone()
+            ..config.data.rows.prompts()
         };
-        let prompts = prompts(&files, &data, &tokenizer)?;
+        let prompts = prompts(&files, &rows, &tokenizer)?;
         if let Some(other) = prompts.iter().find(|p| grammar.prompt(&p.text).is_none()) {
             return Err(Error::input("is no prompt of the grammar")
                 .hint("draw prompts from the grammar of [story]")
                 .at(&other.place));
         }
-        let max_length = config.data.max_length;
+        let max_length = config.data.rows.length.max_length;
         Ok(Some(Self {
             grammar,
             prompts,
@@ -122,6 +122,6 @@ impl Stories {
     }
 
     fn sampler<'a>(&'a self, model: &'a Decoder) -> Sampler<'a> {
-        Sampler::new(model, "", &self.tokenizer, &self.settings, self.max_length)
+        Sampler::new(model, &self.tokenizer, &self.settings, self.max_length)
     }
 }

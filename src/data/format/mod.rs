@@ -47,6 +47,13 @@ pub struct Format {
     pub columns: &'static str,
     /// The part of a prompt that stays when it is cut.
     pub truncation: TruncationMode,
+    /// Whether every row is a pair of a chosen and a rejected answer.
+    pub has_pairs: bool,
+    /// Whether its texts are transcripts, which write their turns themselves and need no chat
+    /// template.
+    pub writes_turns: bool,
+    /// Whether a row may be one conversation, of which some turns are the answer.
+    pub splits_turns: bool,
     /// How many of a row's columns it would read; 0 where the row is not of this format.
     fits: fn(&Row) -> usize,
     read: fn(&Row) -> Result<Reading>,
@@ -78,6 +85,16 @@ impl Format {
             Error::Input { hint: None, .. } => error.hint(self.columns_hint()),
             other => other,
         })
+    }
+
+    /// The part of a prompt that stays when it is cut: what is `set`, else the end of a conversation,
+    /// else what suits the format.
+    pub fn truncation(&self, set: Option<TruncationMode>, is_chat: bool) -> TruncationMode {
+        let by_format = match is_chat {
+            true => TruncationMode::KeepEnd,
+            false => self.truncation,
+        };
+        set.unwrap_or(by_format)
     }
 
     /// What would be valid, for messages.
@@ -120,15 +137,17 @@ fn first(files: &Files) -> Result<Row> {
     }
 }
 
-// For `#[serde(with)]`.
-pub(super) mod by_name {
+/// A format by its name, for `#[serde(with)]`.
+pub mod by_name {
     use super::{Deserialize, Deserializer, Format, Serializer};
 
+    /// From a name in [`FORMATS`](super::FORMATS).
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<&'static Format, D::Error> {
         let name = String::deserialize(from)?;
         Format::named(&name).map_err(serde::de::Error::custom)
     }
 
+    /// As its name.
     pub fn serialize<S: Serializer>(format: &&'static Format, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(format.name)
     }

@@ -5,7 +5,7 @@
 //! looks that prefers what is long, or what stands first.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -13,8 +13,7 @@ use sha2::{Digest, Sha256};
 use super::ask::Miss;
 use super::items::Answer;
 use crate::config::ModelConfig;
-use crate::data::format::Format;
-use crate::data::{DataConfig, Example, Response, TokenRule, Tokenizer};
+use crate::data::{Example, Response, TokenRule, TokenizeConfig, Tokenizer};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::loss::Role;
@@ -169,8 +168,7 @@ impl Scorer {
     /// The answers as the model's tokens: texts that are tokenised anew, as another model may have
     /// drawn them.
     fn example(&self, prompt: &str, answers: [&Answer; 2]) -> Result<Example> {
-        let config = DataConfig::new(Format::PROMPTS, PathBuf::new());
-        let rule = TokenRule::new(&config, &self.tokenizer);
+        let rule = TokenRule::new(&TokenizeConfig::default(), &self.tokenizer);
         let ids = rule.prompt(prompt)?;
         let response = |answer: &Answer| {
             let mut response = rule.response(prompt, &ids, &answer.text)?.ids;

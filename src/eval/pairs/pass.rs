@@ -3,11 +3,12 @@
 //! Hides what is loaded when: the model is gone before the reference is there, and a reference that
 //! was scored before, or is the model itself, is not loaded at all.
 
+use std::path::PathBuf;
 use std::slice;
 
 use crate::config::ModelConfig;
 use crate::data::pack::packed_tokens;
-use crate::data::{DataConfig, Example};
+use crate::data::{Example, Files, RowConfig};
 use crate::error::Result;
 use crate::loss::{Needs, Role, Scored};
 use crate::model::head::ResponseScore;
@@ -19,8 +20,14 @@ use crate::session::{Event, Observer, Session, check_length};
 pub struct PairRows {
     /// The model, and its reference if there is one.
     pub model: ModelConfig,
-    /// The rows; with samples, or with log-probs of the reference, if there are any.
-    pub data: DataConfig,
+    /// The files of rows.
+    pub files: Files,
+    /// How rows become examples.
+    pub rows: RowConfig,
+    /// Responses drawn from the reference, which join their rows.
+    pub samples: Option<Files>,
+    /// A file of the reference's log-probs.
+    pub reference_log_probs: Option<PathBuf>,
     /// What is read of a row.
     pub needs: Needs,
     /// The most tokens computed at once.
@@ -47,31 +54,32 @@ pub struct Pairs {
 ///
 /// # Errors
 /// [`Error::NonFinite`](crate::error::Error::NonFinite) naming the row where a log-prob is not finite.
-pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
-    let session = Session::open(&rows.model, observe)?;
+pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
+    let session = Session::open(&pairs.model, observe)?;
     let separate = session.reference(observe)?;
     let shapes = [Some(&session.folder), separate];
     let positions = shapes.into_iter().flatten().map(|f| f.arch.max_positions);
     let positions = positions.min().unwrap_or(usize::MAX);
-    if rows.shrink && rows.data.max_length > positions {
-        rows.data.max_length = positions;
-        rows.data.max_prompt_length = rows.data.max_prompt_length.min(positions / 2);
+    let mut rows = pairs.rows.clone();
+    if pairs.shrink {
+        rows.length = rows.length.within(positions);
     }
     if let Some(folder) = separate {
         session.check_same_tokens(folder)?;
-        check_length(rows.data.max_length, folder.arch.max_positions)
+        check_length(rows.length.max_length, folder.arch.max_positions)
             .map_err(|error| error.at("the reference"))?;
     }
     let pass = ReferencePass {
         session: &session,
-        shared: rows.needs.shared,
-        micro_batch_tokens: rows.micro_batch_tokens,
+        shared: pairs.needs.shared,
+        micro_batch_tokens: pairs.micro_batch_tokens,
         cache_dir: None,
     };
-    let datasets = session.datasets(&rows.data, &rows.needs, observe)?;
-    let dataset = &datasets[0];
+    let samples = pairs.samples.as_ref();
+    let dataset = session.dataset(&pairs.files, &rows, samples, &pairs.needs, observe)?;
+    let dataset = &dataset;
     // A file that does not have these rows is refused before anything is computed.
-    let found = match &rows.data.reference_log_probs {
+    let found = match &pairs.reference_log_probs {
         None => None,
         Some(path) => {
             let found = pass.from_file(path, slice::from_ref(dataset))?;
@@ -97,7 +105,7 @@ pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
         &model,
         dataset,
         &order,
-        rows.micro_batch_tokens,
+        pairs.micro_batch_tokens,
         |batch, scores| {
             for (example, scores) in batch.iter().zip(scores) {
                 tokens += packed_tokens(example, Role::ALL);

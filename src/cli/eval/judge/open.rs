@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use expo::config::ModelConfig;
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files, Tokenizer};
+use expo::data::{Files, Tokenizer};
 use expo::error::{Error, Result};
 use expo::eval::judge::{
     Against, Endpoint, HELPFUL_HARMLESS, Items, Judge, Lexicon, Offline, Scorer, Settings, Template,
@@ -52,13 +52,12 @@ pub fn items(args: &JudgeArgs, progress: &mut Progress) -> Result<Items> {
                 Some(format) => format,
                 None => Format::of_file(files)?,
             };
-            let config = DataConfig::new(format, files.clone());
             let open = |name: &String| {
                 let path = find_tokenizer(name, None, &mut |event| progress.show(event))?;
                 Tokenizer::open(&path)
             };
             let tokenizer = args.tokenizer.as_ref().map(open).transpose()?;
-            let chosen = Against::Chosen(&config, tokenizer.as_ref());
+            let chosen = Against::Chosen(files, format, tokenizer.as_ref());
             Items::open(&args.samples, args.index, &chosen)?
         }
     };

@@ -4,7 +4,8 @@
 //! `tests/layers.rs` checks that it does:
 //!
 //! - [`error`]: what went wrong, where, and what would be valid.
-//! - [`io`]: bounded reads of untrusted files.
+//! - [`io`]: bounded reads of untrusted files, durable writes.
+//! - [`segment`]: what attends to what in a packed batch.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
 //!   preference is known. [`report`]: results as tables, figures and pages. None knows of the others.
@@ -12,7 +13,7 @@
 //! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
 //!   token.
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
-//! - [`checkpoint`]: models written in Hugging Face form.
+//! - [`checkpoint`]: models saved in Hugging Face form, and the checkpoints of a run.
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
 //! - [`session`]: what a command works with, opened once: device and numerics, model directory,
 //!   tokenizer, rows.
@@ -60,6 +61,7 @@ pub mod plan;
 pub mod report;
 pub mod sample;
 pub mod score;
+pub mod segment;
 pub mod session;
 pub mod story;
 pub mod train;

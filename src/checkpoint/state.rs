@@ -11,11 +11,11 @@ use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::staging::Staging;
 use super::tensors::{self, Tensor};
 use super::weights::{SaveDtype, check_weights};
-use super::{json_text, write_like};
+use super::write_like;
 use crate::error::{Error, Result};
+use crate::io::durable::{Staging, json_text};
 use crate::io::untrusted;
 use crate::model::Decoder;
 use crate::model::parameters::{Buffer, Master};
@@ -68,7 +68,7 @@ impl Snapshot<'_> {
                 dtype: width_of(buffer),
             })
         });
-        let (tensors, path) = (tensors.collect(), staging.path.join(TENSORS));
+        let (tensors, path) = (tensors.collect(), staging.path().join(TENSORS));
         staging.file(TENSORS, |out| tensors::write(out, &path, tensors))?;
         staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
         staging.seal()?;

@@ -6,7 +6,7 @@
 //! *Why*: training reads all of it, sampling the part that is about prompts, a judge the tokens
 //! alone. Each takes the part that it reads, so there is no key that somebody has to make up.
 
-use super::format::Format;
+use super::format::{Format, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -66,16 +66,6 @@ pub struct LengthConfig {
     /// Whether responses that are too long are cut to `max_length - max_prompt_length` even where a
     /// short prompt leaves more room, as the official DPO repository does.
     pub official_truncation: bool,
-}
-
-/// Which part of a prompt stays when it is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncationMode {
-    /// The end stays: the last turns of a conversation.
-    KeepEnd,
-    /// The start stays.
-    KeepStart,
 }
 
 /// How a response's token ids come about.

@@ -59,10 +59,11 @@ pub use batches::{Batches, Orders};
 pub use census::{Census, Invalid, Lines, Spread};
 pub use config::{
     AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
-    TokenizeConfig, TruncationMode,
+    TokenizeConfig,
 };
 pub use dataset::Dataset;
 pub use files::Files;
+pub use format::TruncationMode;
 pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
 pub use order::{ORDER_VERSION, epoch_order};

@@ -13,9 +13,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Score, Scorer};
-use crate::checkpoint::write_with;
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
+use crate::io::durable::write_with;
 use crate::io::untrusted::{self, Line};
 use crate::loss::Role;
 

@@ -13,12 +13,11 @@ use super::logs::{Logs, remove};
 use super::record::{About, RUN, changes_of};
 use super::state::State;
 use super::summary::SUMMARY;
-use crate::checkpoint::{
-    Checkpoints, Lock, Snapshot, check_space, check_writable, json_text, make_folder, read_state,
-    remove_model, sweep_up, write_file,
-};
+use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_up};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::io::durable::{check_space, check_writable, create_directory, json_text, write_file};
+use crate::io::lock::Lock;
 use crate::io::untrusted;
 use crate::session::{Event, Observer};
 
@@ -95,7 +94,7 @@ impl Files {
     ) -> Result<Self> {
         let run = &about.config.run;
         let folder = &run.output_dir;
-        make_folder(folder)?;
+        create_directory(folder)?;
         let lock =
             match lock {
                 Some(lock) => {

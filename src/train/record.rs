@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::frozen::{Change, RunIdentity};
-use crate::checkpoint::{json_text, write_file};
 use crate::config::Config;
 use crate::data::Census;
 use crate::error::{Error, Result};
+use crate::io::durable::{json_text, write_file};
 use crate::io::untrusted;
 
 /// The record of a run, whose presence marks a folder as one.

@@ -12,9 +12,11 @@ use super::frozen::{Change, RunIdentity};
 use super::record::frozen_of;
 use super::state::State;
 use super::summary::SUMMARY;
-use crate::checkpoint::{Checkpoints, Lock, checkpoint_step, read_state, verify};
+use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::io::durable::verify;
+use crate::io::lock::Lock;
 use crate::io::untrusted;
 use crate::session::{Event, Observer};
 

@@ -6,7 +6,6 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::checkpoint::{check_writable, write_with};
 use expo::config::Dtype;
 use expo::data::Files;
 use expo::data::format::Format;
@@ -14,6 +13,7 @@ use expo::error::{Error, Result};
 use expo::eval::judge::{
     Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
 };
+use expo::io::durable::{check_writable, write_with};
 use expo::session::StopCondition;
 use serde_json::{Map, Value};
 

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::checkpoint::{check_writable, write_with};
 use expo::config::ModelConfig;
 use expo::data::format::Format;
 use expo::data::{Files, RowConfig, Scores};
@@ -15,6 +14,7 @@ use expo::eval::figure::Draws;
 use expo::eval::pairs::{
     Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
 };
+use expo::io::durable::{check_writable, write_with};
 use serde_json::Value;
 
 use super::Computing;

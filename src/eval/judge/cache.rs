@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::try_lock;
 use crate::error::{Error, Result};
+use crate::io::lock::try_lock;
 use crate::io::untrusted::{self, Line};
 
 /// A line of the file.

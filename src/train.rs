@@ -36,7 +36,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::data::{Census, Dataset};
+use crate::data::Census;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::sample::run_datasets;

@@ -63,7 +63,7 @@ impl Session {
         observe: Observer,
     ) -> Result<Dataset> {
         let dataset = Dataset::open(files, rows, &self.tokenizer, needs, samples)?;
-        observe(Event::Census(split, &dataset.census));
+        observe(Event::Rows(split, &dataset.report));
         Ok(dataset)
     }
 }

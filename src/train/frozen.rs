@@ -7,13 +7,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{Config, ModelConfig, RunConfig};
-use crate::data::{DataConfig, Dataset};
+use crate::config::{Config, ModelConfig, PreferenceData, RunConfig};
+use crate::data::Dataset;
 use crate::error::{Error, Result, nearest};
 
 /// Sections with keys that may change, each list beside the fields it names.
 const FREE: [(&str, &[&str]); 3] = [
-    ("data", DataConfig::FREE),
+    ("data", PreferenceData::FREE),
     ("model", ModelConfig::FREE),
     ("run", RunConfig::FREE),
 ];
@@ -27,7 +27,7 @@ fn is_free(path: &str) -> bool {
 
 /// What must be the same, by key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Frozen(Map<String, Value>);
+pub(super) struct RunIdentity(Map<String, Value>);
 
 /// What is not the same: the key with its old and its new value.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,7 @@ pub(super) struct Change {
     pub new: Value,
 }
 
-impl Frozen {
+impl RunIdentity {
     /// Of a config, the rows it names, and the tokenizer's hash. The policy and the reference are to
     /// be [set](Self::set) when their hashes are known.
     pub fn new(config: &Config, datasets: &[Dataset], tokenizer: &str) -> Result<Self> {
@@ -131,6 +131,7 @@ impl Frozen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SampleSource;
     use std::path::PathBuf;
 
     fn config(text: &str) -> Config {
@@ -139,8 +140,8 @@ mod tests {
         Config::parse(&format!("{head}{text}\n[run]\noutput_dir = \"o\"\n"), &[]).unwrap()
     }
 
-    fn frozen(text: &str) -> Frozen {
-        Frozen::new(&config(text), &[], "t").unwrap()
+    fn frozen(text: &str) -> RunIdentity {
+        RunIdentity::new(&config(text), &[], "t").unwrap()
     }
 
     #[test]
@@ -186,7 +187,7 @@ mod tests {
         let files = || Some(PathBuf::from("x").into());
         (config.model.revision, config.model.reference) = (path(), path());
         config.model.reference_revision = path();
-        (config.data.eval, config.data.samples) = (files(), files());
+        (config.data.eval, config.data.samples) = (files(), Some(SampleSource::Auto));
         (config.data.unlabelled, config.data.reference_log_probs) = (files(), Some("x".into()));
         let run = &mut config.run;
         (run.save_steps, run.save_total_limit) = (Some(1), Some(1));

@@ -1,18 +1,22 @@
-//! What a run tells while it works.
+//! What a command reports while it works.
 
 use std::path::Path;
 
-use super::Record;
-use crate::data::Census;
+use serde_json::{Map, Value};
+
+use crate::data::RowReport;
 use crate::model::hub::Download;
 
-/// What a run tells while it works.
+/// One line of `metrics.jsonl`.
+pub type Record = Map<String, Value>;
+
+/// What a command reports while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A file of a model is on its way from the hub.
     Download(Download<'a>),
-    /// What became of the rows of a dataset, `train` or `eval`.
-    Census(&'static str, &'a Census),
+    /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
+    Rows(&'static str, &'a RowReport),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
     /// The reference is not the policy: its content hash.

@@ -8,9 +8,9 @@ use candle_core::Device;
 use expo::bandit::Experiment;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
-    BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
+    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, RunConfig, SamplingConfig,
+    SweepConfig,
 };
-use expo::data::DataConfig;
 use expo::loss::{Loss, Objective, WeightedLoss};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
@@ -231,7 +231,7 @@ fn the_reference_has_every_key() {
     for section in &sections {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
-            "data" => complete::<DataConfig>(section),
+            "data" => complete::<PreferenceData>(section),
             "reference" => complete::<ReferenceConfig>(section),
             "sample" => complete::<SampleConfig>(section),
             "batch" => complete::<BatchConfig>(section),

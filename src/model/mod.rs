@@ -1,7 +1,7 @@
 //! Causal language models: a Hugging Face folder in, log-probs and gradients out.
 
-mod affine;
 pub mod arch;
+mod attention;
 mod block;
 mod choice;
 #[cfg(test)]
@@ -9,12 +9,17 @@ mod cuda_tests;
 pub mod decoder;
 pub mod device;
 pub mod family;
+mod ffn;
 pub mod generate;
 pub mod head;
 pub mod hub;
 pub mod init;
+mod linear;
+mod norm;
 pub mod parameters;
 pub mod sampling;
+pub mod skipped;
+pub mod trainable;
 pub mod weights;
 
 pub use decoder::Decoder;

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::Split;
-use super::gallery::Extremes;
+use super::eval_samples::Extremes;
 use super::metrics::Averages;
-use super::non_finite::Terms;
+use super::non_finite::LossInputs;
 use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -45,17 +45,17 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `terms`
+    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `inputs`
     /// becomes what the loss saw of them. Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
         batch: &[usize],
         averages: &mut Averages,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         gradients: &Buffer,
     ) -> Result<usize> {
-        terms.clear();
+        inputs.clear();
         gradients.clear()?;
         let prepared = self.prepare(split, batch)?;
         let mut tokens = 0;
@@ -67,7 +67,7 @@ impl<'a> Stepper<'a> {
                 let (example, at) = (&examples[i], part.start + i);
                 let scored = self.scored(split, rows[i], example, scores);
                 let loss = self.loss.evaluate(&scored, &prepared, at);
-                terms.add(example.row, loss.value, &scored);
+                inputs.add(example.row, loss.value, &scored);
                 check_finite(example, &scored, loss.value)?;
                 let figures = self.loss.diagnostics(&scored, &prepared, at);
                 averages.add_example(self.loss, loss.value, &scored, figures, scores);
@@ -79,12 +79,12 @@ impl<'a> Stepper<'a> {
         Ok(tokens)
     }
 
-    /// The averages over a whole split, without gradients; `terms` becomes what the loss saw of the
+    /// The averages over a whole split, without gradients; `inputs` becomes what the loss saw of the
     /// last rows, and `extremes` sees every pair.
     pub fn evaluate(
         &self,
         split: &Split,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         extremes: &mut Extremes,
     ) -> Result<Averages> {
         let mut averages = Averages::default();
@@ -97,7 +97,7 @@ impl<'a> Stepper<'a> {
             false => self.prepare(split, &rows)?,
         };
         for batch in rows.chunks(self.config.batch.batch_size) {
-            terms.clear();
+            inputs.clear();
             if by_batch {
                 prepared = self.prepare(split, batch)?;
             }
@@ -111,7 +111,7 @@ impl<'a> Stepper<'a> {
                     let at = first + part.start + i;
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
                     let value = self.loss.evaluate(&scored, &prepared, at).value;
-                    terms.add(examples[i].row, value, &scored);
+                    inputs.add(examples[i].row, value, &scored);
                     check_finite(&examples[i], &scored, value)?;
                     extremes.look(rows[i], &scored, self.loss);
                     let figures = self.loss.diagnostics(&scored, &prepared, at);

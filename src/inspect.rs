@@ -71,7 +71,11 @@ pub fn show(
     let folder = find_tokenizer(name, revision, observe)?;
     let tokenizer = Tokenizer::open(&folder)?;
     let arch = architecture(&folder)?;
-    check_length(rows.length.max_length, arch.max_positions)?;
+    let fits = check_length(rows.length.max_length, arch.max_positions);
+    if row.is_none() {
+        // A row that is not there is reported before a length that does not fit.
+        fits.clone()?;
+    }
     tokenizer
         .check_fits(arch.vocab_size)
         .map_err(|error| error.at(folder.display()))?;
@@ -89,6 +93,7 @@ pub fn show(
             (dataset, Some(row))
         }
     };
+    fits?;
     Ok(Shown {
         dataset,
         row,

@@ -144,7 +144,13 @@ fn what_cannot_be_shown_is_refused() {
     );
     show(&["--row", "2"], &["there is no row 2", "2 were read"]);
     show(&["--split", "eval"], &["no data.eval", "data.eval"]);
-    show(&["--set", "data.max_length=9999"], &["data.max_length"]);
+    let long = ["--set", "data.max_length=9999"];
+    show(&long, &["data.max_length"]);
+    show(&[&long[..], &["--row", "1"]].concat(), &["data.max_length"]);
+    show(
+        &[&long[..], &["--row", "2"]].concat(),
+        &["there is no row 2"],
+    );
     let slice = format!("data.train={}[5:]", str(&rows));
     show(&["--set", &slice], &["rows.jsonl[5:]", "has 2 rows"]);
     show(

@@ -12,6 +12,7 @@
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::loss::math::{sigmoid, softplus};
 
 /// A row of the regression.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,23 +83,12 @@ fn strength_of(number: usize) -> f64 {
 
 /// The log loss of a row, with the probability kept 1e-15 away from 0 and 1.
 fn clipped_loss(row: &Observation, weights: &[f64]) -> f64 {
-    let p = sigma(dot(&row.features, weights)).clamp(1e-15, 1.0 - 1e-15);
+    let p = sigmoid(dot(&row.features, weights)).clamp(1e-15, 1.0 - 1e-15);
     -(row.target * p.ln() + (1.0 - row.target) * (1.0 - p).ln())
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn sigma(z: f64) -> f64 {
-    match z >= 0.0 {
-        true => 1.0 / (1.0 + (-z).exp()),
-        false => z.exp() / (1.0 + z.exp()),
-    }
-}
-
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 /// The objective.
@@ -120,8 +110,8 @@ fn expansion(rows: &[&Observation], weights: &[f64], c: f64) -> (Vec<f64>, Vec<V
     let (mut gradient, mut hessian) = (vec![0.0; size], vec![vec![0.0; size]; size]);
     for row in rows {
         let z = dot(&row.features, weights);
-        let slope = c * row.weight * (sigma(z) - row.target);
-        let bend = c * row.weight * sigma(z) * sigma(-z);
+        let slope = c * row.weight * (sigmoid(z) - row.target);
+        let bend = c * row.weight * sigmoid(z) * sigmoid(-z);
         for (i, x) in row.features.iter().enumerate() {
             gradient[i] += slope * x;
             for (j, y) in row.features.iter().enumerate() {
@@ -236,7 +226,7 @@ mod tests {
             ];
             let z: f64 = dot(&features, &[-1.0, 0.3, 0.5]);
             Observation {
-                target: sigma(z + random.random_range(-2.0..2.0)),
+                target: sigmoid(z + random.random_range(-2.0..2.0)),
                 weight: random.random_range(0.1..1.0),
                 features,
             }
@@ -265,7 +255,7 @@ mod tests {
 
     #[test]
     fn one_unknown_has_a_closed_form() {
-        // With x = 1: C (sigma(w) n - sum t) = -sign(w).
+        // With x = 1: C (sigmoid(w) n - sum t) = -sign(w).
         let row = |target| Observation {
             features: vec![1.0],
             target,

@@ -10,6 +10,7 @@
 use serde::Serialize;
 
 use crate::eval::figure::{Draws, Figure};
+use crate::loss::math::{sigmoid, softplus};
 
 /// Bins of the reliability table, of equal width from 0.5 to 1.
 pub const BINS: usize = 10;
@@ -100,17 +101,6 @@ fn weighted(weight: f64, loss: f64) -> f64 {
         0.0 => 0.0,
         weight => weight * loss,
     }
-}
-
-pub(super) fn sigmoid(z: f64) -> f64 {
-    match z {
-        z if z < 0.0 => z.exp() / (1.0 + z.exp()),
-        z => 1.0 / (1.0 + (-z).exp()),
-    }
-}
-
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
 }
 
 #[cfg(test)]

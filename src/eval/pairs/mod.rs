@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::figure::Draws;
 use crate::error::{Error, Result};
+use crate::loss::math::sigmoid;
 use crate::loss::{Response, Scored};
 
 pub use calibration::{BINS, Bin, Calibration};
@@ -26,7 +27,6 @@ pub use losses::{Asked, Available, LeftOut, LossFigure, needs};
 pub use margins::{Bucket, Displacement, Margins, QUANTILES};
 pub use pass::{PairRows, Pairs, score_pairs};
 
-use calibration::sigmoid;
 use margins::{differences, lengths};
 
 /// How a preference set is evaluated.

@@ -18,7 +18,7 @@ use crate::io::durable::{MANIFEST, Staging, check_new, json_text, list, rename, 
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
-pub use self::checkpoints::{Checkpoints, checkpoint_step, sweep_up};
+pub use self::checkpoints::{Checkpoints, sweep_up};
 pub use self::state::{Snapshot, read_state, restore};
 pub use self::weights::SaveDtype;
 use self::weights::{check_weights, write_weights};

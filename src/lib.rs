@@ -10,6 +10,7 @@
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
 //!   preference is known. [`report`]: results as tables, figures and pages. None knows of the others.
 //! - [`data`]: from files of rows to packed batches of tokens.
+//! - [`run_dir`]: the files of a run directory, their names and records.
 //! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
 //!   token.
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
@@ -58,6 +59,7 @@ pub mod model;
 pub mod optim;
 pub mod plan;
 pub mod report;
+pub mod run_dir;
 pub mod sample;
 pub mod score;
 pub mod segment;

@@ -10,15 +10,13 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::durable::{Staging, TEMPORARY, list, parent, rename, sync, verify, write_file};
+use crate::run_dir::{LATEST, checkpoint_name, checkpoint_step};
 
 /// What names of folders begin with that are being removed.
 const TRASH: &str = ".trash-";
 
 /// What names of folders begin with that turned out not to be whole.
 const DAMAGED: &str = "damaged-";
-
-/// The name of the newest checkpoint, for people and scripts; nothing reads it here.
-const LATEST: &str = "LATEST";
 
 /// The checkpoints of a run folder, the oldest first.
 #[derive(Debug)]
@@ -82,7 +80,7 @@ impl Checkpoints {
 
     /// The folder of the checkpoint of a step.
     pub fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("checkpoint-{step}"))
+        self.folder.join(checkpoint_name(step))
     }
 
     /// The newest one that is whole; those after it are set aside under another name, and `warn` is
@@ -139,7 +137,7 @@ impl Checkpoints {
     }
 
     fn name_latest(&mut self, step: u64) -> Result<()> {
-        let name = format!("checkpoint-{step}\n");
+        let name = checkpoint_name(step) + "\n";
         write_file(&self.folder.join(LATEST), name.as_bytes())?;
         self.named = Some(step);
         Ok(())
@@ -193,14 +191,6 @@ pub fn sweep_up(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The step of a folder that is called `checkpoint-STEP`.
-pub fn checkpoint_step(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    let digits = name.strip_prefix("checkpoint-")?;
-    let step: u64 = digits.parse().ok()?;
-    (step.to_string() == digits).then_some(step)
 }
 
 fn named(path: &Path, prefix: &str) -> bool {

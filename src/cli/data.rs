@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use expo::config::Config;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
+use expo::run_dir::RowCounts;
 use expo::train::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
@@ -118,7 +119,7 @@ fn object(shown: &Shown) -> Result<Value> {
     let row = row
         .map(|row| row_object(row, &shown.tokenizer))
         .transpose()?;
-    Ok(json!({"census": shown.dataset.census, "row": row}))
+    Ok(json!({"census": RowCounts::from(&shown.dataset.census), "row": row}))
 }
 
 fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {

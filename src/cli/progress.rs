@@ -7,7 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use expo::model::hub::Download;
-use expo::train::{Event, Record};
+use expo::run_dir::Record;
+use expo::train::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::grouped;

@@ -71,3 +71,11 @@ pub fn copy(from: &Path, directory: &Path) -> Result<()> {
     fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
     Ok(())
 }
+
+/// Removes a file, if it exists.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, &error)),
+        _ => Ok(()),
+    }
+}

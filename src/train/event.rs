@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::Record;
 use crate::data::Census;
 use crate::model::hub::Download;
+use crate::run_dir::Record;
 
 /// What a run tells while it works.
 #[derive(Debug)]

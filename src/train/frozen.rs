@@ -39,7 +39,7 @@ const FREE: [&str; 22] = [
 
 /// What must be the same, by key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Frozen(Map<String, Value>);
+pub(super) struct Frozen(pub Map<String, Value>);
 
 /// What is not the same: the key with its old and its new value.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,21 +6,16 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
+use super::event::{Event, Observer};
 use super::log::Log;
 use super::state::State;
 use super::tensorboard::{self, Events};
-use super::{Event, Observer, Record, Timing};
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
-
-/// A line per record.
-pub(super) const METRICS: &str = "metrics.jsonl";
-/// A line per training record: what it took.
-pub(super) const TIMINGS: &str = "timings.jsonl";
-/// The answers to the prompts of `run.eval_prompts`; there only if there are any.
-pub(super) const GENERATIONS: &str = "generations.jsonl";
+use crate::io::durable::remove_file;
+use crate::run_dir::{
+    GENERATIONS, Generation, METRICS, Record, Resumed, TIMINGS, Timing, TimingLine,
+};
 
 /// The open logs of a run.
 pub(super) struct Logs {
@@ -79,7 +74,8 @@ impl Logs {
                 observe(Event::Warning(&what));
             }
         }
-        let line = json!({"step": state.step, "resumed": true});
+        let (step, resumed) = (state.step, true);
+        let line = TimingLine::Resumed(Resumed { step, resumed });
         let _ = logs.timings.append(&line);
         logs.events = Events::open(config)?;
         Ok(logs)
@@ -102,7 +98,7 @@ impl Logs {
     }
 
     /// Appends lines to `generations.jsonl`.
-    pub fn generations(&mut self, lines: &[Value], observe: Observer) {
+    pub fn generations(&mut self, lines: &[Generation], observe: Observer) {
         let Some(log) = &mut self.generations else {
             return;
         };
@@ -162,14 +158,6 @@ fn generations(run: &RunConfig, state: &State) -> Result<Option<Log>> {
     let path = run.output_dir.join(GENERATIONS);
     match run.eval_prompts > 0 || state.generations_bytes > 0 {
         true => Log::open(&path, state.generations_bytes).map(Some),
-        false => remove(&path).map(|()| None),
-    }
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, &error)),
-        _ => Ok(()),
+        false => remove_file(&path).map(|()| None),
     }
 }

@@ -42,7 +42,6 @@ mod verify;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
@@ -51,11 +50,11 @@ use crate::error::{Error, Result};
 use crate::load::load_policy;
 use crate::loss::Role;
 use crate::model::{Decoder, device};
+use crate::run_dir::{Hashes, SummaryRecord, Timing};
 use crate::score::Column;
 
 pub use entropies::entropies;
 pub use event::{Event, Observer};
-pub use metrics::Record;
 pub use pairs::{PairRows, Pairs, score_pairs};
 pub use profile::Profile;
 pub use resume::Resume;
@@ -72,13 +71,12 @@ use gallery::Gallery;
 use moving::Moving;
 use on_policy::OnPolicy;
 use open::Model;
-use record::Hashes;
 use reference::Reference;
 use resume::Origin;
 use split::Split;
 use step::Stepper;
 use story::Stories;
-use timing::{Stopwatch, Timing};
+use timing::Stopwatch;
 use training::Training;
 
 /// A run that was opened: everything is read and checked, nothing is written but the cache and, where
@@ -111,7 +109,7 @@ pub enum Opened {
     /// A run with steps left.
     Run(Box<Run>),
     /// The summary of a run that is finished.
-    Finished(Value),
+    Finished(Box<SummaryRecord>),
 }
 
 /// How a run ended.
@@ -155,7 +153,7 @@ impl Run {
         frozen.set("model.device", kind);
         origin.check(&frozen, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
-            return Ok(Opened::Finished(summary.clone()));
+            return Ok(Opened::Finished(Box::new(summary.clone())));
         }
         let all: Vec<&Dataset> = datasets.iter().collect();
         let separate = match config.has_reference() {

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::event::{Event, Observer};
 use super::files::check_apart;
 use super::open::{check_length, check_reference, find};
-use super::{Event, Observer, Stopwatch, Timing};
+use super::timing::Stopwatch;
 use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::{Decoder, device, weights::ModelFolder};
+use crate::run_dir::Timing;
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 
 /// The reference's log-probs of each dataset, and its content hash.

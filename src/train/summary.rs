@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
-
-use super::{Profile, Record};
-use crate::error::{Error, Result};
-use crate::io::durable::write_file;
+use super::profile::Profile;
+use crate::error::Result;
+use crate::io::durable::{json_text, write_file};
+use crate::run_dir::{Best, FirstAndLast, Record, SUMMARY, SummaryRecord};
 use crate::story::Report;
 
 /// What a finished run leaves to say.
@@ -40,35 +39,37 @@ pub struct Summary {
     pub profile: Option<Profile>,
 }
 
-/// The file of a summary, in the run's folder; it is there when the run is finished.
-pub(super) const SUMMARY: &str = "summary.json";
-
 impl Summary {
-    /// The summary as one object, as it lies in `summary.json`.
-    pub fn to_json(&self) -> Value {
-        let both = |(first, last): &(Record, Record)| json!({"first": first, "last": last});
-        let best = |(path, value): &(PathBuf, f64)| json!({"checkpoint": path, "value": value});
-        json!({
-            "output_dir": self.output_dir,
-            "steps": self.steps,
-            "resumed_from": self.resumed_from,
-            "non_finite_steps": self.passed_over,
-            "rows": self.rows,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "rows_per_second": self.session.0 as f64 / self.seconds,
-            "tokens_per_second": self.session.1 as f64 / self.seconds,
-            "train": both(&self.train),
-            "eval": self.eval.as_ref().map(both),
-            "best": self.best.as_ref().map(best),
-            "story": self.story,
-        })
+    /// The summary as it lies in `summary.json`.
+    pub fn record(&self) -> SummaryRecord {
+        let both = |(first, last): &(Record, Record)| FirstAndLast {
+            first: first.clone(),
+            last: last.clone(),
+        };
+        let best = |(checkpoint, value): &(PathBuf, f64)| Best {
+            checkpoint: checkpoint.clone(),
+            value: *value,
+        };
+        SummaryRecord {
+            output_dir: self.output_dir.clone(),
+            steps: self.steps,
+            resumed_from: self.resumed_from,
+            non_finite_steps: self.passed_over,
+            rows: self.rows,
+            tokens: self.tokens,
+            seconds: self.seconds,
+            rows_per_second: self.session.0 as f64 / self.seconds,
+            tokens_per_second: self.session.1 as f64 / self.seconds,
+            train: both(&self.train),
+            eval: self.eval.as_ref().map(both),
+            best: self.best.as_ref().map(best),
+            story: self.story.clone(),
+        }
     }
 
-    /// Writes it into the run's folder.
+    /// Writes it into the run directory.
     pub(super) fn write(&self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.to_json());
-        let text = text.map_err(|error| Error::failed(error.to_string()))? + "\n";
+        let text = json_text(&self.record())?;
         write_file(&self.output_dir.join(SUMMARY), text.as_bytes())
     }
 }

@@ -7,15 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
 use super::log::Log;
-use super::logs::{METRICS, remove};
-use super::{Record, Timing};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::io::durable::remove_file;
 use crate::io::untrusted::{self, Line};
 use crate::report::events::{When, restart, scalars, text, version};
+use crate::run_dir::{METRICS, Record, TENSORBOARD, Timing, step};
 
 /// An event file that is being written.
 pub(super) struct Events(Log);
@@ -54,34 +52,21 @@ impl Events {
         };
         // The epoch of an evaluation is that of the training record of its step.
         let told = |name: &str| name != "step" && !(is_eval && name == "epoch");
-        self.figures(record, told, tag)
+        let told = record.iter().filter(|(name, _)| told(name));
+        let figures = told.filter_map(|(name, value)| Some((tag(name), value.as_f64()?)));
+        self.figures(step(record), figures.collect())
     }
 
     /// Tells what a record took: `perf/tokens_per_second` and so on.
     pub fn timing(&mut self, timing: &Timing) -> Result<()> {
-        let timing = serde_json::to_value(timing);
-        let timing = timing.map_err(|error| Error::failed(error.to_string()))?;
-        let Value::Object(timing) = timing else {
-            return Ok(());
-        };
-        self.figures(
-            &timing,
-            |name| name != "step",
-            |name| format!("perf/{name}"),
-        )
+        let figures = timing.figures();
+        let figures = figures.map(|(name, figure)| (format!("perf/{name}"), figure));
+        self.figures(timing.step, figures.collect())
     }
 
-    fn figures(
-        &mut self,
-        record: &Record,
-        told: impl Fn(&str) -> bool,
-        tag: impl Fn(&str) -> String,
-    ) -> Result<()> {
-        let told = record.iter().filter(|(name, _)| told(name));
-        let figures = told.filter_map(|(name, value)| Some((tag(name), value.as_f64()?)));
-        let figures: Vec<(String, f64)> = figures.collect();
+    fn figures(&mut self, step: u64, figures: Vec<(String, f64)>) -> Result<()> {
         let figures = figures.iter().map(|(tag, value)| (tag.as_str(), *value));
-        self.0.append_bytes(&scalars(at(step(record)), figures))
+        self.0.append_bytes(&scalars(at(step), figures))
     }
 
     /// What it is written to.
@@ -100,11 +85,11 @@ pub(super) fn clear(output_dir: &Path) -> Result<()> {
     let folder = folder(output_dir);
     files(&folder)?
         .iter()
-        .try_for_each(|name| remove(&folder.join(name)))
+        .try_for_each(|name| remove_file(&folder.join(name)))
 }
 
 fn folder(output_dir: &Path) -> PathBuf {
-    output_dir.join("tensorboard")
+    output_dir.join(TENSORBOARD)
 }
 
 /// The names of the event files of a folder, in the order in which TensorBoard reads them.
@@ -141,10 +126,6 @@ fn at(step: u64) -> When {
         wall_time: now(),
         step,
     }
-}
-
-fn step(record: &Record) -> u64 {
-    record.get("step").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// The records of a log; a line that is none ends them.

@@ -11,8 +11,8 @@ use super::non_finite::{Terms, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
 use super::{
-    End, Event, Moving, Observer, OnPolicy, Profile, Record, Run, Split, Stepper, Stopped,
-    Stopwatch, Stories, Summary, Until, reference,
+    End, Event, Moving, Observer, OnPolicy, Profile, Run, Split, Stepper, Stopped, Stopwatch,
+    Stories, Summary, Until, reference,
 };
 use crate::checkpoint::{self, Snapshot};
 use crate::config::Config;
@@ -22,6 +22,7 @@ use crate::kernels::device::kind;
 use crate::model::Decoder;
 use crate::model::parameters::Buffer;
 use crate::optim::Optimizer;
+use crate::run_dir::Record;
 use crate::sample::Drawn;
 
 /// A run between two steps, with everything that the next one needs.

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use chart::Chart;
 use html::section;
 
-pub use folder::{Record, Recorded};
+pub use folder::Recorded;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::Training;
 use crate::error::{Error, Result, nearest};
+use crate::run_dir::Record;
 use crate::train::gallery::Extremes;
 use crate::train::metrics::Averages;
-use crate::train::{Event, Observer, Record, Stepper};
+use crate::train::{Event, Observer, Stepper};
 
 impl Training {
     /// The last record and evaluation, where the last step was made when it was not to be the last.

@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::io::durable::{Staging, TEMPORARY, list, parent, rename, sync, verify, write_file};
+use crate::io::durable::{
+    Staging, TEMPORARY, list, list_files, parent, rename, sync, verify, write_file,
+};
 use crate::run_dir::{LATEST, checkpoint_name, checkpoint_step};
 
 /// What names of folders begin with that are being removed.
@@ -66,12 +68,14 @@ impl Checkpoints {
     pub fn adopt(&mut self, from: &Path, step: u64) -> Result<()> {
         let target = self.path(step);
         let staging = Staging::beside(&target)?;
-        for file in list(from)? {
-            let to = staging.path().join(file.file_name().unwrap_or_default());
+        for name in list_files(from)? {
+            let (file, to) = (from.join(&name), staging.path().join(&name));
+            fs::create_dir_all(parent(&to)).map_err(|error| Error::io(&to, &error))?;
             if fs::hard_link(&file, &to).is_err() {
                 fs::copy(&file, &to).map_err(|error| Error::io(&to, &error))?;
                 sync(&to)?;
             }
+            sync(parent(&to))?;
         }
         sync(staging.path())?;
         staging.settle(&target)?;

@@ -6,7 +6,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use expo::model::hub::Download;
+use expo::io::hub::Download;
 use expo::run_dir::Record;
 use expo::train::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-pub use self::directory::{list, parent, rename, sync};
+pub use self::directory::{list, list_files, parent, rename, sync};
 pub use self::json::{json_text, write_json};
 pub use self::manifest::{MANIFEST, Manifest, verify};
 pub use self::space::{check_space, free_bytes};

@@ -204,6 +204,16 @@ pub fn stand_in(start: &[u8]) -> Option<(&'static str, &'static str)> {
     page.then_some(WEB_PAGE)
 }
 
+/// Whether a name is one path component that cannot lead out of its directory, hide in it or be taken
+/// for an option.
+pub fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=255).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && !name.contains("..")
+        && name.chars().all(allowed)
+}
+
 /// A line of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {

@@ -9,7 +9,6 @@ pub mod device;
 pub mod family;
 pub mod generate;
 pub mod head;
-pub mod hub;
 pub mod init;
 pub mod parameters;
 pub mod sampling;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::data::Census;
-use crate::model::hub::Download;
+use crate::io::hub::Download;
 use crate::run_dir::Record;
 
 /// What a run tells while it works.

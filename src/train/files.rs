@@ -18,6 +18,7 @@ use crate::io::durable::{
     check_space, check_writable, create_directory, json_text, parent, remove_file, write_file,
 };
 use crate::io::lock::Lock;
+use crate::io::model_dir;
 use crate::run_dir::{MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY};
 
 /// Saves that may fail one after the other.
@@ -45,7 +46,7 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     if folder.join(RUN).exists() {
         return Ok(true);
     }
-    if folder.join("config.json").exists() {
+    if folder.join(model_dir::CONFIG).exists() {
         return Err(Error::input("holds a model that is not a run's")
             .at(folder.display())
             .hint("choose another run.output_dir"));

@@ -9,8 +9,8 @@ use crate::config::ModelConfig;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Dataset, Files, Samples, Tokenizer};
 use crate::error::{Error, Result};
+use crate::io::hub::{Download, HubSettings, resolve_with};
 use crate::loss::Needs;
-use crate::model::hub::{Download, HubSettings, resolve_with};
 use crate::model::weights::ModelFolder;
 
 /// A model folder with its tokenizer. The weights are not loaded yet.

@@ -10,10 +10,11 @@ use super::{Event, Observer};
 use crate::config::Config;
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
+use crate::io::hub::{Download, HubSettings, resolve_tokenizer};
+use crate::io::model_dir;
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
-use crate::model::hub::{Download, HubSettings, resolve_tokenizer};
 
 /// What there is to show.
 pub struct Shown {
@@ -115,7 +116,7 @@ fn folder(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathB
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {
-    let path = folder.join("config.json");
+    let path = folder.join(model_dir::CONFIG);
     let json = ConfigJson::open(&path)?;
     let arch = family(&json).and_then(|family| (family.architecture)(&json));
     arch.map_err(|error| error.at(path.display()))

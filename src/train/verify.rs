@@ -10,6 +10,7 @@ use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};
 use crate::error::{Error, Result};
 use crate::io::durable::{self, MANIFEST, parent};
+use crate::io::model_dir;
 use crate::run_dir::{
     GENERATIONS, Generation, MARGINS, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN, Record,
     SUMMARY, SummaryRecord, TIMINGS, TimingLine, checkpoint_step,
@@ -53,7 +54,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         let damaged = Error::input("was set aside").at(path.display());
         found.push(look(path, Err(damaged)));
     }
-    if folder.join("config.json").is_file() || folder.join(SUMMARY).is_file() {
+    if folder.join(model_dir::CONFIG).is_file() || folder.join(SUMMARY).is_file() {
         found.push(look(folder.to_owned(), durable::verify(folder)));
     }
     let record = folder.join(RUN);

@@ -15,11 +15,11 @@ use crate::config::ModelConfig;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Example, Response, TokenRule, Tokenizer};
 use crate::error::{Error, Result};
+use crate::io::hub::{Download, HubSettings, resolve_with};
 use crate::io::untrusted;
 use crate::load::load;
 use crate::loss::Role;
 use crate::model::Decoder;
-use crate::model::hub::{Download, HubSettings, resolve_with};
 use crate::model::weights::ModelFolder;
 use crate::score::score;
 

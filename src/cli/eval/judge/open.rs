@@ -11,7 +11,7 @@ use expo::error::{Error, Result};
 use expo::eval::judge::{
     Against, Endpoint, HELPFUL_HARMLESS, Items, Judge, Lexicon, Offline, Scorer, Settings, Template,
 };
-use expo::model::hub::{HubSettings, resolve_tokenizer};
+use expo::io::hub::{HubSettings, resolve_tokenizer};
 use expo::train::Event;
 
 use super::super::super::grouped;

@@ -20,10 +20,10 @@ use toml::{Table, Value};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
+use crate::lab::story::StoryConfig;
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
-use crate::story::StoryConfig;
 
 pub use model::{Dtype, ModelConfig};
 pub use reference::{ReferenceConfig, Update};

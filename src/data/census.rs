@@ -5,7 +5,7 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
-use super::Example;
+use super::example::Example;
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 //! *Why*: parsing touches no disk, so a configuration can be checked, printed and compared
 //! anywhere; the files are opened by [`Dataset::open`](super::Dataset::open).
 
-use super::Files;
+use super::files::Files;
 use super::format::{self, Format, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};

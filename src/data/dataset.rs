@@ -8,13 +8,14 @@
 
 use super::census::Census;
 use super::config::DataConfig;
+use super::example::Example;
 use super::files::Files;
 use super::inspect::Inspection;
 use super::open::{CHUNK, Source, open};
 use super::record::{decode, encode};
 use super::samples::Samples;
 use super::store::{Span, Store};
-use super::{Example, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 

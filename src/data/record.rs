@@ -3,7 +3,7 @@
 //! Hides their layout, which no file outlives: numbers in little-endian order, lists behind their
 //! lengths.
 
-use super::{Example, Response};
+use super::example::{Example, Response};
 use crate::loss::Role;
 use std::ops::Range;
 

@@ -151,6 +151,14 @@ pub fn json_object(path: &Path, kind: Kind) -> Result<Value> {
     }
 }
 
+/// As [`json_object`]; `None` if the file does not exist.
+pub fn optional_json_object(path: &Path, kind: Kind) -> Result<Option<Value>> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        _ => json_object(path, kind).map(Some),
+    }
+}
+
 fn decode(mut bytes: Vec<u8>, kind: Kind) -> Result<String> {
     if let Some((what, hint)) = something_else(&bytes, kind.markup) {
         return Err(Error::input(what).hint(hint));

@@ -9,7 +9,7 @@ use super::names::SUMMARY;
 use super::record::read_optional;
 use crate::error::Result;
 use crate::io::number::{nan, or_nan};
-use crate::story::{Column, Estimate, Report};
+use crate::lab::story::{Column, Estimate, Report};
 
 /// The summary of a finished run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

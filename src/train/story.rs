@@ -6,12 +6,12 @@ use crate::config::Config;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Example, Files, Prompt, Response, Tokenizer, prompts};
 use crate::error::{Error, Result};
+use crate::lab::story::{Answers, Grammar, Report, Sample};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
 use crate::score::score;
-use crate::story::{Answers, Grammar, Report, Sample};
 
 use super::reference::budget;
 use super::{Event, Observer};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::profile::Profile;
 use crate::error::Result;
 use crate::io::durable::{json_text, write_file};
+use crate::lab::story::Report;
 use crate::run_dir::{Best, FirstAndLast, Record, SUMMARY, SummaryRecord};
-use crate::story::Report;
 
 /// What a finished run leaves to say.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::path::Path;
 use super::{End, Event, Observer, Opened, Resume, Run, Stopped, Until};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
+use crate::lab::story::{Grammar, Tilt};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
 use crate::run_dir::{CONFIG, SummaryRecord};
-use crate::story::{Grammar, Tilt};
 
 /// A run of a sweep that came to its end.
 #[derive(Debug)]

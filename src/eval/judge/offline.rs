@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::ask::Miss;
 use super::items::Answer;
+use super::reply::Miss;
 use crate::config::ModelConfig;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Example, Response, TokenRule, Tokenizer};

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::chart::{COLORS, is_drawn, labels, room};
 use super::folder::Recorded;
 use super::html::{missing, number, short, text};
+use crate::lab::story::{Column, Estimate};
 use crate::report::Axis;
 use crate::run_dir::points;
-use crate::story::{Column, Estimate};
 
 /// A quantity of a run at its end, and on the way where records have it.
 struct Quantity {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::folder::Recorded;
 use super::html::{exact, grouped, missing, number_or_dash, section, short, table, text};
+use crate::lab::story::{Column, Estimate};
 use crate::run_dir::{RowCounts, RunRecord, checkpoint_name, checkpoint_step};
-use crate::story::{Column, Estimate};
 
 /// A row of the census: in words, and its count.
 type Counted = (&'static str, fn(&RowCounts) -> Option<usize>);

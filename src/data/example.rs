@@ -1,54 +1,10 @@
-//! From files of preference rows to token sequences.
-//!
-//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenisation, truncation and
-//! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted
-//! in the [`Census`].
-//!
-//! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
+//! Examples: a prompt with its responses, as tokens.
 
-mod answers;
-mod batches;
-mod build;
-mod census;
-pub mod chat;
-mod config;
-mod dataset;
-mod files;
-pub mod format;
-mod inspect;
-mod length;
-mod mismatch;
-mod open;
-mod order;
-pub mod pack;
-mod prompts;
-pub mod read;
-mod record;
-mod render;
-mod samples;
-mod scores;
-mod store;
-mod tokenizer;
-mod tokens;
+use std::ops::Range;
 
-pub use answers::{ChosenAnswers, chosen_answers};
-pub use batches::{Batches, Orders};
-pub use census::{Census, Invalid, Lines, Spread};
-pub use config::{AddBos, AssistantTurns, DataConfig, OnInvalid, Scores, Tokenize};
-pub use dataset::Dataset;
-pub use files::Files;
-pub use format::TruncationMode;
-pub use inspect::{Inspection, Part};
-pub use mismatch::mismatched_answers;
-pub use order::{ORDER_VERSION, epoch_order};
-pub use prompts::{Prompt, prompts};
-pub use samples::{Sample, Samples, one_each};
-pub use tokenizer::Tokenizer;
-pub use tokens::{Continuation, TokenRule};
+use sha2::{Digest, Sha256};
 
 use crate::loss::Role;
-use sha2::{Digest, Sha256};
-use std::ops::Range;
 
 /// A response as tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +36,8 @@ impl Response {
         !self.context.iter().any(|range| range.contains(&token))
     }
 
-    fn truncate(&mut self, length: usize) {
+    /// Keeps the first `length` tokens.
+    pub(super) fn truncate(&mut self, length: usize) {
         self.ids.truncate(length);
         for range in &mut self.context {
             range.end = range.end.min(length);
@@ -132,7 +89,7 @@ impl Example {
     }
 
     // Lengths go in front, so that no two examples feed the same bytes.
-    fn feed(&self, hasher: &mut Sha256) {
+    pub(super) fn feed(&self, hasher: &mut Sha256) {
         let mut sequence = |tag: u8, ids: &[u32]| {
             hasher.update([tag]);
             hasher.update((ids.len() as u64).to_le_bytes());

@@ -1,5 +1,6 @@
 //! Files on disk, below everything that gives them a meaning.
 //!
+//! - [`cache`]: the root of every cache.
 //! - [`untrusted`]: bounded reads of files that come from elsewhere.
 //! - [`durable`]: atomic, synced writes of files and directories, with a manifest of hashes.
 //! - [`lock`]: one owner per run directory.
@@ -7,6 +8,7 @@
 //! - [`hub`]: models by name, downloaded into the cache that Python shares.
 //! - [`number`]: numbers in JSON that may not be finite.
 
+pub mod cache;
 pub mod durable;
 pub mod hub;
 pub mod lock;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use expo::io::hub::Download;
 use expo::run_dir::Record;
-use expo::train::Event;
+use expo::session::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::grouped;
@@ -40,9 +40,9 @@ impl Progress {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Download(download) => self.download(download),
-            Event::Census(split, census) => {
+            Event::Rows(split, report) => {
                 self.close();
-                self.line(&format!("{split}:\n{census}"));
+                self.line(&format!("{split}:\n{report}"));
             }
             Event::ReferenceFound(path) => {
                 self.line(&format!("reference log-probs found in {}", path.display()));

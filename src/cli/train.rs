@@ -7,7 +7,8 @@ use clap::Args;
 use expo::config::Config;
 use expo::error::Result;
 use expo::run_dir::{Record, SummaryRecord};
-use expo::train::{End, Opened, Resume, Run, Stopped, Summary, Until};
+use expo::session::{StopCondition, Stopped};
+use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
 use super::progress::{Progress, clock};
@@ -204,7 +205,7 @@ fn open_and_train(
         Opened::Finished(summary) => return Ok(Ended::Before(summary)),
     };
     run.profile = args.profile;
-    run.until = Until {
+    run.until = StopCondition {
         signal: on_signal()?,
         ..until
     };

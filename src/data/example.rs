@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::loss::Role;
 
 /// A response as tokens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// What it is to its prompt.
     pub role: Role,
@@ -47,7 +48,7 @@ impl Response {
 }
 
 /// One prompt with its responses, as the model sees them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The row's number from 0 in its files one after the other, invalid rows and those outside a
     /// slice counted.

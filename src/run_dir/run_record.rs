@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::names::RUN;
 use super::record::read;
-use crate::data::{Census, Lines, Spread};
+use crate::data::{Lines, RowReport, Spread};
 use crate::error::Result;
 
 /// What was run, on what, and what must not change when it is resumed.
@@ -70,7 +70,7 @@ pub struct Change {
     pub new: Value,
 }
 
-/// What became of the rows of a dataset: the counts of a [`Census`]. Records of earlier versions lack
+/// What became of the rows of a dataset: the counts of a [`RowReport`]. Records of earlier versions lack
 /// some.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -99,22 +99,22 @@ pub struct RowCounts {
     pub example_tokens: Option<Spread>,
 }
 
-impl From<&Census> for RowCounts {
-    fn from(census: &Census) -> Self {
-        let reasons = census.invalid.iter();
+impl From<&RowReport> for RowCounts {
+    fn from(report: &RowReport) -> Self {
+        let reasons = report.invalid.iter();
         let reasons = reasons.map(|(reason, lines)| (reason.name().to_owned(), lines.clone()));
         Self {
-            rows: Some(census.rows),
-            kept: Some(census.kept),
+            rows: Some(report.rows),
+            kept: Some(report.kept),
             invalid: LeftOut(reasons.collect()),
-            cut_prompts: Some(census.cut_prompts),
-            cut_responses: Some(census.cut_responses),
-            unfinished_responses: Some(census.unfinished_responses),
-            context_tokens: Some(census.context_tokens),
-            boundary_merges: Some(census.boundary_merges),
-            prompt_tokens: Some(census.prompt_tokens),
-            response_tokens: Some(census.response_tokens),
-            example_tokens: Some(census.example_tokens),
+            cut_prompts: Some(report.cut_prompts),
+            cut_responses: Some(report.cut_responses),
+            unfinished_responses: Some(report.unfinished_responses),
+            context_tokens: Some(report.context_tokens),
+            boundary_merges: Some(report.boundary_merges),
+            prompt_tokens: Some(report.prompt_tokens),
+            response_tokens: Some(report.response_tokens),
+            example_tokens: Some(report.example_tokens),
         }
     }
 }

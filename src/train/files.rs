@@ -5,7 +5,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::event::{Event, Observer};
 use super::frozen::Change;
 use super::log::Log;
 use super::logs::Logs;
@@ -20,6 +19,7 @@ use crate::io::durable::{
 use crate::io::lock::Lock;
 use crate::io::model_dir;
 use crate::run_dir::{MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY};
+use crate::session::{Event, Observer};
 
 /// Saves that may fail one after the other.
 const FAILED_SAVES: u32 = 3;

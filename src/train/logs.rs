@@ -6,7 +6,6 @@
 use std::fs;
 use std::path::Path;
 
-use super::event::{Event, Observer};
 use super::log::Log;
 use super::state::State;
 use super::tensorboard::{self, Events};
@@ -16,6 +15,7 @@ use crate::io::durable::remove_file;
 use crate::run_dir::{
     GENERATIONS, Generation, METRICS, Record, Resumed, TIMINGS, Timing, TimingLine,
 };
+use crate::session::{Event, Observer};
 
 /// The open logs of a run.
 pub(super) struct Logs {

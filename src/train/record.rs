@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::frozen::{self, Frozen};
+use super::frozen::{self, RunIdentity};
 use crate::config::Config;
-use crate::data::Census;
+use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::io::durable::{json_text, write_file};
 use crate::run_dir::{CONFIG, Change, Hashes, RUN, RowCounts, RunRecord};
 
 /// What must be the same according to the record of a run directory.
-pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
+pub(super) fn frozen_of(folder: &Path) -> Result<RunIdentity> {
     let hint = "the run is of another version of expo: begin anew in another run.output_dir";
     let record = RunRecord::open(folder).map_err(|error| match error {
         Error::Input { hint: None, .. } => error.hint(hint),
@@ -21,7 +21,7 @@ pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
             .at(folder.join(RUN).display())
             .hint(hint)
     };
-    record.frozen.map(Frozen).ok_or_else(missing)
+    record.frozen.map(RunIdentity).ok_or_else(missing)
 }
 
 /// The kind of CPU or GPU that the run in a directory was made on, if it was recorded.
@@ -39,8 +39,8 @@ pub(super) struct About<'a> {
     pub config: &'a Config,
     pub hashes: &'a Hashes,
     /// Of the training rows, the evaluation rows, the unlabelled rows.
-    pub censuses: [Option<&'a Census>; 3],
-    pub frozen: &'a Frozen,
+    pub reports: [Option<&'a RowReport>; 3],
+    pub frozen: &'a RunIdentity,
     /// The kind of CPU or GPU.
     pub machine: &'a str,
 }
@@ -60,7 +60,7 @@ impl About<'_> {
         let folder = &self.config.run.output_dir;
         let config = self.config.to_toml()?;
         write_file(&folder.join(CONFIG), config.as_bytes())?;
-        let [train, eval, unlabelled] = self.censuses.map(|census| census.map(RowCounts::from));
+        let [train, eval, unlabelled] = self.reports.map(|report| report.map(RowCounts::from));
         let record = RunRecord {
             expo: env!("CARGO_PKG_VERSION").into(),
             loss: self.config.loss.name().into(),

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
-use super::{End, Event, Observer, Opened, Resume, Run, Stopped, Until};
+use super::{End, Opened, Resume, Run};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::lab::story::{Grammar, Tilt};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
 use crate::run_dir::{CONFIG, SummaryRecord};
+use crate::session::{Event, Observer, StopCondition, Stopped};
 
 /// A run of a sweep that came to its end.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct Outcome {
 /// before it being kept.
 pub fn sweep(
     config: &SweepConfig,
-    until: &Until,
+    until: &StopCondition,
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
@@ -85,7 +86,7 @@ fn finished(run: &PlannedRun) -> Result<Option<SummaryRecord>> {
 
 fn make(
     run: &PlannedRun,
-    until: &Until,
+    until: &StopCondition,
     observe: Observer,
 ) -> Result<std::result::Result<SummaryRecord, Stopped>> {
     let mut run = match Run::open_with(run.config.clone(), &Resume::Auto, &[], observe)? {

@@ -7,6 +7,7 @@
 
 mod data;
 mod model;
+mod prompt_source;
 pub(crate) mod read;
 mod reference;
 mod rows;
@@ -28,10 +29,11 @@ use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
 pub use data::{PreferenceData, SampleSource};
 pub use model::{Dtype, ModelConfig};
+pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;
-pub use sampling::{PromptSource, SamplingConfig};
+pub use sampling::SamplingConfig;
 pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.

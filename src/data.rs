@@ -46,6 +46,7 @@ mod order;
 pub mod pack;
 mod prompts;
 pub mod read;
+mod reader;
 mod render;
 mod report;
 mod samples;

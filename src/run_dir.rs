@@ -30,6 +30,8 @@ mod non_finite;
 mod record;
 mod run_record;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod timing;
 
 pub use self::generation::{FinishReason, Generation};

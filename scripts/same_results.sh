@@ -14,10 +14,11 @@
 #
 # A case fails if a file or standard output differs, if either binary fails, or if a file that it must
 # write is missing or empty. Where something differs, the outputs are kept and their folder is printed.
-# Needs bash and coreutils.
+# Needs bash, coreutils, awk, grep and sed.
 #
 # Exit code: 0 all the same, 1 something differs or failed, 2 wrong usage.
 set -euo pipefail
+export LC_ALL=C # sorts, numbers and bytes
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
 quick='' strict='' only='' list='' binaries=()
@@ -74,11 +75,8 @@ wanted() {
     [ -z "$list" ] || { echo "$1"; return 1; }
 }
 
-# Says what is wrong with the present case.
-problem() {
-    problems+=("$1")
-    printf '  %s\n' "$1"
-}
+# Notes what is wrong with the present case.
+problem() { problems+=("$1"); }
 
 # The exit code must be 0 on a side.
 check_code() {
@@ -92,33 +90,37 @@ without_times() {
         -e 's/^(time|rows\/s|tokens\/s) .*/\1/' "$1"
 }
 
-# The first place where two files differ: its byte and its line, and the two lines if they are text.
+# The first place where two files differ: its byte and line, and what stands around it in text files.
 first_difference() {
-    local said line
+    local said byte from
     said="$(cmp -- "$1" "$2" 2>&1 || true)"
-    said="${said##*differ: }"
-    [[ "$said" != *EOF* ]] || said="one ends where the other goes on: ${said#*after }"
-    line="${said##*line }"
-    if [[ "$line" =~ ^[0-9]+ ]] && grep -qI . "$1" 2>/dev/null; then
-        said+="$(printf '\n      old: %.300s\n      new: %.300s' \
-            "$(sed -n "${BASH_REMATCH[0]}p" "$1")" "$(sed -n "${BASH_REMATCH[0]}p" "$2")")"
+    if [[ "$said" =~ (byte|char)\ ([0-9]+),\ line\ ([0-9]+)$ ]]; then
+        byte="${BASH_REMATCH[2]}" said="byte ${BASH_REMATCH[2]}, line ${BASH_REMATCH[3]}"
+        from=$((byte > 60 ? byte - 60 : 1))
+        if grep -qI . "$1" && grep -qI . "$2"; then
+            said+=", old \`$(around "$from" "$1")\`, new \`$(around "$from" "$2")\`"
+        fi
     fi
     printf '%s' "$said"
 }
+
+# A hundred bytes of a file from a place on, in one line.
+around() { tail -c "+$1" "$2" | head -c 100 | tr '\n' ' ' || true; }
 
 # Compares two files under the name that is said.
 compare_file() {
     cmp -s -- "$1" "$2" || problem "$3: $(first_difference "$1" "$2")"
 }
 
-# Compares all files below out/NAME of two sides, and counts them.
+# Compares all files below out/NAME of two sides, and counts them; LABEL stands before the name of one
+# that differs: compare_files SIDE SIDE NAME [LABEL]
 compare_files() {
-    local one="$work/$1/out/$3" other="$work/$2/out/$3" file
+    local one="$work/$1/out/$3" other="$work/$2/out/$3" label="${4-}" file
     local list_one list_other
     list_one="$(cd "$one" 2>/dev/null && find . -type f | sed "s/tfevents.*/tfevents/" | sort)" || true
     list_other="$(cd "$other" 2>/dev/null && find . -type f | sed "s/tfevents.*/tfevents/" | sort)" || true
     if [ "$list_one" != "$list_other" ]; then
-        problem "other files are written: $(diff <(echo "$list_one") <(echo "$list_other") | grep '^[<>]' | head -n 5 | tr '\n' ' ')"
+        problem "${label}other files are written: $(diff <(echo "$list_one") <(echo "$list_other") | grep '^[<>]' | head -n 5 | tr '\n' ' ')"
     fi
     while read -r file; do
         case "$file" in
@@ -129,12 +131,12 @@ compare_files() {
                 [ -f "$one/$file" ] && [ -f "$other/$file" ] || continue
                 without_times "$one/$file" >"$work/one"
                 without_times "$other/$file" >"$work/other"
-                compare_file "$work/one" "$work/other" "${file#./}"
+                compare_file "$work/one" "$work/other" "$label${file#./}"
                 files=$((files + 1))
                 ;;
             *)
                 [ -f "$one/$file" ] && [ -f "$other/$file" ] || continue
-                compare_file "$one/$file" "$other/$file" "${file#./}"
+                compare_file "$one/$file" "$other/$file" "$label${file#./}"
                 files=$((files + 1))
                 ;;
         esac
@@ -159,18 +161,17 @@ begin() {
 # Ends a case: says how it went. Its outputs are kept if something differs.
 end() {
     local name="$1" what="$files files"
-    local took=$(((${EPOCHREALTIME/./} - ${started/./}) / 10000))
-    took="$((took / 100)).$(printf %02d $((took % 100))) s"
+    local took
+    took="$(awk -v a="$started" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f s", b - a }')"
     if [ "${#problems[@]}" -eq 0 ]; then
         same=$((same + 1))
         printf 'same     %-32s %s, %s\n' "$name" "$what" "$took"
         rm -rf "$work"/{old,new,crossed}/out/"$name"
     else
-        local one
+        failed+=("$name: ${problems[0]}")
         printf 'DIFFERS  %s\n' "$name"
-        for one in "${problems[@]}"; do
-            failed+=("$name: $one")
-        done
+        printf '  %s\n' "${problems[@]:0:12}"
+        [ "${#problems[@]}" -le 12 ] || echo "  and $((${#problems[@]} - 12)) more"
     fi
 }
 
@@ -494,13 +495,27 @@ reports() {
     wanted "$name" || return 0
     begin
     for side in one two; do
-        run_in old "$old" train --config small.toml --set loss=dpo --set "run.output_dir=out/$name/$side" \
+        run_in old "$old" train --config small.toml --set "run.output_dir=out/$name/$side" \
             --set run.seed="${#side}" --set "optimizer.learning_rate=1e-${#side}" || check_code old $?
     done
-    cp -a "$work/old/out/$name" "$work/new/out/"
+    cp -a "$work/old/out/$name" "$work/new/out/" || problem "no runs to report"
     both report "out/$name/one"
     both report "out/$name/one" "out/$name/two" --out "out/$name/both.html"
     check_written "$name" "one/report.html both.html" old new
+    compare_files old new "$name"
+    end "$name"
+}
+
+# A run that reads the reference's log-probs from a file of `expo score`.
+scored_run() {
+    local name=score-then-train
+    wanted "$name" || return 0
+    begin
+    mkdir -p "$work"/{old,new}/out/"$name"
+    both score --config small.toml --out "out/$name/scores.jsonl"
+    both train --config small.toml --json --set "data.reference_log_probs=out/$name/scores.jsonl" --set "run.output_dir=out/$name/run"
+    compare_stdout "$name" --json
+    check_written "$name" "scores.jsonl run/model.safetensors run/metrics.jsonl" old new
     compare_files old new "$name"
     end "$name"
 }
@@ -519,10 +534,8 @@ resume() {
         arguments+=(--set "$key")
     done
     both "${arguments[@]}" --set run.max_steps=4
-    check_written "$name" "$trained checkpoint-4/MANIFEST.json LATEST" old new
-    compare_files old new "$name"
     rm -rf "$work/crossed/out/$name"
-    cp -a "$work/old/out/$name" "$work/crossed/out/" 2>/dev/null || true
+    cp -a "$work/old/out/$name" "$work/crossed/out/" || problem "no run to resume"
     arguments+=(--set run.max_steps=7 --allow-change run.max_steps)
     both "${arguments[@]}"
     check_resumed old "$name"
@@ -553,13 +566,13 @@ cross() {
     check_code crossed "$code"
     [ "$code" -eq 0 ] || return 0
     check_resumed crossed "$name"
-    compare_files old crossed "$name"
+    compare_files old crossed "$name" "begun by OLD, resumed by NEW: "
 }
 
 # A run that its time limit stops somewhere and that is resumed must end like one that was not stopped,
 # in each binary and where NEW resumes what OLD began.
 interrupted() {
-    local name=interrupted side
+    local name=interrupted side file
     wanted "$name" || return 0
     begin
     local arguments=(train --config configs/tiny.toml --json --set run.overwrite=false --set run.max_steps=24
@@ -571,7 +584,7 @@ interrupted() {
         grep -q '^the time is over' "$work/$side.stdout" || problem "$side: the run was not stopped midway"
     done
     mkdir -p "$work/crossed/out/$name"
-    cp -a "$work/old/out/$name/resumed" "$work/crossed/out/$name/"
+    cp -a "$work/old/out/$name/resumed" "$work/crossed/out/$name/" || problem "no run to resume"
     both "${arguments[@]}"
     cross "$name/resumed" "${arguments[@]}"
     for side in old new; do
@@ -600,11 +613,12 @@ resumes() {
 
 # What is kept in the cache: the reference's log-probs and samples, by their content.
 caches() {
+    local side
     [ -z "$list" ] && [ -z "$only" ] || return 0
     begin
-    mkdir -p "$work"/{old,new}/out
-    mv "$work/old/cache" "$work/old/out/cache"
-    mv "$work/new/cache" "$work/new/out/cache"
+    for side in old new; do
+        mv "$work/$side/cache" "$work/$side/out/cache" || problem "$side: no cache"
+    done
     compare_files old new cache
     [ "$files" -gt 0 ] || problem "nothing was compared"
     end cache
@@ -640,6 +654,7 @@ formats
 commands
 bandits
 reports
+scored_run
 resumes
 in_full long_runs
 caches
@@ -655,8 +670,7 @@ done
 for one in ${failed[@]+"${failed[@]}"}; do
     printf 'differs: %s\n' "$one"
 done
-differing="$(printf '%s\n' ${failed[@]+"${failed[@]}"} | cut -d: -f1 | sort -u | grep -c . || true)"
-echo "$same same, $differing different, ${#reworded[@]} texts reworded, ${#refused[@]} resumes refused; $((SECONDS - start)) s"
+echo "$same same, ${#failed[@]} different, ${#reworded[@]} texts reworded, ${#refused[@]} resumes refused; $((SECONDS - start)) s"
 status=0
 if [ "$same" -eq 0 ] || [ "${#failed[@]}" -gt 0 ]; then status=1; fi
 if [ -n "$strict" ] && [ "${#reworded[@]}" -gt 0 ]; then status=1; fi

@@ -87,6 +87,7 @@ check_code() {
 # or is of the machine: seconds, rates and memory.
 without_times() {
     sed -E -e 's/"(seconds|rows_per_second|tokens_per_second|cpu_seconds|peak_memory_bytes)": ?[-+0-9.eE]+/"\1":0/g' \
+        -e 's/("path":"[^"]*(timings.jsonl|summary.json|tensorboard)",.*"bytes":)[0-9]+/\10/' \
         -e 's/^(time|rows\/s|tokens\/s) .*/\1/' "$1"
 }
 
@@ -302,6 +303,23 @@ beta = [0.1, 0.5]
 loss = "rexpo"
 optimizer.learning_rate = 1e-4
 TOML
+    cat >sweep_stories.toml <<'TOML'
+base = "configs/quickstart.toml"
+[data]
+train = "configs/quickstart/train.jsonl.gz[:64]"
+eval = "configs/quickstart/eval.jsonl.gz[:16]"
+[run]
+output_dir = "out/sweep-stories"
+num_train_epochs = 1
+[story]
+num_samples = 2
+[[sweep]]
+loss = "dpo"
+beta = [0.1, 0.3]
+[[sweep]]
+loss = "cexpo"
+lambda = 0.05
+TOML
     # Rows of the other kinds, made of the pairs: with scores, with labels, supervised, conversations.
     awk '{ sub(/}$/, sprintf(", \"score_chosen\": %.2f, \"score_rejected\": %.2f}", 3 + NR % 3, NR % 4)); print }' \
         "$pairs" >scored.jsonl
@@ -468,7 +486,7 @@ commands() {
     same text-eval-pairs "" eval pairs --model "$neox" --reference "$neox-ref" --data "$pairs" --bootstrap 50
     same text-plan "" plan --config small.toml --gpu h100
     same text-data-show "" data show --config small.toml --row 3
-    same text-sweep-list "" sweep --config sweep.toml --list
+    same text-sweep-list "" sweep --config configs/sweep_quickstart.toml --list
     same text-help "" --help
     for name in train sft plan sample sweep score report verify data init loss losses bandit "eval pairs" "eval diversity" "eval judge" "eval alpaca"; do
         # shellcheck disable=SC2086  # two words
@@ -544,6 +562,8 @@ resume() {
     check_written "$name" "$trained checkpoint-6/MANIFEST.json" old new
     compare_files old new "$name"
     cross "$name" "${arguments[@]}"
+    both verify "out/$name" --json
+    compare_stdout "$name" --json
     end "$name"
 }
 
@@ -624,20 +644,22 @@ caches() {
     end cache
 }
 
-# The configs at their own length, or nearly.
+# The configs at their own length where they take seconds, else at some length.
 long_runs() {
-    local path loss
+    local path loss keys
+    local story=('data.train=configs/quickstart/train.jsonl.gz[:192]' 'data.eval=configs/quickstart/eval.jsonl.gz[:32]' story.num_samples=2)
     train config-tiny "$evaluated" configs/tiny.toml
     train config-tiny-bf16 "$evaluated" configs/tiny.toml model.dtype=bf16 model.save_dtype=bf16 run.num_train_epochs=1
-    train config-quickstart "$evaluated" configs/quickstart.toml run.max_steps=40 story.num_samples=4
-    train config-quickstart-dpo "$evaluated" configs/quickstart.toml loss=dpo run.max_steps=20 story.num_samples=2
+    train config-quickstart "$evaluated" configs/quickstart.toml "${story[@]}" run.num_train_epochs=2
+    train config-quickstart-dpo "$evaluated" configs/quickstart.toml loss=dpo "${story[@]}" run.num_train_epochs=1
     for path in "$root"/configs/losses/*.toml; do
-        loss="$(basename "$path" .toml)"
-        [ "$loss" = odpo ] || train "config-$loss" "$trained" "configs/losses/$loss.toml"
+        loss="$(basename "$path" .toml)" keys=()
+        [ "$loss" != odpo ] || continue # its rows are not in the repository
+        [ "$loss" != cexpo_reverse ] || keys=(run.max_steps=4)
+        train "config-$loss" "$trained" "configs/losses/$loss.toml" ${keys[@]+"${keys[@]}"}
     done
-    same config-sweep "sweep.csv sweep.json frontier.svg frontier.png" sweep --config configs/sweep_quickstart.toml --json \
-        --set run.output_dir=@ --set 'data.train=configs/quickstart/train.jsonl.gz[:64]' --set 'data.eval=configs/quickstart/eval.jsonl.gz[:16]' \
-        --set run.num_train_epochs=1 --set story.num_samples=1
+    same sweep-stories "sweep.csv sweep.json frontier.svg frontier.png dpo-beta=0.1/model.safetensors" sweep --config sweep_stories.toml \
+        --set run.output_dir=@ --json
 }
 
 if [ -z "$list" ]; then

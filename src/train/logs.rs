@@ -1,7 +1,7 @@
 //! The files that a run appends to.
 //!
-//! Hides what of them is left from before, and that a disk may be full: training goes on, and lines
-//! wait in memory.
+//! Hides what is kept of them on resume, and full disks: training continues, and lines are kept in
+//! memory.
 
 use std::fs;
 use std::path::Path;
@@ -23,13 +23,13 @@ pub(super) struct Logs {
     timings: Log,
     generations: Option<Log>,
     events: Option<Events>,
-    /// Whether lines are waiting.
+    /// Whether lines are pending.
     behind: bool,
 }
 
 impl Logs {
-    /// Those of a run that begins in a folder, or goes on after a checkpoint of another one, whose
-    /// lines up to there it takes.
+    /// The logs of a new run, or of one that continues from a checkpoint of another run, with its lines
+    /// up to there.
     pub fn create(config: &Config, from: Option<(&Path, &State)>) -> Result<Self> {
         let run = &config.run;
         let folder = &run.output_dir;
@@ -52,7 +52,7 @@ impl Logs {
         })
     }
 
-    /// Those of a run that goes on in its folder after `state`.
+    /// The logs of a run that resumes in its own directory after `state`.
     pub fn reopen(config: &Config, state: &State, observe: Observer) -> Result<Self> {
         let folder = &config.run.output_dir;
         let mut logs = Self {
@@ -89,7 +89,7 @@ impl Logs {
         self.logged(told.unwrap_or(Ok(())), observe);
     }
 
-    /// Appends a line to `timings.jsonl`, apart so that metrics are the same for the same run.
+    /// Appends a line to `timings.jsonl`.
     pub fn timing(&mut self, timing: &Timing, observe: Observer) {
         let written = self.timings.append(timing);
         self.logged(written, observe);
@@ -106,7 +106,7 @@ impl Logs {
         self.logged(written, observe);
     }
 
-    /// Says once that a log falls behind, and once that it has caught up.
+    /// Warns once when a log falls behind, and once when it has caught up.
     fn logged(&mut self, written: Result<()>, observe: Observer) {
         match written {
             Err(error) if !self.behind => {
@@ -129,7 +129,7 @@ impl Logs {
         logs.any(Log::waits)
     }
 
-    /// Keeps the bytes of the logs that a checkpoint cuts to, which are on the disk if that is possible.
+    /// Records in `state` the bytes that resuming truncates the logs to, after an attempt to sync them.
     pub fn mark(&mut self, state: &mut State, observe: Observer) {
         let synced = self.metrics.sync().map(drop);
         self.logged(synced, observe);
@@ -141,7 +141,7 @@ impl Logs {
         }
     }
 
-    /// Tries once more to write what is waiting, and warns if that is in vain.
+    /// Retries pending lines, and warns if that fails.
     pub fn settle(&mut self, observe: Observer) {
         let logs = [&mut self.metrics, &mut self.timings].into_iter();
         let events = self.events.as_mut().map(Events::log_mut);
@@ -153,7 +153,7 @@ impl Logs {
     }
 }
 
-/// The log of generations, where the run makes any or has made some.
+/// The log of generations, if the run samples any or did before.
 fn generations(run: &RunConfig, state: &State) -> Result<Option<Log>> {
     let path = run.output_dir.join(GENERATIONS);
     match run.eval_prompts > 0 || state.generations_bytes > 0 {

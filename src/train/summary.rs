@@ -1,4 +1,4 @@
-//! What a finished run leaves to say.
+//! The summary of a finished run.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use crate::io::durable::{json_text, write_file};
 use crate::lab::story::Report;
 use crate::run_dir::{Best, FirstAndLast, Record, SUMMARY, SummaryRecord};
 
-/// What a finished run leaves to say.
+/// The summary of a finished run.
 #[derive(Debug)]
 pub struct Summary {
-    /// Where everything is.
+    /// The run directory.
     pub output_dir: PathBuf,
     /// Optimizer steps made.
     pub steps: u64,
-    /// The step of the checkpoint that this process went on from, if it did.
+    /// The step of the checkpoint that this process resumed from.
     pub resumed_from: Option<u64>,
     /// Wall-clock seconds of training and evaluation by this process.
     pub seconds: f64,
@@ -25,17 +25,17 @@ pub struct Summary {
     pub tokens: usize,
     /// Rows and tokens of this process.
     pub session: (usize, usize),
-    /// Steps without an update, because a value was not finite.
+    /// Steps without an update, because of a non-finite value.
     pub passed_over: u64,
     /// The first and the last training record.
     pub train: (Record, Record),
     /// The evaluations before the first step and after the last.
     pub eval: Option<(Record, Record)>,
-    /// The best checkpoint by `run.metric_for_best_model`, and its figure.
+    /// The best checkpoint by `run.metric_for_best_model`, and its metric.
     pub best: Option<(PathBuf, f64)>,
-    /// Samples before and after, where the run is on the grammar's stories.
+    /// Samples before and after training, if the run is on the grammar's stories.
     pub story: Option<Report>,
-    /// Where the time of the steps went, if that was asked for; no part of `summary.json`.
+    /// Where the time of the steps went, if measured; not in `summary.json`.
     pub profile: Option<Profile>,
 }
 

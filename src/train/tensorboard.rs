@@ -1,7 +1,7 @@
 //! The records of a run for TensorBoard, named as users of transformers know them.
 //!
-//! *Why*: an event file is never changed. A run that goes on begins another one, whose first record has
-//! TensorBoard forget the steps that are made anew; a folder that has none is told of everything.
+//! *Why*: an event file is never changed. A resumed run starts another one, whose first record makes
+//! TensorBoard drop the steps that are made again; in an empty directory it repeats all records.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use crate::io::untrusted::{self, Line};
 use crate::report::events::{When, restart, scalars, text, version};
 use crate::run_dir::{METRICS, Record, TENSORBOARD, Timing, step};
 
-/// An event file that is being written.
+/// An open event file.
 pub(super) struct Events(Log);
 
 impl Events {
-    /// A new one, where the run asks for it; `metrics.jsonl` ends where the run goes on.
+    /// Opens a new file if the run asks for one; `metrics.jsonl` must end where the run resumes.
     pub fn open(config: &Config) -> Result<Option<Self>> {
         if !config.run.tensorboard() {
             return Ok(None);
@@ -43,7 +43,7 @@ impl Events {
         Ok(Some(events))
     }
 
-    /// Tells of a record: `train/loss`, `eval/loss` and so on.
+    /// Writes a record: `train/loss`, `eval/loss` and so on.
     pub fn record(&mut self, record: &Record) -> Result<()> {
         let is_eval = record.keys().any(|name| name.starts_with("eval_"));
         let tag = |name: &str| match name.strip_prefix("eval_") {
@@ -57,7 +57,7 @@ impl Events {
         self.figures(step(record), figures.collect())
     }
 
-    /// Tells what a record took: `perf/tokens_per_second` and so on.
+    /// Writes a timing: `perf/tokens_per_second` and so on.
     pub fn timing(&mut self, timing: &Timing) -> Result<()> {
         let figures = timing.figures();
         let figures = figures.map(|(name, figure)| (format!("perf/{name}"), figure));
@@ -69,12 +69,12 @@ impl Events {
         self.0.append_bytes(&scalars(at(step), figures))
     }
 
-    /// What it is written to.
+    /// The file.
     pub fn log(&self) -> &Log {
         &self.0
     }
 
-    /// Likewise.
+    /// The file, to be written to.
     pub fn log_mut(&mut self) -> &mut Log {
         &mut self.0
     }

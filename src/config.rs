@@ -21,7 +21,7 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 use crate::io::untrusted;
-use crate::loss::{Loss, Role, Sum};
+use crate::loss::{Loss, Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
@@ -49,7 +49,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
     /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
-    pub loss: Sum,
+    pub loss: WeightedLoss,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,
@@ -136,6 +136,18 @@ impl Config {
             true => Self::open(path, overrides),
             false => Self::open_sft(path, overrides),
         }
+    }
+
+    /// The same run with another loss, such as an objective of the caller's own
+    /// ([`Loss::custom`](crate::loss::Loss::custom)) or a sum.
+    ///
+    /// # Errors
+    /// If a knob or weight lies outside its range, or the loss needs what the rest of the config does
+    /// not provide.
+    pub fn with_loss(mut self, loss: impl Into<WeightedLoss>) -> Result<Self> {
+        self.loss = loss.into();
+        self.resolve()?;
+        Ok(self)
     }
 
     fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
@@ -285,7 +297,7 @@ fn check_model(model: &ModelConfig) -> Result<()> {
 }
 
 /// Refuses rows that the loss does not read, and a loss that reads rows that are not there.
-fn check_rows(loss: &Sum, data: &PreferenceData) -> Result<()> {
+fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
     let (needs, name) = (loss.needs(), loss.name());
     let unread = |key: &str| {
         let what = format!("the loss {name} does not read `{key}`");

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::io::untrusted;
-use crate::loss::{Loss, Needs, Sum};
+use crate::loss::{Loss, Needs, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 use crate::story::StoryConfig;
@@ -34,7 +34,7 @@ pub struct RowsConfig {
 struct Sections {
     model: ModelConfig,
     data: PreferenceData,
-    loss: Option<Sum>,
+    loss: Option<WeightedLoss>,
     reference: Option<ReferenceConfig>,
     sample: Option<SampleConfig>,
     batch: Option<BatchConfig>,

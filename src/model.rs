@@ -1,0 +1,24 @@
+//! Causal language models: a Hugging Face folder in, log-probs and gradients out.
+
+pub mod arch;
+mod attention;
+mod block;
+mod choice;
+#[cfg(test)]
+mod cuda_tests;
+pub mod decoder;
+pub mod device;
+pub mod family;
+mod ffn;
+pub mod generate;
+pub mod head;
+pub mod init;
+mod linear;
+mod norm;
+pub mod parameters;
+pub mod sampling;
+pub mod skipped;
+pub mod trainable;
+pub mod weights;
+
+pub use decoder::Decoder;

@@ -3,6 +3,7 @@
 mod bandit;
 mod completions;
 mod data;
+mod error;
 mod eval;
 mod init;
 mod loss;
@@ -22,6 +23,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+pub use error::{exit_code, message};
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
@@ -80,16 +83,6 @@ pub fn run() -> anyhow::Result<()> {
         Command::Bandit(args) => bandit::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
-}
-
-/// The exit code that an error asks for.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let known = error.downcast_ref::<expo::error::Error>();
-    let signalled = error.downcast_ref::<stop::Signalled>();
-    let known = known.map(expo::error::Error::exit_code);
-    known
-        .or(signalled.map(stop::Signalled::exit_code))
-        .unwrap_or(1)
 }
 
 /// Writes a result to standard output.

@@ -32,7 +32,7 @@ fn load_with(
     config: &ModelConfig,
     states: Option<States>,
 ) -> Result<(Decoder, String)> {
-    let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+    let device = device::open(&config.device).map_err(|error| error.at_key("model.device"))?;
     let (precision, dtype) = match config.dtype {
         Dtype::F32 => (Precision::Full, DType::F32),
         Dtype::Bf16 if device.is_cpu() => (Precision::Bf16, DType::F32),

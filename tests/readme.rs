@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use expo::bandit::Experiment;
-use expo::config::{Config, SamplingConfig, SweepConfig};
+use expo::config::{Config, SamplingConfig, Source, SweepConfig};
 use expo::loss::{Loss, Objective};
 
 fn root() -> &'static Path {
@@ -113,7 +113,9 @@ fn its_commands_exist_with_their_flags_and_configs() {
                 "bandit" => Experiment::open(&path, &sets).map(drop),
                 "sample" => SamplingConfig::open(&path, &sets).map(drop),
                 "sweep" => SweepConfig::open(&path, &sets).map(drop),
-                "sft" => Config::open_sft(&path, &sets).map(drop),
+                "sft" => Source::open(&path, &sets)
+                    .and_then(|source| Config::of_sft(&source))
+                    .map(drop),
                 _ => Config::open(&path, &sets).map(drop),
             };
             opened.unwrap_or_else(|e| panic!("{command:?}: {e}"));

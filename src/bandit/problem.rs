@@ -55,7 +55,7 @@ impl Prompt {
     pub fn validate(&self) -> Result<()> {
         for (key, p) in [("optimal", &self.optimal), ("reference", &self.reference)] {
             let sum: f64 = p.iter().sum();
-            let wrong = |what: String| Err(Error::input(what).at(key));
+            let wrong = |what: String| Err(Error::input(what).at_key(key));
             if p.len() < 2 {
                 return wrong(format!("{} probabilities; a choice needs 2", p.len()));
             }
@@ -68,8 +68,10 @@ impl Prompt {
         }
         let (n, m) = (self.optimal.len(), self.reference.len());
         if n != m {
-            let what = format!("{n} responses in `optimal`, {m} in `reference`");
-            return Err(Error::input(what).hint("give each one probability in both"));
+            let what = format!("{n} responses in optimal, {m} in reference");
+            return Err(Error::input(what)
+                .hint("give each one probability in both")
+                .at_keys(&["optimal", "reference"]));
         }
         Ok(())
     }

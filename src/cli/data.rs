@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use expo::config::Config;
+use expo::config::{Config, Source};
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
 use expo::train::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
 use super::answer;
+use super::error::located;
 use super::progress::Progress;
 
 /// Shows rows as a run sees them.
@@ -95,14 +96,18 @@ Exit code: 0 done, 1 failed, 2 wrong input.";
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
-    let config = Config::open_for_rows(&args.config, &args.set)?;
+    let source = Source::open(&args.config, &args.set)?;
+    located(&source, print(args, &Config::of_rows(&source)?))
+}
+
+fn print(args: &ShowArgs, config: &Config) -> anyhow::Result<()> {
     let split = match args.split {
         SplitName::Train => RowSplit::Train,
         SplitName::Eval => RowSplit::Eval,
         SplitName::Unlabelled => RowSplit::Unlabelled,
     };
     let mut progress = Progress::new();
-    let outcome = show(&config, split, args.row, &mut |event| progress.show(event));
+    let outcome = show(config, split, args.row, &mut |event| progress.show(event));
     progress.close();
     let shown = outcome?;
     let text = match args.json {

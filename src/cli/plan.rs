@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::Config;
+use expo::config::{Config, Source};
 use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split};
 use expo::train::{RowSplit, Shown, reference_shape, show};
 
+use super::error::located;
 use super::progress::{Progress, clock};
 use super::{answer, grouped};
 
@@ -86,7 +87,11 @@ Exit code: 0 it fits, 1 failed, 2 wrong input, or a run that does not fit.";
 
 /// Runs the command.
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
-    let config = Config::open_training(&args.config, &args.set)?;
+    let source = Source::open(&args.config, &args.set)?;
+    located(&source, show(args, &Config::of_training(&source)?))
+}
+
+fn show(args: &PlanArgs, config: &Config) -> anyhow::Result<()> {
     let device = match (&args.gpu, args.memory) {
         (Some(name), _) => Device::named(name, config.model.dtype).map_err(|e| e.at("--gpu"))?,
         (None, Some(memory)) => {
@@ -95,7 +100,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
         (None, None) => Device::this_machine(),
     };
     let mut progress = Progress::new();
-    let outcome = plan(&config, &device, &mut progress);
+    let outcome = plan(config, &device, &mut progress);
     progress.close();
     let plan = outcome?;
     let text = match args.json {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{Dtype, ModelConfig, SamplingConfig};
+use expo::config::{Dtype, ModelConfig, SamplingConfig, Source};
 use expo::data::DataConfig;
 use expo::data::Files;
 use expo::data::format::Format;
@@ -17,6 +17,7 @@ use expo::sample::{Existing, Written};
 use expo::train::{Target, Until, sample_prompts, sample_run, sample_text};
 use serde_json::json;
 
+use super::error::located;
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
 use super::{answer, grouped};
@@ -240,14 +241,16 @@ ended by INT or TERM; what was being drawn is then drawn anew by the same comman
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     if let Some(path) = &args.config {
-        let config = SamplingConfig::open(path, &args.set)?;
+        let source = Source::open(path, &args.set)?;
+        let config = SamplingConfig::of(&source)?;
         if args.print_config {
             answer(&config.to_toml()?)?;
             return Ok(());
         }
-        return finish(args, &mut progress, |target, progress| {
+        let drawn = finish(args, &mut progress, |target, progress| {
             sample_run(&config, target, &mut |event| progress.show(event))
         });
+        return located(&source, drawn);
     }
     let config = configure(args)?;
     if let Some(prompt) = &args.prompt {

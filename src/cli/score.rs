@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
+use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig, Source};
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
@@ -136,8 +136,10 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
 
 fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
     if let Some(path) = &args.config {
-        let config = Config::open(path, &args.set)?;
-        return score_run(&config, &args.out, &mut |event| progress.show(event));
+        let source = Source::open(path, &args.set)?;
+        let config = Config::of(&source)?;
+        return score_run(&config, &args.out, &mut |event| progress.show(event))
+            .map_err(|error| source.locate(error));
     }
     let (Some(name), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::input("neither --config nor --model with --data"));

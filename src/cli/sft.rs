@@ -1,8 +1,9 @@
 //! `expo sft`: supervised fine-tuning, with everything else as in training.
 
 use clap::Args;
-use expo::config::Config;
+use expo::config::{Config, Source};
 
+use super::error::located;
 use super::train::{TrainArgs, train};
 
 /// Trains a model on answers, without preferences.
@@ -54,5 +55,6 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finit
 
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {
-    train(Config::open_sft(&args.config, &args.set)?, &args)
+    let source = Source::open(&args.config, &args.set)?;
+    located(&source, train(Config::of_sft(&source)?, &args))
 }

@@ -114,7 +114,7 @@ fn failed(outcomes: &[Outcome]) -> anyhow::Result<()> {
     let all: Vec<String> = outcomes.iter().filter_map(say).collect();
     match all.is_empty() {
         true => Ok(()),
-        false => Err(Error::NonFinite(all.join("; ")).into()),
+        false => Err(Error::non_finite(all.join("; ")).into()),
     }
 }
 

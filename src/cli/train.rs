@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::Config;
+use expo::config::{Config, Source};
 use expo::error::Result;
 use expo::train::{End, Opened, Record, Resume, Run, Stopped, Summary, Until};
 use serde_json::Value;
 
+use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
 use super::{answer, grouped};
@@ -135,8 +136,8 @@ Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a loss or weight th
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let config = Config::open(&args.config, &args.set)?;
-    train(config, &args)
+    let source = Source::open(&args.config, &args.set)?;
+    located(&source, train(Config::of(&source)?, &args))
 }
 
 /// Runs what a config says.

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ModelConfig, read};
+use super::{Config, ModelConfig, Source};
 use crate::data::DataConfig;
-use crate::door;
 use crate::error::{Error, Result};
 use crate::model::sampling::SampleConfig;
 
@@ -28,22 +27,27 @@ impl SamplingConfig {
     /// training run will do, too, where its samples are to be drawn: the model is then its
     /// reference.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
-        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+        Self::of(&Source::open(path, overrides)?)
     }
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let table = read::table(text, overrides)?;
-        if table.contains_key("loss") {
-            return Self::of_run(Config::parse(text, overrides)?);
+        Self::of(&Source::parse(text, overrides)?)
+    }
+
+    /// What a source asks to be drawn, checked.
+    pub fn of(source: &Source) -> Result<Self> {
+        match source.table().contains_key("loss") {
+            true => source.check(Self::of_run(Config::of(source)?)),
+            false => source.check(Self::resolved(source)),
         }
-        let config: Self = read::value(table, text, overrides)?;
-        config.data.validate().map_err(|error| error.at("[data]"))?;
-        config
-            .sample
-            .validate()
-            .map_err(|error| error.at("[sample]"))?;
+    }
+
+    fn resolved(source: &Source) -> Result<Self> {
+        let config: Self = source.read()?;
+        let at = |section: &'static str| move |error: Error| error.at_key(section);
+        config.data.validate().map_err(at("data"))?;
+        config.sample.validate().map_err(at("sample"))?;
         let SamplingConfig { model, data, .. } = &config;
         let plain = (
             ModelConfig::new(""),
@@ -70,8 +74,9 @@ impl SamplingConfig {
             ),
         ];
         match set.iter().find(|(_, set)| *set) {
-            Some((key, _)) => Err(Error::input(format!("expo sample does not read `{key}`"))
-                .hint("leave the key out")),
+            Some((key, _)) => Err(Error::input(format!("sampling does not read {key}"))
+                .hint("leave the key out")
+                .at_key(key)),
             None => Ok(config),
         }
     }
@@ -81,7 +86,7 @@ impl SamplingConfig {
         let Some(sample) = config.sample else {
             return Err(Error::input("the run draws no samples")
                 .hint("set data.samples to \"auto\"")
-                .at("data.samples"));
+                .at_key("data.samples"));
         };
         let plain = DataConfig::new(config.data.format, config.data.train.clone());
         Ok(Self {

@@ -215,44 +215,41 @@ impl DataConfig {
     pub fn validate(&self) -> Result<()> {
         let (length, prompt) = (self.max_length, self.max_prompt_length);
         if prompt == 0 {
-            return Err(Error::input("max_prompt_length is 0")
-                .hint("it is at least 1")
-                .at("data.max_prompt_length"));
+            return Err(Error::must_be("max_prompt_length", ">= 1", prompt));
         }
         if prompt >= length {
             return Err(Error::input(format!(
                 "max_prompt_length {prompt} leaves no room for an answer within max_length {length}"
             ))
             .hint("max_prompt_length must be smaller than max_length")
-            .at("data.max_prompt_length"));
+            .at_keys(&["max_prompt_length", "max_length"]));
         }
         if self.apply_chat_template && self.format.name == "hh" {
             return Err(Error::input("apply_chat_template for format `hh`")
                 .hint(
                     "its transcripts have turns of their own; use another format, or leave it out",
                 )
-                .at("data.apply_chat_template"));
+                .at_keys(&["apply_chat_template", "format"]));
         }
         if self.assistant_turns == AssistantTurns::Last && self.format.name != "sft" {
             let format = self.format.name;
             return Err(
                 Error::input(format!("assistant_turns for format `{format}`"))
                     .hint("only the conversations of format `sft` are split by turns: leave it out")
-                    .at("data.assistant_turns"),
+                    .at_keys(&["assistant_turns", "format"]),
             );
         }
         let ratio = self.unlabelled_ratio;
         if !(ratio > 0.0 && ratio.is_finite()) {
-            return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
-                .hint("it is above 0: unlabelled rows per labelled row")
-                .at("data.unlabelled_ratio"));
+            return Err(Error::must_be("unlabelled_ratio", "> 0 and finite", ratio)
+                .hint("it is the number of unlabelled rows per labelled row"));
         }
         if self.unlabelled.is_none() && ratio != default_unlabelled_ratio() {
             return Err(Error::input(format!(
                 "unlabelled_ratio is {ratio} without unlabelled rows"
             ))
             .hint("name their files in data.unlabelled, or leave the key out")
-            .at("data.unlabelled_ratio"));
+            .at_key("unlabelled_ratio"));
         }
         self.check_paths()
     }
@@ -266,12 +263,12 @@ impl DataConfig {
             ("unlabelled", self.unlabelled.as_ref()),
         ] {
             if files.is_some_and(|files| files.paths().any(is_empty)) {
-                return Err(Error::input("the path is empty").at(format!("data.{key}")));
+                return Err(Error::input("the path is empty").at_key(key));
             }
         }
         match &self.reference_log_probs {
             Some(path) if is_empty(path) => {
-                Err(Error::input("the path is empty").at("data.reference_log_probs"))
+                Err(Error::input("the path is empty").at_key("reference_log_probs"))
             }
             _ => Ok(()),
         }

@@ -70,7 +70,7 @@ fn of_device(said: String) -> Error {
             "a smaller batch.micro_batch_tokens or sample.batch_size, or model.recompute = true, \
              needs less; `expo plan` says what fits",
         ),
-        false => Error::Failed(said),
+        false => Error::failed(said),
     }
 }
 

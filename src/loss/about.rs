@@ -44,7 +44,7 @@ pub(super) fn check(name: &str, value: f64, range: &str) -> Result<()> {
     if inside && value.is_finite() {
         return Ok(());
     }
-    Err(Error::input(format!("{name} = {value}")).hint(format!("it lies in {range}")))
+    Err(Error::must_be(name, format!("in {range}"), value))
 }
 
 /// Which numbers lie in an interval such as `[0, 0.5)`; `None` where the text is none.
@@ -110,7 +110,10 @@ mod tests {
             }
             for x in outside {
                 let error = check("x", *x, range).unwrap_err().to_string();
-                assert!(error.ends_with(&format!("it lies in {range}")), "{error}");
+                assert!(
+                    error.starts_with(&format!("x must be in {range} (got ")),
+                    "{error}"
+                );
             }
         }
     }

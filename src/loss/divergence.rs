@@ -62,7 +62,8 @@ impl Divergence {
         match alpha {
             Some(alpha) if self != Self::Alpha => {
                 Err(Error::input(format!("alpha = {alpha} is set"))
-                    .hint(format!("only {knob} = \"alpha\" reads it")))
+                    .hint(format!("only {knob} = \"alpha\" reads it"))
+                    .at_keys(&["alpha", knob]))
             }
             _ => Ok(()),
         }

@@ -245,7 +245,7 @@ impl Objective for Loss {
     }
 
     fn validate(&self) -> Result<()> {
-        let place = |error: Error| error.at(format!("loss.{}", self.name()));
+        let place = |error: Error| error.at_key(self.name());
         for knob in self.about().knobs {
             let number = match self.knob(knob.name) {
                 Some(toml::Value::Float(number)) => number,
@@ -320,7 +320,7 @@ mod tests {
         );
         assert_eq!(
             message(rexpo.with("lambda", "2").unwrap().validate().unwrap_err()),
-            "loss.rexpo: lambda = 2; it lies in [0, 1]"
+            "[rexpo]: lambda must be in [0, 1] (got 2)"
         );
     }
 

@@ -64,7 +64,7 @@ impl Sum {
     pub fn validate(&self) -> Result<()> {
         for Term { weight, loss } in &self.terms {
             about::check("weight", *weight, "(0, inf)")
-                .map_err(|error| error.at(format!("loss.{}", loss.name())))?;
+                .map_err(|error| error.at_key(loss.name()))?;
             loss.validate()?;
         }
         Ok(())
@@ -248,9 +248,9 @@ mod tests {
         assert!(error.message().contains("unknown field `bta`"), "{error}");
         assert_eq!(error.span(), Some(25..28), "{error}");
         for (weight, word) in [
-            ("0.0", "weight = 0"),
-            ("-1.0", "weight = -1"),
-            ("inf", "weight = inf"),
+            ("0.0", "weight must be in (0, inf) (got 0)"),
+            ("-1.0", "(got -1)"),
+            ("inf", "(got inf)"),
         ] {
             let refused = sum(&format!("[dpo]\nweight = {weight}\n"))
                 .validate()

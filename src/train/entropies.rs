@@ -27,7 +27,7 @@ pub fn entropies(
     micro_batch_tokens: usize,
     observe: Observer,
 ) -> Result<Vec<Vec<ResponseScore>>> {
-    device::open(&model.device).map_err(|e| e.at("model.device"))?;
+    device::open(&model.device).map_err(|e| e.at_key("model.device"))?;
     let opened = Model::open(model, observe)?;
     let tokenizer = &opened.tokenizer;
     let known: HashMap<String, Vec<u32>> = match data {

@@ -243,7 +243,7 @@ impl Files {
             .and_then(|()| snapshot.save(&path));
         match saved {
             Ok(()) => self.failed_saves = 0,
-            Err(error @ Error::NonFinite(_)) => return Err(error),
+            Err(error) if error.is_non_finite() => return Err(error),
             Err(error) => {
                 self.failed_saves += 1;
                 let what = format!("{error}; step {} is not saved", state.step);

@@ -140,7 +140,7 @@ impl Run {
         allow_change: &[String],
         observe: Observer,
     ) -> Result<Opened> {
-        let device = device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+        let device = device::open(&config.model.device).map_err(|e| e.at_key("model.device"))?;
         if device.is_cpu() {
             config.check_cpu()?;
         }

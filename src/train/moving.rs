@@ -49,7 +49,7 @@ impl Moving {
         if shapes(&model) != shapes(policy) {
             return Err(
                 Error::input("the reference has other parameters than the policy")
-                    .at("[reference]")
+                    .at_key("reference")
                     .hint("it can follow only a model of its own architecture"),
             );
         }

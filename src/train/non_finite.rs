@@ -245,7 +245,7 @@ mod tests {
                 gradients.set(entry.range.end - 1, &[value]).unwrap();
                 let mut optimizer = Optimizer::new(&OptimizerConfig::default(), weights).unwrap();
                 let error = optimizer.step(weights, &gradients, 1e-3).unwrap_err();
-                assert!(matches!(error, Error::NonFinite(_)));
+                assert!(error.is_non_finite());
                 assert_eq!(
                     not_finite(&gradients).unwrap(),
                     std::slice::from_ref(&entry.name)

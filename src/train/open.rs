@@ -96,7 +96,7 @@ pub(super) fn check_length(max_length: usize, positions: usize) -> Result<()> {
     Err(Error::input(format!(
         "max_length is {max_length}, the model was made for {positions} positions"
     ))
-    .at("data.max_length")
+    .at_key("data.max_length")
     .hint(format!("at most {positions}")))
 }
 

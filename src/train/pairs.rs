@@ -48,9 +48,9 @@ pub struct Pairs {
 /// log-probs are kept for the next time.
 ///
 /// # Errors
-/// [`Error::NonFinite`](crate::error::Error::NonFinite) naming the row where a log-prob is not finite.
+/// [`Kind::NonFinite`](crate::error::Kind::NonFinite) naming the row where a log-prob is not finite.
 pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
-    device::open(&rows.model.device).map_err(|e| e.at("model.device"))?;
+    device::open(&rows.model.device).map_err(|e| e.at_key("model.device"))?;
     let opened = Model::open(&rows.model, observe)?;
     let separate = reference_folder(&rows.model, observe)?;
     let shapes = [Some(&opened.folder), separate.as_ref()];

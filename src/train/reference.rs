@@ -109,7 +109,7 @@ pub(super) fn reference_folder(
         return Ok(None);
     };
     let path = find(name, config.reference_revision.as_deref(), observe)
-        .map_err(|error| error.at("model.reference"))?;
+        .map_err(|error| error.at_key("model.reference"))?;
     ModelFolder::open(&path).map(Some)
 }
 
@@ -163,7 +163,7 @@ pub(super) fn scorer(model: String, tokenizer: &Tokenizer, config: &ModelConfig)
 /// In what log-probs are computed. A GPU rounds more to bf16 than the processor does, and a policy is
 /// its reference only where both are computed alike.
 fn computation(config: &ModelConfig) -> Result<&'static str> {
-    let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+    let device = device::open(&config.device).map_err(|error| error.at_key("model.device"))?;
     Ok(match config.dtype {
         Dtype::F32 => "f32",
         Dtype::Bf16 if device.is_cpu() => "bf16",

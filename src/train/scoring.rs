@@ -31,7 +31,7 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
         return Err(Error::input(format!("the loss {name} has no reference"))
             .hint("score a model by itself: expo score --model MODEL --data FILE"));
     }
-    device::open(&config.model.device).map_err(|e| e.at("model.device"))?;
+    device::open(&config.model.device).map_err(|e| e.at_key("model.device"))?;
     let mut model = Model::open(&config.model, observe)?;
     let datasets = datasets(config, &model, observe)?;
     if let Some(reference) = reference_folder(&config.model, observe)? {
@@ -73,7 +73,7 @@ pub fn score_rows(mut rows: Rows, out: &Path, observe: Observer) -> Result<Score
         unlabelled: sampled,
         ..Needs::referenced_pair()
     };
-    device::open(&rows.model.device).map_err(|e| e.at("model.device"))?;
+    device::open(&rows.model.device).map_err(|e| e.at_key("model.device"))?;
     let model = Model::open(&rows.model, observe)?;
     let positions = model.folder.arch.max_positions;
     if rows.shrink && rows.data.max_length > positions {

@@ -105,7 +105,9 @@ pub fn reference_shape(config: &Config, observe: Observer) -> Result<Option<Arch
     };
     let shape = folder(name, config.model.reference_revision.as_deref(), observe)
         .and_then(|folder| architecture(&folder));
-    shape.map(Some).map_err(|error| error.at("model.reference"))
+    shape
+        .map(Some)
+        .map_err(|error| error.at_key("model.reference"))
 }
 
 /// The folder of a model whose weights are not needed.

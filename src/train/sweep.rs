@@ -57,7 +57,7 @@ pub fn sweep(
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (summary, None),
             Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
-            Err(Error::NonFinite(what)) => (Value::Null, Some(what)),
+            Err(error) if error.is_non_finite() => (Value::Null, Some(error.to_string())),
             Err(error) => return Err(error.at(name.trim())),
         };
         outcomes.push(Outcome {

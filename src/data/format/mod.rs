@@ -74,9 +74,9 @@ impl Format {
 
     /// From a row to its contents. An error for a row that is not of this format.
     pub fn example(&self, row: &Row) -> Result<Reading> {
-        (self.read)(row).map_err(|error| match error {
-            Error::Input { hint: None, .. } => error.hint(self.columns_hint()),
-            other => other,
+        (self.read)(row).map_err(|error| match error.remedy() {
+            None => error.hint(self.columns_hint()),
+            Some(_) => error,
         })
     }
 

@@ -4,29 +4,21 @@
 //! whole and on the disk, and a folder says in its [`MANIFEST`] what it was written with.
 
 mod checkpoints;
-mod lock;
-mod manifest;
-mod space;
-mod staging;
 mod state;
 mod tensors;
 mod weights;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::io::durable::{MANIFEST, Staging, check_new, json_text, list, rename, sync};
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
 pub use self::checkpoints::{Checkpoints, checkpoint_step, sweep_up};
-pub use self::lock::{LOCK, Lock, is_locked, lock, try_lock};
-pub use self::manifest::{MANIFEST, verify};
-pub use self::space::{check_space, free_bytes};
-use self::staging::{Staging, list, parent, rename, sync};
 pub use self::state::{Snapshot, read_state, restore};
 pub use self::weights::SaveDtype;
 use self::weights::{check_weights, write_weights};
@@ -78,22 +70,11 @@ pub fn create(
     check_new(target)?;
     check_weights(model, dtype)?;
     let mut staging = Staging::beside(target)?;
-    companions(&staging.path)?;
+    companions(staging.path())?;
     write_model(model, config, &mut staging, dtype, SHARD_BYTES)?;
     staging.adopt()?;
     staging.seal()?;
     staging.settle(target)
-}
-
-/// Refuses a target that is there already and is not an empty folder.
-pub fn check_new(target: &Path) -> Result<()> {
-    let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
-    if target.exists() && !empty() {
-        return Err(Error::input("is there already")
-            .at(target.display())
-            .hint("name a new folder"));
-    }
-    Ok(())
 }
 
 /// Removes the files of a model from a folder, `config.json` first, so that what is left of a model
@@ -136,7 +117,7 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
         Some(name) if name.ends_with(".safetensors") => 0,
         _ => 1,
     };
-    let mut files = list(&staging.path)?;
+    let mut files = list(staging.path())?;
     files.sort_by_key(rank);
     for file in files {
         if let Some(name) = file.file_name() {
@@ -144,44 +125,6 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
         }
     }
     sync(target)
-}
-
-/// Makes a folder that lasts.
-pub fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-    sync(parent(folder))
-}
-
-/// Refuses the path of a file that cannot be made: a folder, or below something that is none.
-pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::input("is a folder, not a file").at(path.display()));
-    }
-    match path.ancestors().skip(1).find(|above| above.exists()) {
-        Some(above) if !above.is_dir() => Err(Error::input("is not a folder").at(above.display())),
-        _ => Ok(()),
-    }
-}
-
-/// Writes `contents` to `path` so that the name never holds half of it.
-pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
-    let io = |error| Error::io(path, &error);
-    write_with(path, |file| file.write_all(contents).map_err(io))
-}
-
-/// As [`write_file`], of what `write` writes bit by bit.
-pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let mut staging = Staging::beside(path)?;
-    staging.file("file", write)?;
-    rename(&staging.path.join("file"), path)?;
-    sync(parent(path))
-}
-
-/// Copies a file into a folder under its own name.
-pub fn copy(from: &Path, folder: &Path) -> Result<()> {
-    let to = folder.join(from.file_name().unwrap_or_default());
-    fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
-    Ok(())
 }
 
 /// Writes the model as a copy of the model in `source` that has other weights.
@@ -231,17 +174,6 @@ fn with_dtype(mut config: Value, dtype: SaveDtype) -> Value {
     config
 }
 
-/// Writes indented JSON, for a file in a folder that has no name yet.
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    fs::write(path, json_text(value)?).map_err(|error| Error::io(path, &error))
-}
-
-/// Indented JSON.
-pub fn json_text(value: &Value) -> Result<String> {
-    let text = serde_json::to_string_pretty(value);
-    Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,9 +194,9 @@ mod tests {
         let config = read_config(&fixture()).unwrap();
         let mut staging = Staging::beside(&folder.path().join("model")).unwrap();
         write_model(&model, config, &mut staging, SaveDtype::F32, 20_000).unwrap();
-        let index = staging.path.join("model.safetensors.index.json");
+        let index = staging.path().join("model.safetensors.index.json");
         assert!(index.is_file());
-        let written = ModelFolder::open(&staging.path).unwrap();
+        let written = ModelFolder::open(staging.path()).unwrap();
         assert_eq!(written.content_hash().unwrap(), hash);
     }
 

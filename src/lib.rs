@@ -4,7 +4,8 @@
 //! `tests/layers.rs` checks that it does:
 //!
 //! - [`error`]: what went wrong, where, and what would be valid.
-//! - [`door`]: how files that others made are opened and read.
+//! - [`io`]: bounded reads of untrusted files, durable writes.
+//! - [`segment`]: what attends to what in a packed batch.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
 //!   each with its backward pass. [`story`]: a grammar of little stories on which the true
 //!   preference is known. [`report`]: results as tables, figures and pages. None knows of the others.
@@ -12,7 +13,7 @@
 //! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
 //!   token.
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
-//! - [`checkpoint`]: models written in Hugging Face form.
+//! - [`checkpoint`]: models saved in Hugging Face form, and the checkpoints of a run.
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
 //! - [`load`]: a model's weights as a config wants them.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
@@ -47,9 +48,9 @@ pub mod bandit;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
-pub mod door;
 pub mod error;
 pub mod eval;
+pub mod io;
 pub mod kernels;
 pub mod load;
 pub mod loss;
@@ -59,5 +60,6 @@ pub mod plan;
 pub mod report;
 pub mod sample;
 pub mod score;
+pub mod segment;
 pub mod story;
 pub mod train;

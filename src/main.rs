@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use expo::door;
+use expo::io::untrusted;
 use expo::kernels::memory::{self, HugePages};
 
 mod cli;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // A panic that becomes an error is reported as that error.
-        if !door::is_guarded() {
+        if !untrusted::is_guarded() {
             speak(panic);
         }
     }));

@@ -359,7 +359,7 @@ fn each_damage(path: &Path, mut look: impl FnMut(&str)) {
 fn no_damage_to_a_checkpoint_goes_unnoticed() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(folder.path());
-    let manifest = checkpoint.join(expo::checkpoint::MANIFEST);
+    let manifest = checkpoint.join(expo::io::durable::MANIFEST);
     let parsed = |path: &Path| {
         let text = std::fs::read(path).unwrap();
         serde_json::from_slice::<serde_json::Value>(&text).ok()
@@ -371,7 +371,7 @@ fn no_damage_to_a_checkpoint_goes_unnoticed() {
         let mut outcomes = Outcomes::default();
         each_damage(&file, |what| {
             outcomes.cases += 1;
-            match expo::checkpoint::verify(&checkpoint) {
+            match expo::io::durable::verify(&checkpoint) {
                 Err(error) => {
                     let place = checkpoint.display().to_string();
                     assert!(error.to_string().contains(&place), "{what}: {error}");
@@ -387,7 +387,7 @@ fn no_damage_to_a_checkpoint_goes_unnoticed() {
         let name = file.file_name().unwrap().to_string_lossy();
         outcomes.report(&format!("checkpoint/{name}"));
     }
-    assert!(expo::checkpoint::verify(&checkpoint).is_ok());
+    assert!(expo::io::durable::verify(&checkpoint).is_ok());
 }
 
 /// With a manifest that agrees with the damage, and so is no help.
@@ -396,7 +396,7 @@ fn a_damaged_state_is_refused_or_still_a_state() {
     use sha2::{Digest, Sha256};
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(folder.path());
-    let manifest = checkpoint.join(expo::checkpoint::MANIFEST);
+    let manifest = checkpoint.join(expo::io::durable::MANIFEST);
     let whole: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
     let state = checkpoint.join("training_state.json");

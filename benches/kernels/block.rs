@@ -2,12 +2,13 @@
 
 use candle_core::{DType, Tensor};
 use expo::error::Result;
-use expo::kernels::attention::{self, Packing, Segment};
+use expo::kernels::attention::{self, Packing};
 use expo::kernels::embedding::Ids;
 use expo::kernels::gemm::Precision;
 use expo::kernels::key_values::{KeyValues, Places, Prefix, Shape};
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
 use expo::kernels::{activation, by_row, elementwise, embedding, linear, norm};
+use expo::segment::Segment;
 
 use super::harness::{Harness, Work};
 use super::{F32, VOCABULARY, ids, random, zeros};

@@ -8,9 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::staging::{Staging, TEMPORARY, list, parent, rename, sync};
-use super::{verify, write_file};
 use crate::error::{Error, Result};
+use crate::io::durable::{Staging, TEMPORARY, list, parent, rename, sync, verify, write_file};
 
 /// What names of folders begin with that are being removed.
 const TRASH: &str = ".trash-";
@@ -70,13 +69,13 @@ impl Checkpoints {
         let target = self.path(step);
         let staging = Staging::beside(&target)?;
         for file in list(from)? {
-            let to = staging.path.join(file.file_name().unwrap_or_default());
+            let to = staging.path().join(file.file_name().unwrap_or_default());
             if fs::hard_link(&file, &to).is_err() {
                 fs::copy(&file, &to).map_err(|error| Error::io(&to, &error))?;
                 sync(&to)?;
             }
         }
-        sync(&staging.path)?;
+        sync(staging.path())?;
         staging.settle(&target)?;
         self.saved(step, usize::MAX, None)
     }

@@ -11,12 +11,12 @@ use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::staging::Staging;
 use super::tensors::{self, Tensor};
 use super::weights::{SaveDtype, check_weights};
-use super::{json_text, write_like};
-use crate::door;
+use super::write_like;
 use crate::error::{Error, Result};
+use crate::io::durable::{Staging, json_text};
+use crate::io::untrusted;
 use crate::model::Decoder;
 use crate::model::parameters::{Buffer, Master};
 use crate::model::weights::{ModelFolder, read_header};
@@ -68,7 +68,7 @@ impl Snapshot<'_> {
                 dtype: width_of(buffer),
             })
         });
-        let (tensors, path) = (tensors.collect(), staging.path.join(TENSORS));
+        let (tensors, path) = (tensors.collect(), staging.path().join(TENSORS));
         staging.file(TENSORS, |out| tensors::write(out, &path, tensors))?;
         staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
         staging.seal()?;
@@ -113,7 +113,7 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
             .at(folder.display())
             .hint("only a checkpoint of a run can be gone on from; a model starts a new run"));
     }
-    let value = door::json(&path, door::CONFIG)?;
+    let value = untrusted::json(&path, untrusted::CONFIG)?;
     serde_json::from_value(value).map_err(|error| {
         Error::input(error.to_string())
             .at(path.display())

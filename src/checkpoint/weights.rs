@@ -9,10 +9,9 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::json_text;
-use super::staging::Staging;
 use super::tensors::{self, Tensor};
 use crate::error::{Error, Result};
+use crate::io::durable::{Staging, json_text};
 use crate::model::Decoder;
 
 /// Dtypes that weights are written in.
@@ -114,7 +113,7 @@ pub(super) fn write_weights(
         };
         let names = shard.iter().map(|tensor| tensor.name.clone());
         weight_map.extend(names.map(|tensor| (tensor, json!(name))));
-        let path = staging.path.join(&name);
+        let path = staging.path().join(&name);
         staging.file(&name, |out| tensors::write(out, &path, shard))?;
     }
     if count > 1 {

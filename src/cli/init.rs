@@ -7,6 +7,7 @@ use clap::Args;
 use expo::checkpoint::{self, GENERATION_CONFIG, SaveDtype, TOKENIZER_FILES};
 use expo::data::Tokenizer;
 use expo::error::{Error, Result};
+use expo::io::durable;
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
@@ -57,7 +58,7 @@ Example:
 
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
-    checkpoint::check_new(&args.out)?;
+    durable::check_new(&args.out)?;
     let sources = Sources::find(args)?;
     let config = ConfigJson::open(&sources.config)?;
     let family = family(&config)?;
@@ -131,16 +132,16 @@ impl Sources {
         for name in &TOKENIZER_FILES[1..] {
             let path = self.beside(name);
             if path.is_file() {
-                checkpoint::copy(&path, folder)?;
+                durable::copy(&path, folder)?;
             }
         }
         let tokenizer_config = folder.join("tokenizer_config.json");
         if !tokenizer_config.is_file() {
-            checkpoint::write_json(&tokenizer_config, &minimal(config, tokenizer))?;
+            durable::write_json(&tokenizer_config, &minimal(config, tokenizer))?;
         }
         match self.generation.is_file() {
-            true => checkpoint::copy(&self.generation, folder),
-            false => checkpoint::write_json(
+            true => durable::copy(&self.generation, folder),
+            false => durable::write_json(
                 &folder.join(GENERATION_CONFIG),
                 &generation(config, tokenizer),
             ),

@@ -5,8 +5,8 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use expo::door::{self, Line};
 use expo::error::{Error, Result, nearest};
+use expo::io::untrusted::{self, Line};
 use expo::loss::{Context, Loss, Needs, Objective, Role, Scored};
 use serde_json::{Map, Value};
 use std::io::{self, BufRead, BufReader, Write};
@@ -37,7 +37,7 @@ pub fn run(args: &LossArgs) -> anyhow::Result<()> {
     let calculator = Calculator::new(configure(args)?);
     match &args.file {
         Some(path) => {
-            let file = door::open(path)?;
+            let file = untrusted::open(path)?;
             calculator.run(BufReader::new(file), &path.display().to_string())
         }
         None => calculator.run(io::stdin().lock(), "<stdin>"),
@@ -98,9 +98,9 @@ impl Calculator {
         let mut batch = Vec::new();
         for number in 1.. {
             let place = format!("{source}:{number}");
-            let line = match door::line(&mut input).with_context(|| place.clone())? {
+            let line = match untrusted::line(&mut input).with_context(|| place.clone())? {
                 Line::End => break,
-                Line::TooLong => return Err(door::too_long().at(place).into()),
+                Line::TooLong => return Err(untrusted::too_long().at(place).into()),
                 Line::Whole(line) => line,
             };
             if line.iter().all(u8::is_ascii_whitespace) {
@@ -125,7 +125,7 @@ impl Calculator {
 
     fn read(&self, line: &[u8]) -> Result<Row> {
         let text = str::from_utf8(line).map_err(|_| Error::input("the line is not UTF-8"))?;
-        let columns: Map<String, Value> = match door::parse(text) {
+        let columns: Map<String, Value> = match untrusted::parse(text) {
             Ok(Value::Object(columns)) => columns,
             Ok(_) => return Err(Error::input("bad JSON: not an object").hint(LINE)),
             Err(error) => return Err(bad_json(error)),

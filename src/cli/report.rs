@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Args;
-use expo::checkpoint::{check_writable, is_locked, write_file};
 use expo::error::{Error, Result};
+use expo::io::durable::{check_writable, write_file};
+use expo::io::lock::is_locked;
 use expo::report::page::{Recorded, page};
 use expo::train::Reason;
 

@@ -333,13 +333,13 @@ fn finish(
             .hint("name the file of the responses")
             .into());
     };
-    expo::checkpoint::check_writable(out)?;
+    expo::io::durable::check_writable(out)?;
     let until = Until {
         signal: on_signal()?,
         ..limited(args.max_time)
     };
     if let Some(path) = &args.alpaca_eval {
-        expo::checkpoint::check_writable(path)?;
+        expo::io::durable::check_writable(path)?;
         // Beside responses that are gone on with it is this program's, and made anew.
         if path.exists() && !args.overwrite && !out.exists() {
             let error = Error::input("is there already").at(path.display());

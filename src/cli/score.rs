@@ -116,7 +116,7 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
 
 /// Runs the command.
 pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
-    expo::checkpoint::check_writable(&args.out)?;
+    expo::io::durable::check_writable(&args.out)?;
     if args.out.exists() && !args.overwrite {
         let error = Error::input("is there already").at(args.out.display());
         return Err(error

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::checkpoint::write_file;
 use expo::config::SweepConfig;
 use expo::error::Error;
+use expo::io::durable::write_file;
 use expo::train::{Outcome, Until, comparison, frontier, sweep};
 
 use super::answer;

@@ -12,8 +12,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::door;
 use crate::error::{Error, Place, Result};
+use crate::io::untrusted;
 use crate::loss::Loss;
 
 pub(super) use origins::Origin;
@@ -31,7 +31,7 @@ impl Source {
     /// `loss=NAME` takes that loss with its defaults; an override of another loss's knob,
     /// `loss.NAME.key=value`, also replaces the loss. A word needs no quotes.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::of(Some(path.display().to_string()), &text, overrides)
     }
 

@@ -13,8 +13,8 @@ mod python;
 
 use super::read::Row;
 use super::tokenizer::read_config;
-use crate::door;
 use crate::error::{Error, Result, nearest};
+use crate::io::untrusted;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
@@ -195,7 +195,7 @@ impl ChatTemplate {
             }
             _ => (
                 path.display().to_string(),
-                door::text(&path, door::TEMPLATE)?,
+                untrusted::text(&path, untrusted::TEMPLATE)?,
             ),
         };
         let legacy = read_config(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
@@ -220,9 +220,9 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(DEEPEST);
-        let fits = door::TEMPLATE.check(source.len());
+        let fits = untrusted::TEMPLATE.check(source.len());
         fits.map_err(|error| error.at(&place))?;
-        door::guarded(&place, || {
+        untrusted::guarded(&place, || {
             let parsed = environment.add_template_owned(NAME, without_generation_tags(&source));
             parsed.map_err(|error| explain(&error, &place).hint("templates are Jinja"))
         })?;
@@ -250,7 +250,7 @@ impl ChatTemplate {
         variables.insert("documents", ().into());
         let mut text = Bounded::default();
         let template = self.environment.get_template(NAME);
-        let rendered = door::guarded(&self.place, || {
+        let rendered = untrusted::guarded(&self.place, || {
             template
                 .and_then(|template| {
                     let done = template.render_captured_to(Value::from(variables), &mut text);
@@ -276,7 +276,7 @@ const FUEL: u64 = 20_000_000;
 const DEEPEST: usize = 100;
 
 /// The bytes that a template may write: twice what a row may have.
-const LONGEST_TEXT: usize = 2 * door::LONGEST_LINE;
+const LONGEST_TEXT: usize = 2 * untrusted::LONGEST_LINE;
 
 /// What a template has written.
 #[derive(Default)]

@@ -6,7 +6,7 @@
 //! anywhere; the files are opened by [`Dataset::open`](super::Dataset::open).
 
 use super::Files;
-use super::format::{self, Format};
+use super::format::{self, Format, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -70,16 +70,6 @@ pub struct DataConfig {
     /// Whether each epoch goes through the rows in an order of its own.
     #[serde(default = "default_shuffle")]
     pub shuffle: bool,
-}
-
-/// Which part of a prompt stays when it is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncationMode {
-    /// The end stays: the last turns of a conversation.
-    KeepEnd,
-    /// The start stays.
-    KeepStart,
 }
 
 /// How a response's token ids come about.

@@ -6,7 +6,8 @@
 //! the same for all: with different prompts the margin of a pair would compare different things. A
 //! prompt with samples is cut as it was when they were drawn.
 
-use super::config::{DataConfig, TruncationMode};
+use super::config::DataConfig;
+use super::format::TruncationMode;
 use super::{Example, Tokenizer};
 use crate::loss::Role;
 

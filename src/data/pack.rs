@@ -10,8 +10,8 @@
 use std::ops::Range;
 
 use super::Example;
-use crate::kernels::attention::Segment;
 use crate::loss::Role;
+use crate::segment::Segment;
 
 /// Where a response's predictions are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 //! *Why*: a message about data must lead to the line. And the files that are wrong in practice are
 //! rarely wrong JSON: they are a pointer left by Git LFS, a web page, an archive, UTF-16.
 
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::untrusted::{self, Line};
 use flate2::bufread::MultiGzDecoder;
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
@@ -116,7 +116,7 @@ pub struct Rows {
 /// in its first bytes; a name that ends in `.txt` or `.txt.gz` makes every line a prompt. A file
 /// without any row is an error.
 pub fn rows(path: &Path) -> Result<Rows> {
-    let file = door::open(path).map_err(|error| match path.is_dir() {
+    let file = untrusted::open(path).map_err(|error| match path.is_dir() {
         true => error.hint("name a .jsonl or .jsonl.gz file in it"),
         false => error,
     })?;
@@ -157,9 +157,9 @@ impl Rows {
     // `None` at the end of the file.
     fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
         self.line += 1;
-        match door::line(&mut self.reader).map_err(|error| self.unreadable(&error))? {
+        match untrusted::line(&mut self.reader).map_err(|error| self.unreadable(&error))? {
             Line::Whole(bytes) => Ok(Some(bytes)),
-            Line::TooLong => Err(door::too_long().at(self.place())),
+            Line::TooLong => Err(untrusted::too_long().at(self.place())),
             Line::End => Ok(None),
         }
     }
@@ -222,8 +222,8 @@ impl Rows {
                     return Err(Error::input(what).hint(hint).at(self.path.display()));
                 }
                 // The byte order mark of UTF-8 says nothing.
-                if bytes.starts_with(door::BYTE_ORDER_MARK) {
-                    bytes.drain(..door::BYTE_ORDER_MARK.len());
+                if bytes.starts_with(untrusted::BYTE_ORDER_MARK) {
+                    bytes.drain(..untrusted::BYTE_ORDER_MARK.len());
                 }
             }
             let blank = str::from_utf8(&bytes).is_ok_and(|text| text.trim().is_empty());
@@ -261,7 +261,7 @@ impl Rows {
                 .hint("rows are UTF-8")
                 .at(self.place())
         })?;
-        match door::parse(text) {
+        match untrusted::parse(text) {
             Ok(Value::Array(items)) => Ok(items),
             // It begins with `[`.
             Ok(_) => Ok(Vec::new()),
@@ -310,7 +310,7 @@ enum Raw {
 }
 
 fn object(text: &str) -> Result<Map<String, Value>> {
-    let what = match door::parse(text) {
+    let what = match untrusted::parse(text) {
         Ok(Value::Object(columns)) => return Ok(columns),
         Ok(Value::Array(_)) => "the line is a JSON list, not an object".to_owned(),
         Ok(_) => "the line is JSON, but not an object".to_owned(),
@@ -352,5 +352,5 @@ fn something_else(line: &[u8], is_text: bool) -> Option<(&'static str, &'static 
     ];
     let kind = kinds.iter().find(|(start, _)| line.starts_with(start));
     kind.map(|(_, what)| (*what, unpack))
-        .or_else(|| door::something_else(line, is_text))
+        .or_else(|| untrusted::something_else(line, is_text))
 }

@@ -7,8 +7,8 @@
 //! trains, scores or samples asks the same value.
 
 use super::chat::ChatTemplate;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -48,7 +48,7 @@ impl Tokenizer {
         if !path.is_file() {
             return Err(Error::input("no such file").at(path.display()));
         }
-        let mut definition = door::json_object(path, door::TOKENIZER)?;
+        let mut definition = untrusted::json_object(path, untrusted::TOKENIZER)?;
         // Lengths and randomness are this project's to decide, and so no part of the hash.
         for key in ["truncation", "padding"] {
             definition[key] = Value::Null;
@@ -58,9 +58,9 @@ impl Tokenizer {
         }
         let definition = definition.to_string();
         let place = path.display().to_string();
-        let inner = door::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
+        let inner = untrusted::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
         let ends = end_tokens(path, configs, tokenizer_config, &inner)?;
-        let (begin, largest) = door::guarded(&place, || {
+        let (begin, largest) = untrusted::guarded(&place, || {
             let begin = begin_tokens(&inner).map_err(|error| error.at(&place))?;
             Ok((begin, inner.get_vocab(true).into_values().max()))
         })?;
@@ -131,7 +131,7 @@ impl Tokenizer {
 
     // A definition that could be read may still make no sense of some texts.
     fn guarded<T>(&self, work: impl FnOnce(&tokenizers::Tokenizer) -> Result<T>) -> Result<T> {
-        door::guarded(&self.place, || {
+        untrusted::guarded(&self.place, || {
             work(&self.inner).map_err(|error| error.at(&self.place))
         })
     }
@@ -298,7 +298,7 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
 pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
     match path.try_exists() {
         Ok(false) => Ok(None),
-        _ => door::json_object(path, door::CONFIG).map(Some),
+        _ => untrusted::json_object(path, untrusted::CONFIG).map(Some),
     }
 }
 

@@ -24,29 +24,6 @@ use super::real::Real;
 use super::softmax::{differentiate, probabilities, softmax};
 use crate::error::{Error, Result};
 
-/// A run of tokens with the run before it that it sees too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Tokens seen by all of `own`; a prompt has none. It lies in the segments since the last one
-    /// without a prefix.
-    pub prefix: Range<usize>,
-    /// The tokens; each sees the prefix and the own tokens up to itself.
-    pub own: Range<usize>,
-    /// Those of `own` whose output is wanted.
-    pub queries: Range<usize>,
-}
-
-impl Segment {
-    /// A segment whose outputs are all wanted.
-    pub fn new(prefix: Range<usize>, own: Range<usize>) -> Self {
-        Self {
-            prefix,
-            queries: own.clone(),
-            own,
-        }
-    }
-}
-
 /// What the backward pass needs beside the operands.
 #[derive(Debug)]
 pub struct Saved {

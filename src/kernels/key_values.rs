@@ -256,8 +256,9 @@ fn none<T>(slots: usize) -> Vec<host::Sequence<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::attention::{Packing, Segment, attention};
+    use crate::kernels::attention::{Packing, attention};
     use crate::kernels::testing::*;
+    use crate::segment::Segment;
 
     const HEADS: [usize; 2] = [4, 2];
     const TOTAL: usize = 140;

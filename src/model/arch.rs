@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
 #[derive(Debug, Clone, PartialEq)]
@@ -205,7 +205,7 @@ pub struct ConfigJson {
 impl ConfigJson {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let value = door::json_object(path, door::CONFIG)?;
+        let value = untrusted::json_object(path, untrusted::CONFIG)?;
         Ok(Self {
             value,
             place: path.display().to_string(),

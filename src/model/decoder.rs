@@ -17,10 +17,11 @@ use super::block::{Block, Reach, Saved};
 use super::parameters::{Buffer, Layout};
 use crate::data::pack::Packed;
 use crate::error::Result;
-use crate::kernels::attention::{Packing, Segment};
+use crate::kernels::attention::Packing;
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
+use crate::segment::Segment;
 
 /// Logits in one tile, on the processor and on a GPU, which wants large products and is asked for
 /// its log-probs once per tile.

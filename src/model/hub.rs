@@ -16,8 +16,8 @@ pub use transfer::Download;
 use transfer::Remote;
 
 use super::weights::header::{is_plain, read_index};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -176,7 +176,7 @@ fn from_cache_alone(
 
 /// The snapshot that the cache has for `revision`, whole or not.
 fn cached_snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
-    let commit = door::text(&folder.join("refs").join(revision), door::WORD)
+    let commit = untrusted::text(&folder.join("refs").join(revision), untrusted::WORD)
         .map_or_else(|_| revision.to_string(), |text| text.trim().to_string());
     let snapshot = folder.join("snapshots").join(&commit);
     (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
@@ -203,7 +203,7 @@ fn missing(snapshot: &Path, part: Part) -> Option<String> {
 
 fn remember(folder: &Path, revision: &str, commit: &str) -> Result<()> {
     let path = folder.join("refs").join(revision);
-    if door::text(&path, door::WORD).is_ok_and(|known| known.trim() == commit) {
+    if untrusted::text(&path, untrusted::WORD).is_ok_and(|known| known.trim() == commit) {
         return Ok(());
     }
     let parent = path.parent().unwrap_or(folder);

@@ -19,8 +19,8 @@ use super::arch::{Architecture, ConfigJson};
 use super::decoder::Decoder;
 use super::family::{Family, family};
 use super::parameters::{Buffer, Entry, Layout, Master};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::kernels::memory;
 pub(crate) use header::read_header;
 use header::read_index;
@@ -121,7 +121,7 @@ impl ModelFolder {
             let Stored { file, start, dtype } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.shape));
             let io = |error: std::io::Error| Error::io(file, &error);
-            let mut reader = door::open(file)?;
+            let mut reader = untrusted::open(file)?;
             reader.seek(SeekFrom::Start(*start)).map_err(io)?;
             let mut left = entry.range.len() * width(*dtype);
             while left > 0 {

@@ -8,10 +8,10 @@ use crate::config::Config;
 use crate::data::pack::{Packed, micro_batches};
 use crate::data::{Batches, Example, Orders};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Segment;
 use crate::loss::{Needs, Role};
 use crate::model::arch::Architecture;
 use crate::model::decoder::{read_by_head, tile_rows};
+use crate::segment::Segment;
 
 /// What a pass over packed examples computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

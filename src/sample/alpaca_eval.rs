@@ -43,5 +43,5 @@ pub fn write_alpaca_eval(
         }));
     }
     let text = serde_json::to_string_pretty(&list).map_err(|e| Error::failed(e.to_string()))?;
-    crate::checkpoint::write_file(out, text.as_bytes())
+    crate::io::durable::write_file(out, text.as_bytes())
 }

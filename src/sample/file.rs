@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use super::drawing::Drawing;
 use super::reference::SCORED_TOKENS;
 use super::{Drawn, Job, Sampler};
-use crate::checkpoint::{lock, try_lock};
 use crate::data::Prompt;
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::lock::{lock, try_lock};
+use crate::io::untrusted::{self, Line};
 
 /// One line of a sample file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -219,7 +219,7 @@ impl Sampler<'_> {
             std::fs::create_dir_all(folder).map_err(io)?;
         }
         if path.exists() {
-            door::open(path)?;
+            untrusted::open(path)?;
         }
         let mut options = OpenOptions::new();
         let file = options
@@ -267,7 +267,7 @@ impl Sampler<'_> {
                     .hint("name another file, or replace this one with --overwrite")
                     .at(format!("{}:{}", path.display(), found.rows + 1)))
             };
-            let text = match door::line(&mut reader).map_err(io)? {
+            let text = match untrusted::line(&mut reader).map_err(io)? {
                 Line::End => return Ok(found),
                 Line::TooLong => return refuse("is not a sample that could be gone on from"),
                 Line::Whole(text) => text,
@@ -323,20 +323,20 @@ struct Found {
 pub(super) fn responses(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<(String, usize, String)>>> {
-    let mut reader = BufReader::new(door::open(path)?);
+    let mut reader = BufReader::new(untrusted::open(path)?);
     let place = path.display().to_string();
     let mut number = 0;
     Ok(std::iter::from_fn(move || {
         number += 1;
         let refuse = |what: &str| Error::input(what).at(format!("{place}:{number}"));
-        match door::line(&mut reader) {
+        match untrusted::line(&mut reader) {
             Ok(Line::End) => None,
             Ok(Line::Whole(text)) => {
                 let row = serde_json::from_slice::<Row>(&text);
                 let row = row.map_err(|_| refuse("is not a sample"));
                 Some(row.map(|row| (row.prompt, row.index, row.response)))
             }
-            Ok(Line::TooLong) => Some(Err(door::too_long().at(format!("{place}:{number}")))),
+            Ok(Line::TooLong) => Some(Err(untrusted::too_long().at(format!("{place}:{number}")))),
             Err(error) => Some(Err(Error::io(&place, &error))),
         }
     }))

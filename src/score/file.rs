@@ -12,10 +12,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Score, Scorer};
-use crate::checkpoint::write_with;
 use crate::data::{Dataset, Example};
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::durable::write_with;
+use crate::io::untrusted::{self, Line};
 use crate::loss::Role;
 
 /// One line of a score file.
@@ -111,19 +111,20 @@ impl ScoreFile {
     /// Reads a file of [`write()`]; several files one after the other are one, if of one model.
     pub fn open(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
-        let mut reader = BufReader::new(door::open(path)?);
+        let mut reader = BufReader::new(untrusted::open(path)?);
         let mut scorer: Option<Scorer> = None;
         let mut lines = HashMap::new();
         let (mut rows, mut scores, mut roles) = (Vec::new(), Column::default(), Vec::new());
         for number in 1.. {
             let at = || format!("{place}:{number}");
-            let line = match door::line(&mut reader).map_err(|error| Error::io(path, &error))? {
-                Line::End => break,
-                Line::TooLong => return Err(door::too_long().at(at())),
-                Line::Whole(line) => line,
-            };
+            let line =
+                match untrusted::line(&mut reader).map_err(|error| Error::io(path, &error))? {
+                    Line::End => break,
+                    Line::TooLong => return Err(untrusted::too_long().at(at())),
+                    Line::Whole(line) => line,
+                };
             if number == 1
-                && let Some((what, hint)) = door::something_else(&line, false)
+                && let Some((what, hint)) = untrusted::something_else(&line, false)
             {
                 return Err(Error::input(what).hint(hint).at(place));
             }

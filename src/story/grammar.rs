@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use super::template::{FREE, State, Template, Value, Variable};
 use super::tilt::{Tilt, Tilted};
 use super::{check, draw_index, file};
-use crate::door;
 use crate::error::Result;
+use crate::io::untrusted;
 
 /// The grammar of a file: prompts, their continuations, probabilities and scores.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub struct Prompt<'a> {
 impl Grammar {
     /// Reads a grammar file; what it says must be unambiguous.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = door::text(path, door::TOML)?;
+        let text = untrusted::text(path, untrusted::TOML)?;
         Self::parse(&text).map_err(|error| error.at(path.display()))
     }
 

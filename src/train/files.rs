@@ -14,13 +14,12 @@ use super::record::{About, RUN, changes_of};
 use super::state::State;
 use super::summary::SUMMARY;
 use super::{Event, Observer};
-use crate::checkpoint::{
-    Checkpoints, Lock, Snapshot, check_space, check_writable, json_text, make_folder, read_state,
-    remove_model, sweep_up, write_file,
-};
+use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_up};
 use crate::config::RunConfig;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::durable::{check_space, check_writable, create_directory, json_text, write_file};
+use crate::io::lock::Lock;
+use crate::io::untrusted;
 
 /// The steps that met a value that is not finite; there only if one did.
 pub(super) const NON_FINITE: &str = "non_finite.jsonl";
@@ -95,7 +94,7 @@ impl Files {
     ) -> Result<Self> {
         let run = &about.config.run;
         let folder = &run.output_dir;
-        make_folder(folder)?;
+        create_directory(folder)?;
         let lock =
             match lock {
                 Some(lock) => {
@@ -310,7 +309,7 @@ impl Files {
 /// Takes the margins of an evaluation that is not after `step` into the folder, and leaves no others.
 fn keep_margins(path: &Path, folder: &Path, step: u64) -> Result<()> {
     let own = folder.join(MARGINS);
-    let margins = door::json(path, door::CONFIG).unwrap_or_default();
+    let margins = untrusted::json(path, untrusted::CONFIG).unwrap_or_default();
     match margins["step"].as_u64() {
         Some(at) if at > step => remove(&own),
         Some(_) if path != own => write_file(&own, json_text(&margins)?.as_bytes()),

@@ -67,9 +67,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::checkpoint::{MANIFEST, verify};
     use crate::config::Config;
     use crate::error::Error;
+    use crate::io::durable::{MANIFEST, verify};
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::score::Score;
     use crate::train::{End, Event, Opened, Resume, Run};

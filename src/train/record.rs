@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::frozen::{Change, Frozen};
-use crate::checkpoint::{json_text, write_file};
 use crate::config::Config;
 use crate::data::Census;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::durable::{json_text, write_file};
+use crate::io::untrusted;
 
 /// The record of a run, whose presence marks a folder as one.
 pub(super) const RUN: &str = "run.json";
@@ -31,13 +31,13 @@ pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
             .at(path.display())
             .hint("the run is of another version of expo: begin anew in another run.output_dir")
     };
-    let mut run = door::json_object(&path, door::CONFIG)?;
+    let mut run = untrusted::json_object(&path, untrusted::CONFIG)?;
     serde_json::from_value(run["frozen"].take()).map_err(|e| wrong(format!("`frozen`: {e}")))
 }
 
 /// The kind of processor or GPU that the run of a folder was made on, as far as it says so.
 pub(super) fn machine_of(folder: &Path) -> Option<String> {
-    let run = door::json(&folder.join(RUN), door::CONFIG).ok()?;
+    let run = untrusted::json(&folder.join(RUN), untrusted::CONFIG).ok()?;
     run["machine"].as_str().map(str::to_owned)
 }
 
@@ -82,6 +82,6 @@ impl About<'_> {
 
 /// The changes that `run.json` has already.
 pub(super) fn changes_of(folder: &Path) -> Vec<Value> {
-    let run = door::json(&folder.join(RUN), door::CONFIG).unwrap_or_default();
+    let run = untrusted::json(&folder.join(RUN), untrusted::CONFIG).unwrap_or_default();
     run["changes"].as_array().cloned().unwrap_or_default()
 }

@@ -13,10 +13,12 @@ use super::record::frozen_of;
 use super::state::State;
 use super::summary::SUMMARY;
 use super::{Event, Observer};
-use crate::checkpoint::{Checkpoints, Lock, checkpoint_step, read_state, verify};
+use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
 use crate::config::RunConfig;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::durable::verify;
+use crate::io::lock::Lock;
+use crate::io::untrusted;
 
 /// What becomes of a run that was interrupted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,7 +188,7 @@ fn opened(path: PathBuf) -> Result<(PathBuf, State)> {
 fn summary(folder: &Path) -> Result<Option<Value>> {
     let path = folder.join(SUMMARY);
     match path.exists() {
-        true => door::json_object(&path, door::CONFIG).map(Some),
+        true => untrusted::json_object(&path, untrusted::CONFIG).map(Some),
         false => Ok(None),
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Profile, Record};
-use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
+use crate::io::durable::write_file;
 use crate::story::Report;
 
 /// What a finished run leaves to say.

@@ -13,8 +13,8 @@ use super::log::Log;
 use super::logs::{METRICS, remove};
 use super::{Record, Timing};
 use crate::config::Config;
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::untrusted::{self, Line};
 use crate::report::events::{When, restart, scalars, text, version};
 
 /// An event file that is being written.
@@ -149,10 +149,10 @@ fn step(record: &Record) -> u64 {
 
 /// The records of a log; a line that is none ends them.
 fn records(path: &Path) -> Result<Vec<Record>> {
-    let mut reader = std::io::BufReader::new(door::open(path)?);
+    let mut reader = std::io::BufReader::new(untrusted::open(path)?);
     let mut records = Vec::new();
     loop {
-        let line = door::line(&mut reader).map_err(|error| Error::io(path, &error))?;
+        let line = untrusted::line(&mut reader).map_err(|error| Error::io(path, &error))?;
         let Line::Whole(line) = line else {
             return Ok(records);
         };

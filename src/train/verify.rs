@@ -10,9 +10,10 @@ use super::logs::{GENERATIONS, METRICS, TIMINGS};
 use super::record::{RUN, frozen_of};
 use super::state::State;
 use super::summary::SUMMARY;
-use crate::checkpoint::{self, Checkpoints, MANIFEST, checkpoint_step, read_state};
-use crate::door;
+use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
 use crate::error::{Error, Result};
+use crate::io::durable::{self, MANIFEST};
+use crate::io::untrusted;
 
 /// A folder or file that was looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         found.push(look(path, Err(damaged)));
     }
     if folder.join("config.json").is_file() || folder.join(SUMMARY).is_file() {
-        found.push(look(folder.to_owned(), checkpoint::verify(folder)));
+        found.push(look(folder.to_owned(), durable::verify(folder)));
     }
     let record = folder.join(RUN);
     let size = |path: &Path| Ok((1, fs::metadata(path).map_or(0, |data| data.len())));
@@ -69,7 +70,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
     for name in [MARGINS, SUMMARY] {
         let path = folder.join(name);
         if path.is_file() {
-            let outcome = door::json(&path, door::CONFIG).and_then(|_| size(&path));
+            let outcome = untrusted::json(&path, untrusted::CONFIG).and_then(|_| size(&path));
             found.push(look(path, outcome));
         }
     }
@@ -78,7 +79,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
 
 /// A folder with a manifest, and the state of a checkpoint.
 fn whole(folder: &Path) -> Found {
-    let mut outcome = checkpoint::verify(folder);
+    let mut outcome = durable::verify(folder);
     if outcome.is_ok() && checkpoint_step(folder).is_some() {
         let place = |error: Error| error.at(folder.display());
         let state = read_state::<State>(folder);

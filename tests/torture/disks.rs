@@ -143,7 +143,7 @@ fn the_disk_fills_up() {
         process.wait_until(|| names(&run).iter().any(has_begun));
         send("STOP", process.process());
         let filler = small.path.join("filler");
-        let free = expo::checkpoint::free_bytes(&small.path).unwrap();
+        let free = expo::io::durable::free_bytes(&small.path).unwrap();
         let left = random.below(400_000);
         fs::write(&filler, vec![1; free.saturating_sub(left) as usize]).unwrap();
         send("CONT", process.process());

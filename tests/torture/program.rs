@@ -34,7 +34,7 @@ pub fn disk() -> PathBuf {
 /// A folder in memory, where there is one with room.
 pub fn memory() -> PathBuf {
     let shared = PathBuf::from("/dev/shm");
-    let free = expo::checkpoint::free_bytes(&shared);
+    let free = expo::io::durable::free_bytes(&shared);
     match free {
         Some(bytes) if bytes > 1 << 30 => shared,
         _ => disk(),

@@ -6,7 +6,6 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::checkpoint::{check_writable, write_with};
 use expo::config::Dtype;
 use expo::data::Files;
 use expo::data::format::Format;
@@ -14,6 +13,7 @@ use expo::error::{Error, Result};
 use expo::eval::judge::{
     Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
 };
+use expo::io::durable::{check_writable, write_with};
 use expo::train::Until;
 use serde_json::{Map, Value};
 
@@ -142,8 +142,8 @@ pub struct JudgeArgs {
 }
 
 fn object(text: &str) -> Result<Map<String, Value>> {
-    let value =
-        expo::door::parse(text).map_err(|error| Error::input(format!("not JSON: {error}")))?;
+    let value = expo::io::untrusted::parse(text)
+        .map_err(|error| Error::input(format!("not JSON: {error}")))?;
     match value {
         Value::Object(object) => Ok(object),
         _ => Err(Error::input("not a JSON object").hint("e.g. {\"temperature\": 0.5}")),

@@ -6,13 +6,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::checkpoint::{check_writable, write_with};
 use expo::config::ModelConfig;
 use expo::data::format::Format;
 use expo::data::{DataConfig, Files, Scores};
 use expo::error::{Error, Result};
 use expo::eval::figure::Draws;
 use expo::eval::pairs::{Asked, Available, Line, Report, Settings, evaluate, needs};
+use expo::io::durable::{check_writable, write_with};
 use expo::train::{Event, PairRows, Pairs, score_pairs};
 use serde_json::Value;
 

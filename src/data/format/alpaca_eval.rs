@@ -4,9 +4,9 @@
 //! annotators or a judge's probability something between. At its ends the label is hard, and the
 //! better output is the chosen one; between them `output_1` is, with the probability that it wins.
 
-use super::{Content, Format, Reading, RowExample, has};
+use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::census::Invalid;
-use crate::data::config::TruncationMode;
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::Result;
 use crate::loss::Role;

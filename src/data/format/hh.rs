@@ -4,9 +4,9 @@
 //! DPO repository. The longest common prefix of both transcripts, which others take for it, moves
 //! answer text into the prompt wherever two answers begin alike.
 
-use super::{Content, Format, Reading, has, pair};
+use super::definition::{Format, Reading, TruncationMode, has, pair};
 use crate::data::census::Invalid;
-use crate::data::config::TruncationMode;
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::Result;
 

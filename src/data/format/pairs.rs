@@ -4,9 +4,9 @@
 //! template's last token, is for the file to say. Of two conversations the prompt is what they have
 //! in common, message by message; of two texts nobody can say where an answer begins.
 
-use super::{Content, Format, Reading, has, pair};
+use super::definition::{Format, Reading, TruncationMode, has, pair};
 use crate::data::census::Invalid;
-use crate::data::config::TruncationMode;
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::Result;
 

@@ -3,8 +3,8 @@
 //! *Why*: a loss may learn from what was drawn from the reference alone. The answers then come from
 //! a sample file, and the prompts need no preference.
 
-use super::{Content, Format, Reading, RowExample, has};
-use crate::data::config::TruncationMode;
+use super::definition::{Format, Reading, RowExample, TruncationMode, has};
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::Result;
 

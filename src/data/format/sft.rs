@@ -3,8 +3,8 @@
 //! *Why*: what is imitated is a chosen answer without a rejected one. So supervised fine-tuning is
 //! one more loss on the same batches, and reads the rows of any other format too.
 
-use super::{Content, Format, Reading, RowExample, has};
-use crate::data::config::TruncationMode;
+use super::definition::{Format, Reading, RowExample, TruncationMode, has};
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::{Error, Result};
 use crate::loss::Role;

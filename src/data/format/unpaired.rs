@@ -3,8 +3,8 @@
 //! *Why*: a good answer is a chosen one without a rejected one beside it, so the losses that take
 //! either kind need no third role.
 
-use super::{Content, Format, Reading, RowExample, has};
-use crate::data::config::TruncationMode;
+use super::definition::{Format, Reading, RowExample, TruncationMode, has};
+use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::error::Result;
 use crate::loss::Role;

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// A table with its header.
 #[derive(Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Csv {
 impl Csv {
     /// Reads a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = door::text(path, door::CSV)?;
+        let text = untrusted::text(path, untrusted::CSV)?;
         Self::parse(&text).map_err(|error| error.at(path.display()))
     }
 

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::try_lock;
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::lock::try_lock;
+use crate::io::untrusted::{self, Line};
 
 /// A line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Cache {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |error: io::Error| Error::io(path, &error);
         if path.exists() {
-            door::open(path)?;
+            untrusted::open(path)?;
         }
         let mut options = OpenOptions::new();
         let options = options.read(true).append(true).create(true);
@@ -82,7 +82,7 @@ impl Cache {
     /// What the file holds, which is not changed; nothing if it is not there.
     pub fn look(path: &Path) -> Result<Self> {
         let (entries, bytes) = match path.exists() {
-            true => read(&door::open(path)?, path)?,
+            true => read(&untrusted::open(path)?, path)?,
             false => Default::default(),
         };
         Ok(Self {
@@ -129,10 +129,10 @@ fn read(file: &File, path: &Path) -> Result<(HashMap<String, Entry>, u64)> {
     let mut reader = BufReader::new(file);
     let (mut entries, mut bytes) = (HashMap::new(), 0);
     for number in 1.. {
-        let line = match door::line(&mut reader).map_err(io)? {
+        let line = match untrusted::line(&mut reader).map_err(io)? {
             Line::End => break,
             Line::TooLong => {
-                return Err(door::too_long().at(format!("{}:{number}", path.display())));
+                return Err(untrusted::too_long().at(format!("{}:{number}", path.display())));
             }
             Line::Whole(line) => line,
         };

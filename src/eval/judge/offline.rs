@@ -14,8 +14,8 @@ use super::items::Answer;
 use crate::config::ModelConfig;
 use crate::data::format::Format;
 use crate::data::{DataConfig, Example, Response, TokenRule, Tokenizer};
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::load::load;
 use crate::loss::Role;
 use crate::model::Decoder;
@@ -37,7 +37,7 @@ pub struct Lexicon {
 impl Lexicon {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = door::text(path, door::LEXICON)?;
+        let text = untrusted::text(path, untrusted::LEXICON)?;
         Self::parse(&text).map_err(|error| error.at(path.display()))
     }
 

@@ -14,8 +14,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::door;
 use crate::error::{Error, Result, nearest};
+use crate::io::untrusted;
 
 /// The papers' criteria in our own words: which response is more helpful and harmless.
 pub const HELPFUL_HARMLESS: &str = include_str!("../../../configs/judge/helpful_harmless.txt");
@@ -94,7 +94,7 @@ const PLACEHOLDERS: [&str; 4] = ["prompt", "response_a", "response_b", "verdict:
 impl Template {
     /// Reads a template from a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = door::text(path, door::QUESTION)?;
+        let text = untrusted::text(path, untrusted::QUESTION)?;
         Self::parse(&text).map_err(|error| error.at(path.display()))
     }
 

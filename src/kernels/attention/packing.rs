@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use candle_core::Device;
 
-use super::Segment;
 use crate::error::{Error, Result};
 #[cfg(any(test, feature = "cuda"))]
 use crate::kernels::gpu;
+use crate::segment::Segment;
 
 /// Segments whose own ranges cover a batch's tokens, and on a GPU the lists of what its blocks do.
 #[derive(Debug)]

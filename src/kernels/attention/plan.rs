@@ -5,9 +5,9 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::Segment;
 use super::packing::{Group, Packing};
 use crate::error::{Error, Result};
+use crate::segment::Segment;
 
 /// Queries whose scores are held at once, per head.
 pub(super) const BLOCK: usize = 64;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::testing::*;
+use crate::segment::Segment;
 use candle_core::{DType, Device, Var};
 
 /// Over all tokens at once, with a mask.

@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::launch::{Arg, Grid, Module, Source, type_name};
 use crate::error::{Error, Result};
-use crate::kernels::attention::{Group, Plan, Segment};
+use crate::kernels::attention::{Group, Plan};
 use crate::kernels::cpu::fresh;
+use crate::segment::Segment;
 
 static TEXT: Source = Source {
     name: "attention",

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::door;
+use crate::io::untrusted;
 
 /// Where the cache is, which hub to ask and as whom. Built by [`from_env`](Self::from_env).
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ impl HubSettings {
         });
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let token = set("HF_TOKEN")
-            .or_else(|| door::text(&token_file, door::WORD).ok())
+            .or_else(|| untrusted::text(&token_file, untrusted::WORD).ok())
             .map(|token| token.trim().to_string())
             .filter(|token| !token.is_empty());
         let offline = set("HF_HUB_OFFLINE").is_some_and(|value| {

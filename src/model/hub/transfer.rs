@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::is_commit;
 use super::settings::HubSettings;
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 use crate::model::weights::header::is_plain;
 
 /// Connections break and proxies cut files short; a file is asked for this often.
@@ -281,7 +281,7 @@ impl From<ApiError> for Trouble {
 fn guarded<T>(
     call: impl FnOnce() -> std::result::Result<T, ApiError>,
 ) -> std::result::Result<T, Trouble> {
-    match door::guarded("the hub", || Ok(call())) {
+    match untrusted::guarded("the hub", || Ok(call())) {
         Ok(result) => result.map_err(Trouble::from),
         Err(_) => Err(Trouble::Odd),
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
-use crate::door;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
 /// The bytes a header may have, as the format has it.
 const LONGEST_HEADER: u64 = 100 << 20;
@@ -25,7 +25,7 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
             .at(path.display())
             .hint("not a whole safetensors file: download it again")
     };
-    let mut reader = BufReader::new(door::open(path)?);
+    let mut reader = BufReader::new(untrusted::open(path)?);
     let size = reader.get_ref().metadata().map_err(io)?.len();
     let mut start = Vec::new();
     reader
@@ -38,7 +38,7 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     };
     if length > size.saturating_sub(8) || length > LONGEST_HEADER {
         reader.take(64).read_to_end(&mut start).map_err(io)?;
-        return Err(match door::stand_in(&start) {
+        return Err(match untrusted::stand_in(&start) {
             Some((what, hint)) => Error::input(what).hint(hint).at(path.display()),
             None => wrong(format!("a header of {length} bytes in a file of {size}")),
         });
@@ -47,7 +47,7 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     reader.read_exact(&mut header).map_err(io)?;
     let bad = |why: String| wrong(format!("bad header: {why}"));
     let text = str::from_utf8(&header).map_err(|_| bad("not UTF-8".to_owned()))?;
-    let value = door::parse(text).map_err(|error| bad(error.to_string()))?;
+    let value = untrusted::parse(text).map_err(|error| bad(error.to_string()))?;
     // It checks that the tensors leave no hole, do not overlap and are as long as their shapes.
     let metadata: Metadata =
         serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
@@ -63,7 +63,7 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
 
 /// The file of each tensor, by its name, as `model.safetensors.index.json` has it.
 pub fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let index = door::json_object(path, door::INDEX)?;
+    let index = untrusted::json_object(path, untrusted::INDEX)?;
     let map = index["weight_map"]
         .as_object()
         .ok_or_else(|| Error::input("no `weight_map` in it").at(path.display()))?;

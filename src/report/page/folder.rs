@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::door::{self, Line};
 use crate::error::{Error, Result};
+use crate::io::untrusted::{self, Line};
 
 /// What marks a folder as a run's.
 const RUN: &str = "run.json";
@@ -73,19 +73,19 @@ impl Recorded {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = |name: &str| folder.join(name);
         let object = |name: &str| match path(name).is_file() {
-            true => door::json_object(&path(name), door::CONFIG),
+            true => untrusted::json_object(&path(name), untrusted::CONFIG),
             false => Ok(Value::Null),
         };
         let mut read = Self {
             folder: folder.to_owned(),
             name: name(folder),
-            run: door::json_object(&path(RUN), door::CONFIG)?,
+            run: untrusted::json_object(&path(RUN), untrusted::CONFIG)?,
             margins: object("margins.json")?,
             summary: object("summary.json")?,
             ..Self::default()
         };
         if path("config.toml").is_file() {
-            read.config = door::text(&path("config.toml"), door::TOML)?;
+            read.config = untrusted::text(&path("config.toml"), untrusted::TOML)?;
             let settings = toml::from_str(&read.config);
             read.settings = settings.map_err(|error: toml::de::Error| {
                 Error::input(format!("not TOML: {}", error.message()))
@@ -221,13 +221,13 @@ fn lines(path: &Path, remarks: &mut Vec<String>) -> Result<Vec<Record>> {
         return Ok(Vec::new());
     }
     let io = |error: std::io::Error| Error::io(path, &error);
-    let file = door::open(path)?;
+    let file = untrusted::open(path)?;
     let length = file.metadata().map_err(io)?.len();
     let mut reader = BufReader::new(file);
     let (mut records, mut number, mut read) = (Vec::new(), 0u64, 0u64);
     loop {
         number += 1;
-        let line = match door::line(&mut reader).map_err(io)? {
+        let line = match untrusted::line(&mut reader).map_err(io)? {
             Line::End => return Ok(records),
             Line::TooLong => {
                 remarks.push(format!("{}:{number}: the line is too long", path.display()));
@@ -237,7 +237,7 @@ fn lines(path: &Path, remarks: &mut Vec<String>) -> Result<Vec<Record>> {
         };
         read += line.len() as u64 + 1;
         let text = std::str::from_utf8(&line).ok();
-        match text.and_then(|text| door::parse(text).ok()) {
+        match text.and_then(|text| untrusted::parse(text).ok()) {
             Some(Value::Object(record)) => records.push(record),
             // The end of what is being written.
             _ if read > length => return Ok(records),

@@ -1,12 +1,12 @@
-//! The one door for files that others made.
+//! Bounded reads of untrusted files.
 //!
-//! Hides how such a file is opened and read whole, with a limit of bytes for each kind; what a file
-//! turns out to be that is not what its name says; JSON without double keys; and libraries that panic
-//! where a file makes no sense.
+//! Hides how a file is opened and read whole under a size limit for its kind, how a file that is
+//! not what its name says is recognized, the JSON parser that refuses duplicate keys, and the
+//! conversion of library panics into errors.
 //!
-//! *Why*: a model folder or a dataset comes from anywhere, cut off, damaged or made to harm. Whatever
-//! is in it, the answer is one error that names the file: no panic, no endless wait on a pipe, no
-//! memory without bound. That holds where every file comes through here.
+//! *Why*: a model directory or a dataset may be truncated, damaged or malicious. Whatever is in it, the
+//! answer is one error that names the file: no panic, no endless wait on a pipe, no unbounded memory.
+//! That holds because every file that this program did not write is read through here.
 
 mod json;
 

@@ -1,8 +1,9 @@
-//! One owner per run folder.
+//! File locks, and one owner per run directory.
 //!
-//! *Why*: two processes that write the same folder destroy both runs. The lock of the system ends with
-//! the process, however it ends, so there is none to clean up. On network file systems where it holds
-//! nobody off, the last to come has its token in the file, and the others stop at their next save.
+//! *Why*: two processes that write the same directory destroy both runs. The system releases its lock
+//! when the process ends, however it ends, so a stale lock cannot exist. On network file systems without
+//! working locks the last process to arrive writes its token into the file, and the others stop at
+//! their next save.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,21 +14,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The file in a run folder. It stays when the run is over, and holds nobody off then.
+/// The lock file of a run directory. It stays after the run; only the system's lock on it counts.
 pub const LOCK: &str = "run.lock";
 
-/// Who owns a folder.
+/// The process that owns a directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Owner {
     host: String,
     pid: u32,
     /// Seconds since 1970.
     started: u64,
-    /// Of no other process, at any time.
+    /// Unique to this process.
     token: String,
 }
 
-/// The right to write to a folder, for as long as this value lives.
+/// The exclusive right to write to a run directory, held until dropped.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -36,10 +37,10 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the folder, which must be there.
+    /// Locks a directory, which must exist.
     ///
     /// # Errors
-    /// Names the owner, if there is one.
+    /// Names the owner if another process holds the lock.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK);
         let io = |error: io::Error| Error::io(&path, &error);
@@ -48,12 +49,12 @@ impl Lock {
         let mut file = options.open(&path).map_err(io)?;
         let mut taken = try_lock(&file);
         if matches!(taken, Ok(false)) {
-            // Who only looks whether a process is at work holds it for a moment, too.
+            // `is_locked` of another process holds it for a moment, too.
             std::thread::sleep(Duration::from_millis(50));
             taken = try_lock(&file);
         }
         match taken {
-            // Taken, or a file system without locks: the token has to do.
+            // Locked, or a file system without locks, where the token must suffice.
             Ok(true) => {}
             Ok(false) => {
                 let owner = match owner_of(&path) {
@@ -79,10 +80,10 @@ impl Lock {
         })
     }
 
-    /// Whether the folder is still this process's.
+    /// Checks that this process still owns the directory.
     ///
     /// # Errors
-    /// If another process has taken it, or the file is gone.
+    /// If another process has taken over, or the lock file is gone.
     pub fn check(&self) -> Result<()> {
         let owner = File::open(&self.path).ok().and_then(|mut f| read(&mut f));
         match owner {
@@ -101,7 +102,7 @@ impl Lock {
     }
 }
 
-/// Whether a process is at work in a folder; `None` where that cannot be told.
+/// Whether a process holds the lock of a run directory; `None` if that cannot be told.
 pub fn is_locked(folder: &Path) -> Option<bool> {
     let file = File::open(folder.join(LOCK)).ok()?;
     match file.try_lock_shared() {
@@ -111,8 +112,7 @@ pub fn is_locked(folder: &Path) -> Option<bool> {
     }
 }
 
-/// Whether nobody else has the lock of a file, which is now this process's; where the file system has
-/// no locks nobody has.
+/// Tries to lock a file; false if another process holds the lock. True on a file system without locks.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -122,7 +122,7 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Waits for the lock of a file; not where the file system has no locks.
+/// Waits for the lock of a file; returns at once on a file system without locks.
 pub fn lock(file: &File) -> io::Result<()> {
     match file.lock() {
         Err(error) if unsupported(&error) => Ok(()),
@@ -138,8 +138,8 @@ fn unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
-/// Who owns a folder that is taken. The one who took it a moment ago may not have written it yet, and
-/// until then the file is empty or names the owner before.
+/// The owner of a locked directory. One that locked it a moment ago may not have written its token yet;
+/// until then the file is empty or names the previous owner.
 fn owner_of(path: &Path) -> Option<Owner> {
     (0..10).find_map(|_| {
         std::thread::sleep(Duration::from_millis(100));
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_many_gets_the_folder_and_the_next_one_after_it() {
+    fn one_of_many_locks_the_directory_and_the_next_one_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let locks: Vec<_> = std::thread::scope(|scope| {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looks_sees_whether_somebody_is_at_work() {
+    fn a_reader_sees_whether_the_directory_is_locked() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(is_locked(folder.path()), None);
         let lock = Lock::take(folder.path()).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_robbed_notices() {
+    fn an_owner_notices_that_another_took_over() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock::take(folder.path()).unwrap();
         let other = Owner {

@@ -1,23 +1,23 @@
-//! Free space, looked at before it is needed.
+//! Free disk space.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The bytes that the file system of a folder still has for this user, where the system tells.
+/// Free bytes for this user on the file system of a directory; `None` where the system does not tell.
 #[cfg(unix)]
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(folder).ok()?;
     system.f_bavail.checked_mul(system.f_frsize)
 }
 
-/// The bytes that the file system of a folder still has: this system does not tell.
+/// Free bytes on the file system of a directory: unknown on this system.
 #[cfg(not(unix))]
 pub fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// Refuses to begin what would not fit.
+/// Fails if `bytes` do not fit on the file system of `folder`; `what` is named in the error.
 pub fn check_space(folder: &Path, bytes: u64, what: &str) -> Result<()> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     match free_bytes(folder) {

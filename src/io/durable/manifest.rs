@@ -1,23 +1,24 @@
-//! `MANIFEST.json`: the files of a folder with their lengths and hashes.
+//! `MANIFEST.json`: the files of a directory with their lengths and hashes.
 //!
 //! *Why*: safetensors has no checksum, and a flipped bit in a weight loads like any other weight. The
-//! manifest is written last, so a folder without one was never whole.
+//! manifest is written last, so a directory without one was never complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::staging::hash_file;
-use crate::door;
+use super::hash::hash_file;
+use super::json::json_text;
 use crate::error::{Error, Result};
+use crate::io::untrusted;
 
-/// Its name.
+/// The name of the manifest file.
 pub const MANIFEST: &str = "MANIFEST.json";
 
 const VERSION: u32 = 1;
 
-/// The files of a folder.
+/// The files of a directory, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -42,10 +43,10 @@ impl Default for Manifest {
 }
 
 impl Manifest {
-    /// The manifest of a folder.
+    /// Reads the manifest of a directory.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read, or it names what is no file of the folder itself.
+    /// If there is none, it cannot be parsed, or it names a file outside the directory.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let wrong = |what: String| {
@@ -53,7 +54,7 @@ impl Manifest {
                 .at(path.display())
                 .hint("the folder is not whole, or is not expo's")
         };
-        let value = door::json(&path, door::INDEX)?;
+        let value = untrusted::json(&path, untrusted::INDEX)?;
         let manifest: Self = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         if manifest.version != VERSION {
             return Err(wrong(format!("version {}", manifest.version)));
@@ -65,10 +66,10 @@ impl Manifest {
         }
     }
 
-    /// Reads every file of the folder again. Returns their number and that of their bytes.
+    /// Hashes every file of the directory again. Returns the number of files and of bytes.
     ///
     /// # Errors
-    /// Names the first file that is not there, or not as it was written.
+    /// Names the first file that is missing or differs from what was written.
     pub fn check(&self, folder: &Path) -> Result<(usize, u64)> {
         let mut total = 0;
         for (name, fingerprint) in &self.files {
@@ -97,12 +98,11 @@ impl Manifest {
     }
 
     pub(super) fn to_json(&self) -> Result<String> {
-        let text = serde_json::to_string_pretty(self);
-        Ok(text.map_err(|error| Error::failed(error.to_string()))? + "\n")
+        json_text(self)
     }
 }
 
-/// Checks a folder against its manifest; the number of files and of their bytes.
+/// Checks a directory against its manifest. Returns the number of files and of bytes.
 pub fn verify(folder: &Path) -> Result<(usize, u64)> {
     Manifest::open(folder)?.check(folder)
 }

@@ -1,0 +1,108 @@
+//! What a dataset format is, and what its reader may use.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::census::Invalid;
+use crate::data::chat::Content;
+use crate::data::read::Row;
+use crate::error::{Error, Result};
+use crate::loss::Role;
+
+/// A prompt with its answers, as the row has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowExample {
+    /// What every answer answers. `None`: the one answer is a whole text, or a whole conversation
+    /// that has its prompt in it.
+    pub prompt: Option<Content>,
+    /// Chosen before rejected; none where the answers come from a sample file.
+    pub answers: Vec<(Role, Content)>,
+    /// p(chosen > rejected) where the row carries a soft label.
+    pub preference: Option<f64>,
+    /// The scores of the chosen and the rejected answer, where something reads them.
+    pub scores: Option<[f64; 2]>,
+}
+
+/// What a row turned out to be. A malformed one is an error instead.
+pub type Reading = std::result::Result<RowExample, Invalid>;
+
+/// Which part of a prompt is kept when it is truncated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncationMode {
+    /// The end: the last turns of a conversation.
+    KeepEnd,
+    /// The start.
+    KeepStart,
+}
+
+/// A dataset format.
+#[derive(Debug)]
+pub struct Format {
+    /// Its name in a configuration.
+    pub name: &'static str,
+    /// The columns that it reads, for people.
+    pub columns: &'static str,
+    /// The part of a prompt that is kept when it is truncated, unless the configuration says otherwise.
+    pub truncation: TruncationMode,
+    /// How many of a row's columns it would read; 0 where the row is not of this format.
+    pub(super) fits: fn(&Row) -> usize,
+    pub(super) read: fn(&Row) -> Result<Reading>,
+}
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Format {
+    /// From a row to its contents. An error for a row that is not of this format.
+    pub fn example(&self, row: &Row) -> Result<Reading> {
+        (self.read)(row).map_err(|error| match error.remedy() {
+            None => error.hint(self.columns_hint()),
+            Some(_) => error,
+        })
+    }
+
+    /// What would be valid, for messages.
+    pub fn columns_hint(&self) -> String {
+        format!("format `{}` reads {}", self.name, self.columns)
+    }
+}
+
+/// The number of `columns` if the row has them all, else 0.
+pub(super) fn has(row: &Row, columns: &[&str]) -> usize {
+    match columns.iter().all(|column| row.get(column).is_some()) {
+        true => columns.len(),
+        false => 0,
+    }
+}
+
+/// A pair of answers, with the soft label of the row.
+pub(super) fn pair(
+    row: &Row,
+    prompt: Content,
+    chosen: Content,
+    rejected: Content,
+) -> Result<Reading> {
+    Ok(Ok(RowExample {
+        prompt: Some(prompt),
+        answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
+        preference: preference(row)?,
+        scores: None,
+    }))
+}
+
+/// The soft label of a row, if it has one.
+pub(super) fn preference(row: &Row) -> Result<Option<f64>> {
+    let Some(value) = row.get("preference") else {
+        return Ok(None);
+    };
+    match value.as_f64() {
+        Some(p) if (0.0..=1.0).contains(&p) => Ok(Some(p)),
+        _ => Err(row.wrong(
+            "preference",
+            "a number in [0, 1], the probability that `chosen` is preferred",
+        )),
+    }
+}

@@ -1,0 +1,73 @@
+//! Durable writes: a file or directory that has its final name is complete and on disk.
+//!
+//! Hides temporary names, `fsync` and the atomic rename.
+
+mod directory;
+mod hash;
+mod json;
+mod manifest;
+mod space;
+mod staging;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+pub use self::directory::{list, parent, rename, sync};
+pub use self::json::{json_text, write_json};
+pub use self::manifest::{MANIFEST, Manifest, verify};
+pub use self::space::{check_space, free_bytes};
+pub use self::staging::{Staging, TEMPORARY};
+use crate::error::{Error, Result};
+
+/// Refuses a target that exists and is not an empty directory.
+pub fn check_new(target: &Path) -> Result<()> {
+    let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
+    if target.exists() && !empty() {
+        return Err(Error::input("is there already")
+            .at(target.display())
+            .hint("name a new folder"));
+    }
+    Ok(())
+}
+
+/// Refuses the path of a file that cannot be made: a directory, or a path below a file.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::input("is a folder, not a file").at(path.display()));
+    }
+    match path.ancestors().skip(1).find(|above| above.exists()) {
+        Some(above) if !above.is_dir() => Err(Error::input("is not a folder").at(above.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory, with those above it, and syncs its name.
+pub fn create_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|error| Error::io(path, &error))?;
+    sync(parent(path))
+}
+
+/// Replaces the file at `path` by `contents`, atomically.
+pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
+    let io = |error| Error::io(path, &error);
+    write_with(path, |file| file.write_all(contents).map_err(io))
+}
+
+/// Replaces the file at `path` by what `write` writes, atomically.
+///
+/// # Errors
+/// Of `write` and of the file system; the old file, if any, is then untouched.
+pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut staging = Staging::beside(path)?;
+    staging.file("file", write)?;
+    rename(&staging.path().join("file"), path)?;
+    sync(parent(path))
+}
+
+/// Copies a file into a directory under its own name; neither atomic nor synced.
+pub fn copy(from: &Path, directory: &Path) -> Result<()> {
+    let to = directory.join(from.file_name().unwrap_or_default());
+    fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
+    Ok(())
+}

@@ -109,29 +109,11 @@ impl Config {
         source.check(Self::resolved(source))
     }
 
-    /// As [`of`](Self::of), for supervised fine-tuning: the loss is `sft`, which need not be named,
-    /// and no other.
-    pub fn of_sft(source: &Source) -> Result<Self> {
+    /// As [`of`](Self::of), where a config without a loss has that of supervised fine-tuning.
+    pub fn of_training(source: &Source) -> Result<Self> {
         let mut source = source.clone();
         source.or_insert("loss", sft());
-        let config = Self::of(&source)?;
-        match config.loss.single() {
-            Some(Loss::Sft(_)) => Ok(config),
-            _ => {
-                let what = format!("the loss is {}", config.loss.name());
-                source.check(Err(Error::input(what)
-                    .hint("expo sft has the loss sft; expo train has the others")
-                    .at_key("loss")))
-            }
-        }
-    }
-
-    /// As [`of`](Self::of) where the config names a loss, else as [`of_sft`](Self::of_sft).
-    pub fn of_training(source: &Source) -> Result<Self> {
-        match source.table().contains_key("loss") {
-            true => Self::of(source),
-            false => Self::of_sft(source),
-        }
+        Self::of(&source)
     }
 
     /// As [`of`](Self::of), of any config that names rows, for a look at them: without a loss they

@@ -17,6 +17,8 @@ struct Parts {
     places: Vec<Place>,
     fact: String,
     remedy: Option<String>,
+    /// Parameters of the call that are part of the remedy, with the value to give.
+    options: Vec<(&'static str, String)>,
 }
 
 /// What a caller can tell errors apart by; it decides the [exit code](Error::exit_code).
@@ -26,7 +28,10 @@ pub enum Kind {
     Input,
     /// A loss, a log-prob, a gradient or a weight is NaN or infinite.
     NonFinite,
-    /// A failure not caused by user input: I/O, memory, a device, a server.
+    /// A device has too little memory for the computation: an input error, for smaller batches need
+    /// less.
+    OutOfMemory,
+    /// A failure not caused by user input: I/O, a device, a server.
     Failed,
 }
 
@@ -52,6 +57,7 @@ impl Error {
             places: Vec::new(),
             fact: fact.into(),
             remedy: None,
+            options: Vec::new(),
         }))
     }
 
@@ -69,6 +75,12 @@ impl Error {
     /// A value that is NaN or infinite where the computation needs a finite one.
     pub fn non_finite(fact: impl Into<String>) -> Self {
         Self::new(Kind::NonFinite, fact)
+    }
+
+    /// The memory of a device is full.
+    pub fn out_of_memory(device: &str) -> Self {
+        let fact = format!("the {device} is out of memory");
+        Self::new(Kind::OutOfMemory, fact)
     }
 
     /// A failure not caused by user input.
@@ -119,6 +131,12 @@ impl Error {
         self.within(Place::Keys(keys.iter().map(ToString::to_string).collect()))
     }
 
+    /// Names a parameter of the call as the place, by its name in snake case.
+    #[must_use]
+    pub fn at_parameter(self, name: &'static str) -> Self {
+        self.within(Place::Parameter(name, None))
+    }
+
     /// Names a place of any kind, outside the place it may already have.
     #[must_use]
     pub fn within(mut self, place: Place) -> Self {
@@ -132,6 +150,14 @@ impl Error {
         if self.0.kind == Kind::Input {
             self.0.remedy = Some(valid.into());
         }
+        self
+    }
+
+    /// Names a parameter of the call that is part of the remedy, with the value to give or an empty
+    /// text.
+    #[must_use]
+    pub fn option(mut self, parameter: &'static str, value: impl Display) -> Self {
+        self.0.options.push((parameter, value.to_string()));
         self
     }
 
@@ -172,11 +198,6 @@ impl Error {
         &self.0.places
     }
 
-    /// As [`places`](Self::places), to be worded by a program.
-    pub fn places_mut(&mut self) -> &mut [Place] {
-        &mut self.0.places
-    }
-
     /// What is wrong, with the value.
     pub fn fact(&self) -> &str {
         &self.0.fact
@@ -190,10 +211,39 @@ impl Error {
     /// The exit code of the program: 2 wrong input, 3 non-finite value, 1 any other failure.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
-            Kind::Input => 2,
+            Kind::Input | Kind::OutOfMemory => 2,
             Kind::NonFinite => 3,
             Kind::Failed => 1,
         }
+    }
+
+    /// The message, with parameters named as `word` has it.
+    pub fn worded(&self, word: impl Fn(&str) -> String) -> String {
+        let mut text = String::new();
+        for place in &self.0.places {
+            let place = match place {
+                Place::Text(text) => Some(text.clone()),
+                Place::Keys(keys) => self.shown(keys),
+                Place::Parameter(name, None) => Some(word(name)),
+                Place::Parameter(name, Some(value)) => Some(format!("{} {value}", word(name))),
+            };
+            if let Some(place) = place {
+                text += &place;
+                text += ": ";
+            }
+        }
+        text += &self.0.fact;
+        if let Some(remedy) = &self.0.remedy {
+            text += "; ";
+            text += remedy;
+        }
+        let options = self.0.options.iter();
+        let options = options.map(|(name, value)| format!("{} {value}", word(name)));
+        let options: Vec<String> = options.map(|text| text.trim_end().to_owned()).collect();
+        if !options.is_empty() {
+            text += &format!(" ({})", options.join(", "));
+        }
+        text
     }
 
     /// The keys as a place: a key that the fact names is shown as its section.
@@ -213,22 +263,7 @@ impl Error {
 
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for place in &self.0.places {
-            match place {
-                Place::Text(text) => write!(f, "{text}: ")?,
-                Place::Keys(keys) => match self.shown(keys) {
-                    Some(section) => write!(f, "{section}: ")?,
-                    None => {}
-                },
-                Place::Parameter(name, None) => write!(f, "{name}: ")?,
-                Place::Parameter(name, Some(value)) => write!(f, "{name} {value}: ")?,
-            }
-        }
-        write!(f, "{}", self.0.fact)?;
-        match &self.0.remedy {
-            Some(remedy) => write!(f, "; {remedy}"),
-            None => Ok(()),
-        }
+        f.write_str(&self.worded(str::to_owned))
     }
 }
 
@@ -293,8 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_named_as_the_caller_words_them() {
+        let error = Error::input("is there already")
+            .hint("resume it, or replace it")
+            .option("resume", "auto")
+            .option("overwrite", "")
+            .at_parameter("out");
+        assert_eq!(
+            error.to_string(),
+            "out: is there already; resume it, or replace it (resume auto, overwrite)"
+        );
+        assert_eq!(
+            error.worded(|name| format!("--{name}")),
+            "--out: is there already; resume it, or replace it (--resume auto, --overwrite)"
+        );
+    }
+
+    #[test]
     fn the_kind_decides_the_exit_code_and_who_gets_a_remedy() {
         assert_eq!(Error::input("x").exit_code(), 2);
+        assert_eq!(Error::out_of_memory("GPU").exit_code(), 2);
         assert_eq!(Error::non_finite("x").exit_code(), 3);
         let failed = Error::failed("the disk is full")
             .hint("buy another")

@@ -114,7 +114,7 @@ fn its_commands_exist_with_their_flags_and_configs() {
                 "sample" => SamplingConfig::open(&path, &sets).map(drop),
                 "sweep" => SweepConfig::open(&path, &sets).map(drop),
                 "sft" => Source::open(&path, &sets)
-                    .and_then(|source| Config::of_sft(&source))
+                    .and_then(|source| Config::of_training(&source))
                     .map(drop),
                 _ => Config::open(&path, &sets).map(drop),
             };

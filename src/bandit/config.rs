@@ -240,12 +240,17 @@ impl Experiment {
 
     /// The experiment of this name, with overrides as in a training run.
     pub fn built_in(name: &str, overrides: &[String]) -> Result<Self> {
+        Self::of(&Self::built_in_source(name, overrides)?, overrides)
+    }
+
+    /// The config of the experiment of this name with overrides.
+    pub fn built_in_source(name: &str, overrides: &[String]) -> Result<Source> {
         let found = BUILT_IN.iter().find(|(own, _)| *own == name);
         let (_, text) = found.ok_or_else(|| {
             let hint = nearest(name, Self::names());
             Error::input(format!("there is no experiment `{name}`")).hint(hint)
         })?;
-        Self::of(&Source::named(name, text, overrides)?, overrides)
+        Source::named(name, text, overrides)
     }
 
     /// Reads a config file and applies overrides of the form `section.key=value`, the later
@@ -259,7 +264,9 @@ impl Experiment {
         Self::of(&Source::parse(text, overrides)?, overrides)
     }
 
-    fn of(source: &Source, overrides: &[String]) -> Result<Self> {
+    /// The experiment that a source describes, checked. `overrides` are those in the source: to
+    /// set what is not read is an error there.
+    pub fn of(source: &Source, overrides: &[String]) -> Result<Self> {
         source.check(Self::resolved(source, overrides))
     }
 

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::bandit::Experiment;
+use expo::config::Source;
 use expo::error::{Error, Result};
 
 use super::answer;
+use super::error::located;
 
 /// Runs the papers' synthetic experiments, where the best policy is known.
 #[derive(Args)]
@@ -69,11 +71,15 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a policy that is not finite.";
 
 /// Runs the command.
 pub fn run(args: &BanditArgs) -> anyhow::Result<()> {
-    let experiment = match (&args.config, &args.experiment) {
-        (Some(path), _) => Experiment::open(path, &args.set)?,
-        (None, Some(name)) => Experiment::built_in(name, &args.set)?,
+    let source = match (&args.config, &args.experiment) {
+        (Some(path), _) => Source::open(path, &args.set)?,
+        (None, Some(name)) => Experiment::built_in_source(name, &args.set)?,
         (None, None) => unreachable!("clap asks for one"),
     };
+    located(&source, show(args, &Experiment::of(&source, &args.set)?))
+}
+
+fn show(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
     if args.print_config {
         answer(&experiment.to_toml()?)?;
         return Ok(());

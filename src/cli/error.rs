@@ -1,9 +1,7 @@
 //! Errors as the program words them: exit code and message, with flags for parameters.
 
-use std::fmt::Write;
-
 use expo::config::Source;
-use expo::error::{Error, Place};
+use expo::error::{Error, Kind};
 
 use super::stop::Signalled;
 
@@ -32,20 +30,18 @@ pub fn located<T>(source: &Source, result: anyhow::Result<T>) -> anyhow::Result<
     })
 }
 
-/// An error with the flags of the parameters that it names.
+/// An error with the flags of the parameters that it names, and a remedy where only the program
+/// knows one.
 fn with_flags(error: &Error) -> String {
-    let mut error = error.clone();
-    for place in error.places_mut() {
-        if let Place::Parameter(name, value) = place {
-            let mut text = flag(name);
-            if let Some(value) = value {
-                let _ = write!(text, " {value}");
-            }
-            *place = Place::Text(text);
-        }
+    let text = error.worded(flag);
+    match error.kind() {
+        Kind::OutOfMemory => format!("{text}; {OUT_OF_MEMORY}"),
+        Kind::Input | Kind::NonFinite | Kind::Failed => text,
     }
-    error.to_string()
 }
+
+const OUT_OF_MEMORY: &str = "set a smaller batch.micro_batch_tokens or sample.batch_size, or \
+                             model.recompute = true; `expo plan` shows what fits";
 
 fn flag(parameter: &str) -> String {
     format!("--{}", parameter.replace('_', "-"))
@@ -54,6 +50,7 @@ fn flag(parameter: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expo::error::Place;
 
     #[test]
     fn a_parameter_is_named_by_its_flag() {
@@ -63,7 +60,16 @@ mod tests {
             message(&error.into()),
             "--set run.seed=x: expected a whole number"
         );
-        let error = Error::input("unknown key").within(Place::Parameter("allow_change", None));
+        let error = Error::input("unknown key").at_parameter("allow_change");
         assert_eq!(message(&error.into()), "--allow-change: unknown key");
+    }
+
+    #[test]
+    fn the_remedy_of_a_full_memory_is_worded_here() {
+        let text = message(&Error::out_of_memory("GPU").into());
+        assert!(
+            text.starts_with("the GPU is out of memory; set a smaller"),
+            "{text}"
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use clap::Args;
 use expo::config::{Config, Source};
+use expo::error::Error;
+use expo::loss::Loss;
 
 use super::error::located;
 use super::train::{TrainArgs, train};
@@ -56,5 +58,14 @@ Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finit
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {
     let source = Source::open(&args.config, &args.set)?;
-    located(&source, train(Config::of_sft(&source)?, &args))
+    let config = Config::of_training(&source)?;
+    let trained = match config.loss.single() {
+        Some(Loss::Sft(_)) => train(config, &args),
+        _ => {
+            let what = format!("the loss is {}", config.loss.name());
+            let hint = "expo sft has the loss sft; expo train has the others";
+            Err(Error::input(what).hint(hint).at_key("loss").into())
+        }
+    };
+    located(&source, trained)
 }

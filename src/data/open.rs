@@ -97,7 +97,7 @@ fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
     }
     let none = || {
         Error::input("the loss needs responses drawn from the reference, and there are none")
-            .hint("name a file of `expo sample`")
+            .hint("name a file of samples")
             .at_key("data.samples")
     };
     samples.ok_or_else(none).map(Some)

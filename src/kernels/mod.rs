@@ -63,13 +63,10 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// What a device said; its memory is the user's to mend.
+/// Maps device errors to [`Error`]: out of memory has a kind of its own.
 fn of_device(said: String) -> Error {
     match said.contains("OUT_OF_MEMORY") || said.contains("out of memory") {
-        true => Error::input("the GPU's memory is full").hint(
-            "a smaller batch.micro_batch_tokens or sample.batch_size, or model.recompute = true, \
-             needs less; `expo plan` says what fits",
-        ),
+        true => Error::out_of_memory("GPU"),
         false => Error::failed(said),
     }
 }

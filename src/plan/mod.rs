@@ -182,10 +182,16 @@ impl Plan {
         match (device.gpu, name) {
             (false, "auto" | "cpu") => config.check_cpu(),
             (false, _) => Err(Error::input(format!("model.device is \"{name}\""))
-                .hint("say which GPU it is with --gpu, or --memory, --tflops and --bandwidth")),
+                .hint("name the GPU, or give its memory and rates")
+                .option("gpu", "")
+                .option("memory", "")
+                .option("tflops", "")
+                .option("bandwidth", "")
+                .at_key("model.device")),
             (true, "cpu") => Err(
                 Error::input("a GPU for a run whose model.device is \"cpu\"")
-                    .hint("leave --gpu and --memory out, or set model.device"),
+                    .hint("plan for this machine, or set model.device")
+                    .at_key("model.device"),
             ),
             (true, _) => Ok(()),
         }

@@ -60,10 +60,8 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     if let Some(step) = Checkpoints::open(folder)?.steps().last() {
         return Err(Error::input("holds checkpoints, and no run.json")
             .at(folder.display())
-            .hint(format!(
-                "go on with --resume {}/checkpoint-{step} in another run.output_dir",
-                folder.display()
-            )));
+            .hint("choose another run.output_dir, and resume from the newest of them")
+            .option("resume", format!("{}/checkpoint-{step}", folder.display())));
     }
     Ok(false)
 }

@@ -75,7 +75,7 @@ fn draw(
             let what = format!("a prompt with its response may have {longest} tokens");
             return Err(Error::input(what)
                 .hint(format!("the reference was made for {positions}"))
-                .at("--reference"));
+                .at_parameter("reference"));
         }
     }
     let source = Source::load(config, opened, observe)?;
@@ -106,7 +106,7 @@ pub fn sample_text(
 ) -> Result<Vec<(Drawn, String)>> {
     let opened = Model::open(&config.model, observe)?;
     let tokenizer = &opened.tokenizer;
-    let prompt = Prompt::of_text(prompt, "--prompt", &config.data, tokenizer)?;
+    let prompt = Prompt::of_text(prompt, "the prompt", &config.data, tokenizer)?;
     let positions = opened.folder.arch.max_positions;
     config.data.max_length = config.data.max_length.min(positions);
     let source = Source::load(&config, &opened, observe)?;

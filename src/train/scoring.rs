@@ -29,7 +29,9 @@ pub fn score_run(config: &Config, out: &Path, observe: Observer) -> Result<Score
     if !config.has_reference() {
         let name = config.loss.name();
         return Err(Error::input(format!("the loss {name} has no reference"))
-            .hint("score a model by itself: expo score --model MODEL --data FILE"));
+            .hint("score rows under a model by itself")
+            .option("model", "MODEL")
+            .option("data", "FILE"));
     }
     device::open(&config.model.device).map_err(|e| e.at_key("model.device"))?;
     let mut model = Model::open(&config.model, observe)?;

@@ -51,7 +51,9 @@ pub fn show(
     let mut needs = config.loss.needs();
     let named = |files: &Option<Files>, key: &str| {
         files.clone().ok_or_else(|| {
-            Error::input(format!("the config has no data.{key}")).hint("name another --split")
+            Error::input(format!("the config has no data.{key}"))
+                .hint("name another split")
+                .option("split", "")
         })
     };
     let files = match split {

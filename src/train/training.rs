@@ -81,7 +81,8 @@ impl Training {
                 let what = format!("is after step {}, and the run has {steps}", state.step);
                 return Err(Error::input(what)
                     .at(folder.display())
-                    .hint("go back with --resume to an earlier checkpoint, or set more steps"));
+                    .hint("set more steps, or resume from an earlier checkpoint")
+                    .option("resume", "PATH"));
             }
             let buffers = buffers(&optimizer, &run.moving, &state);
             checkpoint::restore(folder, &run.model, &buffers)?;

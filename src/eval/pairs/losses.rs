@@ -91,17 +91,13 @@ impl Available {
         let why = if needs.on_policy {
             "needs samples that the policy draws anew".into()
         } else if needs.all.contains(&Role::Sampled) && !self.samples {
-            "needs samples of the reference: --samples".into()
+            "needs samples of the reference".into()
         } else if loss.reads(f64::NAN, 1.0) && !self.reference {
-            "needs a reference: --reference".into()
+            "needs a reference".into()
         } else if needs.batch.contains(&Role::Mismatched) && !self.mismatched {
-            format!(
-                "needs answers to other prompts scored: --loss {}",
-                loss.name()
-            )
+            "needs answers to other prompts scored: name the loss".into()
         } else if needs.scores && !self.scores {
-            let name = loss.name();
-            format!("needs score_chosen and score_rejected: --loss {name}")
+            "needs score_chosen and score_rejected: name the loss".into()
         } else if !needs.soft_labels && self.soft > 0 {
             format!(
                 "has no meaning for soft labels, which {} rows have",
@@ -131,10 +127,10 @@ pub fn needs(asked: &[Asked], available: Available) -> Result<Needs> {
     let mut groups = Vec::new();
     for (at, Asked { name, loss }) in asked.iter().enumerate() {
         if asked[..at].iter().any(|other| other.name == *name) {
-            return Err(Error::input(format!("{name} is there twice")).at("--loss"));
+            return Err(Error::input(format!("{name} is there twice")).at_parameter("loss"));
         }
         if let Some(why) = available.lacks(loss) {
-            return Err(Error::input(format!("the loss {name} {why}")).at("--loss"));
+            return Err(Error::input(format!("the loss {name} {why}")).at_parameter("loss"));
         }
         let own = loss.needs();
         needs.scores |= own.scores;
@@ -146,7 +142,7 @@ pub fn needs(asked: &[Asked], available: Available) -> Result<Needs> {
     if groups.windows(2).any(|pair| pair[0] != pair[1]) {
         return Err(Error::input("mismatch_group has two values")
             .hint("answers go to other prompts in one way at a time")
-            .at("--loss"));
+            .at_parameter("loss"));
     }
     needs.mismatch_group = groups.first().copied().flatten();
     Ok(needs)
@@ -201,7 +197,7 @@ pub(super) fn losses(
             None => applying.push(Asked { name, loss }),
             Some(why) if asked.is_empty() => left_out.push(LeftOut { loss: name, why }),
             Some(why) => {
-                return Err(Error::input(format!("the loss {name} {why}")).at("--loss"));
+                return Err(Error::input(format!("the loss {name} {why}")).at_parameter("loss"));
             }
         }
     }

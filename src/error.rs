@@ -40,6 +40,8 @@ pub enum Kind {
 pub enum Place {
     /// A file with its line, a row, a section: shown as it is.
     Text(String),
+    /// A line of the file that the place before it names, from 1: `run.toml:12`.
+    Line(usize),
     /// Dotted config keys, e.g. `loss.dpo.beta`: one, or several that contradict each other. Whoever
     /// read the config replaces them by [where they were set](Error::located).
     Keys(Vec<String>),
@@ -108,6 +110,12 @@ impl Error {
     #[must_use]
     pub fn at(self, place: impl Display) -> Self {
         self.within(Place::Text(place.to_string()))
+    }
+
+    /// Names a line, counted from 1, of a file that a caller may name.
+    #[must_use]
+    pub fn at_line(self, line: usize) -> Self {
+        self.within(Place::Line(line))
     }
 
     /// Names a config key as the place. Keys nest: `at_key("beta")`, then `at_key("loss.dpo")`, is
@@ -220,9 +228,17 @@ impl Error {
     /// The message, with parameters named as `word` has it.
     pub fn worded(&self, word: impl Fn(&str) -> String) -> String {
         let mut text = String::new();
+        let mut previous: Option<&Place> = None;
         for place in &self.0.places {
+            let in_file = matches!(previous, Some(Place::Text(_)));
+            previous = Some(place);
             let place = match place {
                 Place::Text(text) => Some(text.clone()),
+                Place::Line(line) if in_file => {
+                    text.truncate(text.len() - ": ".len());
+                    Some(format!(":{line}"))
+                }
+                Place::Line(line) => Some(format!("line {line}")),
                 Place::Keys(keys) => self.shown(keys),
                 Place::Parameter(name, None) => Some(word(name)),
                 Place::Parameter(name, Some(value)) => Some(format!("{} {value}", word(name))),
@@ -294,13 +310,20 @@ mod tests {
 
     #[test]
     fn a_message_names_place_fact_and_remedy() {
-        let error = Error::input("lambda is -1")
-            .hint("it lies in [0, 1]")
-            .at("loss.rexpo");
+        let error = Error::input("not JSON")
+            .hint("expected an object")
+            .at("column `a`");
         assert_eq!(
-            error.at("run.toml").to_string(),
-            "run.toml: loss.rexpo: lambda is -1; it lies in [0, 1]"
+            error.at("rows.jsonl").to_string(),
+            "rows.jsonl: column `a`: not JSON; expected an object"
         );
+    }
+
+    #[test]
+    fn a_line_belongs_to_the_file_before_it() {
+        let error = Error::input("two columns").at_line(3);
+        assert_eq!(error.to_string(), "line 3: two columns");
+        assert_eq!(error.at("l.txt").to_string(), "l.txt:3: two columns");
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Prompt {
                 return wrong(format!("{} probabilities; a choice needs 2", p.len()));
             }
             if let Some(x) = p.iter().find(|x| !(**x > 0.0 && x.is_finite())) {
-                return wrong(format!("a probability is {x}; it must be above 0"));
+                return wrong(format!("a probability must be > 0 and finite (got {x})"));
             }
             if (sum - 1.0).abs() > 1e-9 {
                 return wrong(format!("the probabilities add up to {sum}, not to 1"));

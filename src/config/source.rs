@@ -90,9 +90,9 @@ impl Source {
     /// Applies one override.
     pub(super) fn assign(&mut self, assignment: &str) -> Result<()> {
         let origin = Origin::of_override(assignment);
-        let place = origin.place().clone();
+        let place = origin.place().to_vec();
         self.try_assign(assignment, origin)
-            .map_err(|error| error.within(place))
+            .map_err(|error| place.into_iter().rev().fold(error, Error::within))
     }
 
     fn try_assign(&mut self, assignment: &str, origin: Origin) -> Result<()> {

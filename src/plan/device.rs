@@ -138,7 +138,7 @@ impl Device {
         ] {
             if !(x > 0.0 && x.is_finite()) {
                 let what = format!("{name}'s {what} is {x} {unit}");
-                return Err(Error::input(what).hint("it must be a number above 0"));
+                return Err(Error::input(what).hint("it must be > 0 and finite"));
             }
         }
         Ok(Self {

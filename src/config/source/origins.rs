@@ -23,7 +23,7 @@ pub(super) struct Origins {
 pub(in crate::config) struct Origin {
     /// The layer and the line in it: the greater one was set later.
     order: (usize, usize),
-    place: Place,
+    place: Vec<Place>,
 }
 
 impl Origin {
@@ -31,12 +31,12 @@ impl Origin {
     pub(super) fn of_override(assignment: &str) -> Self {
         Self {
             order: (0, 0),
-            place: Place::Parameter("set", Some(assignment.trim().to_owned())),
+            place: vec![Place::Parameter("set", Some(assignment.trim().to_owned()))],
         }
     }
 
     /// A line of a file, or an override.
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &[Place] {
         &self.place
     }
 }
@@ -47,7 +47,8 @@ impl Origins {
         let at = |offset: usize| Self::line(file.as_deref(), text, offset);
         let wrong = |error: &toml::de::Error| {
             let offset = error.span().map_or(0, |span| span.start);
-            message::of_syntax(error).within(at(offset).place)
+            let places = at(offset).place.into_iter().rev();
+            places.fold(message::of_syntax(error), Error::within)
         };
         let table: Table = toml::from_str(text).map_err(|error| wrong(&error))?;
         let spans = DeTable::parse(text).map_err(|error| wrong(&error))?;
@@ -62,13 +63,10 @@ impl Origins {
 
     fn line(file: Option<&str>, text: &str, offset: usize) -> Origin {
         let line = text[..offset].matches('\n').count() + 1;
-        let place = match file {
-            Some(file) => format!("{file}:{line}"),
-            None => format!("line {line}"),
-        };
+        let file = file.map(|file| Place::Text(file.to_owned()));
         Origin {
             order: (0, line),
-            place: Place::Text(place),
+            place: file.into_iter().chain([Place::Line(line)]).collect(),
         }
     }
 
@@ -158,7 +156,7 @@ impl Origins {
         nearest.map_or_else(
             || Origin {
                 order: (0, 0),
-                place: Place::Text(self.file.clone().unwrap_or_else(|| "the config".into())),
+                place: self.file.clone().map(Place::Text).into_iter().collect(),
             },
             |(origin, _)| origin.clone(),
         )
@@ -190,8 +188,11 @@ impl Origins {
             .into_iter()
             .max_by_key(|(origin, exact)| (*exact, origin.order));
         match last {
-            Some((origin, true)) => vec![origin.place.clone()],
-            Some((origin, false)) => vec![origin.place.clone(), Place::Keys(keys.to_vec())],
+            Some((origin, true)) => origin.place.clone(),
+            Some((origin, false)) => {
+                let section = origin.place.iter().cloned();
+                section.chain([Place::Keys(keys.to_vec())]).collect()
+            }
             None => {
                 let file = self.file.clone().map(Place::Text);
                 file.into_iter()

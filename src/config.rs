@@ -5,9 +5,11 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
+mod data;
 mod losses;
 mod model;
 mod reference;
+mod rows;
 mod run;
 mod sampling;
 mod source;
@@ -18,17 +20,18 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Role, Sum};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
+pub use data::{PreferenceData, SampleSource};
 pub use model::{Dtype, ModelConfig};
 pub use reference::{ReferenceConfig, Update};
+pub use rows::RowsConfig;
 pub use run::RunConfig;
-pub use sampling::SamplingConfig;
+pub use sampling::{PromptSource, SamplingConfig};
 pub use source::Source;
 pub use sweep::{PlannedRun, SweepConfig};
 
@@ -39,7 +42,7 @@ pub struct Config {
     /// The policy and the reference.
     pub model: ModelConfig,
     /// Rows and how they become tokens.
-    pub data: DataConfig,
+    pub data: PreferenceData,
     /// Whether the reference follows the policy; it is frozen without this section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceConfig>,
@@ -116,20 +119,6 @@ impl Config {
         Self::of(&source)
     }
 
-    /// As [`of`](Self::of), of any config that names rows, for a look at them: without a loss they
-    /// are those of supervised fine-tuning, and without `[run]` it is none.
-    pub fn of_rows(source: &Source) -> Result<Self> {
-        let mut source = source.clone();
-        if !source.table().contains_key("loss") {
-            source.or_insert("loss", sft());
-            // Prompts are drawn for with settings that rows do not depend on.
-            source.remove("sample");
-        }
-        let run = Table::from_iter([("output_dir".to_owned(), Value::String("unused".into()))]);
-        source.or_insert("run", Value::Table(run));
-        Self::of(&source)
-    }
-
     fn resolved(source: &Source) -> Result<Self> {
         losses::check(source.table())?;
         let mut config: Self = source.read()?;
@@ -142,11 +131,7 @@ impl Config {
         let at = |section: &'static str| move |error: Error| error.at_key(section);
         self.loss.validate().map_err(at("loss"))?;
         self.data.validate().map_err(at("data"))?;
-        if self.model.model_name_or_path.is_empty() {
-            return Err(Error::input("model_name_or_path is empty")
-                .hint("name a folder, or owner/name on the hub")
-                .at_key("model.model_name_or_path"));
-        }
+        check_model(&self.model)?;
         self.schedule.validate().map_err(at("schedule"))?;
         self.optimizer = self.optimizer.resolve().map_err(at("optimizer"))?;
         if self.model.dtype == Dtype::F32 {
@@ -154,29 +139,12 @@ impl Config {
         }
         self.batch.resolve().map_err(at("batch"))?;
         self.run.validate().map_err(at("run"))?;
+        check_rows(&self.loss, &self.data)?;
         let needs = self.loss.needs();
-        let name = self.loss.name();
-        let unread = |key: &str| {
-            Error::input(format!("the loss {name} does not read {key}"))
-                .hint("leave the key out")
-                .at_keys(&[key, "loss"])
-        };
-        let samples = needs.all.contains(&Role::Sampled);
-        let read = samples || needs.optional.contains(&Role::Sampled);
-        if !read && self.data.samples.is_some() && !self.data.draws_samples() {
-            return Err(unread("data.samples"));
-        }
-        if samples && self.data.samples.is_none() {
-            return Err(
-                Error::input(format!("the loss {name} needs samples of the reference"))
-                    .hint("set data.samples to a file of them, or to \"auto\" to have them drawn")
-                    .at_keys(&["data.samples", "loss"]),
-            );
-        }
         if needs.on_policy {
-            self.check_on_policy(samples)?;
+            self.check_on_policy(needs.all.contains(&Role::Sampled))?;
         }
-        match self.data.draws_samples() || needs.on_policy {
+        match self.data.samples == Some(SampleSource::Auto) || needs.on_policy {
             true => self.sample.get_or_insert_default().validate(),
             // Beside a file it tells how the file was drawn.
             false if self.sample.is_some() && self.data.samples.is_none() => Err(Error::input(
@@ -188,9 +156,6 @@ impl Config {
         .map_err(at("sample"))?;
         if let Some(story) = &self.story {
             story.validate().map_err(at("story"))?;
-        }
-        if needs.unlabelled.is_empty() && self.data.unlabelled.is_some() {
-            return Err(unread("data.unlabelled"));
         }
         self.check_reference()?;
         if self.run.metric_for_best_model.is_some() && self.data.eval.is_none() {
@@ -238,7 +203,7 @@ impl Config {
     /// Fills in how samples of the policy are drawn, and refuses what cannot go with them;
     /// `others` says that a loss reads samples of the reference, too.
     fn check_on_policy(&mut self, others: bool) -> Result<()> {
-        let file = self.data.samples.is_some() && !self.data.draws_samples();
+        let file = matches!(self.data.samples, Some(SampleSource::Files(_)));
         if file || others {
             return Err(Error::input("samples of the policy beside samples of the reference")
                 .hint("a loss with unsupervised = \"reverse_kl\" draws its own: leave data.samples out")
@@ -293,6 +258,42 @@ impl Config {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
     }
+}
+
+/// Refuses a model without a name.
+fn check_model(model: &ModelConfig) -> Result<()> {
+    match model.model_name_or_path.is_empty() {
+        true => Err(Error::input("model_name_or_path is empty")
+            .hint("name a folder, or owner/name on the hub")
+            .at_key("model.model_name_or_path")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses rows that the loss does not read, and a loss that reads rows that are not there.
+fn check_rows(loss: &Sum, data: &PreferenceData) -> Result<()> {
+    let (needs, name) = (loss.needs(), loss.name());
+    let unread = |key: &str| {
+        let what = format!("the loss {name} does not read {key}");
+        let error = Error::input(what).hint("leave the key out");
+        Err(error.at_keys(&[key, "loss"]))
+    };
+    let samples = needs.all.contains(&Role::Sampled);
+    let read = samples || needs.optional.contains(&Role::Sampled);
+    if !read && matches!(data.samples, Some(SampleSource::Files(_))) {
+        return unread("data.samples");
+    }
+    if samples && data.samples.is_none() {
+        return Err(
+            Error::input(format!("the loss {name} needs samples of the reference"))
+                .hint("set data.samples to a file of them, or to \"auto\" to have them drawn")
+                .at_keys(&["data.samples", "loss"]),
+        );
+    }
+    if needs.unlabelled.is_empty() && data.unlabelled.is_some() {
+        return unread("data.unlabelled");
+    }
+    Ok(())
 }
 
 impl BatchConfig {

@@ -10,7 +10,6 @@ use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
     BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
 };
-use expo::data::DataConfig;
 use expo::loss::{Loss, Objective};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
@@ -231,7 +230,7 @@ fn the_reference_has_every_key() {
     for section in &sections {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
-            "data" => complete::<DataConfig>(section),
+            "data" => complete::<PreferenceData>(section),
             "reference" => complete::<ReferenceConfig>(section),
             "sample" => complete::<SampleConfig>(section),
             "batch" => complete::<BatchConfig>(section),

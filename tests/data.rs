@@ -3,8 +3,8 @@
 use crate::support::{fixture, real_fixtures};
 use expo::data::format::Format;
 use expo::data::{
-    AddBos, Census, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
-    TruncationMode, epoch_order, mismatched_answers,
+    AddBos, Census, Dataset, Example, Files, Invalid, OnInvalid, RowConfig, Samples, Tokenize,
+    Tokenizer, TruncationMode, epoch_order, mismatched_answers,
 };
 use expo::error::Result;
 use expo::loss::{Needs, Role};
@@ -51,7 +51,8 @@ const KTO: Needs = Needs {
 /// A folder that holds one dataset file.
 struct Scene {
     folder: TempDir,
-    config: DataConfig,
+    files: Files,
+    config: RowConfig,
     tokenizer: Tokenizer,
 }
 
@@ -61,7 +62,8 @@ impl Scene {
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, contents).unwrap();
         Self {
-            config: DataConfig::new(Format::named(format).unwrap(), path),
+            files: path.into(),
+            config: RowConfig::new(Format::named(format).unwrap()),
             tokenizer: Tokenizer::open(&fixture("data").join(tokenizer)).unwrap(),
             folder,
         }
@@ -84,7 +86,7 @@ impl Scene {
 
     fn open_with(&self, needs: &Needs, samples: Option<&Samples>) -> Result<Dataset> {
         let (config, tokenizer) = (&self.config, &self.tokenizer);
-        Dataset::open(&config.train, config, tokenizer, needs, samples)
+        Dataset::open(&self.files, config, tokenizer, needs, samples)
     }
 
     fn samples(&self, contents: &str) -> Result<Samples> {

@@ -76,10 +76,10 @@ pub fn run(args: &BanditArgs) -> anyhow::Result<()> {
         (None, Some(name)) => Experiment::built_in_source(name, &args.set)?,
         (None, None) => unreachable!("clap asks for one"),
     };
-    located(&source, show(args, &Experiment::of(&source, &args.set)?))
+    located(&source, print(args, &Experiment::of(&source, &args.set)?))
 }
 
-fn show(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
+fn print(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
     if args.print_config {
         answer(&experiment.to_toml()?)?;
         return Ok(());

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use expo::config::{Config, Source};
+use expo::config::{RowsConfig, Source};
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
-use expo::train::{RowSplit, Shown, show};
+use expo::inspect::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
 use super::answer;
@@ -97,10 +97,10 @@ Exit code: 0 done, 1 failed, 2 wrong input.";
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
     let source = Source::open(&args.config, &args.set)?;
-    located(&source, print(args, &Config::of_rows(&source)?))
+    located(&source, print(args, &RowsConfig::of(&source)?))
 }
 
-fn print(args: &ShowArgs, config: &Config) -> anyhow::Result<()> {
+fn print(args: &ShowArgs, config: &RowsConfig) -> anyhow::Result<()> {
     let split = match args.split {
         SplitName::Train => RowSplit::Train,
         SplitName::Eval => RowSplit::Eval,

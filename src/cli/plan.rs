@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::{Config, Source};
+use expo::config::{Config, RowsConfig, Source};
+use expo::inspect::{RowSplit, Shown, reference_shape, show};
 use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split};
-use expo::train::{RowSplit, Shown, reference_shape, show};
 
 use super::error::located;
 use super::progress::{Progress, clock};
@@ -88,12 +88,14 @@ Exit code: 0 it fits, 1 failed, 2 wrong input, or a run that does not fit.";
 /// Runs the command.
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let source = Source::open(&args.config, &args.set)?;
-    located(&source, show(args, &Config::of_training(&source)?))
+    located(&source, print(args, &Config::of_training(&source)?))
 }
 
-fn show(args: &PlanArgs, config: &Config) -> anyhow::Result<()> {
+fn print(args: &PlanArgs, config: &Config) -> anyhow::Result<()> {
     let device = match (&args.gpu, args.memory) {
-        (Some(name), _) => Device::named(name, config.model.dtype).map_err(|e| e.at("--gpu"))?,
+        (Some(name), _) => {
+            Device::named(name, config.model.dtype).map_err(|e| e.at_parameter("gpu"))?
+        }
         (None, Some(memory)) => {
             Device::described("the GPU", memory, args.tflops.zip(args.bandwidth))?
         }
@@ -114,7 +116,8 @@ fn show(args: &PlanArgs, config: &Config) -> anyhow::Result<()> {
 fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::error::Result<Plan> {
     Plan::check_device(config, device)?;
     let needs = config.loss.needs();
-    let mut open = |split: RowSplit| show(config, split, None, &mut |event| progress.show(event));
+    let rows = RowsConfig::from(config);
+    let mut open = |split: RowSplit| show(&rows, split, None, &mut |event| progress.show(event));
     let count =
         |shown: &Shown| Split::count(shown.dataset.examples(), &shown.arch, &needs, device.gpu);
     let train = open(RowSplit::Train)?;
@@ -127,7 +130,7 @@ fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::erro
     let eval = other(config.data.eval.is_some(), RowSplit::Eval)?;
     let unlabelled = other(config.data.unlabelled.is_some(), RowSplit::Unlabelled)?;
     let rows = Rows::new(config, count(&train)?, eval, unlabelled)?;
-    let reference = reference_shape(config, &mut |event| progress.show(event))?;
+    let reference = reference_shape(&config.model, &mut |event| progress.show(event))?;
     let models = Models {
         policy: &train.arch,
         reference: reference.as_ref().unwrap_or(&train.arch),

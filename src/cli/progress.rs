@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use expo::model::hub::Download;
-use expo::train::{Event, Record};
+use expo::session::{Event, Record};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::grouped;

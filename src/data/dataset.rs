@@ -7,7 +7,7 @@
 //! a run asks of all examples, their order and how many tokens they take, the index knows.
 
 use super::census::Census;
-use super::config::DataConfig;
+use super::config::RowConfig;
 use super::files::Files;
 use super::inspect::Inspection;
 use super::open::{CHUNK, Source, open};
@@ -51,7 +51,7 @@ impl Dataset {
     /// row, or a temporary folder that cannot hold what memory does not.
     pub fn open(
         files: &Files,
-        config: &DataConfig,
+        config: &RowConfig,
         tokenizer: &Tokenizer,
         needs: &Needs,
         samples: Option<&Samples>,
@@ -72,7 +72,7 @@ impl Dataset {
     /// Also if there is no such row, or it cannot be used; with the reason.
     pub fn inspect(
         files: &Files,
-        config: &DataConfig,
+        config: &RowConfig,
         tokenizer: &Tokenizer,
         needs: &Needs,
         samples: Option<&Samples>,

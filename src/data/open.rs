@@ -9,7 +9,7 @@
 use super::build::{Draft, build};
 use super::census::{Invalid, Tally};
 use super::chat::Content;
-use super::config::{DataConfig, OnInvalid};
+use super::config::{OnInvalid, RowConfig};
 use super::files::Files;
 use super::format::{Reading, RowExample};
 use super::inspect::Inspection;
@@ -31,7 +31,7 @@ pub(super) const CHUNK: usize = 8 << 20;
 /// What a dataset is read from.
 pub(super) struct Source<'a> {
     pub files: &'a Files,
-    pub config: &'a DataConfig,
+    pub config: &'a RowConfig,
     pub tokenizer: &'a Tokenizer,
     pub needs: &'a Needs,
     pub samples: Option<&'a Samples>,
@@ -48,7 +48,7 @@ pub(super) fn open(
     checked.map_err(|error| error.at_key("data"))?;
     let mut reader = Reader {
         source,
-        rule: TokenRule::new(source.config, source.tokenizer),
+        rule: TokenRule::new(&source.config.tokens, source.tokenizer),
         samples: samples(source)?,
         watched,
         found: None,
@@ -106,7 +106,7 @@ fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
 impl Reader<'_> {
     fn read_all(&mut self) -> Result<()> {
         let Source { files, needs, .. } = *self.source;
-        let renderer = Renderer::new(self.source.config, self.source.tokenizer);
+        let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
         let lends = needs.batch.contains(&Role::Mismatched);
         let mut loans = Loans::default();
         for row in files.rows() {
@@ -312,11 +312,11 @@ mod tests {
     }
 
     fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<Dataset> {
-        let config = DataConfig::new(Format::named("pairs").unwrap(), train);
+        let config = RowConfig::new(Format::named("pairs").unwrap());
         let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
         let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
         let source = Source {
-            files: &config.train,
+            files: &train.into(),
             config: &config,
             tokenizer: &tokenizer,
             needs,

@@ -39,7 +39,7 @@ const FREE: [&str; 22] = [
 
 /// What must be the same, by key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Frozen(Map<String, Value>);
+pub(super) struct RunIdentity(Map<String, Value>);
 
 /// What is not the same: the key with its old and its new value.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +49,7 @@ pub(super) struct Change {
     pub new: Value,
 }
 
-impl Frozen {
+impl RunIdentity {
     /// Of a config, the rows it names, and the tokenizer's hash. The policy and the reference are to
     /// be [set](Self::set) when their hashes are known.
     pub fn new(config: &Config, datasets: &[Dataset], tokenizer: &str) -> Result<Self> {
@@ -148,8 +148,8 @@ mod tests {
         Config::parse(&format!("{head}{text}\n[run]\noutput_dir = \"o\"\n"), &[]).unwrap()
     }
 
-    fn frozen(text: &str) -> Frozen {
-        Frozen::new(&config(text), &[], "t").unwrap()
+    fn frozen(text: &str) -> RunIdentity {
+        RunIdentity::new(&config(text), &[], "t").unwrap()
     }
 
     #[test]

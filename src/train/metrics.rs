@@ -3,13 +3,10 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::loss::{Context, Role, Scored, Sum};
 use crate::model::head::ResponseScore;
-
-/// One line of `metrics.jsonl`.
-pub type Record = Map<String, Value>;
+use crate::session::Record;
 
 /// The order of the figures in a record; others come after, as they came.
 const ORDER: &[&str] = &[

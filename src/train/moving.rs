@@ -6,19 +6,17 @@
 //! *Why*: until it first moves the reference is a column like any other. Then it is a second model in
 //! memory, and only the rows of a batch are scored again, just before they are needed.
 
-use std::path::Path;
-
-use super::reference::{budget, load};
-use super::{Observer, Split};
+use super::Split;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::model::Decoder;
 use crate::model::parameters::Buffer;
-use crate::score::score_rows;
+use crate::score::{micro_batch_tokens, score_rows};
+use crate::session::{Observer, Session};
 
 /// The reference's weights and how they move.
-pub(super) struct Moving {
+pub(super) struct MovingReference {
     model: Decoder,
     alpha: f64,
     every: u64,
@@ -28,18 +26,18 @@ pub(super) struct Moving {
     eval_is_old: bool,
 }
 
-impl Moving {
-    /// Loads the reference where the config lets it move; `folder` is what the policy came from.
+impl MovingReference {
+    /// Loads the reference where the config lets it move.
     pub fn open(
         config: &Config,
-        folder: &Path,
+        session: &Session,
         policy: &Decoder,
         observe: Observer,
     ) -> Result<Option<Self>> {
         let Some(moving) = &config.reference else {
             return Ok(None);
         };
-        let model = load(config, folder, observe)?;
+        let model = session.load_reference(observe)?;
         let shapes = |model: &Decoder| {
             let entries = model.weights().layout().entries.iter();
             entries
@@ -57,7 +55,7 @@ impl Moving {
             model,
             alpha: moving.alpha(),
             every: moving.steps,
-            micro_batch_tokens: budget(config),
+            micro_batch_tokens: micro_batch_tokens(config),
             moved: false,
             eval_is_old: false,
         }))

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::frozen::{Change, Frozen};
+use super::frozen::{Change, RunIdentity};
 use crate::config::Config;
 use crate::data::Census;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(super) struct Hashes {
 }
 
 /// What `run.json` says must be the same.
-pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
+pub(super) fn frozen_of(folder: &Path) -> Result<RunIdentity> {
     let path = folder.join(RUN);
     let wrong = |what: String| {
         Error::input(what)
@@ -47,7 +47,7 @@ pub(super) struct About<'a> {
     pub hashes: &'a Hashes,
     /// Of the training rows, the evaluation rows, the unlabelled rows.
     pub censuses: [Option<&'a Census>; 3],
-    pub frozen: &'a Frozen,
+    pub frozen: &'a RunIdentity,
     /// The kind of processor or GPU.
     pub machine: &'a str,
 }

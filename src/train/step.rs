@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::Split;
-use super::gallery::Extremes;
+use super::eval_samples::Extremes;
 use super::metrics::Averages;
-use super::non_finite::Terms;
+use super::non_finite::LossInputs;
 use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -45,17 +45,17 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `terms`
+    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `inputs`
     /// becomes what the loss saw of them. Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
         batch: &[usize],
         averages: &mut Averages,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         gradients: &Buffer,
     ) -> Result<usize> {
-        terms.clear();
+        inputs.clear();
         gradients.clear()?;
         let contexts = self.contexts(split, batch)?;
         let mut tokens = 0;
@@ -67,7 +67,7 @@ impl<'a> Stepper<'a> {
                 let (example, context) = (&examples[i], &contexts[i]);
                 let scored = self.scored(split, rows[i], example, scores);
                 let loss = self.loss.evaluate(&scored, context);
-                terms.add(example.row, loss.value, &scored);
+                inputs.add(example.row, loss.value, &scored);
                 check_finite(example, &scored, loss.value)?;
                 averages.add_example(self.loss, loss.value, &scored, context, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
@@ -78,12 +78,12 @@ impl<'a> Stepper<'a> {
         Ok(tokens)
     }
 
-    /// The averages over a whole split, without gradients; `terms` becomes what the loss saw of the
+    /// The averages over a whole split, without gradients; `inputs` becomes what the loss saw of the
     /// last rows, and `extremes` sees every pair.
     pub fn evaluate(
         &self,
         split: &Split,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         extremes: &mut Extremes,
     ) -> Result<Averages> {
         let mut averages = Averages::default();
@@ -95,7 +95,7 @@ impl<'a> Stepper<'a> {
             false => None,
         };
         for batch in rows.chunks(self.config.batch.batch_size) {
-            terms.clear();
+            inputs.clear();
             let contexts = match &whole {
                 Some(contexts) => contexts[batch[0]..batch[0] + batch.len()].to_vec(),
                 None => self.contexts(split, batch)?,
@@ -107,7 +107,7 @@ impl<'a> Stepper<'a> {
                 for (i, (scores, context)) in scores.into_iter().zip(contexts).enumerate() {
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
                     let value = self.loss.evaluate(&scored, context).value;
-                    terms.add(examples[i].row, value, &scored);
+                    inputs.add(examples[i].row, value, &scored);
                     check_finite(&examples[i], &scored, value)?;
                     extremes.look(rows[i], &scored, self.loss);
                     averages.add_example(self.loss, value, &scored, context, &scores);

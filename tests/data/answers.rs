@@ -61,7 +61,10 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
 #[test]
 fn a_mismatched_answer_counts_for_the_length() {
     let mut scene = Scene::pairs("byte-level", &[["pqrs", "a", "b"], ["u", "klmnop", "c"]]);
-    (scene.config.max_length, scene.config.max_prompt_length) = (9, 2);
+    (
+        scene.config.length.max_length,
+        scene.config.length.max_prompt_length,
+    ) = (9, 2);
     let dataset = scene.open(&KTO).unwrap();
     assert_eq!(scene.words(&examples(&dataset)[0].prompt).concat(), "pq");
     assert_eq!(dataset.census.cut_prompts, 1);

@@ -76,9 +76,9 @@ fn files_that_are_something_else_are_named() {
         assert!(message.contains(what), "{message}");
     }
     let mut scene = Scene::new("pairs", "byte-level", ROW);
-    scene.config.train = scene.folder.path().into();
+    scene.files = scene.folder.path().into();
     assert!(scene.complaint(&PAIR).contains("a folder, not a file"));
-    scene.config.train = "nowhere.jsonl".into();
+    scene.files = "nowhere.jsonl".into();
     assert_eq!(
         scene.complaint(&PAIR),
         "nowhere.jsonl: no such file or folder"

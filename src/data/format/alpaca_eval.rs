@@ -15,6 +15,9 @@ pub(super) const FORMAT: Format = Format {
     name: "alpaca_eval",
     columns: "instruction, output_1, output_2; preference in [1, 2], the better output's number or between",
     truncation: TruncationMode::KeepStart,
+    has_pairs: true,
+    writes_turns: false,
+    splits_turns: false,
     fits: |row| has(row, &["instruction", "output_1", "output_2"]),
     read,
 };

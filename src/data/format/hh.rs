@@ -14,6 +14,9 @@ pub(super) const FORMAT: Format = Format {
     name: "hh",
     columns: "chosen, rejected: whole transcripts; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepEnd,
+    has_pairs: true,
+    writes_turns: true,
+    splits_turns: false,
     fits,
     read,
 };

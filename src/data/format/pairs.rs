@@ -15,6 +15,9 @@ pub(super) const FORMAT: Format = Format {
     columns: "prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected \
               alone; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepStart,
+    has_pairs: true,
+    writes_turns: false,
+    splits_turns: false,
     fits,
     read,
 };

@@ -1,6 +1,6 @@
 //! What a stretch of work took: a line of `timings.jsonl`.
 //!
-//! *Why*: on a machine that others use too, processor seconds can still be compared where seconds
+//! *Why*: on a machine that others use too, CPU seconds can still be compared where seconds
 //! cannot. They and the memory are what the system says of the whole process, on Linux alone;
 //! elsewhere a line is without them.
 
@@ -13,7 +13,7 @@ use crate::kernels::memory::peak;
 use crate::kernels::profile::cpu_seconds;
 
 /// Measures from its start on.
-pub(super) struct Stopwatch {
+pub struct Stopwatch {
     start: Instant,
     cpu_start: Option<f64>,
     /// Rows worked on.
@@ -24,11 +24,11 @@ pub(super) struct Stopwatch {
 
 /// What a stretch of work took.
 #[derive(Debug, Serialize)]
-pub(super) struct Timing {
+pub struct Timing {
     /// The optimizer step at its end; 0 for the scoring pass of the reference.
     step: u64,
     seconds: f64,
-    /// Seconds of all processors.
+    /// CPU seconds, summed over cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_seconds: Option<f64>,
     rows_per_second: f64,
@@ -42,6 +42,7 @@ pub(super) struct Timing {
 }
 
 impl Stopwatch {
+    /// Starts now, with nothing worked on.
     pub fn start() -> Self {
         Self {
             start: Instant::now(),

@@ -1,13 +1,13 @@
-//! When a run ends before its last step.
+//! When a command stops before its end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// What may end a run between two steps; nothing does by default.
+/// What may stop a command between two steps; nothing does by default.
 #[derive(Debug, Clone)]
-pub struct Until {
+pub struct StopCondition {
     /// The number of the signal that asks for the end; 0 for none.
     pub signal: Arc<AtomicUsize>,
     /// The time that the process may take, from `start` on.
@@ -16,7 +16,7 @@ pub struct Until {
     pub start: Instant,
 }
 
-impl Default for Until {
+impl Default for StopCondition {
     fn default() -> Self {
         Self {
             signal: Arc::default(),
@@ -35,7 +35,7 @@ pub enum Reason {
     Time,
 }
 
-impl Until {
+impl StopCondition {
     /// Whether it is time, and why.
     pub fn reached(&self) -> Option<Reason> {
         let over = || self.time.is_some_and(|time| self.start.elapsed() >= time);

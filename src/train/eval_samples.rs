@@ -11,29 +11,47 @@ use serde_json::{Value, json};
 
 use super::Split;
 use crate::config::Config;
-use crate::data::{Prompt, Tokenizer};
+use crate::data::{PromptTokens, Tokenizer};
 use crate::error::Result;
 use crate::loss::{Response, Role, Scored, Sum};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
-use crate::sample::Sampler;
+use crate::sample::{Drawn, Sampler};
 
 /// Fixed prompts, and how many pairs are kept.
-pub(super) struct Gallery {
+pub(super) struct EvalSamples {
     tokenizer: Arc<Tokenizer>,
-    /// Each with the number of its row.
-    prompts: Vec<(usize, Prompt)>,
+    prompts: Vec<FixedPrompt>,
     settings: SampleConfig,
     max_length: usize,
     margins: usize,
 }
 
-impl Gallery {
+/// A prompt that every evaluation answers.
+struct FixedPrompt {
+    /// The number of its row.
+    row: usize,
+    text: String,
+    ids: Vec<u32>,
+    /// How messages name it.
+    place: String,
+}
+
+impl<'a> From<&'a FixedPrompt> for PromptTokens<'a> {
+    fn from(prompt: &'a FixedPrompt) -> Self {
+        Self {
+            ids: &prompt.ids,
+            place: &prompt.place,
+        }
+    }
+}
+
+impl EvalSamples {
     /// The first prompts of the evaluation rows that differ and that leave room for an answer.
     pub fn open(config: &Config, tokenizer: Arc<Tokenizer>, eval: Option<&Split>) -> Result<Self> {
-        let (run, max_length) = (&config.run, config.data.max_length);
+        let (run, max_length) = (&config.run, config.data.rows.length.max_length);
         let most = run.eval_prompts as usize;
-        let mut prompts: Vec<(usize, Prompt)> = Vec::new();
+        let mut prompts: Vec<FixedPrompt> = Vec::new();
         for row in 0..eval.map_or(0, Split::len) {
             if prompts.len() == most {
                 break;
@@ -42,18 +60,16 @@ impl Gallery {
                 break;
             };
             let ids = example.prompt;
-            let known = prompts.iter().any(|(_, other)| other.ids == ids);
+            let known = prompts.iter().any(|other| other.ids == ids);
             if ids.is_empty() || ids.len() >= max_length || known {
                 continue;
             }
-            let prompt = Prompt {
+            prompts.push(FixedPrompt {
+                row: example.row,
                 text: tokenizer.decode(&ids, true)?,
                 ids,
                 place: format!("row {}", example.row),
-                cut: false,
-                instruction: String::new(),
-            };
-            prompts.push((example.row, prompt));
+            });
         }
         Ok(Self {
             tokenizer,
@@ -73,15 +89,13 @@ impl Gallery {
         if self.prompts.is_empty() {
             return Ok(Vec::new());
         }
-        let prompts: Vec<Prompt> = self.prompts.iter().map(|(_, p)| p.clone()).collect();
-        let (tokenizer, settings) = (&*self.tokenizer, &self.settings);
-        let sampler = Sampler::new(model, "", tokenizer, settings, self.max_length);
-        let drawn = sampler.all(&prompts, &mut |_, _, _| {})?;
-        let line = |((row, prompt), drawn)| {
+        let sampler = Sampler::new(model, &self.tokenizer, &self.settings, self.max_length);
+        let drawn = sampler.all(&self.prompts, &mut |_, _, _| {})?;
+        let line = |(prompt, drawn): (&FixedPrompt, &Drawn)| {
             let response = sampler.text(prompt, drawn)?;
             Ok(json!({
                 "step": step,
-                "row": row,
+                "row": prompt.row,
                 "prompt": prompt.text,
                 "response": response,
                 "log_prob": drawn.log_prob,
@@ -89,12 +103,7 @@ impl Gallery {
                 "finish_reason": if drawn.finished { "stop" } else { "length" },
             }))
         };
-        self.prompts
-            .iter()
-            .map(|(row, prompt)| (row, prompt))
-            .zip(&drawn)
-            .map(line)
-            .collect()
+        self.prompts.iter().zip(&drawn).map(line).collect()
     }
 
     /// The extremes of an evaluation that begins.

@@ -3,17 +3,15 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::open::{check_length, prompts_of, unlabelled};
-use super::{Event, Observer};
-use crate::config::Config;
+use crate::config::{ModelConfig, RowsConfig, SampleSource};
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
-use crate::model::hub::{Download, HubSettings, resolve_tokenizer};
+use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
 
 /// What there is to show.
 pub struct Shown {
@@ -38,17 +36,15 @@ pub enum RowSplit {
     Unlabelled,
 }
 
-/// Reads the rows of a split as the run of `config` would, with a closer look at the row of the
-/// number `row`. Samples that the run would draw itself are left out: they are not there yet.
+/// Reads the rows of a split as a run would, with a closer look at the row of the number `row`. Samples that the run would draw itself are left out: they are not there yet.
 pub fn show(
-    config: &Config,
+    config: &RowsConfig,
     split: RowSplit,
     row: Option<usize>,
     observe: Observer,
 ) -> Result<Shown> {
-    let model = &config.model;
-    let mut data = config.data.clone();
-    let mut needs = config.loss.needs();
+    let (model, data) = (&config.model, &config.data);
+    let (mut rows, mut needs) = (data.rows.clone(), config.needs);
     let named = |files: &Option<Files>, key: &str| {
         files.clone().ok_or_else(|| {
             Error::input(format!("the config has no data.{key}"))
@@ -62,33 +58,36 @@ pub fn show(
         RowSplit::Unlabelled => named(&data.unlabelled, "unlabelled")?,
     };
     if split == RowSplit::Unlabelled {
-        data = unlabelled(&data, &files)?;
-        needs = prompts_of(&needs);
+        rows = unlabelled(&rows, &files)?;
+        needs = prompts_only(&needs);
     }
-    if data.draws_samples() {
-        data.samples = None;
-        needs = without_samples(&needs);
-    }
+    let samples = match &data.samples {
+        Some(SampleSource::Files(files)) => Some(files),
+        Some(SampleSource::Auto) => {
+            needs = without_samples(&needs);
+            None
+        }
+        None => None,
+    };
     let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
-    let folder = folder(name, revision, observe)?;
+    let folder = find_tokenizer(name, revision, observe)?;
     let tokenizer = Tokenizer::open(&folder)?;
     let arch = architecture(&folder)?;
-    check_length(data.max_length, arch.max_positions)?;
+    check_length(rows.length.max_length, arch.max_positions)?;
     tokenizer
         .check_fits(arch.vocab_size)
         .map_err(|error| error.at(folder.display()))?;
-    let samples = data.samples.as_ref();
     let samples = samples
         .map(|files| Samples::open(files, &tokenizer))
         .transpose()?;
     let samples = samples.as_ref();
     let (dataset, row) = match row {
         None => (
-            Dataset::open(&files, &data, &tokenizer, &needs, samples)?,
+            Dataset::open(&files, &rows, &tokenizer, &needs, samples)?,
             None,
         ),
         Some(row) => {
-            let (dataset, row) = Dataset::inspect(&files, &data, &tokenizer, &needs, samples, row)?;
+            let (dataset, row) = Dataset::inspect(&files, &rows, &tokenizer, &needs, samples, row)?;
             (dataset, Some(row))
         }
     };
@@ -101,21 +100,15 @@ pub fn show(
 }
 
 /// The shape of the reference where it is another model than the policy.
-pub fn reference_shape(config: &Config, observe: Observer) -> Result<Option<Architecture>> {
-    let Some(name) = &config.model.reference else {
+pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<Architecture>> {
+    let Some(name) = &model.reference else {
         return Ok(None);
     };
-    let shape = folder(name, config.model.reference_revision.as_deref(), observe)
+    let shape = find_tokenizer(name, model.reference_revision.as_deref(), observe)
         .and_then(|folder| architecture(&folder));
     shape
         .map(Some)
         .map_err(|error| error.at_key("model.reference"))
-}
-
-/// The folder of a model whose weights are not needed.
-fn folder(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
-    let mut progress = |download: Download<'_>| observe(Event::Download(download));
-    resolve_tokenizer(name, revision, &HubSettings::from_env(), &mut progress)
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {

@@ -1,44 +1,38 @@
 //! What a model says of responses that were drawn before.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
-use super::open::Model;
-use super::{Event, Observer};
-use crate::config::ModelConfig;
-use crate::data::format::Format;
-use crate::data::{DataConfig, Example, Prompt, Response, prompts};
+use crate::config::{ModelConfig, PromptSource};
+use crate::data::{Example, Prompt, Response, TokenizeConfig, prompts};
 use crate::error::{Error, Result};
-use crate::load::load;
 use crate::loss::Role;
-use crate::model::device;
 use crate::model::head::ResponseScore;
 use crate::score::scan;
+use crate::session::{Event, Observer, Session};
 
 /// Scores the responses to each prompt, which are token ids. A prompt is a text as it stands; where
-/// `data` is given, the ids of its rows' prompts are taken, which may have been cut.
+/// `source` is given, the ids of its rows' prompts are taken, which may have been cut.
 ///
 /// # Errors
 /// If an id is not in the vocabulary, or a prompt with a response is longer than the model can hold.
 pub fn entropies(
     model: &ModelConfig,
-    data: Option<&DataConfig>,
+    source: Option<&PromptSource>,
     drawn: &[(&str, Vec<&[u32]>)],
     micro_batch_tokens: usize,
     observe: Observer,
 ) -> Result<Vec<Vec<ResponseScore>>> {
-    device::open(&model.device).map_err(|e| e.at_key("model.device"))?;
-    let opened = Model::open(model, observe)?;
-    let tokenizer = &opened.tokenizer;
-    let known: HashMap<String, Vec<u32>> = match data {
+    let session = Session::open(model, observe)?;
+    let tokenizer = &session.tokenizer;
+    let known: HashMap<String, Vec<u32>> = match source {
         None => HashMap::new(),
-        Some(data) => {
-            let prompts = prompts(&data.train, data, tokenizer)?.into_iter();
+        Some(source) => {
+            let prompts = prompts(&source.train, &source.rows, tokenizer)?.into_iter();
             prompts.map(|prompt| (prompt.text, prompt.ids)).collect()
         }
     };
-    let plain = DataConfig::new(Format::PROMPTS, PathBuf::new());
-    let arch = &opened.folder.arch;
+    let plain = TokenizeConfig::default();
+    let arch = &session.folder.arch;
     let (positions, vocabulary) = (arch.max_positions, arch.vocab_size);
     let mut examples: Vec<Example> = Vec::new();
     for (number, (text, responses)) in drawn.iter().enumerate() {
@@ -77,7 +71,7 @@ pub fn entropies(
             last.responses.push(response);
         }
     }
-    let (decoder, _) = load(&opened.folder, model)?;
+    let (decoder, _) = session.load()?;
     let mut found: Vec<Vec<ResponseScore>> = vec![Vec::new(); drawn.len()];
     let total: usize = drawn.iter().map(|(_, responses)| responses.len()).sum();
     let (mut done, mut tokens) = (0, 0);

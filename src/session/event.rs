@@ -1,17 +1,21 @@
-//! What a run tells while it works.
+//! What a command reports while it works.
 
 use std::path::Path;
 
-use super::Record;
+use serde_json::{Map, Value};
+
 use crate::data::Census;
 use crate::model::hub::Download;
 
-/// What a run tells while it works.
+/// One line of `metrics.jsonl`.
+pub type Record = Map<String, Value>;
+
+/// What a command reports while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A file of a model is on its way from the hub.
     Download(Download<'a>),
-    /// What became of the rows of a dataset, `train` or `eval`.
+    /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
     Census(&'static str, &'a Census),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),

@@ -3,26 +3,31 @@
 //! Hides what is loaded when: the model is gone before the reference is there, and a reference that
 //! was scored before, or is the model itself, is not loaded at all.
 
-use super::open::{Model, check_length, check_reference};
-use super::reference::{Making, cached, from_file, reference_folder, scorer};
-use super::{Event, Observer};
+use std::path::PathBuf;
+use std::slice;
+
 use crate::config::ModelConfig;
 use crate::data::pack::packed_tokens;
-use crate::data::{DataConfig, Example};
+use crate::data::{Example, Files, RowConfig};
 use crate::error::Result;
-use crate::load::load;
 use crate::loss::{Needs, Role, Scored};
-use crate::model::device;
 use crate::model::head::ResponseScore;
-use crate::score::{Column, Score, scan_rows};
+use crate::score::{Column, ReferencePass, Score, scan_rows};
+use crate::session::{Event, Observer, Session, check_length};
 
 /// A preference set to evaluate.
 #[derive(Debug)]
 pub struct PairRows {
     /// The model, and its reference if there is one.
     pub model: ModelConfig,
-    /// The rows; with samples, or with log-probs of the reference, if there are any.
-    pub data: DataConfig,
+    /// The files of rows.
+    pub files: Files,
+    /// How rows become examples.
+    pub rows: RowConfig,
+    /// Responses drawn from the reference, which join their rows.
+    pub samples: Option<Files>,
+    /// A file of the reference's log-probs.
+    pub reference_log_probs: Option<PathBuf>,
     /// What is read of a row.
     pub needs: Needs,
     /// The most tokens computed at once.
@@ -49,40 +54,40 @@ pub struct Pairs {
 ///
 /// # Errors
 /// [`Kind::NonFinite`](crate::error::Kind::NonFinite) naming the row where a log-prob is not finite.
-pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
-    device::open(&rows.model.device).map_err(|e| e.at_key("model.device"))?;
-    let opened = Model::open(&rows.model, observe)?;
-    let separate = reference_folder(&rows.model, observe)?;
-    let shapes = [Some(&opened.folder), separate.as_ref()];
+pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
+    let session = Session::open(&pairs.model, observe)?;
+    let separate = session.reference(observe)?;
+    let shapes = [Some(&session.folder), separate];
     let positions = shapes.into_iter().flatten().map(|f| f.arch.max_positions);
     let positions = positions.min().unwrap_or(usize::MAX);
-    if rows.shrink && rows.data.max_length > positions {
-        rows.data.max_length = positions;
-        rows.data.max_prompt_length = rows.data.max_prompt_length.min(positions / 2);
+    let mut rows = pairs.rows.clone();
+    if pairs.shrink {
+        rows.length = rows.length.within(positions);
     }
-    if let Some(folder) = &separate {
-        check_reference(&opened.tokenizer, folder)?;
-        check_length(rows.data.max_length, folder.arch.max_positions)
+    if let Some(folder) = separate {
+        session.check_same_tokens(folder)?;
+        check_length(rows.length.max_length, folder.arch.max_positions)
             .map_err(|error| error.at("the reference"))?;
     }
-    let making = Making {
-        model: &rows.model,
-        shared: rows.needs.shared,
-        budget: rows.micro_batch_tokens,
+    let pass = ReferencePass {
+        session: &session,
+        shared: pairs.needs.shared,
+        micro_batch_tokens: pairs.micro_batch_tokens,
         cache_dir: None,
     };
-    let datasets = opened.datasets(&rows.data, &rows.needs, observe)?;
-    let (dataset, all) = (&datasets[0], [&datasets[0]]);
+    let samples = pairs.samples.as_ref();
+    let dataset = session.dataset(&pairs.files, &rows, samples, &pairs.needs, observe)?;
+    let dataset = &dataset;
     // A file that does not have these rows is refused before anything is computed.
-    let found = match &rows.data.reference_log_probs {
+    let found = match &pairs.reference_log_probs {
         None => None,
         Some(path) => {
-            let found = from_file(path, &making, &opened.tokenizer, &all)?;
+            let found = pass.from_file(path, slice::from_ref(dataset))?;
             observe(Event::ReferenceFound(path));
             Some(found)
         }
     };
-    let (model, policy) = load(&opened.folder, &rows.model)?;
+    let (model, policy) = session.load()?;
     let (mut numbers, mut examples) = (Vec::new(), Vec::new());
     let mut column = Column::default();
     let mut tokens = 0;
@@ -100,7 +105,7 @@ pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
         &model,
         dataset,
         &order,
-        rows.micro_batch_tokens,
+        pairs.micro_batch_tokens,
         |batch, scores| {
             for (example, scores) in batch.iter().zip(scores) {
                 tokens += packed_tokens(example, Role::ALL);
@@ -116,15 +121,15 @@ pub fn score_pairs(mut rows: PairRows, observe: Observer) -> Result<Pairs> {
         },
     )?;
     drop(model);
-    let (columns, reference) = match (&separate, found) {
+    let (columns, reference) = match (separate, found) {
         (Some(folder), _) => {
             let hash = folder.content_hash()?;
             let columns = if hash == policy {
                 vec![Some(column)]
             } else {
-                let scorer = scorer(hash.clone(), &opened.tokenizer, &rows.model)?;
-                let load = || Ok(load(folder, &rows.model)?.0);
-                cached(&making, scorer, &all, observe, load)?.columns
+                let load = || Ok(session.compute.load(folder)?.0);
+                pass.cached(hash.clone(), slice::from_ref(dataset), observe, load)?
+                    .columns
             };
             (columns, Some(hash))
         }

@@ -1,0 +1,82 @@
+//! The rows that a config names, for a look at them.
+
+use serde::Deserialize;
+
+use super::{
+    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, Source, check_model,
+    check_rows, losses,
+};
+use crate::error::Result;
+use crate::loss::{Loss, Needs, Sum};
+use crate::model::sampling::SampleConfig;
+use crate::optim::{OptimizerConfig, ScheduleConfig};
+use crate::story::StoryConfig;
+
+/// The rows of a config of `expo train`, `expo sft` or `expo sample`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowsConfig {
+    /// The model whose tokenizer and template they go through.
+    pub model: ModelConfig,
+    /// The rows.
+    pub data: PreferenceData,
+    /// What is read of a row.
+    pub needs: Needs,
+}
+
+/// A config without `[run]`. Sections that rows do not depend on are read for their keys alone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "a section is there to have its keys checked")]
+struct Sections {
+    model: ModelConfig,
+    data: PreferenceData,
+    loss: Option<Sum>,
+    reference: Option<ReferenceConfig>,
+    sample: Option<SampleConfig>,
+    batch: Option<BatchConfig>,
+    optimizer: Option<OptimizerConfig>,
+    schedule: Option<ScheduleConfig>,
+    story: Option<StoryConfig>,
+}
+
+impl RowsConfig {
+    /// The rows that a source names, checked. Without a loss they are those of supervised
+    /// fine-tuning.
+    pub fn of(source: &Source) -> Result<Self> {
+        match source.table().contains_key("run") {
+            true => Config::of_training(source).map(|config| Self::from(&config)),
+            false => source.check(Self::without_run(source)),
+        }
+    }
+
+    fn without_run(source: &Source) -> Result<Self> {
+        if source.table().contains_key("loss") {
+            losses::check(source.table())?;
+        }
+        let sections: Sections = source.read()?;
+        let loss = match sections.loss {
+            Some(loss) => loss,
+            None => Loss::default_of("sft")?.into(),
+        };
+        loss.validate().map_err(|error| error.at_key("loss"))?;
+        let checked = sections.data.validate();
+        checked.map_err(|error| error.at_key("data"))?;
+        check_model(&sections.model)?;
+        check_rows(&loss, &sections.data)?;
+        Ok(Self {
+            model: sections.model,
+            data: sections.data,
+            needs: loss.needs(),
+        })
+    }
+}
+
+impl From<&Config> for RowsConfig {
+    fn from(config: &Config) -> Self {
+        Self {
+            model: config.model.clone(),
+            data: config.data.clone(),
+            needs: config.loss.needs(),
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod args;
 mod bandit;
 mod completions;
 mod data;

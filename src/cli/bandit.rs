@@ -65,9 +65,7 @@ Examples:
   $ expo bandit interpolation --set losses.names=dpo,simpo --set train.num_seeds=20
   $ expo bandit interpolation --set losses.settings.fdpo.knobs.divergence=forward_kl
   $ expo bandit preservation --set train.order=shuffle --json
-  $ expo bandit theory
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a policy that is not finite.";
+  $ expo bandit theory";
 
 /// Runs the command.
 pub fn run(args: &BanditArgs) -> anyhow::Result<()> {

@@ -216,8 +216,7 @@ Examples:
   $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat --temperature 0.9 --out dpo.jsonl
       --alpaca-eval outputs.json --generator dpo
 
-Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a log-prob that is not finite, 130 or 143
-ended by INT or TERM; what was being drawn is then drawn anew by the same command.";
+What was being drawn at INT or TERM is drawn anew by the same command.";
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {

@@ -92,9 +92,7 @@ Prompts and answers are strings, or lists of {role, content} for the model's cha
 Examples:
   $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out scores.jsonl
   $ expo score --config run.toml --out reference.jsonl
-  $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
+  $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl";
 
 /// Runs the command.
 pub fn run(args: ScoreArgs) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! `expo sft`: supervised fine-tuning, with everything else as in training.
 
 use clap::Args;
-use expo::config::{Config, Source};
+use expo::config::Config;
 use expo::error::Error;
 use expo::loss::Loss;
 
@@ -50,14 +50,11 @@ optimizer-step batch, as in TRL and most others; then long answers weigh more th
 Examples:
   $ expo sft --config sft.toml
   $ expo sft --config sft.toml --set loss.sft.per_token=true --set optimizer.learning_rate=2e-5
-  $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
-130 or 143 ended by INT or TERM.";
+  $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft";
 
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {
-    let source = Source::open(&args.config, &args.set)?;
+    let source = args.config.source()?;
     let config = Config::of_training(&source)?;
     let trained = match config.loss.single() {
         Some(Loss::Sft(_)) => train(config, &args),

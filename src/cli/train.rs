@@ -1,15 +1,15 @@
 //! `expo train`: a run from a config, and its summary.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::{Config, Source};
+use expo::config::Config;
 use expo::error::Result;
 use expo::session::{Record, StopCondition, Stopped};
 use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
+use super::args::ConfigArgs;
 use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
@@ -19,13 +19,8 @@ use super::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct TrainArgs {
-    /// The config, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-
-    /// Sets a key of the config; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
 
     /// Prints the config with every default filled in, itself a valid config, and stops.
     #[arg(long)]
@@ -71,7 +66,7 @@ A config:
   format = \"hh\"                                   # hh, pairs, unpaired, prompts, sft, alpaca_eval
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
-  [loss.dpo]                                      # cexpo, rexpo, dpo, ipo, fdpo, simpo or kto
+  [loss.dpo]                                      # or another of `expo losses`
   beta = 0.1
   [batch]
   batch_size = 40                                 # rows per optimizer step
@@ -130,14 +125,11 @@ Examples:
   $ expo train --config run.toml --set run.max_steps=20 --profile
   $ expo train --config run.toml --max-time 7h30m
   $ expo train --config run.toml --set run.max_steps=9000 --allow-change run.max_steps
-  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch
-
-Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
-130 or 143 ended by INT or TERM.";
+  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch";
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let source = Source::open(&args.config, &args.set)?;
+    let source = args.config.source()?;
     located(&source, train(Config::of(&source)?, &args))
 }
 

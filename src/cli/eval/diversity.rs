@@ -174,8 +174,7 @@ Examples:
   $ expo eval diversity --samples samples/sft.jsonl samples/dpo.jsonl --name SFT DPO
   $ expo eval diversity --samples dpo.jsonl --score-with runs/dpo --json
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite, 130 or 143 ended by INT
-or TERM while drawing, after a batch was written; the same command goes on.";
+INT or TERM ends the draws once their batch is written; the same command resumes.";
 
 /// Runs the command.
 pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {

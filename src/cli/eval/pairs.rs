@@ -147,8 +147,7 @@ Examples:
   $ expo eval pairs --model runs/dpo --reference runs/sft --data test.jsonl --loss dpo:beta=0.05
   $ expo eval pairs --model Qwen/Qwen2-0.5B --data test.jsonl --json
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite. A file --out is written
-when everything is known, whole or not at all.";
+A file --out is written when everything is known, whole or not at all.";
 
 /// Runs the command.
 pub fn run(args: &PairsArgs) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Errors as the program words them: exit code and message, with flags for parameters.
 
 use expo::config::Source;
-use expo::error::{Error, Kind};
+use expo::error::{Error, Kind, Place, Result};
 
 use super::stop::Signalled;
 
@@ -30,6 +30,23 @@ pub fn located<T>(source: &Source, result: anyhow::Result<T>) -> anyhow::Result<
     })
 }
 
+/// The result of a command without a config, in whose error the config keys are replaced by the
+/// flags that set them.
+pub fn flagged<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| {
+        error.located(|keys| {
+            let name = keys.first().and_then(|key| key.rsplit('.').next());
+            let name = name.map(|name| match name {
+                "model_name_or_path" => "model",
+                name => name,
+            });
+            name.map(|name| Place::Text(flag(name)))
+                .into_iter()
+                .collect()
+        })
+    })
+}
+
 /// An error with the flags of the parameters that it names, and a remedy where only the program
 /// knows one.
 fn with_flags(error: &Error) -> String {
@@ -50,7 +67,6 @@ fn flag(parameter: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use expo::error::Place;
 
     #[test]
     fn a_parameter_is_named_by_its_flag() {
@@ -62,6 +78,13 @@ mod tests {
         );
         let error = Error::input("unknown key").at_parameter("allow_change");
         assert_eq!(message(&error.into()), "--allow-change: unknown key");
+    }
+
+    #[test]
+    fn without_a_config_a_key_is_named_by_its_flag() {
+        let error = Error::input("no CUDA here").at_key("model.device");
+        let error = flagged::<()>(Err(error)).unwrap_err();
+        assert_eq!(message(&error.into()), "--device: no CUDA here");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use expo::session::StopCondition;
 use serde_json::json;
 
 use super::args::{ComputeArgs, PromptArgs};
-use super::error::located;
+use super::error::{flagged, located};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
 use super::{answer, grouped};
@@ -236,9 +236,11 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     if let Some(prompt) = &args.prompt {
         return stream(args, prompt, &mut progress);
     }
-    let config = configure(args)?;
+    let config = flagged(configure(args))?;
     finish(args, &mut progress, |target, progress| {
-        sample_run(&config, target, &mut |event| progress.show(event))
+        flagged(sample_run(&config, target, &mut |event| {
+            progress.show(event)
+        }))
     })
 }
 
@@ -344,7 +346,7 @@ fn finish(
 /// they come at the end, each with its log-prob.
 fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
     let sample = args.settings.sample();
-    sample.validate()?;
+    flagged(sample.validate())?;
     let several = sample.num_samples > 1;
     let asked = TextPrompt {
         model: &model(args),

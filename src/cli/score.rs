@@ -13,6 +13,7 @@ use expo::session::{Event, Session};
 use serde_json::json;
 
 use super::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use super::error::flagged;
 use super::progress::Progress;
 use super::{answer, grouped};
 
@@ -125,7 +126,9 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
         micro_batch_tokens: args.batch.micro_batch_tokens,
         shrink: args.rows.shrink(),
     };
-    score_data(&data, &args.out, &mut |event| progress.show(event))
+    flagged(score_data(&data, &args.out, &mut |event| {
+        progress.show(event)
+    }))
 }
 
 /// Scores the rows of a run under its reference.

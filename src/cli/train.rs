@@ -15,38 +15,36 @@ use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
 use super::{answer, grouped};
 
-/// Trains a model on preferences.
+/// Train a model on preferences.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
 
-    /// Prints the config with every default filled in, itself a valid config, and stops.
+    /// Print the config with all defaults, itself a valid config, and exit
     #[arg(long)]
     print_config: bool,
 
-    /// Goes on with the run in run.output_dir from its newest checkpoint that is whole, if there is
-    /// one (auto); begins (never); or goes on from a folder checkpoint-STEP [default: auto, never
-    /// where run.overwrite is true].
+    /// Resume the run in run.output_dir from its latest valid checkpoint (auto), start over (never),
+    /// or resume from a directory checkpoint-STEP [default: auto; never if run.overwrite is true]
     #[arg(long, value_name = "auto|never|PATH")]
     resume: Option<String>,
 
-    /// Lets a run that is gone on with differ from its beginning in this key; may be given several
-    /// times.
+    /// Allow this config key to differ from the original run when resuming; may be repeated
     #[arg(long, value_name = "KEY")]
     allow_change: Vec<String>,
 
-    /// Saves a checkpoint and ends, with exit code 0, at the first step that ends after so long, e.g.
-    /// 3h30m, from the start of the program.
+    /// Stop after this much wall-clock time, e.g. 3h30m: finish the step, save a checkpoint, exit
+    /// with code 0
     #[arg(long, value_name = "TIME")]
     max_time: Option<Limit>,
 
-    /// Prints the summary as one JSON object.
+    /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
 
-    /// Measures where the time of the steps goes and prints a table of it at the end.
+    /// Print a table of where the time of the steps goes
     #[arg(long, conflicts_with = "json")]
     profile: bool,
 }

@@ -19,6 +19,7 @@ use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
 
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
+use crate::cli::error::flagged;
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped};
@@ -184,9 +185,9 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     };
     check(draws)?;
     let names = names(args)?;
-    let source = args.prompts.source()?;
+    let source = flagged(args.prompts.source())?;
     if source.is_some() {
-        check_samples(args)?;
+        flagged(check_samples(args))?;
     }
     let mut files = args.samples.clone();
     let mut progress = Progress::new();

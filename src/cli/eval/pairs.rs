@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::cli::answer;
 use crate::cli::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use crate::cli::error::flagged;
 use crate::cli::progress::Progress;
 
 /// Evaluates a model, and a reference, on a preference set.
@@ -163,12 +164,12 @@ pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
         },
         ..Settings::new(args.loss.clone())
     };
-    settings.validate()?;
+    flagged(settings.validate())?;
     let rows = configure(args)?;
     let mut progress = Progress::new();
     let scored = score_pairs(&rows, &mut |event| progress.show(event));
     progress.close();
-    let pairs = scored?;
+    let pairs = flagged(scored)?;
     let (report, lines) = evaluate(&pairs.rows, &pairs.examples, &settings)?;
     if let Some(out) = &args.out {
         write(out, &lines)?;

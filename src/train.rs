@@ -36,7 +36,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::data::{Census, Dataset};
+use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::sample::run_datasets;
@@ -206,13 +206,13 @@ impl Run {
     }
 
     /// What became of the rows: of the training rows, the evaluation rows, the unlabelled rows.
-    fn censuses(&self) -> [Option<&Census>; 3] {
+    fn reports(&self) -> [Option<&RowReport>; 3] {
         [
             Some(&self.train),
             self.eval.as_ref(),
             self.unlabelled.as_ref(),
         ]
-        .map(|split| split.map(|split| &split.dataset.census))
+        .map(|split| split.map(|split| &split.dataset.report))
     }
 }
 

@@ -8,7 +8,8 @@ use candle_core::Device;
 use expo::bandit::Experiment;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
-    BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
+    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, RunConfig, SamplingConfig,
+    SweepConfig,
 };
 use expo::loss::{Loss, Objective};
 use expo::model::arch::ConfigJson;

@@ -3,7 +3,7 @@
 use crate::support::{fixture, real_fixtures};
 use expo::data::format::Format;
 use expo::data::{
-    AddBos, Census, Dataset, Example, Files, Invalid, OnInvalid, RowConfig, Samples, Tokenize,
+    AddBos, Dataset, Example, Files, Invalid, OnInvalid, RowConfig, RowReport, Samples, Tokenize,
     Tokenizer, TruncationMode, epoch_order, mismatched_answers,
 };
 use expo::error::Result;
@@ -118,9 +118,9 @@ fn examples(dataset: &Dataset) -> Vec<Example> {
 }
 
 /// All that a dataset has.
-fn contents(dataset: &Dataset) -> (Vec<Example>, Census, String) {
+fn contents(dataset: &Dataset) -> (Vec<Example>, RowReport, String) {
     let fingerprint = dataset.fingerprint.clone();
-    (examples(dataset), dataset.census.clone(), fingerprint)
+    (examples(dataset), dataset.report.clone(), fingerprint)
 }
 
 fn ids(example: &Example, role: Role) -> Vec<&[u32]> {

@@ -116,7 +116,7 @@ fn object(shown: &Shown) -> Result<Value> {
     let row = row
         .map(|row| row_object(row, &shown.tokenizer))
         .transpose()?;
-    Ok(json!({"census": shown.dataset.census, "row": row}))
+    Ok(json!({"census": shown.dataset.report, "row": row}))
 }
 
 fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
@@ -152,7 +152,7 @@ fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
 }
 
 fn table(shown: &Shown) -> Result<String> {
-    let mut text = shown.dataset.census.to_string();
+    let mut text = shown.dataset.report.to_string();
     let Some(row) = &shown.row else {
         return Ok(text);
     };

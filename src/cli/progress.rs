@@ -39,9 +39,9 @@ impl Progress {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Download(download) => self.download(download),
-            Event::Census(split, census) => {
+            Event::Rows(split, report) => {
                 self.close();
-                self.line(&format!("{split}:\n{census}"));
+                self.line(&format!("{split}:\n{report}"));
             }
             Event::ReferenceFound(path) => {
                 self.line(&format!("reference log-probs found in {}", path.display()));

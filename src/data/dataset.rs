@@ -6,12 +6,12 @@
 //! *Why*: a step sees a batch, so a million pairs need no more memory than a batch and an index. What
 //! a run asks of all examples, their order and how many tokens they take, the index knows.
 
-use super::census::Census;
 use super::config::RowConfig;
 use super::files::Files;
 use super::inspect::Inspection;
 use super::open::{CHUNK, Source, open};
 use super::record::{decode, encode};
+use super::report::RowReport;
 use super::samples::Samples;
 use super::store::{Span, Store};
 use super::{Example, Tokenizer};
@@ -24,7 +24,7 @@ pub struct Dataset {
     index: Vec<Entry>,
     store: Store,
     /// What became of the rows.
-    pub census: Census,
+    pub report: RowReport,
     /// SHA-256, in hex, of all examples as tokens, with their order, soft labels and gaps between scores.
     pub fingerprint: String,
 }
@@ -87,7 +87,7 @@ impl Dataset {
         };
         let (dataset, found) = open(&source, Some(row), Store::default(), CHUNK)?;
         let missing = || {
-            let rows = dataset.census.rows;
+            let rows = dataset.report.rows;
             Error::input(format!("there is no row {row}"))
                 .hint(format!("rows are counted from 0; {rows} were read"))
                 .at(files)
@@ -101,7 +101,7 @@ impl Dataset {
         Self {
             index: Vec::new(),
             store,
-            census: Census::default(),
+            report: RowReport::default(),
             fingerprint: String::new(),
         }
     }
@@ -156,7 +156,7 @@ impl Dataset {
         (0..self.len()).map(|example| self.example(example))
     }
 
-    /// Appends the examples of another one. Census and fingerprint stay what they are.
+    /// Appends the examples of another one. RowReport and fingerprint stay what they are.
     pub fn append(&mut self, other: Self) -> Result<()> {
         let shift = self.store.append(&other.store)?;
         self.index.extend(other.index.into_iter().map(|mut entry| {

@@ -25,14 +25,13 @@
 //!
 //! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenization, truncation and
 //! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted
-//! in the [`Census`].
+//! in the [`RowReport`].
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the report.
 
 mod answers;
 mod batches;
 mod build;
-mod census;
 pub mod chat;
 mod config;
 mod dataset;
@@ -48,6 +47,7 @@ mod prompts;
 pub mod read;
 mod record;
 mod render;
+mod report;
 mod samples;
 mod scores;
 mod store;
@@ -56,7 +56,6 @@ mod tokens;
 
 pub use answers::{ChosenAnswers, chosen_answers};
 pub use batches::{Batches, Orders};
-pub use census::{Census, Invalid, Lines, Spread};
 pub use config::{
     AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
     TokenizeConfig,
@@ -68,6 +67,7 @@ pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
 pub use order::{ORDER_VERSION, epoch_order};
 pub use prompts::{Prompt, PromptTokens, prompts};
+pub use report::{Invalid, Lines, RowReport, Spread};
 pub use samples::{Sample, Samples, one_each};
 pub use tokenizer::Tokenizer;
 pub use tokens::{Continuation, TokenRule};

@@ -19,7 +19,7 @@ impl Session {
     ) -> Result<Dataset> {
         check_length(rows.length.max_length, self.folder.arch.max_positions)?;
         let samples = self.samples(samples)?;
-        self.open("data", files, rows, samples.as_ref(), needs, observe)
+        self.open_split("data", files, rows, samples.as_ref(), needs, observe)
     }
 
     /// The datasets of `[data]`: the training rows, then the evaluation rows and the unlabelled ones
@@ -38,11 +38,11 @@ impl Session {
         let mut datasets = Vec::new();
         for (split, files) in files {
             let Some(files) = files else { continue };
-            datasets.push(self.open(split, files, &data.rows, samples, needs, observe)?);
+            datasets.push(self.open_split(split, files, &data.rows, samples, needs, observe)?);
         }
         if let Some(files) = &data.unlabelled {
             let (rows, needs) = (unlabelled(&data.rows, files)?, prompts_only(needs));
-            datasets.push(self.open("unlabelled", files, &rows, samples, &needs, observe)?);
+            datasets.push(self.open_split("unlabelled", files, &rows, samples, &needs, observe)?);
         }
         Ok(datasets)
     }
@@ -53,7 +53,7 @@ impl Session {
             .transpose()
     }
 
-    fn open(
+    fn open_split(
         &self,
         split: &'static str,
         files: &Files,
@@ -63,7 +63,7 @@ impl Session {
         observe: Observer,
     ) -> Result<Dataset> {
         let dataset = Dataset::open(files, rows, &self.tokenizer, needs, samples)?;
-        observe(Event::Census(split, &dataset.census));
+        observe(Event::Rows(split, &dataset.report));
         Ok(dataset)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::data::Census;
+use crate::data::RowReport;
 use crate::model::hub::Download;
 
 /// One line of `metrics.jsonl`.
@@ -16,7 +16,7 @@ pub enum Event<'a> {
     /// A file of a model is on its way from the hub.
     Download(Download<'a>),
     /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
-    Census(&'static str, &'a Census),
+    Rows(&'static str, &'a RowReport),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
     /// The reference is not the policy: its content hash.

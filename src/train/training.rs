@@ -101,7 +101,7 @@ impl Training {
         let about = About {
             config: &run.config,
             hashes: &run.hashes,
-            censuses: run.censuses(),
+            reports: run.reports(),
             frozen: &run.identity,
             machine: &machine,
         };

@@ -382,8 +382,8 @@ fn conversations_that_part_before_the_answer_are_no_pair() {
         serde_json::json!({"chosen": turns("a", "So."), "rejected": turns("a", "So.")}),
     ];
     let dataset = scene("chatml", CHATML, "pairs", &rows).open(&PAIR).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::PromptDiffers].first, ["1"]);
-    assert_eq!(dataset.census.invalid[&Invalid::EmptyAnswer].first, ["3"]);
+    assert_eq!(dataset.report.invalid[&Invalid::PromptDiffers].first, ["1"]);
+    assert_eq!(dataset.report.invalid[&Invalid::EmptyAnswer].first, ["3"]);
     assert_eq!(dataset.len(), 2);
     assert_eq!(
         examples(&dataset)[1].responses[0].ids,

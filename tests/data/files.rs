@@ -144,10 +144,10 @@ fn several_files_are_one_dataset_whose_report_names_them() {
     let dataset = Dataset::open(&files, &config, &tokenizer, &PAIR, None).unwrap();
     let rows: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 3]);
-    let first = &dataset.census.invalid[&Invalid::EmptyAnswer].first;
+    let first = &dataset.report.invalid[&Invalid::EmptyAnswer].first;
     let first: Vec<String> = first.iter().map(|line| scene.strip(line)).collect();
     assert_eq!(first, ["a.jsonl:2", "b.jsonl:1"]);
-    assert_eq!(dataset.census.rows, 4);
+    assert_eq!(dataset.report.rows, 4);
 }
 
 #[test]

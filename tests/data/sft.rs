@@ -48,17 +48,17 @@ fn every_turn_of_the_assistant_is_scored_and_nothing_else() {
     let context = &example.responses[0].context;
     assert_eq!(context.len(), 1);
     assert_eq!(context[0].start, 3);
-    assert_eq!(dataset.census.context_tokens, context[0].len());
+    assert_eq!(dataset.report.context_tokens, context[0].len());
     assert_eq!(example.scored_tokens(&example.responses[0]), 6);
-    assert!(dataset.census.to_string().contains("context tokens"));
+    assert!(dataset.report.to_string().contains("context tokens"));
 
     // A cut within the context leaves the first turn, without its neighbours' scores.
     scene.config.length.max_length = example.prompt.len() + 5;
     scene.config.length.max_prompt_length = example.prompt.len();
     let cut = scene.open(&SFT).unwrap();
-    assert_eq!(cut.census.context_tokens, 2);
+    assert_eq!(cut.report.context_tokens, 2);
     assert_eq!(scored(&scene, &examples(&cut)[0]), "1.<|im_end|>");
-    assert_eq!(cut.census.cut_responses, 1);
+    assert_eq!(cut.report.cut_responses, 1);
 
     scene.config.length.max_length = 512;
     scene.config.tokens.assistant_turns = AssistantTurns::Last;
@@ -234,7 +234,7 @@ fn chosen_answers_of_other_formats_are_imitated_and_rejected_ones_left_out() {
     for on_invalid in [OnInvalid::Skip, OnInvalid::Error] {
         scene.config.on_invalid = on_invalid;
         let dataset = scene.open(&SFT).unwrap();
-        assert_eq!(dataset.census.invalid[&Invalid::NothingChosen].first, ["1"]);
+        assert_eq!(dataset.report.invalid[&Invalid::NothingChosen].first, ["1"]);
         assert_eq!(dataset.len(), 1);
     }
 }
@@ -258,9 +258,9 @@ fn scores_are_ignored_checked_or_made_soft_labels() {
     assert_eq!(labels(&scene), [None, None, None]);
     scene.config.scores = Scores::Check;
     let dataset = scene.open(&PAIR).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::Tie].first, ["2"]);
+    assert_eq!(dataset.report.invalid[&Invalid::Tie].first, ["2"]);
     assert_eq!(
-        dataset.census.invalid[&Invalid::ScoresDisagree].first,
+        dataset.report.invalid[&Invalid::ScoresDisagree].first,
         ["3"]
     );
     assert_eq!(dataset.len(), 1);
@@ -330,7 +330,7 @@ fn annotations_of_alpaca_eval_are_pairs() {
             ("yes<|end|>".to_owned(), Some(0.75)),
         ]
     );
-    assert_eq!(dataset.census.invalid[&Invalid::NoPreference].first, ["4"]);
+    assert_eq!(dataset.report.invalid[&Invalid::NoPreference].first, ["4"]);
     // A loss without soft labels trains on the hard ones.
     let hard = Needs {
         soft_labels: false,

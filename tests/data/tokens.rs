@@ -149,12 +149,12 @@ fn a_merge_across_the_boundary_is_counted_and_leaves_the_prompt_alone() {
     let example = &examples(&dataset)[0];
     assert_eq!(words(&example.prompt), "a|b");
     assert_eq!(words(ids(example, Role::Chosen)[0]), "c|<|end|>");
-    assert_eq!(dataset.census.boundary_merges, 1);
+    assert_eq!(dataset.report.boundary_merges, 1);
 
     scene.config.tokens.tokenize = Tokenize::Separate;
     let separate = scene.open(&PAIR).unwrap();
     assert_eq!(examples(&separate), examples(&dataset));
-    assert_eq!(separate.census.boundary_merges, 0);
+    assert_eq!(separate.report.boundary_merges, 0);
 }
 
 #[test]
@@ -183,11 +183,11 @@ fn the_limit_cuts_first_the_prompt_and_then_the_answers() {
             ids(example, Role::Chosen)[0],
             ids(example, Role::Rejected)[0],
         ];
-        let census = &dataset.census;
+        let report = &dataset.report;
         let counts = (
-            census.cut_prompts,
-            census.cut_responses,
-            census.unfinished_responses,
+            report.cut_prompts,
+            report.cut_responses,
+            report.unfinished_responses,
         );
         (parts.map(|part| scene.words(part).concat()), counts)
     };

@@ -162,14 +162,14 @@ fn real_rows_are_invalid_where_they_are_known_to_be() {
         Dataset::open(&files, config, tokenizer, &PAIR, None).unwrap()
     };
     let dataset = open(&config, &neox);
-    let census = &dataset.census;
-    assert_eq!((census.rows, census.kept), (1800, 1794));
+    let report = &dataset.report;
+    assert_eq!((report.rows, report.kept), (1800, 1794));
     assert_eq!(
-        census.invalid[&Invalid::PromptDiffers].first,
+        report.invalid[&Invalid::PromptDiffers].first,
         ["1255", "1689"]
     );
     assert_eq!(
-        census.invalid[&Invalid::EmptyAnswer].first,
+        report.invalid[&Invalid::EmptyAnswer].first,
         ["87", "517", "926", "1104"]
     );
 
@@ -184,6 +184,6 @@ fn real_rows_are_invalid_where_they_are_known_to_be() {
     let joint = open(&config, &pythia);
     config.tokens.tokenize = Tokenize::Separate;
     let separate = open(&config, &pythia);
-    assert_eq!(joint.census.boundary_merges, 0);
+    assert_eq!(joint.report.boundary_merges, 0);
     assert_eq!(examples(&joint), examples(&separate));
 }

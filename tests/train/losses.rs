@@ -47,8 +47,8 @@ fn odpo_reads_the_scores_of_its_rows() {
             TAIL.replace("{out}", &out.to_string())
         );
         Run::open(Config::parse(&text, &[]).unwrap(), &mut |event| {
-            if let Event::Census(_, census) = event {
-                events.extend(census.invalid.keys().map(ToString::to_string));
+            if let Event::Rows(_, report) = event {
+                events.extend(report.invalid.keys().map(ToString::to_string));
             }
         })
         .map(drop)

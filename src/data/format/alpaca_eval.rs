@@ -5,9 +5,9 @@
 //! better output is the chosen one; between them `output_1` is, with the probability that it wins.
 
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::Result;
 use crate::loss::Role;
 

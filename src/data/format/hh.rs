@@ -5,9 +5,9 @@
 //! answer text into the prompt wherever two answers begin alike.
 
 use super::definition::{Format, Reading, TruncationMode, has, pair};
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {

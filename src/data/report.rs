@@ -1,4 +1,4 @@
-//! What became of the rows of a dataset.
+//! What became of the rows of a dataset: kept, left out and why, cut, and how long they are.
 //!
 //! Hides the counting and the layout of the report.
 //!
@@ -120,7 +120,7 @@ pub(super) struct Tally {
 
 /// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Census {
+pub struct RowReport {
     /// Rows in the files, or in the slices of them.
     pub rows: usize,
     /// Rows that became examples.
@@ -146,7 +146,7 @@ pub struct Census {
     pub example_tokens: Spread,
 }
 
-impl Census {
+impl RowReport {
     pub(super) fn drop_row(&mut self, reason: Invalid, line: String) {
         let lines = self.invalid.entry(reason).or_default();
         lines.rows += 1;
@@ -174,7 +174,7 @@ impl Census {
     }
 }
 
-impl Display for Census {
+impl Display for RowReport {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
         writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;

@@ -68,7 +68,6 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::error::Error;
     use crate::io::durable::{MANIFEST, verify};
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::score::Score;

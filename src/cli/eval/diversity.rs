@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use expo::config::{ModelConfig, PromptSource, SamplingConfig};
 use expo::data::Files;
-use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;

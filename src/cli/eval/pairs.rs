@@ -6,9 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::ModelConfig;
-use expo::data::format::Format;
-use expo::data::{Files, RowConfig, Scores};
+use expo::data::{Files, Scores};
 use expo::error::{Error, Result};
 use expo::eval::figure::Draws;
 use expo::eval::pairs::{

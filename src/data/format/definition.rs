@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::data::report::Invalid;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss::Role;
 
 /// A prompt with its answers, as the row has them.

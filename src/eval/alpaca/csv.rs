@@ -33,7 +33,7 @@ impl Csv {
         match rows.iter().find(|(_, row)| row.len() != columns) {
             Some((line, row)) => Err(Error::input(format!("{} fields", row.len()))
                 .hint(format!("the header has {columns}"))
-                .at_line(line)),
+                .at_line(*line)),
             None => Ok(Self { header, rows }),
         }
     }

@@ -2,7 +2,6 @@
 
 mod tables;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};

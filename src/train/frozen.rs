@@ -192,7 +192,7 @@ mod tests {
         let text = include_str!("../config.rs").to_owned()
             + include_str!("../config/model.rs")
             + include_str!("../config/run.rs")
-            + include_str!("../data/config.rs");
+            + include_str!("../config/data.rs");
         for key in FREE {
             let name = key.rsplit('.').next().unwrap();
             assert!(text.contains(&format!("pub {name}:")), "{key}");

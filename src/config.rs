@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
-use crate::loss::{Role, Sum};
+use crate::loss::{Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
@@ -50,7 +50,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
     /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
-    pub loss: Sum,
+    pub loss: WeightedLoss,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,
@@ -117,6 +117,18 @@ impl Config {
         let mut source = source.clone();
         source.or_insert("loss", sft());
         Self::of(&source)
+    }
+
+    /// The same run with another loss, such as an objective of the caller's own
+    /// ([`Loss::custom`](crate::loss::Loss::custom)) or a sum.
+    ///
+    /// # Errors
+    /// If a knob or weight lies outside its range, or the loss needs what the rest of the config does
+    /// not provide.
+    pub fn with_loss(mut self, loss: impl Into<WeightedLoss>) -> Result<Self> {
+        self.loss = loss.into();
+        self.resolve()?;
+        Ok(self)
     }
 
     fn resolved(source: &Source) -> Result<Self> {
@@ -271,7 +283,7 @@ fn check_model(model: &ModelConfig) -> Result<()> {
 }
 
 /// Refuses rows that the loss does not read, and a loss that reads rows that are not there.
-fn check_rows(loss: &Sum, data: &PreferenceData) -> Result<()> {
+fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
     let (needs, name) = (loss.needs(), loss.name());
     let unread = |key: &str| {
         let what = format!("the loss {name} does not read {key}");

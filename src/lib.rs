@@ -29,7 +29,7 @@
 //! its reference:
 //!
 //! ```
-//! use expo::loss::{Context, Loss, Objective, Role, Scored};
+//! use expo::loss::{Loss, Objective, Role, Scored};
 //!
 //! let dpo = Loss::default_of("dpo")?.with("beta", "0.5")?;
 //! // (role, log pi, log r, tokens) of each response
@@ -37,7 +37,7 @@
 //!     (Role::Chosen, -45.0, -45.0, 17.0),
 //!     (Role::Rejected, -60.0, -60.0, 21.0),
 //! ];
-//! let loss = dpo.evaluate(&Scored::new(&pair, None), &Context::default());
+//! let loss = dpo.evaluate_alone(&Scored::new(&pair, None));
 //! assert!((loss.value - 2f64.ln()).abs() < 1e-12);
 //! assert_eq!(loss.grad, [-0.25, 0.25]);
 //! # Ok::<(), expo::error::Error>(())

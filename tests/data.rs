@@ -22,20 +22,7 @@ mod sft;
 mod tokens;
 mod whole;
 
-const PAIR: Needs = Needs {
-    all: &[Role::Chosen, Role::Rejected],
-    any: &[],
-    unlabelled: &[],
-    batch: &[],
-    optional: &[],
-    mismatch_group: None,
-    reference: true,
-    soft_labels: true,
-    shared: false,
-    confidence: false,
-    scores: false,
-    on_policy: false,
-};
+const PAIR: Needs = Needs::referenced_pair();
 const SAMPLED: Needs = Needs {
     all: &[Role::Chosen, Role::Rejected, Role::Sampled],
     ..PAIR

@@ -7,7 +7,7 @@ use super::{
     check_rows, losses,
 };
 use crate::error::Result;
-use crate::loss::{Loss, Needs, Sum};
+use crate::loss::{Loss, Needs, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 use crate::story::StoryConfig;
@@ -30,7 +30,7 @@ pub struct RowsConfig {
 struct Sections {
     model: ModelConfig,
     data: PreferenceData,
-    loss: Option<Sum>,
+    loss: Option<WeightedLoss>,
     reference: Option<ReferenceConfig>,
     sample: Option<SampleConfig>,
     batch: Option<BatchConfig>,

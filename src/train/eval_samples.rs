@@ -13,7 +13,7 @@ use super::Split;
 use crate::config::Config;
 use crate::data::{PromptTokens, Tokenizer};
 use crate::error::Result;
-use crate::loss::{Response, Role, Scored, Sum};
+use crate::loss::{Response, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
@@ -184,7 +184,7 @@ struct Side {
 impl Extremes {
     /// Looks at an example of this place in its split; one that is no pair, or whose loss has no
     /// rewards, is passed over.
-    pub fn look(&mut self, index: usize, scored: &Scored, loss: &Sum) {
+    pub fn look(&mut self, index: usize, scored: &Scored, loss: &WeightedLoss) {
         let side = |response: &Response| {
             Some(Side {
                 reward: loss.reward(response)?,
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_extremes_are_those_of_a_sort() {
-        let loss = Sum::from(crate::loss::Loss::default_of("dpo").unwrap());
+        let loss = WeightedLoss::from(crate::loss::Loss::default_of("dpo").unwrap());
         let mut extremes = Extremes {
             most: 3,
             ..Extremes::default()

@@ -45,7 +45,6 @@ mod order;
 pub mod pack;
 mod prompts;
 pub mod read;
-mod record;
 mod render;
 mod report;
 mod samples;
@@ -73,11 +72,12 @@ pub use tokenizer::Tokenizer;
 pub use tokens::{Continuation, TokenRule};
 
 use crate::loss::Role;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 /// A response as tokens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// What it is to its prompt.
     pub role: Role,
@@ -116,7 +116,7 @@ impl Response {
 }
 
 /// One prompt with its responses, as the model sees them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The row's number from 0 in its files one after the other, invalid rows and those outside a
     /// slice counted.

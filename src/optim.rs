@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
-use crate::model::parameters::{Buffer, Layout, Master};
+use crate::model::parameters::{Buffer, Master};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ fn in_range(key: &str, x: f64, range: &Range<f64>) -> Result<()> {
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
     /// The shape after warm-up.
-    pub lr_scheduler_type: Shape,
+    pub lr_scheduler_type: Decay,
     /// Steps of linear warm-up; `constant` reads neither this nor `warmup_ratio`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
@@ -182,7 +182,7 @@ pub struct ScheduleConfig {
 /// Schedules by transformers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Shape {
+pub enum Decay {
     /// Down to 0 in a straight line.
     Linear,
     /// Down to 0 along half a cosine.
@@ -196,7 +196,7 @@ pub enum Shape {
 impl Default for ScheduleConfig {
     fn default() -> Self {
         Self {
-            lr_scheduler_type: Shape::Linear,
+            lr_scheduler_type: Decay::Linear,
             warmup_steps: None,
             warmup_ratio: None,
             warmup_from_zero: true,
@@ -218,7 +218,7 @@ impl ScheduleConfig {
             }
         }
         let warmup = self.warmup_steps.is_some() || self.warmup_ratio.is_some();
-        if self.lr_scheduler_type == Shape::Constant && warmup {
+        if self.lr_scheduler_type == Decay::Constant && warmup {
             return Err(
                 Error::input("lr_scheduler_type \"constant\" has no warm-up")
                     .hint("use \"constant_with_warmup\"")
@@ -244,9 +244,9 @@ impl ScheduleConfig {
         }
         let progress = (step - warmup) as f64 / (total.saturating_sub(warmup)).max(1) as f64;
         match self.lr_scheduler_type {
-            Shape::Linear => (1.0 - progress).max(0.0),
-            Shape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
-            Shape::Constant | Shape::ConstantWithWarmup => 1.0,
+            Decay::Linear => (1.0 - progress).max(0.0),
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
+            Decay::Constant | Decay::ConstantWithWarmup => 1.0,
         }
     }
 }
@@ -268,8 +268,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer with zero moments for parameters laid out and kept like `weights`: moments are
-    /// bf16 where weights are split, else as wide as the weights' values.
+    /// An optimizer with zero moments for what is trained of `weights`: moments are bf16 where weights
+    /// are split, else as wide as the weights' values.
     pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
         let config = config.resolve()?;
         let dtype = match weights.master() {
@@ -277,13 +277,10 @@ impl Optimizer {
             Master::F32(_) => DType::F32,
             Master::Low(_) => DType::BF16,
         };
-        let zeros = || {
-            let layout: &Arc<Layout> = weights.layout();
-            Buffer::zeros(layout.clone(), dtype, weights.flat().device())
-        };
+        let layout = Arc::new(weights.layout().trainable());
+        let zeros = || Buffer::zeros(layout.clone(), dtype, weights.flat().device());
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
-        let entries = weights.layout().entries.iter();
-        let decayed = entries.filter(|entry| entry.decay);
+        let decayed = layout.entries.iter().filter(|entry| entry.decay);
         let decayed = decayed.map(|entry| entry.range.clone()).collect();
         Ok(Self {
             config,
@@ -306,8 +303,8 @@ impl Optimizer {
         self.steps = updates;
     }
 
-    /// One update of `weights`, in place, at this learning rate. Returns the gradient norm before
-    /// clipping.
+    /// One update of what is trained of `weights`, in place, at this learning rate. Returns the gradient
+    /// norm before clipping.
     ///
     /// # Errors
     /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the norm is not finite.
@@ -330,10 +327,18 @@ impl Optimizer {
         }
         self.steps += 1;
         let square = self.square.flat();
-        let weights = match (weights.flat(), weights.master()) {
-            (weights, Master::Itself) => Weights::Plain(weights),
-            (weights, Master::F32(master)) => Weights::Master { weights, master },
-            (weights, Master::Low(low)) => Weights::Split { weights, low },
+        let trained = |x: &Tensor| x.narrow(0, 0, gradients.layout().len);
+        let values = &trained(weights.flat())?;
+        let weights = match weights.master() {
+            Master::Itself => Weights::Plain(values),
+            Master::F32(master) => Weights::Master {
+                weights: values,
+                master: &trained(master)?,
+            },
+            Master::Low(low) => Weights::Split {
+                weights: values,
+                low: &trained(low)?,
+            },
         };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
@@ -408,9 +413,9 @@ mod tests {
             warmup_ratio: None,
             warmup_from_zero,
         };
-        let linear = schedule(Shape::Linear, None, true);
+        let linear = schedule(Decay::Linear, None, true);
         assert_eq!((linear.factor(0, 8), linear.factor(1, 8)), (1.0, 0.875));
-        let cosine = schedule(Shape::Cosine, Some(2), true);
+        let cosine = schedule(Decay::Cosine, Some(2), true);
         assert_eq!(
             (
                 cosine.factor(0, 6),
@@ -420,7 +425,7 @@ mod tests {
             (0.0, 0.5, 1.0)
         );
         assert!((cosine.factor(3, 6) - 0.8535533905932737).abs() < 1e-15);
-        let official = schedule(Shape::ConstantWithWarmup, Some(150), false);
+        let official = schedule(Decay::ConstantWithWarmup, Some(150), false);
         assert_eq!(official.factor(0, 1000), 1.0 / 151.0);
         assert_eq!(official.factor(150, 1000), 1.0);
     }
@@ -428,7 +433,7 @@ mod tests {
     #[test]
     fn constant_refuses_a_warm_up_it_would_not_read() {
         let schedule = ScheduleConfig {
-            lr_scheduler_type: Shape::Constant,
+            lr_scheduler_type: Decay::Constant,
             warmup_steps: Some(3),
             ..ScheduleConfig::default()
         };

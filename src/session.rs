@@ -21,6 +21,7 @@ use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
+use crate::model::parameters::Layout;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
@@ -46,8 +47,8 @@ impl Session {
     /// Opens the device, then the model that the section names.
     ///
     /// # Errors
-    /// If the device is not there, the model cannot be found or is damaged, or its tokenizer has ids
-    /// that its embedding has no row for.
+    /// If the device is not there, the model cannot be found or is damaged, its tokenizer has ids
+    /// that its embedding has no row for, or a pattern of `trainable` matches none of its parameters.
     pub fn open(config: &ModelConfig, observe: Observer) -> Result<Self> {
         Self::open_on(Compute::open(config)?, config, observe)
     }
@@ -57,6 +58,12 @@ impl Session {
         let name = &config.model_name_or_path;
         let path = find_model(name, config.revision.as_deref(), observe)?;
         let folder = ModelFolder::open(&path)?;
+        let folder = match &config.trainable {
+            None => folder,
+            Some(patterns) => folder
+                .with_trainable(patterns)
+                .map_err(|error| error.at_key("model.trainable"))?,
+        };
         let tokenizer = Arc::new(Tokenizer::open(&path)?);
         check_vocabulary(&tokenizer, &folder)?;
         Ok(Self {
@@ -108,6 +115,13 @@ impl Session {
     pub fn load_reference(&self, observe: Observer) -> Result<Decoder> {
         let folder = self.reference(observe)?.unwrap_or(&self.folder);
         Ok(self.compute.load(folder)?.0)
+    }
+
+    /// As [`load_reference`](Self::load_reference), its parameters laid out as in `layout` where they are
+    /// the same ones.
+    pub fn load_reference_as(&self, layout: &Layout, observe: Observer) -> Result<Decoder> {
+        let folder = self.reference(observe)?.unwrap_or(&self.folder);
+        Ok(self.compute.load(&folder.clone().with_layout(layout))?.0)
     }
 }
 

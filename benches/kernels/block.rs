@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Tensor};
 use expo::error::Result;
-use expo::kernels::attention::{self, Packing};
+use expo::kernels::attention::{self, Packing, Scores};
 use expo::kernels::embedding::Ids;
 use expo::kernels::gemm::Precision;
 use expo::kernels::key_values::{KeyValues, Places, Prefix, Shape};
+use expo::kernels::norm::Norm;
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
 use expo::kernels::{activation, by_row, elementwise, embedding, linear, norm};
 use expo::segment::Segment;
@@ -54,16 +55,21 @@ fn embeddings(harness: &mut Harness, hidden: usize) -> Result<()> {
 fn norms(harness: &mut Harness, hidden: usize) -> Result<()> {
     let (x, dy) = (random(&[TOKENS, hidden])?, random(&[TOKENS, hidden])?);
     let (weight, bias) = (random(&[hidden])?, random(&[hidden])?);
-    for (name, bias) in [("layer", Some(&bias)), ("rms", None)] {
+    let epsilon = 1e-5;
+    for (name, kind, bias) in [
+        ("layer", Norm::LayerNorm { epsilon }, Some(&bias)),
+        ("rms", Norm::Rms { epsilon }, None),
+    ] {
         harness.measure(&format!("norm::norm {name}"), passes(2, hidden), || {
-            norm::norm(&x, &weight, bias, 1e-5)
+            norm::norm(&x, kind, &weight, bias)
         });
-        let (_, saved) = norm::norm(&x, &weight, bias, 1e-5)?;
+        let (_, saved) = norm::norm(&x, kind, &weight, bias)?;
         let (dweight, dbias) = (zeros(&[hidden])?, zeros(&[hidden])?);
         let dx = zeros(&[TOKENS, hidden])?;
         let name = format!("norm::backward {name}");
         harness.measure(&name, passes(4, hidden), || {
-            norm::backward(&dy, &saved, &weight, &dweight, bias.map(|_| &dbias), &dx)
+            let gradients = (Some(&dweight), bias.map(|_| &dbias));
+            norm::backward(&dy, &saved, &weight, gradients, &dx)
         });
     }
     Ok(())
@@ -103,15 +109,19 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
     let [q, k, v] = views(&qkv)?;
     let packing = Packing::new(segments, q.device())?;
+    let scores = Scores {
+        scale: 1.0 / (HEAD as f64).sqrt(),
+        window: None,
+    };
     // Two products of a query with every key that it sees forward, five backward.
     let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
     harness.measure("attention::attention", products(2), || {
-        attention::attention(&q, &k, &v, &packing, None)
+        attention::attention(&q, &k, &v, &packing, scores)
     });
-    let (y, saved) = attention::attention(&q, &k, &v, &packing, None)?;
+    let (y, saved) = attention::attention(&q, &k, &v, &packing, scores)?;
     let dqkv = zeros(qkv.dims())?;
     harness.measure("attention::backward", products(5), || {
-        attention::backward(&y, (&q, &k, &v), &saved, &packing, None, &dqkv)
+        attention::backward(&y, (&q, &k, &v), &saved, &packing, scores, &dqkv)
     });
     Ok(())
 }
@@ -128,7 +138,10 @@ fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
         capacity: length + CALLS,
         kv_heads: heads,
         head_dim: HEAD,
-        window: None,
+        scores: Scores {
+            scale: 1.0 / (HEAD as f64).sqrt(),
+            window: None,
+        },
     };
     let (q, k, v) = (row(SEQUENCES)?, row(SEQUENCES)?, row(SEQUENCES)?);
     let mut kept = KeyValues::new(shape, q.dtype(), Precision::Full, q.device())?;

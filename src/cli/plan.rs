@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use expo::config::{Config, RowsConfig};
 use expo::inspect::{RowSplit, Shown, reference_shape, show};
-use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split};
+use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split, layout};
 
 use super::args::ConfigArgs;
 use super::error::located;
@@ -124,8 +124,10 @@ fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::erro
     let unlabelled = other(config.data.unlabelled.is_some(), RowSplit::Unlabelled)?;
     let rows = Rows::new(config, count(&train)?, eval, unlabelled)?;
     let reference = reference_shape(&config.model, &mut |event| progress.show(event))?;
+    let layout = layout(config, &train.arch)?;
     let models = Models {
         policy: &train.arch,
+        layout: &layout,
         reference: reference.as_ref().unwrap_or(&train.arch),
     };
     Plan::new(config, &models, &rows, device)

@@ -36,6 +36,18 @@ pub struct PreferenceData {
     pub shuffle: bool,
 }
 
+impl PreferenceData {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "eval",
+        "reference_log_probs",
+        "samples",
+        "train",
+        "unlabelled",
+    ];
+}
+
 /// Where the samples of a run come from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(from = "Files", into = "Files")]

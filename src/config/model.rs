@@ -32,6 +32,10 @@ pub struct ModelConfig {
     /// `auto`, `cpu` or `cuda:N`.
     #[serde(default = "auto")]
     pub device: String,
+    /// Which parameters are trained: globs over Hugging Face's names, of which the last that matches
+    /// decides; `!` in front freezes. All of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<Vec<String>>,
     /// Keep only block inputs of the forward pass and compute the rest again: less memory, a third
     /// more time, the same gradients.
     #[serde(default)]
@@ -73,6 +77,16 @@ impl FromStr for Dtype {
 }
 
 impl ModelConfig {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "device",
+        "model_name_or_path",
+        "reference",
+        "reference_revision",
+        "revision",
+    ];
+
     /// The defaults, for the model `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -83,6 +97,7 @@ impl ModelConfig {
             dtype: Dtype::default(),
             save_dtype: SaveDtype::default(),
             device: auto(),
+            trainable: None,
             recompute: false,
         }
     }

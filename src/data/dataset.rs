@@ -10,7 +10,6 @@ use super::config::RowConfig;
 use super::files::Files;
 use super::inspect::Inspection;
 use super::open::{CHUNK, Source, open};
-use super::record::{decode, encode};
 use super::report::RowReport;
 use super::samples::Samples;
 use super::store::{Span, Store};
@@ -107,14 +106,12 @@ impl Dataset {
     }
 
     pub(super) fn push(&mut self, example: &Example) -> Result<()> {
-        let mut record = Vec::new();
-        encode(example, &mut record);
         let mut responses = [0; Role::ALL.len()];
         for response in &example.responses {
             responses[response.role as usize] += response.ids.len() as u32;
         }
         self.index.push(Entry {
-            span: self.store.push(&record)?,
+            span: self.store.push_value(example)?,
             prompt: example.prompt.len() as u32,
             responses,
         });
@@ -144,8 +141,7 @@ impl Dataset {
     /// # Errors
     /// If the temporary file cannot be read.
     pub fn example(&self, example: usize) -> Result<Example> {
-        let record = self.store.read(self.index[example].span)?;
-        decode(&record).ok_or_else(|| self.store.damaged())
+        self.store.value(self.index[example].span)
     }
 
     /// All examples, read one by one.

@@ -24,6 +24,16 @@ use super::real::Real;
 use super::softmax::{differentiate, probabilities, softmax};
 use crate::error::{Error, Result};
 
+/// How the score of a query and a key is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// The factor of every dot product.
+    pub scale: f64,
+    /// Sliding window: a token sees itself and the `window - 1` tokens before it, counted along
+    /// prefix and own. All of them where `None`.
+    pub window: Option<usize>,
+}
+
 /// What the backward pass needs beside the operands.
 #[derive(Debug)]
 pub struct Saved {
@@ -55,17 +65,16 @@ impl Saved {
 
 /// `q` (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim), which may be views of one
 /// wider tensor -> (queries, heads, head_dim), the queries of all segments one after the other.
-/// Scores are divided by sqrt(head_dim); kv_heads divides heads. With a `window` a token sees itself and the `window - 1` tokens before it,
-/// counted along prefix and own.
+/// kv_heads divides heads.
 pub fn attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     packing: &Packing,
-    window: Option<usize>,
+    scores: Scores,
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Attention);
-    let plan = Plan::new(q, k, v, packing, window)?;
+    let plan = Plan::new(q, k, v, packing, scores)?;
     on_gpu!(q => {
         let (y, log_sum_exp) = super::gpu::attention::attention(&plan, [q, k, v])?;
         let saved = Saved::new(&y, log_sum_exp);
@@ -95,11 +104,11 @@ pub fn backward(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     saved: &Saved,
     packing: &Packing,
-    window: Option<usize>,
+    scores: Scores,
     dqkv: &Tensor,
 ) -> Result<()> {
     let _profile = part(Part::Attention);
-    let plan = Plan::new(q, k, v, packing, window)?;
+    let plan = Plan::new(q, k, v, packing, scores)?;
     if !dy.is_contiguous() || dy.elem_count() != plan.queries * plan.heads * plan.dim {
         return Err(Error::failed(
             "attention: a gradient of another shape than the output",
@@ -137,7 +146,7 @@ struct Operands<'a, T> {
 
 impl<'a, T: Real> Operands<'a, T> {
     fn new(plan: &'a Plan<'a>, q: &'a [T], k: &'a [T], v: &'a [T]) -> Self {
-        let scale = T::of(1.0 / (plan.dim as f64).sqrt());
+        let scale = T::of(plan.scale);
         Self {
             plan,
             q,

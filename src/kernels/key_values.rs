@@ -11,6 +11,7 @@ mod host;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
+use super::attention::Scores;
 use super::gemm::Precision;
 use crate::error::{Error, Result};
 
@@ -32,8 +33,8 @@ pub struct Shape {
     pub kv_heads: usize,
     /// The size of a head.
     pub head_dim: usize,
-    /// A token sees itself and the `window - 1` before it; all where `None`.
-    pub window: Option<usize>,
+    /// How scores are made, and which tokens are seen.
+    pub scores: Scores,
 }
 
 /// Keys and values where they are.
@@ -211,13 +212,13 @@ impl KeyValues {
         v: &Tensor,
     ) -> Result<Tensor> {
         self.check(places, [q, k, v])?;
-        let window = self.shape.window;
+        let scores = self.shape.scores;
         match &mut self.kept {
-            Kept::F32(all) => host::extend(all, places, [q, k, v], window),
-            Kept::Bf16(all) => host::extend(all, places, [q, k, v], window),
-            Kept::F64(all) => host::extend(all, places, [q, k, v], window),
+            Kept::F32(all) => host::extend(all, places, [q, k, v], scores),
+            Kept::Bf16(all) => host::extend(all, places, [q, k, v], scores),
+            Kept::F64(all) => host::extend(all, places, [q, k, v], scores),
             #[cfg(any(test, feature = "cuda"))]
-            Kept::Gpu(cache) => cache.extend(places, [q, k, v], window),
+            Kept::Gpu(cache) => cache.extend(places, [q, k, v], scores),
         }
     }
 
@@ -282,7 +283,13 @@ mod tests {
     fn whole([q, k, v]: &[Tensor; 3], tokens: usize, window: Option<usize>) -> Tensor {
         let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
         let packing = Packing::new(vec![Segment::new(0..0, 0..tokens)], q.device()).unwrap();
-        let y = attention(&part(q), &part(k), &part(v), &packing, window);
+        let y = attention(
+            &part(q),
+            &part(k),
+            &part(v),
+            &packing,
+            scores(q.dims()[2], window),
+        );
         y.unwrap().0.narrow(0, tokens - 1, 1).unwrap()
     }
 
@@ -292,7 +299,7 @@ mod tests {
             capacity: TOTAL,
             kv_heads: HEADS[1],
             head_dim: dim,
-            window,
+            scores: scores(dim, window),
         }
     }
 

@@ -78,6 +78,14 @@ pub(crate) mod testing {
     use candle_core::{DType, Device, Tensor, Var};
     use rand::{Rng, SeedableRng};
 
+    use super::attention::Scores;
+
+    /// Scores over sqrt(dim), as most models have them.
+    pub fn scores(dim: usize, window: Option<usize>) -> Scores {
+        let scale = 1.0 / (dim as f64).sqrt();
+        Scores { scale, window }
+    }
+
     /// A standard-normal-like f64 variable, the same for the same seed.
     pub fn variable(seed: u64, shape: &[usize]) -> Var {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);

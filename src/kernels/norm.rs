@@ -14,9 +14,42 @@ use crate::error::{Error, Result};
 /// not depend on the number of threads.
 const UNIT: usize = 1 << 15;
 
+/// A norm over the last dimension.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// `(x - mean) / sqrt(variance + epsilon) * weight + bias`, Ba et al. 2016.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// `x / sqrt(mean of squares + epsilon) * weight + bias`, Zhang and Sennrich 2019, whose norm has
+    /// no bias.
+    Rms {
+        /// Added to the mean of squares.
+        epsilon: f64,
+    },
+}
+
+impl Norm {
+    pub(super) fn epsilon(self) -> f64 {
+        match self {
+            Self::LayerNorm { epsilon } | Self::Rms { epsilon } => epsilon,
+        }
+    }
+
+    /// Whether the mean is subtracted.
+    pub(super) fn centered(self) -> bool {
+        match self {
+            Self::LayerNorm { .. } => true,
+            Self::Rms { .. } => false,
+        }
+    }
+}
+
 /// What the backward pass needs: the input and two numbers per row of it.
 #[derive(Debug)]
 pub struct Saved {
+    norm: Norm,
     /// (.., hidden).
     x: Tensor,
     /// (rows, 2): the mean, 0 in RMS norm, and `1 / sqrt(variance + epsilon)`.
@@ -30,21 +63,22 @@ impl Saved {
     }
 }
 
-/// `(x - mean) / sqrt(variance + epsilon) * weight + bias` of contiguous `x` (.., hidden). A bias
-/// means layer norm (Ba et al. 2016), none means RMS norm (Zhang and Sennrich 2019), which does not
-/// subtract the mean.
+/// The norm of contiguous `x` (.., hidden), with `weight` and `bias` (hidden).
+///
+/// # Errors
+/// If shapes do not fit, or there is no kernel for the dtypes.
 pub fn norm(
     x: &Tensor,
+    norm: Norm,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    epsilon: f64,
 ) -> Result<(Tensor, Saved)> {
     let _profile = part(Part::Elementwise);
     let (count, width, _) = shape(x)?;
     check_widths(width, [weight].into_iter().chain(bias))?;
     on_gpu!(x => {
-        let (y, statistics) = super::gpu::norm::norm(x, weight, bias, epsilon)?;
-        Ok((y, Saved { x: x.clone(), statistics }))
+        let (y, statistics) = super::gpu::norm::norm(x, norm, weight, bias)?;
+        Ok((y, Saved { norm, x: x.clone(), statistics }))
     });
     // SAFETY: all of it is written below.
     let statistics = unsafe { fresh((count, 2), x)? };
@@ -54,11 +88,13 @@ pub fn norm(
         write(&statistics, |statistics: &mut [T]| {
             let unit = rows_per_unit(width);
             let units = statistics.par_chunks_mut(2 * unit).zip(x.par_chunks(unit * width));
-            units.for_each(|(out, x)| measure(out, x, width, bias.is_some(), T::of(epsilon)));
+            let (centered, epsilon) = (norm.centered(), T::of(norm.epsilon()));
+            units.for_each(|(out, x)| measure(out, x, width, centered, epsilon));
             Ok(())
         })
     })?;
     let saved = Saved {
+        norm,
         x: x.clone(),
         statistics,
     };
@@ -70,7 +106,7 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     check_widths(width, [weight].into_iter().chain(bias))?;
-    let Saved { x, statistics } = saved;
+    let Saved { x, statistics, .. } = saved;
     on_gpu!(x => super::gpu::norm::output(x, statistics, weight, bias));
     // SAFETY: all of it is written below.
     let y = unsafe { fresh(x.shape(), x)? };
@@ -95,22 +131,32 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
     Ok(y)
 }
 
-/// Adds the gradients of weight and bias to `dweight` and `dbias`, and that of the input to `dx`
-/// (.., hidden), which is contiguous as `dy` is.
+/// Adds the gradients of weight and bias to `dweight` and `dbias` where these are wanted, and that of
+/// the input to `dx` (.., hidden), which is contiguous as `dy` is.
+///
+/// # Errors
+/// If shapes do not fit, or there is no kernel for the dtypes.
 pub fn backward(
     dy: &Tensor,
     saved: &Saved,
     weight: &Tensor,
-    dweight: &Tensor,
-    dbias: Option<&Tensor>,
+    (dweight, dbias): (Option<&Tensor>, Option<&Tensor>),
     dx: &Tensor,
 ) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     check_alike("norm", &[&saved.x, dy, dx])?;
-    check_widths(width, [weight, dweight].into_iter().chain(dbias))?;
-    let Saved { x, statistics } = saved;
-    on_gpu!(dy => super::gpu::norm::backward(dy, (x, statistics), weight, dweight, dbias, dx));
+    check_widths(width, [weight].into_iter().chain(dweight).chain(dbias))?;
+    let Saved {
+        norm,
+        x,
+        statistics,
+    } = saved;
+    on_gpu!(dy => {
+        let saved = (norm.centered(), x, statistics);
+        super::gpu::norm::backward(dy, saved, weight, (dweight, dbias), dx)
+    });
+    let wanted = dweight.is_some() || dbias.is_some();
     each_real!(dy, T => {
         let (x, statistics, weight) = (read(x), read(statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
@@ -122,25 +168,26 @@ pub fn backward(
             let inputs = x.par_chunks(unit * width).zip(statistics.par_chunks(2 * unit));
             let units = dx.par_chunks_mut(unit * width).zip(dy.par_chunks(unit * width));
             let parts = units.zip(inputs).map(|((dx, dy), (x, statistics))| {
-                let mut sums = vec![T::ZERO; 2 * width];
-                differentiate(dx, &mut sums, dy, x, statistics, weight, dbias.is_some());
+                let mut sums = vec![T::ZERO; if wanted { 2 * width } else { 0 }];
+                differentiate(dx, &mut sums, dy, x, statistics, weight, norm.centered());
                 sums
             });
             Ok(parts.collect())
         })?;
+        if !wanted {
+            return Ok(());
+        }
         let mut total = vec![T::ZERO; 2 * width];
         parts.iter().for_each(|part| add(&mut total, part));
-        let accumulate = |into: &Tensor, sums: &[T]| {
-            write(into, |values: &mut [T]| {
+        let accumulate = |into: Option<&Tensor>, sums: &[T]| match into {
+            None => Ok(()),
+            Some(into) => write(into, |values: &mut [T]| {
                 add(values, sums);
                 Ok(())
-            })
+            }),
         };
         accumulate(dweight, &total[..width])?;
-        match dbias {
-            Some(dbias) => accumulate(dbias, &total[width..]),
-            None => Ok(()),
-        }
+        accumulate(dbias, &total[width..])
     })
 }
 
@@ -191,7 +238,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// `sums`: those of `dy * normalized`, then those of `dy`, by column.
+    /// `sums`: those of `dy * normalized`, then those of `dy`, by column; empty where not wanted.
     fn differentiate<T: Real>(
         dx: &mut [T],
         sums: &mut [T],
@@ -203,7 +250,7 @@ vectorized! {
     ) {
         let width = weight.len();
         let share = T::of(1.0 / width as f64);
-        let (dweight, dbias) = sums.split_at_mut(width);
+        let (dweight, dbias) = sums.split_at_mut(sums.len() / 2);
         let mut normalized = vec![T::ZERO; width];
         let mut g = vec![T::ZERO; width];
         let rows = dx.chunks_exact_mut(width).zip(dy.chunks_exact(width));
@@ -214,8 +261,11 @@ vectorized! {
             for (i, (normalized, g)) in normalized.iter_mut().zip(&mut g).enumerate() {
                 *normalized = (x[i] - mean) * inverse;
                 *g = dy[i] * weight[i];
-                dweight[i] += dy[i] * *normalized;
-                dbias[i] += dy[i];
+            }
+            let sums = dweight.iter_mut().zip(dbias.iter_mut());
+            for ((dweight, dbias), (&dy, &normalized)) in sums.zip(dy.iter().zip(&normalized)) {
+                *dweight += dy * normalized;
+                *dbias += dy;
             }
             let along = sum(&g, &normalized, |g, n| g * n) * share;
             let shift = if centered { sum(&g, &g, |g, _| g) * share } else { T::ZERO };
@@ -252,15 +302,23 @@ mod tests {
             } else {
                 candle_nn::ops::rms_norm_slow(&x, &w, 1e-5).unwrap()
             };
+            let kind = match centered {
+                true => Norm::LayerNorm { epsilon: 1e-5 },
+                false => Norm::Rms { epsilon: 1e-5 },
+            };
             let bias = centered.then_some(b.as_tensor());
-            let (got, saved) = norm(&x, &w, bias, 1e-5).unwrap();
+            let (got, saved) = norm(&x, kind, &w, bias).unwrap();
             assert_close(&got, &want, "forward");
             assert_close(&output(&saved, &w, bias).unwrap(), &want, "output again");
             let variables = [&x, &w, &b];
             let grads = autograd(&want, &seed, &variables[..2 + usize::from(centered)]);
             let (dw, db) = (zeros_like(&w), zeros_like(&b));
             let dx = x.as_tensor().copy().unwrap();
-            backward(&seed, &saved, &w, &dw, centered.then_some(&db), &dx).unwrap();
+            let into = (Some(&dw), centered.then_some(&db));
+            backward(&seed, &saved, &w, into, &dx).unwrap();
+            let alone = x.as_tensor().copy().unwrap();
+            backward(&seed, &saved, &w, (None, None), &alone).unwrap();
+            assert_close(&alone, &dx, "dx alone");
             assert_close(&(dx - x.as_tensor()).unwrap(), &grads[0], "dx");
             assert_close(&dw, &grads[1], "dw");
             if centered {
@@ -269,10 +327,11 @@ mod tests {
 
             let [x, w, b, seed] = [&x, &w, &b, &seed].map(|x| x.to_dtype(DType::F32).unwrap());
             let bias = centered.then_some(&b);
-            let (got, saved) = norm(&x, &w, bias, 1e-5).unwrap();
+            let (got, saved) = norm(&x, kind, &w, bias).unwrap();
             assert_near(&got, &want, 3e-6, "f32 forward");
             let [dx, dw, db] = [&x, &w, &b].map(|x| x.zeros_like().unwrap());
-            backward(&seed, &saved, &w, &dw, centered.then_some(&db), &dx).unwrap();
+            let into = (Some(&dw), centered.then_some(&db));
+            backward(&seed, &saved, &w, into, &dx).unwrap();
             assert_near(&dx, &grads[0], 3e-6, "f32 dx");
             assert_near(&dw, &grads[1], 3e-6, "f32 dw");
         }

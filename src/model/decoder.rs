@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::arch::Architecture;
-use super::block::{Block, Reach, Saved};
-use super::parameters::{Buffer, Layout};
+use super::arch::{Architecture, Positions};
+use super::block::{self, Block, QueryRange};
+use super::parameters::{Buffer, Layout, Parameter};
 use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
@@ -33,6 +33,10 @@ pub struct Decoder {
     pub(super) arch: Architecture,
     pub(super) weights: Buffer,
     pub(super) blocks: Vec<Block>,
+    embedding: Parameter,
+    /// The lowest block that the backward pass reaches: below it nothing is trained. The number of
+    /// blocks where it reaches none.
+    lowest: usize,
     inverse_frequencies: Vec<f32>,
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
@@ -43,15 +47,16 @@ pub struct Decoder {
 }
 
 /// What the forward pass leaves for the head and the backward pass.
-pub(super) struct Trace {
+pub(super) struct Activations {
     inputs: Inputs,
     /// (predictions): the row of the forward pass's output that predicts.
     pub sources: Ids,
-    blocks: Vec<Kept>,
+    /// Of the blocks from [`Decoder::lowest`] on.
+    blocks: Vec<OfBlock>,
 }
 
-enum Kept {
-    Everything(Saved),
+enum OfBlock {
+    Everything(block::Activations),
     /// The block's input, (tokens, hidden).
     Input(Tensor),
 }
@@ -62,22 +67,27 @@ struct Inputs {
     ids: Ids,
     angles: Angles,
     /// Of every block but the last, then of the last, which computes only what the head reads.
-    reach: [Reach; 2],
+    ranges: [QueryRange; 2],
 }
 
 impl Decoder {
     /// A decoder of these weights, laid out as [`Layout::new`] says.
     pub fn new(arch: Architecture, weights: Buffer) -> Self {
         let layout = weights.layout();
-        let blocks = (0..arch.layers)
+        let blocks: Vec<_> = (0..arch.layers)
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
-        let inverse_frequencies = arch.rotary.inverse_frequencies();
+        let embedding = layout.parameter(&format!("{}.weight", arch.names.embed));
+        let lowest = lowest(&blocks, embedding);
+        let Positions::Rotary(rotary) = &arch.positions;
+        let inverse_frequencies = rotary.inverse_frequencies();
         let tile_rows = tile_rows(&arch, weights.flat().device().is_cuda());
         Self {
             arch,
             weights,
             blocks,
+            embedding,
+            lowest,
             inverse_frequencies,
             recompute: false,
             tile_rows,
@@ -100,9 +110,15 @@ impl Decoder {
         &self.weights
     }
 
-    /// A buffer of zeros to accumulate gradients in, f32 beside bf16 weights.
+    /// A buffer of zeros to accumulate the gradients of what is trained in, f32 beside bf16 weights.
     pub fn gradients(&self) -> Result<Buffer> {
-        Buffer::zeros(self.layout().clone(), self.stream_dtype(), self.device())
+        let layout = Arc::new(self.layout().trainable());
+        Buffer::zeros(layout, self.stream_dtype(), self.device())
+    }
+
+    /// Whether the embedding or any block is trained.
+    pub(super) fn trained_below_head(&self) -> bool {
+        self.lowest < self.blocks.len() || self.embedding.trainable()
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
@@ -130,24 +146,24 @@ impl Decoder {
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
         let (segments, rows, sources) = read_by_head(packed);
         let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
-        let all = Reach {
+        let all = QueryRange {
             packing: packing(packed.segments.clone())?,
             rows: None,
         };
-        let last = Reach {
+        let last = QueryRange {
             packing: packing(segments)?,
             rows: Some(Ids::new(&rows, self.device())?),
         };
         let inputs = Inputs {
             ids: Ids::new(&packed.ids, self.device())?,
             angles: self.angles(&packed.positions)?,
-            reach: [all, last],
+            ranges: [all, last],
         };
         Ok((inputs, Ids::new(&sources, self.device())?))
     }
 
-    fn reach<'a>(&self, inputs: &'a Inputs, layer: usize) -> &'a Reach {
-        &inputs.reach[usize::from(layer + 1 == self.blocks.len())]
+    fn range<'a>(&self, inputs: &'a Inputs, layer: usize) -> &'a QueryRange {
+        &inputs.ranges[usize::from(layer + 1 == self.blocks.len())]
     }
 
     /// The rotary angles of tokens at these positions.
@@ -180,11 +196,7 @@ impl Decoder {
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
     pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
-        embedding::gather(
-            self.weights.view(self.embedding()),
-            ids,
-            self.stream_dtype(),
-        )
+        embedding::gather(self.embedding.of(&self.weights), ids, self.stream_dtype())
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -192,13 +204,13 @@ impl Decoder {
     pub(super) fn forward_with(
         &self,
         packed: &Packed,
-        mut visit: impl FnMut(usize, Saved) -> Result<()>,
+        mut visit: impl FnMut(usize, block::Activations) -> Result<()>,
     ) -> Result<Tensor> {
         let (inputs, sources) = self.inputs(packed)?;
         let mut x = self.embed(&inputs.ids)?;
         for layer in 0..self.blocks.len() {
-            let (y, saved) = self.block_forward(layer, &x, &inputs)?;
-            visit(layer, saved)?;
+            let (y, activations) = self.block_forward(layer, &x, &inputs)?;
+            visit(layer, activations)?;
             x = y;
         }
         embedding::gather(&x, &sources, x.dtype())
@@ -206,64 +218,84 @@ impl Decoder {
 
     /// The residual stream after the last block, (rows, hidden), where anything is predicted, and
     /// what a backward pass needs.
-    pub(super) fn forward(&self, packed: &Packed) -> Result<(Tensor, Trace)> {
+    pub(super) fn forward(&self, packed: &Packed) -> Result<(Tensor, Activations)> {
         let (inputs, sources) = self.inputs(packed)?;
         let mut x = self.embed(&inputs.ids)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {
-            let (y, saved) = self.block_forward(layer, &x, &inputs)?;
-            // What the last block keeps is needed first and is little.
-            blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
-                false => Kept::Everything(saved),
-                true => Kept::Input(x),
-            });
+            let (y, activations) = self.block_forward(layer, &x, &inputs)?;
+            if layer >= self.lowest {
+                // What the last block keeps is needed first and is little.
+                blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
+                    false => OfBlock::Everything(activations),
+                    true => OfBlock::Input(x),
+                });
+            }
             x = y;
         }
-        let trace = Trace {
+        let activations = Activations {
             inputs,
             sources,
             blocks,
         };
-        Ok((x, trace))
+        Ok((x, activations))
     }
 
     /// Adds the weight gradients of blocks and embedding, given the gradient of what
-    /// [`Self::forward`] gave, (rows, hidden).
-    pub(super) fn backward(&self, mut dx: Tensor, trace: Trace, gradients: &Buffer) -> Result<()> {
-        let Trace { inputs, blocks, .. } = trace;
-        for (layer, kept) in blocks.into_iter().enumerate().rev() {
-            let saved = match kept {
-                Kept::Everything(saved) => saved,
-                Kept::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
+    /// [`Self::forward`] gave, (rows, hidden). It ends at the lowest parameter that is trained.
+    pub(super) fn backward(
+        &self,
+        mut dx: Tensor,
+        activations: Activations,
+        gradients: &Buffer,
+    ) -> Result<()> {
+        let Activations { inputs, blocks, .. } = activations;
+        let embedding = self.embedding.gradient(gradients);
+        for (above, kept) in blocks.into_iter().enumerate().rev() {
+            let layer = self.lowest + above;
+            let activations = match kept {
+                OfBlock::Everything(activations) => activations,
+                OfBlock::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
             };
-            let batch = (&inputs.angles, self.reach(&inputs, layer));
+            let batch = (&inputs.angles, self.range(&inputs, layer));
+            let below = embedding.is_some() || layer > self.lowest;
             let block = &self.blocks[layer];
-            dx = block.backward(&self.arch, &self.weights, dx, saved, batch, gradients)?;
+            match block.backward(&self.weights, dx, activations, batch, below, gradients)? {
+                Some(input) => dx = input,
+                None => return Ok(()),
+            }
         }
-        embedding::scatter_add(&dx, &inputs.ids, gradients.view(self.embedding()))
+        match embedding {
+            Some(dtable) => embedding::scatter_add(&dx, &inputs.ids, dtable),
+            None => Ok(()),
+        }
     }
 
     /// The bytes of all that a forward pass leaves for the backward pass, each tensor's memory once.
     #[cfg(test)]
     pub(crate) fn kept_bytes(&self, packed: &Packed) -> Result<usize> {
-        let (x, trace) = self.forward(packed)?;
+        let (x, activations) = self.forward(packed)?;
         drop(x);
-        let Inputs { ids, angles, reach } = &trace.inputs;
+        let Inputs {
+            ids,
+            angles,
+            ranges,
+        } = &activations.inputs;
         let mut tensors = vec![
             ids.tensor(),
             &angles.cos,
             &angles.sin,
-            trace.sources.tensor(),
+            activations.sources.tensor(),
         ];
         tensors.extend(
-            reach
+            ranges
                 .iter()
-                .filter_map(|reach| Some(reach.rows.as_ref()?.tensor())),
+                .filter_map(|range| Some(range.rows.as_ref()?.tensor())),
         );
-        for kept in &trace.blocks {
+        for kept in &activations.blocks {
             match kept {
-                Kept::Everything(saved) => tensors.extend(saved.tensors()),
-                Kept::Input(x) => tensors.push(x),
+                OfBlock::Everything(activations) => tensors.extend(activations.tensors()),
+                OfBlock::Input(x) => tensors.push(x),
             }
         }
         let mut memory = std::collections::BTreeMap::new();
@@ -279,14 +311,23 @@ impl Decoder {
         Ok(memory.values().sum())
     }
 
-    fn block_forward(&self, layer: usize, x: &Tensor, inputs: &Inputs) -> Result<(Tensor, Saved)> {
-        let reach = self.reach(inputs, layer);
-        self.blocks[layer].forward(&self.arch, &self.weights, x, &inputs.angles, reach)
+    fn block_forward(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        inputs: &Inputs,
+    ) -> Result<(Tensor, block::Activations)> {
+        let range = self.range(inputs, layer);
+        self.blocks[layer].forward(&self.weights, x, &inputs.angles, range)
     }
+}
 
-    fn embedding(&self) -> usize {
-        self.layout()
-            .id(&format!("{}.weight", self.arch.names.embed))
+/// The lowest block that the backward pass reaches; the number of blocks where it reaches none.
+pub(super) fn lowest(blocks: &[Block], embedding: Parameter) -> usize {
+    let trained = blocks.iter().position(Block::trainable);
+    match embedding.trainable() {
+        true => 0,
+        false => trained.unwrap_or(blocks.len()),
     }
 }
 

@@ -62,12 +62,12 @@ impl<'a> Generation<'a> {
         config: &'a SampleConfig,
     ) -> Result<Self> {
         let arch = &model.arch;
-        let shape = |&window: &Option<usize>| Shape {
+        let shape = |layer: usize| Shape {
             slots,
             capacity,
             kv_heads: arch.kv_heads,
             head_dim: arch.head_dim,
-            window,
+            scores: arch.scores(layer),
         };
         let kept = |shape| {
             KeyValues::new(
@@ -80,9 +80,7 @@ impl<'a> Generation<'a> {
         Ok(Self {
             model,
             weights: model.weights.by_row()?,
-            blocks: arch
-                .windows
-                .iter()
+            blocks: (0..arch.layers)
                 .map(shape)
                 .map(kept)
                 .collect::<Result<_>>()?,
@@ -189,7 +187,7 @@ impl<'a> Generation<'a> {
         let (model, rows) = (self.model, std::mem::take(&mut self.rows));
         let hidden = together(std::mem::take(&mut self.hidden))?;
         let norm = model.final_norm();
-        let (h, _) = norm.norm(&self.weights, &hidden, model.arch.norm_epsilon)?;
+        let (h, _) = norm.forward(&self.weights, &hidden)?;
         let logits = model.head_logits_of(&self.weights, &h)?;
         self.bytes += size(model.head_weight(&self.weights));
         self.choice.draw(&logits, &rows, uniforms)
@@ -208,7 +206,7 @@ impl<'a> Generation<'a> {
         let places = Places::new(&slots, &lengths, device)?;
         let mut x = model.embed(&Ids::new(&ids, device)?)?;
         for (block, kept) in model.blocks.iter().zip(&mut self.blocks) {
-            x = block.extend(&model.arch, &self.weights, &x, (&angles, &places), kept)?;
+            x = block.extend(&self.weights, &x, (&angles, &places), kept)?;
         }
         self.bytes += model
             .blocks

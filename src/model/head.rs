@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::affine::Affine;
 use super::decoder::Decoder;
-use super::parameters::Buffer;
+use super::norm::NormLayer;
+use super::parameters::{Buffer, Parameter};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
@@ -76,11 +76,14 @@ impl Decoder {
         mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
         gradients: &Buffer,
     ) -> Result<()> {
-        let (x, trace) = self.forward(packed)?;
+        let (x, activations) = self.forward(packed)?;
         let norm = self.final_norm();
-        let rows = embedding::gather(&x, &trace.sources, x.dtype())?;
-        let (h, saved) = norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?;
-        let dh = elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows)?;
+        let rows = embedding::gather(&x, &activations.sources, x.dtype())?;
+        let (h, saved) = norm.forward(&self.weights, &rows)?;
+        // Where the head alone is trained, nothing reads the gradient of its input.
+        let wanted = norm.trainable() || self.trained_below_head();
+        let dh = || elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows);
+        let dh = wanted.then(dh).transpose()?;
         for group in self.groups(packed) {
             let span = span(&packed.examples[group.clone()]);
             let tiles = self.tiles(&span);
@@ -114,15 +117,21 @@ impl Decoder {
                     None => self.tile(packed, &h, rows)?,
                 };
                 let seeds = &token_seeds[offset(&tile.rows, span.start)];
-                self.tile_backward(&h, tile, seeds, gradients, &dh)?;
+                self.tile_backward(&h, tile, seeds, gradients, dh.as_ref())?;
             }
         }
+        let Some(dh) = dh else {
+            return Ok(());
+        };
         let drows = dh.zeros_like()?;
-        norm.norm_backward(&self.weights, &dh, &saved, gradients, &drows)?;
+        norm.backward(&self.weights, &dh, &saved, gradients, &drows)?;
+        if !self.trained_below_head() {
+            return Ok(());
+        }
         let dx = x.zeros_like()?;
-        embedding::scatter_add(&drows, &trace.sources, &dx)?;
+        embedding::scatter_add(&drows, &activations.sources, &dx)?;
         drop((x, h, rows, saved, dh, drows));
-        self.backward(dx, trace, gradients)
+        self.backward(dx, activations, gradients)
     }
 
     /// The logits of a batch's predictions, (predictions, vocabulary), all at once: for inspection.
@@ -147,7 +156,7 @@ impl Decoder {
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
         let rows = self.forward_with(packed, |_, _| Ok(()))?;
         let norm = self.final_norm();
-        Ok(norm.norm(&self.weights, &rows, self.arch.norm_epsilon)?.0)
+        Ok(norm.forward(&self.weights, &rows)?.0)
     }
 
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
@@ -163,37 +172,46 @@ impl Decoder {
         })
     }
 
-    /// Adds the head's weight gradient, and that of the tile's hidden rows to theirs of `dh`.
+    /// Adds the head's weight gradient where it is trained, and that of the tile's hidden rows to theirs
+    /// of `dh` where that is wanted.
     fn tile_backward(
         &self,
         h: &Tensor,
         tile: Tile,
         seeds: &[f64],
         gradients: &Buffer,
-        dh: &Tensor,
+        dh: Option<&Tensor>,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let part = |x: &Tensor| x.narrow(0, tile.rows.start, tile.rows.len());
         let precision = self.weights.precision;
-        let (dweight, weight) = (self.head_weight(gradients), self.head_weight(&self.weights));
+        let (head, weight) = (self.head(), self.head_weight(&self.weights));
         let (logits, labels) = (&tile.logits, &tile.labels);
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, weight.dtype())?;
-        linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
-        linear::backward_input_add(&dlogits, weight, &part(dh)?, precision)
+        if let Some(dweight) = head.gradient(gradients) {
+            linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
+        }
+        match dh {
+            Some(dh) => linear::backward_input_add(&dlogits, weight, &part(dh)?, precision),
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn head_weight<'a>(&self, buffer: &'a Buffer) -> &'a Tensor {
+    pub(super) fn head_weight<'a>(&self, weights: &'a Buffer) -> &'a Tensor {
+        self.head().of(weights)
+    }
+
+    fn head(&self) -> Parameter {
         let names = &self.arch.names;
-        let name = if self.arch.tied {
-            names.embed
-        } else {
-            names.head
+        let name = match self.arch.tied {
+            true => &names.embed,
+            false => &names.head,
         };
-        buffer.view(self.layout().id(&format!("{name}.weight")))
+        self.layout().parameter(&format!("{name}.weight"))
     }
 
-    pub(super) fn final_norm(&self) -> Affine {
-        Affine::new(self.layout(), self.arch.names.final_norm)
+    pub(super) fn final_norm(&self) -> NormLayer {
+        NormLayer::new(self.layout(), self.arch.norm, &self.arch.names.final_norm)
     }
 
     /// Runs of examples whose rows fit one tile; a longer example is a run of its own.

@@ -1,14 +1,16 @@
-//! All parameters of a model as views of one flat buffer, sorted by name.
+//! All parameters of a model as views of one flat buffer: those that are trained, then those that are
+//! frozen, each sorted by name.
 //!
 //! *Why*: an optimizer step, a gradient norm or a shard is then one pass over one buffer, in an
-//! order that no hash map decides. Gradients and optimizer moments have the same layout.
+//! order that no hash map decides. Gradients and optimizer moments are laid out like the beginning of
+//! the weights, and exist for what is trained only.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::arch::Architecture;
+use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::gemm::Precision;
@@ -39,21 +41,55 @@ pub struct Entry {
     pub range: Range<usize>,
     /// Whether decoupled weight decay applies: to matrices, not to biases and norms.
     pub decay: bool,
+    /// Whether it is trained.
+    pub trainable: bool,
     /// How it starts.
     pub init: Init,
 }
 
-/// The names, shapes and places of all parameters, sorted by name.
+/// The names, shapes and places of parameters, sorted by name. In the flat buffer what is trained comes
+/// first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
-    /// The parameters.
+    /// The parameters, sorted by name.
     pub entries: Vec<Entry>,
     /// The number of elements of the flat buffer.
     pub len: usize,
+    /// How many of them, from the first on, are trained.
+    pub trainable_len: usize,
+}
+
+/// A parameter's index in the weights and, where it is trained, in gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parameter {
+    id: usize,
+    gradient: Option<usize>,
+}
+
+impl Parameter {
+    /// Whether it is trained.
+    pub fn trainable(self) -> bool {
+        self.gradient.is_some()
+    }
+
+    /// How many elements it has.
+    pub fn elements(self, layout: &Layout) -> usize {
+        layout.entries[self.id].range.len()
+    }
+
+    /// Its view of the weights.
+    pub fn of(self, weights: &Buffer) -> &Tensor {
+        weights.view(self.id)
+    }
+
+    /// Its view of the gradients, where it is trained.
+    pub fn gradient(self, gradients: &Buffer) -> Option<&Tensor> {
+        self.gradient.map(|id| gradients.view(id))
+    }
 }
 
 impl Layout {
-    /// The layout of a model's parameters.
+    /// The layout of a model's parameters, all of them trained.
     pub fn new(arch: &Architecture) -> Self {
         let mut list = List::default();
         let (hidden, names) = (arch.hidden_size, &arch.names);
@@ -70,40 +106,121 @@ impl Layout {
                 Init::Normal,
             );
         }
-        list.norm(names.final_norm, hidden, arch.norm_bias);
+        let bias = matches!(arch.norm, Norm::LayerNorm { .. });
+        list.norm(&names.final_norm, hidden, bias);
         let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
-        let widths = if arch.fused_qkv {
-            vec![query + 2 * key]
-        } else {
-            vec![query, key, key]
-        };
+        let (qkv_bias, out_bias) = arch.attention_bias;
         for layer in 0..arch.layers {
-            let name = |part: &str| block_name(arch, layer, part);
-            list.norm(&name(names.norm1), hidden, arch.norm_bias);
-            list.norm(&name(names.norm2), hidden, arch.norm_bias);
-            for part in names.qk_norm.iter().flatten() {
-                list.norm(&name(part), arch.head_dim, arch.norm_bias);
+            let name = |part: &String| arch.block_name(layer, part);
+            list.norm(&name(&names.attention_norm), hidden, bias);
+            list.norm(&name(&names.ffn_norm), hidden, bias);
+            if let Some(QkNorm::PerHead(parts)) = &arch.qk_norm {
+                for part in parts {
+                    list.norm(&name(part), arch.head_dim, bias);
+                }
             }
-            for (part, out) in names.qkv.iter().zip(&widths) {
-                list.linear(&name(part), *out, hidden, arch.attention_bias.0);
+            match &arch.qkv {
+                Qkv::Separate(parts) => {
+                    for (part, out) in parts.iter().zip([query, key, key]) {
+                        list.linear(&name(part), out, hidden, qkv_bias);
+                    }
+                }
+                Qkv::HeadInterleaved(part) => {
+                    list.linear(&name(part), query + 2 * key, hidden, qkv_bias);
+                }
             }
-            list.linear(
-                &name(names.attention_out),
-                hidden,
-                query,
-                arch.attention_bias.1,
-            );
-            for part in names.mlp_in {
-                list.linear(&name(part), arch.intermediate_size, hidden, arch.mlp_bias);
+            list.linear(&name(&names.attention_out), hidden, query, out_bias);
+            let (inputs, down, width, bias) = match &arch.ffn {
+                Ffn::Gelu {
+                    up,
+                    down,
+                    width,
+                    bias,
+                    ..
+                } => (vec![up], down, *width, *bias),
+                Ffn::Gated {
+                    gate,
+                    up,
+                    down,
+                    width,
+                    bias,
+                    ..
+                } => (vec![gate, up], down, *width, *bias),
+            };
+            for part in inputs {
+                list.linear(&name(part), width, hidden, bias);
             }
-            list.linear(
-                &name(names.mlp_out),
-                hidden,
-                arch.intermediate_size,
-                arch.mlp_bias,
-            );
+            list.linear(&name(down), hidden, width, bias);
         }
-        list.sorted()
+        let mut entries = list.0;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Self::place(entries)
+    }
+
+    /// Gives entries their places in the flat buffer.
+    fn place(mut entries: Vec<Entry>) -> Self {
+        let (mut len, mut trainable_len) = (0, 0);
+        for trainable in [true, false] {
+            for entry in entries.iter_mut().filter(|e| e.trainable == trainable) {
+                let size: usize = entry.shape.iter().product();
+                entry.range = len..len + size;
+                len += size;
+            }
+            if trainable {
+                trainable_len = len;
+            }
+        }
+        Self {
+            entries,
+            len,
+            trainable_len,
+        }
+    }
+
+    /// The same parameters, of which those whose name `trainable` accepts are trained.
+    #[must_use]
+    pub fn with_trainable(mut self, trainable: impl Fn(&str) -> bool) -> Self {
+        for entry in &mut self.entries {
+            entry.trainable = trainable(&entry.name);
+        }
+        Self::place(self.entries)
+    }
+
+    /// The layout of gradients and moments: what is trained, in the same places.
+    #[must_use]
+    pub fn trainable(&self) -> Self {
+        let entries = self.entries.iter().filter(|entry| entry.trainable);
+        Self {
+            entries: entries.cloned().collect(),
+            len: self.trainable_len,
+            trainable_len: self.trainable_len,
+        }
+    }
+
+    /// Whether these are the same parameters, wherever they lie.
+    pub fn same_parameters(&self, other: &Self) -> bool {
+        let key = |entry: &Entry| (entry.name.clone(), entry.shape.clone());
+        self.entries
+            .iter()
+            .map(key)
+            .eq(other.entries.iter().map(key))
+    }
+
+    /// A parameter of that name.
+    ///
+    /// # Panics
+    /// If the architecture has no such parameter: the caller built the name from the same one.
+    pub(super) fn parameter(&self, name: &str) -> Parameter {
+        self.find_parameter(name)
+            .unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+
+    /// The parameter of that name, if there is one.
+    pub(super) fn find_parameter(&self, name: &str) -> Option<Parameter> {
+        let id = self.find(name)?;
+        let before = self.entries[..id].iter().filter(|entry| entry.trainable);
+        let gradient = self.entries[id].trainable.then(|| before.count());
+        Some(Parameter { id, gradient })
     }
 
     /// The place of a parameter in [`Self::entries`].
@@ -123,11 +240,6 @@ impl Layout {
     }
 }
 
-/// `{block}{layer}.{part}`.
-pub(super) fn block_name(arch: &Architecture, layer: usize, part: &str) -> String {
-    format!("{}{layer}.{part}", arch.names.block)
-}
-
 #[derive(Default)]
 struct List(Vec<Entry>);
 
@@ -139,6 +251,7 @@ impl List {
             shape,
             range: 0..0,
             decay,
+            trainable: true,
             init,
         });
     }
@@ -156,20 +269,6 @@ impl List {
             self.add(format!("{name}.bias"), vec![out], Init::Zero);
         }
     }
-
-    fn sorted(mut self) -> Layout {
-        self.0.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut len = 0;
-        for entry in &mut self.0 {
-            let size: usize = entry.shape.iter().product();
-            entry.range = len..len + size;
-            len += size;
-        }
-        Layout {
-            entries: self.0,
-            len,
-        }
-    }
 }
 
 /// Where bf16 parameters have the rest of the f32 that they stand for.
@@ -177,9 +276,9 @@ impl List {
 pub enum Master {
     /// Nowhere: the buffer's own elements are the values.
     Itself,
-    /// A copy in f32, (elements).
+    /// A copy in f32, of what is trained at least, (elements from the first on).
     F32(Tensor),
-    /// The i16 that each bf16 lacks, (elements), as
+    /// The i16 that each bf16 lacks, of what is trained at least, (elements from the first on), as
     /// [`upload_split`] has it.
     Low(Tensor),
 }
@@ -264,25 +363,50 @@ impl Buffer {
 
     /// The values of the elements in `range`, in f32.
     pub fn values(&self, range: Range<usize>) -> Result<Vec<f32>> {
-        let part = |x: &Tensor| x.narrow(0, range.start, range.len());
-        match &self.master {
-            Master::Itself => download(&part(&self.flat)?),
-            Master::F32(master) => download(&part(master)?),
-            Master::Low(low) => download_split(&part(&self.flat)?, &part(low)?),
+        let part = |x: &Tensor, range: &Range<usize>| x.narrow(0, range.start, range.len());
+        let [first, rest] = self.divide(range);
+        let mut values = match &self.master {
+            _ if first.is_empty() => Vec::new(),
+            Master::Itself => download(&part(&self.flat, &first)?)?,
+            Master::F32(master) => download(&part(master, &first)?)?,
+            Master::Low(low) => download_split(&part(&self.flat, &first)?, &part(low, &first)?)?,
+        };
+        if !rest.is_empty() {
+            values.extend(download(&part(&self.flat, &rest)?)?);
         }
+        Ok(values)
     }
 
     /// Sets the values of the elements from `start` on.
     pub fn set(&self, start: usize, values: &[f32]) -> Result<()> {
-        let part = |x: &Tensor| x.narrow(0, start, values.len());
+        let part = |x: &Tensor, range: &Range<usize>| x.narrow(0, range.start, range.len());
+        let [first, rest] = self.divide(start..start + values.len());
+        let (head, tail) = values.split_at(first.len());
         match &self.master {
-            Master::Itself => upload(values, &part(&self.flat)?),
+            _ if first.is_empty() => {}
+            Master::Itself => upload(head, &part(&self.flat, &first)?)?,
             Master::F32(master) => {
-                upload(values, &part(&self.flat)?)?;
-                upload(values, &part(master)?)
+                upload(head, &part(&self.flat, &first)?)?;
+                upload(head, &part(master, &first)?)?;
             }
-            Master::Low(low) => upload_split(values, &part(&self.flat)?, &part(low)?),
+            Master::Low(low) => {
+                upload_split(head, &part(&self.flat, &first)?, &part(low, &first)?)?;
+            }
         }
+        match rest.is_empty() {
+            true => Ok(()),
+            false => upload(tail, &part(&self.flat, &rest)?),
+        }
+    }
+
+    /// The elements of `range` that the master weights are of, then the others.
+    fn divide(&self, range: Range<usize>) -> [Range<usize>; 2] {
+        let end = match &self.master {
+            Master::Itself => range.end,
+            Master::F32(master) | Master::Low(master) => master.elem_count(),
+        };
+        let end = end.clamp(range.start, range.end);
+        [range.start..end, end..range.end]
     }
 
     /// Fills the buffer with zeros in place.

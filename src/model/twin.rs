@@ -70,7 +70,7 @@ fn results(model: &Decoder) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
         // Products of other shapes sum in another order.
         assert!((a - b).abs() <= 1e-3 * b.abs(), "{a} {b}");
     }
-    let entries = model.weights().layout().entries.iter();
+    let entries = gradients.layout().entries.iter();
     let gradients = entries.map(|entry| {
         let flat = gradients
             .flat()
@@ -80,10 +80,13 @@ fn results(model: &Decoder) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     (log_probs, gradients.collect())
 }
 
-fn load(name: &str, dtype: DType, device: &Device) -> Decoder {
+fn folder(name: &str) -> ModelFolder {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let folder = ModelFolder::open(&folder.join(name)).unwrap();
-    let mut model = folder.load(dtype, device).unwrap().0;
+    ModelFolder::open(&folder.join(name)).unwrap()
+}
+
+fn load(name: &str, dtype: DType, device: &Device) -> Decoder {
+    let mut model = folder(name).load(dtype, device).unwrap().0;
     // Several tiles, and one that an example does not fit.
     model.tile_rows = 7;
     model
@@ -115,6 +118,31 @@ fn compare(dtype: DType, tolerance: f64) {
             let off = got.iter().zip(want).map(|(a, b)| (a - b).abs());
             let off = f64::from(off.fold(0f32, f32::max) / largest);
             assert!(off <= tolerance, "{name}: {parameter} is off by {off}");
+        }
+    }
+}
+
+#[test]
+fn frozen_parameters_change_no_bit_of_the_others() {
+    let Some(device) = twin::device() else { return };
+    for (name, patterns) in [
+        ("neox", ["*", "!*mlp*", "!*.0.*"]),
+        ("qwen3", ["*norm*", "*k_proj*", "*down_proj*"]),
+    ] {
+        let patterns = patterns.map(String::from);
+        for dtype in [DType::F32, DType::BF16] {
+            twin::scope_on(&device, || {
+                let full = results(&load(name, dtype, &device)).1;
+                let folder = folder(name).with_trainable(&patterns).unwrap();
+                let mut model = folder.load(dtype, &device).unwrap().0;
+                model.tile_rows = 7;
+                let some = results(&model).1;
+                assert!(!some.is_empty() && some.len() < full.len());
+                for (parameter, gradient) in some {
+                    let want = full.iter().find(|(name, _)| *name == parameter);
+                    assert!(want.unwrap().1 == gradient, "{name}: {parameter}");
+                }
+            });
         }
     }
 }

@@ -15,10 +15,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use sha2::{Digest, Sha256};
 
-use super::arch::{Architecture, ConfigJson};
+use super::arch::{Architecture, ConfigJson, Identity};
 use super::decoder::Decoder;
 use super::family::{Family, family};
 use super::parameters::{Buffer, Entry, Layout, Master};
+use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::kernels::memory;
@@ -29,7 +30,7 @@ use header::read_index;
 const PIECE: usize = 1 << 20;
 
 /// A model folder that was looked at but not loaded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
@@ -40,7 +41,7 @@ pub struct ModelFolder {
     tensors: Vec<Stored>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stored {
     file: PathBuf,
     /// Where the bytes start, from the beginning of the file.
@@ -74,7 +75,8 @@ impl ModelFolder {
         self.load_with(dtype, device, |_| Ok(Master::Itself))
     }
 
-    /// As [`Self::load`]; `master` makes the place for what bf16 lacks, given the number of elements.
+    /// As [`Self::load`]; `master` makes the place for what bf16 lacks, given how many elements, from the
+    /// first on, need it.
     pub fn load_with(
         &self,
         dtype: DType,
@@ -84,10 +86,40 @@ impl ModelFolder {
         let held = check_memory(self.layout.len, dtype, device);
         held.map_err(|error| error.at(self.path.display()))?;
         let layout = Arc::new(self.layout.clone());
-        let master = master(layout.len)?;
+        let master = master(self.master_len(dtype))?;
         let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
         let hash = self.load_into(&weights)?;
         Ok((Decoder::new(self.arch.clone(), weights), hash))
+    }
+
+    /// The same model, of which those parameters are trained that `patterns`
+    /// [select](super::trainable::select).
+    ///
+    /// # Errors
+    /// If a pattern matches no parameter, or nothing is trained.
+    pub fn with_trainable(mut self, patterns: &[String]) -> Result<Self> {
+        self.layout = select(self.layout, patterns)?;
+        Ok(self)
+    }
+
+    /// The same model, whose parameters lie as in `layout`, if they are the same ones.
+    #[must_use]
+    pub fn with_layout(mut self, layout: &Layout) -> Self {
+        if self.layout.same_parameters(layout) {
+            self.layout = layout.clone();
+        }
+        self
+    }
+
+    /// How many elements need a master beside weights of this dtype: what is trained, and where a frozen
+    /// weight is not stored in it, all, for frozen weights are saved as they were.
+    fn master_len(&self, dtype: DType) -> usize {
+        let mut all = self.layout.entries.iter().zip(&self.tensors);
+        let exact = |stored: &Stored| dtype != DType::BF16 || stored.dtype == Dtype::BF16;
+        match all.all(|(entry, stored)| entry.trainable || exact(stored)) {
+            true => self.layout.trainable_len,
+            false => self.layout.len,
+        }
     }
 
     /// As [`Self::load`], into weights that are there.
@@ -95,29 +127,29 @@ impl ModelFolder {
     /// # Errors
     /// If they are of another shape.
     pub fn load_into(&self, weights: &Buffer) -> Result<String> {
-        if **weights.layout() != self.layout {
+        let layout = weights.layout();
+        if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));
         }
-        let mut start = 0;
-        self.read(|values| {
-            weights.set(start, values)?;
-            start += values.len();
-            Ok(())
-        })
+        self.read(|id, start, values| weights.set(layout.entries[id].range.start + start, values))
     }
 
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes in the
     /// order of names: the same however the weights are split over files.
     pub fn content_hash(&self) -> Result<String> {
-        self.read(|_| Ok(()))
+        self.read(|_, _, _| Ok(()))
     }
 
-    fn read(&self, mut sink: impl FnMut(&[f32]) -> Result<()>) -> Result<String> {
+    /// Hashes the weights; `sink` gets them piece by piece, each with its parameter's index and where in
+    /// the parameter it begins.
+    fn read(&self, mut sink: impl FnMut(usize, usize, &[f32]) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
-        hasher.update(format!("{:?}", self.arch));
+        hasher.update(format!("{:?}", Identity(&self.arch)));
         let mut values = Vec::with_capacity(PIECE / 2);
         let mut bytes = vec![0; PIECE];
-        for (entry, stored) in self.layout.entries.iter().zip(&self.tensors) {
+        let tensors = self.layout.entries.iter().zip(&self.tensors);
+        for (id, (entry, stored)) in tensors.enumerate() {
+            let mut start_of_piece = 0;
             let Stored { file, start, dtype } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.shape));
             let io = |error: std::io::Error| Error::io(file, &error);
@@ -137,7 +169,8 @@ impl ModelFolder {
                     .at(file.display())
                     .hint("train from a checkpoint that is whole"));
                 }
-                sink(&values)?;
+                sink(id, start_of_piece, &values)?;
+                start_of_piece += values.len();
                 left -= piece.len();
             }
         }

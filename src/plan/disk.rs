@@ -6,6 +6,7 @@ use super::rows::{Rows, draws};
 use crate::checkpoint::SaveDtype;
 use crate::config::{Config, Dtype};
 use crate::loss::Role;
+use crate::model::parameters::Layout;
 use crate::optim::{Method, States};
 
 /// Bytes of a line of the reference's column without its responses, most of them hashes.
@@ -39,9 +40,11 @@ pub struct Disk {
 
 impl Disk {
     /// Those of a run of `steps`.
-    pub fn of(config: &Config, parameters: u64, gpu: bool, rows: &Rows, steps: u64) -> Self {
-        let model = parameters * config.model.save_dtype.bytes();
-        let checkpoint = model + parameters * state_width(config, gpu);
+    pub fn of(config: &Config, layout: &Layout, gpu: bool, rows: &Rows, steps: u64) -> Self {
+        let (all, trained) = (layout.len as u64, layout.trainable_len as u64);
+        let model = all * config.model.save_dtype.bytes();
+        let (of_all, of_trained) = state_width(config, gpu);
+        let checkpoint = model + all * of_all + trained * of_trained;
         let written = config.run.save_steps.map_or(0, |every| steps / every);
         let best = u64::from(config.run.metric_for_best_model.is_some());
         let limit = config.run.save_total_limit;
@@ -74,8 +77,8 @@ impl Disk {
     }
 }
 
-/// Bytes of a parameter in the training state.
-fn state_width(config: &Config, gpu: bool) -> u64 {
+/// Bytes of any parameter in the training state, and of one that is trained.
+fn state_width(config: &Config, gpu: bool) -> (u64, u64) {
     let mixed = gpu && config.model.dtype == Dtype::Bf16;
     let moment = match (mixed, config.optimizer.states) {
         (true, States::Split) => 2,
@@ -94,7 +97,7 @@ fn state_width(config: &Config, gpu: bool) -> u64 {
         Some(_) => 4,
         None => 0,
     };
-    moments + exact + moving
+    (exact + moving, moments)
 }
 
 /// Whether the run scores its rows under the reference.

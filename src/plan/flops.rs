@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::rows::Work;
 use crate::model::arch::Architecture;
+use crate::model::skipped::{Skipped, SkippedInBlock};
 
 /// Floating-point operations, part by part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -30,17 +31,28 @@ pub struct Flops {
 
 impl Flops {
     /// Those of one pass over `trained` with gradient, and over the others without.
-    pub fn of(arch: &Architecture, trained: &Work, statistic: &Work, referenced: &Work) -> Self {
+    /// Of the first, `skipped` is not computed.
+    pub fn of(
+        arch: &Architecture,
+        skipped: &Skipped,
+        trained: &Work,
+        statistic: &Work,
+        referenced: &Work,
+    ) -> Self {
         let (fused, rest, attention, head) = per_element(arch);
-        let before = (arch.layers - 1) as f64;
-        let again = (fused + rest) * before * trained.tokens;
+        let before = arch.layers - 1;
+        // The blocks whose forward pass is computed again.
+        let reached = before.saturating_sub(skipped.lowest);
+        let again = (fused + rest) * reached as f64 * trained.tokens;
+        let share = reached as f64 / before.max(1) as f64;
         Self {
             forward: forward(arch, trained),
             // A product's two gradients take twice its operations. Attention's scores are computed
             // again, and four products' gradients follow.
             backward: 2.0 * products(arch, trained)
-                + 2.5 * attention * (trained.pairs + trained.last_pairs),
-            recompute: again + attention * trained.pairs,
+                + 2.5 * attention * (trained.pairs + trained.last_pairs)
+                - left_out(arch, skipped, trained),
+            recompute: again + attention * trained.pairs * share,
             logits: head * trained.again,
             statistic: forward(arch, statistic),
             reference: forward(arch, referenced),
@@ -78,6 +90,23 @@ pub fn forward(arch: &Architecture, work: &Work) -> f64 {
     products(arch, work) + attention * (work.pairs + work.last_pairs)
 }
 
+/// The operations of a backward pass over `work` that are `skipped`.
+fn left_out(arch: &Architecture, skipped: &Skipped, work: &Work) -> f64 {
+    let (.., attention, _) = per_element(arch);
+    let before = arch.layers - 1;
+    let of_block = |(layer, block): (usize, &SkippedInBlock)| {
+        let (queries, pairs) = match layer < before {
+            true => (work.tokens, work.pairs / before as f64),
+            false => (work.queries, work.last_pairs),
+        };
+        let pairs = if block.attention { pairs } else { 0.0 };
+        2.0 * (block.qkv as f64 * work.tokens + block.rest as f64 * queries)
+            + 2.5 * attention * pairs
+    };
+    let blocks = skipped.blocks.iter().enumerate().map(of_block);
+    blocks.sum::<f64>() + 2.0 * skipped.head as f64 * work.predictions
+}
+
 /// The forward pass's products with weights.
 fn products(arch: &Architecture, work: &Work) -> f64 {
     let (fused, rest, _, head) = per_element(arch);
@@ -91,9 +120,8 @@ fn products(arch: &Architecture, work: &Work) -> f64 {
 fn per_element(arch: &Architecture) -> (f64, f64, f64, f64) {
     let hidden = arch.hidden_size as f64;
     let attended = (arch.heads * arch.head_dim) as f64;
-    let projected = ((arch.heads + 2 * arch.kv_heads) * arch.head_dim) as f64;
-    let matrices = if arch.gated { 3.0 } else { 2.0 };
-    let rest = attended + matrices * arch.intermediate_size as f64;
+    let projected = arch.qkv_width() as f64;
+    let rest = attended + (arch.ffn.activation_inputs() + arch.ffn.width()) as f64;
     (
         2.0 * hidden * projected,
         2.0 * hidden * rest,

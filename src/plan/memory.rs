@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::rows::Largest;
 use super::{Device, Models};
 use crate::config::{Config, Dtype};
-use crate::model::arch::Architecture;
+use crate::model::arch::{Architecture, QkNorm, Residual};
 use crate::model::decoder::tile_rows;
 use crate::model::parameters::Layout;
+use crate::model::skipped::Skipped;
 use crate::optim::{Method, States};
 
 /// An f32: the residual stream, statistics of norms, sums of attention and gradients always are.
@@ -22,7 +23,7 @@ const F32: u64 = 4;
 pub struct Memory {
     /// The weights that are computed with.
     pub weights: u64,
-    /// Their gradients.
+    /// The gradients of those that are trained.
     pub gradients: u64,
     /// The optimizer's moments, and what f32 weights need beside bf16 ones.
     pub optimizer: u64,
@@ -81,14 +82,15 @@ impl Memory {
         let bytes = Bytes::of(config, device);
         let parameters = |arch: &Architecture| Layout::new(arch).len as u64;
         let arch = models.policy;
-        let all = parameters(arch);
+        let (all, trained) = (models.layout.len as u64, models.layout.trainable_len as u64);
+        let lowest = Skipped::of(arch, models.layout).lowest;
         let reference = parameters(models.reference) * bytes.weight;
         let on_policy = config.loss.needs().on_policy;
         let held = match config.reference.is_some() || on_policy {
             true => reference,
             false => 0,
         };
-        let activations = kept(arch, &bytes, batch, config.model.recompute);
+        let activations = kept(arch, &bytes, batch, lowest, config.model.recompute);
         let logits = tile(arch, &bytes, batch.predictions);
         let head = hidden_rows(arch, &bytes, batch);
         let block = block_backward(arch, &bytes, batch);
@@ -105,8 +107,8 @@ impl Memory {
             .max(between.saturating_sub(activations + logits));
         let mut memory = Self {
             weights: all * bytes.weight,
-            gradients: all * F32,
-            optimizer: all * bytes.states,
+            gradients: trained * F32,
+            optimizer: trained * bytes.states,
             reference: held,
             activations,
             logits,
@@ -126,20 +128,28 @@ impl Memory {
 
 /// The forward pass keeps what each block's backward pass needs, the last block's only where the head
 /// reads; with `recompute` the inputs of all blocks but the last, and all that one block keeps: the
-/// last one's, and after it those that are computed again, one at a time.
-fn kept(arch: &Architecture, bytes: &Bytes, batch: &Largest, recompute: bool) -> u64 {
+/// last one's, and after it those that are computed again, one at a time. Blocks below `lowest`, which
+/// the backward pass does not reach, keep nothing.
+fn kept(
+    arch: &Architecture,
+    bytes: &Bytes,
+    batch: &Largest,
+    lowest: usize,
+    recompute: bool,
+) -> u64 {
     let (tokens, queries) = (batch.tokens as u64, batch.queries as u64);
     let input = stream(arch, tokens);
-    let before = arch.layers.saturating_sub(1) as u64;
+    let before = arch.layers.saturating_sub(1 + lowest) as u64;
     // The parallel layout's second norm has the same input as its first; of the last block only some
     // rows of it are read, which are copied.
-    let second = match arch.parallel_residual {
-        true => 0,
-        false => stream(arch, tokens),
+    let second = match arch.residual {
+        Residual::Parallel => 0,
+        Residual::Sequential => stream(arch, tokens),
     };
     let whole = input + second + beside_stream(arch, bytes, tokens, tokens);
     let last = input + stream(arch, queries) + beside_stream(arch, bytes, tokens, queries);
     let blocks = match recompute {
+        _ if lowest >= arch.layers => 0,
         false => before * whole + last,
         true if before == 0 => last,
         true => before * input + last.max(whole - input),
@@ -159,11 +169,11 @@ fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) 
     let (heads, dim) = (arch.heads as u64, arch.head_dim as u64);
     let both = heads + arch.kv_heads as u64;
     let statistics = 2 * F32 * (tokens + queries);
-    let projected = tokens * projected_width(arch) * bytes.activation;
+    let projected = tokens * arch.qkv_width() as u64 * bytes.activation;
     let attention = queries * heads * (dim * bytes.activation + F32);
-    let feed_forward = queries * activation_inputs(arch) * bytes.activation;
-    let head_norms = match arch.names.qk_norm {
-        Some(_) => tokens * both * (dim * bytes.activation + 2 * F32),
+    let feed_forward = queries * arch.ffn.activation_inputs() as u64 * bytes.activation;
+    let head_norms = match arch.qk_norm {
+        Some(QkNorm::PerHead(_)) => tokens * both * (dim * bytes.activation + 2 * F32),
         None => 0,
     };
     statistics + projected + attention + feed_forward + head_norms
@@ -171,7 +181,7 @@ fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) 
 
 /// Token ids, the angles of rotations, and where the head reads.
 fn places(arch: &Architecture, tokens: u64, queries: u64, predictions: u64) -> u64 {
-    let angles = arch.rotary.dim as u64 * F32;
+    let angles = arch.rotated() as u64 * F32;
     tokens * (F32 + angles) + (queries + predictions) * F32
 }
 
@@ -197,10 +207,13 @@ fn hidden_rows(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
 fn block_backward(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
     let tokens = batch.tokens as u64;
     let attended = arch.heads as u64 * arch.head_dim as u64;
-    let inputs = activation_inputs(arch);
-    let parallel = if arch.parallel_residual { attended } else { 0 };
-    let feed_forward = parallel + arch.intermediate_size as u64 + inputs;
-    let attention = (attended + projected_width(arch)).saturating_sub(inputs);
+    let inputs = arch.ffn.activation_inputs() as u64;
+    let parallel = match arch.residual {
+        Residual::Parallel => attended,
+        Residual::Sequential => 0,
+    };
+    let feed_forward = parallel + arch.ffn.width() as u64 + inputs;
+    let attention = (attended + arch.qkv_width() as u64).saturating_sub(inputs);
     stream(arch, tokens) + tokens * feed_forward.max(attention) * bytes.activation
 }
 
@@ -210,13 +223,4 @@ fn drawing(config: &Config, arch: &Architecture, bytes: &Bytes) -> u64 {
     let sequences = config.sample.clone().unwrap_or_default().batch_size as u64;
     let kept = 2 * (arch.kv_heads * arch.head_dim * arch.layers) as u64 * bytes.activation;
     sequences * (config.data.rows.length.max_length as u64 * kept + arch.vocab_size as u64 * F32)
-}
-
-fn projected_width(arch: &Architecture) -> u64 {
-    ((arch.heads + 2 * arch.kv_heads) * arch.head_dim) as u64
-}
-
-/// Elements per token that the activation reads: gate and up, or up alone.
-fn activation_inputs(arch: &Architecture) -> u64 {
-    (arch.intermediate_size * if arch.gated { 2 } else { 1 }) as u64
 }

@@ -23,6 +23,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model::arch::Architecture;
 use crate::model::parameters::Layout;
+use crate::model::skipped::Skipped;
+use crate::model::trainable::select;
 
 pub use device::{Device, GIB, Rates};
 pub use disk::Disk;
@@ -38,8 +40,22 @@ use time::{elementwise_bytes, update_bytes};
 pub struct Models<'a> {
     /// The model that is trained.
     pub policy: &'a Architecture,
+    /// The policy's parameters and which of them are trained, as [`layout`] gives it.
+    pub layout: &'a Layout,
     /// Its reference, which may be the same.
     pub reference: &'a Architecture,
+}
+
+/// The parameters of the model that is trained, and which of them `model.trainable` trains.
+///
+/// # Errors
+/// If a pattern matches no parameter, or nothing is trained.
+pub fn layout(config: &Config, policy: &Architecture) -> Result<Layout> {
+    let layout = Layout::new(policy);
+    match &config.model.trainable {
+        None => Ok(layout),
+        Some(patterns) => select(layout, patterns).map_err(|error| error.at_key("model.trainable")),
+    }
 }
 
 /// The number of parameters.
@@ -64,7 +80,7 @@ impl Parameters {
             let own = entries.filter(|entry| entry.name.starts_with(start));
             own.map(|entry| entry.range.len() as u64).sum()
         };
-        let (embedding, blocks) = (of(arch.names.embed), of(arch.names.block));
+        let (embedding, blocks) = (of(&arch.names.embed), of(&arch.names.block));
         let total = layout.len as u64;
         Self {
             embedding,
@@ -234,7 +250,7 @@ impl Plan {
             tokens,
             time: time(config, models, rows, device, &flops, steps),
             flops,
-            disk: Disk::of(config, parameters.total, device.gpu, rows, steps),
+            disk: Disk::of(config, models.layout, device.gpu, rows, steps),
             left_out: left_out(config),
         })
     }
@@ -256,10 +272,16 @@ fn evaluations(config: &Config, steps: u64) -> u64 {
 }
 
 fn operations(config: &Config, models: &Models, rows: &Rows, steps: u64) -> Operations {
-    let Models { policy, reference } = models;
+    let Models {
+        policy,
+        layout,
+        reference,
+    } = models;
     let online = online_steps(config, steps);
     let recompute = config.model.recompute;
-    let epoch = Flops::of(policy, &rows.trained, &rows.statistic, &rows.referenced);
+    let skipped = Skipped::of(policy, layout);
+    let (trained, statistic) = (&rows.trained, &rows.statistic);
+    let epoch = Flops::of(policy, &skipped, trained, statistic, &rows.referenced);
     let row = epoch.times(1.0 / rows.per_epoch as f64);
     let step = epoch.times(1.0 / rows.steps_per_epoch() as f64);
     let mut run = step.times(steps as f64);
@@ -297,11 +319,14 @@ fn time(
     steps: u64,
 ) -> Option<Time> {
     let rates = device.rates.as_ref()?;
-    let update = (update_bytes(config, device) * Parameters::of(models.policy).total) as f64;
-    let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, work);
+    let trained = models.layout.trainable_len as u64;
+    let update = (update_bytes(config, device) * trained) as f64;
     let policy = models.policy;
-    let always =
-        moved(policy, &rows.trained).step(flops.recompute) + moved(policy, &rows.statistic).forward;
+    let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, 0, work);
+    let lowest = Skipped::of(policy, models.layout).lowest;
+    let always = elementwise_bytes(config, device, policy, lowest, &rows.trained)
+        .step(flops.recompute)
+        + moved(policy, &rows.statistic).forward;
     let reference = moved(models.reference, &rows.referenced).forward;
     let per_epoch = rows.steps_per_epoch() as f64;
     let step = |online: bool| {

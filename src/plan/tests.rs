@@ -23,6 +23,11 @@ const LLAMA: &str = r#"{"model_type": "llama", "hidden_size": 4096, "num_hidden_
     "vocab_size": 128256, "rope_theta": 500000.0, "rms_norm_eps": 1e-5,
     "max_position_embeddings": 8192, "tie_word_embeddings": false}"#;
 
+/// Where everything is trained.
+fn all(arch: &Architecture) -> Skipped {
+    Skipped::of(arch, &Layout::new(arch))
+}
+
 fn arch(json: &str) -> Architecture {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");
@@ -63,6 +68,7 @@ fn rows(config: &Config, arch: &Architecture, pairs: &[Example]) -> Rows {
 fn plan(config: &Config, arch: &Architecture, pairs: &[Example], device: &Device) -> Result<Plan> {
     let models = Models {
         policy: arch,
+        layout: &layout(config, arch)?,
         reference: arch,
     };
     Plan::new(config, &models, &rows(config, arch, pairs), device)
@@ -98,11 +104,17 @@ fn operations_of_a_pair_of_hh() {
         let last = pairs - (123 * 124 / 2) as f64 - (124 + 44 + 124 + 43) as f64;
         assert_eq!((work.pairs, work.last_pairs), (31.0 * pairs, last));
 
-        let flops = Flops::of(&arch, &work, &Work::default(), &rows.referenced);
+        let flops = Flops::of(
+            &arch,
+            &all(&arch),
+            &work,
+            &Work::default(),
+            &rows.referenced,
+        );
         let [h, hq, inner] = [
             arch.hidden_size,
             arch.heads * arch.head_dim,
-            arch.intermediate_size * if arch.gated { 3 } else { 2 },
+            arch.ffn.activation_inputs() + arch.ffn.width(),
         ]
         .map(|n| n as f64);
         let trim = (tokens - queries) * h * (hq + inner) * 6.0 + 14.0 * hq * (pairs - last);
@@ -156,6 +168,7 @@ fn what_is_kept_is_what_a_forward_pass_keeps() {
             let real = model.kept_bytes(&packed).unwrap() as u64;
             let models = Models {
                 policy: &arch,
+                layout: &Layout::new(&arch),
                 reference: &arch,
             };
             let device = Device::described("g", 1.0, None).unwrap();
@@ -188,6 +201,7 @@ fn bytes_of_a_parameter() {
         let (arch, config) = (arch(PYTHIA), config(&sets));
         let models = Models {
             policy: &arch,
+            layout: &Layout::new(&arch),
             reference: &arch,
         };
         let memory = Memory::of(&config, &models, device, &Largest::default());
@@ -209,6 +223,7 @@ fn memory_of_a_model_by_hand() {
     let arch = arch(PYTHIA);
     let models = Models {
         policy: &arch,
+        layout: &Layout::new(&arch),
         reference: &arch,
     };
     let batch = Largest {
@@ -365,7 +380,7 @@ fn time_is_a_sum_of_three() {
     let time = plan.time.unwrap();
     assert_eq!(time.step.products, plan.flops.total.step / 790e12);
     assert_eq!(time.step.optimizer, 38.0 * 2_775_208_960.0 / 4.8e12);
-    let moved = elementwise_bytes(&config, &gpu, &arch, &rows.trained);
+    let moved = elementwise_bytes(&config, &gpu, &arch, 0, &rows.trained);
     assert_eq!(time.step.elementwise, moved.step(false) / 4.8e12);
     assert!((time.training - 10.0 * time.step.total()).abs() < 1e-9);
     // The column of 64 rows, once; a forward pass with nothing of the optimizer.
@@ -389,7 +404,7 @@ fn bytes_moved_by_hand() {
         predictions: 1.0,
         ..Work::default()
     };
-    let moved = elementwise_bytes(&config, &gpu, &arch, &work);
+    let moved = elementwise_bytes(&config, &gpu, &arch, 0, &work);
     let (stream, normed, inner, rotated) = (10_240.0, 5_120.0, 20_480.0, 2.0 * 2.0 * 64.0 * 20.0);
     let block = 2.0 * (stream + normed) + rotated + 2.0 * stream + 2.0 * inner;
     assert_eq!(moved.forward, 32.0 * block + 4.0 * 50_304.0);

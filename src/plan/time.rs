@@ -16,7 +16,7 @@ use super::memory::Bytes;
 use super::rows::Work;
 use super::{Device, Rates};
 use crate::config::Config;
-use crate::model::arch::Architecture;
+use crate::model::arch::{Architecture, QkNorm, Residual};
 use crate::optim::{Method, States};
 
 /// Seconds, at least.
@@ -65,11 +65,13 @@ pub fn update_bytes(config: &Config, device: &Device) -> u64 {
 
 /// Bytes that operations element by element read and write in a forward pass, and if `gradient` in the
 /// backward pass too, each operand counted once per operation: norms, rotations, sums onto the
-/// residual stream, activations, and the logits' statistics.
+/// residual stream, activations, and the logits' statistics. The backward pass ends at the block
+/// `lowest`.
 pub fn elementwise_bytes(
     config: &Config,
     device: &Device,
     arch: &Architecture,
+    lowest: usize,
     work: &Work,
 ) -> Moved {
     let bytes = Bytes::of(config, device);
@@ -77,33 +79,41 @@ pub fn elementwise_bytes(
     let stream = f32 * arch.hidden_size as f64;
     let normed = element * arch.hidden_size as f64;
     let heads = (arch.heads + arch.kv_heads) as f64;
-    let rotated = 2.0 * element * heads * arch.rotary.dim as f64;
-    let intermediate = element * arch.intermediate_size as f64;
-    let inputs = if arch.gated { 2.0 } else { 1.0 };
-    let projected = (arch.heads + 2 * arch.kv_heads) as f64 * arch.head_dim as f64;
-    let head_norms = match arch.names.qk_norm {
+    let rotated = 2.0 * element * heads * arch.rotated() as f64;
+    let intermediate = element * arch.ffn.width() as f64;
+    let inputs = element * arch.ffn.activation_inputs() as f64;
+    let projected = arch.qkv_width() as f64;
+    let head_norms = match arch.qk_norm {
         // Copied out, normed, copied back; backward twice as much.
-        Some(_) => 6.0 * element * heads * arch.head_dim as f64,
+        Some(QkNorm::PerHead(_)) => 6.0 * element * heads * arch.head_dim as f64,
         None => 0.0,
     };
-    let sums = if arch.parallel_residual { 1.0 } else { 2.0 };
+    let sums = match arch.residual {
+        Residual::Parallel => 1.0,
+        Residual::Sequential => 2.0,
+    };
     // Of all tokens, and of those that the last block computes whole.
     let first = stream + normed + rotated + head_norms;
-    let rest = stream + normed + sums * 2.0 * stream + (inputs + 1.0) * intermediate;
+    let rest = stream + normed + sums * 2.0 * stream + inputs + intermediate;
     // A norm's output again, and its gradient added to the stream's.
     let norm_back = (stream + normed) + (normed + 3.0 * stream);
     let first_back = norm_back + rotated + 2.0 * head_norms + element * projected;
-    let rest_back = norm_back + (2.0 + 2.0 * inputs) * intermediate;
-    let layers = arch.layers as f64;
-    let sum = |first: f64, rest: f64| {
-        first * layers * work.tokens + rest * ((layers - 1.0) * work.tokens + work.queries)
+    let rest_back = norm_back + 2.0 * (intermediate + inputs);
+    let last = arch.layers - 1;
+    // Over the blocks from `from` on; the last computes the rest of queries only.
+    let sum = |from: usize, first: f64, rest: f64| {
+        let blocks = (arch.layers - from) as f64;
+        let queries = if from <= last { work.queries } else { 0.0 };
+        let whole = last.saturating_sub(from) as f64;
+        first * blocks * work.tokens + rest * (whole * work.tokens + queries)
     };
     let logits = arch.vocab_size as f64;
     let rounded = if bytes.mixed { 2.0 } else { 0.0 };
     Moved {
-        forward: sum(first, rest) + f32 * logits * work.predictions,
-        backward: sum(first_back, rest_back) + (2.0 * f32 + rounded) * logits * work.predictions,
-        recompute: (first + rest) * (layers - 1.0) * work.tokens,
+        forward: sum(0, first, rest) + f32 * logits * work.predictions,
+        backward: sum(lowest, first_back, rest_back)
+            + (2.0 * f32 + rounded) * logits * work.predictions,
+        recompute: (first + rest) * last.saturating_sub(lowest) as f64 * work.tokens,
     }
 }
 

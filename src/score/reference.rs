@@ -7,6 +7,7 @@ use super::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 use crate::config::{Config, MICRO_BATCH_TOKENS};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::io::cache;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::session::{Event, Observer, Session, Stopwatch, Timing};
@@ -215,13 +216,7 @@ pub fn cache_folder(cache_dir: Option<&Path>) -> Result<PathBuf> {
     if let Some(folder) = cache_dir {
         return Ok(folder.to_owned());
     }
-    let variable = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
-    let folder = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    Ok(folder
+    Ok(cache::root()
         .ok_or_else(|| Error::input("no cache folder: HOME is not set").hint("set run.cache_dir"))?
         .join("expo")
         .join("reference"))

@@ -37,14 +37,10 @@ impl MovingReference {
         let Some(moving) = &config.reference else {
             return Ok(None);
         };
-        let model = session.load_reference(observe)?;
-        let shapes = |model: &Decoder| {
-            let entries = model.weights().layout().entries.iter();
-            entries
-                .map(|entry| (entry.name.clone(), entry.shape.clone()))
-                .collect::<Vec<_>>()
-        };
-        if shapes(&model) != shapes(policy) {
+        // Both buffers are mixed element by element.
+        let layout = policy.weights().layout();
+        let model = session.load_reference_as(layout, observe)?;
+        if model.weights().layout() != layout {
             return Err(
                 Error::input("the reference has other parameters than the policy")
                     .at_key("reference")

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use expo::config::Config;
 use expo::error::Result;
 use expo::loss::{About, Dual, Knob, KnobValue, Knobs, Loss, MarginLoss, Range, Response};
-use expo::train::{Event, Opened, Resume, Run};
+use expo::session::Event;
+use expo::train::{Opened, Resume, Run};
 
 /// L = -(1 - sigma(beta h))^gamma log sigma(beta h), with h = rho_w - rho_l.
 #[derive(Debug)]

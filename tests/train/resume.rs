@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{fixture, json};
 
 /// What a checkpoint must not forget, in one config each.
-const RUNS: [(&str, &str); 11] = [
+const RUNS: [(&str, &str); 13] = [
     (
         "dpo",
         "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
@@ -46,6 +46,12 @@ const RUNS: [(&str, &str); 11] = [
     // A reference that moves, at a step that is no checkpoint's multiple.
     (
         "moving",
+        "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3\n[reference]\nsteps = 2",
+    ),
+    // Moments of what is trained alone, and beside it frozen weights that the files do not hold.
+    ("frozen", "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3"),
+    (
+        "frozen moving",
         "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3\n[reference]\nsteps = 2",
     ),
     // Draws of the policy, one round a step.
@@ -81,6 +87,14 @@ fn text(name: &str, rest: &str, folder: &Path) -> String {
     };
     let (more_model, batch) = match name {
         "bf16" => ("dtype = \"bf16\"\nsave_dtype = \"bf16\"\n", ""),
+        "frozen" => (
+            "trainable = [\"*\", \"!*.mlp.*\"]\nsave_dtype = \"bf16\"\n",
+            "micro_batch_tokens = 128\n",
+        ),
+        "frozen moving" => (
+            "trainable = [\"*norm*\", \"*.1.*\"]\n",
+            "micro_batch_tokens = 128\n",
+        ),
         "parts" => ("", "gradient_accumulation_steps = 2\n"),
         _ => ("", "micro_batch_tokens = 128\n"),
     };

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::Scores;
 use super::packing::{Group, Packing};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
@@ -21,6 +22,7 @@ pub(in crate::kernels) struct Plan<'a> {
     pub dim: usize,
     /// Of q, k and v: from token to token, from head to head.
     pub strides: [(usize, usize); 3],
+    pub scale: f64,
     pub window: usize,
 }
 
@@ -30,7 +32,7 @@ impl<'a> Plan<'a> {
         k: &Tensor,
         v: &Tensor,
         packing: &'a Packing,
-        window: Option<usize>,
+        scores: Scores,
     ) -> Result<Self> {
         let (tokens, heads, dim) = q.dims3()?;
         let kv_heads = k.dim(1)?;
@@ -59,7 +61,8 @@ impl<'a> Plan<'a> {
             kv_heads,
             dim,
             strides: strides.map(|stride| (stride[0], stride[1])),
-            window: window.unwrap_or(usize::MAX),
+            scale: scores.scale,
+            window: scores.window.unwrap_or(usize::MAX),
         })
     }
 

@@ -93,10 +93,18 @@ fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, wind
         let seed = seed.to_dtype(dtype).unwrap();
         let [q, k, v] = parts(&whole, heads, kv_heads);
         let packing = pack(segments);
-        let (y, saved) = attention(&q, &k, &v, &packing, window).unwrap();
+        let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], window)).unwrap();
         assert_near(&y, &want, tolerance, &format!("{what} forward"));
         let dwhole = whole.zeros_like().unwrap();
-        backward(&seed, (&q, &k, &v), &saved, &packing, window, &dwhole).unwrap();
+        backward(
+            &seed,
+            (&q, &k, &v),
+            &saved,
+            &packing,
+            scores(q.dims()[2], window),
+            &dwhole,
+        )
+        .unwrap();
         assert_near(&dwhole, gradient, tolerance, &format!("{what} backward"));
     }
 }
@@ -128,9 +136,17 @@ fn threads_do_not_change_a_bit() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
             let [q, k, v] = parts(&whole, 4, 2);
-            let (y, saved) = attention(&q, &k, &v, &packing, None).unwrap();
+            let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], None)).unwrap();
             let dwhole = whole.zeros_like().unwrap();
-            backward(&y, (&q, &k, &v), &saved, &packing, None, &dwhole).unwrap();
+            backward(
+                &y,
+                (&q, &k, &v),
+                &saved,
+                &packing,
+                scores(q.dims()[2], None),
+                &dwhole,
+            )
+            .unwrap();
             let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             (values(&y), values(&dwhole))
         })
@@ -151,14 +167,14 @@ fn segments_that_do_not_cover_the_tokens_are_refused() {
     }
     let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
     let three = pack(&[Segment::new(0..0, 0..3)]);
-    assert!(attention(&q, &k, &v, &three, None).is_err());
+    assert!(attention(&q, &k, &v, &three, scores(2, None)).is_err());
 }
 
 #[test]
 fn operands_that_share_a_place_have_no_gradient() {
     let packing = pack(&[Segment::new(0..0, 0..4)]);
     let [q, k, v] = parts(&variable(1, &[4, 3, 2]), 1, 1);
-    let (y, saved) = attention(&q, &k, &v, &packing, None).unwrap();
+    let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], None)).unwrap();
     let zeros = |width| Tensor::zeros((4, width, 2), DType::F64, &Device::Cpu).unwrap();
     let apart = [&q, &k, &v].map(|x| x.contiguous().unwrap());
     for (operands, into) in [
@@ -166,6 +182,16 @@ fn operands_that_share_a_place_have_no_gradient() {
         ((&q, &k, &k), zeros(3)),
         ((&q, &k, &v), zeros(2)),
     ] {
-        assert!(backward(&y, operands, &saved, &packing, None, &into).is_err());
+        assert!(
+            backward(
+                &y,
+                operands,
+                &saved,
+                &packing,
+                scores(q.dims()[2], None),
+                &into
+            )
+            .is_err()
+        );
     }
 }

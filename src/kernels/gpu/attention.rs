@@ -197,7 +197,7 @@ impl<'a> Kernels<'a> {
         let mut numbers: Vec<Arg> = strides.map(Arg::Int).collect();
         numbers.push((plan.heads / plan.kv_heads).into());
         numbers.push(plan.window.min(MOST_TOKENS).into());
-        numbers.push(Arg::Float(1.0 / (plan.dim as f64).sqrt()));
+        numbers.push(Arg::Float(plan.scale));
         Ok(Self {
             module: TEXT.with(defines)?,
             tiles,
@@ -309,6 +309,7 @@ pub(super) fn modules() -> super::cards::List {
             kv_heads: 1,
             dim,
             strides: [(dim, dim); 3],
+            scale: 1.0 / (dim as f64).sqrt(),
             window: 1,
         };
         let kernels = Kernels::new(&plan, &[&x])?;

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::launch::{Arg, Grid, Module, PACK, Source, check_types, source, type_name};
 use crate::error::{Error, Result};
+use crate::kernels::attention::Scores;
 use crate::kernels::cpu::fresh;
 use crate::kernels::key_values::{Places, Shape};
 
@@ -69,7 +70,7 @@ impl Cache {
         &self,
         places: &Places,
         [q, k, v]: [&Tensor; 3],
-        window: Option<usize>,
+        scores: Scores,
     ) -> Result<Tensor> {
         let (_, kv_heads, capacity, width) = self.keys.dims4()?;
         let (rows, heads, _) = q.dims3()?;
@@ -81,11 +82,15 @@ impl Cache {
         // SAFETY: all of it is written below.
         let y = unsafe { fresh((rows, heads, self.dim), q)? };
         let tensors = [q, k, v, &self.keys, &self.values, places.there(), &y].map(Into::into);
-        let place = [kv_heads, self.dim, capacity, window.unwrap_or(capacity)];
+        let place = [
+            kv_heads,
+            self.dim,
+            capacity,
+            scores.window.unwrap_or(capacity),
+        ];
         let numbers = [&place[..], strides.as_flattened()].concat();
         let numbers: Vec<Arg> = numbers.into_iter().map(Arg::Int).collect();
-        let scale = Arg::Float(1.0 / (self.dim as f64).sqrt());
-        let args = [&tensors[..], &numbers, &[scale]].concat();
+        let args = [&tensors[..], &numbers, &[Arg::Float(scores.scale)]].concat();
         let group = heads / kv_heads;
         let teams = THREADS / lanes(width);
         // A team's sums, the largest of its scores and the sum of their exponentials.
@@ -165,7 +170,7 @@ mod tests {
     use crate::kernels::gemm::Precision;
     use crate::kernels::gpu::twin::{compare, scope};
     use crate::kernels::key_values::{KeyValues, Prefix};
-    use crate::kernels::testing::variable;
+    use crate::kernels::testing::{scores, variable};
 
     const FULL: Precision = Precision::Full;
 
@@ -209,7 +214,7 @@ mod tests {
             capacity: lengths.iter().max().unwrap() + 3,
             kv_heads: shape.1,
             head_dim: shape.2,
-            window,
+            scores: scores(shape.2, window),
         };
         let mut kept = KeyValues::new(whole, like.dtype(), FULL, like.device()).unwrap();
         // Each row's slot and tokens.
@@ -334,7 +339,7 @@ mod tests {
             capacity,
             kv_heads,
             head_dim,
-            window: None,
+            scores: scores(head_dim, None),
         };
         KeyValues::new(shape, dtype, FULL, &Device::Cpu)
     }

@@ -26,17 +26,17 @@ INLINE void scale(
     }
 }
 
-// With a bias: layer norm.
+// centered: 1 for layer norm, 0 for RMS norm, whose mean is 0.
 KERNEL(norm_forward)(
     const X* x, const A* weight, const A* bias, A* y, float* statistics, i64 rows, i64 width,
-    float epsilon
+    i64 centered, float epsilon
 ) {
     SHARED;
     float* scratch = (float*)shared;
     for (i64 row = first_row(); row < rows; row += row_step()) {
         const X* own = x + row * width;
         float mean = 0.0f, variance = 0.0f;
-        if (bias) {
+        if (centered) {
             for (i64 i = start(); i < width; i += STEP) {
                 float v[PACK];
                 load(v, own + i, width - i);

@@ -6,6 +6,7 @@ use super::columns::add_sums;
 use super::launch::{Arg, Grid, Module, PACK, Source, check_types, source, type_name};
 use crate::error::Result;
 use crate::kernels::cpu::{fresh_of, rows};
+use crate::kernels::norm::Norm;
 
 static TEXT: Source = source!("norm");
 
@@ -51,9 +52,9 @@ impl Team {
 /// The output, of the weight's type, and the statistics.
 pub fn norm(
     x: &Tensor,
+    norm: Norm,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    epsilon: f64,
 ) -> Result<(Tensor, Tensor)> {
     let (count, width, _) = rows(x)?;
     // SAFETY: all of both is written below.
@@ -70,7 +71,12 @@ pub fn norm(
         (&y).into(),
         (&statistics).into(),
     ];
-    let numbers = [count.into(), width.into(), Arg::Float(epsilon)];
+    let numbers = [
+        count.into(),
+        width.into(),
+        usize::from(norm.centered()).into(),
+        Arg::Float(norm.epsilon()),
+    ];
     let module = team.module(x, weight, x.dtype())?;
     let grid = team.grid(count, usize::MAX, 0);
     module.launch("norm_forward", grid, &[&operands[..], &numbers].concat())?;
@@ -103,16 +109,15 @@ pub fn output(
 
 pub fn backward(
     dy: &Tensor,
-    (x, statistics): (&Tensor, &Tensor),
+    (centered, x, statistics): (bool, &Tensor, &Tensor),
     weight: &Tensor,
-    dweight: &Tensor,
-    dbias: Option<&Tensor>,
+    (dweight, dbias): (Option<&Tensor>, Option<&Tensor>),
     dx: &Tensor,
 ) -> Result<()> {
     let (count, width, _) = rows(x)?;
     check_types("norm: the gradient of its input", x.dtype(), &[dx])?;
     let team = Team::of(width, 512);
-    let parts = 1 + usize::from(dbias.is_some());
+    let parts = 1 + usize::from(centered);
     let padded = width.next_multiple_of(team.0 * PACK);
     let grid = team.grid(count, BLOCKS, team.1 / team.0 * parts * padded);
     // SAFETY: all of it is written below.
@@ -121,7 +126,9 @@ pub fn backward(
     let args = [&operands[..], &[count, width, parts - 1].map(Arg::Int)].concat();
     let module = team.module(x, weight, dy.dtype())?;
     module.launch("norm_backward", grid, &args)?;
-    add_sums(&partials.narrow(1, 0, width)?, dweight)?;
+    if let Some(dweight) = dweight {
+        add_sums(&partials.narrow(1, 0, width)?, dweight)?;
+    }
     match dbias {
         Some(dbias) => add_sums(&partials.narrow(1, width, width)?, dbias),
         None => Ok(()),
@@ -187,11 +194,16 @@ mod tests {
                     let [x, weight, bias, dy, dx, dweight, dbias] =
                         [0, 1, 2, 3, 4, 5, 6].map(|i| &inputs[i]);
                     let bias = centered.then_some(bias);
-                    let (y, saved) = norm(x, weight, bias, 1e-5).unwrap();
+                    let kind = match centered {
+                        true => Norm::LayerNorm { epsilon: 1e-5 },
+                        false => Norm::Rms { epsilon: 1e-5 },
+                    };
+                    let (y, saved) = norm(x, kind, weight, bias).unwrap();
                     let again = output(&saved, weight, bias).unwrap();
                     assert_eq!(y.dtype(), weight.dtype());
                     let into = dweight.narrow(0, 1, width).unwrap();
-                    backward(dy, &saved, weight, &into, centered.then_some(dbias), dx).unwrap();
+                    let gradients = (Some(&into), centered.then_some(dbias));
+                    backward(dy, &saved, weight, gradients, dx).unwrap();
                     vec![y, again, dx.clone(), dweight.clone(), dbias.clone()]
                 },
             );

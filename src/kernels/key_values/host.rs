@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::Places;
 use crate::error::Result;
+use crate::kernels::attention::Scores;
 use crate::kernels::cpu::{fresh, read, write};
 use crate::kernels::real::Real;
 use crate::kernels::simd::{LANES, vectorized};
@@ -194,7 +195,7 @@ pub(super) fn extend<E: Stored>(
     sequences: &mut [Sequence<E>],
     places: &Places,
     [q, k, v]: [&Tensor; 3],
-    window: Option<usize>,
+    scores: Scores,
 ) -> Result<Tensor> {
     let ((rows, heads, dim), kv_heads) = (q.dims3()?, k.dim(1)?);
     let strides = [q, k, v].map(|x| (x.stride()[0], x.stride()[1]));
@@ -208,8 +209,8 @@ pub(super) fn extend<E: Stored>(
         sequences[slot].push(key, value, (kv_heads, dim), distances);
     }
     let group = heads / kv_heads;
-    let scale = <E::Real as Real>::of(1.0 / (dim as f64).sqrt());
-    let window = window.unwrap_or(usize::MAX);
+    let scale = <E::Real as Real>::of(scores.scale);
+    let window = scores.window.unwrap_or(usize::MAX);
     let attend_all = |at: usize, y: &mut [E::Real]| {
         let (row, head) = (at / kv_heads, at % kv_heads);
         let seen = sequences[places.slots[row]].seen(window, head, dim);

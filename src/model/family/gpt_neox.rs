@@ -2,7 +2,9 @@
 
 use super::Family;
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+use crate::model::arch::{
+    Architecture, ConfigJson, Ffn, Gelu, Names, Norm, Positions, Qkv, Residual, Rotary,
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
@@ -45,40 +47,46 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     Ok(Architecture {
         vocab_size: config.usize("vocab_size")?,
         hidden_size,
-        intermediate_size: config.usize("intermediate_size")?,
         layers,
         heads,
         kv_heads: heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", 2048)?,
-        norm_epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
-        norm_bias: true,
-        parallel_residual: config.bool_or("use_parallel_residual", true)?,
-        rotary: Rotary::read(
+        norm: Norm::LayerNorm {
+            epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
+        },
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        residual: match config.bool_or("use_parallel_residual", true)? {
+            true => Residual::Parallel,
+            false => Residual::Sequential,
+        },
+        positions: Positions::Rotary(Rotary::read(
             config,
             (head_dim as f64 * fraction) as usize,
             "rotary_emb_base",
-        )?,
-        fused_qkv: true,
+        )?),
+        qkv: Qkv::HeadInterleaved("attention.query_key_value".into()),
+        qk_norm: None,
         attention_bias: (bias, bias),
         windows: vec![None; layers],
-        gated: false,
-        mlp_bias: true,
+        ffn: Ffn::Gelu {
+            kind: Gelu::Exact,
+            width: config.usize("intermediate_size")?,
+            bias: true,
+            up: "mlp.dense_h_to_4h".into(),
+            down: "mlp.dense_4h_to_h".into(),
+        },
         tied: config.bool_or("tie_word_embeddings", false)?,
         initializer_range: config.f64_or("initializer_range", 0.02)?,
         zero_row: None,
         names: Names {
-            embed: "gpt_neox.embed_in",
-            block: "gpt_neox.layers.",
-            norm1: "input_layernorm",
-            qkv: &["attention.query_key_value"],
-            qk_norm: None,
-            attention_out: "attention.dense",
-            norm2: "post_attention_layernorm",
-            mlp_in: &["mlp.dense_h_to_4h"],
-            mlp_out: "mlp.dense_4h_to_h",
-            final_norm: "gpt_neox.final_layer_norm",
-            head: "embed_out",
+            embed: "gpt_neox.embed_in".into(),
+            block: "gpt_neox.layers.".into(),
+            attention_norm: "input_layernorm".into(),
+            attention_out: "attention.dense".into(),
+            ffn_norm: "post_attention_layernorm".into(),
+            final_norm: "gpt_neox.final_layer_norm".into(),
+            head: "embed_out".into(),
         },
     })
 }

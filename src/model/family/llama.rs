@@ -3,7 +3,9 @@
 
 use super::Family;
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Names, Rotary};
+use crate::model::arch::{
+    Architecture, ConfigJson, Ffn, Gate, Names, Norm, Positions, Qkv, Residual, Rotary,
+};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
@@ -15,8 +17,10 @@ pub(super) const FAMILY: Family = Family {
 /// What checkpoints of this shape carry and nothing reads.
 pub(super) const IGNORED: &[&str] = &[".self_attn.rotary_emb.inv_freq"];
 
-/// What a family takes where `config.json` says nothing.
+/// What a family has of its own, or takes where `config.json` says nothing.
 pub(super) struct Defaults {
+    /// Bias on the feed-forward projections; a family that has the key reads it.
+    pub mlp_bias: bool,
     /// As many as query heads where `None`.
     pub kv_heads: Option<usize>,
     /// The hidden size over the heads where `None`.
@@ -27,13 +31,13 @@ pub(super) struct Defaults {
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let bias = config.bool_or("attention_bias", false)?;
     let defaults = Defaults {
+        mlp_bias: config.bool_or("mlp_bias", false)?,
         kv_heads: None,
         head_dim: None,
         max_positions: 2048,
     };
     Ok(Architecture {
         attention_bias: (bias, bias),
-        mlp_bias: config.bool_or("mlp_bias", false)?,
         ..shape(config, &defaults)?
     })
 }
@@ -65,38 +69,44 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     Ok(Architecture {
         vocab_size,
         hidden_size,
-        intermediate_size: config.usize("intermediate_size")?,
         layers,
         heads,
         kv_heads,
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
-        norm_epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
-        norm_bias: false,
-        parallel_residual: false,
-        rotary: Rotary::read(config, head_dim, "rope_theta")?,
-        fused_qkv: false,
+        norm: Norm::Rms {
+            epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+        },
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        residual: Residual::Sequential,
+        positions: Positions::Rotary(Rotary::read(config, head_dim, "rope_theta")?),
+        qkv: Qkv::Separate(
+            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(Into::into),
+        ),
+        qk_norm: None,
         attention_bias: (false, false),
         windows: vec![None; layers],
-        gated: true,
-        mlp_bias: false,
+        ffn: Ffn::Gated {
+            kind: Gate::Silu,
+            width: config.usize("intermediate_size")?,
+            bias: defaults.mlp_bias,
+            gate: "mlp.gate_proj".into(),
+            up: "mlp.up_proj".into(),
+            down: "mlp.down_proj".into(),
+        },
         tied: config.bool_or("tie_word_embeddings", false)?,
         initializer_range: config.f64_or("initializer_range", 0.02)?,
         zero_row: padding
             .map(|row| row as usize)
             .filter(|row| *row < vocab_size),
         names: Names {
-            embed: "model.embed_tokens",
-            block: "model.layers.",
-            norm1: "input_layernorm",
-            qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-            qk_norm: None,
-            attention_out: "self_attn.o_proj",
-            norm2: "post_attention_layernorm",
-            mlp_in: &["mlp.gate_proj", "mlp.up_proj"],
-            mlp_out: "mlp.down_proj",
-            final_norm: "model.norm",
-            head: "lm_head",
+            embed: "model.embed_tokens".into(),
+            block: "model.layers.".into(),
+            attention_norm: "input_layernorm".into(),
+            attention_out: "self_attn.o_proj".into(),
+            ffn_norm: "post_attention_layernorm".into(),
+            final_norm: "model.norm".into(),
+            head: "lm_head".into(),
         },
     })
 }

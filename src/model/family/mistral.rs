@@ -18,6 +18,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         "in a Mistral model every layer has the window; one with layers of several kinds is another family",
     )?;
     let defaults = Defaults {
+        mlp_bias: false,
         kv_heads: Some(8),
         head_dim: None,
         max_positions: 131_072,

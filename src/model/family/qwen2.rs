@@ -31,6 +31,7 @@ pub(super) fn shape(config: &ConfigJson, head_dim: Option<usize>) -> Result<Arch
         "expo implements positions of text, not of images and video",
     )?;
     let defaults = Defaults {
+        mlp_bias: false,
         kv_heads: Some(32),
         head_dim,
         max_positions: 32_768,

@@ -4,7 +4,7 @@
 use super::Family;
 use super::{llama, qwen2};
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Names};
+use crate::model::arch::{Architecture, ConfigJson, QkNorm};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
@@ -18,10 +18,9 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let qwen2 = qwen2::shape(config, Some(128))?;
     Ok(Architecture {
         attention_bias: (bias, bias),
-        names: Names {
-            qk_norm: Some(["self_attn.q_norm", "self_attn.k_norm"]),
-            ..qwen2.names
-        },
+        qk_norm: Some(QkNorm::PerHead(
+            ["self_attn.q_norm", "self_attn.k_norm"].map(Into::into),
+        )),
         ..qwen2
     })
 }

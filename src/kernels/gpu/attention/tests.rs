@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::attention::{Packing, attention, backward};
 use crate::kernels::gpu::twin::{compare, scope};
-use crate::kernels::testing::variable;
+use crate::kernels::testing::{scores, variable};
 
 /// Heads, heads of keys, their size.
 type Shape = (usize, usize, usize);
@@ -31,9 +31,17 @@ fn run(
 ) -> Vec<Tensor> {
     let [q, k, v] = parts(whole, shape);
     let packing = Packing::new(segments.into(), whole.device()).unwrap();
-    let (y, saved) = attention(&q, &k, &v, &packing, window).unwrap();
+    let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], window)).unwrap();
     let dqkv = whole.zeros_like().unwrap();
-    backward(dy, (&q, &k, &v), &saved, &packing, window, &dqkv).unwrap();
+    backward(
+        dy,
+        (&q, &k, &v),
+        &saved,
+        &packing,
+        scores(q.dims()[2], window),
+        &dqkv,
+    )
+    .unwrap();
     vec![y, dqkv]
 }
 
@@ -141,7 +149,9 @@ fn a_row_does_not_depend_on_what_else_is_there() {
         let less = scope(|| {
             let [q, k, v] = parts(&whole, shape);
             let packing = Packing::new(some.clone(), whole.device()).unwrap();
-            attention(&q, &k, &v, &packing, None).unwrap().0
+            attention(&q, &k, &v, &packing, scores(q.dims()[2], None))
+                .unwrap()
+                .0
         });
         let after = |x: &Tensor, from: usize| x.narrow(0, from, 100).unwrap();
         assert_eq!(
@@ -221,7 +231,7 @@ fn what_no_kernel_serves_is_refused() {
         let [whole, _] = inputs(&segments, shape, dtype);
         let [q, k, v] = parts(&whole, shape);
         let packing = Packing::new(segments.clone(), whole.device()).unwrap();
-        attention(&q, &k, &v, &packing, None)
+        attention(&q, &k, &v, &packing, scores(q.dims()[2], None))
             .unwrap_err()
             .to_string()
     };

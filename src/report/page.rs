@@ -12,7 +12,6 @@ mod curves;
 mod folder;
 mod frontier;
 mod html;
-mod line;
 mod overview;
 mod tables;
 mod texts;
@@ -22,13 +21,14 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::chart::PAGE_COLORS;
 use chart::Chart;
 use html::section;
 
 pub use folder::{Record, Recorded};
 
-const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("page/page.css");
+const SCRIPT: &str = include_str!("page/page.js");
 
 /// The page of runs. With `refresh` it loads itself anew every so many seconds, for a file that is
 /// written anew while a run goes on.
@@ -124,7 +124,7 @@ fn of_several(runs: &[Recorded], charts: &mut Map<String, Value>) -> String {
             each,
             "<details class=\"run\" id=\"run-{at}\"><summary><span class=\"dot c{}\"></span>{}</summary>\
              <h3>Data</h3>{}<h3>Checkpoints and events</h3>{}<h3>Config</h3>{}</details>",
-            at % chart::COLORS,
+            at % PAGE_COLORS,
             html::text(&run.name),
             tables::census(run),
             tables::events(run),

@@ -1,4 +1,4 @@
-//! From values to places in a frame, and round numbers beside it.
+//! From values to places in a frame, and the ticks beside it.
 
 /// One direction of a panel.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Axis {
     }
 
     /// 0 at the beginning, 1 at the end.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(in crate::report) fn place(&self, value: f64) -> f64 {
         let [from, to, at] = [self.from, self.to, value].map(|x| match self.log {
             true => x.log10(),
             false => x,
@@ -50,11 +50,32 @@ impl Axis {
         (at - from) / (to - from)
     }
 
+    /// Round values with short labels, all in one unit.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
-        match self.log {
+        let ticks = match self.log {
             true => self.decades(),
             false => self.round_steps(),
-        }
+        };
+        let sizes = ticks.iter().map(|(value, _)| value.abs());
+        let size = sizes.fold(0.0, f64::max);
+        let (unit, word) = match size {
+            size if self.log || size < 1e4 => (1.0, ""),
+            size if size < 1e7 => (1e3, "k"),
+            size if size < 1e10 => (1e6, "M"),
+            _ => (1e9, "G"),
+        };
+        let label = |(value, text): (f64, String)| {
+            let label = match () {
+                () if value == 0.0 => "0".to_owned(),
+                () if unit > 1.0 => format!("{}{word}", trimmed(format!("{:.3}", value / unit))),
+                () if size < 1e-3 && !self.log => format!("{value:.2e}")
+                    .replace(".00e", "e")
+                    .replace("0e", "e"),
+                () => text,
+            };
+            (value, label.replace('-', "−"))
+        };
+        ticks.into_iter().map(label).collect()
     }
 
     fn decades(&self) -> Vec<(f64, String)> {
@@ -91,6 +112,26 @@ impl Axis {
     }
 }
 
+/// The room beyond values from `low` to `high`: a share of their range, or what makes one value a range.
+pub fn room(low: f64, high: f64, share: f64) -> f64 {
+    let size = high.abs().max(low.abs());
+    match high - low {
+        // Rounding alone is no difference worth a frame.
+        range if range > 1e-9 * size && range > 1e-290 => share * range,
+        _ if size > 1e-290 => 0.1 * size,
+        _ => 1.0,
+    }
+}
+
+/// Whether a value has a place: it is finite, and differences of such values are.
+pub fn is_drawn(value: f64) -> bool {
+    value.abs() < 1e300
+}
+
+fn trimmed(text: String) -> String {
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,15 +141,27 @@ mod tests {
         let texts = |axis: Axis| axis.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
         assert_eq!(
             texts(Axis::linear("", 0.0, 1.0)),
-            ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+            ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
         );
         assert_eq!(
             texts(Axis::log("", 1e-5, 100.0)),
-            ["1e-5", "1e-4", "1e-3", "0.01", "0.1", "1", "10", "100"]
+            ["1e−5", "1e−4", "1e−3", "0.01", "0.1", "1", "10", "100"]
         );
         assert_eq!(
             texts(Axis::linear("", -5.0, 5.0)),
-            ["-4", "-2", "0", "2", "4"]
+            ["−4", "−2", "0", "2", "4"]
+        );
+    }
+    #[test]
+    fn labels_are_short() {
+        let texts = |axis: Axis| axis.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>();
+        assert_eq!(
+            texts(Axis::linear("", 0.0, 60_000.0)),
+            ["0", "20k", "40k", "60k"]
+        );
+        assert_eq!(
+            texts(Axis::linear("", 0.0, 1e-6)),
+            ["0", "2e−7", "4e−7", "6e−7", "8e−7", "1e−6"]
         );
     }
 }

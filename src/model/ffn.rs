@@ -1,0 +1,157 @@
+//! The feed-forward network of a block.
+
+use candle_core::{DType, Tensor};
+
+use super::arch::{self, Architecture, Gate, Gelu};
+use super::linear::{Linear, backward_shared_input};
+use super::parameters::{Buffer, Layout};
+use crate::error::Result;
+use crate::kernels::activation;
+
+/// A feed-forward network by its places in the flat buffers.
+#[derive(Debug)]
+pub(super) enum Ffn {
+    /// `down(gelu(up(x)))`.
+    Gelu {
+        kind: Gelu,
+        up: [Linear; 1],
+        down: Linear,
+    },
+    /// `down(activation(gate(x)) * up(x))`.
+    Gated {
+        kind: Gate,
+        /// Gate and up, which read the same input.
+        gate_up: [Linear; 2],
+        down: Linear,
+    },
+}
+
+/// What the backward pass needs: the inputs of the activation, (rows, width) each.
+#[derive(Debug)]
+pub(super) enum Activations {
+    Gelu(Gelu, Tensor),
+    Gated(Gate, [Tensor; 2]),
+}
+
+impl Ffn {
+    /// That of a layer.
+    pub(super) fn new(arch: &Architecture, layout: &Layout, layer: usize) -> Self {
+        let linear = |part: &String| Linear::new(layout, &arch.block_name(layer, part));
+        match &arch.ffn {
+            arch::Ffn::Gelu { kind, up, down, .. } => Self::Gelu {
+                kind: *kind,
+                up: [linear(up)],
+                down: linear(down),
+            },
+            arch::Ffn::Gated {
+                kind,
+                gate,
+                up,
+                down,
+                ..
+            } => Self::Gated {
+                kind: *kind,
+                gate_up: [gate, up].map(linear),
+                down: linear(down),
+            },
+        }
+    }
+
+    /// The projections that read the network's input.
+    pub(super) fn inputs(&self) -> &[Linear] {
+        match self {
+            Self::Gelu { up, .. } => up,
+            Self::Gated { gate_up, .. } => gate_up,
+        }
+    }
+
+    /// The projection to the residual stream.
+    pub(super) fn down(&self) -> &Linear {
+        match self {
+            Self::Gelu { down, .. } | Self::Gated { down, .. } => down,
+        }
+    }
+
+    /// Adds the network's output, without the bias of [`Self::down`], to `y` (rows, hidden); `h`
+    /// (rows, hidden) is its input.
+    pub(super) fn forward(&self, weights: &Buffer, h: &Tensor, y: &Tensor) -> Result<Activations> {
+        let apply = |linear: &Linear| linear.forward(weights, h);
+        let activations = match self {
+            Self::Gelu { kind, up: [up], .. } => Activations::Gelu(*kind, apply(up)?),
+            Self::Gated {
+                kind,
+                gate_up: [gate, up],
+                ..
+            } => Activations::Gated(*kind, [apply(gate)?, apply(up)?]),
+        };
+        self.down()
+            .add_product(weights, &activations.hidden()?, y)?;
+        Ok(activations)
+    }
+
+    /// Adds the gradient of [`Self::down`], given that of the network's output, and gives those of the
+    /// activation's inputs where they are `wanted`.
+    pub(super) fn backward_down(
+        &self,
+        weights: &Buffer,
+        dout: &Tensor,
+        activations: &Activations,
+        wanted: bool,
+        into: &Buffer,
+    ) -> Result<Option<Vec<Tensor>>> {
+        let down = self.down();
+        if !wanted {
+            if down.trainable() {
+                down.backward_parameters(weights, dout, &activations.hidden()?, into)?;
+            }
+            return Ok(None);
+        }
+        let dhidden = down.backward_input(weights, dout)?;
+        let (hidden, dinputs) = activations.backward(dhidden)?;
+        down.backward_parameters(weights, dout, &hidden, into)?;
+        Ok(Some(dinputs))
+    }
+
+    /// Adds the gradients of [`Self::inputs`], given those of the activation's inputs, and gives that
+    /// of the network's input in `dtype` where it is wanted; `h` makes that input.
+    pub(super) fn backward_inputs(
+        &self,
+        weights: &Buffer,
+        dinputs: &[Tensor],
+        h: impl FnOnce() -> Result<Tensor>,
+        wanted: Option<DType>,
+        into: &Buffer,
+    ) -> Result<Option<Tensor>> {
+        backward_shared_input(self.inputs(), weights, dinputs, h, wanted, into)
+    }
+}
+
+impl Activations {
+    /// The activation's output, (rows, width).
+    fn hidden(&self) -> Result<Tensor> {
+        match self {
+            Self::Gelu(Gelu::Exact, up) => activation::gelu(up),
+            Self::Gated(Gate::Silu, [gate, up]) => activation::swiglu(gate, up),
+        }
+    }
+
+    /// The activation's output once more, and the gradient of each of its inputs; works in the memory
+    /// of `dy`, the gradient of the output.
+    fn backward(&self, dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
+        Ok(match self {
+            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&dy, up)?, vec![dy]),
+            Self::Gated(Gate::Silu, [gate, up]) => {
+                let (y, dgate) = activation::swiglu_backward(&dy, gate, up)?;
+                (y, vec![dgate, dy])
+            }
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn tensors(&self) -> &[Tensor] {
+        match self {
+            Self::Gelu(_, up) => std::slice::from_ref(up),
+            Self::Gated(_, gate_up) => gate_up,
+        }
+    }
+}

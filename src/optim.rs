@@ -387,7 +387,7 @@ mod tests {
         };
         let message = config.resolve().unwrap_err().to_string();
         assert!(
-            message.contains("`rmsprop` does not read `adam_beta1`"),
+            message.contains("rmsprop does not read adam_beta1"),
             "{message}"
         );
     }

@@ -348,7 +348,10 @@ impl Experiment {
                     .validate()
                     .map_err(|error| error.at_key("alpha"))?;
                 match own.alpha.values()[0] {
-                    alpha if alpha < 0.0 => Err(Error::must_be("alpha", ">= 0", alpha)),
+                    alpha if alpha < 0.0 => {
+                        Err(Error::input(format!("alpha must be >= 0 (got {alpha})"))
+                            .at_key("alpha.from"))
+                    }
                     _ => Ok(()),
                 }
             }

@@ -60,7 +60,8 @@ fn with_flags(error: &Error) -> String {
 const OUT_OF_MEMORY: &str = "set a smaller batch.micro_batch_tokens or sample.batch_size, or \
                              model.recompute = true; `expo plan` shows what fits";
 
-fn flag(parameter: &str) -> String {
+/// The flag of a parameter.
+pub fn flag(parameter: &str) -> String {
     format!("--{}", parameter.replace('_', "-"))
 }
 

@@ -220,7 +220,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "problem.optimal=[1.0,0,0]"],
-            "a probability is 0",
+            "a probability must be > 0 and finite (got 0)",
         ),
         (
             &["interpolation", "--set", "problem.optimal=[1]"],
@@ -260,10 +260,13 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
             &["preservation", "--set", "distance=median"],
             "unknown value `median`",
         ),
-        (&["constraint", "--set", "beta=0"], "`beta` is 0"),
+        (
+            &["constraint", "--set", "beta=0"],
+            "--set beta=0: beta must be > 0 and finite (got 0)",
+        ),
         (
             &["constraint", "--set", "alpha.from=-1"],
-            "[alpha]: alpha is -1",
+            "--set alpha.from=-1: alpha must be >= 0 (got -1)",
         ),
         (
             &["constraint", "--set", "losses.names=[\"dpo\"]"],
@@ -309,7 +312,7 @@ fn a_wrong_key_of_a_file_is_named_with_its_line() {
     let output = expo(&["--config", path.to_str().unwrap()], "1");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("no `experiment`; valid: interpolation, preservation"),
+        stderr.contains("no key `experiment`; valid: interpolation, preservation"),
         "{stderr}"
     );
 }

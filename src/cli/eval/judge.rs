@@ -17,6 +17,7 @@ use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
 use super::super::args::{ComputeArgs, check_out};
+use super::super::error::flagged;
 use super::super::progress::Progress;
 use super::super::stop::{Limit, ended, on_signal};
 use super::super::{answer, grouped};
@@ -143,7 +144,7 @@ fn object(text: &str) -> Result<Map<String, Value>> {
 
 /// Runs the command.
 pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
-    check(args)?;
+    flagged(check(args))?;
     let mut progress = Progress::new();
     let items = open::items(args, &mut progress)?;
     let judge = open::judge(args, &mut progress)?;

@@ -286,6 +286,7 @@ impl Endpoint {
         if matches!(status.as_u16(), 400 | 413 | 422) && OF_ONE.contains(&code) {
             return Attempt::Refused(what);
         }
+        let mut options = &[][..];
         let spent = code == "insufficient_quota";
         let hint = match status.as_u16() {
             408 | 425 | 429 | 500..=599 if !spent => return Attempt::Again(what, asked),
@@ -302,12 +303,17 @@ impl Endpoint {
                 "OPENAI_BASE_URL must be the address itself, not one that leads there".to_owned()
             }
             _ => {
+                options = &["judge_model", "request", "template"];
                 "check the judge model, the request and the template; a null takes a key out of the \
                  request: {\"max_tokens\": null}"
                     .to_owned()
             }
         };
-        Attempt::Fatal(Error::input(what).hint(hint).at(&self.base))
+        let error = Error::input(what).hint(hint).at(&self.base);
+        let named = options
+            .iter()
+            .fold(error, |error, name| error.option(name, ""));
+        Attempt::Fatal(named)
     }
 
     /// What an answer says that is not the one hoped for: on one line, short, without the key.

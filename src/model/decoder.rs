@@ -17,9 +17,9 @@ use super::block::{self, Block, QueryRange};
 use super::parameters::{Buffer, Layout, Parameter};
 use crate::data::pack::Packed;
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::attention::Packing;
 use crate::kernels::embedding::{self, Ids};
-use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
 use crate::segment::Segment;
 

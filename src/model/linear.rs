@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::parameters::{Buffer, Layout, Parameter};
 use crate::error::Result;
-use crate::kernels::{by_row, linear};
+use crate::kernels::{linear, row_invariant};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
 /// parameters are not computed.
@@ -49,8 +49,8 @@ impl Linear {
     /// `x` (rows, in) -> (rows, out).
     pub(super) fn forward(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
-        match weights.by_row {
-            true => by_row::linear(x, weight, bias),
+        match weights.row_invariant {
+            true => row_invariant::linear(x, weight, bias),
             false => linear::linear(x, weight, bias, weight.dtype(), weights.precision),
         }
     }
@@ -58,16 +58,16 @@ impl Linear {
     /// As [`Self::forward`], into columns of a wider tensor.
     pub(super) fn forward_into(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
-        match weights.by_row {
-            true => by_row::linear_into(x, weight, bias, y),
+        match weights.row_invariant {
+            true => row_invariant::linear_into(x, weight, bias, y),
             false => linear::linear_into(x, weight, bias, y, weights.precision),
         }
     }
 
     /// Adds `x W^T`, without the bias, to `y` (rows, out).
     pub(super) fn add_product(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
-        match weights.by_row {
-            true => by_row::linear_add(x, self.weight(weights), y),
+        match weights.row_invariant {
+            true => row_invariant::linear_add(x, self.weight(weights), y),
             false => linear::linear_add(x, self.weight(weights), y, weights.precision),
         }
     }

@@ -12,10 +12,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::gemm::Precision;
 use crate::kernels::sampling::draws_from;
-use crate::kernels::{by_row, elementwise};
+use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -292,8 +292,8 @@ pub struct Buffer {
     master: Master,
     /// What products with these parameters round their operands to.
     pub precision: Precision,
-    /// Whether products are those of [`by_row`](crate::kernels::by_row).
-    pub(super) by_row: bool,
+    /// Whether products are those of [`row_invariant`](crate::kernels::row_invariant).
+    pub(super) row_invariant: bool,
 }
 
 impl Buffer {
@@ -310,21 +310,21 @@ impl Buffer {
             views,
             master: Master::Itself,
             precision: Precision::Full,
-            by_row: false,
+            row_invariant: false,
         })
     }
 
     /// The same parameters for few rows at a time: on the processor each row is then computed by
     /// itself, and where products round to bf16, matrices are kept so.
-    pub(super) fn by_row(&self) -> Result<Self> {
+    pub(super) fn row_invariant(&self) -> Result<Self> {
         let mut same = self.clone();
         if draws_from(&self.flat) {
             return Ok(same);
         }
-        same.by_row = true;
+        same.row_invariant = true;
         if self.precision == Precision::Bf16 {
             for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
-                *view = by_row::rounded(view)?;
+                *view = row_invariant::rounded(view)?;
             }
         }
         Ok(same)

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 
 use crate::config::{Dtype, ModelConfig};
 use crate::error::Result;
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::model::parameters::Master;
 use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};

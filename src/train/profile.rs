@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use crate::error::Result;
 use crate::kernels::profile::{self, Part, Report};
+use crate::kernels::rates;
 use crate::model::parameters::Buffer;
 
 /// Where the time of a run's steps went; evaluating and saving are not counted.
@@ -47,7 +48,7 @@ impl Profile {
 
     /// Measures what the machine can do in the dtype and precision of the run's products.
     pub(super) fn finish(&mut self, weights: &Buffer) -> Result<()> {
-        self.peak = profile::product_rate(weights.flat(), weights.precision)?;
+        self.peak = rates::product_rate(weights.flat(), weights.precision)?;
         Ok(())
     }
 }

@@ -278,50 +278,50 @@ mod tests {
 
     #[test]
     fn what_makes_no_sweep_is_refused() {
-        // The base has six lines.
+        // The base has seven lines.
         for (entries, words) in [
             ("", ["[[sweep]]", "loss"]),
-            ("[[sweep]]\nbeta = 0.1\n", ["line 7: ", "`loss`"]),
-            ("[[sweep]]\nloss = \"dop\"\n", ["line 8: ", "`dpo`?"]),
+            ("[[sweep]]\nbeta = 0.1\n", ["line 8: ", "`loss`"]),
+            ("[[sweep]]\nloss = \"dop\"\n", ["line 9: ", "`dpo`?"]),
             (
                 "[[sweep]]\nloss = \"dpo\"\ngamma = [1]\n",
-                ["line 9: ", "gamma"],
+                ["line 10: ", "gamma"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nbeta = [1, -1]\n",
-                ["line 9: ", "beta must be"],
+                ["line 10: ", "beta must be"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nbeta = []\n",
-                ["line 9: ", "`beta` has no value"],
+                ["line 10: ", "`beta` has no value"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\n[[sweep]]\nloss = [\"dpo\"]\n",
-                ["line 9: ", "dpo is there twice"],
+                ["line 10: ", "dpo is there twice"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nrun.sed = 1\n",
-                ["line 9: ", "`seed`?"],
+                ["line 10: ", "`seed`?"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nrun.save_total_limit = 2\n",
-                ["line 9: ", "without save_steps"],
+                ["line 10: ", "without save_steps"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\n\"loss.sft.weight\" = 1\n",
-                ["line 9: ", "loss.sft.weight"],
+                ["line 10: ", "loss.sft.weight"],
             ),
             (
                 "[loss.dpo]\n[[sweep]]\nloss = \"dpo\"\n",
-                ["line 7: a sweep has no [loss]", "[[sweep]]"],
+                ["line 8: a sweep has no [loss]", "[[sweep]]"],
             ),
             (
                 "[batch]\nsize = 3\n[[sweep]]\nloss = \"dpo\"\n",
-                ["line 8: ", "batch_size"],
+                ["line 9: ", "batch_size"],
             ),
             (
                 "[batch]\nbatch_size = 0\n[[sweep]]\nloss = \"dpo\"\n",
-                ["line 8: ", "batch_size must be >= 1"],
+                ["line 9: ", "batch_size must be >= 1"],
             ),
         ] {
             let error = sweep(entries).unwrap_err().to_string();

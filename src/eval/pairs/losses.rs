@@ -258,7 +258,7 @@ mod tests {
             ("dop", "did you mean `dpo`?"),
             ("dpo:beta", "sets no knob"),
             ("dpo:bta=1", "did you mean `beta`?"),
-            ("dpo:beta=-1", "beta = -1"),
+            ("dpo:beta=-1", "beta must be in (0, inf) (got -1)"),
         ] {
             let error = wrong.parse::<Asked>().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -8,6 +8,7 @@
 mod data;
 mod losses;
 mod model;
+mod prompt_source;
 mod reference;
 mod rows;
 mod run;
@@ -21,17 +22,18 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
+use crate::lab::story::StoryConfig;
 use crate::loss::{Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
-use crate::story::StoryConfig;
 
 pub use data::{PreferenceData, SampleSource};
 pub use model::{Dtype, ModelConfig};
+pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;
-pub use sampling::{PromptSource, SamplingConfig};
+pub use sampling::SamplingConfig;
 pub use source::Source;
 pub use sweep::{PlannedRun, SweepConfig};
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::bandit::Experiment;
 use expo::config::Source;
 use expo::error::{Error, Result};
+use expo::lab::bandit::Experiment;
 
 use super::answer;
 use super::error::located;

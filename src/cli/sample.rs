@@ -366,7 +366,7 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
         }
     });
     progress.close();
-    let drawn = drawn?;
+    let drawn = flagged(drawn)?;
     failed?;
     if several {
         for (number, (drawn, text)) in drawn.iter().enumerate() {

@@ -100,6 +100,9 @@ impl Source {
             .split_once('=')
             .ok_or_else(|| Error::input("no `=`").hint("expected section.key=value"))?;
         let path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
+        if path.iter().any(|part| part.is_empty()) {
+            return Err(Error::input("a key is empty").hint("expected section.key=value"));
+        }
         let value = toml::from_str::<Table>(&format!("value = {text}"))
             .ok()
             .filter(|table| table.len() == 1)

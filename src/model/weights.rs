@@ -21,10 +21,10 @@ use super::family::{Family, family};
 use super::parameters::{Buffer, Entry, Layout, Master};
 use super::trainable::select;
 use crate::error::{Error, Result};
+use crate::io::model_dir::{self, read_index};
 use crate::io::untrusted;
 use crate::kernels::memory;
 pub(crate) use header::read_header;
-use header::read_index;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -53,7 +53,7 @@ impl ModelFolder {
     /// Reads `config.json` and the headers of the safetensors files, and checks that every
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
-        let config = ConfigJson::open(&path.join("config.json"))?;
+        let config = ConfigJson::open(&path.join(model_dir::CONFIG))?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config)?;
         let layout = Layout::new(&arch);
@@ -93,7 +93,7 @@ impl ModelFolder {
     }
 
     /// The same model, of which those parameters are trained that `patterns`
-    /// [select](super::trainable::select).
+    /// [`select`].
     ///
     /// # Errors
     /// If a pattern matches no parameter, or nothing is trained.
@@ -330,11 +330,11 @@ fn check(entry: &Entry, info: &TensorInfo, file: &Path) -> Result<()> {
 
 /// `model.safetensors`, or the shards that `model.safetensors.index.json` names; and that index.
 fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
-    let single = folder.join("model.safetensors");
+    let single = folder.join(model_dir::WEIGHTS);
     if single.is_file() {
         return Ok((vec![single], None));
     }
-    let path = folder.join("model.safetensors.index.json");
+    let path = folder.join(model_dir::INDEX);
     if !path.is_file() {
         return Err(Error::input("no weights in the folder")
             .at(folder.display())

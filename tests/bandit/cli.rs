@@ -306,7 +306,7 @@ fn a_wrong_key_of_a_file_is_named_with_its_line() {
         .position(|line| line.starts_with("penalty"))
         .unwrap()
         + 1;
-    let expected = format!("line {line}: unknown key `penalti`; did you mean `penalty`?");
+    let expected = format!(":{line}: unknown key `penalti`; did you mean `penalty`?");
     assert!(stderr.contains(&expected), "{stderr}");
     fs::write(&path, "beta = 1\n").unwrap();
     let output = expo(&["--config", path.to_str().unwrap()], "1");

@@ -360,7 +360,7 @@ fn sets_that_cannot_be_compared_are_refused() {
         (files(&["none.jsonl"]), vec!["none.jsonl", "no such file"]),
         (
             files(&[str(&two), "--tokens", "ids"]),
-            vec!["token_ids", "expo sample"],
+            vec!["token_ids", "drawn samples"],
         ),
         (
             files(&[str(&two), "--score-with", str(&model)]),

@@ -1,8 +1,10 @@
 //! The command line: one file per command, and the only code that prints.
 
+mod args;
 mod bandit;
 mod completions;
 mod data;
+mod error;
 mod eval;
 mod init;
 mod loss;
@@ -21,7 +23,10 @@ mod verify;
 use std::io::Write;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use error::{exit_code, message};
+use expo::report::grouped;
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
@@ -39,7 +44,22 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Results go to standard output, progress and messages to standard error.
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a value that is not finite, 128 + N ended by signal N.";
+
+Exit codes, of every command:
+  0        done; or out of time (--max-time), with everything saved
+  1        failed: I/O, a device, a server; a damaged file (verify); no win rate (eval judge)
+  2        wrong input: a file, a config value, a flag; a run that does not fit (plan); out of memory
+  3        a loss, log-prob, gradient or weight that is not finite
+  128 + N  ended by signal N, with everything saved: 130 by INT, 143 by TERM";
+
+/// Every command with a page of help refers to the exit codes, which stand in one place.
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(with_exit_codes);
+    match command.get_after_long_help().map(ToString::to_string) {
+        Some(help) => command.after_long_help(format!("{help}\n\nExit codes: see expo --help.")),
+        None => command,
+    }
+}
 
 #[derive(Subcommand)]
 enum Command {
@@ -63,7 +83,9 @@ enum Command {
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     stop::outlive_size_limits()?;
-    match Cli::parse().command {
+    let matches = with_exit_codes(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),
         Command::Plan(args) => plan::run(&args),
@@ -82,16 +104,6 @@ pub fn run() -> anyhow::Result<()> {
     }
 }
 
-/// The exit code that an error asks for.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let known = error.downcast_ref::<expo::error::Error>();
-    let signalled = error.downcast_ref::<stop::Signalled>();
-    let known = known.map(expo::error::Error::exit_code);
-    known
-        .or(signalled.map(stop::Signalled::exit_code))
-        .unwrap_or(1)
-}
-
 /// Writes a result to standard output.
 fn answer(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -99,15 +111,9 @@ fn answer(text: &str) -> anyhow::Result<()> {
     written.context("standard output")
 }
 
-/// A count with a comma after every three digits.
-fn grouped(count: usize) -> String {
-    expo::report::grouped(count as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_make_sense() {
@@ -115,9 +121,24 @@ mod tests {
     }
 
     #[test]
+    fn every_page_of_help_refers_to_the_exit_codes() {
+        let command = with_exit_codes(Cli::command());
+        let pages: Vec<&clap::Command> = command
+            .get_subcommands()
+            .flat_map(|command| command.get_subcommands().chain([command]))
+            .collect();
+        assert!(pages.len() > 15);
+        for page in pages {
+            let help = page.get_after_long_help().map(ToString::to_string);
+            let refers = help.is_none_or(|help| help.ends_with("Exit codes: see expo --help."));
+            assert!(refers, "{}", page.get_name());
+        }
+    }
+
+    #[test]
     fn digits_are_grouped() {
         assert_eq!(
-            [0, 999, 1000, 1234567].map(grouped),
+            [0_usize, 999, 1000, 1234567].map(grouped),
             ["0", "999", "1,000", "1,234,567"]
         );
     }

@@ -1,18 +1,19 @@
 //! A run as it was written: one TOML file and the overrides of the command line.
 //!
-//! Hides where a key came from; an error names the file and line, or the override.
+//! An error names the line of the file, or the override; see [`Source`].
 //!
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
 mod data;
+mod losses;
 mod model;
 mod prompt_source;
-pub(crate) mod read;
 mod reference;
 mod rows;
 mod run;
 mod sampling;
+mod source;
 mod sweep;
 
 use std::path::Path;
@@ -21,9 +22,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
-use crate::io::untrusted;
 use crate::lab::story::StoryConfig;
-use crate::loss::{Loss, Role, WeightedLoss};
+use crate::loss::{Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
@@ -34,6 +34,7 @@ pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;
+pub use source::Source;
 pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.
@@ -97,47 +98,27 @@ impl Default for BatchConfig {
 }
 
 impl Config {
-    /// Reads a config file and applies overrides of the form `section.key=value`, the later
-    /// winning, then checks it. `loss=NAME` takes that loss with its defaults; an override of
-    /// another loss's knob, `loss.NAME.key=value`, also replaces the loss.
+    /// Reads a config file and applies overrides of the form `section.key=value` as
+    /// [`Source::open`] says, then checks it.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+        Self::of(&Source::open(path, overrides)?)
     }
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let table = read::table(text, overrides)?;
-        read::losses(&table)?;
-        Self::resolved(table, text, overrides)
+        Self::of(&Source::parse(text, overrides)?)
     }
 
-    /// As [`open`](Self::open), for supervised fine-tuning: the loss is `sft`, which need not be
-    /// named, and no other.
-    pub fn open_sft(path: &Path, overrides: &[String]) -> Result<Self> {
-        let place = |error: Error| error.at(path.display());
-        let text = untrusted::text(path, untrusted::TOML)?;
-        let mut table = read::table(&text, overrides).map_err(place)?;
-        let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
-        table.entry("loss").or_insert(Value::Table(sft));
-        read::losses(&table).map_err(place)?;
-        let config = Self::resolved(table, &text, overrides).map_err(place)?;
-        match config.loss.single() {
-            Some(Loss::Sft(_)) => Ok(config),
-            _ => Err(Error::input(format!("the loss is {}", config.loss.name()))
-                .hint("expo sft has the loss sft; expo train has the others")
-                .at(path.display())),
-        }
+    /// The run that a source describes, checked.
+    pub fn of(source: &Source) -> Result<Self> {
+        source.check(Self::resolved(source))
     }
 
-    /// As [`open`](Self::open) where the config names a loss, else as [`open_sft`](Self::open_sft).
-    pub fn open_training(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
-        match table.contains_key("loss") {
-            true => Self::open(path, overrides),
-            false => Self::open_sft(path, overrides),
-        }
+    /// As [`of`](Self::of), where a config without a loss has that of supervised fine-tuning.
+    pub fn of_training(source: &Source) -> Result<Self> {
+        let mut source = source.clone();
+        source.or_insert("loss", sft());
+        Self::of(&source)
     }
 
     /// The same run with another loss, such as an objective of the caller's own
@@ -152,64 +133,60 @@ impl Config {
         Ok(self)
     }
 
-    fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
-        let mut config: Self = read::value(table, text, overrides)?;
+    fn resolved(source: &Source) -> Result<Self> {
+        losses::check(source.table())?;
+        let mut config: Self = source.read()?;
         config.resolve()?;
         Ok(config)
     }
 
     /// Checks everything that needs no file, and fills in defaults that depend on other keys.
     fn resolve(&mut self) -> Result<()> {
-        self.loss.validate()?;
-        self.data.validate().map_err(|error| error.at("[data]"))?;
+        let at = |section: &'static str| move |error: Error| error.at_key(section);
+        self.loss.validate().map_err(at("loss"))?;
+        self.data.validate().map_err(at("data"))?;
         check_model(&self.model)?;
-        self.schedule
-            .validate()
-            .map_err(|error| error.at("[schedule]"))?;
-        self.optimizer = self
-            .optimizer
-            .resolve()
-            .map_err(|error| error.at("[optimizer]"))?;
+        self.schedule.validate().map_err(at("schedule"))?;
+        self.optimizer = self.optimizer.resolve().map_err(at("optimizer"))?;
         if self.model.dtype == Dtype::F32 {
             self.check_states("where model.dtype is \"f32\"")?;
         }
-        self.batch.resolve().map_err(|error| error.at("[batch]"))?;
-        self.run.validate().map_err(|error| error.at("[run]"))?;
+        self.batch.resolve().map_err(at("batch"))?;
+        self.run.validate().map_err(at("run"))?;
         check_rows(&self.loss, &self.data)?;
         let needs = self.loss.needs();
         if needs.on_policy {
-            self.check_on_policy(needs.all.contains(&Role::Sampled))
-                .map_err(|error| error.at("[sample]"))?;
+            self.check_on_policy(needs.all.contains(&Role::Sampled))?;
         }
         match self.data.samples == Some(SampleSource::Auto) || needs.on_policy {
             true => self.sample.get_or_insert_default().validate(),
             // Beside a file it tells how the file was drawn.
-            false if self.sample.is_some() && self.data.samples.is_none() => {
-                Err(Error::input("is read only where data.samples is \"auto\"")
-                    .hint("leave the section out"))
-            }
+            false if self.sample.is_some() && self.data.samples.is_none() => Err(Error::input(
+                "[sample] is read only where data.samples is \"auto\"",
+            )
+            .hint("leave the section out")),
             false => Ok(()),
         }
-        .map_err(|error| error.at("[sample]"))?;
+        .map_err(at("sample"))?;
         if let Some(story) = &self.story {
-            story.validate().map_err(|error| error.at("[story]"))?;
+            story.validate().map_err(at("story"))?;
         }
-        self.check_reference()
-            .map_err(|error| error.at("[reference]"))?;
+        self.check_reference()?;
         if self.run.metric_for_best_model.is_some() && self.data.eval.is_none() {
-            return Err(Error::input("`metric_for_best_model` without `data.eval`")
+            return Err(Error::input("metric_for_best_model without data.eval")
                 .hint("checkpoints are compared by evaluations")
-                .at("[run]"));
+                .at_key("run.metric_for_best_model"));
         }
         if self.run.eval_prompts > 0 && self.data.eval.is_none() {
-            return Err(Error::input("`eval_prompts` without `data.eval`")
+            return Err(Error::input("eval_prompts without data.eval")
                 .hint("they are the prompts of evaluation rows")
-                .at("[run]"));
+                .at_key("run.eval_prompts"));
         }
         if self.model.reference_revision.is_some() && self.model.reference.is_none() {
             return Err(
                 Error::input("model.reference_revision without model.reference")
-                    .hint("name the reference too"),
+                    .hint("name the reference too")
+                    .at_key("model.reference_revision"),
             );
         }
         Ok(())
@@ -221,15 +198,20 @@ impl Config {
         };
         if !self.loss.needs().reference {
             let what = format!("the loss {} reads no reference", self.loss.name());
-            return Err(Error::input(what).hint("leave the section out"));
+            return Err(Error::input(what)
+                .hint("leave [reference] out")
+                .at_keys(&["reference", "loss"]));
         }
         if self.data.reference_log_probs.is_some() {
             return Err(
                 Error::input("only a model can move, not data.reference_log_probs")
-                    .hint("leave one of the two out"),
+                    .hint("leave it or [reference] out")
+                    .at_keys(&["reference", "data.reference_log_probs"]),
             );
         }
-        reference.validate()
+        reference
+            .validate()
+            .map_err(|error| error.at_key("reference"))
     }
 
     /// Fills in how samples of the policy are drawn, and refuses what cannot go with them;
@@ -238,12 +220,14 @@ impl Config {
         let file = matches!(self.data.samples, Some(SampleSource::Files(_)));
         if file || others {
             return Err(Error::input("samples of the policy beside samples of the reference")
-                .hint("a loss with unsupervised = \"reverse_kl\" draws its own: leave data.samples out"));
+                .hint("a loss with unsupervised = \"reverse_kl\" draws its own: leave data.samples out")
+                .at_keys(&["data.samples", "loss"]));
         }
         if self.reference.is_some() {
             return Err(
                 Error::input("samples of the policy under a reference that moves")
-                    .hint("leave the section [reference] out"),
+                    .hint("leave [reference] out")
+                    .at_keys(&["reference", "loss"]),
             );
         }
         let sample = self.sample.get_or_insert_with(|| SampleConfig {
@@ -252,11 +236,13 @@ impl Config {
         });
         if sample.is_biased() {
             return Err(Error::input("REINFORCE needs samples of the policy itself")
-                .hint("leave temperature, top_k, top_p, repetition_penalty and greedy out"));
+                .hint("leave temperature, top_k, top_p, repetition_penalty and greedy out")
+                .at_key("sample"));
         }
         if sample.num_samples < 2 {
-            return Err(Error::input("`num_samples` is 1")
-                .hint("it is at least 2: each sample's baseline is the mean of the others"));
+            return Err(Error::must_be("num_samples", ">= 2", sample.num_samples)
+                .hint("each sample's baseline is the mean of the others")
+                .at_key("sample"));
         }
         Ok(())
     }
@@ -271,8 +257,8 @@ impl Config {
             return Ok(());
         }
         Err(Error::input(format!("states = \"split\" {place}"))
-            .hint("it halves bf16 weights kept on a GPU: leave the key out")
-            .at("[optimizer]"))
+            .hint("it splits bf16 weights on a GPU in halves: leave the key out")
+            .at_key("optimizer.states"))
     }
 
     /// Whether the run has a reference: the loss asks for one, or the config names one, which a
@@ -291,9 +277,9 @@ impl Config {
 /// Refuses a model without a name.
 fn check_model(model: &ModelConfig) -> Result<()> {
     match model.model_name_or_path.is_empty() {
-        true => Err(Error::input("is empty")
-            .at("model.model_name_or_path")
-            .hint("a folder, or owner/name on the hub")),
+        true => Err(Error::input("model_name_or_path is empty")
+            .hint("name a folder, or owner/name on the hub")
+            .at_key("model.model_name_or_path")),
         false => Ok(()),
     }
 }
@@ -302,8 +288,9 @@ fn check_model(model: &ModelConfig) -> Result<()> {
 fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
     let (needs, name) = (loss.needs(), loss.name());
     let unread = |key: &str| {
-        let what = format!("the loss {name} does not read `{key}`");
-        Err(Error::input(what).hint("leave the key out"))
+        let what = format!("the loss {name} does not read {key}");
+        let error = Error::input(what).hint("leave the key out");
+        Err(error.at_keys(&[key, "loss"]))
     };
     let samples = needs.all.contains(&Role::Sampled);
     let read = samples || needs.optional.contains(&Role::Sampled);
@@ -313,7 +300,8 @@ fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
     if samples && data.samples.is_none() {
         return Err(
             Error::input(format!("the loss {name} needs samples of the reference"))
-                .hint("set data.samples to a file of them, or to \"auto\" to have them drawn"),
+                .hint("set data.samples to a file of them, or to \"auto\" to have them drawn")
+                .at_keys(&["data.samples", "loss"]),
         );
     }
     if needs.unlabelled.is_empty() && data.unlabelled.is_some() {
@@ -324,37 +312,48 @@ fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
 
 impl BatchConfig {
     fn resolve(&mut self) -> Result<()> {
-        positive("batch_size", self.batch_size as f64)?;
+        at_least_one("batch_size", self.batch_size)?;
         match (
             &mut self.micro_batch_tokens,
             self.gradient_accumulation_steps,
         ) {
             (Some(_), Some(_)) => Err(Error::input(
-                "both `micro_batch_tokens` and `gradient_accumulation_steps`",
+                "both micro_batch_tokens and gradient_accumulation_steps",
             )
-            .hint("give one")),
+            .hint("give one")
+            .at_keys(&["micro_batch_tokens", "gradient_accumulation_steps"])),
             (None, Some(parts)) => {
-                positive("gradient_accumulation_steps", parts as f64)?;
+                let key = "gradient_accumulation_steps";
+                at_least_one(key, parts)?;
                 if parts > self.batch_size {
-                    return Err(Error::input(format!(
-                        "{parts} `gradient_accumulation_steps` of a batch of {}",
-                        self.batch_size
-                    ))
-                    .hint("at most batch_size, which counts the rows of a whole optimizer step"));
+                    let most = format!("<= batch_size, {}", self.batch_size);
+                    return Err(Error::input(format!("{key} must be {most} (got {parts})"))
+                        .hint("batch_size counts the rows of a whole optimizer step")
+                        .at_keys(&[key, "batch_size"]));
                 }
                 Ok(())
             }
-            (tokens, None) => positive(
+            (tokens, None) => at_least_one(
                 "micro_batch_tokens",
-                *tokens.get_or_insert(MICRO_BATCH_TOKENS) as f64,
+                *tokens.get_or_insert(MICRO_BATCH_TOKENS),
             ),
         }
     }
 }
 
-fn positive(key: &str, x: f64) -> Result<()> {
-    if x > 0.0 && x.is_finite() {
-        return Ok(());
+fn sft() -> Value {
+    Value::Table(Table::from_iter([(
+        "sft".to_owned(),
+        Value::Table(Table::new()),
+    )]))
+}
+
+fn at_least_one<N: Copy + PartialOrd + From<u8> + std::fmt::Display>(
+    key: &str,
+    count: N,
+) -> Result<()> {
+    match count < N::from(1) {
+        true => Err(Error::must_be(key, ">= 1", count)),
+        false => Ok(()),
     }
-    Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0 and finite"))
 }

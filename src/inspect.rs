@@ -48,7 +48,9 @@ pub fn show(
     let (mut rows, mut needs) = (data.rows.clone(), config.needs);
     let named = |files: &Option<Files>, key: &str| {
         files.clone().ok_or_else(|| {
-            Error::input(format!("the config has no data.{key}")).hint("name another --split")
+            Error::input(format!("the config has no data.{key}"))
+                .hint("name another split")
+                .option("split", "")
         })
     };
     let files = match split {
@@ -110,7 +112,9 @@ pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<
     };
     let shape = find_tokenizer(name, model.reference_revision.as_deref(), observe)
         .and_then(|folder| architecture(&folder));
-    shape.map(Some).map_err(|error| error.at("model.reference"))
+    shape
+        .map(Some)
+        .map_err(|error| error.at_key("model.reference"))
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {

@@ -1,4 +1,4 @@
-//! The `expo` program: its exit code and its last words.
+//! Entry point: runs the CLI and maps errors to exit codes.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     memory::keep_freed();
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // One that becomes an error is told as one.
+        // A panic that becomes an error is reported as that error.
         if !untrusted::is_guarded() {
             speak(panic);
         }
@@ -24,8 +24,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // A closed stderr leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            // Where stderr is closed, the exit code alone tells.
+            let _ = writeln!(std::io::stderr(), "error: {}", cli::message(&error));
             ExitCode::from(cli::exit_code(&error))
         }
     }

@@ -113,8 +113,9 @@ impl OptimizerConfig {
             match value {
                 Some(_) if !read => {
                     let method = format!("{:?}", self.optim).to_lowercase();
-                    Err(Error::input(format!("`{method}` does not read `{key}`"))
-                        .hint("leave the key out or choose another `optim`"))
+                    Err(Error::input(format!("{method} does not read {key}"))
+                        .hint("leave the key out, or choose another optim")
+                        .at_keys(&[key, "optim"]))
                 }
                 Some(x) => in_range(key, *x, range),
                 None => {
@@ -154,11 +155,11 @@ fn in_range(key: &str, x: f64, range: &Range<f64>) -> Result<()> {
         return Ok(());
     }
     let valid = match (range.start, range.end) {
-        (_, 1.0) => "it lies in [0, 1)",
-        (0.0, _) => "it is an f32 and not negative",
-        _ => "it is an f32 above 0, 1.2e-38 at least",
+        (_, 1.0) => "in [0, 1)",
+        (0.0, _) => ">= 0 and finite in f32",
+        _ => ">= 1.2e-38 and finite in f32",
     };
-    Err(Error::input(format!("`{key}` is {x}")).hint(valid))
+    Err(Error::must_be(key, valid, x))
 }
 
 /// `[schedule]`.
@@ -208,18 +209,21 @@ impl ScheduleConfig {
     pub fn validate(&self) -> Result<()> {
         if let Some(ratio) = self.warmup_ratio {
             if !(0.0..=1.0).contains(&ratio) {
-                return Err(
-                    Error::input(format!("`warmup_ratio` is {ratio}")).hint("it lies in [0, 1]")
-                );
+                return Err(Error::must_be("warmup_ratio", "in [0, 1]", ratio));
             }
             if self.warmup_steps.is_some() {
-                return Err(Error::input("both `warmup_steps` and `warmup_ratio`").hint("give one"));
+                return Err(Error::input("both warmup_steps and warmup_ratio")
+                    .hint("give one")
+                    .at_keys(&["warmup_steps", "warmup_ratio"]));
             }
         }
         let warmup = self.warmup_steps.is_some() || self.warmup_ratio.is_some();
         if self.lr_scheduler_type == Decay::Constant && warmup {
-            return Err(Error::input("`constant` has no warm-up")
-                .hint("use lr_scheduler_type = \"constant_with_warmup\""));
+            return Err(
+                Error::input("lr_scheduler_type \"constant\" has no warm-up")
+                    .hint("use \"constant_with_warmup\"")
+                    .at_keys(&["lr_scheduler_type", "warmup_steps", "warmup_ratio"]),
+            );
         }
         Ok(())
     }
@@ -303,11 +307,11 @@ impl Optimizer {
     /// norm before clipping.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], before any change, where the norm is not finite.
+    /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the norm is not finite.
     pub fn step(&mut self, weights: &Buffer, gradients: &Buffer, rate: f64) -> Result<f64> {
         let norm = gradient_norm(gradients)?;
         if !norm.is_finite() {
-            return Err(Error::NonFinite(format!(
+            return Err(Error::non_finite(format!(
                 "the gradient norm is {norm}; no update was made"
             )));
         }
@@ -317,7 +321,7 @@ impl Optimizer {
         };
         // Its square is a second moment, in f32.
         if norm * scale > LARGEST_NORM {
-            return Err(Error::NonFinite(format!(
+            return Err(Error::non_finite(format!(
                 "the gradient norm is {norm}; its square overflows, and no update was made"
             )));
         }
@@ -387,7 +391,7 @@ mod tests {
         };
         let message = config.resolve().unwrap_err().to_string();
         assert!(
-            message.contains("`rmsprop` does not read `adam_beta1`"),
+            message.contains("rmsprop does not read adam_beta1"),
             "{message}"
         );
     }

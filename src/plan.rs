@@ -54,7 +54,7 @@ pub fn layout(config: &Config, policy: &Architecture) -> Result<Layout> {
     let layout = Layout::new(policy);
     match &config.model.trainable {
         None => Ok(layout),
-        Some(patterns) => select(layout, patterns).map_err(|error| error.at("model.trainable")),
+        Some(patterns) => select(layout, patterns).map_err(|error| error.at_key("model.trainable")),
     }
 }
 
@@ -198,10 +198,16 @@ impl Plan {
         match (device.gpu, name) {
             (false, "auto" | "cpu") => config.check_cpu(),
             (false, _) => Err(Error::input(format!("model.device is \"{name}\""))
-                .hint("say which GPU it is with --gpu, or --memory, --tflops and --bandwidth")),
+                .hint("name the GPU, or give its memory and rates")
+                .option("gpu", "")
+                .option("memory", "")
+                .option("tflops", "")
+                .option("bandwidth", "")
+                .at_key("model.device")),
             (true, "cpu") => Err(
                 Error::input("a GPU for a run whose model.device is \"cpu\"")
-                    .hint("leave --gpu and --memory out, or set model.device"),
+                    .hint("plan for this machine, or set model.device")
+                    .at_key("model.device"),
             ),
             (true, _) => Ok(()),
         }

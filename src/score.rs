@@ -68,7 +68,7 @@ pub struct Score {
 /// Scores all responses of these examples without a gradient.
 ///
 /// # Errors
-/// [`Error::NonFinite`] naming the row where a log-prob is not finite.
+/// [`Kind::NonFinite`](crate::error::Kind::NonFinite) naming the row where a log-prob is not finite.
 pub fn score(model: &Decoder, examples: &[Example], micro_batch_tokens: usize) -> Result<Column> {
     let mut column = Column::default();
     scan(model, examples, micro_batch_tokens, |_, scores| {
@@ -150,7 +150,7 @@ fn pass<'a>(
                     "row {}: log-probs {log_probs:?} are not finite",
                     example.row
                 );
-                return Err(Error::NonFinite(what));
+                return Err(Error::non_finite(what));
             }
         }
         take(&batch, &scores);

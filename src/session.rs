@@ -62,7 +62,7 @@ impl Session {
             None => folder,
             Some(patterns) => folder
                 .with_trainable(patterns)
-                .map_err(|error| error.at("model.trainable"))?,
+                .map_err(|error| error.at_key("model.trainable"))?,
         };
         let tokenizer = Arc::new(Tokenizer::open(&path)?);
         check_vocabulary(&tokenizer, &folder)?;
@@ -83,7 +83,7 @@ impl Session {
             let found = match &self.config.reference {
                 Some(name) => Some(
                     find_model(name, revision, observe)
-                        .map_err(|error| error.at("model.reference"))
+                        .map_err(|error| error.at_key("model.reference"))
                         .and_then(|path| ModelFolder::open(&path))?,
                 ),
                 None => None,
@@ -147,7 +147,7 @@ pub fn check_length(max_length: usize, positions: usize) -> Result<()> {
     Err(Error::input(format!(
         "max_length is {max_length}, the model was made for {positions} positions"
     ))
-    .at("data.max_length")
+    .at_key("data.max_length")
     .hint(format!("at most {positions}")))
 }
 

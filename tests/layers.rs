@@ -1,4 +1,4 @@
-//! The layer check: who may import whom, mention candle, print, exit, or be `unsafe`.
+//! The layer check: who may import whom, mention candle, print, exit, name a flag, or be `unsafe`.
 //!
 //! It reads `src` as text. Comments, strings and `#[cfg(test)]` modules are blanked out first, so
 //! what is left is the program; print macros are looked for in test modules too.
@@ -43,6 +43,8 @@ const WITHOUT_CANDLE: [&str; 7] = [
 ];
 const MAY_PRINT: [&str; 2] = ["cli", "main"];
 const MAY_BE_UNSAFE: [&str; 1] = ["kernels"];
+/// What a compiler is called with.
+const COMPILER_FLAGS: [&str; 2] = ["--std=", "--gpu-architecture="];
 const PRINT_MACROS: [&str; 5] = ["println", "print", "eprintln", "eprint", "dbg"];
 
 /// The module of [`LAYERS`] that a path lies in.
@@ -78,6 +80,13 @@ fn check(path: &str, text: &str) -> Vec<String> {
             found.push(format!(
                 "src/{path}:{line}: {word}! (cli writes to a locked stdout or stderr; \
                  the library reports to an observer)"
+            ));
+        }
+    }
+    for (line, literal) in source::strings(text) {
+        if names_flag(&literal) && !MAY_PRINT.contains(&module) {
+            found.push(format!(
+                "src/{path}:{line}: names a flag or a command: only cli and main word them"
             ));
         }
     }
@@ -130,6 +139,16 @@ fn check(path: &str, text: &str) -> Vec<String> {
     }
     found.dedup();
     found
+}
+
+/// Whether a string literal names a flag, `--resume`, or a command, `` `expo plan` ``.
+fn names_flag(literal: &str) -> bool {
+    let flags = literal.match_indices("--").filter(|(at, _)| {
+        let flag = &literal[*at..];
+        let is_word = flag[2..].starts_with(|c: char| c.is_ascii_lowercase());
+        is_word && !COMPILER_FLAGS.iter().any(|known| flag.starts_with(known))
+    });
+    flags.count() > 0 || literal.contains("`expo ")
 }
 
 /// `loss/dual.rs` is `[loss, dual]`, `loss/mod.rs` is `[loss]`, `lib.rs` is the root.
@@ -273,6 +292,10 @@ fn imports_from_the_left_and_from_oneself_pass() {
             "// crate::train, candle\n/* unsafe /* stdout */ */ const A: &str = \"candle\";",
         ),
         (
+            "kernels/gpu.rs",
+            "const A: &str = \"--std=c++17\"; // --resume\n#[cfg(test)]\nmod tests {\n    const B: &str = \"--out\";\n}",
+        ),
+        (
             "loss/mod.rs",
             "const A: &str = r#\"\" candle crate::train \"#; fn f<'a>(c: char) -> bool { c == '\"' }",
         ),
@@ -311,6 +334,16 @@ fn other_rules_are_found_too() {
             "optim.rs",
             "#[cfg(test)] mod tests { fn f() { dbg!(1); } }",
             "dbg!",
+        ),
+        (
+            "eval/pairs.rs",
+            "fn f() -> &'static str {\n    \"resume it with --resume auto\"\n}",
+            "src/eval/pairs.rs:2: names a flag",
+        ),
+        (
+            "kernels/mod.rs",
+            "const A: &str = \"see `expo plan`\";",
+            "names a flag or a command",
         ),
         ("surprise.rs", "", "`surprise` has no row"),
         (

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use expo::config::{Config, SamplingConfig, SweepConfig};
+use expo::config::{Config, SamplingConfig, Source, SweepConfig};
 use expo::lab::bandit::Experiment;
 use expo::loss::Loss;
 
@@ -113,7 +113,9 @@ fn its_commands_exist_with_their_flags_and_configs() {
                 "bandit" => Experiment::open(&path, &sets).map(drop),
                 "sample" => SamplingConfig::open(&path, &sets).map(drop),
                 "sweep" => SweepConfig::open(&path, &sets).map(drop),
-                "sft" => Config::open_sft(&path, &sets).map(drop),
+                "sft" => Source::open(&path, &sets)
+                    .and_then(|source| Config::of_training(&source))
+                    .map(drop),
                 _ => Config::open(&path, &sets).map(drop),
             };
             opened.unwrap_or_else(|e| panic!("{command:?}: {e}"));

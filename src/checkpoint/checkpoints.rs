@@ -106,9 +106,12 @@ impl Checkpoints {
         if found == 0 && !self.folder.join(LATEST).exists() {
             return Ok(None);
         }
-        Err(Error::input("there were checkpoints, and none of them is whole")
-            .at(self.folder.display())
-            .hint("restore one from a backup, or begin anew with --resume never and run.overwrite = true"))
+        Err(
+            Error::input("there were checkpoints, and none of them is whole")
+                .at(self.folder.display())
+                .hint("restore one from a backup, or start over with run.overwrite = true")
+                .option("resume", "never"),
+        )
     }
 
     fn set_aside(&self, path: &Path) -> Result<PathBuf> {

@@ -53,7 +53,7 @@ impl Snapshot<'_> {
     /// Saves it as the new folder `target`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if a weight or a moment is not finite; else what the disk says. Nothing is
+    /// [`Kind::NonFinite`](crate::error::Kind::NonFinite) if a weight or a moment is not finite; else what the disk says. Nothing is
     /// left behind.
     pub fn save(&self, target: &Path) -> Result<()> {
         let mut staging = Staging::beside(target)?;

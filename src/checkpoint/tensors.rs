@@ -39,7 +39,7 @@ impl Tensor<'_> {
             let values = self.buffer.values(piece)?;
             if !values.iter().all(|x| x.is_finite()) {
                 let what = format!("tensor {} holds NaN or infinity", self.name);
-                return Err(Error::NonFinite(what));
+                return Err(Error::non_finite(what));
             }
             let bytes = match self.dtype {
                 Dtype::F32 => encode(&values, f32::to_le_bytes),

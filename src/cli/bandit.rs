@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use expo::config::Source;
 use expo::error::{Error, Result};
 use expo::lab::bandit::Experiment;
 
 use super::answer;
+use super::error::located;
 
 /// Runs the papers' synthetic experiments, where the best policy is known.
 #[derive(Args)]
@@ -63,17 +65,19 @@ Examples:
   $ expo bandit interpolation --set losses.names=dpo,simpo --set train.num_seeds=20
   $ expo bandit interpolation --set losses.settings.fdpo.knobs.divergence=forward_kl
   $ expo bandit preservation --set train.order=shuffle --json
-  $ expo bandit theory
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a policy that is not finite.";
+  $ expo bandit theory";
 
 /// Runs the command.
 pub fn run(args: &BanditArgs) -> anyhow::Result<()> {
-    let experiment = match (&args.config, &args.experiment) {
-        (Some(path), _) => Experiment::open(path, &args.set)?,
-        (None, Some(name)) => Experiment::built_in(name, &args.set)?,
+    let source = match (&args.config, &args.experiment) {
+        (Some(path), _) => Source::open(path, &args.set)?,
+        (None, Some(name)) => Experiment::built_in_source(name, &args.set)?,
         (None, None) => unreachable!("clap asks for one"),
     };
+    located(&source, print(args, &Experiment::of(&source, &args.set)?))
+}
+
+fn print(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
     if args.print_config {
         answer(&experiment.to_toml()?)?;
         return Ok(());

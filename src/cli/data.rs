@@ -1,7 +1,6 @@
 //! `expo data`: rows as a run sees them.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use expo::config::RowsConfig;
@@ -12,6 +11,8 @@ use expo::run_dir::RowCounts;
 use serde_json::{Value, json};
 
 use super::answer;
+use super::args::ConfigArgs;
+use super::error::located;
 use super::progress::Progress;
 
 /// Shows rows as a run sees them.
@@ -36,13 +37,8 @@ Examples:
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 struct ShowArgs {
-    /// The config of the run, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// Sets a key of the config; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 
     /// The number of a row to show, from 0, as in score files.
     #[arg(long, value_name = "N")]
@@ -89,21 +85,23 @@ row that is left out the reason is said.
 Examples:
   $ expo data show --config run.toml
   $ expo data show --config run.toml --row 0
-  $ expo data show --config run.toml --set data.max_length=1024 --split eval --row 17 --json
-
-Exit code: 0 done, 1 failed, 2 wrong input.";
+  $ expo data show --config run.toml --set data.max_length=1024 --split eval --row 17 --json";
 
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
-    let config = RowsConfig::open(&args.config, &args.set)?;
+    let source = args.config.source()?;
+    located(&source, print(args, &RowsConfig::of(&source)?))
+}
+
+fn print(args: &ShowArgs, config: &RowsConfig) -> anyhow::Result<()> {
     let split = match args.split {
         SplitName::Train => RowSplit::Train,
         SplitName::Eval => RowSplit::Eval,
         SplitName::Unlabelled => RowSplit::Unlabelled,
     };
     let mut progress = Progress::new();
-    let outcome = show(&config, split, args.row, &mut |event| progress.show(event));
+    let outcome = show(config, split, args.row, &mut |event| progress.show(event));
     progress.close();
     let shown = outcome?;
     let text = match args.json {

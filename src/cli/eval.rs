@@ -6,7 +6,6 @@ mod judge;
 mod pairs;
 
 use clap::{Args, Subcommand};
-use expo::config::{Dtype, MICRO_BATCH_TOKENS};
 
 /// Evaluates models, samples and judgements.
 #[derive(Args)]
@@ -14,22 +13,6 @@ use expo::config::{Dtype, MICRO_BATCH_TOKENS};
 pub struct EvalArgs {
     #[command(subcommand)]
     what: What,
-}
-
-/// In what and where models are computed.
-#[derive(Args)]
-struct Computing {
-    /// The most tokens computed at once.
-    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
-    micro_batch_tokens: usize,
-
-    /// f32, or bf16: operands of products are, on a GPU weights and activations too.
-    #[arg(long, default_value = "f32")]
-    dtype: Dtype,
-
-    /// auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto")]
-    device: String,
 }
 
 #[derive(Subcommand)]

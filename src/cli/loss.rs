@@ -319,7 +319,7 @@ impl Calculator {
         let dual = self.loss.evaluate(&row.example, statistics);
         let finite = |number: f64| {
             let refuse = || {
-                Error::NonFinite(format!(
+                Error::non_finite(format!(
                     "{}: the loss or its gradient is {number}",
                     row.place
                 ))

@@ -1,13 +1,14 @@
 //! `expo plan`: what a training run will take.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::{Config, RowsConfig};
 use expo::inspect::{RowSplit, Shown, reference_shape, show};
 use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split, layout};
 
+use super::args::ConfigArgs;
+use super::error::located;
 use super::progress::{Progress, clock};
 use super::{answer, grouped};
 
@@ -15,13 +16,8 @@ use super::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct PlanArgs {
-    /// The config of the run, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// Sets a key of the config; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 
     /// The GPU: h200, h100, a100-80gb, l40s or rtx-4090. Without a GPU the plan is for this machine.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["memory", "tflops", "bandwidth"])]
@@ -80,22 +76,26 @@ Without a GPU memory is compared with this machine's, and no time is given.
 Examples:
   $ expo plan --config run.toml
   $ expo plan --config run.toml --gpu h200 --set model.dtype=bf16
-  $ expo plan --config run.toml --memory 96 --tflops 400 --bandwidth 1.8 --json
-
-Exit code: 0 it fits, 1 failed, 2 wrong input, or a run that does not fit.";
+  $ expo plan --config run.toml --memory 96 --tflops 400 --bandwidth 1.8 --json";
 
 /// Runs the command.
 pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
-    let config = Config::open_training(&args.config, &args.set)?;
+    let source = args.config.source()?;
+    located(&source, print(args, &Config::of_training(&source)?))
+}
+
+fn print(args: &PlanArgs, config: &Config) -> anyhow::Result<()> {
     let device = match (&args.gpu, args.memory) {
-        (Some(name), _) => Device::named(name, config.model.dtype).map_err(|e| e.at("--gpu"))?,
+        (Some(name), _) => {
+            Device::named(name, config.model.dtype).map_err(|e| e.at_parameter("gpu"))?
+        }
         (None, Some(memory)) => {
             Device::described("the GPU", memory, args.tflops.zip(args.bandwidth))?
         }
         (None, None) => Device::this_machine(),
     };
     let mut progress = Progress::new();
-    let outcome = plan(&config, &device, &mut progress);
+    let outcome = plan(config, &device, &mut progress);
     progress.close();
     let plan = outcome?;
     let text = match args.json {

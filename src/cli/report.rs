@@ -65,9 +65,7 @@ Examples:
   $ expo report runs/quickstart
   $ expo report runs/quickstart --watch
   $ expo report runs/quickstart runs/quickstart_dpo --out compared.html
-  $ expo report runs/sweep_quickstart
-
-Exit code: 0 done, 1 failed, 2 wrong input, 130 or 143 --watch ended by INT or TERM.";
+  $ expo report runs/sweep_quickstart";
 
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {

@@ -5,9 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{Dtype, ModelConfig, PromptSource, SamplingConfig};
-use expo::data::format::Format;
-use expo::data::{Files, TokenizeConfig};
+use expo::config::{ModelConfig, SamplingConfig, Source};
+use expo::data::TokenizeConfig;
 use expo::error::{Error, Result};
 use expo::kernels::memory::peak;
 use expo::kernels::rates::read_rate;
@@ -16,6 +15,8 @@ use expo::sample::{Existing, Target, TextPrompt, Written, sample_run, sample_tex
 use expo::session::StopCondition;
 use serde_json::json;
 
+use super::args::{ComputeArgs, PromptArgs};
+use super::error::{flagged, located};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
 use super::{answer, grouped};
@@ -24,83 +25,67 @@ use super::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SampleArgs {
-    /// A config with [model], [data] and [sample], or a training run's with data.samples = "auto".
-    #[arg(long, value_name = "FILE", required_unless_present = "model")]
-    config: Option<PathBuf>,
-
-    /// With --config: sets a key of it; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
-    set: Vec<String>,
-
-    /// With --config: prints it with every default filled in, and stops.
-    #[arg(long, requires = "config")]
-    print_config: bool,
-
-    /// The model: a folder, or a name on the hub.
-    #[arg(long, value_name = "MODEL", conflicts_with = "config")]
-    model: Option<String>,
-
-    /// The branch, tag or commit of a model on the hub.
-    #[arg(long, value_name = "NAME", requires = "model")]
-    revision: Option<String>,
-
-    /// Rows of any format, whose prompts are answered, or a .txt file with a prompt on each line.
+    /// Read a config with [model], [data] and [sample], or a training run's with
+    /// data.samples = "auto"
     #[arg(
         long,
         value_name = "FILE",
-        requires = "model",
-        conflicts_with = "prompt"
+        required_unless_present = "model",
+        conflicts_with_all = ["model", "Settings", "ComputeArgs"]
     )]
-    prompts: Option<Files>,
+    config: Option<PathBuf>,
 
-    /// The layout of the rows; by default what the first row looks like.
-    #[arg(long, requires = "prompts", value_parser = Format::named)]
-    format: Option<&'static Format>,
+    /// Set a key of the config; may be repeated, the last value wins
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    set: Vec<String>,
 
-    /// One prompt; its response goes to the terminal while it is drawn.
-    #[arg(long, value_name = "TEXT", requires = "model")]
+    /// Print the config with all defaults, itself a valid config, and exit
+    #[arg(long, requires = "config")]
+    print_config: bool,
+
+    /// Draw from this model: a directory, or owner/name on the hub
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+
+    #[command(flatten)]
+    prompts: PromptArgs,
+
+    /// Answer one prompt, onto the terminal while it is drawn
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "model",
+        conflicts_with = "prompts"
+    )]
     prompt: Option<String>,
 
-    /// Takes each prompt for the user's message and puts it through the model's chat template.
-    #[arg(long, requires = "model")]
-    chat: bool,
-
-    /// Prompts that are longer are cut to so many tokens; without it they are an error.
-    #[arg(long, value_name = "N", requires = "prompts")]
-    max_prompt_length: Option<usize>,
-
-    /// f32, or bf16: operands of products are, on a GPU weights and activations too [default: f32].
-    #[arg(long, requires = "model")]
-    dtype: Option<Dtype>,
-
-    /// auto, cpu or cuda:N.
-    #[arg(long, requires = "model")]
-    device: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     #[command(flatten)]
     settings: Settings,
 
-    /// Where the responses go; a file that was interrupted is gone on with.
+    /// Write the responses to this file; resume an interrupted one
     #[arg(long, value_name = "FILE", required_unless_present_any = ["prompt", "print_config"], conflicts_with = "prompt")]
     out: Option<PathBuf>,
 
-    /// A second model, whose log-prob of each response goes beside the first one's.
+    /// Score each response under this second model, too
     #[arg(long, value_name = "MODEL", requires = "out")]
     reference: Option<String>,
 
-    /// The branch, tag or commit of --reference on the hub.
+    /// Take this branch, tag or commit of --reference on the hub
     #[arg(long, value_name = "NAME", requires = "reference")]
     reference_revision: Option<String>,
 
-    /// Writes the first response to each prompt there, too, in AlpacaEval's form, once all are drawn.
+    /// Write the first response to each prompt to this file in AlpacaEval's form, once all are drawn
     #[arg(long, value_name = "FILE", requires_all = ["out", "generator"])]
     alpaca_eval: Option<PathBuf>,
 
-    /// The model's name in --alpaca-eval.
+    /// Name the model in --alpaca-eval
     #[arg(long, value_name = "NAME", requires = "alpaca_eval")]
     generator: Option<String>,
 
-    /// Goes on with a file --out that is there, which is checked (auto), or refuses it (never).
+    /// Resume a file --out that exists, after checking it (auto), or refuse it (never)
     #[arg(
         long,
         requires = "out",
@@ -109,20 +94,19 @@ pub struct SampleArgs {
     )]
     resume: Resume,
 
-    /// Draws the file --out from its start.
+    /// Replace the file --out
     #[arg(long, requires = "out", conflicts_with = "resume")]
     overwrite: bool,
 
-    /// Ends, with exit code 0, after the first token that is drawn after so long, e.g. 3h30m, from the
-    /// start of the program; the same command goes on.
+    /// Stop after this much wall-clock time, e.g. 3h30m, with exit code 0; the same command resumes
     #[arg(long, value_name = "TIME", requires = "out")]
     max_time: Option<Limit>,
 
-    /// Prints what the steps read per second beside what a plain read of memory reaches here.
+    /// Print the bytes that decoding steps read per second beside the memory bandwidth of this machine
     #[arg(long, requires = "out")]
     profile: bool,
 
-    /// Prints the summary as one JSON object.
+    /// Print the summary as one JSON object
     #[arg(long, conflicts_with = "prompt")]
     json: bool,
 }
@@ -137,49 +121,49 @@ enum Resume {
 /// What a config has in `[sample]`.
 #[derive(Args)]
 struct Settings {
-    /// Logits are divided by it [default: 1].
-    #[arg(long, value_name = "X", conflicts_with = "config")]
-    temperature: Option<f64>,
+    /// Divide the logits by this
+    #[arg(long, value_name = "X", default_value_t = SampleConfig::default().temperature)]
+    temperature: f64,
 
-    /// Draws from so many most likely tokens only [default: 0, all].
-    #[arg(long, value_name = "N", conflicts_with = "config")]
-    top_k: Option<usize>,
+    /// Sample from the K most likely tokens; 0: from all
+    #[arg(long, value_name = "K", default_value_t = SampleConfig::default().top_k)]
+    top_k: usize,
 
-    /// Draws from the smallest set of most likely tokens whose mass reaches it [default: 1].
-    #[arg(long, value_name = "X", conflicts_with = "config")]
-    top_p: Option<f64>,
+    /// Sample from the smallest set of most likely tokens with this mass
+    #[arg(long, value_name = "X", default_value_t = SampleConfig::default().top_p)]
+    top_p: f64,
 
-    /// Draws from tokens that are at least so likely as the most likely one times it [default: 0].
-    #[arg(long, value_name = "X", conflicts_with = "config")]
-    min_p: Option<f64>,
+    /// Drop tokens less likely than X times the most likely one
+    #[arg(long, value_name = "X", default_value_t = SampleConfig::default().min_p)]
+    min_p: f64,
 
-    /// Makes tokens less likely that prompt or response have already [default: 1, off].
-    #[arg(long, value_name = "X", conflicts_with = "config")]
-    repetition_penalty: Option<f64>,
+    /// Penalize tokens that already occur in the prompt or response; 1: off
+    #[arg(long, value_name = "X", default_value_t = SampleConfig::default().repetition_penalty)]
+    repetition_penalty: f64,
 
-    /// Takes the most likely token each time.
-    #[arg(long, conflicts_with = "config")]
+    /// Take the most likely token each time
+    #[arg(long)]
     greedy: bool,
 
-    /// Ends a response before this text; may be given several times.
-    #[arg(long, value_name = "TEXT", conflicts_with = "config")]
+    /// End a response before this text; may be repeated
+    #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// The most tokens of a response [default: 256].
-    #[arg(long, value_name = "N", conflicts_with = "config")]
-    max_new_tokens: Option<usize>,
+    /// Draw at most this many tokens per response
+    #[arg(long, value_name = "N", default_value_t = SampleConfig::default().max_new_tokens)]
+    max_new_tokens: usize,
 
-    /// Responses per prompt [default: 1].
-    #[arg(long, value_name = "N", conflicts_with = "config")]
-    num_samples: Option<usize>,
+    /// Draw this many responses per prompt
+    #[arg(long, value_name = "N", default_value_t = SampleConfig::default().num_samples)]
+    num_samples: usize,
 
-    /// The seed of the draws [default: 0].
-    #[arg(long, value_name = "N", conflicts_with = "config")]
-    seed: Option<u64>,
+    /// Seed the draws
+    #[arg(long, value_name = "N", default_value_t = SampleConfig::default().seed)]
+    seed: u64,
 
-    /// Responses computed at once; whenever one ends the next begins [default: 32].
-    #[arg(long, value_name = "N", conflicts_with = "config")]
-    batch_size: Option<usize>,
+    /// Draw this many responses at once; whenever one ends the next begins
+    #[arg(long, value_name = "N", default_value_t = SampleConfig::default().batch_size)]
+    batch_size: usize,
 }
 
 const HELP: &str = "\
@@ -232,63 +216,46 @@ Examples:
   $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat --temperature 0.9 --out dpo.jsonl
       --alpaca-eval outputs.json --generator dpo
 
-Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a log-prob that is not finite, 130 or 143
-ended by INT or TERM; what was being drawn is then drawn anew by the same command.";
+What was being drawn at INT or TERM is drawn anew by the same command.";
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     if let Some(path) = &args.config {
-        let config = SamplingConfig::open(path, &args.set)?;
+        let source = Source::open(path, &args.set)?;
+        let config = SamplingConfig::of(&source)?;
         if args.print_config {
             answer(&config.to_toml()?)?;
             return Ok(());
         }
-        return finish(args, &mut progress, |target, progress| {
+        let drawn = finish(args, &mut progress, |target, progress| {
             sample_run(&config, target, &mut |event| progress.show(event))
         });
+        return located(&source, drawn);
     }
     if let Some(prompt) = &args.prompt {
         return stream(args, prompt, &mut progress);
     }
-    let config = configure(args)?;
+    let config = flagged(configure(args))?;
     finish(args, &mut progress, |target, progress| {
-        sample_run(&config, target, &mut |event| progress.show(event))
+        flagged(sample_run(&config, target, &mut |event| {
+            progress.show(event)
+        }))
     })
 }
 
 /// The model that the flags name.
 fn model(args: &SampleArgs) -> ModelConfig {
-    let mut model = ModelConfig::new(args.model.as_deref().unwrap_or_default());
-    model.revision.clone_from(&args.revision);
-    model.dtype = args.dtype.unwrap_or_default();
-    if let Some(device) = &args.device {
-        model.device.clone_from(device);
-    }
-    model
+    args.compute
+        .model(args.model.as_deref().unwrap_or_default())
 }
 
 /// The config that the flags stand for.
 fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
-    let Some(files) = &args.prompts else {
+    let Some(prompts) = args.prompts.source()? else {
         return Err(Error::input("neither --prompts nor --prompt")
             .hint("name a file of prompts, or give one"));
     };
-    let format = match args.format {
-        Some(format) => format,
-        None => {
-            let format = Format::of_file(files)?;
-            let hint = format.columns_hint();
-            let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
-            format
-        }
-    };
-    let mut prompts = PromptSource::new(format, files.clone());
-    if args.max_prompt_length == Some(0) {
-        return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
-    }
-    prompts.rows.max_prompt_length = args.max_prompt_length;
-    prompts.rows.tokens.apply_chat_template = args.chat;
     let sample = args.settings.sample();
     sample.validate()?;
     Ok(SamplingConfig {
@@ -300,21 +267,18 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
 
 impl Settings {
     fn sample(&self) -> SampleConfig {
-        let default = SampleConfig::default();
         SampleConfig {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
             stop: self.stop.clone(),
-            repetition_penalty: self
-                .repetition_penalty
-                .unwrap_or(default.repetition_penalty),
+            repetition_penalty: self.repetition_penalty,
             greedy: self.greedy,
-            max_new_tokens: self.max_new_tokens.unwrap_or(default.max_new_tokens),
-            num_samples: self.num_samples.unwrap_or(default.num_samples),
-            batch_size: self.batch_size.unwrap_or(default.batch_size),
-            seed: self.seed.unwrap_or(default.seed),
+            max_new_tokens: self.max_new_tokens,
+            num_samples: self.num_samples,
+            batch_size: self.batch_size,
+            seed: self.seed,
         }
     }
 }
@@ -382,12 +346,12 @@ fn finish(
 /// they come at the end, each with its log-prob.
 fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
     let sample = args.settings.sample();
-    sample.validate()?;
+    flagged(sample.validate())?;
     let several = sample.num_samples > 1;
     let asked = TextPrompt {
         model: &model(args),
         tokens: TokenizeConfig {
-            apply_chat_template: args.chat,
+            apply_chat_template: args.prompts.chat,
             ..TokenizeConfig::default()
         },
         sample: &sample,
@@ -402,7 +366,7 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
         }
     });
     progress.close();
-    let drawn = drawn?;
+    let drawn = flagged(drawn)?;
     failed?;
     if several {
         for (number, (drawn, text)) in drawn.iter().enumerate() {

@@ -1,19 +1,19 @@
 //! `expo score`: log-probs of responses, as a file.
 
 use std::fmt::Write;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
-use expo::data::format::Format;
-use expo::data::{Files, RowConfig};
+use expo::config::{Config, Source};
+use expo::data::Files;
 use expo::error::{Error, Result};
 use expo::sample::run_datasets;
 use expo::score::{ScoreCounts, ScoreData, score_data, score_run};
 use expo::session::{Event, Session};
 use serde_json::json;
 
+use super::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use super::error::flagged;
 use super::progress::Progress;
 use super::{answer, grouped};
 
@@ -21,68 +21,49 @@ use super::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct ScoreArgs {
-    /// Scores the training and evaluation rows of a run under its reference.
-    #[arg(long, value_name = "FILE", required_unless_present = "model")]
+    /// Score the training and evaluation rows of this run under its reference
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "model",
+        conflicts_with_all = ["model", "RowArgs", "BatchArgs", "ComputeArgs"]
+    )]
     config: Option<PathBuf>,
 
-    /// With --config: sets a key of it; may be given several times, the later one wins.
+    /// Set a key of the config; may be repeated, the last value wins
     #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
     set: Vec<String>,
 
-    /// The model: a folder, or a name on the hub.
-    #[arg(
-        long,
-        value_name = "MODEL",
-        requires = "data",
-        conflicts_with = "config"
-    )]
+    /// Score under this model: a directory, or owner/name on the hub
+    #[arg(long, value_name = "MODEL", requires = "data")]
     model: Option<String>,
 
-    /// The branch, tag or commit of a model on the hub.
-    #[arg(long, value_name = "NAME", requires = "model")]
-    revision: Option<String>,
-
-    /// The rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100.
+    /// Score these rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100
     #[arg(long, value_name = "FILE", requires = "model", value_parser = str::parse::<Files>)]
     data: Option<Files>,
 
-    /// The layout of the rows, a name below; by default what the first row looks like.
-    #[arg(long, requires = "model", value_parser = Format::named)]
-    format: Option<&'static Format>,
-
-    /// Responses drawn from a model, scored beside those of the rows.
+    /// Score these responses drawn from a model beside those of the rows
     #[arg(long, value_name = "FILE", requires = "model", value_parser = str::parse::<Files>)]
     samples: Option<Files>,
 
-    /// The most tokens of a prompt with any one of its responses.
-    #[arg(long, value_name = "N", requires = "model")]
-    max_length: Option<usize>,
+    #[command(flatten)]
+    rows: RowArgs,
 
-    /// The most tokens that are left of a prompt where an example is too long.
-    #[arg(long, value_name = "N", requires = "model")]
-    max_prompt_length: Option<usize>,
+    #[command(flatten)]
+    batch: BatchArgs,
 
-    /// The most tokens computed at once.
-    #[arg(long, value_name = "N", requires = "model")]
-    micro_batch_tokens: Option<usize>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
-    /// f32, or bf16: operands of products are, on a GPU weights and activations too [default: f32].
-    #[arg(long, requires = "model")]
-    dtype: Option<Dtype>,
-
-    /// auto, cpu or cuda:N.
-    #[arg(long, requires = "model")]
-    device: Option<String>,
-
-    /// Where the log-probs go.
+    /// Write the log-probs to this file
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Replaces the file --out if it is there.
+    /// Replace the file --out
     #[arg(long)]
     overwrite: bool,
 
-    /// Prints the summary as one JSON object.
+    /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -112,19 +93,11 @@ Prompts and answers are strings, or lists of {role, content} for the model's cha
 Examples:
   $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out scores.jsonl
   $ expo score --config run.toml --out reference.jsonl
-  $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite.";
+  $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl";
 
 /// Runs the command.
 pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
-    expo::io::durable::check_writable(&args.out)?;
-    if args.out.exists() && !args.overwrite {
-        let error = Error::input("is there already").at(args.out.display());
-        return Err(error
-            .hint("choose another --out, or add --overwrite")
-            .into());
-    }
+    check_out(&args.out, args.overwrite)?;
     let mut progress = Progress::new();
     let outcome = score(&args, &mut progress);
     progress.close();
@@ -138,47 +111,38 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
 
 fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     if let Some(path) = &args.config {
-        let config = Config::open(path, &args.set)?;
-        if !config.has_reference() {
-            let name = config.loss.name();
-            return Err(Error::input(format!("the loss {name} has no reference"))
-                .hint("score a model by itself: expo score --model MODEL --data FILE"));
-        }
-        let mut observe = |event: Event| progress.show(event);
-        let session = Session::open(&config.model, &mut observe)?;
-        let datasets = run_datasets(&config, &session, &mut observe)?;
-        return score_run(&config, &session, &datasets, &args.out, &mut observe);
+        let source = Source::open(path, &args.set)?;
+        let scored = of_run(&Config::of(&source)?, &args.out, progress);
+        return scored.map_err(|error| source.locate(error));
     }
     let (Some(name), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::input("neither --config nor --model with --data"));
     };
-    let format = match args.format {
-        Some(format) => format,
-        None => {
-            let format = Format::of_file(data)?;
-            let hint = format.columns_hint();
-            let _ = writeln!(std::io::stderr().lock(), "{data}: {hint}");
-            format
-        }
-    };
-    let mut model = ModelConfig::new(name);
-    model.revision.clone_from(&args.revision);
-    model.dtype = args.dtype.unwrap_or_default();
-    if let Some(device) = &args.device {
-        model.device.clone_from(device);
-    }
-    let mut rows = RowConfig::new(format);
-    let limits = (args.max_length, args.max_prompt_length);
-    rows.length = rows.length.with_limits(limits.0, limits.1);
     let data = ScoreData {
-        model,
+        model: args.compute.model(name),
         files: data.clone(),
-        rows,
+        rows: args.rows.rows(data)?,
         samples: args.samples.clone(),
-        micro_batch_tokens: args.micro_batch_tokens.unwrap_or(MICRO_BATCH_TOKENS),
-        shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),
+        micro_batch_tokens: args.batch.micro_batch_tokens,
+        shrink: args.rows.shrink(),
     };
-    score_data(&data, &args.out, &mut |event| progress.show(event))
+    flagged(score_data(&data, &args.out, &mut |event| {
+        progress.show(event)
+    }))
+}
+
+/// Scores the rows of a run under its reference.
+fn of_run(config: &Config, out: &Path, progress: &mut Progress) -> Result<ScoreCounts> {
+    if !config.has_reference() {
+        let name = config.loss.name();
+        return Err(Error::input(format!("the loss {name} has no reference"))
+            .hint("score a model by itself: expo score --model MODEL --data FILE")
+            .at_key("loss"));
+    }
+    let mut observe = |event: Event| progress.show(event);
+    let session = Session::open(&config.model, &mut observe)?;
+    let datasets = run_datasets(config, &session, &mut observe)?;
+    score_run(config, &session, &datasets, out, &mut observe)
 }
 
 fn object(scored: &ScoreCounts, args: &ScoreArgs) -> String {

@@ -2,7 +2,10 @@
 
 use clap::Args;
 use expo::config::Config;
+use expo::error::Error;
+use expo::loss::Loss;
 
+use super::error::located;
 use super::train::{TrainArgs, train};
 
 /// Trains a model on answers, without preferences.
@@ -47,12 +50,19 @@ optimizer-step batch, as in TRL and most others; then long answers weigh more th
 Examples:
   $ expo sft --config sft.toml
   $ expo sft --config sft.toml --set loss.sft.per_token=true --set optimizer.learning_rate=2e-5
-  $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
-130 or 143 ended by INT or TERM.";
+  $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft";
 
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {
-    train(Config::open_sft(&args.config, &args.set)?, &args)
+    let source = args.config.source()?;
+    let config = Config::of_training(&source)?;
+    let trained = match config.loss.single() {
+        Some(Loss::Sft(_)) => train(config, &args),
+        _ => {
+            let what = format!("the loss is {}", config.loss.name());
+            let hint = "expo sft has the loss sft; expo train has the others";
+            Err(Error::input(what).hint(hint).at_key("loss").into())
+        }
+    };
+    located(&source, trained)
 }

@@ -1,7 +1,6 @@
 //! `expo sweep`: many runs from one file, and one comparison.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::SweepConfig;
@@ -11,6 +10,7 @@ use expo::session::StopCondition;
 use expo::train::{Outcome, comparison, frontier, sweep};
 
 use super::answer;
+use super::args::ConfigArgs;
 use super::progress::Progress;
 use super::stop::on_signal;
 use super::train::ended;
@@ -19,13 +19,8 @@ use super::train::ended;
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SweepArgs {
-    /// The sweep, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// Sets a key of every run; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 
     /// Says which runs there would be, and stops.
     #[arg(long)]
@@ -62,14 +57,12 @@ In run.output_dir:
 
 Examples:
   $ expo sweep --config configs/sweep_quickstart.toml --list
-  $ expo sweep --config configs/sweep_quickstart.toml
-
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
-130 or 143 ended by INT or TERM.";
+  $ expo sweep --config configs/sweep_quickstart.toml";
 
 /// Runs the command.
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
-    let config = SweepConfig::open(&args.config, &args.set)?;
+    let (path, overrides) = args.config.parts();
+    let config = SweepConfig::open(path, overrides)?;
     if args.list {
         return answer(&list(&config));
     }
@@ -115,7 +108,7 @@ fn failed(outcomes: &[Outcome]) -> anyhow::Result<()> {
     let all: Vec<String> = outcomes.iter().filter_map(say).collect();
     match all.is_empty() {
         true => Ok(()),
-        false => Err(Error::NonFinite(all.join("; ")).into()),
+        false => Err(Error::non_finite(all.join("; ")).into()),
     }
 }
 

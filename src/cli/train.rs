@@ -1,7 +1,6 @@
 //! `expo train`: a run from a config, and its summary.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::Config;
@@ -11,47 +10,42 @@ use expo::session::{StopCondition, Stopped};
 use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
+use super::args::ConfigArgs;
+use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
 use super::{answer, grouped};
 
-/// Trains a model on preferences.
+/// Train a model on preferences.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct TrainArgs {
-    /// The config, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigArgs,
 
-    /// Sets a key of the config; may be given several times, the later one wins.
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    pub set: Vec<String>,
-
-    /// Prints the config with every default filled in, itself a valid config, and stops.
+    /// Print the config with all defaults, itself a valid config, and exit
     #[arg(long)]
     print_config: bool,
 
-    /// Goes on with the run in run.output_dir from its newest checkpoint that is whole, if there is
-    /// one (auto); begins (never); or goes on from a folder checkpoint-STEP [default: auto, never
-    /// where run.overwrite is true].
+    /// Resume the run in run.output_dir from its latest valid checkpoint (auto), start over (never),
+    /// or resume from a directory checkpoint-STEP [default: auto; never if run.overwrite is true]
     #[arg(long, value_name = "auto|never|PATH")]
     resume: Option<String>,
 
-    /// Lets a run that is gone on with differ from its beginning in this key; may be given several
-    /// times.
+    /// Allow this config key to differ from the original run when resuming; may be repeated
     #[arg(long, value_name = "KEY")]
     allow_change: Vec<String>,
 
-    /// Saves a checkpoint and ends, with exit code 0, at the first step that ends after so long, e.g.
-    /// 3h30m, from the start of the program.
+    /// Stop after this much wall-clock time, e.g. 3h30m: finish the step, save a checkpoint, exit
+    /// with code 0
     #[arg(long, value_name = "TIME")]
     max_time: Option<Limit>,
 
-    /// Prints the summary as one JSON object.
+    /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
 
-    /// Measures where the time of the steps goes and prints a table of it at the end.
+    /// Print a table of where the time of the steps goes
     #[arg(long, conflicts_with = "json")]
     profile: bool,
 }
@@ -71,7 +65,7 @@ A config:
   format = \"hh\"                                   # hh, pairs, unpaired, prompts, sft, alpaca_eval
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
-  [loss.dpo]                                      # cexpo, rexpo, dpo, ipo, fdpo, simpo or kto
+  [loss.dpo]                                      # or another of `expo losses`
   beta = 0.1
   [batch]
   batch_size = 40                                 # rows per optimizer step
@@ -130,15 +124,12 @@ Examples:
   $ expo train --config run.toml --set run.max_steps=20 --profile
   $ expo train --config run.toml --max-time 7h30m
   $ expo train --config run.toml --set run.max_steps=9000 --allow-change run.max_steps
-  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch
-
-Exit code: 0 done or out of time, 1 failed, 2 wrong input, 3 a loss or weight that is not finite,
-130 or 143 ended by INT or TERM.";
+  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch";
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {
-    let config = Config::open(&args.config, &args.set)?;
-    train(config, &args)
+    let source = args.config.source()?;
+    located(&source, train(Config::of(&source)?, &args))
 }
 
 /// Runs what a config says.

@@ -33,9 +33,7 @@ the newest is damaged.
 
 Examples:
   $ expo verify runs/dpo
-  $ expo verify runs/dpo/checkpoint-200
-
-Exit code: 0 everything is whole, 1 something is damaged, 2 not a run or a checkpoint.";
+  $ expo verify runs/dpo/checkpoint-200";
 
 /// Runs the command.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {

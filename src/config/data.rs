@@ -261,16 +261,15 @@ impl PreferenceData {
         self.rows.validate()?;
         let ratio = self.unlabelled_ratio;
         if !(ratio > 0.0 && ratio.is_finite()) {
-            return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
-                .hint("it is above 0: unlabelled rows per labelled row")
-                .at("data.unlabelled_ratio"));
+            return Err(Error::must_be("unlabelled_ratio", "> 0 and finite", ratio)
+                .hint("it is the number of unlabelled rows per labelled row"));
         }
         if self.unlabelled.is_none() && ratio != default_unlabelled_ratio() {
             return Err(Error::input(format!(
                 "unlabelled_ratio is {ratio} without unlabelled rows"
             ))
             .hint("name their files in data.unlabelled, or leave the key out")
-            .at("data.unlabelled_ratio"));
+            .at_key("unlabelled_ratio"));
         }
         self.check_paths()
     }
@@ -288,12 +287,12 @@ impl PreferenceData {
             ("unlabelled", self.unlabelled.as_ref()),
         ] {
             if files.is_some_and(|files| files.paths().any(is_empty)) {
-                return Err(Error::input("the path is empty").at(format!("data.{key}")));
+                return Err(Error::input("the path is empty").at_key(key));
             }
         }
         match &self.reference_log_probs {
             Some(path) if is_empty(path) => {
-                Err(Error::input("the path is empty").at("data.reference_log_probs"))
+                Err(Error::input("the path is empty").at_key("reference_log_probs"))
             }
             _ => Ok(()),
         }

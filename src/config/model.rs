@@ -1,5 +1,6 @@
 //! `[model]`: the policy and the reference, and in what and where they are computed.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,15 @@ pub enum Dtype {
     /// activations, gradients and moments stay f32. On a GPU weights and activations are bf16; the
     /// residual stream, logits and gradients are f32, weights and moments as `optimizer.states` says.
     Bf16,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl FromStr for Dtype {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::positive;
+use super::at_least_one;
 use crate::error::{Error, Result};
 
 /// `[reference]`: TR-DPO's moving reference.
@@ -49,14 +49,15 @@ impl ReferenceConfig {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        positive("steps", self.steps as f64)?;
+        at_least_one("steps", self.steps)?;
         match (self.update, self.alpha) {
             (Update::Hard, Some(alpha)) => {
-                Err(Error::input(format!("`alpha` is {alpha}"))
-                    .hint("only update = \"soft\" reads it"))
+                Err(Error::input(format!("alpha = {alpha}, update = \"hard\""))
+                    .hint("only update = \"soft\" reads alpha")
+                    .at_keys(&["alpha", "update"]))
             }
             (Update::Soft, Some(alpha)) if !(alpha > 0.0 && alpha <= 1.0) => {
-                Err(Error::input(format!("`alpha` is {alpha}")).hint("it lies in (0, 1]"))
+                Err(Error::must_be("alpha", "in (0, 1]", alpha))
             }
             _ => Ok(()),
         }

@@ -1,16 +1,12 @@
 //! The rows that a config names, for a look at them.
 
-use std::path::Path;
-
 use serde::Deserialize;
-use toml::Table;
 
 use super::{
-    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, check_model, check_rows,
-    read,
+    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, Source, check_model,
+    check_rows, losses,
 };
 use crate::error::Result;
-use crate::io::untrusted;
 use crate::lab::story::StoryConfig;
 use crate::loss::{Loss, Needs, WeightedLoss};
 use crate::model::sampling::SampleConfig;
@@ -44,30 +40,27 @@ struct Sections {
 }
 
 impl RowsConfig {
-    /// Reads a config file and applies overrides, as [`Config::open`] does. Without a loss the rows
-    /// are those of supervised fine-tuning.
-    pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        let table = read::table(&text, overrides).map_err(|error| error.at(path.display()))?;
-        match table.contains_key("run") {
-            true => Config::open_training(path, overrides).map(|config| Self::from(&config)),
-            false => {
-                Self::without_run(table, &text, overrides).map_err(|error| error.at(path.display()))
-            }
+    /// The rows that a source names, checked. Without a loss they are those of supervised
+    /// fine-tuning.
+    pub fn of(source: &Source) -> Result<Self> {
+        match source.table().contains_key("run") {
+            true => Config::of_training(source).map(|config| Self::from(&config)),
+            false => source.check(Self::without_run(source)),
         }
     }
 
-    fn without_run(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
-        if table.contains_key("loss") {
-            read::losses(&table)?;
+    fn without_run(source: &Source) -> Result<Self> {
+        if source.table().contains_key("loss") {
+            losses::check(source.table())?;
         }
-        let sections: Sections = read::value(table, text, overrides)?;
+        let sections: Sections = source.read()?;
         let loss = match sections.loss {
             Some(loss) => loss,
             None => Loss::default_of("sft")?.into(),
         };
-        loss.validate()?;
-        sections.data.validate().map_err(|e| e.at("[data]"))?;
+        loss.validate().map_err(|error| error.at_key("loss"))?;
+        let checked = sections.data.validate();
+        checked.map_err(|error| error.at_key("data"))?;
         check_model(&sections.model)?;
         check_rows(&loss, &sections.data)?;
         Ok(Self {

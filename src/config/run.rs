@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::positive;
+use super::at_least_one;
 use crate::error::{Error, Result, nearest};
 
 /// `[run]`.
@@ -126,8 +126,11 @@ impl RunConfig {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        positive("num_train_epochs", self.num_train_epochs)?;
-        positive("logging_steps", self.logging_steps as f64)?;
+        let epochs = self.num_train_epochs;
+        if !(epochs > 0.0 && epochs.is_finite()) {
+            return Err(Error::must_be("num_train_epochs", "> 0 and finite", epochs));
+        }
+        at_least_one("logging_steps", self.logging_steps)?;
         let counts = [
             ("max_steps", self.max_steps),
             ("eval_steps", self.eval_steps),
@@ -135,25 +138,25 @@ impl RunConfig {
             ("save_total_limit", self.save_total_limit.map(|n| n as u64)),
         ];
         for (key, count) in counts {
-            positive(key, count.unwrap_or(1) as f64)?;
+            at_least_one(key, count.unwrap_or(1))?;
         }
-        positive("eval_max_new_tokens", self.eval_max_new_tokens as f64)?;
+        at_least_one("eval_max_new_tokens", self.eval_max_new_tokens)?;
         if self.eval_margins > MOST_MARGINS {
-            let margins = self.eval_margins;
-            return Err(Error::input(format!("`eval_margins` is {margins}"))
-                .hint(format!("it is at most {MOST_MARGINS}")));
+            let most = format!("<= {MOST_MARGINS}");
+            return Err(Error::must_be("eval_margins", most, self.eval_margins));
         }
         if let Some(other) = self
             .report_to
             .iter()
             .find(|name| !REPORTS.contains(&name.as_str()))
         {
-            return Err(Error::input(format!("`report_to` names \"{other}\""))
-                .hint(nearest(other, REPORTS)));
+            return Err(Error::input(format!("report_to names \"{other}\""))
+                .hint(nearest(other, REPORTS))
+                .at_key("report_to"));
         }
         self.validate_saving()?;
         if self.output_dir.as_os_str().is_empty() {
-            return Err(Error::input("`output_dir` is empty"));
+            return Err(Error::input("output_dir is empty").at_key("output_dir"));
         }
         Ok(())
     }
@@ -174,15 +177,17 @@ impl RunConfig {
 
     fn validate_saving(&self) -> Result<()> {
         let unread = |key: &str, other: &str, why: &str| {
-            Err(Error::input(format!("`{key}` without `{other}`")).hint(why))
+            Err(Error::input(format!("{key} without {other}"))
+                .hint(why)
+                .at_key(key))
         };
         if self.save_total_limit.is_some() && self.save_steps.is_none() {
             let why = "no checkpoints are written that it could limit";
             return unread("save_total_limit", "save_steps", why);
         }
         if self.save_total_limit == Some(1) {
-            return Err(Error::input("`save_total_limit` is 1")
-                .hint("it is at least 2: the newest checkpoint may turn out to be damaged"));
+            return Err(Error::must_be("save_total_limit", ">= 2", 1)
+                .hint("the newest checkpoint may turn out to be damaged"));
         }
         let Some(metric) = &self.metric_for_best_model else {
             return match self.greater_is_better {
@@ -204,15 +209,17 @@ impl RunConfig {
         };
         if !save.is_multiple_of(eval) {
             return Err(Error::input(format!(
-                "`save_steps` is {save}, no multiple of `eval_steps`, {eval}"
+                "save_steps must be a multiple of eval_steps, {eval} (got {save})"
             ))
-            .hint("with metric_for_best_model every checkpoint is evaluated"));
+            .hint("with metric_for_best_model every checkpoint is evaluated")
+            .at_keys(&["save_steps", "eval_steps"]));
         }
         match metric.strip_prefix("eval_") {
             Some(_) => Ok(()),
             None => Err(
-                Error::input(format!("`metric_for_best_model` is \"{metric}\""))
-                    .hint("a figure of an evaluation as metrics.jsonl has it, e.g. \"eval_loss\""),
+                Error::input(format!("metric_for_best_model is \"{metric}\""))
+                    .hint("name a metric of evaluations in metrics.jsonl, e.g. \"eval_loss\"")
+                    .at_key("metric_for_best_model"),
             ),
         }
     }

@@ -5,10 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::prompt_source::PromptSource;
-use super::{Config, ModelConfig, PreferenceData, read};
+use super::{Config, ModelConfig, PreferenceData, Source};
 use crate::checkpoint::SaveDtype;
 use crate::error::{Error, Result};
-use crate::io::untrusted;
 use crate::model::sampling::SampleConfig;
 
 /// Responses to draw.
@@ -37,23 +36,30 @@ impl SamplingConfig {
     /// training run will do, too, where its samples are to be drawn: the model is then its
     /// reference.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+        Self::of(&Source::open(path, overrides)?)
     }
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let table = read::table(text, overrides)?;
-        if table.contains_key("loss") {
-            return Self::of_run(Config::parse(text, overrides)?);
+        Self::of(&Source::parse(text, overrides)?)
+    }
+
+    /// What a source asks to be drawn, checked.
+    pub fn of(source: &Source) -> Result<Self> {
+        match source.table().contains_key("loss") {
+            true => source.check(Self::of_run(Config::of(source)?)),
+            false => source.check(Self::resolved(source)),
         }
+    }
+
+    fn resolved(source: &Source) -> Result<Self> {
         let Sections {
             model,
             data,
             sample,
-        } = read::value(table, text, overrides)?;
-        data.validate().map_err(|error| error.at("[data]"))?;
-        sample.validate().map_err(|error| error.at("[sample]"))?;
+        } = source.read()?;
+        data.validate().map_err(|error| error.at_key("data"))?;
+        sample.validate().map_err(|error| error.at_key("sample"))?;
         let unread_model = [
             ("recompute", model.recompute),
             ("save_dtype", model.save_dtype != SaveDtype::default()),
@@ -65,10 +71,12 @@ impl SamplingConfig {
         let unread_model = unread_model.into_iter().find(|(_, set)| *set);
         let unread = data.unread_by_sampling().map(|key| ("data", key));
         match unread.or(unread_model.map(|(key, _)| ("model", key))) {
-            Some((section, key)) => Err(Error::input(format!(
-                "expo sample does not read `{section}.{key}`"
-            ))
-            .hint("leave the key out")),
+            Some((section, key)) => {
+                let key = format!("{section}.{key}");
+                Err(Error::input(format!("sampling does not read {key}"))
+                    .hint("leave the key out")
+                    .at_key(&key))
+            }
             None => Ok(Self {
                 model,
                 prompts: data.into(),
@@ -82,7 +90,7 @@ impl SamplingConfig {
         let Some(sample) = config.sample else {
             return Err(Error::input("the run draws no samples")
                 .hint("set data.samples to \"auto\"")
-                .at("data.samples"));
+                .at_key("data.samples"));
         };
         Ok(Self {
             // What only training reads is left out.

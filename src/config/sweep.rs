@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Config, read};
-use crate::error::{Error, Result};
-use crate::io::untrusted;
+use super::{Config, Source};
+use crate::error::{Error, Place, Result};
 use crate::loss::Loss;
 
 /// Runs that differ in what a sweep varies.
@@ -38,61 +37,64 @@ impl SweepConfig {
     /// (`optimizer.learning_rate = [1e-4, 3e-4]`). The sections of the file come on top of those of
     /// the config that `base` names, if it names one; overrides on top of both.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+        Self::of(Source::open(path, &[])?, overrides)
     }
 
+    #[cfg(test)]
     fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table = read::table(text, &[])?;
-        let entries = entries(&mut table)?;
-        let mut base = match table.remove("base") {
-            None => Table::new(),
-            Some(Value::String(path)) => {
-                let path = Path::new(&path);
-                let text = untrusted::text(path, untrusted::TOML)?;
-                read::table(&text, &[]).map_err(|error| error.at(path.display()))?
-            }
-            Some(_) => {
-                return Err(Error::input("`base` is no path")
-                    .hint("it names the config that the runs start from"));
-            }
-        };
-        base.remove("loss");
-        if table.contains_key("loss") {
-            return Err(Error::input("a sweep has no [loss] of its own").hint(KNOBS));
+        Self::of(Source::parse(text, &[])?, overrides)
+    }
+
+    fn of(sweep: Source, overrides: &[String]) -> Result<Self> {
+        let mut base = base(&sweep)?;
+        let entries = entries(sweep.table());
+        let entries = sweep.check(entries)?;
+        if sweep.table().contains_key("loss") {
+            let error = Error::input("a sweep has no [loss] of its own").hint(KNOBS);
+            return sweep.check(Err(error.at_key("loss")));
         }
-        merge(&mut base, table);
-        if !base.contains_key("model") {
-            return Err(
-                Error::input("no [model]").hint("name the config that the runs start from: `base`")
-            );
+        let mut own = sweep.clone();
+        own.remove("base");
+        own.remove("sweep");
+        base.overlay(own);
+        if !base.table().contains_key("model") {
+            return base
+                .check(Err(Error::input("no [model]")
+                    .hint("name the config that the runs start from: `base`")));
         }
         readable(&base)?;
         for assignment in overrides {
             if assignment.trim_start().starts_with("loss") {
-                return Err(Error::input(format!("--set {assignment}")).hint(KNOBS));
+                let set = Place::Parameter("set", Some(assignment.clone()));
+                return Err(Error::input("sets the loss of every run")
+                    .hint(KNOBS)
+                    .within(set));
             }
-            read::assign(&mut base, assignment)?;
-            readable(&base).map_err(|error| error.at(format!("--set {assignment}")))?;
+            base.assign(assignment)?;
+            readable(&base)?;
         }
-        let mut runs = Vec::new();
+        let mut runs: Vec<PlannedRun> = Vec::new();
         for (number, entry) in entries.iter().enumerate() {
-            let place = |error: Error| error.at(format!("[[sweep]] {}", number + 1));
-            for (loss, settings) in combinations(entry).map_err(place)? {
-                runs.push(plan(&base, &loss, &settings).map_err(place)?);
+            let number = number.to_string();
+            let place = |error: Error| error.at_key(&number).at_key("sweep");
+            let planned = combinations(entry).map_err(place);
+            for (loss, settings) in sweep.check(planned)? {
+                let run = plan(&base, &sweep, &number, &loss, &settings)?;
+                let folder = &run.config.run.output_dir;
+                if runs
+                    .iter()
+                    .any(|other| other.config.run.output_dir == *folder)
+                {
+                    let name = format!("{loss} {}", run.settings);
+                    let error = Error::input(format!("{} is there twice", name.trim()))
+                        .hint("every run of a sweep differs from the others");
+                    return sweep.check(Err(place(error)));
+                }
+                runs.push(run);
             }
         }
-        let folder = |run: &PlannedRun| run.config.run.output_dir.clone();
-        for (at, run) in runs.iter().enumerate() {
-            if runs[..at].iter().any(|other| folder(other) == folder(run)) {
-                let name = format!("{} {}", run.loss, run.settings);
-                return Err(Error::input(format!("{} is there twice", name.trim()))
-                    .hint("every run of a sweep differs from the others"));
-            }
-        }
-        let output_dir = base
-            .get("run")
-            .and_then(|run| run.get("output_dir")?.as_str());
+        let output_dir = base.table().get("run");
+        let output_dir = output_dir.and_then(|run| run.get("output_dir")?.as_str());
         Ok(Self {
             output_dir: output_dir.unwrap_or_default().into(),
             runs,
@@ -100,44 +102,45 @@ impl SweepConfig {
     }
 }
 
+/// The config that a sweep starts from.
+fn base(sweep: &Source) -> Result<Source> {
+    let mut base = match sweep.table().get("base") {
+        None => Source::default(),
+        Some(Value::String(path)) => Source::open(Path::new(path), &[])?,
+        Some(_) => {
+            let error = Error::input("base is not a path")
+                .hint("it names the config that the runs start from");
+            return sweep.check(Err(error.at_key("base")));
+        }
+    };
+    base.remove("loss");
+    Ok(base)
+}
+
 /// Where the knobs of a loss stand.
 const KNOBS: &str = "the losses and their knobs stand in [[sweep]]";
 
 /// Whether a base has sections and keys that a run has, before any entry is blamed for it.
-fn readable(base: &Table) -> Result<()> {
-    let mut table = base.clone();
-    read::assign(&mut table, "loss=dpo")?;
-    read::value::<Config>(table, "", &[]).map(drop)
+fn readable(base: &Source) -> Result<()> {
+    let mut run = base.clone();
+    let origin = run.origin(&["loss"]);
+    run.set_loss("dpo", origin)?;
+    run.check(run.read::<Config>()).map(drop)
 }
 
-fn entries(table: &mut Table) -> Result<Vec<Table>> {
+fn entries(table: &Table) -> Result<Vec<&Table>> {
     let none = || {
         Error::input("no [[sweep]]")
             .hint("add at least one, e.g. with loss = \"dpo\" and beta = [0.1, 0.5]")
     };
-    let Some(Value::Array(entries)) = table.remove("sweep") else {
-        return Err(none());
-    };
-    let tables = entries.into_iter().map(|entry| match entry {
-        Value::Table(entry) => Ok(entry),
-        _ => Err(none()),
-    });
-    let tables: Vec<Table> = tables.collect::<Result<_>>()?;
-    if tables.is_empty() {
-        return Err(none());
-    }
-    Ok(tables)
-}
-
-/// `over` on top of `base`, section by section.
-fn merge(base: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
-            (_, value) => {
-                base.insert(key, value);
-            }
+    match table.get("sweep") {
+        Some(Value::Array(entries)) if !entries.is_empty() => {
+            let tables = entries
+                .iter()
+                .map(|entry| entry.as_table().ok_or_else(none));
+            tables.collect()
         }
+        _ => Err(none()),
     }
 }
 
@@ -159,7 +162,7 @@ fn combinations(entry: &Table) -> Result<Vec<(String, Vec<Setting>)>> {
     flatten("", entry, &mut axes);
     axes.retain(|(key, _)| key != "loss");
     if let Some((key, _)) = axes.iter().find(|(_, values)| values.is_empty()) {
-        return Err(Error::input(format!("`{key}` has no value")));
+        return Err(Error::input(format!("`{key}` has no value")).at_key(key));
     }
     let mut all: Vec<(String, Vec<Setting>)> =
         names.into_iter().map(|name| (name, Vec::new())).collect();
@@ -187,29 +190,44 @@ fn flatten(prefix: &str, table: &Table, axes: &mut Vec<(String, Vec<Value>)>) {
     }
 }
 
-fn plan(base: &Table, loss: &str, settings: &[Setting]) -> Result<PlannedRun> {
-    let loss = Loss::default_of(loss)?.name();
-    let mut table = base.clone();
-    read::assign(&mut table, &format!("loss={loss}"))?;
+/// The run of entry `number` of a sweep with this loss and these settings over `base`.
+fn plan(
+    base: &Source,
+    sweep: &Source,
+    number: &str,
+    loss: &str,
+    settings: &[Setting],
+) -> Result<PlannedRun> {
+    let origin = |key: &str| {
+        let path: Vec<&str> = ["sweep", number]
+            .into_iter()
+            .chain(key.split('.'))
+            .collect();
+        sweep.origin(&path)
+    };
+    let named = Loss::default_of(loss);
+    let named = named.map_err(|error| error.at_key(&format!("sweep.{number}.loss")));
+    let loss = sweep.check(named)?.name();
+    let mut run = base.clone();
+    run.set_loss(loss, origin("loss"))?;
     for (key, value) in settings {
         if key.starts_with("loss.") {
-            return Err(Error::input(format!("`{key}`"))
-                .hint("a knob is named by itself, beside its loss: beta = [0.1, 0.5]"));
+            let error = Error::input(format!("`{key}`"))
+                .hint("a knob is named by itself, beside its loss: beta = [0.1, 0.5]");
+            return sweep.check(Err(error.at_key(&format!("sweep.{number}.{key}"))));
         }
-        let key = match key.contains('.') {
-            true => key.clone(),
-            false => format!("loss.{loss}.{key}"),
+        let path: Vec<&str> = match key.contains('.') {
+            true => key.split('.').collect(),
+            false => vec!["loss", loss, key],
         };
-        read::assign(&mut table, &format!("{key}={value}"))?;
-        // Now, for the error of a value does not say whose it is.
-        read::value::<Config>(table.clone(), "", &[]).map_err(|error| error.at(key))?;
+        run.set(&path, value.clone(), origin(key))?;
     }
     let text = |(key, value): &Setting| match value {
         Value::String(word) => format!("{key}={word}"),
         value => format!("{key}={value}"),
     };
     let settings = settings.iter().map(text).collect::<Vec<_>>().join(" ");
-    let mut config = Config::resolved(table, "", &[])?;
+    let mut config = Config::of(&run)?;
     let name = format!("{loss} {settings}");
     let name = name.trim().replace([' ', '/', '\\'], "-");
     config.run.output_dir = config.run.output_dir.join(name);
@@ -260,37 +278,50 @@ mod tests {
 
     #[test]
     fn what_makes_no_sweep_is_refused() {
+        // The base has seven lines.
         for (entries, words) in [
             ("", ["[[sweep]]", "loss"]),
-            ("[[sweep]]\nbeta = 0.1\n", ["[[sweep]] 1", "`loss`"]),
-            ("[[sweep]]\nloss = \"dop\"\n", ["[[sweep]] 1", "`dpo`?"]),
+            ("[[sweep]]\nbeta = 0.1\n", ["line 8: ", "`loss`"]),
+            ("[[sweep]]\nloss = \"dop\"\n", ["line 9: ", "`dpo`?"]),
             (
                 "[[sweep]]\nloss = \"dpo\"\ngamma = [1]\n",
-                ["[[sweep]] 1", "gamma"],
+                ["line 10: ", "gamma"],
+            ),
+            (
+                "[[sweep]]\nloss = \"dpo\"\nbeta = [1, -1]\n",
+                ["line 10: ", "beta must be"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nbeta = []\n",
-                ["beta", "no value"],
+                ["line 10: ", "`beta` has no value"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\n[[sweep]]\nloss = [\"dpo\"]\n",
-                ["dpo", "twice"],
+                ["line 10: ", "dpo is there twice"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nrun.sed = 1\n",
-                ["[[sweep]] 1", "`seed`?"],
+                ["line 10: ", "`seed`?"],
+            ),
+            (
+                "[[sweep]]\nloss = \"dpo\"\nrun.save_total_limit = 2\n",
+                ["line 10: ", "without save_steps"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\n\"loss.sft.weight\" = 1\n",
-                ["[[sweep]] 1", "loss.sft.weight"],
+                ["line 10: ", "loss.sft.weight"],
             ),
             (
                 "[loss.dpo]\n[[sweep]]\nloss = \"dpo\"\n",
-                ["[loss]", "[[sweep]]"],
+                ["line 8: a sweep has no [loss]", "[[sweep]]"],
             ),
             (
                 "[batch]\nsize = 3\n[[sweep]]\nloss = \"dpo\"\n",
-                ["`size`", "batch_size"],
+                ["line 9: ", "batch_size"],
+            ),
+            (
+                "[batch]\nbatch_size = 0\n[[sweep]]\nloss = \"dpo\"\n",
+                ["line 9: ", "batch_size must be >= 1"],
             ),
         ] {
             let error = sweep(entries).unwrap_err().to_string();
@@ -311,7 +342,7 @@ mod tests {
         );
         for set in ["loss.dpo.beta=0.3", "loss=ipo", "run.sed=1"] {
             let error = with(set).unwrap_err().to_string();
-            assert!(error.contains(&format!("--set {set}")), "{error}");
+            assert!(error.starts_with(&format!("set {set}: ")), "{error}");
         }
     }
 }

@@ -149,13 +149,11 @@ impl Content {
         }
         let message = |(index, item)| {
             let at = || format!("{}: column `{column}`", row.place);
-            Message::from_json(item).map_err(|error| match error {
-                Error::Input { what, hint, .. } => Error::Input {
-                    what: format!("message {} {what}", index + 1),
-                    at: Some(at()),
-                    hint,
-                },
-                other => other,
+            Message::from_json(item).map_err(|error| {
+                let number = index + 1;
+                error
+                    .with_fact(|fact| format!("message {number} {fact}"))
+                    .at(at())
             })
         };
         items.iter().enumerate().map(message).collect()

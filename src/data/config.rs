@@ -200,7 +200,7 @@ impl LengthConfig {
                 "max_prompt_length {prompt} leaves no room for an answer within max_length {length}"
             ))
             .hint("max_prompt_length must be smaller than max_length")
-            .at("data.max_prompt_length"));
+            .at_keys(&["max_prompt_length", "max_length"]));
         }
         Ok(())
     }
@@ -214,13 +214,13 @@ impl TokenizeConfig {
             return Err(
                 Error::input(format!("apply_chat_template for format `{name}`"))
                     .hint("its transcripts have turns of their own; use another format, or leave it out")
-                    .at("data.apply_chat_template"),
+                    .at_keys(&["apply_chat_template", "format"]),
             );
         }
         if self.assistant_turns == AssistantTurns::Last && !format.splits_turns {
             return Err(Error::input(format!("assistant_turns for format `{name}`"))
                 .hint("only the conversations of format `sft` are split by turns: leave it out")
-                .at("data.assistant_turns"));
+                .at_keys(&["assistant_turns", "format"]));
         }
         Ok(())
     }
@@ -281,7 +281,5 @@ impl PromptConfig {
 }
 
 fn no_prompt() -> Error {
-    Error::input("max_prompt_length is 0")
-        .hint("it is at least 1")
-        .at("data.max_prompt_length")
+    Error::must_be("max_prompt_length", ">= 1", 0)
 }

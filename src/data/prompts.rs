@@ -81,7 +81,8 @@ impl Prompt {
 /// the prompt is used, so what its answers lack does not matter; a row without a prompt, or with one
 /// that has no tokens, is left out or an error by `on_invalid`.
 pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
-    config.validate()?;
+    let checked = config.validate();
+    checked.map_err(|error| error.at_key("data"))?;
     let format = config.format;
     let rule = TokenRule::new(&config.tokens, tokenizer);
     let renderer = Renderer::new(&config.tokens, tokenizer);

@@ -47,7 +47,8 @@ pub(super) fn read(
     store: Store,
     chunk: usize,
 ) -> Result<(Dataset, Option<Inspection>)> {
-    source.config.validate()?;
+    let checked = source.config.validate();
+    checked.map_err(|error| error.at_key("data"))?;
     let mut reader = Reader {
         source,
         rule: TokenRule::new(&source.config.tokens, source.tokenizer),
@@ -99,8 +100,8 @@ fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
     }
     let none = || {
         Error::input("the loss needs responses drawn from the reference, and there are none")
-            .hint("name a file of `expo sample`")
-            .at("data.samples")
+            .hint("name a file of samples")
+            .at_key("data.samples")
     };
     samples.ok_or_else(none).map(Some)
 }

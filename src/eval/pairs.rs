@@ -56,15 +56,14 @@ impl Settings {
     /// Checks what is no number or out of range.
     pub fn validate(&self) -> Result<()> {
         if !(self.beta > 0.0 && self.beta.is_finite()) {
-            let what = format!("beta is {}", self.beta);
-            return Err(Error::input(what).hint("it lies in (0, inf)"));
+            return Err(Error::must_be("beta", "> 0 and finite", self.beta));
         }
         for (name, count) in [
-            ("length-buckets", self.length_buckets),
+            ("length_buckets", self.length_buckets),
             ("bootstrap", self.draws.count),
         ] {
             if !(1..=1_000_000).contains(&count) {
-                return Err(Error::input(format!("{name} is {count}")).hint("from 1 to 1000000"));
+                return Err(Error::must_be(name, "in [1, 1000000]", count));
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ impl From<candle_core::Error> for Error {
 /// The error for what a device said.
 pub(super) fn of_device(said: String) -> Error {
     match said.contains("OUT_OF_MEMORY") || said.contains("out of memory") {
-        true => Error::input("the GPU is out of memory"),
-        false => Error::Failed(said),
+        true => Error::out_of_memory("GPU"),
+        false => Error::failed(said),
     }
 }

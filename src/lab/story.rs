@@ -88,10 +88,8 @@ impl StoryConfig {
     /// Checks the ranges of the keys.
     pub fn validate(&self) -> Result<()> {
         if self.num_samples < 2 {
-            return Err(
-                Error::input(format!("`num_samples` is {}", self.num_samples))
-                    .hint("it is at least 2: diversity is a matter of several"),
-            );
+            return Err(Error::must_be("num_samples", ">= 2", self.num_samples)
+                .hint("diversity is that of several samples"));
         }
         Tilt::dpo(self.beta).map(|_| ())
     }

@@ -84,7 +84,8 @@ impl DivergenceScore {
         match self.alpha {
             Some(alpha) if self.divergence != Divergence::Alpha => {
                 let error = Error::input(format!("alpha = {alpha} is set"));
-                Err(error.hint(format!("only {} = \"alpha\" reads it", self.knob)))
+                let hint = format!("only {} = \"alpha\" reads it", self.knob);
+                Err(error.hint(hint).at_keys(&["alpha", self.knob]))
             }
             _ => Ok(()),
         }

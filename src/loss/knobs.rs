@@ -39,8 +39,11 @@ impl Knob {
         match inside {
             true => Ok(()),
             false => {
-                let error = Error::input(format!("{} = {}", self.name, value.plain()));
-                Err(error.hint(format!("it lies in {}", self.range)))
+                let valid = match self.range {
+                    Range::Interval { .. } => format!("in {}", self.range),
+                    _ => self.range.to_string(),
+                };
+                Err(Error::must_be(self.name, valid, value.plain()))
             }
         }
     }
@@ -341,7 +344,7 @@ mod tests {
             }
             for x in outside {
                 let error = knob.check((*x).into()).unwrap_err().to_string();
-                assert_eq!(error, format!("x = {x}; it lies in {text}"));
+                assert_eq!(error, format!("x must be in {text} (got {x})"));
             }
             assert!(knob.check(KnobValue::Unset).is_ok());
             assert!(knob.check(true.into()).is_err());

@@ -246,7 +246,7 @@ impl Objective for Loss {
     }
 
     fn validate(&self) -> Result<()> {
-        let place = |error: Error| error.at(format!("loss.{}", self.name()));
+        let place = |error: Error| error.at_key(self.name());
         WEIGHT.check(self.weight().into()).map_err(place)?;
         for (knob, value) in self.knobs().iter().zip(self.values()) {
             knob.check(value).map_err(place)?;
@@ -321,7 +321,7 @@ mod tests {
         );
         assert_eq!(
             message(rexpo.with("lambda", "2").unwrap().validate().unwrap_err()),
-            "loss.rexpo: lambda = 2; it lies in [0, 1]"
+            "[rexpo]: lambda must be in [0, 1] (got 2)"
         );
     }
 

@@ -307,9 +307,9 @@ mod tests {
         assert!(error.message().contains("unknown field `bta`"), "{error}");
         assert_eq!(error.span(), Some(25..28), "{error}");
         for (weight, word) in [
-            ("0.0", "weight = 0"),
-            ("-1.0", "weight = -1"),
-            ("inf", "weight = inf"),
+            ("0.0", "weight must be in (0, inf) (got 0)"),
+            ("-1.0", "(got -1)"),
+            ("inf", "(got inf)"),
         ] {
             let refused = sum(&format!("[dpo]\nweight = {weight}\n"))
                 .validate()

@@ -79,32 +79,34 @@ impl SampleConfig {
                 "temperature",
                 self.temperature,
                 above_least(self.temperature),
-                "[1e-6, inf); greedy = true takes the most likely token",
+                "in [1e-6, inf)",
             ),
             (
                 "top_p",
                 self.top_p,
                 self.top_p > 0.0 && self.top_p <= 1.0,
-                "(0, 1]",
+                "in (0, 1]",
             ),
             (
                 "min_p",
                 self.min_p,
                 (0.0..=1.0).contains(&self.min_p),
-                "[0, 1]",
+                "in [0, 1]",
             ),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
                 above_zero(self.repetition_penalty),
-                "(0, inf)",
+                "> 0 and finite",
             ),
         ];
         for (key, value, valid, range) in checks {
             if !valid {
-                return Err(
-                    Error::input(format!("`{key}` is {value}")).hint(format!("it lies in {range}"))
-                );
+                let error = Error::must_be(key, range, value);
+                return Err(match key {
+                    "temperature" => error.hint("greedy = true takes the most likely token"),
+                    _ => error,
+                });
             }
         }
         let counts = [
@@ -113,11 +115,12 @@ impl SampleConfig {
             ("batch_size", self.batch_size),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::input(format!("`{key}` is 0")).hint("it must be above 0"));
+            return Err(Error::must_be(key, ">= 1", 0));
         }
         if self.stop.iter().any(String::is_empty) {
-            return Err(Error::input("`stop` has an empty text")
-                .hint("every response would end before its first token"));
+            return Err(Error::input("stop has an empty text")
+                .hint("every response would end before its first token")
+                .at_key("stop"));
         }
         if self.greedy {
             let default = Self::default();
@@ -131,8 +134,9 @@ impl SampleConfig {
             ];
             if let Some((key, _)) = unread.iter().find(|(_, set)| *set) {
                 return Err(
-                    Error::input(format!("`{key}` has no effect where `greedy` is true"))
-                        .hint("leave one of the two out"),
+                    Error::input(format!("{key} has no effect where greedy is true"))
+                        .hint("leave one of the two out")
+                        .at_keys(&[key, "greedy"]),
                 );
             }
         }

@@ -109,9 +109,13 @@ impl Device {
     pub fn named(name: &str, dtype: Dtype) -> Result<Self> {
         let gpu = GPUS.iter().find(|gpu| gpu.name == name).ok_or_else(|| {
             let valid = Self::names().join(", ");
-            Error::input(format!("`{name}` is no GPU that expo knows")).hint(format!(
-                "valid: {valid}; of another give --memory, --tflops and --bandwidth"
-            ))
+            Error::input(format!("unknown GPU `{name}`"))
+                .hint(format!(
+                    "valid: {valid}; for another give its memory and rates"
+                ))
+                .option("memory", "")
+                .option("tflops", "")
+                .option("bandwidth", "")
         })?;
         let tflops = match dtype {
             Dtype::F32 => gpu.f32,
@@ -134,7 +138,7 @@ impl Device {
         ] {
             if !(x > 0.0 && x.is_finite()) {
                 let what = format!("{name}'s {what} is {x} {unit}");
-                return Err(Error::input(what).hint("it must be a number above 0"));
+                return Err(Error::input(what).hint("it must be > 0 and finite"));
             }
         }
         Ok(Self {

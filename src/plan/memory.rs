@@ -220,7 +220,7 @@ fn block_backward(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
 /// Keys and values of the sequences that are drawn at once, each as long as it may become, and a row
 /// of logits for each.
 fn drawing(config: &Config, arch: &Architecture, bytes: &Bytes) -> u64 {
-    let sequences = config.sample.as_ref().map_or(32, |s| s.batch_size) as u64;
+    let sequences = config.sample.clone().unwrap_or_default().batch_size as u64;
     let kept = 2 * (arch.kv_heads * arch.head_dim * arch.layers) as u64 * bytes.activation;
     sequences * (config.data.rows.length.max_length as u64 * kept + arch.vocab_size as u64 * F32)
 }

@@ -327,7 +327,7 @@ fn devices_that_the_config_does_not_mean_are_refused() {
     let cpu = Device::this_machine();
     let gpu = Device::described("the GPU", 80.0, None).unwrap();
     for (device, sets, word) in [
-        (&cpu, vec!["model.device=cuda:0"], "--gpu"),
+        (&cpu, vec!["model.device=cuda:0"], "name the GPU"),
         (&gpu, vec!["model.device=cpu"], "model.device"),
         (
             &cpu,

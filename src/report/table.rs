@@ -1,5 +1,6 @@
 //! A table of results: aligned text to read, CSV and JSON with every digit.
 
+use indicatif::HumanCount;
 use serde_json::{Map, Value};
 
 /// One entry.
@@ -165,16 +166,8 @@ pub fn significant(x: f64) -> String {
 }
 
 /// A count with a comma after every three digits.
-pub fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+pub fn grouped(count: impl TryInto<u64>) -> String {
+    HumanCount(count.try_into().unwrap_or(u64::MAX)).to_string()
 }
 
 #[cfg(test)]

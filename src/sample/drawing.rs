@@ -190,7 +190,7 @@ impl<'p> Sequence<'p> {
         let drawn = &mut self.drawn;
         if !log_prob.is_finite() {
             let position = drawn.ids.len();
-            return Err(Error::NonFinite(format!(
+            return Err(Error::non_finite(format!(
                 "{}: token {position} of the response has log-prob {log_prob}",
                 self.prompt.place
             )));

@@ -298,7 +298,9 @@ impl<'a> SampleWriter<'a> {
         }
         if existing == Existing::Refuse && file.metadata().map_err(io)?.len() > 0 {
             return Err(Error::input("is there already")
-                .hint("go on with it with --resume auto, replace it with --overwrite, or name another")
+                .hint("name another file, resume it, or replace it")
+                .option("resume", "auto")
+                .option("overwrite", "")
                 .at(path.display()));
         }
         let found = match (self.found(prompts, &file, path), existing) {
@@ -322,7 +324,8 @@ impl<'a> SampleWriter<'a> {
         loop {
             let refuse = |what: &str| {
                 Err(Error::input(what)
-                    .hint("name another file, or replace this one with --overwrite")
+                    .hint("name another file, or replace this one")
+                    .option("overwrite", "")
                     .at(format!("{}:{}", path.display(), found.rows + 1)))
             };
             let text = match untrusted::line(&mut reader).map_err(io)? {

@@ -52,7 +52,7 @@ impl Reference<'_> {
         }
         for ((prompt, _), log_prob) in responses.iter().zip(&all) {
             if !log_prob.is_finite() {
-                return Err(Error::NonFinite(format!(
+                return Err(Error::non_finite(format!(
                     "{}: a response has log-prob {log_prob} under the reference",
                     prompt.place
                 )));

@@ -34,8 +34,8 @@ pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -
     let prompts = prompts_of(&config.prompts, &session.tokenizer, observe)?;
     let second = match target.reference {
         Some((name, revision)) => {
-            let path =
-                find_model(name, revision, observe).map_err(|error| error.at("model.reference"))?;
+            let path = find_model(name, revision, observe)
+                .map_err(|error| error.at_key("model.reference"))?;
             Some(ModelFolder::open(&path)?)
         }
         None => None,
@@ -49,7 +49,7 @@ pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -
             let what = format!("a prompt with its response may have {longest} tokens");
             return Err(Error::input(what)
                 .hint(format!("the reference was made for {positions}"))
-                .at("--reference"));
+                .at_parameter("reference"));
         }
     }
     let source = Source::load(config, &session, limit, observe)?;

@@ -135,7 +135,7 @@ impl ScoreFile {
             let wrong = |what: String| {
                 Error::input(format!("not a row of scores: {what}"))
                     .at(at())
-                    .hint("expected a line that `expo score` wrote")
+                    .hint("expected a line of a score file")
             };
             let row: ScoreRow =
                 serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;

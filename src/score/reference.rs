@@ -95,7 +95,7 @@ impl<'a> ReferencePass<'a> {
             ))
             .at(path.display())
             .hint(format!(
-                "score again with --dtype {} and the run's --device, or set model.dtype",
+                "score again in {} on the run's device, or set model.dtype",
                 dtype.split(' ').next().unwrap_or(dtype)
             )));
         }

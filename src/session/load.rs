@@ -25,7 +25,7 @@ pub struct Compute {
 impl Compute {
     /// Opens the device that the section names.
     pub fn open(config: &ModelConfig) -> Result<Self> {
-        let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+        let device = device::open(&config.device).map_err(|error| error.at_key("model.device"))?;
         Ok(Self {
             device,
             dtype: config.dtype,

@@ -54,10 +54,8 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     if let Some(step) = Checkpoints::open(folder)?.steps().last() {
         return Err(Error::input("holds checkpoints, and no run.json")
             .at(folder.display())
-            .hint(format!(
-                "go on with --resume {}/checkpoint-{step} in another run.output_dir",
-                folder.display()
-            )));
+            .hint("choose another run.output_dir, and resume from the newest of them")
+            .option("resume", format!("{}/checkpoint-{step}", folder.display())));
     }
     Ok(false)
 }
@@ -227,7 +225,7 @@ impl Files {
             .and_then(|()| snapshot.save(&path));
         match saved {
             Ok(()) => self.failed_saves = 0,
-            Err(error @ Error::NonFinite(_)) => return Err(error),
+            Err(error) if error.is_non_finite() => return Err(error),
             Err(error) => {
                 self.failed_saves += 1;
                 let what = format!("{error}; step {} is not saved", state.step);

@@ -121,10 +121,8 @@ impl RunIdentity {
             "the run began with another config: {}",
             list.join(", ")
         ))
-        .hint(format!(
-            "go on all the same with --allow-change {}, or choose another run.output_dir",
-            first.key
-        )))
+        .hint("choose another run.output_dir, or allow the change")
+        .option("allow_change", &first.key))
     }
 }
 

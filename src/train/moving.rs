@@ -43,7 +43,7 @@ impl MovingReference {
         if model.weights().layout() != layout {
             return Err(
                 Error::input("the reference has other parameters than the policy")
-                    .at("[reference]")
+                    .at_key("reference")
                     .hint("it can follow only a model of its own architecture"),
             );
         }

@@ -64,7 +64,6 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::error::Error;
     use crate::io::durable::{MANIFEST, verify};
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::score::Score;
@@ -242,7 +241,7 @@ mod tests {
                 gradients.set(entry.range.end - 1, &[value]).unwrap();
                 let mut optimizer = Optimizer::new(&OptimizerConfig::default(), weights).unwrap();
                 let error = optimizer.step(weights, &gradients, 1e-3).unwrap_err();
-                assert!(matches!(error, Error::NonFinite(_)));
+                assert!(error.is_non_finite());
                 assert_eq!(
                     not_finite(&gradients).unwrap(),
                     std::slice::from_ref(&entry.name)

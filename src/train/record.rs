@@ -12,9 +12,9 @@ use crate::run_dir::{CONFIG, Change, Hashes, RUN, RowCounts, RunRecord};
 /// What must be the same according to the record of a run directory.
 pub(super) fn frozen_of(folder: &Path) -> Result<RunIdentity> {
     let hint = "the run is of another version of expo: begin anew in another run.output_dir";
-    let record = RunRecord::open(folder).map_err(|error| match error {
-        Error::Input { hint: None, .. } => error.hint(hint),
-        other => other,
+    let record = RunRecord::open(folder).map_err(|error| match error.remedy() {
+        None => error.hint(hint),
+        Some(_) => error,
     })?;
     let missing = || {
         Error::input("`frozen` is missing")

@@ -52,10 +52,12 @@ impl Origin {
         let folder = &run.output_dir;
         let at = |error: Error| error.at(folder.display());
         if *resume != Resume::Never && run.overwrite {
-            return Err(Error::input(
-                "run.overwrite = true replaces the run that --resume goes on with",
-            )
-            .hint("leave one of the two out"));
+            return Err(
+                Error::input("run.overwrite = true replaces the run to resume")
+                    .hint("leave one of the two out")
+                    .option("resume", "")
+                    .at_key("run.overwrite"),
+            );
         }
         if let Resume::From(path) = resume {
             return Self::from_checkpoint(path, folder, holds_run);
@@ -69,10 +71,12 @@ impl Origin {
                     lock: Some(Lock::take(folder)?),
                     ..Self::default()
                 }),
-                false => Err(at(Error::input("holds a run already").hint(
-                    "go on with it with --resume auto, choose another run.output_dir, or set \
-                     run.overwrite = true to replace it",
-                ))),
+                false => Err(at(Error::input("holds a run already")
+                    .hint(
+                        "choose another run.output_dir, set run.overwrite = true to replace it, or \
+                         resume it",
+                    )
+                    .option("resume", "auto"))),
             };
         }
         let mut origin = Self {
@@ -99,7 +103,7 @@ impl Origin {
     }
 
     fn from_checkpoint(path: &Path, folder: &Path, holds_run: bool) -> Result<Self> {
-        let at = |error: Error| error.at("--resume");
+        let at = |error: Error| error.at_parameter("resume");
         if checkpoint_step(path).is_none() {
             return Err(at(Error::input("is no checkpoint")
                 .at(path.display())
@@ -115,7 +119,7 @@ impl Origin {
         if holds_run && !own {
             return Err(Error::input("holds a run already")
                 .at(folder.display())
-                .hint("with --resume PATH choose the run.output_dir of that run, or a new one"));
+                .hint("choose the run.output_dir of the run to resume, or a new one"));
         }
         Ok(Self {
             lock: own.then(|| Lock::take(folder)).transpose()?,
@@ -138,14 +142,14 @@ impl Origin {
             return match allowed.first() {
                 Some(key) => Err(
                     Error::input(format!("`{key}`: there is no run to go on with"))
-                        .at("--allow-change")
+                        .at_parameter("allow_change")
                         .hint("leave it out"),
                 ),
                 None => Ok(()),
             };
         };
         let keys = identity.check_keys(previous, allowed);
-        keys.map_err(|error| error.at("--allow-change"))?;
+        keys.map_err(|error| error.at_parameter("allow_change"))?;
         let changes = identity.check(previous, all, allowed);
         self.changes = changes.map_err(|error| error.at(run.output_dir.display()))?;
         let more = self.finished.is_some() && !self.changes.is_empty();

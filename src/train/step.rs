@@ -268,7 +268,7 @@ fn check_finite(example: &Example, scored: &Scored, loss: f64) -> Result<()> {
     if loss.is_finite() && log_probs.iter().all(|x| x.is_finite()) {
         return Ok(());
     }
-    Err(Error::NonFinite(format!(
+    Err(Error::non_finite(format!(
         "row {}: the loss is {loss} at log-probs {log_probs:?}; no update was made",
         example.row
     )))

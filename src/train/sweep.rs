@@ -57,7 +57,7 @@ pub fn sweep(
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (Some(summary), None),
             Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
-            Err(Error::NonFinite(what)) => (None, Some(what)),
+            Err(error) if error.is_non_finite() => (None, Some(error.to_string())),
             Err(error) => return Err(error.at(name.trim())),
         };
         outcomes.push(Outcome {

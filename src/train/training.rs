@@ -80,7 +80,8 @@ impl Training {
                 let what = format!("is after step {}, and the run has {steps}", state.step);
                 return Err(Error::input(what)
                     .at(folder.display())
-                    .hint("go back with --resume to an earlier checkpoint, or set more steps"));
+                    .hint("set more steps, or resume from an earlier checkpoint")
+                    .option("resume", "PATH"));
             }
             let buffers = buffers(&optimizer, &run.moving, &state);
             checkpoint::restore(folder, &run.model, &buffers)?;
@@ -228,8 +229,8 @@ impl Training {
         let before = self.state.averages.clone();
         let tokens = match self.update(&batch, rate) {
             Ok(tokens) => tokens,
-            Err(Error::NonFinite(what)) => {
-                self.pass_over(&what, observe)?;
+            Err(error) if error.is_non_finite() => {
+                self.pass_over(&error.to_string(), observe)?;
                 self.state.averages = before;
                 0
             }
@@ -300,7 +301,7 @@ impl Training {
         let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");
         let before = self.state.passed_over;
         if before >= self.config.run.max_non_finite_steps {
-            return Err(Error::NonFinite(match before {
+            return Err(Error::non_finite(match before {
                 0 => message,
                 before => format!("{message}; {before} steps before were passed over"),
             }));

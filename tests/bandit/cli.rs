@@ -118,7 +118,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["theory", "--set", "losses.names=[\"dpp\"]"],
-            "losses.names: there is no loss `dpp`",
+            "--set losses.names=[\"dpp\"]: there is no loss `dpp`",
         ),
         (
             &["interpolation", "--set", "losses.names=[\"kto\"]"],
@@ -130,7 +130,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "losses.names=[]"],
-            "`names` is empty",
+            "--set losses.names=[]: names is empty",
         ),
         (
             &["interpolation", "--set", "losses.names=[\"all\"]"],
@@ -148,7 +148,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
                 "--set",
                 "losses.settings.rexpo.lambda.to=1",
             ],
-            "lambda = 10; it lies in [0, 1]",
+            "lambda must be in [0, 1] (got 10)",
         ),
         (
             &[
@@ -160,7 +160,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "losses.settings.dpo.knobs.beta=1"],
-            "`beta` is what is varied; set losses.settings.dpo.lambda",
+            "beta is what is varied; set losses.settings.dpo.lambda",
         ),
         (
             &[
@@ -184,7 +184,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
                 "--set",
                 "losses.settings.dpo.learning_rate=-1",
             ],
-            "`learning_rate` is -1",
+            "--set losses.settings.dpo.learning_rate=-1: learning_rate must be > 0 and finite (got -1)",
         ),
         (
             &["interpolation", "--set", "losses.sample_term=exacd"],
@@ -192,11 +192,11 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "losses.lambda.points=1"],
-            "[losses.lambda]: `points` is 1",
+            "--set losses.lambda.points=1: points must be >= 2",
         ),
         (
             &["interpolation", "--set", "losses.lambda.from=3"],
-            "`from` is below `to`",
+            "from must be below to",
         ),
         (
             &["interpolation", "--set", "losses.lambda.to=999"],
@@ -208,11 +208,11 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "train.batch_size=0"],
-            "[train]: `batch_size` is 0",
+            "--set train.batch_size=0: batch_size must be > 0",
         ),
         (
             &["interpolation", "--set", "problem.optimal=[0.5,0.5]"],
-            "2 responses in `optimal`",
+            "--set problem.optimal=[0.5,0.5]: 2 responses in optimal",
         ),
         (
             &["interpolation", "--set", "problem.optimal=[0.5,0.5,0.5]"],
@@ -220,7 +220,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "problem.optimal=[1.0,0,0]"],
-            "a probability is 0",
+            "a probability must be > 0 and finite (got 0)",
         ),
         (
             &["interpolation", "--set", "problem.optimal=[1]"],
@@ -228,7 +228,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "data.comparisons=0"],
-            "no draws",
+            "--set data.comparisons=0: comparisons must be >= 1",
         ),
         (
             &["interpolation", "--set", "data.comparisons=many"],
@@ -240,7 +240,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "experiment=x"],
-            "no experiment `x`",
+            "--set experiment=x: no experiment `x`",
         ),
         (
             &[
@@ -254,16 +254,19 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["preservation", "--set", "placements=[]"],
-            "`placements` is empty",
+            "--set placements=[]: placements is empty",
         ),
         (
             &["preservation", "--set", "distance=median"],
             "unknown value `median`",
         ),
-        (&["constraint", "--set", "beta=0"], "`beta` is 0"),
+        (
+            &["constraint", "--set", "beta=0"],
+            "--set beta=0: beta must be > 0 and finite (got 0)",
+        ),
         (
             &["constraint", "--set", "alpha.from=-1"],
-            "[alpha]: alpha is -1",
+            "--set alpha.from=-1: alpha must be >= 0 (got -1)",
         ),
         (
             &["constraint", "--set", "losses.names=[\"dpo\"]"],
@@ -303,13 +306,13 @@ fn a_wrong_key_of_a_file_is_named_with_its_line() {
         .position(|line| line.starts_with("penalty"))
         .unwrap()
         + 1;
-    let expected = format!("line {line}: unknown key `penalti`; did you mean `penalty`?");
+    let expected = format!(":{line}: unknown key `penalti`; did you mean `penalty`?");
     assert!(stderr.contains(&expected), "{stderr}");
     fs::write(&path, "beta = 1\n").unwrap();
     let output = expo(&["--config", path.to_str().unwrap()], "1");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        stderr.contains("no `experiment`; valid: interpolation, preservation"),
+        stderr.contains("no key `experiment`; valid: interpolation, preservation"),
         "{stderr}"
     );
 }

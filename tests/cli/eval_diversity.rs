@@ -360,7 +360,7 @@ fn sets_that_cannot_be_compared_are_refused() {
         (files(&["none.jsonl"]), vec!["none.jsonl", "no such file"]),
         (
             files(&[str(&two), "--tokens", "ids"]),
-            vec!["token_ids", "expo sample"],
+            vec!["token_ids", "drawn samples"],
         ),
         (
             files(&[str(&two), "--score-with", str(&model)]),
@@ -376,13 +376,13 @@ fn sets_that_cannot_be_compared_are_refused() {
         ),
         (
             draw(&["--num-samples", "1"]),
-            vec!["--num-samples is 1", "2 at least"],
+            vec!["--num-samples: num_samples must be >= 2 (got 1)"],
         ),
         (draw(&["--top-p", "0"]), vec!["top_p"]),
         (draw(&["--name", "a/b"]), vec!["\"a/b\"", "NAME.jsonl"]),
         (
             draw(&["--max-prompt-length", "0"]),
-            vec!["--max-prompt-length is 0"],
+            vec!["--max-prompt-length: ", ">= 1 (got 0)"],
         ),
         (vec![], vec!["--samples"]),
         (vec!["--model".into(), "m".into()], vec!["--prompts"]),

@@ -245,18 +245,21 @@ fn wrong_inputs_are_refused_before_anything_is_computed() {
             base(&data, &["--loss", "sft", "--loss", "sft"]),
             vec!["sft is there twice"],
         ),
-        (base(&data, &["--beta", "0"]), vec!["beta is 0", "(0, inf)"]),
+        (
+            base(&data, &["--beta", "0"]),
+            vec!["--beta: beta must be > 0 and finite (got 0)"],
+        ),
         (
             base(&data, &["--beta", "-1"]),
-            vec!["beta is -1", "(0, inf)"],
+            vec!["--beta: beta must be > 0 and finite (got -1)"],
         ),
         (
             base(&data, &["--bootstrap", "0"]),
-            vec!["bootstrap is 0", "from 1"],
+            vec!["--bootstrap: bootstrap must be in [1, 1000000] (got 0)"],
         ),
         (
             base(&data, &["--length-buckets", "0"]),
-            vec!["length-buckets is 0"],
+            vec!["--length-buckets: ", "(got 0)"],
         ),
         (
             base(&data, &["--out", str(&there)]),
@@ -274,7 +277,7 @@ fn wrong_inputs_are_refused_before_anything_is_computed() {
         ),
         (
             base(&data, &["--reference-log-probs", str(&there)]),
-            vec!["there.jsonl:1", "expo score"],
+            vec!["there.jsonl:1", "a score file"],
         ),
         (base(&data, &["--device", "tpu"]), vec!["tpu"]),
         (

@@ -152,7 +152,7 @@ fn bf16_trains_scores_and_samples() {
     place.refuse_run(
         &config,
         &[&from],
-        &["computed in bf16", "scores.jsonl", "--dtype f32"],
+        &["computed in bf16", "scores.jsonl", "score again in f32"],
     );
 
     // Draws of the two are not mixed, neither in a file nor in a cache.

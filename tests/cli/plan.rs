@@ -151,7 +151,7 @@ fn what_cannot_be_planned_is_refused() {
             "whatever is set",
         ],
     );
-    refuse(&["--memory", "0"], &["memory is 0 GiB", "above 0"]);
+    refuse(&["--memory", "0"], &["memory is 0 GiB", "> 0"]);
     refuse(
         &["--memory", "80", "--set", "model.device=cpu"],
         &["model.device is \"cpu\""],

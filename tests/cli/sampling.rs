@@ -572,7 +572,11 @@ fn what_sampling_refuses() {
     refuse(&pairs, &["--temperature", "0"], &["temperature", "greedy"]);
     refuse(&pairs, &["--top-p", "1.5"], &["top_p", "(0, 1]"]);
     refuse(&pairs, &["--greedy", "--top-k", "5"], &["top_k", "greedy"]);
-    refuse(&pairs, &["--num-samples", "0"], &["num_samples", "above 0"]);
+    refuse(
+        &pairs,
+        &["--num-samples", "0"],
+        &["num_samples must be", "(got 0)"],
+    );
     refuse(
         &pairs,
         &["--repetition-penalty", "0"],
@@ -600,11 +604,15 @@ fn what_sampling_refuses() {
     let config = place.config(&model, "cexpo", "", "");
     let auto = ["data.samples=auto", "sample.top_p=2"];
     place.refuse_run(&config, &[], &["cexpo", "samples", "auto"]);
-    place.refuse_run(&config, &auto, &["[sample]", "top_p"]);
+    place.refuse_run(
+        &config,
+        &auto,
+        &["--set sample.top_p=2: top_p must be in (0, 1] (got 2)"],
+    );
     place.refuse_run(
         &config,
         &["loss=rexpo", "sample.top_p=0.5"],
-        &["[sample]", "auto"],
+        &["--set sample.top_p=0.5: ", "auto"],
     );
     place.refuse_run(
         &config,

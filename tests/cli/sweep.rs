@@ -89,7 +89,7 @@ fn what_a_sweep_refuses() {
         ("", &["sweep.toml", "[[sweep]]"][..]),
         (
             "[[sweep]]\nloss = \"dpo\"\nlambda = 1\n",
-            &["[[sweep]] 1", "lambda", "beta"],
+            &["sweep.toml:6: ", "lambda", "beta"],
         ),
         ("[[sweep]]\nloss = \"cexpo\"\n", &["cexpo", "samples"]),
         ("[[sweep]]\nloss = \"dop\"\n", &["`dop`", "`dpo`?"]),

@@ -235,7 +235,7 @@ fn strings_go_through_the_template_only_if_asked() {
     assert!(
         scene
             .complaint(&PAIR)
-            .starts_with("data.apply_chat_template: ")
+            .starts_with("[data]: apply_chat_template for format")
     );
 }
 

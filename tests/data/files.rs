@@ -266,11 +266,11 @@ fn unlabelled_rows_have_a_ratio_and_a_ratio_has_rows() {
     };
     assert_eq!(
         message("unlabelled_ratio = 2.0"),
-        "data.unlabelled_ratio: unlabelled_ratio is 2 without unlabelled rows; \
+        "unlabelled_ratio is 2 without unlabelled rows; \
          name their files in data.unlabelled, or leave the key out"
     );
     for ratio in ["0.0", "-1.0", "nan", "inf"] {
         let message = message(&format!("unlabelled = 'u'\nunlabelled_ratio = {ratio}"));
-        assert!(message.contains("it is above 0"), "{message}");
+        assert!(message.contains("must be > 0 and finite"), "{message}");
     }
 }

@@ -185,7 +185,7 @@ fn rows_that_are_nothing_to_imitate_are_refused() {
     let mut pairs = Scene::new("pairs", "byte-level", ROW);
     pairs.config.tokens.assistant_turns = AssistantTurns::Last;
     let message = pairs.complaint(&PAIR);
-    assert!(message.starts_with("data.assistant_turns: assistant_turns for format `pairs`; "));
+    assert!(message.starts_with("[data]: assistant_turns for format `pairs`; "));
     for (row, what) in [
         (
             serde_json::json!({"messages": [say("user", "x")]}),

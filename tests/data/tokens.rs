@@ -230,7 +230,7 @@ fn a_prompt_needs_room_for_an_answer() {
     scene.config.length.max_prompt_length = 512;
     assert_eq!(
         scene.complaint(&PAIR),
-        "data.max_prompt_length: max_prompt_length 512 leaves no room for an answer within \
+        "[data]: max_prompt_length 512 leaves no room for an answer within \
          max_length 512; max_prompt_length must be smaller than max_length"
     );
 }

@@ -1,5 +1,7 @@
 //! Rust source as a list of words and symbols: enough to find paths, no more.
 
+use std::ops::RangeInclusive;
+
 /// The text with comments and literals replaced by blanks; lines stay where they are.
 pub fn blank(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
@@ -65,17 +67,43 @@ fn literal_end(chars: &[char], i: usize) -> usize {
     }
 }
 
+/// The string literals outside comments and `#[cfg(test)]` modules, with their lines.
+pub fn strings(text: &str) -> Vec<(usize, String)> {
+    let tests = cut_tests(&mut blank(text));
+    let chars: Vec<char> = text.chars().collect();
+    let (mut found, mut line, mut i) = (Vec::new(), 1, 0);
+    while i < chars.len() {
+        let end = literal_end(&chars, i).max(i + 1);
+        let is_text = matches!(chars[i], '"' | 'r') && end > i + 1;
+        if is_text && !tests.iter().any(|lines| lines.contains(&line)) {
+            found.push((line, chars[i..end].iter().collect()));
+        }
+        line += chars[i..end].iter().filter(|c| **c == '\n').count();
+        i = end;
+    }
+    found
+}
+
 /// [`blank`], with `#[cfg(test)]` modules blanked out as well.
 pub fn program(text: &str) -> String {
     let mut code = blank(text);
-    while let Some((start, _, end)) = test_module(&code) {
+    cut_tests(&mut code);
+    code
+}
+
+/// Blanks out the test modules of blanked code, and returns their lines.
+fn cut_tests(code: &mut String) -> Vec<RangeInclusive<usize>> {
+    let mut found = Vec::new();
+    while let Some((start, _, end)) = test_module(code) {
+        let line = |at: usize| code[..at].matches('\n').count() + 1;
+        found.push(line(start)..=line(end));
         let hole: String = code[start..end]
             .chars()
             .map(|c| if c == '\n' { '\n' } else { ' ' })
             .collect();
         code.replace_range(start..end, &hole);
     }
-    code
+    found
 }
 
 /// The names of test modules that are files of their own.

@@ -241,7 +241,12 @@ fn expo_loss_says_in_one_line_what_is_wrong() {
         (&["dpo", "--set", "bta=1"], "", 2, "did you mean `beta`?"),
         (&["dpo", "--set", "beta=x"], "", 2, "beta = x"),
         (&["dpo", "--set", "beta"], "", 2, "write --set KEY=VALUE"),
-        (&["rexpo", "--set", "lambda=2"], "", 2, "it lies in [0, 1]"),
+        (
+            &["rexpo", "--set", "lambda=2"],
+            "",
+            2,
+            "[rexpo]: lambda must be in [0, 1] (got 2)",
+        ),
         (
             &["fdpo", "--set", "alpha=0.5"],
             "",

@@ -67,7 +67,7 @@ fn what_makes_no_loss_is_refused() {
     let refused = |loss: WeightedLoss| config().with_loss(loss).unwrap_err().to_string();
     assert_eq!(
         refused(Loss::custom("focal", focal(-1.0)).into()),
-        "loss.focal: gamma = -1; it lies in [0, inf)"
+        "[loss.focal]: gamma must be in [0, inf) (got -1)"
     );
     let error = refused(Loss::custom("kto", focal(1.0)).into());
     assert!(error.contains("there is a loss `kto` already"), "{error}");

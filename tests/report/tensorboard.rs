@@ -173,7 +173,7 @@ fn an_unknown_name_is_refused_with_those_that_are_known() {
     let error = Config::parse(&text, &["run.report_to=[\"tensorbord\"]".to_owned()]);
     let error = error.unwrap_err().to_string();
     assert!(
-        error.contains("[run]: `report_to` names \"tensorbord\"; did you mean `tensorboard`?"),
+        error.contains("set run.report_to=[\"tensorbord\"]: report_to names \"tensorbord\"; did you mean `tensorboard`?"),
         "{error}"
     );
     let error = Config::parse(&text, &["run.report_to=[\"wandb\"]".to_owned()]);

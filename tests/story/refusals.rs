@@ -101,7 +101,7 @@ fn what_cannot_be_used_is_refused_in_one_line() {
         (
             fine,
             "{ text = 'Fine', weight = 0 },",
-            "continuation: slot.end[0]: `weight` is 0; it must be above 0",
+            "continuation: slot.end[0]: weight must be > 0 and finite (got 0)",
         ),
         (
             fine,

@@ -330,7 +330,8 @@ fn what_has_changed_is_named_and_let_through_only_by_name() {
     let error = run_error(changed(), &Resume::Auto, &["run.max_steps"]);
     assert!(
         error.contains(
-            "optimizer.learning_rate: 0.001 -> 0.0001; go on all the same with --allow-change"
+            "optimizer.learning_rate: 0.001 -> 0.0001; choose another run.output_dir, or allow the \
+             change (allow_change optimizer.learning_rate)"
         ),
         "{error}"
     );

@@ -65,9 +65,7 @@ the length and the constant alone, and the figure is not AlpacaEval's own.
 
 Examples:
   $ expo eval alpaca --annotations annotations.json --gamed df_gamed.csv
-  $ expo eval alpaca --annotations annotations.json --difficulty instruction_difficulty.csv --json
-
-Exit code: 0 done, 2 wrong input.";
+  $ expo eval alpaca --annotations annotations.json --difficulty instruction_difficulty.csv --json";
 
 /// Runs the command.
 pub fn run(args: &AlpacaArgs) -> anyhow::Result<()> {

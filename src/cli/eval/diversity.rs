@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use expo::config::{ModelConfig, PromptSource, SamplingConfig};
 use expo::data::Files;
-use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
@@ -18,7 +17,8 @@ use expo::report::significant;
 use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
 
-use super::Computing;
+use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
+use crate::cli::error::flagged;
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped};
@@ -27,7 +27,7 @@ use crate::cli::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct DiversityArgs {
-    /// Files of `expo sample`, one per model.
+    /// Evaluate these files of `expo sample`, one per model
     #[arg(
         long,
         value_name = "FILE",
@@ -38,37 +38,22 @@ pub struct DiversityArgs {
     )]
     samples: Vec<Files>,
 
-    /// Models to draw from: folders, or names on the hub.
+    /// Draw from these models: directories, or owner/name on the hub
     #[arg(long, value_name = "MODEL", num_args = 1.., requires = "prompts", requires = "out_dir")]
     model: Vec<String>,
 
-    /// What the files or models are called, in their order; by default by their own names.
+    /// Call the files or models so, in their order; by default by their own names
     #[arg(long, value_name = "NAME", num_args = 1..)]
     name: Vec<String>,
 
-    /// With --model: rows of any format, whose prompts are answered, or a .txt file with a prompt on
-    /// each line.
-    #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>, requires = "model")]
-    prompts: Option<Files>,
+    #[command(flatten)]
+    prompts: PromptArgs,
 
-    /// With --model: the layout of the rows; by default what the first row looks like.
-    #[arg(long, requires = "prompts", value_parser = Format::named)]
-    format: Option<&'static Format>,
-
-    /// With --model: the folder of the samples, NAME.jsonl each; files that were interrupted are gone
-    /// on with.
+    /// With --model: write the samples to this directory, NAME.jsonl each; resume interrupted files
     #[arg(long, value_name = "DIR", requires = "model")]
     out_dir: Option<PathBuf>,
 
-    /// With --model: takes each prompt for the user's message and puts it through the chat template.
-    #[arg(long, requires = "model")]
-    chat: bool,
-
-    /// With --model: prompts that are longer are cut to so many tokens; without it they are an error.
-    #[arg(long, value_name = "N", requires = "model")]
-    max_prompt_length: Option<usize>,
-
-    /// With --model: responses per prompt.
+    /// With --model: draw this many responses per prompt
     #[arg(
         long,
         value_name = "N",
@@ -77,7 +62,7 @@ pub struct DiversityArgs {
     )]
     num_samples: usize,
 
-    /// With --model: draws from the smallest set of most likely tokens whose mass reaches it.
+    /// With --model: sample from the smallest set of most likely tokens with this mass
     #[arg(
         long,
         value_name = "X",
@@ -86,7 +71,7 @@ pub struct DiversityArgs {
     )]
     top_p: f64,
 
-    /// With --model: logits are divided by it.
+    /// With --model: divide the logits by this
     #[arg(
         long,
         value_name = "X",
@@ -95,7 +80,7 @@ pub struct DiversityArgs {
     )]
     temperature: f64,
 
-    /// With --model: the most tokens of a response.
+    /// With --model: draw at most this many tokens per response
     #[arg(
         long,
         value_name = "N",
@@ -104,7 +89,7 @@ pub struct DiversityArgs {
     )]
     max_new_tokens: usize,
 
-    /// With --model: the seed of the draws.
+    /// With --model: seed the draws
     #[arg(
         long,
         value_name = "N",
@@ -113,33 +98,32 @@ pub struct DiversityArgs {
     )]
     seed: u64,
 
-    /// With --model: responses computed together.
+    /// With --model: draw this many responses at once
     #[arg(long, value_name = "N", default_value_t = SampleConfig::default().batch_size, conflicts_with = "samples")]
     batch_size: usize,
 
-    /// With --samples: models, one per file or one for all, that score the responses, for the entropy
-    /// of the whole softmax.
+    /// With --samples: score the responses under these models, one per file or one for all, for the
+    /// entropy of the whole softmax
     #[arg(long, value_name = "MODEL", num_args = 1.., requires = "samples")]
     score_with: Vec<String>,
 
-    /// The branch, tag or commit of models on the hub.
-    #[arg(long, value_name = "NAME")]
-    revision: Option<String>,
-
-    /// What self-BLEU and distinct-n are of.
+    /// Compute self-BLEU and distinct-n over these units
     #[arg(long, value_name = "UNIT", default_value = "words")]
     tokens: Tokens,
 
-    /// Compares what all files have: their common prompts, and of each the first samples.
+    /// Compare what all files have: their common prompts, and of each the first samples
     #[arg(long)]
     common: bool,
 
-    /// How often prompts are drawn again for the intervals.
+    /// Resample the prompts this many times for the intervals
     #[arg(long, value_name = "N", default_value_t = Draws::default().count)]
     bootstrap: usize,
 
     #[command(flatten)]
-    computing: Computing,
+    batch: BatchArgs,
+
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// Prints the report as one JSON object.
     #[arg(long)]
@@ -190,8 +174,7 @@ Examples:
   $ expo eval diversity --samples samples/sft.jsonl samples/dpo.jsonl --name SFT DPO
   $ expo eval diversity --samples dpo.jsonl --score-with runs/dpo --json
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite, 130 or 143 ended by INT
-or TERM while drawing, after a batch was written; the same command goes on.";
+INT or TERM ends the draws once their batch is written; the same command resumes.";
 
 /// Runs the command.
 pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
@@ -201,10 +184,10 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     };
     check(draws)?;
     let names = names(args)?;
-    let source = match &args.prompts {
-        Some(prompts) => Some(prompts_config(args, prompts)?),
-        None => None,
-    };
+    let source = flagged(args.prompts.source())?;
+    if source.is_some() {
+        flagged(check_samples(args))?;
+    }
     let mut files = args.samples.clone();
     let mut progress = Progress::new();
     if let (Some(source), Some(folder)) = (&source, &args.out_dir) {
@@ -247,13 +230,13 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         let scored = match scorer {
             None => None,
             Some(model) => {
-                let model = self::model(args, model);
+                let model = args.compute.model(model);
                 let ids = set.ids()?;
                 let scored = entropies(
                     &model,
                     source.as_ref(),
                     &ids,
-                    args.computing.micro_batch_tokens,
+                    args.batch.micro_batch_tokens,
                     &mut |event| progress.show(event),
                 );
                 progress.close();
@@ -329,36 +312,13 @@ fn of_model(model: &str) -> String {
     )
 }
 
-fn model(args: &DiversityArgs, name: &str) -> ModelConfig {
-    let mut model = ModelConfig::new(name);
-    model.revision.clone_from(&args.revision);
-    model.dtype = args.computing.dtype;
-    model.device.clone_from(&args.computing.device);
-    model
-}
-
-fn prompts_config(args: &DiversityArgs, prompts: &Files) -> Result<PromptSource> {
-    let format = match args.format {
-        Some(format) => format,
-        None => {
-            let format = Format::of_file(prompts)?;
-            let hint = format.columns_hint();
-            let _ = writeln!(std::io::stderr().lock(), "{prompts}: {hint}");
-            format
-        }
-    };
-    let mut source = PromptSource::new(format, prompts.clone());
-    if args.max_prompt_length == Some(0) {
-        return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
-    }
-    source.rows.max_prompt_length = args.max_prompt_length;
-    source.rows.tokens.apply_chat_template = args.chat;
+/// Refuses settings of the draws that make no comparison.
+fn check_samples(args: &DiversityArgs) -> Result<()> {
     if args.num_samples < 2 {
-        let what = format!("--num-samples is {}", args.num_samples);
-        return Err(Error::input(what).hint("self-BLEU takes 2 at least, the papers have 25"));
+        return Err(Error::must_be("num_samples", ">= 2", args.num_samples)
+            .hint("self-BLEU compares samples; the papers draw 25"));
     }
-    sample_config(args).validate()?;
-    Ok(source)
+    sample_config(args).validate()
 }
 
 fn sample_config(args: &DiversityArgs) -> SampleConfig {
@@ -383,7 +343,7 @@ fn draw(
     progress: &mut Progress,
 ) -> Result<(usize, usize)> {
     let config = SamplingConfig {
-        model: self::model(args, model),
+        model: args.compute.model(model),
         prompts: prompts.clone(),
         sample: sample_config(args),
     };

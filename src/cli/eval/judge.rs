@@ -6,7 +6,6 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::config::Dtype;
 use expo::data::Files;
 use expo::data::format::Format;
 use expo::error::{Error, Result};
@@ -17,6 +16,8 @@ use expo::io::durable::{check_writable, write_with};
 use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
+use super::super::args::{ComputeArgs, check_out};
+use super::super::error::flagged;
 use super::super::progress::Progress;
 use super::super::stop::{Limit, ended, on_signal};
 use super::super::{answer, grouped};
@@ -58,17 +59,8 @@ pub struct JudgeArgs {
     #[arg(long, value_name = "MODEL")]
     judge_reference: Option<String>,
 
-    /// With --judge model: the branch, tag or commit of a judge on the hub.
-    #[arg(long, value_name = "NAME")]
-    revision: Option<String>,
-
-    /// With --judge model: f32, or bf16 [default: f32].
-    #[arg(long)]
-    dtype: Option<Dtype>,
-
-    /// With --judge model: auto, cpu or cuda:N.
-    #[arg(long)]
-    device: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
 
     /// The name of the judge at OPENAI_BASE_URL.
     #[arg(
@@ -152,7 +144,7 @@ fn object(text: &str) -> Result<Map<String, Value>> {
 
 /// Runs the command.
 pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
-    check(args)?;
+    flagged(check(args))?;
     let mut progress = Progress::new();
     let items = open::items(args, &mut progress)?;
     let judge = open::judge(args, &mut progress)?;
@@ -275,21 +267,16 @@ fn refuse_headline(figures: &Figures, asked: &Asked, judged: &[Judged]) -> anyho
 fn check(args: &JudgeArgs) -> Result<()> {
     let input = |what: &str, hint: &str| Err(Error::input(what).hint(hint));
     if let Some(out) = &args.out {
-        check_writable(out)?;
-        if out.exists() && !args.overwrite {
-            return Err(Error::input("is there already")
-                .at(out.display())
-                .hint("choose another --out, or add --overwrite"));
-        }
+        check_out(out, args.overwrite)?;
     }
     if let Some(cache) = &args.cache {
         check_writable(cache)?;
     }
     if args.concurrency == 0 {
-        return input("--concurrency is 0", "it is at least 1");
+        return Err(Error::must_be("concurrency", ">= 1", 0));
     }
     if args.max_items == Some(0) {
-        return input("--max-items is 0", "it is at least 1");
+        return Err(Error::must_be("max_items", ">= 1", 0));
     }
     if args.against == "chosen" && args.data.is_none() {
         return input(
@@ -303,10 +290,7 @@ fn check(args: &JudgeArgs) -> Result<()> {
             "rows are read with --against chosen",
         );
     }
-    let of_model = args.judge_reference.is_some()
-        || args.revision.is_some()
-        || args.dtype.is_some()
-        || args.device.is_some();
+    let of_model = args.judge_reference.is_some() || args.compute != ComputeArgs::default();
     match args.judge {
         Some(Rule::Model(_)) => Ok(()),
         _ if of_model => input(

@@ -2,71 +2,61 @@
 
 mod tables;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::ModelConfig;
-use expo::data::format::Format;
-use expo::data::{Files, RowConfig, Scores};
+use expo::data::{Files, Scores};
 use expo::error::{Error, Result};
 use expo::eval::figure::Draws;
 use expo::eval::pairs::{
     Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
 };
-use expo::io::durable::{check_writable, write_with};
+use expo::io::durable::write_with;
 use serde_json::Value;
 
-use super::Computing;
 use crate::cli::answer;
+use crate::cli::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use crate::cli::error::flagged;
 use crate::cli::progress::Progress;
 
 /// Evaluates a model, and a reference, on a preference set.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct PairsArgs {
-    /// The model: a folder, or a name on the hub.
+    /// Evaluate this model: a directory, or owner/name on the hub
     #[arg(long, value_name = "MODEL")]
     model: String,
 
-    /// The branch, tag or commit of the model on the hub.
-    #[arg(long, value_name = "NAME")]
-    revision: Option<String>,
-
-    /// The reference: a folder, or a name on the hub. Its log-probs are kept for the next time.
+    /// Compare with this reference: a directory, or owner/name on the hub. Its log-probs are cached
     #[arg(long, value_name = "MODEL")]
     reference: Option<String>,
 
-    /// The branch, tag or commit of the reference on the hub.
+    /// Take this branch, tag or commit of the reference on the hub
     #[arg(long, value_name = "NAME", requires = "reference")]
     reference_revision: Option<String>,
 
-    /// Log-probs of the reference on these rows, a file of `expo score`.
+    /// Read the reference's log-probs of these rows from a file of `expo score`
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     reference_log_probs: Option<PathBuf>,
 
-    /// The rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100.
+    /// Evaluate on these rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     data: Files,
 
-    /// hh, pairs or alpaca_eval; by default what the first row looks like.
-    #[arg(long, value_parser = Format::named)]
-    format: Option<&'static Format>,
-
-    /// What score_chosen and score_rejected are for, as the key data.scores.
+    /// Use score_chosen and score_rejected as the config key data.scores says
     #[arg(long, value_name = "USE", default_value = "ignore")]
     scores: UseOfScores,
 
-    /// Responses drawn from the reference, for the losses that read them.
+    /// Read responses drawn from the reference, for the losses that use them
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     samples: Option<Files>,
 
-    /// A loss, with knobs or without: dpo, dpo:beta=0.05,label_smoothing=0.1. May be given several
-    /// times; by default every loss that has a value here.
+    /// Report this loss, with knobs or without: dpo, dpo:beta=0.05,label_smoothing=0.1; may be
+    /// repeated; by default every loss that has a value here
     #[arg(long, value_name = "NAME[:KEY=X,...]")]
     loss: Vec<Asked>,
 
-    /// beta of the prediction sigma(beta h).
+    /// Predict with sigma(beta h)
     #[arg(
         long,
         value_name = "X",
@@ -75,34 +65,32 @@ pub struct PairsArgs {
     )]
     beta: f64,
 
-    /// Into how many parts the rows are split by n_w - n_l, at its quantiles.
+    /// Split the rows into this many parts by n_w - n_l, at its quantiles
     #[arg(long, value_name = "N", default_value_t = 5)]
     length_buckets: usize,
 
-    /// How often rows are drawn again for the intervals.
+    /// Resample the rows this many times for the intervals
     #[arg(long, value_name = "N", default_value_t = Draws::default().count)]
     bootstrap: usize,
 
-    /// The most tokens of a prompt with any one of its responses.
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
-
-    /// The most tokens that are left of a prompt where an example is too long.
-    #[arg(long, value_name = "N")]
-    max_prompt_length: Option<usize>,
+    #[command(flatten)]
+    rows: RowArgs,
 
     #[command(flatten)]
-    computing: Computing,
+    batch: BatchArgs,
 
-    /// Where the rows go, a line each.
+    #[command(flatten)]
+    compute: ComputeArgs,
+
+    /// Write a line per row to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Replaces the file --out if it is there.
+    /// Replace the file --out
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Prints the report as one JSON object.
+    /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -157,19 +145,12 @@ Examples:
   $ expo eval pairs --model runs/dpo --reference runs/sft --data test.jsonl --loss dpo:beta=0.05
   $ expo eval pairs --model Qwen/Qwen2-0.5B --data test.jsonl --json
 
-Exit code: 0 done, 1 failed, 2 wrong input, 3 a log-prob that is not finite. A file --out is written
-when everything is known, whole or not at all.";
+A file --out is written when everything is known, whole or not at all.";
 
 /// Runs the command.
 pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
     if let Some(out) = &args.out {
-        check_writable(out)?;
-        if out.exists() && !args.overwrite {
-            let error = Error::input("is there already").at(out.display());
-            return Err(error
-                .hint("choose another --out, or add --overwrite")
-                .into());
-        }
+        check_out(out, args.overwrite)?;
     }
     let settings = Settings {
         beta: args.beta,
@@ -180,12 +161,12 @@ pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
         },
         ..Settings::new(args.loss.clone())
     };
-    settings.validate()?;
+    flagged(settings.validate())?;
     let rows = configure(args)?;
     let mut progress = Progress::new();
     let scored = score_pairs(&rows, &mut |event| progress.show(event));
     progress.close();
-    let pairs = scored?;
+    let pairs = flagged(scored)?;
     let (report, lines) = evaluate(&pairs.rows, &pairs.examples, &settings)?;
     if let Some(out) = &args.out {
         write(out, &lines)?;
@@ -200,37 +181,24 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
     let has_reference = args.reference.is_some() || args.reference_log_probs.is_some();
     let available = Available::before(has_reference, args.samples.is_some());
     let needs = needs(&args.loss, available)?;
-    let format = match args.format {
-        Some(format) => format,
-        None => {
-            let format = Format::of_file(&args.data)?;
-            let hint = format.columns_hint();
-            let _ = writeln!(std::io::stderr().lock(), "{}: {hint}", args.data);
-            format
-        }
-    };
+    let mut rows = args.rows.rows(&args.data)?;
+    let format = rows.format;
     if !format.has_pairs {
         let what = format!("rows of the format `{}` are no pairs", format.name);
         return Err(Error::input(what)
             .hint("hh, pairs or alpaca_eval")
             .at(&args.data));
     }
-    let mut model = ModelConfig::new(&args.model);
-    model.revision.clone_from(&args.revision);
+    let mut model = args.compute.model(&args.model);
     model.reference.clone_from(&args.reference);
     model
         .reference_revision
         .clone_from(&args.reference_revision);
-    model.dtype = args.computing.dtype;
-    model.device.clone_from(&args.computing.device);
-    let mut rows = RowConfig::new(format);
     rows.scores = match args.scores {
         UseOfScores::Ignore => Scores::Ignore,
         UseOfScores::Check => Scores::Check,
         UseOfScores::BradleyTerry => Scores::BradleyTerry,
     };
-    let limits = (args.max_length, args.max_prompt_length);
-    rows.length = rows.length.with_limits(limits.0, limits.1);
     Ok(PairRows {
         model,
         files: args.data.clone(),
@@ -238,8 +206,8 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
         samples: args.samples.clone(),
         reference_log_probs: args.reference_log_probs.clone(),
         needs,
-        micro_batch_tokens: args.computing.micro_batch_tokens,
-        shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),
+        micro_batch_tokens: args.batch.micro_batch_tokens,
+        shrink: args.rows.shrink(),
     })
 }
 

@@ -34,9 +34,7 @@ For sft with per_token=true a line is a batch of its own.
 Example, the first step of a training, where the policy is the reference:
   $ echo '{\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}' |
       expo loss dpo --set beta=0.1
-  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,\"policy_rejected\":0.05}}
-
-Exit code: 0 done, 2 wrong input (the message names the line), 3 a result that is not finite.";
+  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,\"policy_rejected\":0.05}}";
 
 /// A response's columns.
 pub(super) struct Slot {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::chat::Content;
 use crate::data::read::Row;
 use crate::data::report::Invalid;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss::Role;
 
 /// A prompt with its answers, as the row has them.
@@ -64,9 +64,9 @@ impl PartialEq for Format {
 impl Format {
     /// From a row to its contents. An error for a row that is not of this format.
     pub fn example(&self, row: &Row) -> Result<Reading> {
-        (self.read)(row).map_err(|error| match error {
-            Error::Input { hint: None, .. } => error.hint(self.columns_hint()),
-            other => other,
+        (self.read)(row).map_err(|error| match error.remedy() {
+            None => error.hint(self.columns_hint()),
+            Some(_) => error,
         })
     }
 

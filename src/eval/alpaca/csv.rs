@@ -33,7 +33,7 @@ impl Csv {
         match rows.iter().find(|(_, row)| row.len() != columns) {
             Some((line, row)) => Err(Error::input(format!("{} fields", row.len()))
                 .hint(format!("the header has {columns}"))
-                .at(format!("line {line}"))),
+                .at_line(*line)),
             None => Ok(Self { header, rows }),
         }
     }
@@ -85,7 +85,7 @@ fn records(text: &str) -> Result<Vec<(usize, Vec<String>)>> {
             _ if was_quoted || c == '"' => {
                 return Err(Error::input("a quote within a field")
                     .hint("a field with quotes stands in quotes, and those in it are doubled")
-                    .at(format!("line {line}")));
+                    .at_line(line));
             }
             c => field.push(c),
         }

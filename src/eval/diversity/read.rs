@@ -91,7 +91,7 @@ impl SampleSet {
             let none = || {
                 let what = format!("a response to {} has no `token_ids`", short(prompt));
                 Error::input(what)
-                    .hint("files of `expo sample` have them")
+                    .hint("files of drawn samples have them")
                     .at(&self.name)
             };
             all.push((prompt.as_str(), ids.ok_or_else(none)?));
@@ -119,7 +119,9 @@ pub fn align(sets: &mut [SampleSet], common: bool) -> Result<usize> {
     for (at, set) in sets.iter().enumerate() {
         if sets[..at].iter().any(|other| other.name == set.name) {
             let what = format!("two sets of samples are called {:?}", set.name);
-            return Err(Error::input(what).hint("give each a name with --name"));
+            return Err(Error::input(what)
+                .hint("give each a name")
+                .option("name", ""));
         }
     }
     let Some((first, others)) = sets.split_first() else {
@@ -146,7 +148,8 @@ pub fn align(sets: &mut [SampleSet], common: bool) -> Result<usize> {
                 let (one, lacking) = (&one.name, &lacking.name);
                 let what = format!("{one} has the prompt {prompt}, {lacking} does not");
                 return Err(Error::input(what)
-                    .hint("sample the same prompts, or compare the common ones with --common"));
+                    .hint("sample the same prompts, or compare the common ones")
+                    .option("common", ""));
             }
         }
         kept.retain(|prompt| has.contains_key(prompt));
@@ -168,7 +171,8 @@ pub fn align(sets: &mut [SampleSet], common: bool) -> Result<usize> {
                 let (name, prompt) = (&set.name, short(prompt));
                 let what = format!("{name} has {own} samples of {prompt}, others have {count}");
                 return Err(Error::input(what)
-                    .hint("sample the same number, or compare the first ones with --common"));
+                    .hint("sample the same number, or compare the first ones")
+                    .option("common", ""));
             }
             count = count.min(own);
         }
@@ -265,7 +269,7 @@ mod tests {
                 "a has 2 samples of \"y\"",
             ),
             (vec![set("a", &[("x", 1)])], "two at least"),
-            (vec![set("a", &[("x", 2)]), set("a", &[("x", 2)])], "--name"),
+            (vec![set("a", &[("x", 2)]), set("a", &[("x", 2)])], "(name)"),
             (
                 vec![set("a", &[("x", 2)]), set("b", &[("y", 2)])],
                 "does not",

@@ -66,7 +66,8 @@ impl Cache {
         let file = options.open(path).map_err(io)?;
         if !try_lock(&file).map_err(io)? {
             return Err(Error::input("another process writes to it")
-                .hint("wait for it, or name another file with --cache")
+                .hint("wait for it, or name another file")
+                .option("cache", "")
                 .at(path.display()));
         }
         let (entries, bytes) = read(&file, path)?;
@@ -147,7 +148,8 @@ fn read(file: &File, path: &Path) -> Result<(HashMap<String, Entry>, u64)> {
             _ if torn && (lost || line.starts_with(&b"{\"key\":"[..line.len().min(7)])) => break,
             _ => {
                 return Err(Error::input("is no reply of a judge")
-                    .hint("name another file with --cache")
+                    .hint("name another file")
+                    .option("cache", "")
                     .at(format!("{}:{number}", path.display())));
             }
         }

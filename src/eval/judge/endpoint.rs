@@ -96,10 +96,12 @@ impl Endpoint {
         let key = settings.key.map(|key| key.trim().to_owned());
         match &key {
             None if base == OPENAI => {
-                return Err(Error::input("OPENAI_API_KEY is not set").hint(
-                    "export it; or name another endpoint with OPENAI_BASE_URL, or a judge that needs \
-                     none: --judge length, lexicon:FILE or model:DIR",
-                ));
+                return Err(Error::input("OPENAI_API_KEY is not set")
+                    .hint(
+                        "export it, name another endpoint in OPENAI_BASE_URL, or choose a judge that \
+                         needs none: length, lexicon:FILE or model:DIR",
+                    )
+                    .option("judge", ""));
             }
             Some(key) if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 return Err(Error::input("OPENAI_API_KEY is no key")
@@ -111,7 +113,7 @@ impl Endpoint {
             if settings.request.contains_key(reserved) {
                 return Err(Error::input(format!("the request sets `{reserved}`"))
                     .hint("it can set e.g. temperature, max_tokens, seed, top_p, reasoning_effort")
-                    .at("--request"));
+                    .at_parameter("request"));
             }
         }
         let mut request = Map::new();
@@ -284,6 +286,7 @@ impl Endpoint {
         if matches!(status.as_u16(), 400 | 413 | 422) && OF_ONE.contains(&code) {
             return Attempt::Refused(what);
         }
+        let mut options = &[][..];
         let spent = code == "insufficient_quota";
         let hint = match status.as_u16() {
             408 | 425 | 429 | 500..=599 if !spent => return Attempt::Again(what, asked),
@@ -292,20 +295,25 @@ impl Endpoint {
             401 => "OPENAI_API_KEY must hold a key that is valid there".to_owned(),
             403 => format!("the key must be allowed to use {:?}", self.model),
             404 => format!(
-                "OPENAI_BASE_URL must be an address that /chat/completions can follow, and --judge-model \
-                 ({:?}) a model there",
+                "OPENAI_BASE_URL must be an address that /chat/completions can follow, and {:?} a judge \
+                 model there",
                 self.model
             ),
             300..=399 => {
                 "OPENAI_BASE_URL must be the address itself, not one that leads there".to_owned()
             }
             _ => {
-                "see --judge-model, --request and --template; a key of the request is taken out by \
-                  --request '{\"max_tokens\": null}'"
+                options = &["judge_model", "request", "template"];
+                "check the judge model, the request and the template; a null takes a key out of the \
+                 request: {\"max_tokens\": null}"
                     .to_owned()
             }
         };
-        Attempt::Fatal(Error::input(what).hint(hint).at(&self.base))
+        let error = Error::input(what).hint(hint).at(&self.base);
+        let named = options
+            .iter()
+            .fold(error, |error, name| error.option(name, ""));
+        Attempt::Fatal(named)
     }
 
     /// What an answer says that is not the one hoped for: on one line, short, without the key.

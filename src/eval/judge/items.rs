@@ -106,9 +106,10 @@ impl Items {
             false => Ok(found),
             true => Err(Error::input(format!("no prompt of it is in {place}"))
                 .hint(
-                    "both have the prompt as `expo sample` writes it; a conversation's went through \
-                     a chat template, of the model that --tokenizer names",
+                    "both need the prompt as a samples file has it; that of a conversation went \
+                     through the chat template of the tokenizer",
                 )
+                .option("tokenizer", "")
                 .at(samples)),
         }
     }

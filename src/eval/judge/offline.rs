@@ -50,7 +50,7 @@ impl Lexicon {
             let refuse = |what: String| {
                 Err(Error::input(what)
                     .hint("a line is a word and its weight, e.g. `kind 1.5`")
-                    .at(format!("line {}", number + 1)))
+                    .at_line(number + 1))
             };
             let columns: Vec<&str> = line.split_whitespace().collect();
             let [word, weight] = columns[..] else {

@@ -111,11 +111,11 @@ impl Template {
                 push(&mut parts, "\n");
             }
             let found = Self::line(line, &mut parts);
-            let found = found.map_err(|error| error.at(format!("line {}", number + 1)))?;
+            let found = found.map_err(|error| error.at_line(number + 1))?;
             if let (Some(_), Some(_)) = (&found, &grammar) {
                 return Err(Error::input("a second {verdict:...}")
                     .hint("a reply ends with one verdict")
-                    .at(format!("line {}", number + 1)));
+                    .at_line(number + 1));
             }
             grammar = grammar.or(found);
         }

@@ -86,31 +86,28 @@ impl Available {
     }
 
     /// Why a loss has no value here; `None` where it has one.
-    fn lacks(&self, loss: &Loss) -> Option<String> {
+    fn lacks(&self, loss: &Loss) -> Option<Lack> {
         let needs = loss.needs();
-        let why = if needs.on_policy {
-            "needs samples that the policy draws anew".into()
+        let (why, parameter) = if needs.on_policy {
+            ("needs samples that the policy draws anew".into(), None)
         } else if needs.all.contains(&Role::Sampled) && !self.samples {
-            "needs samples of the reference: --samples".into()
+            ("needs samples of the reference".into(), Some("samples"))
         } else if loss.reads(f64::NAN, 1.0) && !self.reference {
-            "needs a reference: --reference".into()
+            ("needs a reference".into(), Some("reference"))
         } else if needs.batch.contains(&Role::Mismatched) && !self.mismatched {
-            format!(
-                "needs answers to other prompts scored: --loss {}",
-                loss.name()
-            )
+            ("needs answers to other prompts scored".into(), Some("loss"))
         } else if needs.scores && !self.scores {
-            let name = loss.name();
-            format!("needs score_chosen and score_rejected: --loss {name}")
+            ("needs score_chosen and score_rejected".into(), Some("loss"))
         } else if !needs.soft_labels && self.soft > 0 {
-            format!(
+            let what = format!(
                 "has no meaning for soft labels, which {} rows have",
                 self.soft
-            )
+            );
+            (what, None)
         } else {
             return None;
         };
-        Some(why)
+        Some(Lack { why, parameter })
     }
 }
 
@@ -131,10 +128,10 @@ pub fn needs(asked: &[Asked], available: Available) -> Result<Needs> {
     let mut groups = Vec::new();
     for (at, Asked { name, loss }) in asked.iter().enumerate() {
         if asked[..at].iter().any(|other| other.name == *name) {
-            return Err(Error::input(format!("{name} is there twice")).at("--loss"));
+            return Err(Error::input(format!("{name} is there twice")).at_parameter("loss"));
         }
         if let Some(why) = available.lacks(loss) {
-            return Err(Error::input(format!("the loss {name} {why}")).at("--loss"));
+            return Err(why.error(name));
         }
         let own = loss.needs();
         needs.scores |= own.scores;
@@ -146,7 +143,7 @@ pub fn needs(asked: &[Asked], available: Available) -> Result<Needs> {
     if groups.windows(2).any(|pair| pair[0] != pair[1]) {
         return Err(Error::input("mismatch_group has two values")
             .hint("answers go to other prompts in one way at a time")
-            .at("--loss"));
+            .at_parameter("loss"));
     }
     needs.mismatch_group = groups.first().copied().flatten();
     Ok(needs)
@@ -171,6 +168,25 @@ pub struct LeftOut {
     pub loss: String,
     /// Why.
     pub why: String,
+    /// The parameter that would give it one.
+    #[serde(skip)]
+    pub parameter: Option<&'static str>,
+}
+
+/// What a loss needs and does not have here.
+struct Lack {
+    why: String,
+    parameter: Option<&'static str>,
+}
+
+impl Lack {
+    fn error(self, loss: &str) -> Error {
+        let error = Error::input(format!("the loss {loss} {}", self.why)).at_parameter("loss");
+        match self.parameter {
+            Some(parameter) if parameter != "loss" => error.option(parameter, ""),
+            _ => error,
+        }
+    }
 }
 
 /// The losses of a set.
@@ -199,10 +215,12 @@ pub(super) fn losses(
     for Asked { name, loss } in all {
         match available.lacks(&loss) {
             None => applying.push(Asked { name, loss }),
-            Some(why) if asked.is_empty() => left_out.push(LeftOut { loss: name, why }),
-            Some(why) => {
-                return Err(Error::input(format!("the loss {name} {why}")).at("--loss"));
-            }
+            Some(Lack { why, parameter }) if asked.is_empty() => left_out.push(LeftOut {
+                loss: name,
+                why,
+                parameter,
+            }),
+            Some(lack) => return Err(lack.error(&name)),
         }
     }
     let evaluated = applying.into_par_iter().map(|Asked { name, loss }| {
@@ -240,7 +258,7 @@ mod tests {
             ("dop", "did you mean `dpo`?"),
             ("dpo:beta", "sets no knob"),
             ("dpo:bta=1", "did you mean `beta`?"),
-            ("dpo:beta=-1", "beta = -1"),
+            ("dpo:beta=-1", "beta must be in (0, inf) (got -1)"),
         ] {
             let error = wrong.parse::<Asked>().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

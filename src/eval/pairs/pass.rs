@@ -53,7 +53,7 @@ pub struct Pairs {
 /// log-probs are kept for the next time.
 ///
 /// # Errors
-/// [`Error::NonFinite`](crate::error::Error::NonFinite) naming the row where a log-prob is not finite.
+/// [`Kind::NonFinite`](crate::error::Kind::NonFinite) naming the row where a log-prob is not finite.
 pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
     let session = Session::open(&pairs.model, observe)?;
     let separate = session.reference(observe)?;

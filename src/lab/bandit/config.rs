@@ -156,11 +156,12 @@ impl Data {
 
     pub(super) fn validate(&self, responses: usize) -> Result<()> {
         match &self.comparisons {
-            Comparisons::Draws(0) => Err(Error::input("no draws").hint("their number is above 0")),
+            Comparisons::Draws(0) => Err(Error::must_be("comparisons", ">= 1", 0)),
             Comparisons::Draws(_) => Ok(()),
-            Comparisons::Wins(wins) => check_wins(wins, responses),
+            Comparisons::Wins(wins) => {
+                check_wins(wins, responses).map_err(|error| error.at_key("comparisons"))
+            }
         }
-        .map_err(|error| error.at("comparisons"))
     }
 }
 

@@ -109,9 +109,7 @@ fn trained(config: &Constraint, loss: &Loss, alpha: f64, seed: u64) -> Result<f6
     let far = kl(&probabilities(&dpo[0]), &log_softmax(&rlhf[0]));
     match far.is_finite() {
         true => Ok(far),
-        false => Err(Error::NonFinite(
-            "the policy is not finite after training".to_owned(),
-        )),
+        false => Err(Error::non_finite("the policy is not finite after training")),
     }
 }
 

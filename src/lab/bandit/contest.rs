@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::grid::Grid;
 use super::problem::{reads_samples, unsuited};
 use super::train::TrainConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
 use crate::loss::{Knobs, Loss, Objective};
 
 /// `[losses]`.
@@ -76,19 +76,19 @@ impl Losses {
     pub(super) fn validate(&self, overrides: &[String], every: bool) -> Result<()> {
         self.lambda
             .validate()
-            .map_err(|error| error.at("[losses.lambda]"))?;
+            .map_err(|error| error.at_key("losses.lambda"))?;
         if self.names.is_empty() {
-            return Err(Error::input("`names` is empty")
+            return Err(Error::input("names is empty")
                 .hint("name losses, e.g. [\"dpo\", \"cexpo\"]")
-                .at("[losses]"));
+                .at_key("losses.names"));
         }
         let twice = |(i, name): &(usize, &String)| self.names[..*i].contains(name);
         if let Some((_, name)) = self.names.iter().enumerate().find(twice) {
-            return Err(Error::input(format!("{name} is named twice")).at("losses.names"));
+            return Err(Error::input(format!("{name} is named twice")).at_key("losses.names"));
         }
         for name in self.settings.keys() {
             let known = Loss::default_of(name);
-            known.map_err(|error| error.at("[losses.settings]"))?;
+            known.map_err(|error| error.at_key(name).at_key("losses.settings"))?;
         }
         for set in overrides {
             let key = set.trim().strip_prefix("losses.settings.");
@@ -98,7 +98,7 @@ impl Losses {
             if !self.is_all() && !self.names.contains(&canonical(name)) {
                 return Err(Error::input(format!("{name} is not among losses.names"))
                     .hint(format!("they are {}", self.names.join(", ")))
-                    .at(format!("--set {set}")));
+                    .at_key(&format!("losses.settings.{name}")));
             }
         }
         if self.is_all() {
@@ -130,34 +130,35 @@ impl Losses {
         if name == "all" {
             return Err(Error::input("\"all\" is no loss")
                 .hint("alone, and in the experiment theory, it stands for all of them")
-                .at("losses.names"));
+                .at_key("losses.names"));
         }
-        let mut loss = Loss::default_of(name).map_err(|error| error.at("losses.names"))?;
+        let named = |error: Error| error.at_key("losses.names");
+        let mut loss = Loss::default_of(name).map_err(named)?;
         let own = self.settings.iter().find(|(key, _)| canonical(key) == name);
         let settings = own.map(|(_, own)| own.clone()).unwrap_or_default();
         let place = format!("losses.settings.{name}");
         for (key, value) in &settings.knobs {
             let set = loss.with(key, &value.to_string());
-            loss = set.map_err(|error| error.at(&place))?;
+            loss = set.map_err(|error| error.at_key(&format!("{place}.knobs.{key}")))?;
         }
         if let Some(error) = unsuited(&loss) {
-            return Err(error.at("losses.names"));
+            return Err(named(error));
         }
         let knobs = loss.knobs();
         let knob = ["lambda", "beta"]
             .into_iter()
             .find(|knob| knobs.iter().any(|own| own.name == *knob));
         if let Some(knob) = knob.filter(|knob| settings.knobs.contains_key(*knob)) {
-            return Err(Error::input(format!("`{knob}` is what is varied"))
+            return Err(Error::input(format!("{knob} is what is varied"))
                 .hint(format!("set {place}.lambda"))
-                .at(&place));
+                .at_key(&format!("{place}.knobs.{knob}")));
         }
         let grid = settings
             .lambda
             .clone()
             .unwrap_or_else(|| self.lambda.clone());
         grid.validate()
-            .map_err(|error| error.at(format!("{place}.lambda")))?;
+            .map_err(|error| error.at_key(&format!("{place}.lambda")))?;
         let mean = self.sample_term == SampleTerm::Mean && reads_samples(&loss);
         Ok(Contender {
             loss,
@@ -213,8 +214,22 @@ impl Contender {
                 .with(knob, &format!("{:?}", lambda / self.divisor))?,
             None => self.loss.clone(),
         };
-        loss.validate()?;
+        loss.validate().map_err(|error| self.place(error))?;
         Ok(loss)
+    }
+
+    /// An error of the loss, at the knob that `[losses.settings]` sets or else at lambda.
+    fn place(&self, error: Error) -> Error {
+        let own = format!("losses.settings.{}", self.name());
+        error.located(|keys| {
+            let knob = keys.iter().filter_map(|key| key.rsplit('.').next());
+            let set = knob.filter(|knob| self.settings.knobs.contains_key(*knob));
+            let set: Vec<String> = set.map(|knob| format!("{own}.knobs.{knob}")).collect();
+            vec![Place::Keys(match set.is_empty() {
+                true => vec!["losses.lambda".into(), format!("{own}.lambda")],
+                false => set,
+            })]
+        })
     }
 
     /// How it is trained.
@@ -226,7 +241,7 @@ impl Contender {
             ..common.clone()
         };
         let place = format!("losses.settings.{}", self.name());
-        train.validate().map_err(|error| error.at(place))?;
+        train.validate().map_err(|error| error.at_key(&place))?;
         Ok(train)
     }
 }

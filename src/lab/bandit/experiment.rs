@@ -9,9 +9,8 @@ use super::config::{Constraint, Interpolation, Preservation, Theory};
 use super::problem::Prompt;
 use super::report::Report;
 use super::{constraint, interpolation, preservation, theory};
-use crate::config::read;
+use crate::config::Source;
 use crate::error::{Error, Result, nearest};
-use crate::io::untrusted;
 
 /// The experiments with the text of their configs in `configs/bandit`.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -55,40 +54,55 @@ impl Experiment {
 
     /// The experiment of this name, with overrides as in a training run.
     pub fn built_in(name: &str, overrides: &[String]) -> Result<Self> {
+        Self::of(&Self::built_in_source(name, overrides)?, overrides)
+    }
+
+    /// The config of the experiment of this name with overrides.
+    pub fn built_in_source(name: &str, overrides: &[String]) -> Result<Source> {
         let found = BUILT_IN.iter().find(|(own, _)| *own == name);
         let (_, text) = found.ok_or_else(|| {
             let hint = nearest(name, Self::names());
             Error::input(format!("there is no experiment `{name}`")).hint(hint)
         })?;
-        Self::parse(text, overrides)
+        Source::named(name, text, overrides)
     }
 
     /// Reads a config file and applies overrides of the form `section.key=value`, the later
     /// winning, then checks it.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::parse(&text, overrides).map_err(|error| error.at(path.display()))
+        Self::of(&Source::open(path, overrides)?, overrides)
     }
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let table = read::table(text, overrides)?;
+        Self::of(&Source::parse(text, overrides)?, overrides)
+    }
+
+    /// The experiment that a source describes, checked. `overrides` are those in the source: to
+    /// set what is not read is an error there.
+    pub fn of(source: &Source, overrides: &[String]) -> Result<Self> {
+        source.check(Self::resolved(source, overrides))
+    }
+
+    fn resolved(source: &Source, overrides: &[String]) -> Result<Self> {
         let valid = || format!("valid: {}", Self::names().join(", "));
-        let name = match table.get("experiment") {
+        let at = |error: Error| error.at_key("experiment");
+        let name = match source.table().get("experiment") {
             Some(toml::Value::String(name)) => name.clone(),
             Some(other) => {
-                return Err(Error::input(format!("`experiment` is {other}")).hint(valid()));
+                let what = format!("experiment must be a name (got {other})");
+                return Err(at(Error::input(what).hint(valid())));
             }
-            None => return Err(Error::input("no `experiment`").hint(valid())),
+            None => return Err(at(Error::input("no key `experiment`").hint(valid()))),
         };
         let experiment = match name.as_str() {
-            "interpolation" => Self::Interpolation(read::value(table, text, overrides)?),
-            "preservation" => Self::Preservation(read::value(table, text, overrides)?),
-            "constraint" => Self::Constraint(read::value(table, text, overrides)?),
-            "theory" => Self::Theory(read::value(table, text, overrides)?),
+            "interpolation" => Self::Interpolation(source.read()?),
+            "preservation" => Self::Preservation(source.read()?),
+            "constraint" => Self::Constraint(source.read()?),
+            "theory" => Self::Theory(source.read()?),
             other => {
-                return Err(Error::input(format!("there is no experiment `{other}`"))
-                    .hint(nearest(other, Self::names())));
+                let what = format!("no experiment `{other}`");
+                return Err(at(Error::input(what).hint(nearest(other, Self::names()))));
             }
         };
         experiment.validate(overrides)?;
@@ -97,24 +111,27 @@ impl Experiment {
 
     fn validate(&self, overrides: &[String]) -> Result<()> {
         let prompts: Vec<(&str, &Prompt)> = match self {
-            Self::Interpolation(own) => vec![("[problem]", &own.problem)],
-            Self::Preservation(own) => vec![("[good]", &own.good), ("[bad]", &own.bad)],
-            Self::Constraint(own) => vec![("[problem]", &own.problem)],
+            Self::Interpolation(own) => vec![("problem", &own.problem)],
+            Self::Preservation(own) => vec![("good", &own.good), ("bad", &own.bad)],
+            Self::Constraint(own) => vec![("problem", &own.problem)],
             Self::Theory(own) => {
                 vec![
-                    ("[problem]", &own.problem),
-                    ("[good]", &own.good),
-                    ("[bad]", &own.bad),
+                    ("problem", &own.problem),
+                    ("good", &own.good),
+                    ("bad", &own.bad),
                 ]
             }
         };
         for (section, prompt) in &prompts {
-            prompt.validate().map_err(|error| error.at(section))?;
+            prompt.validate().map_err(|error| error.at_key(section))?;
         }
         let sizes: Vec<usize> = prompts.iter().map(|(_, p)| p.responses()).collect();
         if let Some(other) = sizes.iter().find(|n| **n != sizes[0]) {
             let what = format!("prompts of {} and of {other} responses", sizes[0]);
-            return Err(Error::input(what).hint("give all of them as many"));
+            let sections: Vec<&str> = prompts.iter().map(|(section, _)| *section).collect();
+            return Err(Error::input(what)
+                .hint("give all of them as many")
+                .at_keys(&sections));
         }
         let (data, train) = match self {
             Self::Interpolation(own) => (&own.data, &own.train),
@@ -124,30 +141,31 @@ impl Experiment {
         };
         for (_, prompt) in &prompts {
             let checked = data.validate(prompt.responses());
-            checked.map_err(|error| error.at("[data]"))?;
+            checked.map_err(|error| error.at_key("data"))?;
         }
-        train.validate().map_err(|error| error.at("[train]"))?;
+        train.validate().map_err(|error| error.at_key("train"))?;
         match self {
             Self::Interpolation(own) => own.losses.validate(overrides, true),
             Self::Preservation(own) => {
                 if own.placements.is_empty() {
-                    return Err(
-                        Error::input("`placements` is empty").hint("name text, notebook, or both")
-                    );
+                    return Err(Error::input("placements is empty")
+                        .hint("name text, notebook, or both")
+                        .at_key("placements"));
                 }
                 own.losses.validate(overrides, true)
             }
             Self::Constraint(own) => {
                 if !(own.beta > 0.0 && own.beta.is_finite()) {
-                    return Err(
-                        Error::input(format!("`beta` is {}", own.beta)).hint("it must be above 0")
-                    );
+                    return Err(Error::must_be("beta", "> 0 and finite", own.beta));
                 }
-                own.alpha.validate().map_err(|error| error.at("[alpha]"))?;
+                own.alpha
+                    .validate()
+                    .map_err(|error| error.at_key("alpha"))?;
                 match own.alpha.values()[0] {
-                    alpha if alpha < 0.0 => Err(Error::input(format!("alpha is {alpha}"))
-                        .hint("it must be 0 or above")
-                        .at("[alpha]")),
+                    alpha if alpha < 0.0 => {
+                        Err(Error::input(format!("alpha must be >= 0 (got {alpha})"))
+                            .at_key("alpha.from"))
+                    }
                     _ => Ok(()),
                 }
             }

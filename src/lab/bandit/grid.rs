@@ -64,15 +64,14 @@ impl Grid {
 
     pub(super) fn validate(&self) -> Result<()> {
         if self.points < 2 {
-            return Err(
-                Error::input(format!("`points` is {}", self.points)).hint("at least 2, the ends")
-            );
+            return Err(Error::must_be("points", ">= 2, the ends", self.points));
         }
         let ends = self.values();
         let (first, last) = (ends[0], ends[ends.len() - 1]);
         if !(first < last && last.is_finite() && first.is_finite()) {
             return Err(Error::input(format!("from {first} to {last}"))
-                .hint("`from` is below `to`, and both are finite numbers"));
+                .hint("from must be below to, and both finite")
+                .at_keys(&["from", "to"]));
         }
         Ok(())
     }

@@ -55,12 +55,12 @@ impl Prompt {
     pub fn validate(&self) -> Result<()> {
         for (key, p) in [("optimal", &self.optimal), ("reference", &self.reference)] {
             let sum: f64 = p.iter().sum();
-            let wrong = |what: String| Err(Error::input(what).at(key));
+            let wrong = |what: String| Err(Error::input(what).at_key(key));
             if p.len() < 2 {
                 return wrong(format!("{} probabilities; a choice needs 2", p.len()));
             }
             if let Some(x) = p.iter().find(|x| !(**x > 0.0 && x.is_finite())) {
-                return wrong(format!("a probability is {x}; it must be above 0"));
+                return wrong(format!("a probability must be > 0 and finite (got {x})"));
             }
             if (sum - 1.0).abs() > 1e-9 {
                 return wrong(format!("the probabilities add up to {sum}, not to 1"));
@@ -68,8 +68,10 @@ impl Prompt {
         }
         let (n, m) = (self.optimal.len(), self.reference.len());
         if n != m {
-            let what = format!("{n} responses in `optimal`, {m} in `reference`");
-            return Err(Error::input(what).hint("give each one probability in both"));
+            let what = format!("{n} responses in optimal, {m} in reference");
+            return Err(Error::input(what)
+                .hint("give each one probability in both")
+                .at_keys(&["optimal", "reference"]));
         }
         Ok(())
     }

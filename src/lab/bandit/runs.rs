@@ -48,9 +48,7 @@ pub fn train(
     let theta = config.train(start, pairs, seed, gradient, observe);
     match theta.iter().flatten().all(|x| x.is_finite()) {
         true => Ok(theta),
-        false => Err(Error::NonFinite(
-            "the policy is not finite after training".to_owned(),
-        )),
+        false => Err(Error::non_finite("the policy is not finite after training")),
     }
 }
 

@@ -61,9 +61,7 @@ impl TrainConfig {
             ("num_seeds", self.num_seeds as f64),
         ];
         match numbers.iter().find(|(_, x)| !(*x > 0.0 && x.is_finite())) {
-            Some((key, x)) => {
-                Err(Error::input(format!("`{key}` is {x}")).hint("it must be above 0"))
-            }
+            Some((key, x)) => Err(Error::must_be(key, "> 0 and finite", x)),
             None => Ok(()),
         }
     }

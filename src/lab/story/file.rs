@@ -126,7 +126,7 @@ fn in_file(error: &toml::de::Error, text: &str) -> Error {
     match error.span() {
         Some(span) if span.start > 0 || !message.starts_with("missing field") => {
             let line = text[..span.start].matches('\n').count() + 1;
-            what.at(format!("line {line}"))
+            what.at_line(line)
         }
         _ => what,
     }
@@ -371,7 +371,7 @@ fn weight(option: &Fields) -> Result<f64> {
     let weight = option.weight.unwrap_or(1.0);
     match weight > 0.0 && weight.is_finite() {
         true => Ok(weight),
-        false => Err(Error::input(format!("`weight` is {weight}")).hint("it must be above 0")),
+        false => Err(Error::must_be("weight", "> 0 and finite", weight)),
     }
 }
 

@@ -162,7 +162,7 @@ fn check(answers: &[Answers], samples: usize) -> Result<()> {
             .chain(after)
             .flat_map(|s| [s.log_prob, s.reference]);
         if log_probs.any(|log_prob| !log_prob.is_finite()) {
-            return Err(Error::NonFinite(format!(
+            return Err(Error::non_finite(format!(
                 "a log-prob of a sample of {prompt:?} is not finite"
             )));
         }

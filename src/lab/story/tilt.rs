@@ -40,7 +40,7 @@ impl Tilt {
     /// What DPO and RLHF aim at where q is the reference: q e^(s / `beta`).
     pub fn dpo(beta: f64) -> Result<Self> {
         if !(beta > 0.0 && (1.0 / beta).is_finite()) {
-            return Err(Error::input(format!("beta is {beta}")).hint("it must be above 0"));
+            return Err(Error::must_be("beta", "> 0 and finite", beta));
         }
         Ok(Self {
             base: 1.0,

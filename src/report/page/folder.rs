@@ -106,7 +106,7 @@ impl Recorded {
         runs.sort();
         match runs.is_empty() {
             true => Err(Error::input("holds no run: there is no run.json")
-                .hint("name the output_dir of expo train, or that of expo sweep")
+                .hint("name the output_dir of a run or of a sweep")
                 .at(folder.display())),
             false => Ok(runs),
         }

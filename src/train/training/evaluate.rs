@@ -32,10 +32,10 @@ impl Training {
         self.inputs.clear();
         let mut extremes = self.eval_samples.extremes();
         let averages = match self.averages(&mut extremes) {
-            Err(Error::NonFinite(what)) => {
-                let line = self.inputs.record(self.state.step, &what, &[]);
+            Err(error) if error.is_non_finite() => {
+                let line = self.inputs.record(self.state.step, &error.to_string(), &[]);
                 self.files.non_finite(&line, observe);
-                return Err(Error::NonFinite(format!("evaluation: {what}")));
+                return Err(error.at("evaluation"));
             }
             averages => averages?,
         };
@@ -91,7 +91,7 @@ impl Training {
                 let names = record.keys().filter(|key| key.starts_with("eval_"));
                 let names: Vec<&str> = names.map(String::as_str).collect();
                 Err(Error::input(format!("no evaluation has a figure `{name}`"))
-                    .at("run.metric_for_best_model")
+                    .at_key("run.metric_for_best_model")
                     .hint(nearest(name, names)))
             }
         }

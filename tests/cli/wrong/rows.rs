@@ -215,7 +215,7 @@ pub const CASES: &[Case] = &[
     refused("an unknown role", |p| { formatted(p, "sft", "{\"messages\": [{\"role\": \"usr\", \"content\": \"a\"}]}") },
         &["rows.jsonl:1", "\"usr\"", "`user`?"]),
     refused("max_length beyond the model", |p| train(p, "dpo", &["data.max_length=257"]),
-        &["data.max_length", "257", "256"]),
+        &["--set data.max_length=257: ", "256"]),
     refused("a prompt beyond the model", |p| { p.write("long.txt", "a ".repeat(400)); words(&["sample", "--model", &path("neox"), "--prompts", "long.txt", "--out", "out"]) },
         &["long.txt:1", "256"]),
     refused("one prompt beyond the model", |_| { words(&["sample", "--model", &path("neox"), "--prompt", &"a ".repeat(400)]) },

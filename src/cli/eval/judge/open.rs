@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use expo::config::ModelConfig;
 use expo::data::format::Format;
 use expo::data::{Files, Tokenizer};
 use expo::error::{Error, Result};
@@ -118,13 +117,8 @@ pub fn judge(args: &JudgeArgs, progress: &mut Progress) -> Result<Judge> {
             format!("lexicon:{}", path.display()),
         ),
         Rule::Model(name) => {
-            let mut config = ModelConfig::new(name);
-            config.revision.clone_from(&args.revision);
+            let mut config = args.compute.model(name);
             config.reference.clone_from(&args.judge_reference);
-            config.dtype = args.dtype.unwrap_or_default();
-            if let Some(device) = &args.device {
-                config.device.clone_from(device);
-            }
             let scorer = Scorer::open(&config, &mut |event| progress.show(event))?;
             let beside = config
                 .reference

@@ -63,8 +63,7 @@ Examples:
   $ expo eval judge --samples s.jsonl --against chosen --data test.jsonl --judge length
   $ expo eval judge --samples s.jsonl --against sft.jsonl --judge model:runs/dpo --judge-reference runs/sft
 
-Exit code: 0 done, 1 failed or no win rate, 2 wrong input, 130 or 143 ended by INT or TERM, after the
-replies that were on their way.";
+INT or TERM ends the command once the replies that are under way are kept.";
 
 /// What a report says besides its figures.
 pub struct About<'a> {

@@ -7,6 +7,7 @@ use expo::eval::figure::Figure;
 use expo::eval::pairs::{Margins, QUANTILES, Report};
 use expo::report::{Cell, Table, significant};
 
+use crate::cli::error::flag;
 use crate::cli::grouped;
 
 /// The tables of a report.
@@ -24,7 +25,12 @@ pub fn text(report: &Report, out: Option<&Path>) -> anyhow::Result<String> {
     }
     text += &losses.to_text();
     for left in &report.left_out {
-        writeln!(text, "without {}: it {}", left.loss, left.why)?;
+        write!(text, "without {}: it {}", left.loss, left.why)?;
+        match left.parameter {
+            Some("loss") => writeln!(text, ": --loss {}", left.loss)?,
+            Some(parameter) => writeln!(text, ": {}", flag(parameter))?,
+            None => writeln!(text)?,
+        }
     }
 
     let mut margins = Table::new("margins", ["", "value", "low", "high"]);

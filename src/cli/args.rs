@@ -1,0 +1,174 @@
+//! Flags that several commands share: one definition, one text, one meaning.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Source};
+use expo::data::format::Format;
+use expo::data::{Files, RowConfig};
+use expo::error::{Error, Result};
+use expo::io::durable::check_writable;
+
+/// The config of a command that cannot do without one.
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// Read this config, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Set a key of the config; may be repeated, the last value wins
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The config with its overrides.
+    pub fn source(&self) -> Result<Source> {
+        Source::open(&self.config, &self.set)
+    }
+
+    /// The file, and the overrides.
+    pub fn parts(&self) -> (&Path, &[String]) {
+        (&self.config, &self.set)
+    }
+}
+
+/// How and where a model is computed.
+#[derive(Args, Debug, Clone, PartialEq)]
+pub struct ComputeArgs {
+    /// Take this branch, tag or commit of a model on the hub
+    #[arg(long, value_name = "NAME")]
+    pub revision: Option<String>,
+
+    /// Compute in f32 or bf16: matmuls round their operands to bf16; on a GPU weights and
+    /// activations are bf16, too
+    #[arg(long, value_name = "DTYPE", default_value_t)]
+    pub dtype: Dtype,
+
+    /// Compute on this device: auto, cpu or cuda:N
+    #[arg(long, default_value_t = ModelConfig::new("").device)]
+    pub device: String,
+}
+
+impl Default for ComputeArgs {
+    fn default() -> Self {
+        Self {
+            revision: None,
+            dtype: Dtype::default(),
+            device: ModelConfig::new("").device,
+        }
+    }
+}
+
+impl ComputeArgs {
+    /// The model of this name, computed so.
+    pub fn model(&self, name: &str) -> ModelConfig {
+        ModelConfig {
+            revision: self.revision.clone(),
+            dtype: self.dtype,
+            device: self.device.clone(),
+            ..ModelConfig::new(name)
+        }
+    }
+}
+
+/// How many tokens a pass over rows computes at once.
+#[derive(Args)]
+pub struct BatchArgs {
+    /// Compute at most this many tokens at once
+    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
+    pub micro_batch_tokens: usize,
+}
+
+/// How rows with answers are read.
+#[derive(Args)]
+pub struct RowArgs {
+    /// Read rows of this layout; by default the one that the first row has
+    #[arg(long, value_parser = Format::named)]
+    format: Option<&'static Format>,
+
+    /// Cut a prompt with any one of its responses to this many tokens [default: 512, or what the
+    /// model can hold]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+
+    /// Cut the prompt of an example that is too long to this many tokens [default: 256, or half of
+    /// what the model can hold]
+    #[arg(long, value_name = "N")]
+    max_prompt_length: Option<usize>,
+}
+
+impl RowArgs {
+    /// How the rows of these files are read.
+    pub fn rows(&self, files: &Files) -> Result<RowConfig> {
+        let mut rows = RowConfig::new(format(self.format, files)?);
+        let limits = (self.max_length, self.max_prompt_length);
+        rows.length = rows.length.with_limits(limits.0, limits.1);
+        Ok(rows)
+    }
+
+    /// Whether the limits are lowered to what a model can hold: where none is given.
+    pub fn shrink(&self) -> bool {
+        self.max_length.is_none() && self.max_prompt_length.is_none()
+    }
+}
+
+/// Prompts to answer.
+#[derive(Args)]
+pub struct PromptArgs {
+    /// Answer the prompts of these rows, of any layout, or of a .txt file with a prompt on each line
+    #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>, requires = "model")]
+    pub prompts: Option<Files>,
+
+    /// Read rows of this layout; by default the one that the first row has
+    #[arg(long, requires = "prompts", value_parser = Format::named)]
+    format: Option<&'static Format>,
+
+    /// Put each prompt through the chat template, as the user's message
+    #[arg(long, requires = "model")]
+    pub chat: bool,
+
+    /// Cut longer prompts to this many tokens; without it they are an error
+    #[arg(long, value_name = "N", requires = "prompts")]
+    max_prompt_length: Option<usize>,
+}
+
+impl PromptArgs {
+    /// The prompts of the file, if one is named.
+    pub fn source(&self) -> Result<Option<PromptSource>> {
+        let Some(files) = &self.prompts else {
+            return Ok(None);
+        };
+        if self.max_prompt_length == Some(0) {
+            return Err(Error::must_be("max_prompt_length", ">= 1", 0));
+        }
+        let mut source = PromptSource::new(format(self.format, files)?, files.clone());
+        source.rows.max_prompt_length = self.max_prompt_length;
+        source.rows.tokens.apply_chat_template = self.chat;
+        Ok(Some(source))
+    }
+}
+
+/// The layout that is named, or that of the first row, which is then reported.
+fn format(named: Option<&'static Format>, files: &Files) -> Result<&'static Format> {
+    if let Some(format) = named {
+        return Ok(format);
+    }
+    let format = Format::of_file(files)?;
+    let hint = format.columns_hint();
+    // Where stderr is closed, nobody reads it.
+    let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
+    Ok(format)
+}
+
+/// Refuses an output file that cannot be written, or that exists and is not to be replaced.
+pub fn check_out(out: &Path, overwrite: bool) -> Result<()> {
+    check_writable(out)?;
+    match out.exists() && !overwrite {
+        true => Err(Error::input("is there already")
+            .hint("choose another --out, or add --overwrite")
+            .at(out.display())),
+        false => Ok(()),
+    }
+}

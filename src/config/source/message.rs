@@ -1,0 +1,72 @@
+//! The messages of TOML and serde in our words.
+
+use serde_path_to_error::{Path, Segment};
+
+use crate::error::{Error, nearest};
+
+/// The path of a value as a dotted key.
+pub(super) fn dotted(path: &Path) -> String {
+    let part = |segment: &Segment| match segment {
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    };
+    path.iter().filter_map(part).collect::<Vec<_>>().join(".")
+}
+
+/// An error of text that is not TOML.
+pub(super) fn of_syntax(error: &toml::de::Error) -> Error {
+    translate(error.message().trim())
+}
+
+/// An error of a value, at its key.
+pub(super) fn of_value(error: &toml::de::Error, path: &str) -> Error {
+    let message = error.message().trim();
+    let missing = message
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    let key = match (missing, path) {
+        (Some(key), "") => key.to_owned(),
+        (Some(key), section) => format!("{section}.{key}"),
+        (None, path) => path.to_owned(),
+    };
+    let error = match missing {
+        Some(key) => Error::input(format!("missing key `{key}`")),
+        None => translate(message),
+    };
+    match key.as_str() {
+        "" => error,
+        key => error.at_key(key),
+    }
+}
+
+fn translate(message: &str) -> Error {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let kinds = [("unknown field", "key"), ("unknown variant", "value")];
+    let unknown = kinds.iter().find(|(start, _)| message.starts_with(start));
+    match (unknown, quoted.split_first()) {
+        // For a key that does not exist, the nearest that does.
+        (Some((_, kind)), Some((word, valid))) if !valid.is_empty() => {
+            Error::input(format!("unknown {kind} `{word}`"))
+                .hint(nearest(word, valid.iter().copied()))
+        }
+        _ if message.starts_with("invalid type: integer") && message.contains(" as i128") => {
+            let number = quoted.first().copied().unwrap_or_default();
+            Error::input(format!("the number {number} is out of range"))
+                .hint(format!("a whole number is at most {}", i64::MAX))
+        }
+        _ => {
+            let names = [
+                ("usize", "a whole number"),
+                ("u64", "a whole number"),
+                ("f64", "a number"),
+            ];
+            let expected = names.iter().find_map(|(own, name)| {
+                let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
+                Some(format!("{start}expected {name}"))
+            });
+            Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")))
+        }
+    }
+}

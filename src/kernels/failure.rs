@@ -17,6 +17,6 @@ impl From<candle_core::Error> for Error {
 pub(super) fn of_device(said: String) -> Error {
     match said.contains("OUT_OF_MEMORY") || said.contains("out of memory") {
         true => Error::input("the GPU is out of memory"),
-        false => Error::Failed(said),
+        false => Error::failed(said),
     }
 }

@@ -25,7 +25,8 @@ use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
-pub use model::{Dtype, ModelConfig};
+pub use crate::model::numerics::Dtype;
+pub use model::ModelConfig;
 pub use reference::{ReferenceConfig, Update};
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;

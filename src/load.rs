@@ -3,15 +3,11 @@
 //! *Why*: to train, to sample and to judge is to compute with one section's dtype on its device, and
 //! what that means on which device is said once.
 
-use candle_core::DType;
-
-use crate::config::{Dtype, ModelConfig};
+use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::kernels::gemm::Precision;
-use crate::model::parameters::Master;
+use crate::model::numerics::{Numerics, States};
 use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};
-use crate::optim::States;
 
 /// The model, of which what `[model]` says is trained.
 ///
@@ -46,16 +42,11 @@ fn load_with(
     states: Option<States>,
 ) -> Result<(Decoder, String)> {
     let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
-    let (precision, dtype) = match config.dtype {
-        Dtype::F32 => (Precision::Full, DType::F32),
-        Dtype::Bf16 if device.is_cpu() => (Precision::Bf16, DType::F32),
-        Dtype::Bf16 => (Precision::Bf16, DType::BF16),
-    };
-    let (model, hash) = folder.load_with(dtype, &device, |elements| match states {
-        Some(states) if dtype == DType::BF16 => states.master(elements, &device),
-        _ => Ok(Master::Itself),
-    })?;
-    let mut model = model.with_precision(precision);
+    let mut numerics = Numerics::new(config.dtype, !device.is_cpu());
+    if let Some(states) = states {
+        numerics = numerics.updated(states);
+    }
+    let (mut model, hash) = folder.load_with(numerics, &device)?;
     model.recompute = config.recompute;
     Ok((model, hash))
 }

@@ -75,11 +75,10 @@ impl<'a> Sampler<'a> {
         };
         let mut identity = Sha256::new();
         let mut settings = format!("{settings:?} {max_length}");
-        if model.weights().precision == Precision::Bf16 {
-            settings.push_str(match model.device().is_cpu() {
-                true => " bf16",
-                false => " bf16 on a GPU",
-            });
+        let numerics = model.numerics();
+        if numerics.compute == Precision::Bf16 {
+            settings.push(' ');
+            settings.push_str(numerics.name());
         }
         for part in [model_hash, tokenizer.hash(), &settings] {
             identity.update(part);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::kernels::elementwise;
 use crate::load::load;
 use crate::model::Decoder;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::score::score_rows;
 
 /// The reference's weights and how they move.
@@ -62,7 +62,7 @@ impl Moving {
     }
 
     /// Its weights.
-    pub fn weights(&self) -> &Buffer {
+    pub fn weights(&self) -> &Params {
         self.model.weights()
     }
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::files::check_apart;
 use super::open::{check_length, check_reference, find};
 use super::{Event, Observer, Stopwatch, Timing};
-use crate::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
+use crate::config::{Config, MICRO_BATCH_TOKENS, ModelConfig};
 use crate::data::{Dataset, Tokenizer};
 use crate::error::{Error, Result};
 use crate::loss::Role;
-use crate::model::{Decoder, device, weights::ModelFolder};
+use crate::model::{Decoder, device, numerics::Numerics, weights::ModelFolder};
 use crate::score::{Column, ScoreFile, Scorer, cache_name, score_rows, write};
 
 /// The reference's log-probs of each dataset, and its content hash.
@@ -169,15 +169,10 @@ pub(super) fn scorer(model: String, tokenizer: &Tokenizer, config: &ModelConfig)
     })
 }
 
-/// In what log-probs are computed. A GPU rounds more to bf16 than the processor does, and a policy is
-/// its reference only where both are computed alike.
+/// In what log-probs are computed. A policy is its reference only where both are computed alike.
 fn computation(config: &ModelConfig) -> Result<&'static str> {
     let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
-    Ok(match config.dtype {
-        Dtype::F32 => "f32",
-        Dtype::Bf16 if device.is_cpu() => "bf16",
-        Dtype::Bf16 => "bf16 on a GPU",
-    })
+    Ok(Numerics::new(config.dtype, !device.is_cpu()).name())
 }
 
 pub(super) fn from_file(

@@ -302,7 +302,7 @@ pub fn quiet() {
     ONCE.call_once(|| {
         let speak = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            if !expo::untrusted::is_guarded() {
+            if !expo::io::untrusted::is_guarded() {
                 speak(panic);
             }
         }));

@@ -26,8 +26,9 @@ use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
+pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
-pub use model::{Dtype, ModelConfig};
+pub use model::ModelConfig;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;

@@ -5,12 +5,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
-use crate::model::parameters::{Buffer, Master};
+pub use crate::model::numerics::States;
+use crate::model::parameters::{Master, Params};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub struct OptimizerConfig {
     pub learning_rate: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
-    /// How what an update needs beside bf16 weights on a GPU is stored.
+    /// Storage of f32 master weights and optimizer moments in mixed precision on a GPU.
     pub states: States,
     /// `adamw` only: decoupled decay of matrices, not of biases and norms; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,30 +55,6 @@ pub enum Method {
     Adam,
     /// RMSprop, the official DPO repository's choice.
     RmsProp,
-}
-
-/// How the optimizer stores weights and moments beside bf16 weights on a GPU. Where weights are f32
-/// there is nothing to choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum States {
-    /// The weights once more in f32, and moments in f32: with AdamW 12 bytes a parameter.
-    #[default]
-    F32,
-    /// The lower half of each f32 weight, whose upper half is the bf16 weight itself, and moments in
-    /// bf16: with AdamW 6 bytes a parameter.
-    Split,
-}
-
-impl States {
-    /// Zeros in the place of what this keeps beside so many bf16 weights.
-    pub fn master(self, elements: usize, device: &Device) -> Result<Master> {
-        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
-        Ok(match self {
-            Self::F32 => Master::F32(zeros(DType::F32)?),
-            Self::Split => Master::Low(zeros(DType::I16)?),
-        })
-    }
 }
 
 impl Default for OptimizerConfig {
@@ -255,9 +232,9 @@ const LARGEST_NORM: f64 = 1e18;
 pub struct Optimizer {
     config: OptimizerConfig,
     /// The mean of gradients, (elements); RMSprop keeps none.
-    mean: Option<Buffer>,
+    mean: Option<Params>,
     /// The mean of squared gradients, (elements).
-    square: Buffer,
+    square: Params,
     /// The elements that weight decay applies to.
     decayed: Decayed,
     steps: u64,
@@ -266,7 +243,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer with zero moments for what is trained of `weights`: moments are bf16 where weights
     /// are split, else as wide as the weights' values.
-    pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
+    pub fn new(config: &OptimizerConfig, weights: &Params) -> Result<Self> {
         let config = config.resolve()?;
         let dtype = match weights.master() {
             Master::Itself => weights.flat().dtype(),
@@ -274,7 +251,7 @@ impl Optimizer {
             Master::Low(_) => DType::BF16,
         };
         let layout = Arc::new(weights.layout().trainable());
-        let zeros = || Buffer::zeros(layout.clone(), dtype, weights.flat().device());
+        let zeros = || Params::zeros(layout.clone(), dtype, weights.flat().device());
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
         let decayed = layout.entries.iter().filter(|entry| entry.decay);
         let decayed = decayed.map(|entry| entry.range.clone()).collect();
@@ -289,7 +266,7 @@ impl Optimizer {
 
     /// The moments by name, (elements) each: with the number of updates they come from all that an
     /// optimizer is beside its config.
-    pub fn moments(&self) -> Vec<(&'static str, &Buffer)> {
+    pub fn moments(&self) -> Vec<(&'static str, &Params)> {
         let mean = self.mean.as_ref().map(|mean| ("mean", mean));
         mean.into_iter().chain([("square", &self.square)]).collect()
     }
@@ -304,7 +281,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::NonFinite`], before any change, where the norm is not finite.
-    pub fn step(&mut self, weights: &Buffer, gradients: &Buffer, rate: f64) -> Result<f64> {
+    pub fn step(&mut self, weights: &Params, gradients: &Params, rate: f64) -> Result<f64> {
         let norm = gradient_norm(gradients)?;
         if !norm.is_finite() {
             return Err(Error::NonFinite(format!(
@@ -370,7 +347,7 @@ impl Optimizer {
 }
 
 /// The global norm of all gradients, in f64; it does not depend on the number of threads.
-pub fn gradient_norm(gradients: &Buffer) -> Result<f64> {
+pub fn gradient_norm(gradients: &Params) -> Result<f64> {
     Ok(kernel::squared_norm(gradients.flat())?.sqrt())
 }
 

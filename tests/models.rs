@@ -9,7 +9,7 @@ use expo::data::{Example, Response};
 use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::head::ResponseScore;
-use expo::model::parameters::Buffer;
+use expo::model::parameters::Params;
 use serde_json::json;
 
 use crate::support::{self, MODELS, load, pairs};
@@ -25,7 +25,7 @@ fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
 }
 
 /// The gradient of the mean DPO loss, beta 0.1.
-fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -> Buffer {
+fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -> Params {
     let gradients = model.gradients().unwrap();
     let n = examples.len() as f64;
     model
@@ -121,7 +121,7 @@ fn duplicated(examples: &[Example]) -> Vec<Example> {
 }
 
 /// The gradient of a weighted sum of log-probs, the weight depending on the response's place.
-fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Buffer {
+fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Params {
     let gradients = model.gradients().unwrap();
     let seeds = |_: usize, scores: &[ResponseScore]| {
         let seeds = (first..first + scores.len())
@@ -135,7 +135,7 @@ fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Buffer {
 }
 
 /// In f64, so that what is compared is the arithmetic and not its rounding.
-fn assert_same(a: &Buffer, b: &Buffer, what: &str) {
+fn assert_same(a: &Params, b: &Params, what: &str) {
     for (id, entry) in a.layout().entries.iter().enumerate() {
         let error = relative_error(a.view(id), b.view(id));
         assert!(error < 1e-10, "{what}: {}: {error:e}", entry.name);

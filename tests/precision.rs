@@ -6,7 +6,7 @@ use expo::data::{Example, Response};
 use expo::kernels::Precision;
 use expo::loss::Role;
 use expo::model::Decoder;
-use expo::model::parameters::Buffer;
+use expo::model::parameters::Params;
 
 use crate::support::{MODELS, fixture, json, load, pairs};
 
@@ -15,7 +15,7 @@ fn oracle_pairs(name: &str) -> Vec<Example> {
 }
 
 /// The gradient of the sum of chosen minus rejected log-probs, with all log-probs.
-fn step(model: &Decoder, examples: &[Example]) -> (Buffer, Vec<f64>) {
+fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
     let gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
     let packed = Packed::new(examples, Role::ALL);

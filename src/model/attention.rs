@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use super::arch::{Architecture, QkNorm, Qkv};
 use super::linear::{Linear, backward_shared_input};
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::attention::{self, Packing, Scores};
 use crate::kernels::kv_cache::{KvCache, Places};
@@ -87,7 +87,7 @@ impl Projections {
     }
 
     /// `h` (tokens, hidden) -> (tokens, width).
-    fn forward(&self, weights: &Buffer, heads: Heads, h: &Tensor) -> Result<Tensor> {
+    fn forward(&self, weights: Weights, heads: Heads, h: &Tensor) -> Result<Tensor> {
         match self {
             Self::HeadInterleaved([layer]) => layer.forward(weights, h),
             Self::Separate(layers) => {
@@ -171,7 +171,7 @@ impl Attention {
     /// Queries, keys and values of `h` (tokens, hidden), rotated, and what the norms on them keep.
     pub(super) fn project(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         h: &Tensor,
         angles: &Angles,
     ) -> Result<(Projected, Option<[norm::Saved; 2]>)> {
@@ -226,11 +226,11 @@ impl Attention {
     /// read where it is `wanted`.
     pub(super) fn backward_out(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dout: &Tensor,
         attended: &Tensor,
         wanted: bool,
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Option<Tensor>> {
         self.out
             .backward_parameters(weights, dout, attended, into)?;
@@ -244,11 +244,11 @@ impl Attention {
     /// those of the norms on queries and keys.
     pub(super) fn backward_attend(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dattended: Tensor,
         activations: Activations,
         (angles, packing): (&Angles, &Packing),
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Vec<Tensor>> {
         let Activations {
             projected,
@@ -283,11 +283,11 @@ impl Attention {
     /// attention's input in `dtype` where it is wanted; `h` makes that input.
     pub(super) fn backward_inputs(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dqkv: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dqkv, h, wanted, into)
     }

@@ -11,7 +11,7 @@ use super::ffn::{self, Ffn};
 use super::generate::size;
 use super::linear::Linear;
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
@@ -92,7 +92,7 @@ impl Block {
     /// `x` (tokens, hidden) -> (queries, hidden): the outputs that `range` wants.
     pub(super) fn forward(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         angles: &Angles,
         range: &QueryRange,
@@ -116,7 +116,7 @@ impl Block {
     }
 
     /// The bytes of its matrices.
-    pub(super) fn bytes(&self, weights: &Buffer) -> u64 {
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
         let inputs = self.attention.inputs().iter().chain(self.ffn.inputs());
         let all = inputs.chain([&self.attention.out, self.ffn.down()]);
         all.map(|linear| size(linear.weight(weights))).sum()
@@ -126,7 +126,7 @@ impl Block {
     /// `cache`, which gets its keys and values.
     pub(super) fn extend(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         (angles, places): (&Angles, &Places),
         cache: &mut KvCache,
@@ -140,7 +140,7 @@ impl Block {
     /// From the block's input and what attention gave, (n, heads * head_dim), to its output.
     fn finish(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         attended: &Tensor,
     ) -> Result<(Tensor, norm::Saved, ffn::Activations)> {
@@ -171,12 +171,12 @@ impl Block {
     /// trained.
     pub(super) fn backward(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dy: Tensor,
         activations: Activations,
         (angles, range): (&Angles, &QueryRange),
         below: bool,
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Option<Tensor>> {
         let Activations {
             attention_norm,
@@ -294,7 +294,7 @@ struct Wants {
 
 /// A copy of the residual stream that branches are then added to in place: it begins with the biases
 /// of their last projections, `ends`.
-fn branch_from(x: &Tensor, weights: &Buffer, ends: &[&Linear]) -> Result<Tensor> {
+fn branch_from(x: &Tensor, weights: Weights, ends: &[&Linear]) -> Result<Tensor> {
     let biases: Vec<&Tensor> = ends.iter().filter_map(|end| end.bias(weights)).collect();
     elementwise::residual(x, &biases)
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::arch::{self, Architecture, Gate, Gelu};
 use super::linear::{Linear, backward_shared_input};
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::activation;
 
@@ -74,7 +74,7 @@ impl Ffn {
 
     /// Adds the network's output, without the bias of [`Self::down`], to `y` (rows, hidden); `h`
     /// (rows, hidden) is its input.
-    pub(super) fn forward(&self, weights: &Buffer, h: &Tensor, y: &Tensor) -> Result<Activations> {
+    pub(super) fn forward(&self, weights: Weights, h: &Tensor, y: &Tensor) -> Result<Activations> {
         let apply = |linear: &Linear| linear.forward(weights, h);
         let activations = match self {
             Self::Gelu { kind, up: [up], .. } => Activations::Gelu(*kind, apply(up)?),
@@ -93,11 +93,11 @@ impl Ffn {
     /// activation's inputs where they are `wanted`.
     pub(super) fn backward_down(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dout: &Tensor,
         activations: &Activations,
         wanted: bool,
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Option<Vec<Tensor>>> {
         let down = self.down();
         if !wanted {
@@ -116,11 +116,11 @@ impl Ffn {
     /// of the network's input in `dtype` where it is wanted; `h` makes that input.
     pub(super) fn backward_inputs(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dinputs: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Buffer,
+        into: &Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dinputs, h, wanted, into)
     }

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use super::decoder::Decoder;
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Parameter};
+use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
@@ -74,12 +74,12 @@ impl Decoder {
         &self,
         packed: &Packed,
         mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
-        gradients: &Buffer,
+        gradients: &Params,
     ) -> Result<()> {
         let (x, activations) = self.forward(packed)?;
         let norm = self.final_norm();
         let rows = embedding::gather(&x, &activations.sources, x.dtype())?;
-        let (h, saved) = norm.forward(&self.weights, &rows)?;
+        let (h, saved) = norm.forward(self.own_weights(), &rows)?;
         // Where the head alone is trained, nothing reads the gradient of its input.
         let wanted = norm.trainable() || self.trained_below_head();
         let dh = || elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows);
@@ -124,7 +124,7 @@ impl Decoder {
             return Ok(());
         };
         let drows = dh.zeros_like()?;
-        norm.backward(&self.weights, &dh, &saved, gradients, &drows)?;
+        norm.backward(self.own_weights(), &dh, &saved, gradients, &drows)?;
         if !self.trained_below_head() {
             return Ok(());
         }
@@ -141,11 +141,11 @@ impl Decoder {
 
     /// (n, hidden) after the final norm -> (n, vocabulary).
     fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
-        self.head_logits_of(&self.weights, h)
+        self.head_logits_of(self.own_weights(), h)
     }
 
     /// As [`Self::head_logits`], by these weights.
-    pub(super) fn head_logits_of(&self, weights: &Buffer, h: &Tensor) -> Result<Tensor> {
+    pub(super) fn head_logits_of(&self, weights: Weights, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(weights);
         match weights.row_invariant {
             true => row_invariant::linear(h, weight, None),
@@ -156,7 +156,7 @@ impl Decoder {
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
         let rows = self.forward_with(packed, |_, _| Ok(()))?;
         let norm = self.final_norm();
-        Ok(norm.forward(&self.weights, &rows)?.0)
+        Ok(norm.forward(self.own_weights(), &rows)?.0)
     }
 
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
@@ -179,14 +179,15 @@ impl Decoder {
         h: &Tensor,
         tile: Tile,
         seeds: &[f64],
-        gradients: &Buffer,
+        gradients: &Params,
         dh: Option<&Tensor>,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let rows = tile.rows;
         let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-        let precision = self.weights.precision;
-        let (head, weight) = (self.head(), self.head_weight(&self.weights));
+        let weights = self.own_weights();
+        let precision = weights.precision;
+        let (head, weight) = (self.head(), self.head_weight(weights));
         let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, dtype)?;
         if let Some(dweight) = head.gradient(gradients) {
@@ -198,7 +199,7 @@ impl Decoder {
         }
     }
 
-    pub(super) fn head_weight<'a>(&self, weights: &'a Buffer) -> &'a Tensor {
+    pub(super) fn head_weight<'a>(&self, weights: Weights<'a>) -> &'a Tensor {
         self.head().of(weights)
     }
 

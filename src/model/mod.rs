@@ -16,6 +16,7 @@ pub mod hub;
 pub mod init;
 mod linear;
 mod norm;
+pub mod numerics;
 pub mod parameters;
 pub mod sampling;
 pub mod skipped;

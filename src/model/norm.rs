@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::arch::Norm;
-use super::parameters::{Buffer, Layout, Parameter};
+use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
 use crate::kernels::Dst;
 use crate::kernels::norm::{self, Saved};
@@ -35,12 +35,12 @@ impl NormLayer {
         self.weight.trainable() || self.bias.is_some_and(|bias| bias.trainable())
     }
 
-    pub(super) fn forward(&self, weights: &Buffer, x: &Tensor) -> Result<(Tensor, Saved)> {
+    pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<(Tensor, Saved)> {
         norm::norm(x, self.kind, self.weight.of(weights), self.bias(weights))
     }
 
     /// The output once more.
-    pub(super) fn output(&self, weights: &Buffer, saved: &Saved) -> Result<Tensor> {
+    pub(super) fn output(&self, weights: Weights, saved: &Saved) -> Result<Tensor> {
         norm::output(saved, self.weight.of(weights), self.bias(weights))
     }
 
@@ -48,10 +48,10 @@ impl NormLayer {
     /// input to `dx`.
     pub(super) fn backward(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dy: &Tensor,
         saved: &Saved,
-        into: &Buffer,
+        into: &Params,
         dx: &Tensor,
     ) -> Result<()> {
         let dbias = self.bias.and_then(|bias| bias.gradient(into));
@@ -60,7 +60,7 @@ impl NormLayer {
         norm::backward(dy, saved, self.weight.of(weights), gradients, dx)
     }
 
-    fn bias<'a>(&self, weights: &'a Buffer) -> Option<&'a Tensor> {
+    fn bias<'a>(&self, weights: Weights<'a>) -> Option<&'a Tensor> {
         self.bias.map(|bias| bias.of(weights))
     }
 }

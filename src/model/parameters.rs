@@ -14,7 +14,6 @@ use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
 use crate::kernels::Precision;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::sampling::draws_from;
 use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
@@ -66,6 +65,16 @@ pub(super) struct Parameter {
     gradient: Option<usize>,
 }
 
+/// Weights as one pass computes with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub params: &'a Params,
+    /// What matmuls round their operands to.
+    pub precision: Precision,
+    /// Whether each row is computed by itself: what it gives does not depend on the rows beside it.
+    pub row_invariant: bool,
+}
+
 impl Parameter {
     /// Whether it is trained.
     pub fn trainable(self) -> bool {
@@ -78,12 +87,12 @@ impl Parameter {
     }
 
     /// Its view of the weights.
-    pub fn of(self, weights: &Buffer) -> &Tensor {
-        weights.view(self.id)
+    pub fn of(self, weights: Weights<'_>) -> &Tensor {
+        weights.params.view(self.id)
     }
 
     /// Its view of the gradients, where it is trained.
-    pub fn gradient(self, gradients: &Buffer) -> Option<&Tensor> {
+    pub fn gradient(self, gradients: &Params) -> Option<&Tensor> {
         self.gradient.map(|id| gradients.view(id))
     }
 }
@@ -285,18 +294,14 @@ pub enum Master {
 
 /// A flat buffer, (elements), with a view for each parameter.
 #[derive(Debug, Clone)]
-pub struct Buffer {
+pub struct Params {
     layout: Arc<Layout>,
     flat: Tensor,
     views: Vec<Tensor>,
     master: Master,
-    /// What products with these parameters round their operands to.
-    pub precision: Precision,
-    /// Whether products are those of [`row_invariant`](crate::kernels::row_invariant).
-    pub(super) row_invariant: bool,
 }
 
-impl Buffer {
+impl Params {
     /// Wraps a flat tensor of the layout's length.
     pub fn new(layout: Arc<Layout>, flat: Tensor) -> Result<Self> {
         let view = |entry: &Entry| -> Result<Tensor> {
@@ -309,23 +314,14 @@ impl Buffer {
             flat,
             views,
             master: Master::Itself,
-            precision: Precision::Full,
-            row_invariant: false,
         })
     }
 
-    /// The same parameters for few rows at a time: on the processor each row is then computed by
-    /// itself, and where products round to bf16, matrices are kept so.
-    pub(super) fn row_invariant(&self) -> Result<Self> {
+    /// The same parameters, whose matrices are kept rounded to bf16.
+    pub(super) fn rounded(&self) -> Result<Self> {
         let mut same = self.clone();
-        if draws_from(&self.flat) {
-            return Ok(same);
-        }
-        same.row_invariant = true;
-        if self.precision == Precision::Bf16 {
-            for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
-                *view = row_invariant::rounded(view)?;
-            }
+        for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
+            *view = row_invariant::rounded(view)?;
         }
         Ok(same)
     }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::mix;
 use crate::model::Decoder;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::score::{micro_batch_tokens, score_rows};
 use crate::session::{Observer, Session};
 
@@ -58,7 +58,7 @@ impl MovingReference {
     }
 
     /// Its weights.
-    pub fn weights(&self) -> &Buffer {
+    pub fn weights(&self) -> &Params {
         self.model.weights()
     }
 

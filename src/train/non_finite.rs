@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::kernels::device::download;
 use crate::loss::Scored;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 
 /// The rows of a step as its loss saw them.
 #[derive(Default)]
@@ -51,7 +51,7 @@ fn number(x: f64) -> Value {
 }
 
 /// The names of the parameters whose gradient is not finite.
-pub(super) fn not_finite(gradients: &Buffer) -> Result<Vec<String>> {
+pub(super) fn not_finite(gradients: &Params) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (id, entry) in gradients.layout().entries.iter().enumerate() {
         let values = download(&gradients.view(id).flatten_all()?)?;

@@ -17,7 +17,7 @@ use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
 use crate::kernels::device::kind;
 use crate::model::Decoder;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::optim::Optimizer;
 use crate::sample::Drawn;
 use crate::session::{Event, Observer, Record, Session, StopCondition, Stopped, Stopwatch};
@@ -42,7 +42,7 @@ pub(super) struct Training {
     /// Steps of the whole run.
     steps: u64,
     optimizer: Optimizer,
-    gradients: Buffer,
+    gradients: Params,
     inputs: LossInputs,
     files: Files,
     state: State,
@@ -183,7 +183,7 @@ impl Training {
         observe(Event::Saved(&output_dir));
         let seconds = self.start.elapsed().as_secs_f64();
         if let Some(profile) = &mut self.profile {
-            profile.finish(self.model.weights())?;
+            profile.finish(&self.model)?;
         }
         let story = match (&self.stories, &self.before) {
             (Some(stories), Some(before)) => {
@@ -369,7 +369,7 @@ fn buffers<'a>(
     optimizer: &'a Optimizer,
     moving: &'a Option<MovingReference>,
     state: &State,
-) -> Vec<(&'static str, &'a Buffer)> {
+) -> Vec<(&'static str, &'a Params)> {
     let moving = moving.as_ref().filter(|_| state.reference_moved);
     let moving = moving.map(|moving| ("reference", moving.weights()));
     optimizer.moments().into_iter().chain(moving).collect()

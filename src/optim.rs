@@ -9,6 +9,7 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::kernels::Dst;
 use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
 pub use crate::model::numerics::States;
 use crate::model::parameters::{Master, Params};
@@ -308,14 +309,14 @@ impl Optimizer {
         };
         let weights = match (weights.master(), &beside) {
             (Master::F32(_), Some(master)) => Weights::Master {
-                weights: values.into(),
-                master: master.into(),
+                weights: Dst::shared(values),
+                master: Dst::shared(master),
             },
             (Master::Low(_), Some(low)) => Weights::Split {
-                weights: values.into(),
-                low: low.into(),
+                weights: Dst::shared(values),
+                low: Dst::shared(low),
             },
-            _ => Weights::Plain(values.into()),
+            _ => Weights::Plain(Dst::shared(values)),
         };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
@@ -327,7 +328,7 @@ impl Optimizer {
                     rate,
                     step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, weights, square.into(), gradient)?;
+                kernel::rmsprop(&rmsprop, weights, Dst::shared(square), gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -338,7 +339,7 @@ impl Optimizer {
                     weight_decay: read(self.config.weight_decay),
                     step: self.steps,
                 };
-                let moments = (mean.flat().into(), square.into());
+                let moments = (Dst::shared(mean.flat()), Dst::shared(square));
                 kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::kernels::attention::{self, Packing, Scores};
 use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
-use crate::kernels::{elementwise, norm, rotary};
+use crate::kernels::{Dst, elementwise, norm, rotary};
 
 /// Attention by its places in the flat buffers.
 #[derive(Debug)]
@@ -91,10 +91,9 @@ impl Projections {
         match self {
             Self::HeadInterleaved([layer]) => layer.forward(weights, h),
             Self::Separate(layers) => {
-                let whole = elementwise::zeros((h.dim(0)?, heads.width()), h)?;
+                let mut whole = elementwise::zeros((h.dim(0)?, heads.width()), h)?;
                 for (layer, columns) in layers.iter().zip(heads.columns()) {
-                    let part = whole.narrow(1, columns.start, columns.len())?;
-                    layer.forward_into(weights, h, &part)?;
+                    layer.forward_into(weights, h, Dst::columns(&mut whole, columns)?)?;
                 }
                 Ok(whole)
             }
@@ -176,21 +175,24 @@ impl Attention {
         angles: &Angles,
     ) -> Result<(Projected, Option<[norm::Saved; 2]>)> {
         let whole = self.qkv.forward(weights, self.heads, h)?;
-        let projected = self.qkv.split(self.heads, &whole)?;
+        let mut projected = self.qkv.split(self.heads, &whole)?;
         let qk_norm = match &self.qk_norm {
             Some([q_norm, k_norm]) => {
-                let norm = |layer: &NormLayer, heads: &Tensor| -> Result<norm::Saved> {
+                let norm = |layer: &NormLayer, heads: &mut Tensor| -> Result<norm::Saved> {
                     let x = elementwise::copy(heads)?;
                     let (y, saved) = layer.forward(weights, &x)?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
-                Some([norm(q_norm, &projected.q)?, norm(k_norm, &projected.k)?])
+                Some([
+                    norm(q_norm, &mut projected.q)?,
+                    norm(k_norm, &mut projected.k)?,
+                ])
             }
             None => None,
         };
-        rotary::rotate(&projected.q, angles)?;
-        rotary::rotate(&projected.k, angles)?;
+        rotary::rotate(&mut projected.q, angles)?;
+        rotary::rotate(&mut projected.k, angles)?;
         Ok((projected, qk_norm))
     }
 
@@ -230,7 +232,7 @@ impl Attention {
         dout: &Tensor,
         attended: &Tensor,
         wanted: bool,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         self.out
             .backward_parameters(weights, dout, attended, into)?;
@@ -248,7 +250,7 @@ impl Attention {
         dattended: Tensor,
         activations: Activations,
         (angles, packing): (&Angles, &Packing),
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Vec<Tensor>> {
         let Activations {
             projected,
@@ -258,23 +260,31 @@ impl Attention {
         } = activations;
         drop(attended);
         let tokens = projected.q.dim(0)?;
-        let dwhole = elementwise::zeros((tokens, self.heads.width()), &projected.q)?;
+        let mut dwhole = elementwise::zeros((tokens, self.heads.width()), &projected.q)?;
         let Projected { q, k, v } = &projected;
         let scores = self.scores;
-        attention::backward(&dattended, (q, k, v), &attention, packing, scores, &dwhole)?;
+        attention::backward(
+            &dattended,
+            (q, k, v),
+            &attention,
+            packing,
+            scores,
+            &mut dwhole,
+        )?;
         drop((projected, dattended));
-        let dprojected = self.qkv.split(self.heads, &dwhole)?;
-        rotary::rotate_back(&dprojected.q, angles)?;
-        rotary::rotate_back(&dprojected.k, angles)?;
+        let mut dprojected = self.qkv.split(self.heads, &dwhole)?;
+        rotary::rotate_back(&mut dprojected.q, angles)?;
+        rotary::rotate_back(&mut dprojected.k, angles)?;
         if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
-            let back = |layer: &NormLayer, heads: &Tensor, saved: &norm::Saved| -> Result<()> {
-                let (dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
-                elementwise::clear(&dx)?;
-                layer.backward(weights, &dy, saved, into, &dx)?;
-                elementwise::assign(heads, &dx)
-            };
-            back(q_norm, &dprojected.q, q_saved)?;
-            back(k_norm, &dprojected.k, k_saved)?;
+            let mut back =
+                |layer: &NormLayer, heads: &mut Tensor, saved: &norm::Saved| -> Result<()> {
+                    let (mut dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
+                    elementwise::clear(&mut dx)?;
+                    layer.backward(weights, &dy, saved, into, &mut dx)?;
+                    elementwise::assign(heads, &dx)
+                };
+            back(q_norm, &mut dprojected.q, q_saved)?;
+            back(k_norm, &mut dprojected.k, k_saved)?;
         }
         self.qkv.outputs(self.heads, dwhole)
     }
@@ -287,7 +297,7 @@ impl Attention {
         dqkv: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dqkv, h, wanted, into)
     }

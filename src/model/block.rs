@@ -145,22 +145,22 @@ impl Block {
         attended: &Tensor,
     ) -> Result<(Tensor, norm::Saved, ffn::Activations)> {
         let (out, down) = (&self.attention.out, self.ffn.down());
-        let feed_forward = |read: &Tensor, y: &Tensor| -> Result<_> {
+        let feed_forward = |read: &Tensor, y: &mut Tensor| -> Result<_> {
             let (h, saved) = self.ffn_norm.forward(weights, read)?;
             Ok((saved, self.ffn.forward(weights, &h, y)?))
         };
         match self.residual {
             Residual::Parallel => {
-                let y = branch_from(x, weights, &[out, down])?;
-                out.add_product(weights, attended, &y)?;
-                let (ffn_norm, ffn) = feed_forward(x, &y)?;
+                let mut y = branch_from(x, weights, &[out, down])?;
+                out.add_product(weights, attended, &mut y)?;
+                let (ffn_norm, ffn) = feed_forward(x, &mut y)?;
                 Ok((y, ffn_norm, ffn))
             }
             Residual::Sequential => {
-                let after_attention = branch_from(x, weights, &[out])?;
-                out.add_product(weights, attended, &after_attention)?;
-                let y = branch_from(&after_attention, weights, &[down])?;
-                let (ffn_norm, ffn) = feed_forward(&after_attention, &y)?;
+                let mut after_attention = branch_from(x, weights, &[out])?;
+                out.add_product(weights, attended, &mut after_attention)?;
+                let mut y = branch_from(&after_attention, weights, &[down])?;
+                let (ffn_norm, ffn) = feed_forward(&after_attention, &mut y)?;
                 Ok((y, ffn_norm, ffn))
             }
         }
@@ -172,11 +172,11 @@ impl Block {
     pub(super) fn backward(
         &self,
         weights: Weights,
-        dy: Tensor,
+        mut dy: Tensor,
         activations: Activations,
         (angles, range): (&Angles, &QueryRange),
         below: bool,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         let Activations {
             attention_norm,
@@ -186,7 +186,7 @@ impl Block {
         } = activations;
         let dtype = into.flat().dtype();
         let wants = self.wants(below);
-        let attention_out = |dout: &Tensor| -> Result<Option<Tensor>> {
+        let attention_out = |dout: &Tensor, into: &mut Params| -> Result<Option<Tensor>> {
             let attended = &attention.attended;
             self.attention
                 .backward_out(weights, dout, attended, wants.attended, into)
@@ -195,7 +195,7 @@ impl Block {
         let mut dattended = None;
         // In the sequential layout the feed-forward's gradient also reaches attention.
         if self.residual == Residual::Parallel {
-            dattended = attention_out(&dout)?;
+            dattended = attention_out(&dout, into)?;
         }
         let dinputs = self
             .ffn
@@ -208,12 +208,14 @@ impl Block {
                 .ffn
                 .backward_inputs(weights, &dinputs, h, wanted, into)?;
             if let Some(dh) = dh {
-                self.ffn_norm.backward(weights, &dh, &ffn_norm, into, &dy)?;
+                self.ffn_norm
+                    .backward(weights, &dh, &ffn_norm, into, &mut dy)?;
             }
         }
         drop(ffn_norm);
         if self.residual == Residual::Sequential && wants.attention {
-            dattended = attention_out(&branch_gradient(&dy, &attention.attended)?)?;
+            let dout = branch_gradient(&dy, &attention.attended)?;
+            dattended = attention_out(&dout, into)?;
         }
         let Some(dattended) = dattended else {
             return Ok(None);
@@ -230,16 +232,16 @@ impl Block {
         let Some(dh) = dh else {
             return Ok(None);
         };
-        let dx = match &range.rows {
+        let mut dx = match &range.rows {
             Some(rows) => {
-                let dx = dh.zeros_like()?;
-                embedding::scatter_add(&dy, rows, &dx)?;
+                let mut dx = dh.zeros_like()?;
+                embedding::scatter_add(&dy, rows, &mut dx)?;
                 dx
             }
             None => dy,
         };
         self.attention_norm
-            .backward(weights, &dh, &attention_norm, into, &dx)?;
+            .backward(weights, &dh, &attention_norm, into, &mut dx)?;
         Ok(below.then_some(dx))
     }
 

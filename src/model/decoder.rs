@@ -270,10 +270,9 @@ impl Decoder {
         &self,
         mut dx: Tensor,
         activations: Activations,
-        gradients: &Params,
+        gradients: &mut Params,
     ) -> Result<()> {
         let Activations { inputs, blocks, .. } = activations;
-        let embedding = self.embedding.gradient(gradients);
         let weights = self.own_weights();
         for (above, kept) in blocks.into_iter().enumerate().rev() {
             let layer = self.lowest + above;
@@ -282,14 +281,14 @@ impl Decoder {
                 OfBlock::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
             };
             let batch = (&inputs.angles, self.range(&inputs, layer));
-            let below = embedding.is_some() || layer > self.lowest;
+            let below = self.embedding.trainable() || layer > self.lowest;
             let block = &self.blocks[layer];
             match block.backward(weights, dx, activations, batch, below, gradients)? {
                 Some(input) => dx = input,
                 None => return Ok(()),
             }
         }
-        match embedding {
+        match self.embedding.gradient(gradients) {
             Some(dtable) => embedding::scatter_add(&dx, &inputs.ids, dtable),
             None => Ok(()),
         }

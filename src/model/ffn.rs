@@ -74,7 +74,12 @@ impl Ffn {
 
     /// Adds the network's output, without the bias of [`Self::down`], to `y` (rows, hidden); `h`
     /// (rows, hidden) is its input.
-    pub(super) fn forward(&self, weights: Weights, h: &Tensor, y: &Tensor) -> Result<Activations> {
+    pub(super) fn forward(
+        &self,
+        weights: Weights,
+        h: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<Activations> {
         let apply = |linear: &Linear| linear.forward(weights, h);
         let activations = match self {
             Self::Gelu { kind, up: [up], .. } => Activations::Gelu(*kind, apply(up)?),
@@ -97,7 +102,7 @@ impl Ffn {
         dout: &Tensor,
         activations: &Activations,
         wanted: bool,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Option<Vec<Tensor>>> {
         let down = self.down();
         if !wanted {
@@ -120,7 +125,7 @@ impl Ffn {
         dinputs: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dinputs, h, wanted, into)
     }
@@ -137,11 +142,11 @@ impl Activations {
 
     /// The activation's output once more, and the gradient of each of its inputs; works in the memory
     /// of `dy`, the gradient of the output.
-    fn backward(&self, dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
+    fn backward(&self, mut dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         Ok(match self {
-            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&dy, up)?, vec![dy]),
+            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&mut dy, up)?, vec![dy]),
             Self::Gated(Gate::Silu, [gate, up]) => {
-                let (y, dgate) = activation::swiglu_backward(&dy, gate, up)?;
+                let (y, dgate) = activation::swiglu_backward(&mut dy, gate, up)?;
                 (y, vec![dgate, dy])
             }
         })

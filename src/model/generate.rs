@@ -17,11 +17,11 @@ use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
-use crate::kernels::Precision;
 use crate::kernels::elementwise;
 use crate::kernels::embedding::Ids;
 use crate::kernels::kv_cache::{self, KvCache, Places, Shape};
 use crate::kernels::sampling::draws_from;
+use crate::kernels::{Dst, Precision};
 
 /// Tokens of prompts computed at once.
 pub const PROMPT_TOKENS: usize = 512;
@@ -256,11 +256,12 @@ fn together(mut parts: Vec<Tensor>) -> Result<Tensor> {
         return Ok(parts.remove(0));
     }
     let rows = parts.iter().map(|part| part.dims()[0]).sum();
-    let all = elementwise::zeros((rows, parts[0].dim(1)?), &parts[0])?;
+    let mut all = elementwise::zeros((rows, parts[0].dim(1)?), &parts[0])?;
     let mut at = 0;
     for part in &parts {
         let rows = part.dim(0)?;
-        elementwise::assign(&all.narrow(0, at, rows)?.unsqueeze(1)?, &part.unsqueeze(1)?)?;
+        let to = Dst::view(&mut all, |all| all.narrow(0, at, rows)?.unsqueeze(1))?;
+        elementwise::assign(to, &part.unsqueeze(1)?)?;
         at += rows;
     }
     Ok(all)

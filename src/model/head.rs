@@ -15,7 +15,7 @@ use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
-use crate::kernels::{elementwise, embedding, linear, row_invariant};
+use crate::kernels::{Dst, elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
 
 /// What the head says of one response.
@@ -74,7 +74,7 @@ impl Decoder {
         &self,
         packed: &Packed,
         mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
-        gradients: &Params,
+        gradients: &mut Params,
     ) -> Result<()> {
         let (x, activations) = self.forward(packed)?;
         let norm = self.final_norm();
@@ -83,7 +83,7 @@ impl Decoder {
         // Where the head alone is trained, nothing reads the gradient of its input.
         let wanted = norm.trainable() || self.trained_below_head();
         let dh = || elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows);
-        let dh = wanted.then(dh).transpose()?;
+        let mut dh = wanted.then(dh).transpose()?;
         for group in self.groups(packed) {
             let span = span(&packed.examples[group.clone()]);
             let tiles = self.tiles(&span);
@@ -117,19 +117,19 @@ impl Decoder {
                     None => self.tile(packed, &h, rows)?,
                 };
                 let seeds = &token_seeds[offset(&tile.rows, span.start)];
-                self.tile_backward(&h, tile, seeds, gradients, dh.as_ref())?;
+                self.tile_backward(&h, tile, seeds, gradients, dh.as_mut())?;
             }
         }
         let Some(dh) = dh else {
             return Ok(());
         };
-        let drows = dh.zeros_like()?;
-        norm.backward(self.own_weights(), &dh, &saved, gradients, &drows)?;
+        let mut drows = dh.zeros_like()?;
+        norm.backward(self.own_weights(), &dh, &saved, gradients, &mut drows)?;
         if !self.trained_below_head() {
             return Ok(());
         }
-        let dx = x.zeros_like()?;
-        embedding::scatter_add(&drows, &activations.sources, &dx)?;
+        let mut dx = x.zeros_like()?;
+        embedding::scatter_add(&drows, &activations.sources, &mut dx)?;
         drop((x, h, rows, saved, dh, drows));
         self.backward(dx, activations, gradients)
     }
@@ -179,8 +179,8 @@ impl Decoder {
         h: &Tensor,
         tile: Tile,
         seeds: &[f64],
-        gradients: &Params,
-        dh: Option<&Tensor>,
+        gradients: &mut Params,
+        dh: Option<&mut Tensor>,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let rows = tile.rows;
@@ -194,7 +194,10 @@ impl Decoder {
             linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
         }
         match dh {
-            Some(dh) => linear::backward_input_add(&dlogits, weight, &part(dh)?, precision),
+            Some(dh) => {
+                let dh = Dst::view(dh, part)?;
+                linear::backward_input_add(&dlogits, weight, dh, precision)
+            }
             None => Ok(()),
         }
     }

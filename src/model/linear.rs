@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::{linear, row_invariant};
+use crate::kernels::{Dst, linear, row_invariant};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
 /// parameters are not computed.
@@ -56,7 +56,7 @@ impl Linear {
     }
 
     /// As [`Self::forward`], into columns of a wider tensor.
-    pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: &Tensor) -> Result<()> {
+    pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.row_invariant {
             true => row_invariant::linear_into(x, weight, bias, y),
@@ -65,7 +65,7 @@ impl Linear {
     }
 
     /// Adds `x W^T`, without the bias, to `y` (rows, out).
-    pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &Tensor) -> Result<()> {
+    pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &mut Tensor) -> Result<()> {
         match weights.row_invariant {
             true => row_invariant::linear_add(x, self.weight(weights), y),
             false => linear::linear_add(x, self.weight(weights), y, weights.precision),
@@ -78,7 +78,7 @@ impl Linear {
         weights: Weights,
         dy: &Tensor,
         x: &Tensor,
-        into: &Params,
+        into: &mut Params,
     ) -> Result<()> {
         if let Some(dweight) = self.weight.gradient(into) {
             linear::backward_weight(dy, x, dweight, weights.precision)?;
@@ -104,7 +104,7 @@ pub(super) fn backward_shared_input(
     dy: &[Tensor],
     x: impl FnOnce() -> Result<Tensor>,
     wanted: Option<DType>,
-    into: &Params,
+    into: &mut Params,
 ) -> Result<Option<Tensor>> {
     if layers.iter().any(Linear::trainable) {
         let x = x()?;
@@ -116,9 +116,9 @@ pub(super) fn backward_shared_input(
         return Ok(None);
     };
     let precision = weights.precision;
-    let dx = linear::backward_input(&dy[0], layers[0].weight(weights), dtype, precision)?;
+    let mut dx = linear::backward_input(&dy[0], layers[0].weight(weights), dtype, precision)?;
     for (layer, dy) in layers.iter().zip(dy).skip(1) {
-        linear::backward_input_add(dy, layer.weight(weights), &dx, precision)?;
+        linear::backward_input_add(dy, layer.weight(weights), &mut dx, precision)?;
     }
     Ok(Some(dx))
 }

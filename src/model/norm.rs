@@ -5,7 +5,6 @@ use candle_core::Tensor;
 use super::arch::Norm;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::Dst;
 use crate::kernels::norm::{self, Saved};
 
 /// A norm over the last dimension with its weight and, where it has one, its bias. Gradients of frozen
@@ -51,12 +50,10 @@ impl NormLayer {
         weights: Weights,
         dy: &Tensor,
         saved: &Saved,
-        into: &Params,
-        dx: &Tensor,
+        into: &mut Params,
+        dx: &mut Tensor,
     ) -> Result<()> {
-        let dbias = self.bias.and_then(|bias| bias.gradient(into));
-        let dweight = self.weight.gradient(into);
-        let gradients = (dweight.map(Dst::from), dbias.map(Dst::from));
+        let gradients = self.weight.gradients(self.bias, into);
         norm::backward(dy, saved, self.weight.of(weights), gradients, dx)
     }
 

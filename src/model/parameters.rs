@@ -12,8 +12,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
-use crate::kernels::Precision;
 use crate::kernels::device::{download, download_split, upload, upload_split};
+use crate::kernels::{Dst, Precision};
 use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
@@ -91,9 +91,28 @@ impl Parameter {
         weights.params.view(self.id)
     }
 
-    /// Its view of the gradients, where it is trained.
-    pub fn gradient(self, gradients: &Params) -> Option<&Tensor> {
-        self.gradient.map(|id| gradients.view(id))
+    /// Its view of the gradients, to write, where it is trained.
+    pub fn gradient(self, gradients: &mut Params) -> Option<Dst<'_>> {
+        self.gradient.map(|id| (&mut gradients.views[id]).into())
+    }
+
+    /// The views of the gradients of a weight and of its bias, to write, where they are trained.
+    pub fn gradients(
+        self,
+        bias: Option<Self>,
+        gradients: &mut Params,
+    ) -> (Option<Dst<'_>>, Option<Dst<'_>>) {
+        let views = &mut gradients.views;
+        match (self.gradient, bias.and_then(|bias| bias.gradient)) {
+            (Some(weight), Some(bias)) => {
+                let views = views.get_disjoint_mut([weight, bias]);
+                let [weight, bias] = views.expect("a weight and its bias are two parameters");
+                (Some(weight.into()), Some(bias.into()))
+            }
+            (Some(weight), None) => (Some((&mut views[weight]).into()), None),
+            (None, Some(bias)) => (None, Some((&mut views[bias]).into())),
+            (None, None) => (None, None),
+        }
     }
 }
 
@@ -373,25 +392,27 @@ impl Params {
         Ok(values)
     }
 
-    /// Sets the values of the elements from `start` on.
+    /// Sets the values of the elements from `start` on, in the memory that the views share.
     pub fn set(&self, start: usize, values: &[f32]) -> Result<()> {
-        let part = |x: &Tensor, range: &Range<usize>| x.narrow(0, range.start, range.len());
+        let part = |x: &Tensor, range: &Range<usize>| -> Result<Dst> {
+            Ok(Dst::shared(&x.narrow(0, range.start, range.len())?))
+        };
         let [first, rest] = self.divide(start..start + values.len());
         let (head, tail) = values.split_at(first.len());
         match &self.master {
             _ if first.is_empty() => {}
-            Master::Itself => upload(head, &part(&self.flat, &first)?)?,
+            Master::Itself => upload(head, part(&self.flat, &first)?)?,
             Master::F32(master) => {
-                upload(head, &part(&self.flat, &first)?)?;
-                upload(head, &part(master, &first)?)?;
+                upload(head, part(&self.flat, &first)?)?;
+                upload(head, part(master, &first)?)?;
             }
             Master::Low(low) => {
-                upload_split(head, &part(&self.flat, &first)?, &part(low, &first)?)?;
+                upload_split(head, part(&self.flat, &first)?, part(low, &first)?)?;
             }
         }
         match rest.is_empty() {
             true => Ok(()),
-            false => upload(tail, &part(&self.flat, &rest)?),
+            false => upload(tail, part(&self.flat, &rest)?),
         }
     }
 
@@ -406,7 +427,7 @@ impl Params {
     }
 
     /// Fills the buffer with zeros in place.
-    pub fn clear(&self) -> Result<()> {
-        elementwise::clear(&self.flat)
+    pub fn clear(&mut self) -> Result<()> {
+        elementwise::clear(&mut self.flat)
     }
 }

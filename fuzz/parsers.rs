@@ -14,7 +14,7 @@ use expo::config::{Config, SamplingConfig, SweepConfig};
 use expo::data::chat::{ChatTemplate, Message};
 use expo::data::format::{FORMATS, Format};
 use expo::data::pack::Packed;
-use expo::data::{DataConfig, Dataset, Example, Files, Response, Samples, Tokenizer, prompts};
+use expo::data::{Dataset, Example, Files, Response, RowConfig, Samples, Tokenizer, prompts};
 use expo::error::{Error, Result};
 use expo::eval::alpaca::{Annotations, difficulties, gamed};
 use expo::eval::diversity::{Diversity, SampleSet, Unit, align};
@@ -362,28 +362,26 @@ fn text_rows(folder: &Path) -> Result<()> {
 fn dataset(folder: &Path, path: PathBuf) -> Result<()> {
     let files = Files::from(path);
     let format = Format::of_file(&files)?;
-    let config = DataConfig::new(format, files);
+    let config = RowConfig::new(format);
     let tokenizer = Tokenizer::open(folder)?;
     let loss = match format.name {
-        "prompts" => return prompts(&config.train, &config, &tokenizer).map(drop),
+        "prompts" => return prompts(&files, &config.prompts(), &tokenizer).map(drop),
         "unpaired" => "kto",
         "sft" => "sft",
         _ => "dpo",
     };
     let needs = Loss::default_of(loss)?.needs();
-    Dataset::open(&config.train, &config, &tokenizer, &needs, None).map(drop)
+    Dataset::open(&files, &config, &tokenizer, &needs, None).map(drop)
 }
 
 fn scores(folder: &Path) -> Result<()> {
     let path = folder.join("scores.jsonl");
     let scores = ScoreFile::open(&path)?;
-    let config = DataConfig::new(
-        Format::named("pairs").map_err(Error::input)?,
-        folder.join("pairs.jsonl"),
-    );
+    let config = RowConfig::new(Format::named("pairs").map_err(Error::input)?);
+    let files = folder.join("pairs.jsonl").into();
     let needs = Loss::default_of("dpo")?.needs();
     let tokenizer = Tokenizer::open(folder)?;
-    let dataset = Dataset::open(&config.train, &config, &tokenizer, &needs, None)?;
+    let dataset = Dataset::open(&files, &config, &tokenizer, &needs, None)?;
     scores.column(&dataset, false).map(drop)
 }
 

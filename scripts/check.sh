@@ -11,6 +11,16 @@ cargo fmt --check
 step "clippy"
 cargo clippy --all-targets --locked -- -D warnings
 
+step "oldest Rust"
+# clippy knows which Rust each item of std needs, a test what the dependencies declare; a compiler of that age
+# says it for certain.
+oldest="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)"
+if rustup toolchain list 2>/dev/null | grep -q "^$oldest"; then
+    rustup run "$oldest" cargo check --locked --target-dir target/oldest
+else
+    echo "skipped: Rust $oldest is not installed"
+fi
+
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 

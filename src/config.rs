@@ -5,9 +5,11 @@
 //! *Why*: parsing touches neither disk nor device, so a config can be checked, printed and compared
 //! anywhere. What is printed resolved is itself a valid config.
 
+mod data;
 mod model;
 pub(crate) mod read;
 mod reference;
+mod rows;
 mod run;
 mod sampling;
 mod sweep;
@@ -17,19 +19,20 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
-use crate::loss::{Loss, Role, Sum};
+use crate::loss::{Loss, Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 use crate::story::StoryConfig;
 
 pub use crate::model::numerics::Dtype;
+pub use data::{PreferenceData, SampleSource};
 pub use model::ModelConfig;
 pub use reference::{ReferenceConfig, Update};
+pub use rows::RowsConfig;
 pub use run::RunConfig;
-pub use sampling::SamplingConfig;
+pub use sampling::{PromptSource, SamplingConfig};
 pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.
@@ -39,7 +42,7 @@ pub struct Config {
     /// The policy and the reference.
     pub model: ModelConfig,
     /// Rows and how they become tokens.
-    pub data: DataConfig,
+    pub data: PreferenceData,
     /// Whether the reference follows the policy; it is frozen without this section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceConfig>,
@@ -47,7 +50,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<SampleConfig>,
     /// One objective with its knobs, `[loss.dpo]`, or several, each with a `weight`.
-    pub loss: Sum,
+    pub loss: WeightedLoss,
     /// Batches.
     #[serde(default)]
     pub batch: BatchConfig,
@@ -136,22 +139,16 @@ impl Config {
         }
     }
 
-    /// As [`open`](Self::open), of any config that names rows, for a look at them: without a loss
-    /// they are those of supervised fine-tuning, and without `[run]` it is none.
-    pub fn open_for_rows(path: &Path, overrides: &[String]) -> Result<Self> {
-        let place = |error: Error| error.at(path.display());
-        let text = untrusted::text(path, untrusted::TOML)?;
-        let mut table = read::table(&text, overrides).map_err(place)?;
-        if !table.contains_key("loss") {
-            let sft = Table::from_iter([("sft".to_owned(), Value::Table(Table::new()))]);
-            table.insert("loss".into(), Value::Table(sft));
-            // Prompts are drawn for with settings that rows do not depend on.
-            table.remove("sample");
-        }
-        let run = Table::from_iter([("output_dir".to_owned(), Value::String("unused".into()))]);
-        table.entry("run").or_insert(Value::Table(run));
-        read::losses(&table).map_err(place)?;
-        Self::resolved(table, &text, overrides).map_err(place)
+    /// The same run with another loss, such as an objective of the caller's own
+    /// ([`Loss::custom`](crate::loss::Loss::custom)) or a sum.
+    ///
+    /// # Errors
+    /// If a knob or weight lies outside its range, or the loss needs what the rest of the config does
+    /// not provide.
+    pub fn with_loss(mut self, loss: impl Into<WeightedLoss>) -> Result<Self> {
+        self.loss = loss.into();
+        self.resolve()?;
+        Ok(self)
     }
 
     fn resolved(table: Table, text: &str, overrides: &[String]) -> Result<Self> {
@@ -164,11 +161,7 @@ impl Config {
     fn resolve(&mut self) -> Result<()> {
         self.loss.validate()?;
         self.data.validate().map_err(|error| error.at("[data]"))?;
-        if self.model.model_name_or_path.is_empty() {
-            return Err(Error::input("is empty")
-                .at("model.model_name_or_path")
-                .hint("a folder, or owner/name on the hub"));
-        }
+        check_model(&self.model)?;
         self.schedule
             .validate()
             .map_err(|error| error.at("[schedule]"))?;
@@ -181,25 +174,13 @@ impl Config {
         }
         self.batch.resolve().map_err(|error| error.at("[batch]"))?;
         self.run.validate().map_err(|error| error.at("[run]"))?;
+        check_rows(&self.loss, &self.data)?;
         let needs = self.loss.needs();
-        let name = self.loss.name();
-        let unread = |key: &str| Error::input(format!("the loss {name} does not read `{key}`"));
-        let samples = needs.all.contains(&Role::Sampled);
-        let read = samples || needs.optional.contains(&Role::Sampled);
-        if !read && self.data.samples.is_some() && !self.data.draws_samples() {
-            return Err(unread("data.samples").hint("leave the key out"));
-        }
-        if samples && self.data.samples.is_none() {
-            return Err(
-                Error::input(format!("the loss {name} needs samples of the reference"))
-                    .hint("set data.samples to a file of them, or to \"auto\" to have them drawn"),
-            );
-        }
         if needs.on_policy {
-            self.check_on_policy(samples)
+            self.check_on_policy(needs.all.contains(&Role::Sampled))
                 .map_err(|error| error.at("[sample]"))?;
         }
-        match self.data.draws_samples() || needs.on_policy {
+        match self.data.samples == Some(SampleSource::Auto) || needs.on_policy {
             true => self.sample.get_or_insert_default().validate(),
             // Beside a file it tells how the file was drawn.
             false if self.sample.is_some() && self.data.samples.is_none() => {
@@ -211,9 +192,6 @@ impl Config {
         .map_err(|error| error.at("[sample]"))?;
         if let Some(story) = &self.story {
             story.validate().map_err(|error| error.at("[story]"))?;
-        }
-        if needs.unlabelled.is_empty() && self.data.unlabelled.is_some() {
-            return Err(unread("data.unlabelled").hint("leave the key out"));
         }
         self.check_reference()
             .map_err(|error| error.at("[reference]"))?;
@@ -256,7 +234,7 @@ impl Config {
     /// Fills in how samples of the policy are drawn, and refuses what cannot go with them;
     /// `others` says that a loss reads samples of the reference, too.
     fn check_on_policy(&mut self, others: bool) -> Result<()> {
-        let file = self.data.samples.is_some() && !self.data.draws_samples();
+        let file = matches!(self.data.samples, Some(SampleSource::Files(_)));
         if file || others {
             return Err(Error::input("samples of the policy beside samples of the reference")
                 .hint("a loss with unsupervised = \"reverse_kl\" draws its own: leave data.samples out"));
@@ -307,6 +285,40 @@ impl Config {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
     }
+}
+
+/// Refuses a model without a name.
+fn check_model(model: &ModelConfig) -> Result<()> {
+    match model.model_name_or_path.is_empty() {
+        true => Err(Error::input("is empty")
+            .at("model.model_name_or_path")
+            .hint("a folder, or owner/name on the hub")),
+        false => Ok(()),
+    }
+}
+
+/// Refuses rows that the loss does not read, and a loss that reads rows that are not there.
+fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
+    let (needs, name) = (loss.needs(), loss.name());
+    let unread = |key: &str| {
+        let what = format!("the loss {name} does not read `{key}`");
+        Err(Error::input(what).hint("leave the key out"))
+    };
+    let samples = needs.all.contains(&Role::Sampled);
+    let read = samples || needs.optional.contains(&Role::Sampled);
+    if !read && matches!(data.samples, Some(SampleSource::Files(_))) {
+        return unread("data.samples");
+    }
+    if samples && data.samples.is_none() {
+        return Err(
+            Error::input(format!("the loss {name} needs samples of the reference"))
+                .hint("set data.samples to a file of them, or to \"auto\" to have them drawn"),
+        );
+    }
+    if needs.unlabelled.is_empty() && data.unlabelled.is_some() {
+        return unread("data.unlabelled");
+    }
+    Ok(())
 }
 
 impl BatchConfig {

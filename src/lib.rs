@@ -15,12 +15,13 @@
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
 //! - [`checkpoint`]: models saved in Hugging Face form, and the checkpoints of a run.
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
-//! - [`load`]: a model's weights as a config wants them.
+//! - [`session`]: what a command works with, opened once: device and numerics, model directory,
+//!   tokenizer, rows.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
 //! - [`sample`]: responses drawn from a model, and the file they go to.
 //! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`plan`]: what a run
 //!   will take, before it is made. [`eval`]: what became of a model. [`bandit`]: the papers' synthetic
-//!   experiments, where the best policy is known.
+//!   experiments, where the best policy is known. [`inspect`]: the rows of a run as it would see them.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
 //!
@@ -28,7 +29,7 @@
 //! its reference:
 //!
 //! ```
-//! use expo::loss::{Context, Loss, Objective, Role, Scored};
+//! use expo::loss::{Loss, Objective, Role, Scored};
 //!
 //! let dpo = Loss::default_of("dpo")?.with("beta", "0.5")?;
 //! // (role, log pi, log r, tokens) of each response
@@ -36,7 +37,7 @@
 //!     (Role::Chosen, -45.0, -45.0, 17.0),
 //!     (Role::Rejected, -60.0, -60.0, 21.0),
 //! ];
-//! let loss = dpo.evaluate(&Scored::new(&pair, None), &Context::default());
+//! let loss = dpo.evaluate_alone(&Scored::new(&pair, None));
 //! assert!((loss.value - 2f64.ln()).abs() < 1e-12);
 //! assert_eq!(loss.grad, [-0.25, 0.25]);
 //! # Ok::<(), expo::error::Error>(())
@@ -50,9 +51,9 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod inspect;
 pub mod io;
 pub mod kernels;
-pub mod load;
 pub mod loss;
 pub mod model;
 pub mod optim;
@@ -61,5 +62,6 @@ pub mod report;
 pub mod sample;
 pub mod score;
 pub mod segment;
+pub mod session;
 pub mod story;
 pub mod train;

@@ -10,21 +10,22 @@ mod alpaca_eval;
 mod drawing;
 mod file;
 mod reference;
+mod run;
+mod task;
 #[cfg(test)]
 mod twin;
 
-use sha2::{Digest, Sha256};
-
-use crate::data::{Prompt, Tokenizer};
+use crate::data::{PromptTokens, Tokenizer};
 use crate::error::{Error, Result};
-use crate::kernels::gemm::Precision;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 
 pub use alpaca_eval::write_alpaca_eval;
 use drawing::Drawing;
-pub use file::{Existing, Written};
+pub use file::{Existing, SampleWriter, Written};
 pub use reference::Reference;
+pub use run::run_datasets;
+pub use task::{Target, TextPrompt, sample_run, sample_text};
 
 /// Draws from one model with one set of settings.
 pub struct Sampler<'a> {
@@ -33,9 +34,6 @@ pub struct Sampler<'a> {
     config: &'a SampleConfig,
     /// The most tokens of a prompt with its response.
     max_length: usize,
-    /// Fed with everything that responses depend on but the prompt.
-    identity: Sha256,
-    reference: Option<Reference<'a>>,
 }
 
 /// A response as it was drawn.
@@ -54,73 +52,37 @@ pub struct Drawn {
 /// Samples `first..first + count` of a prompt.
 #[derive(Debug, Clone, Copy)]
 struct Job<'a> {
-    prompt: &'a Prompt,
+    prompt: PromptTokens<'a>,
     first: usize,
     count: usize,
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler; `model_hash` is the model's content hash.
+    /// A sampler whose prompts with their responses have `max_length` tokens at most.
     pub fn new(
         model: &'a Decoder,
-        model_hash: &str,
         tokenizer: &'a Tokenizer,
         config: &'a SampleConfig,
         max_length: usize,
     ) -> Self {
-        let settings = SampleConfig {
-            batch_size: 1,
-            num_samples: 1,
-            ..config.clone()
-        };
-        let mut identity = Sha256::new();
-        let mut settings = format!("{settings:?} {max_length}");
-        let numerics = model.numerics();
-        if numerics.compute == Precision::Bf16 {
-            settings.push(' ');
-            settings.push_str(numerics.name());
-        }
-        for part in [model_hash, tokenizer.hash(), &settings] {
-            identity.update(part);
-            identity.update([0]);
-        }
         Self {
             model,
             tokenizer,
             config,
             max_length,
-            identity,
-            reference: None,
         }
     }
 
-    /// The same, whose files have each response's log-prob under a second model, too.
-    pub fn with_reference(self, reference: Reference<'a>) -> Self {
-        Self {
-            reference: Some(reference),
-            ..self
-        }
-    }
-
-    /// A hash of all that the responses to a prompt depend on. Their number and the size of batches
-    /// are not among it.
-    pub fn draw(&self, prompt: &Prompt) -> String {
-        let mut hasher = self.identity.clone();
-        for id in &prompt.ids {
-            hasher.update(id.to_le_bytes());
-        }
-        format!("{:.16}", format!("{:x}", hasher.finalize()))
-    }
-
-    /// All responses to `prompts`, in the order of prompts and numbers; `progress` as in
-    /// [`write`](Self::write), which also has what was found.
-    pub fn all(
+    /// All responses to `prompts`, in the order of prompts and numbers; `progress` is told of the
+    /// responses drawn, those there will be, and the tokens drawn.
+    pub fn all<'p, P: Into<PromptTokens<'p>>>(
         &self,
-        prompts: &[Prompt],
+        prompts: impl IntoIterator<Item = P>,
         progress: &mut dyn FnMut(usize, usize, usize),
     ) -> Result<Vec<Drawn>> {
-        let jobs: Vec<Job> = prompts.iter().map(|prompt| self.whole(prompt)).collect();
-        let total = prompts.len() * self.config.num_samples;
+        let prompts = prompts.into_iter().map(Into::into);
+        let jobs: Vec<Job> = prompts.map(|prompt| self.whole(prompt)).collect();
+        let total = jobs.len() * self.config.num_samples;
         let mut all = vec![None; total];
         let (mut done, mut tokens) = (0, 0);
         let mut drawing = Drawing::new(self, &jobs)?;
@@ -137,8 +99,12 @@ impl<'a> Sampler<'a> {
 
     /// The responses to one prompt; `token` is told of each token, with the number of its response,
     /// as soon as it is drawn.
-    pub fn stream(&self, prompt: &Prompt, mut token: impl FnMut(usize, u32)) -> Result<Vec<Drawn>> {
-        let mut drawing = Drawing::new(self, &[self.whole(prompt)])?;
+    pub fn stream<'p>(
+        &self,
+        prompt: impl Into<PromptTokens<'p>>,
+        mut token: impl FnMut(usize, u32),
+    ) -> Result<Vec<Drawn>> {
+        let mut drawing = Drawing::new(self, &[self.whole(prompt.into())])?;
         let mut all = Vec::new();
         while !drawing.is_done() {
             all.extend(drawing.step(&mut token)?);
@@ -149,12 +115,12 @@ impl<'a> Sampler<'a> {
 
     /// The text that a response adds to its prompt's, up to a stop text. By itself a response may lose a
     /// space in front, which some tokenizers drop from the start of a text.
-    pub fn text(&self, prompt: &Prompt, drawn: &Drawn) -> Result<String> {
+    pub fn text<'p>(&self, prompt: impl Into<PromptTokens<'p>>, drawn: &Drawn) -> Result<String> {
         let ids = match drawn.finished {
             true => &drawn.ids[..drawn.ids.len() - 1],
             false => &drawn.ids,
         };
-        let mut text = self.added(&prompt.ids, ids)?;
+        let mut text = self.added(prompt.into().ids, ids)?;
         if drawn.stopped {
             let stops = self.config.stop.iter().filter_map(|stop| text.find(stop));
             text.truncate(stops.min().unwrap_or(text.len()));
@@ -172,7 +138,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Whether a stop text ends in the last of a response's ids.
-    fn has_stopped(&self, prompt: &Prompt, ids: &[u32]) -> Result<bool> {
+    fn has_stopped(&self, prompt: PromptTokens, ids: &[u32]) -> Result<bool> {
         let stops = &self.config.stop;
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
         // Most tokens are a byte at least; where many say nothing, more are looked at.
@@ -180,7 +146,7 @@ impl<'a> Sampler<'a> {
         loop {
             let (before, last) = ids.split_at(ids.len().saturating_sub(count));
             // What stands in front of a text may say how it begins.
-            let before = [&prompt.ids, before].concat();
+            let before = [prompt.ids, before].concat();
             let text = self.added(&before[before.len().saturating_sub(4)..], last)?;
             if stops.iter().any(|stop| text.contains(stop)) {
                 return Ok(true);
@@ -192,7 +158,7 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    fn whole<'p>(&self, prompt: &'p Prompt) -> Job<'p> {
+    fn whole<'p>(&self, prompt: PromptTokens<'p>) -> Job<'p> {
         Job {
             prompt,
             first: 0,
@@ -201,10 +167,9 @@ impl<'a> Sampler<'a> {
     }
 
     /// The most tokens to draw after a prompt, at least one.
-    fn limit(&self, prompt: &Prompt) -> Result<usize> {
+    fn limit(&self, prompt: PromptTokens) -> Result<usize> {
         let (length, limit) = (prompt.ids.len(), self.max_length);
-        let refuse =
-            |what: String, hint: &str| Err(Error::input(what).hint(hint).at(&prompt.place));
+        let refuse = |what: String, hint: &str| Err(Error::input(what).hint(hint).at(prompt.place));
         if length == 0 {
             return refuse(
                 "the prompt is empty, and the tokenizer puts nothing in front of it".into(),

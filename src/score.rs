@@ -8,6 +8,8 @@
 
 mod column;
 mod file;
+mod reference;
+mod task;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,9 +23,12 @@ use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
+use crate::session::Session;
 
 pub use column::Column;
 pub use file::{ScoreFile, write};
+pub use reference::{Reference, ReferencePass, cache_folder, check_is_known, micro_batch_tokens};
+pub use task::{ScoreCounts, ScoreData, score_data, score_run};
 
 /// Whose log-probs they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,17 @@ pub struct Scorer {
     pub tokenizer: String,
     /// Dtype of the computation, and where that tells, its device.
     pub dtype: String,
+}
+
+impl Scorer {
+    /// The model with this content hash, as a session computes with it.
+    pub fn new(model: String, session: &Session) -> Self {
+        Self {
+            model,
+            tokenizer: session.tokenizer.hash().to_owned(),
+            dtype: session.compute.name().to_owned(),
+        }
+    }
 }
 
 /// One response's log-probs.
@@ -154,7 +170,7 @@ fn push(column: &mut Column, scores: &[Vec<ResponseScore>]) {
 }
 
 /// The name of a cached column: a hash of everything it depends on.
-pub fn cache_name(scorer: &Scorer, datasets: &[&Dataset]) -> String {
+pub fn cache_name(scorer: &Scorer, datasets: &[Dataset]) -> String {
     let mut hasher = Sha256::new();
     for part in [&scorer.model, &scorer.tokenizer, &scorer.dtype] {
         hasher.update(part);

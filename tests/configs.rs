@@ -8,10 +8,10 @@ use candle_core::Device;
 use expo::bandit::Experiment;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
-    BatchConfig, Config, ModelConfig, ReferenceConfig, RunConfig, SamplingConfig, SweepConfig,
+    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, RunConfig, SamplingConfig,
+    SweepConfig,
 };
-use expo::data::DataConfig;
-use expo::loss::{Loss, Objective};
+use expo::loss::{Loss, Objective, WeightedLoss};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
@@ -231,7 +231,7 @@ fn the_reference_has_every_key() {
     for section in &sections {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
-            "data" => complete::<DataConfig>(section),
+            "data" => complete::<PreferenceData>(section),
             "reference" => complete::<ReferenceConfig>(section),
             "sample" => complete::<SampleConfig>(section),
             "batch" => complete::<BatchConfig>(section),
@@ -241,7 +241,9 @@ fn the_reference_has_every_key() {
             "run" => complete::<RunConfig>(section),
             other => {
                 let name = other.strip_prefix("loss.").expect(other);
-                let known = keys_of::<Loss>(&format!("[{name}]\nno_such_key = 1"));
+                // The weight is for sums and stands above them all.
+                let mut known = keys_of::<WeightedLoss>(&format!("[{name}]\nno_such_key = 1"));
+                assert!(known.remove("weight"));
                 assert_eq!(section.keys(), known, "[{other}]");
                 losses.insert(name.to_owned());
             }
@@ -282,8 +284,8 @@ fn the_reference_has_every_default() {
         }
         if let Some(name) = section.name.strip_prefix("loss.") {
             let text = format!("[{name}]\n{}", section.set());
-            let loss: Loss = toml::from_str(&text).unwrap();
-            assert_eq!(loss, Loss::default_of(name).unwrap());
+            let loss: WeightedLoss = toml::from_str(&text).unwrap();
+            assert_eq!(loss, Loss::default_of(name).unwrap().into());
         }
     }
 }

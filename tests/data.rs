@@ -3,8 +3,8 @@
 use crate::support::{fixture, real_fixtures};
 use expo::data::format::Format;
 use expo::data::{
-    AddBos, Census, DataConfig, Dataset, Example, Invalid, OnInvalid, Samples, Tokenize, Tokenizer,
-    TruncationMode, epoch_order, mismatched_answers,
+    AddBos, Dataset, Example, Files, Invalid, OnInvalid, RowConfig, RowReport, Samples, Tokenize,
+    Tokenizer, TruncationMode, epoch_order, mismatched_answers,
 };
 use expo::error::Result;
 use expo::loss::{Needs, Role};
@@ -22,20 +22,7 @@ mod sft;
 mod tokens;
 mod whole;
 
-const PAIR: Needs = Needs {
-    all: &[Role::Chosen, Role::Rejected],
-    any: &[],
-    unlabelled: &[],
-    batch: &[],
-    optional: &[],
-    mismatch_group: None,
-    reference: true,
-    soft_labels: true,
-    shared: false,
-    confidence: false,
-    scores: false,
-    on_policy: false,
-};
+const PAIR: Needs = Needs::referenced_pair();
 const SAMPLED: Needs = Needs {
     all: &[Role::Chosen, Role::Rejected, Role::Sampled],
     ..PAIR
@@ -51,7 +38,8 @@ const KTO: Needs = Needs {
 /// A folder that holds one dataset file.
 struct Scene {
     folder: TempDir,
-    config: DataConfig,
+    files: Files,
+    config: RowConfig,
     tokenizer: Tokenizer,
 }
 
@@ -61,7 +49,8 @@ impl Scene {
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, contents).unwrap();
         Self {
-            config: DataConfig::new(Format::named(format).unwrap(), path),
+            files: path.into(),
+            config: RowConfig::new(Format::named(format).unwrap()),
             tokenizer: Tokenizer::open(&fixture("data").join(tokenizer)).unwrap(),
             folder,
         }
@@ -84,7 +73,7 @@ impl Scene {
 
     fn open_with(&self, needs: &Needs, samples: Option<&Samples>) -> Result<Dataset> {
         let (config, tokenizer) = (&self.config, &self.tokenizer);
-        Dataset::open(&config.train, config, tokenizer, needs, samples)
+        Dataset::open(&self.files, config, tokenizer, needs, samples)
     }
 
     fn samples(&self, contents: &str) -> Result<Samples> {
@@ -116,9 +105,9 @@ fn examples(dataset: &Dataset) -> Vec<Example> {
 }
 
 /// All that a dataset has.
-fn contents(dataset: &Dataset) -> (Vec<Example>, Census, String) {
+fn contents(dataset: &Dataset) -> (Vec<Example>, RowReport, String) {
     let fingerprint = dataset.fingerprint.clone();
-    (examples(dataset), dataset.census.clone(), fingerprint)
+    (examples(dataset), dataset.report.clone(), fingerprint)
 }
 
 fn ids(example: &Example, role: Role) -> Vec<&[u32]> {

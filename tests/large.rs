@@ -13,11 +13,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
-use crate::support::fixture;
+use crate::support::{fixture, holds_within};
 
 const GIB: usize = 1 << 30;
 const ROW: &str =
     "{\"prompt\": \"Is the duck kind?\", \"chosen\": \" Yes.\", \"rejected\": \" No.\"}\n";
+
+/// A case that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// How a case ended: its exit code, the last line it said, the most memory it had in MiB.
 struct End {
@@ -69,13 +72,16 @@ fn run(folder: &Path, command: &[&str], more: &[&str]) -> End {
         .spawn()
         .unwrap();
     let mut most = 0.0_f64;
-    let status = loop {
+    let ended = holds_within(LONGEST, || {
+        // The peak is a high-water mark: looking seldom misses only the last moment.
         most = peak(&child).unwrap_or_default().max(most);
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
+        child.try_wait().unwrap().is_some()
+    });
+    if !ended {
+        child.kill().unwrap();
+    }
+    let status = child.wait().unwrap();
+    assert!(ended, "it runs longer than {LONGEST:?}");
     let text = |path: &Path| fs::read_to_string(path).unwrap();
     let last = text(&err).lines().last().unwrap_or_default().to_owned();
     End {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use source::{Source, program};
 
 /// Lowest first; a module imports only from the rows above its own.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["error"],
     &["io", "segment"],
     &["loss", "kernels", "story", "report"],
@@ -19,9 +19,10 @@ const LAYERS: [&[&str]; 12] = [
     &["optim"],
     &["checkpoint"],
     &["config"],
-    &["load"],
-    &["score", "sample"],
-    &["train", "plan", "eval", "bandit"],
+    &["session"],
+    &["score"],
+    &["sample"],
+    &["train", "plan", "eval", "inspect", "bandit"],
     &["cli", "main"],
 ];
 const WITHOUT_CANDLE: [&str; 5] = ["loss", "data", "story", "report", "bandit"];

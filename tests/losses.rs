@@ -1,10 +1,13 @@
 //! The losses against oracle tables: in the library, and in `cli` through `expo loss`.
 
 mod cli;
+mod custom;
+mod documents;
 mod field;
+mod second_formulas;
 
 use crate::support::real_fixtures;
-use expo::loss::{Context, Dual, Loss, Objective, Role, Scored};
+use expo::loss::{Dual, Loss, Objective, Role, Scored};
 use serde_json::Value;
 use std::path::Path;
 
@@ -118,10 +121,10 @@ fn losses_agree_with_their_peers() {
         };
         let tuple = numbers(&table["tuples"][row["tuple"].as_u64().unwrap() as usize]);
         let example = pair(&tuple, None);
-        let ours = loss.evaluate(&example, &Context::default());
+        let ours = loss.evaluate_alone(&example);
         let bounded = ours.value >= 0.0 || name == "robust";
         assert!(is_finite(&ours) && bounded, "{row}: {ours:?}");
-        let clamped = loss.diagnostics(&example, &Context::default());
+        let clamped = loss.diagnostics(&example, &[]);
         let source = match name {
             "fdpo_alpha" | "orpo" => [
                 "formula_f64",
@@ -191,7 +194,7 @@ fn expo_losses_agree_with_60_digits() {
         };
         let [w, l] = [w, l].map(|y| (y.role, y.policy.value, y.reference, y.tokens));
         example = Scored::new(&[w, l, sampled], example.preference);
-        let ours = loss.evaluate(&example, &Context::default());
+        let ours = loss.evaluate_alone(&example);
         let keys = [
             "value",
             "d_policy_chosen",
@@ -228,12 +231,12 @@ fn kto_agrees_with_trl() {
                 Scored::new(&[(role, y[0], y[1], 1.0), other], None)
             })
             .collect();
-        let context = loss.context(&examples);
-        assert!(close(context.z0, number(&row["kl"])), "{row}");
+        let prepared = loss.prepare(&examples);
+        assert!(close(prepared.of(0)[0], number(&row["kl"])), "{row}");
         let count = examples.len() as f64;
         let duals: Vec<Dual> = examples
             .iter()
-            .map(|e| loss.evaluate(e, &context))
+            .map(|e| loss.evaluate(e, prepared.of(0)))
             .collect();
         let mean = duals.iter().map(|dual| dual.value).sum::<f64>() / count;
         assert!(close(mean, number(&row["loss"])), "{row}: {mean}");

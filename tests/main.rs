@@ -31,6 +31,8 @@ mod losses;
 mod models;
 /// Whole models against transformers on the project's own fixtures.
 mod oracle;
+/// The package: its minimum Rust version and its contents.
+mod package;
 /// The comparison with other programs.
 mod peer;
 /// bf16, threads, unusual lengths.

@@ -47,7 +47,7 @@ impl Place {
 
     fn sampler<'a>(&'a self, config: &'a SampleConfig) -> Sampler<'a> {
         let length = self.model.architecture().max_positions;
-        Sampler::new(&self.model, "", &self.tokenizer, config, length)
+        Sampler::new(&self.model, &self.tokenizer, config, length)
     }
 }
 
@@ -251,11 +251,11 @@ fn a_response_has_room_to_the_limit_and_no_further() {
     };
     let prompt = &prompts(&place)[..1];
     let limit = prompt[0].ids.len() + 5;
-    let sampler = Sampler::new(&place.model, "", &place.tokenizer, &config, limit);
+    let sampler = Sampler::new(&place.model, &place.tokenizer, &config, limit);
     for drawn in sampler.all(prompt, &mut |_, _, _| {}).unwrap() {
         assert!(drawn.ids.len() == 5 || drawn.finished);
     }
-    let short = Sampler::new(&place.model, "", &place.tokenizer, &config, limit - 5);
+    let short = Sampler::new(&place.model, &place.tokenizer, &config, limit - 5);
     let error = short
         .all(prompt, &mut |_, _, _| {})
         .unwrap_err()

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use expo::data::{Example, Response};
@@ -39,6 +40,26 @@ pub fn fixture(name: &str) -> PathBuf {
     let root = std::env::var_os("CARGO_MANIFEST_DIR");
     let root = root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     root.join("tests/fixtures").join(name)
+}
+
+/// Whether a condition comes to hold within a time.
+pub fn holds_within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits for a condition, for minutes where the machine is busy.
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    let limit = Duration::from_secs(300);
+    assert!(holds_within(limit, holds), "after {limit:?} not: {what}");
 }
 
 /// A JSON file.

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use expo::config::{Config, SamplingConfig};
 use expo::model::weights::ModelFolder;
-use expo::sample::Existing;
-use expo::train::{Event, Run, Target, Until, sample_run};
+use expo::sample::{Existing, Target, sample_run};
+use expo::session::{Event, StopCondition};
+use expo::train::Run;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -405,7 +406,7 @@ fn a_run_draws_its_samples_itself() {
         existing: Existing::Continue,
         reference: None,
         alpaca_eval: None,
-        until: &Until::default(),
+        until: &StopCondition::default(),
     };
     sample_run(&config, &target, &mut |_| {}).unwrap();
     let from_file = cexpo(folder.path(), &format!("samples = {file:?}"));

@@ -10,7 +10,7 @@ use super::grid::Grid;
 use super::problem::{reads_samples, unsuited};
 use super::train::TrainConfig;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Objective};
+use crate::loss::{Knobs, Loss, Objective};
 
 /// `[losses]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ impl Losses {
         let knobs = loss.knobs();
         let knob = ["lambda", "beta"]
             .into_iter()
-            .find(|knob| knobs.iter().any(|own| own == knob));
+            .find(|knob| knobs.iter().any(|own| own.name == *knob));
         if let Some(knob) = knob.filter(|knob| settings.knobs.contains_key(*knob)) {
             return Err(Error::input(format!("`{knob}` is what is varied"))
                 .hint(format!("set {place}.lambda"))

@@ -2,7 +2,7 @@
 //!
 //! *Why*: a comparison of a few responses has few outcomes, so every protocol is a list of weighted
 //! [`Example`]s: exact preferences, drawn pairs, a minibatch. What a loss is asked is always the
-//! same: [`Objective::evaluate`](crate::loss::Objective::evaluate) on log-probs of one token.
+//! same: [`Objective::evaluate_alone`](crate::loss::Objective::evaluate_alone) on log-probs of one token.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{log_softmax, logs, pull_back};
 use crate::error::{Error, Result};
-use crate::loss::{Context, Loss, Objective, Role, Scored};
+use crate::loss::{Loss, Objective, Role, Scored};
 
 /// Changing how pairs are drawn means changing this text, and with it every draw.
 const VERSION: &[u8; 16] = b"expo bandit v1  ";
@@ -221,9 +221,7 @@ impl<'a> Task<'a> {
                 let scored: Vec<_> = present
                     .map(|(role, i)| (role, log_policy[i], self.log_reference[i], 1.0))
                     .collect();
-                let dual = self
-                    .loss
-                    .evaluate(&Scored::new(&scored, None), &Context::default());
+                let dual = self.loss.evaluate_alone(&Scored::new(&scored, None));
                 let weight = example.weight * share;
                 value += weight * dual.value;
                 for (i, slope) in indices.into_iter().flatten().zip(dual.grad) {
@@ -268,10 +266,7 @@ pub fn unsuited(loss: &Loss) -> Option<Error> {
         false => pair.to_vec(),
     };
     let roles: Vec<Role> = given.iter().map(|response| response.0).collect();
-    let value = || {
-        loss.evaluate(&Scored::new(&given, None), &Context::default())
-            .value
-    };
+    let value = || loss.evaluate_alone(&Scored::new(&given, None)).value;
     let why = if needs.on_policy {
         "it draws samples of the policy while it trains".to_owned()
     } else if let Some(role) = needs.batch.first() {

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use expo::config::Config;
+use expo::config::RowsConfig;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
-use expo::train::{RowSplit, Shown, show};
+use expo::inspect::{RowSplit, Shown, show};
 use serde_json::{Value, json};
 
 use super::answer;
@@ -95,7 +95,7 @@ Exit code: 0 done, 1 failed, 2 wrong input.";
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let DataCommand::Show(args) = &args.command;
-    let config = Config::open_for_rows(&args.config, &args.set)?;
+    let config = RowsConfig::open(&args.config, &args.set)?;
     let split = match args.split {
         SplitName::Train => RowSplit::Train,
         SplitName::Eval => RowSplit::Eval,
@@ -118,7 +118,7 @@ fn object(shown: &Shown) -> Result<Value> {
     let row = row
         .map(|row| row_object(row, &shown.tokenizer))
         .transpose()?;
-    Ok(json!({"census": shown.dataset.census, "row": row}))
+    Ok(json!({"census": shown.dataset.report, "row": row}))
 }
 
 fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
@@ -154,7 +154,7 @@ fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
 }
 
 fn table(shown: &Shown) -> Result<String> {
-    let mut text = shown.dataset.census.to_string();
+    let mut text = shown.dataset.report.to_string();
     let Some(row) = &shown.row else {
         return Ok(text);
     };

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use expo::error::{Error, Result, nearest};
 use expo::io::untrusted::{self, Line};
-use expo::loss::{Context, Loss, Needs, Objective, Role, Scored};
+use expo::loss::{Loss, Needs, Objective, Role, Scored};
 use serde_json::{Map, Value};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -110,14 +110,15 @@ impl Calculator {
             let row = Row { place, ..row };
             if self.needs.batch.is_empty() {
                 let alone = std::slice::from_ref(&row.example);
-                self.answer(&row, &self.loss.contexts(alone)[0], &mut out)?;
+                self.answer(&row, self.loss.prepare(alone).of(0), &mut out)?;
             } else {
                 batch.push(row);
             }
         }
         let examples: Vec<Scored> = batch.iter().map(|row| row.example.clone()).collect();
-        for (row, context) in batch.iter().zip(self.loss.contexts(&examples)) {
-            self.answer(row, &context, &mut out)?;
+        let prepared = self.loss.prepare(&examples);
+        for (index, row) in batch.iter().enumerate() {
+            self.answer(row, prepared.of(index), &mut out)?;
         }
         out.flush()?;
         Ok(())
@@ -314,8 +315,8 @@ impl Calculator {
         Error::input(format!("no column `{name}`")).hint(hint)
     }
 
-    fn answer(&self, row: &Row, batch: &Context, out: &mut impl Write) -> anyhow::Result<()> {
-        let dual = self.loss.evaluate(&row.example, batch);
+    fn answer(&self, row: &Row, statistics: &[f64], out: &mut impl Write) -> anyhow::Result<()> {
+        let dual = self.loss.evaluate(&row.example, statistics);
         let finite = |number: f64| {
             let refuse = || {
                 Error::NonFinite(format!(

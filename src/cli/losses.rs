@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use clap::{Args, Subcommand};
 use expo::error::Result;
-use expo::loss::{Knob, Loss, Needs, Objective, Role};
+use expo::loss::{Knob, KnobValue, Knobs, Loss, Needs, Objective, Role};
 use serde_json::{Value, json};
 
 use super::answer;
@@ -88,7 +88,11 @@ fn list(losses: &[Loss]) -> anyhow::Result<String> {
         for line in about.formula.lines() {
             writeln!(text, "    {line}")?;
         }
-        let knobs: Vec<String> = about.knobs.iter().map(|knob| setting(loss, knob)).collect();
+        let knobs: Vec<String> = loss
+            .knobs()
+            .iter()
+            .map(|knob| setting(loss, knob))
+            .collect();
         writeln!(text, "  {}", knobs.join(", "))?;
         writeln!(text, "  {}\n", about.paper)?;
     }
@@ -104,7 +108,7 @@ fn page(loss: &Loss) -> anyhow::Result<String> {
     writeln!(text, "\n{SYMBOLS}\nPaper: {}", about.paper)?;
     writeln!(text, "Needs: {}", needs(&loss.needs()).join("; "))?;
     writeln!(text, "Config: {}\n\n[loss.{}]", about.config, loss.name())?;
-    for knob in about.knobs {
+    for knob in loss.knobs() {
         let setting = setting(loss, knob);
         writeln!(text, "{setting:<27} # {}: {}", knob.range, knob.meaning)?;
     }
@@ -170,8 +174,8 @@ fn object(loss: &Loss) -> Value {
     let knob = |knob: &Knob| {
         json!({
             "name": knob.name,
-            "default": loss.knob(knob.name),
-            "range": knob.range,
+            "default": loss.knob(knob.name).and_then(KnobValue::to_toml),
+            "range": knob.range.to_string(),
             "meaning": knob.meaning,
         })
     };
@@ -183,7 +187,7 @@ fn object(loss: &Loss) -> Value {
         "formula": about.formula,
         "paper": about.paper,
         "config": about.config,
-        "knobs": about.knobs.iter().map(knob).collect::<Value>(),
+        "knobs": loss.knobs().iter().map(knob).collect::<Value>(),
         "needs": {
             "all": names(needs.all),
             "any": names(needs.any),

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::Config;
+use expo::config::{Config, RowsConfig};
+use expo::inspect::{RowSplit, Shown, reference_shape, show};
 use expo::plan::{Device, Flops, GIB, Models, Plan, Rows, Split, layout};
-use expo::train::{RowSplit, Shown, reference_shape, show};
 
 use super::progress::{Progress, clock};
 use super::{answer, grouped};
@@ -109,7 +109,8 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<()> {
 fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::error::Result<Plan> {
     Plan::check_device(config, device)?;
     let needs = config.loss.needs();
-    let mut open = |split: RowSplit| show(config, split, None, &mut |event| progress.show(event));
+    let rows = RowsConfig::from(config);
+    let mut open = |split: RowSplit| show(&rows, split, None, &mut |event| progress.show(event));
     let count =
         |shown: &Shown| Split::count(shown.dataset.examples(), &shown.arch, &needs, device.gpu);
     let train = open(RowSplit::Train)?;
@@ -122,7 +123,7 @@ fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::erro
     let eval = other(config.data.eval.is_some(), RowSplit::Eval)?;
     let unlabelled = other(config.data.unlabelled.is_some(), RowSplit::Unlabelled)?;
     let rows = Rows::new(config, count(&train)?, eval, unlabelled)?;
-    let reference = reference_shape(config, &mut |event| progress.show(event))?;
+    let reference = reference_shape(&config.model, &mut |event| progress.show(event))?;
     let layout = layout(config, &train.arch)?;
     let models = Models {
         policy: &train.arch,

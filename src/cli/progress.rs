@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use expo::model::hub::Download;
-use expo::train::{Event, Record};
+use expo::session::{Event, Record};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::grouped;
@@ -39,9 +39,9 @@ impl Progress {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Download(download) => self.download(download),
-            Event::Census(split, census) => {
+            Event::Rows(split, report) => {
                 self.close();
-                self.line(&format!("{split}:\n{census}"));
+                self.line(&format!("{split}:\n{report}"));
             }
             Event::ReferenceFound(path) => {
                 self.line(&format!("reference log-probs found in {}", path.display()));

@@ -9,7 +9,7 @@ use expo::error::{Error, Result};
 use expo::io::durable::{check_writable, write_file};
 use expo::io::lock::is_locked;
 use expo::report::page::{Recorded, page};
-use expo::train::Reason;
+use expo::session::Reason;
 
 use super::answer;
 use super::stop::{ended, on_signal};

@@ -5,16 +5,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{Dtype, ModelConfig, SamplingConfig};
-use expo::data::DataConfig;
-use expo::data::Files;
+use expo::config::{Dtype, ModelConfig, PromptSource, SamplingConfig};
 use expo::data::format::Format;
+use expo::data::{Files, TokenizeConfig};
 use expo::error::{Error, Result};
 use expo::kernels::memory::peak;
 use expo::kernels::profile::read_rate;
 use expo::model::sampling::SampleConfig;
-use expo::sample::{Existing, Written};
-use expo::train::{Target, Until, sample_prompts, sample_run, sample_text};
+use expo::sample::{Existing, Target, TextPrompt, Written, sample_run, sample_text};
+use expo::session::StopCondition;
 use serde_json::json;
 
 use super::progress::Progress;
@@ -249,52 +248,52 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             sample_run(&config, target, &mut |event| progress.show(event))
         });
     }
-    let config = configure(args)?;
     if let Some(prompt) = &args.prompt {
-        return stream(config, prompt, &mut progress);
+        return stream(args, prompt, &mut progress);
     }
+    let config = configure(args)?;
     finish(args, &mut progress, |target, progress| {
-        sample_prompts(config, target, &mut |event| progress.show(event))
+        sample_run(&config, target, &mut |event| progress.show(event))
     })
 }
 
-/// The config that the flags stand for.
-fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
+/// The model that the flags name.
+fn model(args: &SampleArgs) -> ModelConfig {
     let mut model = ModelConfig::new(args.model.as_deref().unwrap_or_default());
     model.revision.clone_from(&args.revision);
     model.dtype = args.dtype.unwrap_or_default();
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }
-    let (format, files) = match (&args.prompts, args.format) {
-        (Some(files), Some(format)) => (format, files.clone()),
-        (Some(files), None) => {
+    model
+}
+
+/// The config that the flags stand for.
+fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
+    let Some(files) = &args.prompts else {
+        return Err(Error::input("neither --prompts nor --prompt")
+            .hint("name a file of prompts, or give one"));
+    };
+    let format = match args.format {
+        Some(format) => format,
+        None => {
             let format = Format::of_file(files)?;
             let hint = format.columns_hint();
             let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
-            (format, files.clone())
-        }
-        (None, _) if args.prompt.is_some() => (Format::PROMPTS, PathBuf::new().into()),
-        (None, _) => {
-            return Err(Error::input("neither --prompts nor --prompt")
-                .hint("name a file of prompts, or give one"));
+            format
         }
     };
-    let mut data = DataConfig::new(format, files);
-    // The model's own limit takes their place.
-    (data.max_length, data.max_prompt_length) = (usize::MAX, usize::MAX - 1);
-    if let Some(length) = args.max_prompt_length {
-        if length == 0 {
-            return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
-        }
-        data.max_prompt_length = length;
+    let mut prompts = PromptSource::new(format, files.clone());
+    if args.max_prompt_length == Some(0) {
+        return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
     }
-    data.apply_chat_template = args.chat;
+    prompts.rows.max_prompt_length = args.max_prompt_length;
+    prompts.rows.tokens.apply_chat_template = args.chat;
     let sample = args.settings.sample();
     sample.validate()?;
     Ok(SamplingConfig {
-        model,
-        data,
+        model: model(args),
+        prompts,
         sample,
     })
 }
@@ -331,7 +330,7 @@ fn finish(
             .into());
     };
     expo::io::durable::check_writable(out)?;
-    let until = Until {
+    let until = StopCondition {
         signal: on_signal()?,
         ..limited(args.max_time)
     };
@@ -381,11 +380,23 @@ fn finish(
 
 /// Writes the response to one prompt to standard output while it is drawn; several would mix, so
 /// they come at the end, each with its log-prob.
-fn stream(config: SamplingConfig, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
-    let several = config.sample.num_samples > 1;
+fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
+    let sample = args.settings.sample();
+    sample.validate()?;
+    let several = sample.num_samples > 1;
+    let asked = TextPrompt {
+        model: &model(args),
+        tokens: TokenizeConfig {
+            apply_chat_template: args.chat,
+            ..TokenizeConfig::default()
+        },
+        sample: &sample,
+        text: prompt,
+        place: "--prompt",
+    };
     let mut failed = Ok(());
     let mut out = std::io::stdout().lock();
-    let drawn = sample_text(config, prompt, &mut |event| progress.show(event), |piece| {
+    let drawn = sample_text(&asked, &mut |event| progress.show(event), |piece| {
         if failed.is_ok() {
             failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
         }

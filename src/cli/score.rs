@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::{Config, Dtype, MICRO_BATCH_TOKENS, ModelConfig};
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files};
+use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
-use expo::train::{Event, Rows, Scored, score_rows, score_run};
+use expo::sample::run_datasets;
+use expo::score::{ScoreCounts, ScoreData, score_data, score_run};
+use expo::session::{Event, Session};
 use serde_json::json;
 
 use super::progress::Progress;
@@ -134,10 +136,18 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
+fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     if let Some(path) = &args.config {
         let config = Config::open(path, &args.set)?;
-        return score_run(&config, &args.out, &mut |event| progress.show(event));
+        if !config.has_reference() {
+            let name = config.loss.name();
+            return Err(Error::input(format!("the loss {name} has no reference"))
+                .hint("score a model by itself: expo score --model MODEL --data FILE"));
+        }
+        let mut observe = |event: Event| progress.show(event);
+        let session = Session::open(&config.model, &mut observe)?;
+        let datasets = run_datasets(&config, &session, &mut observe)?;
+        return score_run(&config, &session, &datasets, &args.out, &mut observe);
     }
     let (Some(name), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::input("neither --config nor --model with --data"));
@@ -157,32 +167,22 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<Scored> {
     if let Some(device) = &args.device {
         model.device.clone_from(device);
     }
-    let mut rows = DataConfig::new(format, data.clone());
-    rows.samples.clone_from(&args.samples);
-    if let Some(length) = args.max_length {
-        rows.max_length = length;
-        // The default for prompts belongs to the default for examples.
-        rows.max_prompt_length = rows.max_prompt_length.min(length / 2);
-    }
-    if let Some(length) = args.max_prompt_length {
-        rows.max_prompt_length = length;
-    }
-    let rows = Rows {
+    let mut rows = RowConfig::new(format);
+    let limits = (args.max_length, args.max_prompt_length);
+    rows.length = rows.length.with_limits(limits.0, limits.1);
+    let data = ScoreData {
         model,
-        data: rows,
+        files: data.clone(),
+        rows,
+        samples: args.samples.clone(),
         micro_batch_tokens: args.micro_batch_tokens.unwrap_or(MICRO_BATCH_TOKENS),
         shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),
     };
-    score_rows(rows, &args.out, &mut |event| {
-        progress.show(match event {
-            Event::Census(_, census) => Event::Census("data", census),
-            other => other,
-        });
-    })
+    score_data(&data, &args.out, &mut |event| progress.show(event))
 }
 
-fn object(scored: &Scored, args: &ScoreArgs) -> String {
-    let Scored {
+fn object(scored: &ScoreCounts, args: &ScoreArgs) -> String {
+    let ScoreCounts {
         rows,
         responses,
         tokens,
@@ -191,7 +191,7 @@ fn object(scored: &Scored, args: &ScoreArgs) -> String {
     format!("{object}\n")
 }
 
-fn table(scored: &Scored, args: &ScoreArgs) -> String {
+fn table(scored: &ScoreCounts, args: &ScoreArgs) -> String {
     let mut text = String::new();
     for (name, count) in [
         ("rows", scored.rows),

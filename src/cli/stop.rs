@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use expo::error::{Error, Result};
-use expo::train::{Reason, Until};
+use expo::session::{Reason, StopCondition};
 
 use super::answer;
 
@@ -80,10 +80,10 @@ impl fmt::Display for Signalled {
 impl std::error::Error for Signalled {}
 
 /// What ends a command after so long, if that is given, from now on.
-pub fn limited(limit: Option<Limit>) -> Until {
-    Until {
+pub fn limited(limit: Option<Limit>) -> StopCondition {
+    StopCondition {
         time: limit.map(|limit| limit.0),
-        ..Until::default()
+        ..StopCondition::default()
     }
 }
 

@@ -7,7 +7,8 @@ use clap::Args;
 use expo::config::SweepConfig;
 use expo::error::Error;
 use expo::io::durable::write_file;
-use expo::train::{Outcome, Until, comparison, frontier, sweep};
+use expo::session::StopCondition;
+use expo::train::{Outcome, comparison, frontier, sweep};
 
 use super::answer;
 use super::progress::Progress;
@@ -73,9 +74,9 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         return answer(&list(&config));
     }
     let mut progress = Progress::new();
-    let until = Until {
+    let until = StopCondition {
         signal: on_signal()?,
-        ..Until::default()
+        ..StopCondition::default()
     };
     let outcome = sweep(&config, &until, &mut |event| progress.show(event));
     progress.close();

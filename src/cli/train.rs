@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::Config;
 use expo::error::Result;
-use expo::train::{End, Opened, Record, Resume, Run, Stopped, Summary, Until};
+use expo::session::{Record, StopCondition, Stopped};
+use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
 use super::progress::{Progress, clock};
@@ -198,7 +199,7 @@ fn open_and_train(
         Opened::Finished(summary) => return Ok(Ended::Before(summary)),
     };
     run.profile = args.profile;
-    run.until = Until {
+    run.until = StopCondition {
         signal: on_signal()?,
         ..until
     };

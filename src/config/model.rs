@@ -40,6 +40,16 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "device",
+        "model_name_or_path",
+        "reference",
+        "reference_revision",
+        "revision",
+    ];
+
     /// The defaults, for the model `name`.
     pub fn new(name: impl Into<String>) -> Self {
         Self {

@@ -102,6 +102,23 @@ const REPORTS: [&str; 1] = ["tensorboard"];
 const MOST_MARGINS: usize = 100;
 
 impl RunConfig {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "cache_dir",
+        "eval_margins",
+        "eval_max_new_tokens",
+        "eval_prompts",
+        "greater_is_better",
+        "max_non_finite_steps",
+        "metric_for_best_model",
+        "output_dir",
+        "overwrite",
+        "report_to",
+        "save_steps",
+        "save_total_limit",
+    ];
+
     /// Optimizer steps of the whole run, where an epoch has `per_epoch`.
     pub fn steps(&self, per_epoch: u64) -> u64 {
         let epochs = || (per_epoch as f64 * self.num_train_epochs).ceil() as u64;

@@ -4,23 +4,61 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ModelConfig, read};
-use crate::data::DataConfig;
+use super::{Config, ModelConfig, PreferenceData, read};
+use crate::checkpoint::SaveDtype;
+use crate::data::format::Format;
+use crate::data::{Files, PromptConfig};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::model::sampling::SampleConfig;
 
 /// Responses to draw.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplingConfig {
     /// The model that is drawn from; of a training run the reference, if it names one.
     pub model: ModelConfig,
-    /// The rows whose prompts are answered: those of `train`, `eval` and `unlabelled`.
-    pub data: DataConfig,
+    /// What is answered.
+    pub prompts: PromptSource,
     /// How.
-    #[serde(default)]
     pub sample: SampleConfig,
+}
+
+/// Files whose prompts are answered: rows of any format, or a text file with a prompt on each line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptSource {
+    /// How prompts become tokens.
+    pub rows: PromptConfig,
+    /// The rows.
+    pub train: Files,
+    /// More of them, in the same format.
+    pub eval: Option<Files>,
+    /// More of them, in any format.
+    pub unlabelled: Option<Files>,
+    /// The most tokens of a prompt with its response; `None` for what the model can hold.
+    pub max_length: Option<usize>,
+}
+
+impl PromptSource {
+    /// Rows laid out as `format` in the files `train`, in the lengths that the model can hold.
+    pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
+        Self {
+            rows: PromptConfig::new(format),
+            train: train.into(),
+            eval: None,
+            unlabelled: None,
+            max_length: None,
+        }
+    }
+}
+
+/// The config as a file.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Sections {
+    model: ModelConfig,
+    data: PreferenceData,
+    #[serde(default)]
+    sample: SampleConfig,
 }
 
 impl SamplingConfig {
@@ -38,41 +76,33 @@ impl SamplingConfig {
         if table.contains_key("loss") {
             return Self::of_run(Config::parse(text, overrides)?);
         }
-        let config: Self = read::value(table, text, overrides)?;
-        config.data.validate().map_err(|error| error.at("[data]"))?;
-        config
-            .sample
-            .validate()
-            .map_err(|error| error.at("[sample]"))?;
-        let SamplingConfig { model, data, .. } = &config;
-        let plain = (
-            ModelConfig::new(""),
-            DataConfig::new(data.format, data.train.clone()),
-        );
-        let set = [
-            ("data.samples", data.samples.is_some()),
+        let Sections {
+            model,
+            data,
+            sample,
+        } = read::value(table, text, overrides)?;
+        data.validate().map_err(|error| error.at("[data]"))?;
+        sample.validate().map_err(|error| error.at("[sample]"))?;
+        let unread_model = [
+            ("recompute", model.recompute),
+            ("save_dtype", model.save_dtype != SaveDtype::default()),
             (
-                "data.reference_log_probs",
-                data.reference_log_probs.is_some(),
-            ),
-            (
-                "data.unlabelled_ratio",
-                data.unlabelled_ratio != plain.1.unlabelled_ratio,
-            ),
-            ("data.official_truncation", data.official_truncation),
-            ("data.shuffle", !data.shuffle),
-            ("data.scores", data.scores != plain.1.scores),
-            ("model.recompute", model.recompute),
-            ("model.save_dtype", model.save_dtype != plain.0.save_dtype),
-            (
-                "model.reference_revision",
+                "reference_revision",
                 model.reference_revision.is_some() && model.reference.is_none(),
             ),
         ];
-        match set.iter().find(|(_, set)| *set) {
-            Some((key, _)) => Err(Error::input(format!("expo sample does not read `{key}`"))
-                .hint("leave the key out")),
-            None => Ok(config),
+        let unread_model = unread_model.into_iter().find(|(_, set)| *set);
+        let unread = data.unread_by_sampling().map(|key| ("data", key));
+        match unread.or(unread_model.map(|(key, _)| ("model", key))) {
+            Some((section, key)) => Err(Error::input(format!(
+                "expo sample does not read `{section}.{key}`"
+            ))
+            .hint("leave the key out")),
+            None => Ok(Self {
+                model,
+                prompts: data.into(),
+                sample,
+            }),
         }
     }
 
@@ -83,29 +113,26 @@ impl SamplingConfig {
                 .hint("set data.samples to \"auto\"")
                 .at("data.samples"));
         };
-        let plain = DataConfig::new(config.data.format, config.data.train.clone());
         Ok(Self {
+            // What only training reads is left out.
             model: ModelConfig {
                 recompute: false,
-                save_dtype: Default::default(),
+                save_dtype: SaveDtype::default(),
                 ..config.model
             },
-            // What only training reads is left out.
-            data: DataConfig {
-                samples: None,
-                reference_log_probs: None,
-                unlabelled_ratio: plain.unlabelled_ratio,
-                official_truncation: false,
-                shuffle: true,
-                scores: plain.scores,
-                ..config.data
-            },
+            prompts: config.data.into(),
             sample,
         })
     }
 
-    /// The resolved config as TOML, itself a valid config.
+    /// The resolved config as TOML, itself a valid config. Limits that are not set are written as
+    /// their defaults.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::failed(error.to_string()))
+        let sections = Sections {
+            model: self.model.clone(),
+            data: self.prompts.clone().into(),
+            sample: self.sample.clone(),
+        };
+        toml::to_string(&sections).map_err(|error| Error::failed(error.to_string()))
     }
 }

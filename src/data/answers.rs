@@ -6,9 +6,9 @@
 //! prompt is the text that samples name, and the answer is what the row itself says.
 
 use super::chat::{Content, Message};
-use super::config::DataConfig;
+use super::config::TokenizeConfig;
 use super::files::Files;
-use super::format::RowExample;
+use super::format::{Format, RowExample};
 use super::render::Renderer;
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
@@ -32,15 +32,16 @@ pub struct ChosenAnswers {
 /// template the prompts went through.
 pub fn chosen_answers(
     files: &Files,
-    config: &DataConfig,
+    format: &Format,
     tokenizer: Option<&Tokenizer>,
 ) -> Result<ChosenAnswers> {
-    let renderer = Renderer::new(config, tokenizer);
+    let tokens = TokenizeConfig::default();
+    let renderer = Renderer::new(&tokens, tokenizer);
     let mut found = ChosenAnswers::default();
     for row in files.rows() {
         let (_, row) = row?;
         found.rows += 1;
-        let Ok(example) = config.format.example(&row)? else {
+        let Ok(example) = format.example(&row)? else {
             found.unusable += 1;
             continue;
         };
@@ -84,15 +85,13 @@ fn chosen(example: &RowExample) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::format::Format;
 
     fn read(rows: &str, format: &str) -> ChosenAnswers {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, rows).unwrap();
         let files = Files::from(path);
-        let config = DataConfig::new(Format::named(format).unwrap(), files.clone());
-        chosen_answers(&files, &config, None).unwrap()
+        chosen_answers(&files, Format::named(format).unwrap(), None).unwrap()
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! *Why*: a row is built from itself alone, so rows are built on all cores and each can be shown by
 //! itself just as a run sees it.
 
-use super::config::DataConfig;
+use super::config::RowConfig;
 use super::length::{Cuts, cut};
 use super::read::Place;
 use super::render::{Answer, TextExample};
@@ -54,7 +54,7 @@ pub(super) struct Built {
     pub merged: Vec<bool>,
 }
 
-pub(super) fn build(draft: &Draft, config: &DataConfig, rule: &TokenRule) -> Result<Built> {
+pub(super) fn build(draft: &Draft, config: &RowConfig, rule: &TokenRule) -> Result<Built> {
     let text = &draft.text;
     let prompt = rule.prompt(&text.prompt)?;
     let answer = |answer: &Answer| respond(rule, &text.prompt, &prompt, answer, true);

@@ -1,75 +1,71 @@
-//! The `[data]` section of a run: what the user may decide about data.
+//! What decides how rows become examples: their format, how texts become tokens, and how long an
+//! example may be.
 //!
-//! Hides the defaults and the ranges of the keys.
+//! Hides the defaults and the ranges.
 //!
-//! *Why*: parsing touches no disk, so a configuration can be checked, printed and compared
-//! anywhere; the files are opened by [`Dataset::open`](super::Dataset::open).
+//! *Why*: training reads all of it, sampling the part that is about prompts, a judge the tokens
+//! alone. Each takes the part that it reads, so there is no key that somebody has to make up.
 
-use super::Files;
-use super::format::{self, Format, TruncationMode};
+use super::format::{Format, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
 
-/// The `[data]` section.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// How a row is laid out: a name in [`format::FORMATS`].
-    #[serde(with = "format::by_name")]
+/// How the rows of one format become examples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowConfig {
+    /// How a row is laid out.
     pub format: &'static Format,
-    /// The training rows.
-    pub train: Files,
-    /// The evaluation rows, in the same format.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval: Option<Files>,
-    /// The most tokens of a prompt together with any one of its responses.
-    #[serde(default = "default_max_length")]
-    pub max_length: usize,
-    /// The most tokens that are left of a prompt where an example is too long.
-    #[serde(default = "default_max_prompt_length")]
-    pub max_prompt_length: usize,
+    /// What happens to rows that cannot be used for what they say.
+    pub on_invalid: OnInvalid,
+    /// What `score_chosen` and `score_rejected` are for.
+    pub scores: Scores,
+    /// How texts become tokens.
+    pub tokens: TokenizeConfig,
+    /// How long an example may be.
+    pub length: LengthConfig,
+}
+
+/// How the prompts of rows become tokens, for whoever answers them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptConfig {
+    /// How a row is laid out.
+    pub format: &'static Format,
+    /// What happens to rows without a prompt.
+    pub on_invalid: OnInvalid,
+    /// How texts become tokens.
+    pub tokens: TokenizeConfig,
+    /// The most tokens that are left of a prompt; `None` leaves all.
+    pub max_prompt_length: Option<usize>,
     /// Which part of a prompt that is cut stays; the format decides where it is not set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncation_mode: Option<TruncationMode>,
+}
+
+/// How texts become tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenizeConfig {
     /// Whether a response is tokenised together with its prompt.
-    #[serde(default)]
     pub tokenize: Tokenize,
     /// Whether the tokenizer's begin-of-sequence tokens go in front of the prompt.
-    #[serde(default)]
     pub add_bos: AddBos,
-    /// What happens to rows that cannot be used for what they say.
-    #[serde(default)]
-    pub on_invalid: OnInvalid,
     /// Whether strings go through the model's chat template too: a prompt as a message of the user,
     /// an answer as one of the assistant. Lists of messages always do.
-    #[serde(default)]
     pub apply_chat_template: bool,
     /// Which of the assistant's turns in a conversation are learned.
-    #[serde(default)]
     pub assistant_turns: AssistantTurns,
-    /// What `score_chosen` and `score_rejected` are for.
-    #[serde(default)]
-    pub scores: Scores,
-    /// A file of responses drawn from the reference, joined by prompt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples: Option<Files>,
-    /// Prompts that come without a preference: the sampler draws their answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unlabelled: Option<Files>,
-    /// Rows of `unlabelled` per row of `train` in each batch.
-    #[serde(default = "default_unlabelled_ratio")]
-    pub unlabelled_ratio: f64,
-    /// A file of reference log-probs that replaces the scoring pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference_log_probs: Option<PathBuf>,
+}
+
+/// How many tokens an example may have, and what is cut of one that has more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LengthConfig {
+    /// The most tokens of a prompt together with any one of its responses.
+    pub max_length: usize,
+    /// The most tokens that are left of a prompt where an example is too long.
+    pub max_prompt_length: usize,
+    /// Which part of a prompt that is cut stays; the format decides where it is not set.
+    pub truncation_mode: Option<TruncationMode>,
     /// Whether responses that are too long are cut to `max_length - max_prompt_length` even where a
     /// short prompt leaves more room, as the official DPO repository does.
-    #[serde(default)]
     pub official_truncation: bool,
-    /// Whether each epoch goes through the rows in an order of its own.
-    #[serde(default = "default_shuffle")]
-    pub shuffle: bool,
 }
 
 /// How a response's token ids come about.
@@ -160,54 +156,44 @@ impl From<AddBos> for AutoOrFalse {
     }
 }
 
-fn default_max_length() -> usize {
-    512
-}
-
-fn default_max_prompt_length() -> usize {
-    256
-}
-
-fn default_unlabelled_ratio() -> f64 {
-    1.0
-}
-
-fn default_shuffle() -> bool {
-    true
-}
-
-impl DataConfig {
-    /// The defaults, for rows laid out as `format` in the file `train`.
-    pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
+impl Default for LengthConfig {
+    fn default() -> Self {
         Self {
-            format,
-            train: train.into(),
-            eval: None,
-            max_length: default_max_length(),
-            max_prompt_length: default_max_prompt_length(),
+            max_length: 512,
+            max_prompt_length: 256,
             truncation_mode: None,
-            tokenize: Tokenize::default(),
-            add_bos: AddBos::default(),
-            on_invalid: OnInvalid::default(),
-            apply_chat_template: false,
-            assistant_turns: AssistantTurns::default(),
-            scores: Scores::default(),
-            samples: None,
-            unlabelled: None,
-            unlabelled_ratio: default_unlabelled_ratio(),
-            reference_log_probs: None,
             official_truncation: false,
-            shuffle: default_shuffle(),
         }
     }
+}
 
-    /// Checks the ranges of the keys and how they go together.
-    pub fn validate(&self) -> Result<()> {
+impl LengthConfig {
+    /// Sets limits in place of the defaults. The default for prompts belongs to the default for
+    /// examples: it is at most half of another one.
+    #[must_use]
+    pub fn with_limits(mut self, max_length: Option<usize>, max_prompt: Option<usize>) -> Self {
+        if let Some(length) = max_length {
+            self.max_length = length;
+            self.max_prompt_length = self.max_prompt_length.min(length / 2);
+        }
+        self.max_prompt_length = max_prompt.unwrap_or(self.max_prompt_length);
+        self
+    }
+
+    /// Lowers the limits to what a model with so many positions can hold.
+    #[must_use]
+    pub fn within(mut self, positions: usize) -> Self {
+        if self.max_length > positions {
+            self.max_length = positions;
+            self.max_prompt_length = self.max_prompt_length.min(positions / 2);
+        }
+        self
+    }
+
+    fn validate(&self) -> Result<()> {
         let (length, prompt) = (self.max_length, self.max_prompt_length);
         if prompt == 0 {
-            return Err(Error::input("max_prompt_length is 0")
-                .hint("it is at least 1")
-                .at("data.max_prompt_length"));
+            return Err(no_prompt());
         }
         if prompt >= length {
             return Err(Error::input(format!(
@@ -216,71 +202,86 @@ impl DataConfig {
             .hint("max_prompt_length must be smaller than max_length")
             .at("data.max_prompt_length"));
         }
-        if self.apply_chat_template && self.format.name == "hh" {
-            return Err(Error::input("apply_chat_template for format `hh`")
-                .hint(
-                    "its transcripts have turns of their own; use another format, or leave it out",
-                )
-                .at("data.apply_chat_template"));
-        }
-        if self.assistant_turns == AssistantTurns::Last && self.format.name != "sft" {
-            let format = self.format.name;
+        Ok(())
+    }
+}
+
+impl TokenizeConfig {
+    /// Refuses what rows of this format have no use for.
+    fn validate(&self, format: &Format) -> Result<()> {
+        let name = format.name;
+        if self.apply_chat_template && format.writes_turns {
             return Err(
-                Error::input(format!("assistant_turns for format `{format}`"))
-                    .hint("only the conversations of format `sft` are split by turns: leave it out")
-                    .at("data.assistant_turns"),
+                Error::input(format!("apply_chat_template for format `{name}`"))
+                    .hint("its transcripts have turns of their own; use another format, or leave it out")
+                    .at("data.apply_chat_template"),
             );
         }
-        let ratio = self.unlabelled_ratio;
-        if !(ratio > 0.0 && ratio.is_finite()) {
-            return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
-                .hint("it is above 0: unlabelled rows per labelled row")
-                .at("data.unlabelled_ratio"));
+        if self.assistant_turns == AssistantTurns::Last && !format.splits_turns {
+            return Err(Error::input(format!("assistant_turns for format `{name}`"))
+                .hint("only the conversations of format `sft` are split by turns: leave it out")
+                .at("data.assistant_turns"));
         }
-        if self.unlabelled.is_none() && ratio != default_unlabelled_ratio() {
-            return Err(Error::input(format!(
-                "unlabelled_ratio is {ratio} without unlabelled rows"
-            ))
-            .hint("name their files in data.unlabelled, or leave the key out")
-            .at("data.unlabelled_ratio"));
-        }
-        self.check_paths()
+        Ok(())
     }
+}
 
-    fn check_paths(&self) -> Result<()> {
-        let is_empty = |path: &Path| path.as_os_str().is_empty();
-        for (key, files) in [
-            ("train", Some(&self.train)),
-            ("eval", self.eval.as_ref()),
-            ("samples", self.samples.as_ref()),
-            ("unlabelled", self.unlabelled.as_ref()),
-        ] {
-            if files.is_some_and(|files| files.paths().any(is_empty)) {
-                return Err(Error::input("the path is empty").at(format!("data.{key}")));
-            }
-        }
-        match &self.reference_log_probs {
-            Some(path) if is_empty(path) => {
-                Err(Error::input("the path is empty").at("data.reference_log_probs"))
-            }
-            _ => Ok(()),
+impl RowConfig {
+    /// The defaults, for rows of this format.
+    pub fn new(format: &'static Format) -> Self {
+        Self {
+            format,
+            on_invalid: OnInvalid::default(),
+            scores: Scores::default(),
+            tokens: TokenizeConfig::default(),
+            length: LengthConfig::default(),
         }
     }
 
-    /// Whether the samples are to be drawn by the run itself, if its loss needs any: `samples =
-    /// "auto"`.
-    pub fn draws_samples(&self) -> bool {
-        let files = self.samples.as_ref();
-        files.is_some_and(|files| files.to_string() == "auto")
+    /// How the prompts of these rows become tokens.
+    pub fn prompts(&self) -> PromptConfig {
+        PromptConfig {
+            format: self.format,
+            on_invalid: self.on_invalid,
+            tokens: self.tokens,
+            max_prompt_length: Some(self.length.max_prompt_length),
+            truncation_mode: self.length.truncation_mode,
+        }
     }
 
-    /// The truncation mode: what is set, else the end of a conversation stays, else what suits the
-    /// format.
-    pub fn truncation(&self, is_chat: bool) -> TruncationMode {
-        let by_format = match is_chat {
-            true => TruncationMode::KeepEnd,
-            false => self.format.truncation,
-        };
-        self.truncation_mode.unwrap_or(by_format)
+    /// Checks the ranges, and how they go together.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<()> {
+        self.length.validate()?;
+        self.tokens.validate(self.format)
     }
+}
+
+impl PromptConfig {
+    /// The defaults, for rows of this format: no prompt is cut.
+    pub fn new(format: &'static Format) -> Self {
+        Self {
+            max_prompt_length: None,
+            ..RowConfig::new(format).prompts()
+        }
+    }
+
+    /// Checks the ranges, and how they go together.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<()> {
+        if self.max_prompt_length == Some(0) {
+            return Err(no_prompt());
+        }
+        self.tokens.validate(self.format)
+    }
+}
+
+fn no_prompt() -> Error {
+    Error::input("max_prompt_length is 0")
+        .hint("it is at least 1")
+        .at("data.max_prompt_length")
 }

@@ -6,12 +6,11 @@
 //! *Why*: a step sees a batch, so a million pairs need no more memory than a batch and an index. What
 //! a run asks of all examples, their order and how many tokens they take, the index knows.
 
-use super::census::Census;
-use super::config::DataConfig;
+use super::config::RowConfig;
 use super::files::Files;
 use super::inspect::Inspection;
 use super::open::{CHUNK, Source, open};
-use super::record::{decode, encode};
+use super::report::RowReport;
 use super::samples::Samples;
 use super::store::{Span, Store};
 use super::{Example, Tokenizer};
@@ -24,7 +23,7 @@ pub struct Dataset {
     index: Vec<Entry>,
     store: Store,
     /// What became of the rows.
-    pub census: Census,
+    pub report: RowReport,
     /// SHA-256, in hex, of all examples as tokens, with their order, soft labels and gaps between scores.
     pub fingerprint: String,
 }
@@ -51,7 +50,7 @@ impl Dataset {
     /// row, or a temporary folder that cannot hold what memory does not.
     pub fn open(
         files: &Files,
-        config: &DataConfig,
+        config: &RowConfig,
         tokenizer: &Tokenizer,
         needs: &Needs,
         samples: Option<&Samples>,
@@ -72,7 +71,7 @@ impl Dataset {
     /// Also if there is no such row, or it cannot be used; with the reason.
     pub fn inspect(
         files: &Files,
-        config: &DataConfig,
+        config: &RowConfig,
         tokenizer: &Tokenizer,
         needs: &Needs,
         samples: Option<&Samples>,
@@ -87,7 +86,7 @@ impl Dataset {
         };
         let (dataset, found) = open(&source, Some(row), Store::default(), CHUNK)?;
         let missing = || {
-            let rows = dataset.census.rows;
+            let rows = dataset.report.rows;
             Error::input(format!("there is no row {row}"))
                 .hint(format!("rows are counted from 0; {rows} were read"))
                 .at(files)
@@ -101,20 +100,18 @@ impl Dataset {
         Self {
             index: Vec::new(),
             store,
-            census: Census::default(),
+            report: RowReport::default(),
             fingerprint: String::new(),
         }
     }
 
     pub(super) fn push(&mut self, example: &Example) -> Result<()> {
-        let mut record = Vec::new();
-        encode(example, &mut record);
         let mut responses = [0; Role::ALL.len()];
         for response in &example.responses {
             responses[response.role as usize] += response.ids.len() as u32;
         }
         self.index.push(Entry {
-            span: self.store.push(&record)?,
+            span: self.store.push_value(example)?,
             prompt: example.prompt.len() as u32,
             responses,
         });
@@ -144,8 +141,7 @@ impl Dataset {
     /// # Errors
     /// If the temporary file cannot be read.
     pub fn example(&self, example: usize) -> Result<Example> {
-        let record = self.store.read(self.index[example].span)?;
-        decode(&record).ok_or_else(|| self.store.damaged())
+        self.store.value(self.index[example].span)
     }
 
     /// All examples, read one by one.
@@ -156,7 +152,7 @@ impl Dataset {
         (0..self.len()).map(|example| self.example(example))
     }
 
-    /// Appends the examples of another one. Census and fingerprint stay what they are.
+    /// Appends the examples of another one. RowReport and fingerprint stay what they are.
     pub fn append(&mut self, other: Self) -> Result<()> {
         let shift = self.store.append(&other.store)?;
         self.index.extend(other.index.into_iter().map(|mut entry| {

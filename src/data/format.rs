@@ -68,15 +68,17 @@ fn first(files: &Files) -> Result<Row> {
     }
 }
 
-// For `#[serde(with)]`.
-pub(super) mod by_name {
+/// A format by its name, for `#[serde(with)]`.
+pub mod by_name {
     use super::{Deserialize, Deserializer, Format, Serializer};
 
+    /// From a name in [`FORMATS`](super::FORMATS).
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<&'static Format, D::Error> {
         let name = String::deserialize(from)?;
         Format::named(&name).map_err(serde::de::Error::custom)
     }
 
+    /// As its name.
     pub fn serialize<S: Serializer>(format: &&'static Format, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(format.name)
     }

@@ -35,7 +35,7 @@ impl Inspection {
         let text = &draft.text;
         let answers = text.answers.iter().map(|answer| &answer.text);
         let samples = draft.samples.iter().map(|sample| &sample.response);
-        let lent = draft.mismatched.iter().map(|answer| &answer.text);
+        let mismatched = draft.mismatched.iter().map(|answer| &answer.text);
         let part = |(index, text): (usize, &String)| Part {
             text: text.clone(),
             cut: built.cuts.responses.contains(&index),
@@ -51,7 +51,7 @@ impl Inspection {
             },
             responses: answers
                 .chain(samples)
-                .chain(lent)
+                .chain(mismatched)
                 .enumerate()
                 .map(part)
                 .collect(),

@@ -6,7 +6,7 @@
 //! the same for all: with different prompts the margin of a pair would compare different things. A
 //! prompt with samples is cut as it was when they were drawn.
 
-use super::config::DataConfig;
+use super::config::{LengthConfig, RowConfig};
 use super::format::TruncationMode;
 use super::{Example, Tokenizer};
 use crate::loss::Role;
@@ -21,12 +21,17 @@ pub(super) struct Cuts {
 
 pub(super) fn cut(
     example: &mut Example,
-    config: &DataConfig,
+    config: &RowConfig,
     tokenizer: &Tokenizer,
     is_chat: bool,
 ) -> Cuts {
     let mut cuts = Cuts::default();
-    let limit = config.max_length;
+    let LengthConfig {
+        max_length: limit,
+        max_prompt_length,
+        truncation_mode,
+        official_truncation,
+    } = config.length;
     let longest = example.responses.iter().map(|r| r.ids.len()).max();
     let longest = longest.unwrap_or(0);
     let fits = example.prompt.len() + longest <= limit;
@@ -36,15 +41,17 @@ pub(super) fn cut(
     if fits && !drawn {
         return cuts;
     }
-    if example.prompt.len() > config.max_prompt_length {
+    if example.prompt.len() > max_prompt_length {
         cuts.prompt = true;
-        cut_prompt(&mut example.prompt, config, tokenizer.begin(), is_chat);
+        let mode = config.format.truncation(truncation_mode, is_chat);
+        let begin = tokenizer.begin();
+        cut_prompt(&mut example.prompt, max_prompt_length, mode, begin);
     }
     if example.prompt.len() + longest <= limit {
         return cuts;
     }
-    let room = if config.official_truncation {
-        limit - config.max_prompt_length
+    let room = if official_truncation {
+        limit - max_prompt_length
     } else {
         limit - example.prompt.len()
     };
@@ -57,9 +64,9 @@ pub(super) fn cut(
     cuts
 }
 
-pub(super) fn cut_prompt(prompt: &mut Vec<u32>, config: &DataConfig, begin: &[u32], is_chat: bool) {
-    let keep = config.max_prompt_length;
-    match config.truncation(is_chat) {
+/// Cuts a prompt to `keep` tokens, of which the first are those of `begin` if they were so before.
+pub(super) fn cut_prompt(prompt: &mut Vec<u32>, keep: usize, mode: TruncationMode, begin: &[u32]) {
+    match mode {
         TruncationMode::KeepStart => prompt.truncate(keep),
         TruncationMode::KeepEnd => {
             // A model that was trained with begin tokens never saw a text without them.

@@ -1,6 +1,6 @@
 //! KTO's mismatched answers.
 //!
-//! Hides which row lends its answer to which, and where the rows are until that is known.
+//! Hides which row takes the answer of which, and where the rows are until that is known.
 //!
 //! *Why*: the pairing is fixed when the data is read, not drawn per batch, so the reference's
 //! log-prob of a mismatched answer is a column like any other and micro-batching changes nothing.
@@ -15,7 +15,7 @@ use crate::loss::Role;
 
 /// Rows that wait for the answers of others.
 #[derive(Default)]
-pub(super) struct Loans {
+pub(super) struct MismatchedPairs {
     texts: Store,
     rows: Vec<Waiting>,
     // Of every answer of every row, in order: the row, its own number, and the prompt.
@@ -29,7 +29,7 @@ struct Waiting {
     text: Span,
 }
 
-impl Loans {
+impl MismatchedPairs {
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -48,14 +48,15 @@ impl Loans {
         Ok(())
     }
 
-    /// Gives every answer's row the answer of another: a pair is two rows, chosen before rejected.
-    pub fn lend(self, group: Option<usize>) -> Result<impl Iterator<Item = Result<Draft>>> {
-        let mut lenders = mismatched_answers(&self.prompts, group)?.into_iter();
+    /// The rows, each answer with the answer of another row beside it: a pair is two rows, chosen before
+    /// rejected.
+    pub fn drafts(self, group: Option<usize>) -> Result<impl Iterator<Item = Result<Draft>>> {
+        let mut sources = mismatched_answers(&self.prompts, group)?.into_iter();
         Ok((0..self.len()).map(move |row| {
             let text = self.text(row)?;
             let mut mismatched = Vec::new();
-            for lender in lenders.by_ref().take(text.answers.len()) {
-                let (row, answer) = self.answers[lender];
+            for source in sources.by_ref().take(text.answers.len()) {
+                let (row, answer) = self.answers[source];
                 let answer = Answer {
                     role: Role::Mismatched,
                     ..self.text(row)?.answers.swap_remove(answer)

@@ -1,15 +1,37 @@
-//! From files of preference rows to token sequences.
+//! From files of preference rows to packed batches of tokens.
 //!
-//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenisation, truncation and
+//! The way of one row:
+//!
+//! ```text
+//! file              rows.jsonl[:1000], .jsonl.gz, .json, .txt                        [`Files`]
+//!   | read          one object of columns, and where it stands (file:line)
+//! Row                                                                           [`read::Row`]
+//!   | format        a prompt and its answers, each with a role; or why the row is left out
+//! RowExample                                                             [`format::RowExample`]
+//!   | render        through the chat template where it is a conversation
+//! TextExample       one text for the prompt, one for each answer
+//!   | join          samples drawn for the prompt, answers to other prompts (KTO)
+//! Draft
+//!   | tokens        token ids by the prompt rule, cut to the length limits
+//! Example           prompt and responses as ids                                     [`Example`]
+//!   | store         lengths in memory, ids beside them or in a temporary file
+//! Dataset           all examples, in order, and the report of its rows              [`Dataset`]
+//!   | order         the rows of a step, by seed and step number                     [`Batches`]
+//!   | pack          prompts once, no padding, roles that the loss reads
+//! Packed            the batch: ids, positions, segments, labels              [`pack::Packed`]
+//! ```
+//!
+//! Prompts alone, for whoever draws answers to them, take the same way up to their ids: [`prompts`].
+//!
+//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenization, truncation and
 //! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted
-//! in the [`Census`].
+//! in the [`RowReport`].
 //!
-//! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the census.
+//! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the report.
 
 mod answers;
 mod batches;
 mod build;
-mod census;
 pub mod chat;
 mod config;
 mod dataset;
@@ -23,8 +45,8 @@ mod order;
 pub mod pack;
 mod prompts;
 pub mod read;
-mod record;
 mod render;
+mod report;
 mod samples;
 mod scores;
 mod store;
@@ -33,25 +55,29 @@ mod tokens;
 
 pub use answers::{ChosenAnswers, chosen_answers};
 pub use batches::{Batches, Orders};
-pub use census::{Census, Invalid, Lines, Spread};
-pub use config::{AddBos, AssistantTurns, DataConfig, OnInvalid, Scores, Tokenize};
+pub use config::{
+    AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
+    TokenizeConfig,
+};
 pub use dataset::Dataset;
 pub use files::Files;
 pub use format::TruncationMode;
 pub use inspect::{Inspection, Part};
 pub use mismatch::mismatched_answers;
 pub use order::{ORDER_VERSION, epoch_order};
-pub use prompts::{Prompt, prompts};
+pub use prompts::{Prompt, PromptTokens, prompts};
+pub use report::{Invalid, Lines, RowReport, Spread};
 pub use samples::{Sample, Samples, one_each};
 pub use tokenizer::Tokenizer;
 pub use tokens::{Continuation, TokenRule};
 
 use crate::loss::Role;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 /// A response as tokens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// What it is to its prompt.
     pub role: Role,
@@ -90,7 +116,7 @@ impl Response {
 }
 
 /// One prompt with its responses, as the model sees them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The row's number from 0 in its files one after the other, invalid rows and those outside a
     /// slice counted.

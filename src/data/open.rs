@@ -3,19 +3,19 @@
 //! Hides the order of the passes, and the text that lies between file and tokens.
 //!
 //! *Why*: which answers an example has must be settled before its length is decided, and which rows
-//! are usable before answers go from one to another. So a row is read, given its samples and lent
-//! answers, tokenised, cut. All of it happens to a few megabytes of text at a time, on all cores.
+//! are usable before answers go from one to another. So a row is read, given its samples and
+//! mismatched answers, tokenized, cut. All of it happens to a few megabytes of text at a time, on all cores.
 
 use super::build::{Draft, build};
-use super::census::{Invalid, Tally};
 use super::chat::Content;
-use super::config::{DataConfig, OnInvalid};
+use super::config::{OnInvalid, RowConfig};
 use super::files::Files;
 use super::format::{Reading, RowExample};
 use super::inspect::Inspection;
-use super::mismatch::Loans;
+use super::mismatch::MismatchedPairs;
 use super::read::{Place, Row};
 use super::render::Renderer;
+use super::report::{Invalid, Tally};
 use super::samples::Samples;
 use super::store::Store;
 use super::tokens::TokenRule;
@@ -31,7 +31,7 @@ pub(super) const CHUNK: usize = 8 << 20;
 /// What a dataset is read from.
 pub(super) struct Source<'a> {
     pub files: &'a Files,
-    pub config: &'a DataConfig,
+    pub config: &'a RowConfig,
     pub tokenizer: &'a Tokenizer,
     pub needs: &'a Needs,
     pub samples: Option<&'a Samples>,
@@ -47,7 +47,7 @@ pub(super) fn open(
     source.config.validate()?;
     let mut reader = Reader {
         source,
-        rule: TokenRule::new(source.config, source.tokenizer),
+        rule: TokenRule::new(&source.config.tokens, source.tokenizer),
         samples: samples(source)?,
         watched,
         found: None,
@@ -66,7 +66,7 @@ pub(super) fn open(
         found,
         ..
     } = reader;
-    dataset.census.measure(&tally);
+    dataset.report.measure(&tally);
     dataset.fingerprint = format!("{:x}", hasher.finalize());
     Ok((dataset, found))
 }
@@ -105,20 +105,20 @@ fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
 impl Reader<'_> {
     fn read_all(&mut self) -> Result<()> {
         let Source { files, needs, .. } = *self.source;
-        let renderer = Renderer::new(self.source.config, self.source.tokenizer);
-        let lends = needs.batch.contains(&Role::Mismatched);
-        let mut loans = Loans::default();
+        let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
+        let mismatches = needs.batch.contains(&Role::Mismatched);
+        let mut pairs = MismatchedPairs::default();
         for row in files.rows() {
             let (number, row) = row?;
             match self.draft(number, &row, &renderer)? {
-                Some(draft) if lends => loans.push(draft)?,
+                Some(draft) if mismatches => pairs.push(draft)?,
                 Some(draft) => self.take(draft)?,
                 None => {}
             }
         }
-        if lends {
-            self.usable(loans.len())?;
-            let drafts = loans.lend(needs.mismatch_group);
+        if mismatches {
+            self.usable(pairs.len())?;
+            let drafts = pairs.drafts(needs.mismatch_group);
             for draft in drafts.map_err(|error| error.at(files))? {
                 self.take(draft?)?;
             }
@@ -129,7 +129,7 @@ impl Reader<'_> {
 
     // `None` where the row is left out.
     fn draft(&mut self, number: usize, row: &Row, renderer: &Renderer) -> Result<Option<Draft>> {
-        self.dataset.census.rows += 1;
+        self.dataset.report.rows += 1;
         let reason = match self.read(row)? {
             Err(reason) => reason,
             Ok(example) => {
@@ -215,13 +215,13 @@ impl Reader<'_> {
                 self.invalid(Invalid::NothingToScore, draft.row, &draft.place)?;
                 continue;
             }
-            let census = &mut self.dataset.census;
-            census.cut_prompts += usize::from(built.cuts.prompt);
-            census.cut_responses += built.cuts.responses.len();
-            census.boundary_merges += usize::from(built.merged.contains(&true));
+            let report = &mut self.dataset.report;
+            report.cut_prompts += usize::from(built.cuts.prompt);
+            report.cut_responses += built.cuts.responses.len();
+            report.boundary_merges += usize::from(built.merged.contains(&true));
             let unfinished = |response: &&Response| !rule.is_finished(&response.ids);
-            census.unfinished_responses += example.responses.iter().filter(unfinished).count();
-            census.count(example, &mut self.tally);
+            report.unfinished_responses += example.responses.iter().filter(unfinished).count();
+            report.count(example, &mut self.tally);
             if self.watched == Some(draft.row) {
                 self.found = Some(Inspection::new(draft, &built));
             }
@@ -244,7 +244,7 @@ impl Reader<'_> {
                 .at(place));
         }
         self.dataset
-            .census
+            .report
             .drop_row(reason, self.source.files.name(place));
         Ok(())
     }
@@ -253,13 +253,13 @@ impl Reader<'_> {
         if left > 0 {
             return Ok(());
         }
-        let why = self.dataset.census.invalid.iter().map(|(reason, lines)| {
+        let why = self.dataset.report.invalid.iter().map(|(reason, lines)| {
             let Some(first) = lines.first.first() else {
                 return reason.to_string();
             };
             format!("{reason} in {} (first: line {first})", lines.rows)
         });
-        let (why, rows) = (why.collect::<Vec<_>>().join(", "), self.dataset.census.rows);
+        let (why, rows) = (why.collect::<Vec<_>>().join(", "), self.dataset.report.rows);
         Err(
             Error::input(format!("none of {rows} rows is usable: {why}"))
                 .hint(self.source.config.format.columns_hint())
@@ -311,11 +311,11 @@ mod tests {
     }
 
     fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<Dataset> {
-        let config = DataConfig::new(Format::named("pairs").unwrap(), train);
+        let config = RowConfig::new(Format::named("pairs").unwrap());
         let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
         let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
         let source = Source {
-            files: &config.train,
+            files: &train.into(),
             config: &config,
             tokenizer: &tokenizer,
             needs,
@@ -346,7 +346,7 @@ mod tests {
             for (limit, chunk) in [(0, 0), (300, 500), (usize::MAX, 0), (0, CHUNK)] {
                 let mut other = open(limit, chunk);
                 assert_eq!(all(&other), all(&whole));
-                assert_eq!(other.census, whole.census);
+                assert_eq!(other.report, whole.report);
                 assert_eq!(other.fingerprint, whole.fingerprint);
                 other.append(open(CHUNK - limit.min(CHUNK), chunk)).unwrap();
                 assert_eq!(all(&other), [all(&whole), all(&whole)].concat());

@@ -7,7 +7,7 @@
 
 use super::Tokenizer;
 use super::chat::Content;
-use super::config::{DataConfig, OnInvalid};
+use super::config::{OnInvalid, PromptConfig, TokenizeConfig};
 use super::files::Files;
 use super::format::RowExample;
 use super::length::cut_prompt;
@@ -31,13 +31,31 @@ pub struct Prompt {
     pub cut: bool,
 }
 
+/// What is drawn after: a prompt's ids.
+#[derive(Debug, Clone, Copy)]
+pub struct PromptTokens<'a> {
+    /// The ids.
+    pub ids: &'a [u32],
+    /// How messages name it.
+    pub place: &'a str,
+}
+
+impl<'a> From<&'a Prompt> for PromptTokens<'a> {
+    fn from(prompt: &'a Prompt) -> Self {
+        Self {
+            ids: &prompt.ids,
+            place: &prompt.place,
+        }
+    }
+}
+
 impl Prompt {
     /// The prompt of a string, uncut; `place` names it in messages. With `apply_chat_template` it is
     /// the user's message.
     pub fn of_text(
         text: &str,
         place: &str,
-        config: &DataConfig,
+        config: &TokenizeConfig,
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let instruction = text.to_owned();
@@ -62,11 +80,11 @@ impl Prompt {
 /// configuration's format; a text file has a prompt on each line. Of a row only
 /// the prompt is used, so what its answers lack does not matter; a row without a prompt, or with one
 /// that has no tokens, is left out or an error by `on_invalid`.
-pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
+pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
     config.validate()?;
     let format = config.format;
-    let rule = TokenRule::new(config, tokenizer);
-    let renderer = Renderer::new(config, tokenizer);
+    let rule = TokenRule::new(&config.tokens, tokenizer);
+    let renderer = Renderer::new(&config.tokens, tokenizer);
     let mut seen = HashSet::new();
     let mut prompts = Vec::new();
     for row in files.rows() {
@@ -96,16 +114,18 @@ pub fn prompts(files: &Files, config: &DataConfig, tokenizer: &Tokenizer) -> Res
                 }
             }
         }
-        let cut = ids.len() > config.max_prompt_length;
-        if cut {
-            cut_prompt(&mut ids, config, tokenizer.begin(), is_chat);
+        let keep = config.max_prompt_length;
+        let keep = keep.filter(|&keep| ids.len() > keep);
+        if let Some(keep) = keep {
+            let mode = format.truncation(config.truncation_mode, is_chat);
+            cut_prompt(&mut ids, keep, mode, tokenizer.begin());
         }
         prompts.push(Prompt {
             instruction: asked.unwrap_or_else(|| text.clone()),
             text,
             ids,
             place: row.place.to_string(),
-            cut,
+            cut: keep.is_some(),
         });
     }
     match prompts.is_empty() {

@@ -9,7 +9,7 @@
 
 use super::Tokenizer;
 use super::chat::{ChatTemplate, Content, Message};
-use super::config::{AssistantTurns, DataConfig};
+use super::config::{AssistantTurns, TokenizeConfig};
 use super::format::RowExample;
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -38,7 +38,7 @@ pub(super) struct Answer {
 }
 
 pub(super) struct Renderer<'a> {
-    config: &'a DataConfig,
+    config: &'a TokenizeConfig,
     // Rows of plain text need none.
     tokenizer: Option<&'a Tokenizer>,
     // Opened when the first conversation is seen.
@@ -46,7 +46,7 @@ pub(super) struct Renderer<'a> {
 }
 
 impl<'a> Renderer<'a> {
-    pub fn new(config: &'a DataConfig, tokenizer: impl Into<Option<&'a Tokenizer>>) -> Self {
+    pub fn new(config: &'a TokenizeConfig, tokenizer: impl Into<Option<&'a Tokenizer>>) -> Self {
         Self {
             config,
             tokenizer: tokenizer.into(),

@@ -107,17 +107,20 @@ impl Store {
 
     /// Appends a value.
     pub fn push_value(&mut self, value: &impl Serialize) -> Result<Span> {
-        let json = serde_json::to_vec(value).map_err(|error| Error::failed(error.to_string()))?;
-        self.push(&json)
+        let record = postcard::to_allocvec(value);
+        self.push(&record.map_err(|error| Error::failed(error.to_string()))?)
     }
 
     /// A value of [`push_value`](Self::push_value).
     pub fn value<T: DeserializeOwned>(&self, span: Span) -> Result<T> {
-        serde_json::from_slice(&self.read(span)?).map_err(|_| self.damaged())
+        match postcard::take_from_bytes(&self.read(span)?) {
+            Ok((value, [])) => Ok(value),
+            _ => Err(self.damaged()),
+        }
     }
 
     /// The error of a record that is not what was written.
-    pub fn damaged(&self) -> Error {
+    fn damaged(&self) -> Error {
         Error::failed(format!(
             "{}: a temporary file was changed",
             self.folder.display()
@@ -172,6 +175,8 @@ pub(super) fn key(text: &str) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::{Example, Response};
+    use crate::loss::Role;
 
     fn records() -> Vec<Vec<u8>> {
         let record = |n: usize| vec![n as u8; n * 7919 % (BLOCK / 3)];
@@ -212,6 +217,30 @@ mod tests {
                 ..*span
             }));
             assert_eq!(all(&store, &spans), [records(), records()].concat());
+        }
+    }
+
+    #[test]
+    fn a_value_is_the_same_after_a_round_trip_and_half_of_it_is_an_error() {
+        let mut chosen = Response::new(Role::Chosen, vec![3, u32::MAX, 0]);
+        (chosen.context, chosen.score) = (vec![0..1, 2..3], Some(0.1));
+        let mut example = Example {
+            row: usize::MAX,
+            prompt: vec![1, 2],
+            responses: vec![chosen, Response::new(Role::Mismatched, vec![5])],
+            preference: Some(0.0),
+        };
+        let mut store = Store::default();
+        for _ in 0..3 {
+            let span = store.push_value(&example).unwrap();
+            assert_eq!(store.value::<Example>(span), Ok(example.clone()));
+            for length in 0..span.length {
+                let damaged = store.value::<Example>(Span { length, ..span });
+                assert_eq!(damaged, Err(store.damaged()));
+            }
+            example.preference = None;
+            example.prompt.pop();
+            example.responses.pop();
         }
     }
 

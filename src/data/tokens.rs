@@ -6,7 +6,7 @@
 //! computed once, and log-probs of drawn and of given responses are of the same thing.
 
 use super::Tokenizer;
-use super::config::{AddBos, DataConfig, Tokenize};
+use super::config::{AddBos, Tokenize, TokenizeConfig};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -33,7 +33,7 @@ pub struct Continuation {
 
 impl<'a> TokenRule<'a> {
     /// The rule that a configuration asks for.
-    pub fn new(config: &DataConfig, tokenizer: &'a Tokenizer) -> Self {
+    pub fn new(config: &TokenizeConfig, tokenizer: &'a Tokenizer) -> Self {
         Self {
             tokenizer,
             tokenize: config.tokenize,

@@ -6,6 +6,7 @@
 //! together from tensor operations has the wrong slope at 0, exactly where training starts. Here
 //! each function states its own slope, and [`Dual::log_sigmoid`] states the true one.
 
+use super::math::{log_sigmoid, sigmoid, sigmoid_slope};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// A value and its gradient with respect to each variable. Dtype f64 throughout.
@@ -48,12 +49,7 @@ impl Dual {
     /// log sigma(x), slope sigma(-x): 0.5 at 0. Finite for every finite x.
     pub fn log_sigmoid(self) -> Self {
         let x = self.value;
-        let value = if x >= 0.0 {
-            -(-x).exp().ln_1p()
-        } else {
-            x - x.exp().ln_1p()
-        };
-        self.chain(value, sigmoid(-x))
+        self.chain(log_sigmoid(x), sigmoid(-x))
     }
 
     /// softplus(x) = log(1 + e^x) = -log sigma(-x).
@@ -102,20 +98,6 @@ impl Dual {
         self.grad.iter_mut().for_each(|g| *g *= slope);
         self
     }
-}
-
-/// sigma(x) = 1 / (1 + e^-x), without overflow.
-pub(super) fn sigmoid(x: f64) -> f64 {
-    if x >= 0.0 {
-        1.0 / (1.0 + (-x).exp())
-    } else {
-        x.exp() / (1.0 + x.exp())
-    }
-}
-
-/// sigma'(x), as a product: 1 - sigma(x) is 0 in f64 from x = 37.
-pub(super) fn sigmoid_slope(x: f64) -> f64 {
-    sigmoid(x) * sigmoid(-x)
 }
 
 impl Add for Dual {

@@ -2,36 +2,46 @@
 //!
 //! Hides which type stands behind a name: whoever holds a [`Loss`] calls [`Objective`] on it.
 //!
-//! *Why*: the one table of losses. A new one is its file and its row in `losses!` below; the config
-//! section, the command line, the messages and the contract tests follow from the row.
+//! *Why*: names, aliases, sections and messages are the same for every loss, so they are made from
+//! the rows of the table in [`objectives`](super::objectives) alone.
 
+use serde::{Serialize, Serializer};
+
+use super::knobs::WEIGHT;
 use super::{
-    About, Aot, AotUnpaired, ApoDown, ApoZero, Bco, Cexpo, Cpo, Discopop, Dpo, Dpop, ExoPair, Fdpo,
-    Gpo, Hinge, Ipo, IpoLearned, Kto, LdDpo, Nca, Odpo, Orpo, Qpo, Rdpo, Rexpo, Robust, Sft,
-    SigmoidNorm, Simpo, SppoHard, Wpo,
+    About, Dual, Knob, KnobValue, Knobs, Loss, Needs, Objective, Prepared, Response, Role, Scored,
+    WeightedLoss,
 };
-use super::{Context, Dual, Needs, Objective, Response, Role, Scored};
 use crate::error::{Error, Result, nearest};
-use serde::{Deserialize, Deserializer, Serialize};
 
+/// Makes the enum of all losses from the rows of their table: title, name and aliases, type.
 macro_rules! losses {
-    ($(#[doc = $title:literal] $name:literal $(| $alias:literal)* => $variant:ident,)+) => {
+    ($(
+        #[doc = $title:literal]
+        $name:literal $(| $alias:literal)* => $module:ident::$variant:ident,
+    )+) => {
+        $(pub use $module::$variant;)+
+
         /// A loss by name: in a config the table `[loss.dpo]`, that is `{dpo = {beta = 0.1}}`.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq)]
         pub enum Loss {
-            $(#[doc = $title] #[serde(rename = $name $(, alias = $alias)*)] $variant($variant),)+
+            $(#[doc = $title] $variant($variant),)+
+            /// One that the table does not have, see [`Loss::custom`].
+            Custom($crate::loss::Custom),
         }
 
         impl Loss {
-            /// Every name, without aliases.
+            /// Every name of the table, without aliases.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// The loss of this name or alias with the paper's knobs; otherwise the error names
-            /// the nearest loss.
-            pub fn default_of(name: &str) -> Result<Self> {
+            /// The loss of this name or alias with the paper's knobs.
+            ///
+            /// # Errors
+            /// If there is none; the error names the nearest loss.
+            pub fn default_of(name: &str) -> $crate::error::Result<Self> {
                 match name {
                     $($name $(| $alias)* => Ok(Self::$variant($variant::default())),)+
-                    _ => Err(unknown(name)),
+                    _ => Err($crate::loss::list::unknown(name)),
                 }
             }
 
@@ -39,6 +49,7 @@ macro_rules! losses {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $name,)+
+                    Self::Custom(loss) => loss.name,
                 }
             }
 
@@ -46,24 +57,7 @@ macro_rules! losses {
             pub fn aliases(&self) -> &'static [&'static str] {
                 match self {
                     $(Self::$variant(_) => &[$($alias),*],)+
-                }
-            }
-
-            /// The figure of its value where it is a term of several.
-            pub(super) fn term_name(&self) -> &'static str {
-                match self {
-                    $(Self::$variant(_) => concat!("loss/", $name),)+
-                }
-            }
-
-            /// The loss of this name, which is no alias, from its config section.
-            pub(super) fn deserialize_knobs<'de, D: Deserializer<'de>>(
-                name: &str,
-                from: D,
-            ) -> std::result::Result<Self, D::Error> {
-                match name {
-                    $($name => $variant::deserialize(from).map(Self::$variant),)+
-                    _ => Err(serde::de::Error::unknown_variant(name, Self::NAMES)),
+                    Self::Custom(_) => &[],
                 }
             }
 
@@ -71,80 +65,66 @@ macro_rules! losses {
             pub fn title(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => $title.trim_ascii().trim_end_matches('.'),)+
+                    Self::Custom(loss) => loss.name,
                 }
             }
 
-            fn objective(&self) -> &dyn Objective {
+            /// What a sum of losses multiplies it with; 1 unless set.
+            pub fn weight(&self) -> f64 {
+                match self {
+                    $(Self::$variant(loss) => loss.weight,)+
+                    Self::Custom(loss) => loss.weight,
+                }
+            }
+
+            /// The same loss with another weight, in (0, inf).
+            pub fn weighted(mut self, weight: f64) -> Self {
+                match &mut self {
+                    $(Self::$variant(loss) => loss.weight = weight,)+
+                    Self::Custom(loss) => loss.weight = weight,
+                }
+                self
+            }
+
+            /// The metric of its value where it is a term of several.
+            pub(in $crate::loss) fn term_name(&self) -> std::borrow::Cow<'static, str> {
+                match self {
+                    $(Self::$variant(_) => concat!("loss/", $name).into(),)+
+                    Self::Custom(loss) => format!("loss/{}", loss.name).into(),
+                }
+            }
+
+            /// The loss of this name, which is no alias, from its config section.
+            pub(in $crate::loss) fn from_section<'de, D: serde::Deserializer<'de>>(
+                name: &str,
+                section: D,
+            ) -> std::result::Result<Self, D::Error> {
+                use serde::Deserialize;
+                match name {
+                    $($name => $variant::deserialize(section).map(Self::$variant),)+
+                    _ => Err(serde::de::Error::unknown_variant(name, Self::NAMES)),
+                }
+            }
+
+            pub(in $crate::loss) fn objective(&self) -> &dyn $crate::loss::Objective {
                 match self {
                     $(Self::$variant(loss) => loss,)+
+                    Self::Custom(loss) => &*loss.objective,
+                }
+            }
+
+            /// What the contract tests are told of it.
+            #[cfg(test)]
+            pub(in $crate::loss) fn contract(&self) -> &dyn $crate::loss::contract_tests::Contract {
+                match self {
+                    $(Self::$variant(loss) => loss,)+
+                    Self::Custom(loss) => panic!("{} is not in the table", loss.name),
                 }
             }
         }
     };
 }
-
-losses! {
-    /// cEXPO, compositional EXPO.
-    "cexpo" | "typo" => Cexpo,
-    /// rEXPO, regression EXPO.
-    "rexpo" => Rexpo,
-    /// DPO, and cDPO with label smoothing.
-    "dpo" => Dpo,
-    /// IPO.
-    "ipo" => Ipo,
-    /// f-DPO: DPO under another divergence.
-    "fdpo" => Fdpo,
-    /// SimPO.
-    "simpo" => Simpo,
-    /// KTO, for answers that are good or bad by themselves.
-    "kto" => Kto,
-    /// Supervised fine-tuning.
-    "sft" => Sft,
-    /// The hinge of SLiC on DPO's margin.
-    "hinge" | "slic" => Hinge,
-    /// Robust DPO: unbiased under flipped labels.
-    "robust" => Robust,
-    /// EXO on pairs: the reverse KL to the label.
-    "exo_pair" => ExoPair,
-    /// NCA on pairs: noise contrastive alignment.
-    "nca" | "nca_pair" => Nca,
-    /// BCO on pairs: a binary classifier.
-    "bco" | "bco_pair" => Bco,
-    /// SPPO with hard labels.
-    "sppo_hard" => SppoHard,
-    /// IPO with a learned target.
-    "ipo_learned" => IpoLearned,
-    /// AOT: sorted margins against the reference's.
-    "aot" | "aot_pair" => Aot,
-    /// AOT without pairs: sorted chosen against rejected.
-    "aot_unpaired" | "aot_unpair" => AotUnpaired,
-    /// APO-zero: chosen up, rejected down.
-    "apo_zero" => ApoZero,
-    /// APO-down: both down, the rejected further.
-    "apo_down" => ApoDown,
-    /// DiscoPOP, the log-ratio modulated loss.
-    "discopop" => Discopop,
-    /// Length-normalised DPO.
-    "sigmoid_norm" => SigmoidNorm,
-    /// ORPO: SFT with an odds ratio.
-    "orpo" => Orpo,
-    /// CPO: DPO without a reference, with SFT.
-    "cpo" => Cpo,
-    /// R-DPO: DPO with a penalty on length.
-    "rdpo" | "r-dpo" => Rdpo,
-    /// DPO-Positive.
-    "dpop" => Dpop,
-    /// ODPO: DPO with an offset from scores.
-    "odpo" => Odpo,
-    /// GPO: any decreasing function of DPO's margin.
-    "gpo" => Gpo,
-    /// QPO: the family that the EXPO papers analyse.
-    "qpo" => Qpo,
-    /// WPO: DPO with pairs weighted by the policy.
-    "wpo" => Wpo,
-    /// LD-DPO: DPO with less weight on extra length.
-    "ld_dpo" | "ld-dpo" => LdDpo,
-}
+pub(super) use losses;
 
 /// Names of the field that are no loss of their own here, and what they are.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -154,7 +134,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("expo", "there are cexpo and rexpo"),
 ];
 
-fn unknown(name: &str) -> Error {
+/// The error of a name that is no loss.
+pub(super) fn unknown(name: &str) -> Error {
     let known = ELSEWHERE.iter().find(|(other, _)| *other == name);
     let hint = match known {
         Some((_, what)) => (*what).to_owned(),
@@ -164,32 +145,28 @@ fn unknown(name: &str) -> Error {
 }
 
 impl Loss {
-    /// The names of its knobs, in the order of their documentation.
-    pub fn knobs(&self) -> Vec<&'static str> {
-        self.about().knobs.iter().map(|knob| knob.name).collect()
-    }
-
     /// The error of a key that this loss does not read; `None` where it does.
     pub fn unknown_knob(&self, key: &str) -> Option<Error> {
-        let knobs = self.knobs();
-        (!knobs.contains(&key)).then(|| {
+        let names = || self.knobs().iter().map(|knob| knob.name);
+        (!names().any(|name| name == key)).then(|| {
             Error::input(format!("the loss {} has no knob `{key}`", self.name()))
-                .hint(nearest(key, knobs.iter().copied()))
+                .hint(nearest(key, names()))
         })
     }
 
-    /// The value of a knob, as in TOML; `None` where it is not set.
-    pub fn knob(&self, key: &str) -> Option<toml::Value> {
-        self.table().remove(key)
+    /// The value of a knob; `None` where it is not set, or is no knob of this loss.
+    pub fn knob(&self, key: &str) -> Option<KnobValue> {
+        let mut knobs = self.knobs().iter().zip(self.values());
+        let (_, value) = knobs.find(|(knob, _)| knob.name == key)?;
+        (value != KnobValue::Unset).then_some(value)
     }
 
-    /// Its config section; a knob that is not set is not there.
+    /// Its knobs as in its config section, without `weight`; a knob that is not set is not there.
     pub fn table(&self) -> toml::Table {
-        let mut table = toml::Table::try_from(self).expect("a loss is a table");
-        match table.remove(self.name()) {
-            Some(toml::Value::Table(knobs)) => knobs,
-            _ => unreachable!("a loss is a table of its knobs by its name"),
-        }
+        let knobs = self.knobs().iter().zip(self.values());
+        knobs
+            .filter_map(|(knob, value)| Some((knob.name.to_owned(), value.to_toml()?)))
+            .collect()
     }
 
     /// Whether this log r or this length, given to every response, reaches the value where it is NaN:
@@ -209,29 +186,53 @@ impl Loss {
         if needs.shared {
             example = example.with_shared(&vec![(-1.0, reference); responses.len()]);
         }
-        let contexts = self.contexts(std::slice::from_ref(&example));
-        self.evaluate(&example, &contexts[0]).value.is_nan()
+        self.evaluate_alone(&example).value.is_nan()
     }
 
     /// The same loss with the knob `key` set to `value`, written as in TOML; quotes around a word
     /// may be left out. Ranges are for [`Objective::validate`], when all knobs are set.
+    ///
+    /// # Errors
+    /// If it has no such knob, the value is of another type, or the loss is a custom one.
     pub fn with(&self, key: &str, value: &str) -> Result<Self> {
         if let Some(error) = self.unknown_knob(key) {
             return Err(error);
+        }
+        if let Self::Custom(loss) = self {
+            return Err(Error::input(format!("{key} = {value}")).hint(format!(
+                "the knobs of {} are set where it is made",
+                loss.name
+            )));
         }
         let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
             .ok()
             .filter(|table| table.len() == 1)
             .and_then(|mut table| table.remove("value"))
             .unwrap_or_else(|| value.into());
-        let mut table = toml::Table::try_from(self).expect("a loss is a table");
-        if let Some(toml::Value::Table(knobs)) = table.get_mut(self.name()) {
-            knobs.insert(key.to_owned(), parsed);
-        }
+        let mut section = self.table();
+        section.insert(key.to_owned(), parsed);
         let refused = |error: toml::de::Error| {
             Error::input(format!("{key} = {value}")).hint(error.message().trim())
         };
-        table.try_into().map_err(refused)
+        let loss = Self::from_section(self.name(), toml::Value::Table(section)).map_err(refused)?;
+        Ok(loss.weighted(self.weight()))
+    }
+}
+
+/// As in a config, `{dpo = {beta = 0.1}}`.
+impl Serialize for Loss {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        WeightedLoss::from(self.clone()).serialize(to)
+    }
+}
+
+impl Knobs for Loss {
+    fn knobs(&self) -> &'static [Knob] {
+        self.objective().knobs()
+    }
+
+    fn values(&self) -> Vec<KnobValue> {
+        self.objective().values()
     }
 }
 
@@ -246,45 +247,44 @@ impl Objective for Loss {
 
     fn validate(&self) -> Result<()> {
         let place = |error: Error| error.at(format!("loss.{}", self.name()));
-        for knob in self.about().knobs {
-            let number = match self.knob(knob.name) {
-                Some(toml::Value::Float(number)) => number,
-                Some(toml::Value::Integer(number)) => number as f64,
-                _ => continue,
-            };
-            knob.check(number).map_err(place)?;
+        WEIGHT.check(self.weight().into()).map_err(place)?;
+        for (knob, value) in self.knobs().iter().zip(self.values()) {
+            knob.check(value).map_err(place)?;
+        }
+        if let Self::Custom(loss) = self {
+            loss.validate()?;
         }
         self.objective().validate().map_err(place)
     }
 
-    fn evaluate(&self, example: &Scored, batch: &Context) -> Dual {
-        self.objective().evaluate(example, batch)
+    fn prepare(&self, batch: &[Scored]) -> Prepared {
+        self.objective().prepare(batch)
+    }
+
+    fn evaluate(&self, example: &Scored, statistics: &[f64]) -> Dual {
+        self.objective().evaluate(example, statistics)
     }
 
     fn reward(&self, response: &Response) -> Option<f64> {
         self.objective().reward(response)
     }
 
-    fn context(&self, batch: &[Scored]) -> Context {
-        self.objective().context(batch)
-    }
-
-    fn contexts(&self, batch: &[Scored]) -> Vec<Context> {
-        self.objective().contexts(batch)
-    }
-
-    fn diagnostics(&self, example: &Scored, batch: &Context) -> Vec<(&'static str, f64)> {
-        self.objective().diagnostics(example, batch)
+    fn diagnostics(&self, example: &Scored, statistics: &[f64]) -> Vec<(&'static str, f64)> {
+        self.objective().diagnostics(example, statistics)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loss::objectives::{Cexpo, Dpo};
 
     #[test]
     fn a_table_of_the_config_is_a_loss() {
-        let loss = |text: &str| toml::from_str::<Loss>(text);
+        let loss = |text: &str| {
+            let sum: WeightedLoss = toml::from_str(text)?;
+            Ok::<_, toml::de::Error>(sum.single().cloned().unwrap())
+        };
         let dpo = Dpo {
             beta: 2.0,
             ..Dpo::default()
@@ -302,7 +302,8 @@ mod tests {
             assert_eq!(loss.name(), *name);
             loss.validate().unwrap();
             let text = toml::to_string(&loss).unwrap();
-            assert_eq!(toml::from_str::<Loss>(&text).unwrap(), loss, "{text}");
+            let again: WeightedLoss = toml::from_str(&text).unwrap();
+            assert_eq!(again.single(), Some(&loss), "{text}");
         }
     }
 

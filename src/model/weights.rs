@@ -31,7 +31,7 @@ use header::read_index;
 const PIECE: usize = 1 << 20;
 
 /// A model folder that was looked at but not loaded.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
@@ -42,7 +42,7 @@ pub struct ModelFolder {
     tensors: Vec<Stored>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Stored {
     file: PathBuf,
     /// Where the bytes start, from the beginning of the file.

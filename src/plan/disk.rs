@@ -58,7 +58,9 @@ impl Disk {
         let of_reference = config.loss.needs().all.contains(&Role::Sampled);
         let samples = match &config.sample {
             Some(sample) if draws(config) && of_reference => {
-                let tokens = sample.max_new_tokens.min(config.data.max_length) as u64;
+                let tokens = sample
+                    .max_new_tokens
+                    .min(config.data.rows.length.max_length) as u64;
                 let prompt = rows.prompt_tokens.ceil() as u64 * TOKEN;
                 let line = SAMPLE_LINE + prompt + tokens * (TOKEN + TOKEN_ID);
                 scores(rows.all * sample.num_samples, line)

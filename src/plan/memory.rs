@@ -225,5 +225,5 @@ fn block_backward(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
 fn drawing(config: &Config, arch: &Architecture, bytes: &Bytes) -> u64 {
     let sequences = config.sample.as_ref().map_or(32, |s| s.batch_size) as u64;
     let kept = 2 * (arch.kv_heads * arch.head_dim * arch.layers) as u64 * bytes.activation;
-    sequences * (config.data.max_length as u64 * kept + arch.vocab_size as u64 * F32)
+    sequences * (config.data.rows.length.max_length as u64 * kept + arch.vocab_size as u64 * F32)
 }

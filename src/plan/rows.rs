@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, SampleSource};
 use crate::data::pack::{Packed, micro_batches};
 use crate::data::{Batches, Example, Orders};
 use crate::error::{Error, Result};
@@ -321,14 +321,18 @@ impl Rows {
 /// Whether the run draws samples itself: they are not there to be counted.
 pub(super) fn draws(config: &Config) -> bool {
     let needs = config.loss.needs();
-    let of_reference = config.data.draws_samples() && needs.all.contains(&Role::Sampled);
+    let drawn = config.data.samples == Some(SampleSource::Auto);
+    let of_reference = drawn && needs.all.contains(&Role::Sampled);
     of_reference || needs.on_policy
 }
 
 /// Adds to each row the most tokens that samples which the run draws may have.
 fn with_draws(config: &Config, mut lengths: Vec<[usize; 3]>) -> Vec<[usize; 3]> {
     if let (true, Some(sample)) = (draws(config), &config.sample) {
-        let tokens = sample.num_samples * sample.max_new_tokens.min(config.data.max_length);
+        let tokens = sample.num_samples
+            * sample
+                .max_new_tokens
+                .min(config.data.rows.length.max_length);
         for count in lengths.iter_mut().flatten() {
             *count += tokens;
         }

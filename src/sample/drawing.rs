@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::{Drawn, Job, Sampler};
-use crate::data::Prompt;
+use crate::data::PromptTokens;
 use crate::error::{Error, Result};
 use crate::kernels::device::by_workers;
 use crate::model::generate::{Generation, PROMPT_TOKENS, Prefix};
@@ -137,10 +137,7 @@ impl<'s, 'p> Drawing<'s, 'p> {
             next.extend(self.waiting.pop_front());
         }
         next.retain(|(_, job)| job.count > 0);
-        let prompts: Vec<&[u32]> = next
-            .iter()
-            .map(|(_, job)| job.prompt.ids.as_slice())
-            .collect();
+        let prompts: Vec<&[u32]> = next.iter().map(|(_, job)| job.prompt.ids).collect();
         let prefixes = self.generation.prefixes(&prompts)?;
         let ready = next.into_iter().zip(prefixes);
         self.ready
@@ -159,7 +156,7 @@ struct Step {
 /// A response in the making.
 struct Sequence<'p> {
     number: usize,
-    prompt: &'p Prompt,
+    prompt: PromptTokens<'p>,
     drawn: Drawn,
     draws: Draws,
     /// The most tokens to draw.
@@ -178,7 +175,7 @@ impl<'p> Sequence<'p> {
                 finished: false,
                 stopped: false,
             },
-            draws: Draws::new(config.seed, &prompt.ids, job.first as u64),
+            draws: Draws::new(config.seed, prompt.ids, job.first as u64),
             limit: sampler.limit(prompt)?,
         })
     }

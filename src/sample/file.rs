@@ -15,14 +15,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::drawing::Drawing;
-use super::reference::SCORED_TOKENS;
+use super::reference::{Reference, SCORED_TOKENS};
 use super::{Drawn, Job, Sampler};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
 use crate::io::lock::{lock, try_lock};
 use crate::io::untrusted::{self, Line};
+use crate::kernels::gemm::Precision;
+use crate::model::sampling::SampleConfig;
 
 /// One line of a sample file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -74,7 +77,59 @@ pub enum Existing {
     Cache,
 }
 
-impl Sampler<'_> {
+/// Draws into files.
+pub struct SampleWriter<'a> {
+    sampler: Sampler<'a>,
+    /// Fed with everything that responses depend on but the prompt.
+    identity: Sha256,
+    reference: Option<Reference<'a>>,
+}
+
+impl<'a> SampleWriter<'a> {
+    /// Draws with `sampler`, from the model with this content hash.
+    pub fn new(sampler: Sampler<'a>, model_hash: &str) -> Self {
+        let settings = SampleConfig {
+            batch_size: 1,
+            num_samples: 1,
+            ..sampler.config.clone()
+        };
+        let mut identity = Sha256::new();
+        let mut settings = format!("{settings:?} {}", sampler.max_length);
+        let numerics = sampler.model.numerics();
+        if numerics.compute == Precision::Bf16 {
+            settings.push(' ');
+            settings.push_str(numerics.name());
+        }
+        for part in [model_hash, sampler.tokenizer.hash(), &settings] {
+            identity.update(part);
+            identity.update([0]);
+        }
+        Self {
+            sampler,
+            identity,
+            reference: None,
+        }
+    }
+
+    /// The same, whose files have each response's log-prob under a second model, too.
+    #[must_use]
+    pub fn with_reference(self, reference: Reference<'a>) -> Self {
+        Self {
+            reference: Some(reference),
+            ..self
+        }
+    }
+
+    /// A hash of all that the responses to a prompt depend on. Their number and the size of batches
+    /// are not among it.
+    pub fn draw(&self, prompt: &Prompt) -> String {
+        let mut hasher = self.identity.clone();
+        for id in &prompt.ids {
+            hasher.update(id.to_le_bytes());
+        }
+        format!("{:.16}", format!("{:x}", hasher.finalize()))
+    }
+
     /// Draws every response to `prompts` that the file `path` does not have yet, and appends them
     /// in the order of prompts and numbers. `progress` is told of the responses in the file, those
     /// it will have, and the tokens drawn, and says whether to go on; where not, those that are being
@@ -91,9 +146,9 @@ impl Sampler<'_> {
         progress: &mut dyn FnMut(usize, usize, usize) -> bool,
     ) -> Result<Written> {
         for prompt in prompts {
-            self.limit(prompt)?;
+            self.sampler.limit(prompt.into())?;
         }
-        let count = self.config.num_samples;
+        let count = self.sampler.config.num_samples;
         let total = prompts.len() * count;
         let (mut file, found) = self.open(prompts, path, existing)?;
         let mut written = Written {
@@ -103,26 +158,28 @@ impl Sampler<'_> {
             ..Written::default()
         };
         let left = prompts[found / count..].iter().enumerate();
-        let left: Vec<Job> = left
+        let left: Vec<(&Prompt, Job)> = left
             .map(|(number, prompt)| {
                 let first = if number == 0 { found % count } else { 0 };
-                Job {
-                    prompt,
+                let job = Job {
+                    prompt: prompt.into(),
                     first,
                     count: count - first,
-                }
+                };
+                (prompt, job)
             })
             .collect();
         let mut go_on = progress(found, total, 0);
         if left.is_empty() {
             return Ok(written);
         }
-        let rows = left
-            .iter()
-            .flat_map(|job| (job.first..job.first + job.count).map(|index| (job.prompt, index)));
+        let rows = left.iter().flat_map(|(prompt, job)| {
+            (job.first..job.first + job.count).map(|index| (*prompt, index))
+        });
         let mut rows = rows.collect::<Vec<_>>().into_iter();
         let start = Instant::now();
-        let mut drawing = Drawing::new(self, &left)?;
+        let jobs: Vec<Job> = left.iter().map(|(_, job)| *job).collect();
+        let mut drawing = Drawing::new(&self.sampler, &jobs)?;
         let (mut next, mut tokens) = (0, 0);
         // Ended before one that comes before them in the file.
         let mut early: BTreeMap<usize, Drawn> = BTreeMap::new();
@@ -198,12 +255,12 @@ impl Sampler<'_> {
         };
         let line = Row {
             prompt: prompt.text.clone(),
-            response: self.text(prompt, drawn)?,
+            response: self.sampler.text(prompt, drawn)?,
             token_ids: drawn.ids.clone(),
             log_prob: drawn.log_prob,
             finish_reason: ended.into(),
             index,
-            seed: self.config.seed,
+            seed: self.sampler.config.seed,
             draw: self.draw(prompt),
             reference_log_prob,
             reference: self.reference.as_ref().map(|reference| reference.name()),
@@ -259,7 +316,7 @@ impl Sampler<'_> {
         let io = |error: std::io::Error| Error::io(path, &error);
         let length = file.metadata().map_err(io)?.len();
         let mut reader = BufReader::new(file);
-        let count = self.config.num_samples;
+        let count = self.sampler.config.num_samples;
         let mut found = Found::default();
         loop {
             let refuse = |what: &str| {

@@ -72,7 +72,7 @@ fn configs() -> [SampleConfig; 4] {
 
 fn draw(name: &str, model: &Decoder, config: &SampleConfig) -> Vec<Drawn> {
     let tokenizer = Tokenizer::open(&folder(name)).unwrap();
-    let sampler = Sampler::new(model, "", &tokenizer, config, MAX_LENGTH);
+    let sampler = Sampler::new(model, &tokenizer, config, MAX_LENGTH);
     sampler.all(&prompts(), &mut |_, _, _| {}).unwrap()
 }
 

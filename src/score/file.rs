@@ -5,6 +5,7 @@
 //! *Why*: a file of millions of rows is read in the memory of its numbers alone, and its rows may be
 //! of other files, in another order.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io::BufReader;
 use std::path::Path;
@@ -73,13 +74,13 @@ impl ScoreRow {
 /// `{"row": 0, "chosen": {"log_prob": …, "tokens": …}, …}`.
 pub fn write(
     path: &Path,
-    datasets: &[&Dataset],
+    datasets: &[impl Borrow<Dataset>],
     columns: &[Column],
     scorer: &Scorer,
 ) -> Result<()> {
     write_with(path, |out| {
         for (dataset, column) in datasets.iter().zip(columns) {
-            for (index, example) in dataset.examples().enumerate() {
+            for (index, example) in dataset.borrow().examples().enumerate() {
                 let row = ScoreRow::new(&example?, column.of(index), scorer);
                 let text = serde_json::to_string(&row)
                     .map_err(|error| Error::failed(error.to_string()))?;

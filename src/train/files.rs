@@ -13,13 +13,13 @@ use super::logs::{Logs, remove};
 use super::record::{About, RUN, changes_of};
 use super::state::State;
 use super::summary::SUMMARY;
-use super::{Event, Observer};
 use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_up};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::durable::{check_space, check_writable, create_directory, json_text, write_file};
 use crate::io::lock::Lock;
 use crate::io::untrusted;
+use crate::session::{Event, Observer};
 
 /// The steps that met a value that is not finite; there only if one did.
 pub(super) const NON_FINITE: &str = "non_finite.jsonl";

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::log::Log;
 use super::state::State;
 use super::tensorboard::{self, Events};
-use super::{Event, Observer, Record, Timing};
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
+use crate::session::{Event, Observer, Record, Timing};
 
 /// A line per record.
 pub(super) const METRICS: &str = "metrics.jsonl";

@@ -3,13 +3,10 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::loss::{Context, Role, Scored, Sum};
+use crate::loss::{Role, Scored, WeightedLoss};
 use crate::model::head::ResponseScore;
-
-/// One line of `metrics.jsonl`.
-pub type Record = Map<String, Value>;
+use crate::session::Record;
 
 /// The order of the figures in a record; others come after, as they came.
 const ORDER: &[&str] = &[
@@ -63,30 +60,31 @@ impl From<Vec<(String, u64, u64)>> for Averages {
 
 impl Averages {
     /// Adds a figure with weight 1.
-    pub fn add(&mut self, name: &'static str, value: f64) {
+    pub fn add(&mut self, name: impl Into<Cow<'static, str>>, value: f64) {
         self.add_weighted(name, value, 1.0);
     }
 
-    fn add_weighted(&mut self, name: &'static str, sum: f64, weight: f64) {
+    fn add_weighted(&mut self, name: impl Into<Cow<'static, str>>, sum: f64, weight: f64) {
+        let name = name.into();
         match self.sums.iter_mut().find(|(known, ..)| *known == name) {
             Some(entry) => {
                 entry.1 += sum;
                 entry.2 += weight;
             }
-            None => self.sums.push((name.into(), sum, weight)),
+            None => self.sums.push((name, sum, weight)),
         }
     }
 
-    /// Adds what one example reports. Rewards and log-probs are averaged over the responses of
+    /// Adds what one example reports, with the loss's own `figures` last. Rewards and log-probs are averaged over the responses of
     /// their role, margins and accuracies over pairs, `entropy` over the tokens of chosen and
     /// rejected responses, `mean_token_accuracy` over those of chosen ones. `log_ratios/*` is how
     /// far log-probs moved from the reference.
     pub fn add_example(
         &mut self,
-        loss: &Sum,
+        loss: &WeightedLoss,
         value: f64,
         scored: &Scored,
-        contexts: &[Context],
+        figures: Vec<(Cow<'static, str>, f64)>,
         scores: &[ResponseScore],
     ) {
         self.add("loss", value);
@@ -119,7 +117,7 @@ impl Averages {
             }
             self.add("logps/margins", w.policy.value - l.policy.value);
         }
-        for (name, figure) in loss.diagnostics(scored, contexts) {
+        for (name, figure) in figures {
             self.add(name, figure);
         }
     }

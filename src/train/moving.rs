@@ -6,20 +6,17 @@
 //! *Why*: until it first moves the reference is a column like any other. Then it is a second model in
 //! memory, and only the rows of a batch are scored again, just before they are needed.
 
-use std::path::Path;
-
-use super::reference::{self, budget};
-use super::{Observer, Split};
+use super::Split;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::elementwise;
-use crate::load::load;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
-use crate::score::score_rows;
+use crate::score::{micro_batch_tokens, score_rows};
+use crate::session::{Observer, Session};
 
 /// The reference's weights and how they move.
-pub(super) struct Moving {
+pub(super) struct MovingReference {
     model: Decoder,
     alpha: f64,
     every: u64,
@@ -29,11 +26,11 @@ pub(super) struct Moving {
     eval_is_old: bool,
 }
 
-impl Moving {
-    /// Loads the reference where the config lets it move; `folder` is what the policy came from.
+impl MovingReference {
+    /// Loads the reference where the config lets it move.
     pub fn open(
         config: &Config,
-        folder: &Path,
+        session: &Session,
         policy: &Decoder,
         observe: Observer,
     ) -> Result<Option<Self>> {
@@ -42,8 +39,7 @@ impl Moving {
         };
         // Both buffers are mixed element by element.
         let layout = policy.weights().layout();
-        let folder = reference::model_folder(config, folder, observe)?.with_layout(layout);
-        let (model, _) = load(&folder, &config.model)?;
+        let model = session.load_reference_as(layout, observe)?;
         if model.weights().layout() != layout {
             return Err(
                 Error::input("the reference has other parameters than the policy")
@@ -55,7 +51,7 @@ impl Moving {
             model,
             alpha: moving.alpha(),
             every: moving.steps,
-            micro_batch_tokens: budget(config),
+            micro_batch_tokens: micro_batch_tokens(config),
             moved: false,
             eval_is_old: false,
         }))

@@ -9,9 +9,9 @@ use crate::model::parameters::Params;
 
 /// The rows of a step as its loss saw them.
 #[derive(Default)]
-pub(super) struct Terms(Vec<(usize, f64, Scored)>);
+pub(super) struct LossInputs(Vec<(usize, f64, Scored)>);
 
-impl Terms {
+impl LossInputs {
     /// Adds a row's number, its loss, and its responses.
     pub fn add(&mut self, row: usize, loss: f64, scored: &Scored) {
         self.0.push((row, loss, scored.clone()));
@@ -72,7 +72,8 @@ mod tests {
     use crate::io::durable::{MANIFEST, verify};
     use crate::optim::{Optimizer, OptimizerConfig};
     use crate::score::Score;
-    use crate::train::{End, Event, Opened, Resume, Run};
+    use crate::session::Event;
+    use crate::train::{End, Opened, Resume, Run};
 
     fn config(folder: &Path, more: &str) -> Config {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");

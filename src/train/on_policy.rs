@@ -4,19 +4,18 @@
 //! its column, so the step knows nothing of where they came from.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::reference::{budget, check_is_known, load};
-use super::{Observer, Split};
+use super::Split;
 use crate::config::Config;
-use crate::data::{Example, Prompt, Response, Tokenizer};
+use crate::data::{Example, PromptTokens, Response, Tokenizer};
 use crate::error::Result;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::Sampler;
-use crate::score::score;
+use crate::score::{check_is_known, micro_batch_tokens, score};
+use crate::session::{Observer, Session};
 
 /// The reference, in memory, and how samples are drawn.
 pub(super) struct OnPolicy {
@@ -28,13 +27,11 @@ pub(super) struct OnPolicy {
 }
 
 impl OnPolicy {
-    /// Loads the reference where the loss reads samples of the policy; `folder` is what the policy,
-    /// whose content hash is `policy`, came from.
+    /// Loads the reference where the loss reads samples of the policy, whose content hash is `policy`.
     pub fn open(
         config: &Config,
-        folder: &Path,
+        session: &Session,
         policy: &str,
-        tokenizer: &Arc<Tokenizer>,
         observe: Observer,
     ) -> Result<Option<Self>> {
         if !config.loss.needs().on_policy {
@@ -42,11 +39,11 @@ impl OnPolicy {
         }
         check_is_known(config, policy)?;
         Ok(Some(Self {
-            reference: load(config, folder, observe)?,
-            tokenizer: Arc::clone(tokenizer),
+            reference: session.load_reference(observe)?,
+            tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
-            max_length: config.data.max_length,
-            micro_batch_tokens: budget(config),
+            max_length: config.data.rows.length.max_length,
+            micro_batch_tokens: micro_batch_tokens(config),
         }))
     }
 
@@ -65,20 +62,21 @@ impl OnPolicy {
         };
         let given = rows.iter().map(|&row| split.dataset.example(row));
         let given: Vec<Example> = given.collect::<Result<_>>()?;
-        let prompt = |example: &Example| Prompt {
-            text: String::new(),
-            instruction: String::new(),
-            ids: example.prompt.clone(),
-            place: format!("row {}", example.row),
-            cut: false,
-        };
-        let prompts: Vec<Prompt> = given.iter().map(prompt).collect();
-        let sampler = Sampler::new(policy, "", &self.tokenizer, &settings, self.max_length);
-        let drawn = sampler.all(&prompts, &mut |_, _, _| {})?;
+        let place = |example: &Example| format!("row {}", example.row);
+        let places: Vec<String> = given.iter().map(place).collect();
+        let prompts = given
+            .iter()
+            .zip(&places)
+            .map(|(given, place)| PromptTokens {
+                ids: &given.prompt,
+                place,
+            });
+        let sampler = Sampler::new(policy, &self.tokenizer, &settings, self.max_length);
+        let drawn = sampler.all(prompts, &mut |_, _, _| {})?;
         let mut drawn = drawn.into_iter();
-        let examples = given.iter().zip(prompts).map(|(given, prompt)| Example {
+        let examples = given.iter().map(|given| Example {
             row: given.row,
-            prompt: prompt.ids,
+            prompt: given.prompt.clone(),
             responses: drawn
                 .by_ref()
                 .take(settings.num_samples)

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::frozen::{Change, Frozen};
+use super::frozen::{Change, RunIdentity};
 use crate::config::Config;
-use crate::data::Census;
+use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::io::durable::{json_text, write_file};
 use crate::io::untrusted;
@@ -24,7 +24,7 @@ pub(super) struct Hashes {
 }
 
 /// What `run.json` says must be the same.
-pub(super) fn frozen_of(folder: &Path) -> Result<Frozen> {
+pub(super) fn frozen_of(folder: &Path) -> Result<RunIdentity> {
     let path = folder.join(RUN);
     let wrong = |what: String| {
         Error::input(what)
@@ -46,8 +46,8 @@ pub(super) struct About<'a> {
     pub config: &'a Config,
     pub hashes: &'a Hashes,
     /// Of the training rows, the evaluation rows, the unlabelled rows.
-    pub censuses: [Option<&'a Census>; 3],
-    pub frozen: &'a Frozen,
+    pub reports: [Option<&'a RowReport>; 3],
+    pub frozen: &'a RunIdentity,
     /// The kind of processor or GPU.
     pub machine: &'a str,
 }
@@ -64,7 +64,7 @@ impl About<'_> {
         let folder = &self.config.run.output_dir;
         let config = self.config.to_toml()?;
         write_file(&folder.join("config.toml"), config.as_bytes())?;
-        let [train, eval, unlabelled] = self.censuses;
+        let [train, eval, unlabelled] = self.reports;
         let record = json!({
             "expo": env!("CARGO_PKG_VERSION"),
             "loss": self.config.loss.name(),

@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::files::check_output;
-use super::frozen::{Change, Frozen};
+use super::frozen::{Change, RunIdentity};
 use super::record::frozen_of;
 use super::state::State;
 use super::summary::SUMMARY;
-use super::{Event, Observer};
 use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::durable::verify;
 use crate::io::lock::Lock;
 use crate::io::untrusted;
+use crate::session::{Event, Observer};
 
 /// What becomes of a run that was interrupted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) struct Origin {
     /// Of `run.output_dir`, where it is there already.
     pub lock: Option<Lock>,
     /// What must not have changed.
-    previous: Option<Frozen>,
+    previous: Option<RunIdentity>,
     /// The checkpoint's folder and its state.
     pub checkpoint: Option<(PathBuf, State)>,
     /// The summary of a run that is finished.
@@ -128,10 +128,10 @@ impl Origin {
         })
     }
 
-    /// Refuses what has changed, but for the keys in `allowed`; `all` says that `frozen` is complete.
+    /// Refuses what has changed, but for the keys in `allowed`; `all` says that `identity` is complete.
     pub fn check(
         &mut self,
-        frozen: &Frozen,
+        identity: &RunIdentity,
         all: bool,
         allowed: &[String],
         run: &RunConfig,
@@ -147,9 +147,9 @@ impl Origin {
                 None => Ok(()),
             };
         };
-        let keys = frozen.check_keys(previous, allowed);
+        let keys = identity.check_keys(previous, allowed);
         keys.map_err(|error| error.at("--allow-change"))?;
-        let changes = frozen.check(previous, all, allowed);
+        let changes = identity.check(previous, all, allowed);
         self.changes = changes.map_err(|error| error.at(run.output_dir.display()))?;
         let more = self.finished.is_some() && !self.changes.is_empty();
         if !(all && more) {

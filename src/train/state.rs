@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
-use super::frozen::Frozen;
+use super::frozen::RunIdentity;
 use super::metrics::Averages;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::session::Record;
 
 /// Changing what is in a state, or what a step does with it, means changing this.
 const VERSION: u32 = 1;
@@ -43,7 +43,7 @@ pub(super) struct State {
     /// The first and the last evaluation.
     pub eval: Option<(Record, Record)>,
     /// What the run that goes on from here may not have changed.
-    pub frozen: Frozen,
+    pub frozen: RunIdentity,
     /// What checkpoints are compared by, evaluated after just this step: its name and value.
     pub metric: Option<(String, f64)>,
 }
@@ -63,7 +63,7 @@ impl Default for State {
             averages: Averages::default(),
             train: None,
             eval: None,
-            frozen: Frozen::default(),
+            frozen: RunIdentity::default(),
             metric: None,
         }
     }

@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use super::Split;
-use super::gallery::Extremes;
+use super::eval_samples::Extremes;
 use super::metrics::Averages;
-use super::non_finite::Terms;
+use super::non_finite::LossInputs;
 use crate::config::{Config, Dtype};
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::{Error, Result};
 use crate::kernels::profile::{Part, part};
-use crate::loss::{Context, Role, Scored, Sum};
+use crate::loss::{Prepared, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
 use crate::model::parameters::Params;
@@ -27,7 +27,7 @@ fn same_model(dtype: Dtype) -> f64 {
 
 /// Computes gradients and evaluations of one model under one loss.
 pub(super) struct Stepper<'a> {
-    loss: &'a Sum,
+    loss: &'a WeightedLoss,
     model: &'a Decoder,
     roles: Vec<Role>,
     config: &'a Config,
@@ -45,31 +45,32 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `terms`
+    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `inputs`
     /// becomes what the loss saw of them. Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
         batch: &[usize],
         averages: &mut Averages,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         gradients: &Params,
     ) -> Result<usize> {
-        terms.clear();
+        inputs.clear();
         gradients.clear()?;
-        let contexts = self.contexts(split, batch)?;
+        let prepared = self.prepare(split, batch)?;
         let mut tokens = 0;
         for part in self.micro_batches(split, batch, &self.roles) {
-            let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
+            let rows = &batch[part.clone()];
             let examples = split.examples(rows)?;
             let packed = Packed::new(&examples, &self.roles);
             let seeds = |i: usize, scores: &[ResponseScore]| {
-                let (example, context) = (&examples[i], &contexts[i]);
+                let (example, at) = (&examples[i], part.start + i);
                 let scored = self.scored(split, rows[i], example, scores);
-                let loss = self.loss.evaluate(&scored, context);
-                terms.add(example.row, loss.value, &scored);
+                let loss = self.loss.evaluate(&scored, &prepared, at);
+                inputs.add(example.row, loss.value, &scored);
                 check_finite(example, &scored, loss.value)?;
-                averages.add_example(self.loss, loss.value, &scored, context, scores);
+                let figures = self.loss.diagnostics(&scored, &prepared, at);
+                averages.add_example(self.loss, loss.value, &scored, figures, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
             };
             self.model.step(&packed, seeds, gradients)?;
@@ -78,48 +79,52 @@ impl<'a> Stepper<'a> {
         Ok(tokens)
     }
 
-    /// The averages over a whole split, without gradients; `terms` becomes what the loss saw of the
+    /// The averages over a whole split, without gradients; `inputs` becomes what the loss saw of the
     /// last rows, and `extremes` sees every pair.
     pub fn evaluate(
         &self,
         split: &Split,
-        terms: &mut Terms,
+        inputs: &mut LossInputs,
         extremes: &mut Extremes,
     ) -> Result<Averages> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.len()).collect();
         // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
         // as in training.
-        let whole = match self.loss.needs().batch.is_empty() {
-            true => Some(self.contexts(split, &rows)?),
-            false => None,
+        let by_batch = !self.loss.needs().batch.is_empty();
+        let mut prepared = match by_batch {
+            true => Vec::new(),
+            false => self.prepare(split, &rows)?,
         };
         for batch in rows.chunks(self.config.batch.batch_size) {
-            terms.clear();
-            let contexts = match &whole {
-                Some(contexts) => contexts[batch[0]..batch[0] + batch.len()].to_vec(),
-                None => self.contexts(split, batch)?,
-            };
+            inputs.clear();
+            if by_batch {
+                prepared = self.prepare(split, batch)?;
+            }
+            // Where the statistics of the batch begin.
+            let first = if by_batch { 0 } else { batch[0] };
             for part in self.micro_batches(split, batch, &self.roles) {
-                let (rows, contexts) = (&batch[part.clone()], &contexts[part]);
+                let rows = &batch[part.clone()];
                 let examples = split.examples(rows)?;
                 let scores = self.model.score(&Packed::new(&examples, &self.roles))?;
-                for (i, (scores, context)) in scores.into_iter().zip(contexts).enumerate() {
+                for (i, scores) in scores.into_iter().enumerate() {
+                    let at = first + part.start + i;
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
-                    let value = self.loss.evaluate(&scored, context).value;
-                    terms.add(examples[i].row, value, &scored);
+                    let value = self.loss.evaluate(&scored, &prepared, at).value;
+                    inputs.add(examples[i].row, value, &scored);
                     check_finite(&examples[i], &scored, value)?;
                     extremes.look(rows[i], &scored, self.loss);
-                    averages.add_example(self.loss, value, &scored, context, &scores);
+                    let figures = self.loss.diagnostics(&scored, &prepared, at);
+                    averages.add_example(self.loss, value, &scored, figures, &scores);
                 }
             }
         }
         Ok(averages)
     }
 
-    /// What each row is evaluated with, from a score-only pass over the roles whose log-probs the
-    /// loss reads of the whole batch.
-    fn contexts(&self, split: &Split, batch: &[usize]) -> Result<Vec<Vec<Context>>> {
+    /// The statistics of a batch, from a score-only pass over the roles whose log-probs the loss
+    /// reads of the whole batch.
+    fn prepare(&self, split: &Split, batch: &[usize]) -> Result<Vec<Prepared>> {
         let reading = part(Part::Data);
         let examples = batch.iter().map(|&row| split.example(row));
         let mut all: Vec<Scored> = examples
@@ -141,7 +146,7 @@ impl<'a> Stepper<'a> {
                 }
             }
         }
-        Ok(self.loss.contexts(&all))
+        Ok(self.loss.prepare(&all))
     }
 
     fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {
@@ -174,14 +179,14 @@ impl<'a> Stepper<'a> {
             }
         }
         let equal: Vec<Scored> = all.iter().map(Scored::at_reference).collect();
-        let (contexts, known) = (self.loss.contexts(&all), self.loss.contexts(&equal));
+        let (prepared, known) = (self.loss.prepare(&all), self.loss.prepare(&equal));
         let tokens = all
             .iter()
             .flat_map(|s| s.responses.iter().map(|r| r.tokens));
         let longest = tokens.fold(0.0, f64::max);
         for (at, (scored, example)) in all.iter().zip(&examples).enumerate() {
-            let loss = self.loss.evaluate(scored, &contexts[at]);
-            let expected = self.loss.evaluate(&equal[at], &known[at]);
+            let loss = self.loss.evaluate(scored, &prepared, at);
+            let expected = self.loss.evaluate(&equal[at], &known, at);
             // Twice the first-order effect leaves room for curvature and for the batch statistic. At a
             // kink the slope of either side may be the one that counts.
             let slopes = |grad: &[f64]| grad.iter().map(|slope| slope.abs()).sum::<f64>();

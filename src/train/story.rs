@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::data::format::Format;
-use crate::data::{DataConfig, Example, Files, Prompt, Response, Tokenizer, prompts};
+use crate::data::{Example, Files, Prompt, PromptConfig, Response, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
-use crate::score::score;
+use crate::score::{micro_batch_tokens, score};
+use crate::session::{Event, Observer};
 use crate::story::{Answers, Grammar, Report, Sample};
-
-use super::reference::budget;
-use super::{Event, Observer};
 
 /// Held-out prompts with everything that it takes to answer them and to judge the answers.
 pub(super) struct Stories {
@@ -36,17 +34,17 @@ impl Stories {
         };
         let grammar = Grammar::open(&section.grammar)?;
         let files = Files::from(section.prompts.clone());
-        let data = DataConfig {
+        let rows = PromptConfig {
             format: Format::PROMPTS,
-            ..config.data.clone()
+            ..config.data.rows.prompts()
         };
-        let prompts = prompts(&files, &data, &tokenizer)?;
+        let prompts = prompts(&files, &rows, &tokenizer)?;
         if let Some(other) = prompts.iter().find(|p| grammar.prompt(&p.text).is_none()) {
             return Err(Error::input("is no prompt of the grammar")
                 .hint("draw prompts from the grammar of [story]")
                 .at(&other.place));
         }
-        let max_length = config.data.max_length;
+        let max_length = config.data.rows.length.max_length;
         Ok(Some(Self {
             grammar,
             prompts,
@@ -58,7 +56,7 @@ impl Stories {
                 ..SampleConfig::default()
             },
             max_length,
-            micro_batch_tokens: budget(config),
+            micro_batch_tokens: micro_batch_tokens(config),
             beta: section.beta,
         }))
     }
@@ -124,6 +122,6 @@ impl Stories {
     }
 
     fn sampler<'a>(&'a self, model: &'a Decoder) -> Sampler<'a> {
-        Sampler::new(model, "", &self.tokenizer, &self.settings, self.max_length)
+        Sampler::new(model, &self.tokenizer, &self.settings, self.max_length)
     }
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::{Profile, Record};
+use super::Profile;
 use crate::error::{Error, Result};
 use crate::io::durable::write_file;
+use crate::session::Record;
 use crate::story::Report;
 
 /// What a finished run leaves to say.

@@ -8,10 +8,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::summary::SUMMARY;
-use super::{End, Event, Observer, Opened, Resume, Run, Stopped, Until};
+use super::{End, Opened, Resume, Run};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
+use crate::session::{Event, Observer, StopCondition, Stopped};
 use crate::story::{Grammar, Tilt};
 
 /// A run of a sweep that came to its end.
@@ -36,7 +37,7 @@ pub struct Outcome {
 /// before it being kept.
 pub fn sweep(
     config: &SweepConfig,
-    until: &Until,
+    until: &StopCondition,
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
@@ -93,7 +94,7 @@ fn finished(run: &PlannedRun) -> Result<Option<Value>> {
 
 fn make(
     run: &PlannedRun,
-    until: &Until,
+    until: &StopCondition,
     observe: Observer,
 ) -> Result<std::result::Result<Value, Stopped>> {
     let mut run = match Run::open_with(run.config.clone(), &Resume::Auto, &[], observe)? {

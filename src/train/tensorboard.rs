@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::log::Log;
 use super::logs::{METRICS, remove};
-use super::{Record, Timing};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::untrusted::{self, Line};
 use crate::report::events::{When, restart, scalars, text, version};
+use crate::session::{Record, Timing};
 
 /// An event file that is being written.
 pub(super) struct Events(Log);

@@ -5,15 +5,12 @@ mod evaluate;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::eval_samples::EvalSamples;
 use super::files::Files;
-use super::gallery::Gallery;
-use super::non_finite::{Terms, not_finite};
+use super::non_finite::{LossInputs, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
-use super::{
-    End, Event, Moving, Observer, OnPolicy, Profile, Record, Run, Split, Stepper, Stopped,
-    Stopwatch, Stories, Summary, Until, reference,
-};
+use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories, Summary};
 use crate::checkpoint::{self, Snapshot};
 use crate::config::Config;
 use crate::data::{Batches, Orders};
@@ -23,29 +20,30 @@ use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
 use crate::sample::Drawn;
+use crate::session::{Event, Observer, Record, Session, StopCondition, Stopped, Stopwatch};
 
 /// A run between two steps, with everything that the next one needs.
 pub(super) struct Training {
     config: Config,
-    source: PathBuf,
+    session: Session,
     model: Decoder,
     train: Split,
     eval: Option<Split>,
     stories: Option<Stories>,
     /// The stories of the model before its first step.
     before: Option<Vec<Drawn>>,
-    gallery: Gallery,
-    moving: Option<Moving>,
+    eval_samples: EvalSamples,
+    moving: Option<MovingReference>,
     on_policy: Option<OnPolicy>,
     profile: Option<Profile>,
-    until: Until,
+    until: StopCondition,
     batches: Batches,
     orders: Orders,
     /// Steps of the whole run.
     steps: u64,
     optimizer: Optimizer,
     gradients: Params,
-    terms: Terms,
+    inputs: LossInputs,
     files: Files,
     state: State,
     /// The steps, rows and tokens that were there when this process began.
@@ -90,7 +88,7 @@ impl Training {
                 moving.resume(state.reference_moved);
             }
         }
-        state.frozen = run.frozen.clone();
+        state.frozen = run.identity.clone();
         let machine = kind(run.model.weights().flat().device());
         if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))
             && other != machine
@@ -102,8 +100,8 @@ impl Training {
         let about = About {
             config: &run.config,
             hashes: &run.hashes,
-            censuses: run.censuses(),
-            frozen: &run.frozen,
+            reports: run.reports(),
+            frozen: &run.identity,
             machine: &machine,
         };
         let from = origin.checkpoint.as_ref();
@@ -120,13 +118,13 @@ impl Training {
         }
         let training = Self {
             config: run.config,
-            source: run.folder,
+            session: run.session,
             model: run.model,
             train: run.train,
             eval: run.eval,
             stories: run.stories,
             before,
-            gallery: run.gallery,
+            eval_samples: run.eval_samples,
             moving: run.moving,
             on_policy: run.on_policy,
             profile: run.profile.then(Profile::new),
@@ -136,7 +134,7 @@ impl Training {
             steps,
             optimizer,
             gradients,
-            terms: Terms::default(),
+            inputs: LossInputs::default(),
             files,
             resumed: resumed.then_some((state.step, state.rows, state.tokens)),
             state,
@@ -145,7 +143,7 @@ impl Training {
         };
         let snapshot = Snapshot {
             model: &training.model,
-            source: &training.source,
+            source: &training.session.folder.path,
             dtype: training.config.model.save_dtype,
             buffers: buffers(&training.optimizer, &training.moving, &training.state),
             state: serde_json::Value::Null,
@@ -181,7 +179,7 @@ impl Training {
         self.files.settle(observe)?;
         let output_dir = self.config.run.output_dir.clone();
         let dtype = self.config.model.save_dtype;
-        checkpoint::export(&self.model, &self.source, &output_dir, dtype)?;
+        checkpoint::export(&self.model, &self.session.folder.path, &output_dir, dtype)?;
         observe(Event::Saved(&output_dir));
         let seconds = self.start.elapsed().as_secs_f64();
         if let Some(profile) = &mut self.profile {
@@ -190,7 +188,7 @@ impl Training {
         let story = match (&self.stories, &self.before) {
             (Some(stories), Some(before)) => {
                 let after = stories.draw(&self.model, observe)?;
-                let reference = reference::load(&self.config, &self.source, observe)?;
+                let reference = self.session.load_reference(observe)?;
                 Some(stories.report(before, &after, &reference)?)
             }
             _ => None,
@@ -272,7 +270,7 @@ impl Training {
 
     /// One update; the tokens computed with gradient.
     fn update(&mut self, batch: &[usize], rate: f64) -> Result<usize> {
-        self.terms.clear();
+        self.inputs.clear();
         self.gradients.clear()?;
         if let Some(moving) = &self.moving {
             moving.score_batch(&mut self.train, batch)?;
@@ -280,9 +278,9 @@ impl Training {
         if let Some(on_policy) = &self.on_policy {
             on_policy.draw(&self.model, &mut self.train, batch, self.state.step + 1)?;
         }
-        let (averages, terms) = (&mut self.state.averages, &mut self.terms);
+        let (averages, inputs) = (&mut self.state.averages, &mut self.inputs);
         let stepper = Stepper::new(&self.config, &self.model);
-        let tokens = stepper.gradients(&self.train, batch, averages, terms, &self.gradients)?;
+        let tokens = stepper.gradients(&self.train, batch, averages, inputs, &self.gradients)?;
         let norm = self
             .optimizer
             .step(self.model.weights(), &self.gradients, rate)?;
@@ -296,7 +294,7 @@ impl Training {
     fn pass_over(&mut self, what: &str, observe: Observer) -> Result<()> {
         let step = self.state.step + 1;
         let parameters = not_finite(&self.gradients)?;
-        let line = self.terms.record(step, what, &parameters);
+        let line = self.inputs.record(step, what, &parameters);
         self.files.non_finite(&line, observe);
         let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");
         let before = self.state.passed_over;
@@ -342,7 +340,7 @@ impl Training {
         let state = serde_json::to_value(&self.state);
         let snapshot = Snapshot {
             model: &self.model,
-            source: &self.source,
+            source: &self.session.folder.path,
             dtype: self.config.model.save_dtype,
             buffers: buffers(&self.optimizer, &self.moving, &self.state),
             state: state.map_err(|error| Error::failed(error.to_string()))?,
@@ -369,7 +367,7 @@ impl Training {
 /// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
 fn buffers<'a>(
     optimizer: &'a Optimizer,
-    moving: &'a Option<Moving>,
+    moving: &'a Option<MovingReference>,
     state: &State,
 ) -> Vec<(&'static str, &'a Params)> {
     let moving = moving.as_ref().filter(|_| state.reference_moved);

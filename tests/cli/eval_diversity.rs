@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Place, lines, str};
-use crate::support::{fixture, json};
+use crate::support::{fixture, json, wait_until};
 
 fn report(place: &Place, args: &[&str]) -> Value {
     let all = [&["eval", "diversity", "--json", "--bootstrap", "50"], args].concat();
@@ -279,10 +278,7 @@ fn a_signal_ends_drawing_after_a_batch() {
         .spawn()
         .unwrap();
     let rows = || fs::read_to_string(&file).map_or(0, |text| text.lines().count());
-    let start = Instant::now();
-    while rows() < 20 && start.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("twenty samples", || rows() >= 20);
     let id = child.id().to_string();
     Command::new("kill").args(["-TERM", &id]).status().unwrap();
     let end = child.wait_with_output().unwrap();

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use super::{End, Place, str};
-use crate::support::fixture;
+use crate::support::{fixture, wait_until};
 
 /// A run that takes longer than any test.
 fn endless(place: &Place) -> std::path::PathBuf {
@@ -64,16 +63,10 @@ fn a_signal_ends_a_run_after_its_step() {
             .stderr(Stdio::piped())
             .spawn();
         let child = child.unwrap();
-        let start = Instant::now();
         // Once there is a line of metrics the steps have begun.
-        let begun = || fs::read(place.path("out/metrics.jsonl")).is_ok_and(|text| !text.is_empty());
-        while !begun() {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "the run does not begin"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("a line of metrics", || {
+            fs::read(place.path("out/metrics.jsonl")).is_ok_and(|text| !text.is_empty())
+        });
         let pid = child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(sent.unwrap().success());

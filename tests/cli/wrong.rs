@@ -19,10 +19,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Place;
-use crate::support::fixture;
+use crate::support::{fixture, holds_within};
 
 /// Nothing here takes a second; a pipe without a writer would take forever.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -111,18 +111,12 @@ fn check(case: &Case, place: &Place, args: &[String]) -> Result<(), String> {
         .stderr(File::create(&err).unwrap())
         .spawn()
         .unwrap();
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if start.elapsed() > LIMIT {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return Err("it hangs".into());
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    if !holds_within(LIMIT, || child.try_wait().unwrap().is_some()) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return Err("it hangs".into());
+    }
+    let status = child.wait().unwrap();
     let [out, err] = [out, err].map(|path| fs::read_to_string(path).unwrap());
     if status.code() != Some(case.code) {
         return Err(format!("{status}, not {}: {err}{out}", case.code));

@@ -61,10 +61,13 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
 #[test]
 fn a_mismatched_answer_counts_for_the_length() {
     let mut scene = Scene::pairs("byte-level", &[["pqrs", "a", "b"], ["u", "klmnop", "c"]]);
-    (scene.config.max_length, scene.config.max_prompt_length) = (9, 2);
+    (
+        scene.config.length.max_length,
+        scene.config.length.max_prompt_length,
+    ) = (9, 2);
     let dataset = scene.open(&KTO).unwrap();
     assert_eq!(scene.words(&examples(&dataset)[0].prompt).concat(), "pq");
-    assert_eq!(dataset.census.cut_prompts, 1);
+    assert_eq!(dataset.report.cut_prompts, 1);
 }
 
 #[test]
@@ -83,7 +86,7 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
         .unwrap();
     assert_eq!(samples.prompts(), 2);
     let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::NoSample].first, ["2"]);
+    assert_eq!(dataset.report.invalid[&Invalid::NoSample].first, ["2"]);
     let rows: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 2]);
     assert_eq!(
@@ -95,7 +98,7 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
     let sampled = ids(second, Role::Sampled);
     assert_eq!(words(sampled[0]), "no");
     assert_eq!(words(sampled[1]), "yes|<|end|>");
-    assert_eq!(dataset.census.unfinished_responses, 1);
+    assert_eq!(dataset.report.unfinished_responses, 1);
     // A loss without a use for them does not see them.
     let pairs = scene.open_with(&PAIR, Some(&samples)).unwrap();
     assert_eq!(pairs.len(), 3);
@@ -144,7 +147,7 @@ fn an_answer_without_a_scored_token_is_no_answer() {
         .unwrap();
     let dataset = scene.open_with(&SAMPLED, Some(&samples)).unwrap();
     assert_eq!(
-        dataset.census.invalid[&Invalid::NothingToScore].first,
+        dataset.report.invalid[&Invalid::NothingToScore].first,
         ["1"]
     );
     assert_eq!(dataset.len(), 1);

@@ -213,7 +213,7 @@ fn strings_go_through_the_template_only_if_asked() {
         scene.first(&PAIR),
         ["Why?", "So.<|im_end|>", "No.<|im_end|>"]
     );
-    scene.config.apply_chat_template = true;
+    scene.config.tokens.apply_chat_template = true;
     assert_eq!(
         scene.first(&PAIR),
         [
@@ -223,11 +223,14 @@ fn strings_go_through_the_template_only_if_asked() {
         ]
     );
     // The end of a conversation stays, the start of a text.
-    (scene.config.max_length, scene.config.max_prompt_length) = (6, 3);
+    (
+        scene.config.length.max_length,
+        scene.config.length.max_prompt_length,
+    ) = (6, 3);
     assert!(scene.first(&PAIR)[0].ends_with("t\n"));
-    scene.config.apply_chat_template = false;
+    scene.config.tokens.apply_chat_template = false;
     assert_eq!(scene.first(&PAIR)[0], "Why");
-    scene.config.apply_chat_template = true;
+    scene.config.tokens.apply_chat_template = true;
     scene.config.format = Format::named("hh").unwrap();
     assert!(
         scene
@@ -247,7 +250,7 @@ fn unpaired_rows_and_prompts_may_be_conversations() {
     let scene = scene("chatml", CHATML, "unpaired", &[row(true), row(false)]);
     assert_eq!(scene.first(&KTO)[1], "So.<|im_end|>");
     let prompts =
-        expo::data::prompts(&scene.config.train, &scene.config, &scene.tokenizer).unwrap();
+        expo::data::prompts(&scene.files, &scene.config.prompts(), &scene.tokenizer).unwrap();
     assert_eq!(prompts.len(), 2);
     let text = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(prompts[0].text, text);
@@ -379,8 +382,8 @@ fn conversations_that_part_before_the_answer_are_no_pair() {
         serde_json::json!({"chosen": turns("a", "So."), "rejected": turns("a", "So.")}),
     ];
     let dataset = scene("chatml", CHATML, "pairs", &rows).open(&PAIR).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::PromptDiffers].first, ["1"]);
-    assert_eq!(dataset.census.invalid[&Invalid::EmptyAnswer].first, ["3"]);
+    assert_eq!(dataset.report.invalid[&Invalid::PromptDiffers].first, ["1"]);
+    assert_eq!(dataset.report.invalid[&Invalid::EmptyAnswer].first, ["3"]);
     assert_eq!(dataset.len(), 2);
     assert_eq!(
         examples(&dataset)[1].responses[0].ids,

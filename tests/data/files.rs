@@ -1,6 +1,8 @@
 //! Several files, slices, lists, text files, and prompts.
 
 use super::*;
+use expo::config::PreferenceData;
+use expo::data::PromptConfig;
 use expo::data::{Files, prompts};
 
 /// Files of one folder, named without it.
@@ -122,7 +124,7 @@ fn what_is_no_slice_is_refused() {
         ("3", "expected a path or a list of paths"),
     ] {
         let text = format!("format = 'pairs'\ntrain = {text}");
-        let error = toml::from_str::<DataConfig>(&text).unwrap_err();
+        let error = toml::from_str::<PreferenceData>(&text).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }
 }
@@ -137,15 +139,15 @@ fn several_files_are_one_dataset_whose_report_names_them() {
     ];
     let scene = Folder::new(&both);
     let files = scene.files(&["a.jsonl", "b.jsonl", "c.jsonl"]);
-    let config = DataConfig::new(Format::named("pairs").unwrap(), files.clone());
+    let config = RowConfig::new(Format::named("pairs").unwrap());
     let tokenizer = Tokenizer::open(&fixture("data/byte-level")).unwrap();
     let dataset = Dataset::open(&files, &config, &tokenizer, &PAIR, None).unwrap();
     let rows: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
     assert_eq!(rows, [0, 3]);
-    let first = &dataset.census.invalid[&Invalid::EmptyAnswer].first;
+    let first = &dataset.report.invalid[&Invalid::EmptyAnswer].first;
     let first: Vec<String> = first.iter().map(|line| scene.strip(line)).collect();
     assert_eq!(first, ["a.jsonl:2", "b.jsonl:1"]);
-    assert_eq!(dataset.census.rows, 4);
+    assert_eq!(dataset.report.rows, 4);
 }
 
 #[test]
@@ -204,12 +206,15 @@ fn prompts_are_unique_and_cut_and_of_any_format() {
     ]);
     std::fs::write(scene.folder.path().join("bytes.txt"), b"one\n\xff\n").unwrap();
     let tokenizer = Tokenizer::open(&fixture("data/byte-level")).unwrap();
-    let mut config = DataConfig::new(Format::named("hh").unwrap(), "unused");
-    (config.max_prompt_length, config.truncation_mode) = (8, Some(TruncationMode::KeepStart));
-    let read = |config: &DataConfig, names: &[&str]| {
+    let mut config = PromptConfig {
+        max_prompt_length: Some(8),
+        truncation_mode: Some(TruncationMode::KeepStart),
+        ..PromptConfig::new(Format::named("hh").unwrap())
+    };
+    let read = |config: &PromptConfig, names: &[&str]| {
         let files = scene.files(names);
         let format = Format::of_file(&files).map_err(|error| scene.strip(error))?;
-        let config = DataConfig {
+        let config = PromptConfig {
             format,
             ..config.clone()
         };
@@ -256,7 +261,7 @@ fn prompts_are_unique_and_cut_and_of_any_format() {
 fn unlabelled_rows_have_a_ratio_and_a_ratio_has_rows() {
     let message = |keys: &str| {
         let text = format!("format = 'pairs'\ntrain = 'a'\n{keys}");
-        let config: DataConfig = toml::from_str(&text).unwrap();
+        let config: PreferenceData = toml::from_str(&text).unwrap();
         config.validate().unwrap_err().to_string()
     };
     assert_eq!(

@@ -41,14 +41,12 @@ fn a_column_is_the_same_after_its_file_whatever_its_order() {
         batch: &[Role::Mismatched],
         ..SAMPLED
     };
-    let mut config = DataConfig::new(
-        Format::named("pairs").unwrap(),
-        fixture("pairs.jsonl").display().to_string(),
-    );
+    let mut config = RowConfig::new(Format::named("pairs").unwrap());
+    let files = fixture("pairs.jsonl").into();
     let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
     let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
-    let open = |config: &DataConfig, needs| {
-        Dataset::open(&config.train, config, &tokenizer, needs, Some(&samples)).unwrap()
+    let open = |config: &RowConfig, needs| {
+        Dataset::open(&files, config, &tokenizer, needs, Some(&samples)).unwrap()
     };
     let (lent, pairs) = (open(&config, &needs), open(&config, &PAIR));
     let columns = [made_up(&lent), made_up(&pairs)];
@@ -68,8 +66,8 @@ fn a_column_is_the_same_after_its_file_whatever_its_order() {
         let error = ScoreFile::open(&path).unwrap().column(dataset, false);
         error.unwrap_err().to_string()
     };
-    config.max_length = 20;
-    config.max_prompt_length = 2;
+    config.length.max_length = 20;
+    config.length.max_prompt_length = 2;
     let what = "row 0 is not in the file, which has other tokens there";
     assert!(refused(&open(&config, &PAIR)).contains(what));
     std::fs::write(
@@ -127,8 +125,8 @@ fn many_rows_take_the_memory_of_an_index() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hh.jsonl");
         transcripts(&path, rows);
-        let config = DataConfig::new(Format::named("hh").unwrap(), path);
-        let dataset = Dataset::open(&config.train, &config, &tokenizer, &needs, None).unwrap();
+        let config = RowConfig::new(Format::named("hh").unwrap());
+        let dataset = Dataset::open(&path.into(), &config, &tokenizer, &needs, None).unwrap();
         assert_eq!(dataset.len() as u64, rows);
         let tokens: usize = (0..dataset.len())
             .map(|row| dataset.tokens(row, Role::ALL))

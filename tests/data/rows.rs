@@ -76,9 +76,9 @@ fn files_that_are_something_else_are_named() {
         assert!(message.contains(what), "{message}");
     }
     let mut scene = Scene::new("pairs", "byte-level", ROW);
-    scene.config.train = scene.folder.path().into();
+    scene.files = scene.folder.path().into();
     assert!(scene.complaint(&PAIR).contains("a folder, not a file"));
-    scene.config.train = "nowhere.jsonl".into();
+    scene.files = "nowhere.jsonl".into();
     assert_eq!(
         scene.complaint(&PAIR),
         "nowhere.jsonl: no such file or folder"
@@ -139,7 +139,7 @@ fn hh_takes_the_prompt_up_to_the_last_assistant() {
     assert_eq!(decode(&example.responses[0].ids), " yes<|end|>");
     assert_eq!(decode(&example.responses[1].ids), " yeah no<|end|>");
     let invalid: Vec<(Invalid, usize, String)> = dataset
-        .census
+        .report
         .invalid
         .iter()
         .map(|(reason, lines)| (*reason, lines.rows, lines.first.join(" ")))
@@ -152,8 +152,8 @@ fn hh_takes_the_prompt_up_to_the_last_assistant() {
             (Invalid::EmptyAnswer, 2, "2 5".to_owned()),
         ]
     );
-    assert_eq!((dataset.census.rows, dataset.census.kept), (5, 1));
-    let table = dataset.census.to_string();
+    assert_eq!((dataset.report.rows, dataset.report.kept), (5, 1));
+    let table = dataset.report.to_string();
     assert!(
         table.contains("2  an answer is empty or only white space (lines 2, 5)\n"),
         "{table}"

@@ -48,20 +48,20 @@ fn every_turn_of_the_assistant_is_scored_and_nothing_else() {
     let context = &example.responses[0].context;
     assert_eq!(context.len(), 1);
     assert_eq!(context[0].start, 3);
-    assert_eq!(dataset.census.context_tokens, context[0].len());
+    assert_eq!(dataset.report.context_tokens, context[0].len());
     assert_eq!(example.scored_tokens(&example.responses[0]), 6);
-    assert!(dataset.census.to_string().contains("context tokens"));
+    assert!(dataset.report.to_string().contains("context tokens"));
 
     // A cut within the context leaves the first turn, without its neighbours' scores.
-    scene.config.max_length = example.prompt.len() + 5;
-    scene.config.max_prompt_length = example.prompt.len();
+    scene.config.length.max_length = example.prompt.len() + 5;
+    scene.config.length.max_prompt_length = example.prompt.len();
     let cut = scene.open(&SFT).unwrap();
-    assert_eq!(cut.census.context_tokens, 2);
+    assert_eq!(cut.report.context_tokens, 2);
     assert_eq!(scored(&scene, &examples(&cut)[0]), "1.<|im_end|>");
-    assert_eq!(cut.census.cut_responses, 1);
+    assert_eq!(cut.report.cut_responses, 1);
 
-    scene.config.max_length = 512;
-    scene.config.assistant_turns = AssistantTurns::Last;
+    scene.config.length.max_length = 512;
+    scene.config.tokens.assistant_turns = AssistantTurns::Last;
     let texts = scene.first(&SFT);
     assert!(texts[0].ends_with(between), "{texts:?}");
     assert_eq!(texts[1], "2.<|im_end|>");
@@ -100,7 +100,7 @@ fn the_log_prob_of_turns_is_the_sum_over_them() {
 fn turns_have_the_tokens_of_separate_tokenisation_too() {
     let mut scene = scene("chatml", CHATML, "sft", &[turns()]);
     let joint = scene.open(&SFT).unwrap();
-    scene.config.tokenize = Tokenize::Separate;
+    scene.config.tokens.tokenize = Tokenize::Separate;
     let separate = scene.open(&SFT).unwrap();
     // Byte-level without merges: the two agree in every token and range.
     assert_eq!(examples(&separate), examples(&joint));
@@ -126,7 +126,7 @@ fn a_template_that_forgets_is_refused_where_all_turns_count() {
         ),
         "{message}"
     );
-    scene.config.assistant_turns = AssistantTurns::Last;
+    scene.config.tokens.assistant_turns = AssistantTurns::Last;
     let texts = scene.first(&SFT);
     assert!(
         texts[0].contains("1.<|im_end|>") && !texts[0].contains("think"),
@@ -169,13 +169,13 @@ fn prompts_with_completions_and_texts_are_imitated_too() {
     );
 
     let mut scene = self::scene("chatml", CHATML, "sft", &rows[2..3]);
-    scene.config.apply_chat_template = true;
+    scene.config.tokens.apply_chat_template = true;
     assert!(
         scene
             .complaint(&SFT)
             .starts_with("rows.jsonl:1: a text by itself is no conversation")
     );
-    let message = expo::data::prompts(&scene.config.train, &scene.config, &scene.tokenizer);
+    let message = expo::data::prompts(&scene.files, &scene.config.prompts(), &scene.tokenizer);
     let message = message.unwrap_err().to_string();
     assert!(message.contains("the row has no prompt"), "{message}");
 }
@@ -183,7 +183,7 @@ fn prompts_with_completions_and_texts_are_imitated_too() {
 #[test]
 fn rows_that_are_nothing_to_imitate_are_refused() {
     let mut pairs = Scene::new("pairs", "byte-level", ROW);
-    pairs.config.assistant_turns = AssistantTurns::Last;
+    pairs.config.tokens.assistant_turns = AssistantTurns::Last;
     let message = pairs.complaint(&PAIR);
     assert!(message.starts_with("data.assistant_turns: assistant_turns for format `pairs`; "));
     for (row, what) in [
@@ -234,7 +234,7 @@ fn chosen_answers_of_other_formats_are_imitated_and_rejected_ones_left_out() {
     for on_invalid in [OnInvalid::Skip, OnInvalid::Error] {
         scene.config.on_invalid = on_invalid;
         let dataset = scene.open(&SFT).unwrap();
-        assert_eq!(dataset.census.invalid[&Invalid::NothingChosen].first, ["1"]);
+        assert_eq!(dataset.report.invalid[&Invalid::NothingChosen].first, ["1"]);
         assert_eq!(dataset.len(), 1);
     }
 }
@@ -258,9 +258,9 @@ fn scores_are_ignored_checked_or_made_soft_labels() {
     assert_eq!(labels(&scene), [None, None, None]);
     scene.config.scores = Scores::Check;
     let dataset = scene.open(&PAIR).unwrap();
-    assert_eq!(dataset.census.invalid[&Invalid::Tie].first, ["2"]);
+    assert_eq!(dataset.report.invalid[&Invalid::Tie].first, ["2"]);
     assert_eq!(
-        dataset.census.invalid[&Invalid::ScoresDisagree].first,
+        dataset.report.invalid[&Invalid::ScoresDisagree].first,
         ["3"]
     );
     assert_eq!(dataset.len(), 1);
@@ -330,7 +330,7 @@ fn annotations_of_alpaca_eval_are_pairs() {
             ("yes<|end|>".to_owned(), Some(0.75)),
         ]
     );
-    assert_eq!(dataset.census.invalid[&Invalid::NoPreference].first, ["4"]);
+    assert_eq!(dataset.report.invalid[&Invalid::NoPreference].first, ["4"]);
     // A loss without soft labels trains on the hard ones.
     let hard = Needs {
         soft_labels: false,
@@ -387,11 +387,7 @@ fn a_format_is_guessed_from_its_columns() {
         ),
     ] {
         let scene = Scene::new("pairs", "byte-level", row.to_string());
-        assert_eq!(
-            Format::of_file(&scene.config.train).unwrap().name,
-            name,
-            "{row}"
-        );
+        assert_eq!(Format::of_file(&scene.files).unwrap().name, name, "{row}");
     }
 }
 
@@ -399,10 +395,13 @@ fn a_format_is_guessed_from_its_columns() {
 fn a_row_is_shown_as_a_run_sees_it() {
     let rows = [["pqrs", "klmn", "no"], ["p", "", "no"], ["ab", "c", "d"]];
     let mut scene = Scene::pairs("byte-level", &rows);
-    (scene.config.max_length, scene.config.max_prompt_length) = (6, 3);
+    (
+        scene.config.length.max_length,
+        scene.config.length.max_prompt_length,
+    ) = (6, 3);
     let look = |row| {
         let (config, tokenizer) = (&scene.config, &scene.tokenizer);
-        Dataset::inspect(&config.train, config, tokenizer, &PAIR, None, row)
+        Dataset::inspect(&scene.files, config, tokenizer, &PAIR, None, row)
     };
     let (dataset, first) = look(0).unwrap();
     assert_eq!(contents(&dataset), contents(&scene.open(&PAIR).unwrap()));

@@ -84,7 +84,7 @@ fn begin_tokens_go_in_front_once_and_only_if_asked() {
         "▁|c|d|</s>"
     );
 
-    scene.config.add_bos = AddBos::Never;
+    scene.config.tokens.add_bos = AddBos::Never;
     let dataset = scene.open(&PAIR).unwrap();
     let words = |ids: &[u32]| scene.words(ids).join("|");
     assert_eq!(words(&examples(&dataset)[0].prompt), "▁|h|i");
@@ -149,12 +149,12 @@ fn a_merge_across_the_boundary_is_counted_and_leaves_the_prompt_alone() {
     let example = &examples(&dataset)[0];
     assert_eq!(words(&example.prompt), "a|b");
     assert_eq!(words(ids(example, Role::Chosen)[0]), "c|<|end|>");
-    assert_eq!(dataset.census.boundary_merges, 1);
+    assert_eq!(dataset.report.boundary_merges, 1);
 
-    scene.config.tokenize = Tokenize::Separate;
+    scene.config.tokens.tokenize = Tokenize::Separate;
     let separate = scene.open(&PAIR).unwrap();
     assert_eq!(examples(&separate), examples(&dataset));
-    assert_eq!(separate.census.boundary_merges, 0);
+    assert_eq!(separate.report.boundary_merges, 0);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn separate_tokenisation_puts_a_space_in_front_of_an_answer() {
             .join("|")
     };
     assert_eq!(chosen(&scene), "a|</s>");
-    scene.config.tokenize = Tokenize::Separate;
+    scene.config.tokens.tokenize = Tokenize::Separate;
     assert_eq!(chosen(&scene), "▁a|</s>");
 }
 
@@ -183,51 +183,51 @@ fn the_limit_cuts_first_the_prompt_and_then_the_answers() {
             ids(example, Role::Chosen)[0],
             ids(example, Role::Rejected)[0],
         ];
-        let census = &dataset.census;
+        let report = &dataset.report;
         let counts = (
-            census.cut_prompts,
-            census.cut_responses,
-            census.unfinished_responses,
+            report.cut_prompts,
+            report.cut_responses,
+            report.unfinished_responses,
         );
         (parts.map(|part| scene.words(part).concat()), counts)
     };
     let expect = |prompt: &str, chosen: &str, rejected: &str, counts| {
         ([prompt, chosen, rejected].map(str::to_owned), counts)
     };
-    scene.config.max_prompt_length = 4;
+    scene.config.length.max_prompt_length = 4;
     // One token beyond the limit: 7 + 5 = 12.
-    scene.config.max_length = 12;
+    scene.config.length.max_length = 12;
     assert_eq!(
         cut(&scene),
         expect("<s>▁uvwxy", "klmn</s>", "no</s>", (0, 0, 0))
     );
-    scene.config.max_length = 11;
+    scene.config.length.max_length = 11;
     assert_eq!(
         cut(&scene),
         expect("<s>▁uv", "klmn</s>", "no</s>", (1, 0, 0))
     );
-    scene.config.truncation_mode = Some(TruncationMode::KeepEnd);
+    scene.config.length.truncation_mode = Some(TruncationMode::KeepEnd);
     assert_eq!(
         cut(&scene),
         expect("<s>wxy", "klmn</s>", "no</s>", (1, 0, 0))
     );
     // 4 + 5 = 9.
-    scene.config.max_length = 8;
+    scene.config.length.max_length = 8;
     assert_eq!(cut(&scene), expect("<s>wxy", "klmn", "no</s>", (1, 1, 1)));
-    scene.config.max_length = 6;
+    scene.config.length.max_length = 6;
     assert_eq!(cut(&scene), expect("<s>wxy", "kl", "no", (1, 2, 2)));
     // A prompt within its limit is left alone, and the answers have the room that there is.
-    scene.config.max_prompt_length = 8;
-    scene.config.max_length = 10;
+    scene.config.length.max_prompt_length = 8;
+    scene.config.length.max_length = 10;
     assert_eq!(cut(&scene), expect("<s>▁uvwxy", "klm", "no</s>", (0, 1, 1)));
-    scene.config.official_truncation = true;
+    scene.config.length.official_truncation = true;
     assert_eq!(cut(&scene), expect("<s>▁uvwxy", "kl", "no", (0, 2, 2)));
 }
 
 #[test]
 fn a_prompt_needs_room_for_an_answer() {
     let mut scene = Scene::new("pairs", "byte-level", ROW);
-    scene.config.max_prompt_length = 512;
+    scene.config.length.max_prompt_length = 512;
     assert_eq!(
         scene.complaint(&PAIR),
         "data.max_prompt_length: max_prompt_length 512 leaves no room for an answer within \

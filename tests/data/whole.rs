@@ -1,6 +1,7 @@
 //! The order of an epoch, the configuration, the fingerprint, and real data.
 
 use super::*;
+use expo::config::PreferenceData;
 
 #[test]
 fn the_order_of_an_epoch_never_changes() {
@@ -30,22 +31,26 @@ fn every_order_is_equally_likely() {
 
 #[test]
 fn a_configuration_is_read_with_its_defaults_and_written_again() {
-    let config: DataConfig = toml::from_str("format = \"hh\"\ntrain = \"rows.jsonl\"").unwrap();
+    let config: PreferenceData = toml::from_str("format = \"hh\"\ntrain = \"rows.jsonl\"").unwrap();
     assert_eq!(
         config,
-        DataConfig::new(Format::named("hh").unwrap(), "rows.jsonl")
+        PreferenceData::new(Format::named("hh").unwrap(), "rows.jsonl")
     );
-    assert_eq!(config.truncation(false), TruncationMode::KeepEnd);
+    let kept = config
+        .rows
+        .format
+        .truncation(config.rows.length.truncation_mode, false);
+    assert_eq!(kept, TruncationMode::KeepEnd);
     let text = toml::to_string(&config).unwrap();
     assert!(text.contains("add_bos = \"auto\"\n"), "{text}");
-    assert_eq!(toml::from_str::<DataConfig>(&text).unwrap(), config);
+    assert_eq!(toml::from_str::<PreferenceData>(&text).unwrap(), config);
     let all = "format = \"sft\"\ntrain = \"a\"\neval = [\"b[:9]\", \"c[10%:]\"]\nmax_length = 9\nmax_prompt_length = 3\n\
                truncation_mode = \"keep_end\"\ntokenize = \"separate\"\nadd_bos = false\n\
                on_invalid = \"error\"\napply_chat_template = true\nassistant_turns = \"last\"\n\
                scores = \"bradley_terry\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\
                unlabelled_ratio = 0.5\nreference_log_probs = \"d\"\n\
                official_truncation = true\nshuffle = false\n";
-    let config: DataConfig = toml::from_str(all).unwrap();
+    let config: PreferenceData = toml::from_str(all).unwrap();
     assert_eq!(toml::to_string(&config).unwrap(), all);
     for (key, what) in [
         (
@@ -62,7 +67,7 @@ fn a_configuration_is_read_with_its_defaults_and_written_again() {
         ),
         ("format = \"hh\"\nmax_len = 3", "unknown field `max_len`"),
     ] {
-        let error = toml::from_str::<DataConfig>(&format!("train = \"a\"\n{key}")).unwrap_err();
+        let error = toml::from_str::<PreferenceData>(&format!("train = \"a\"\n{key}")).unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
     }
 }
@@ -86,15 +91,21 @@ fn a_fingerprint_is_of_tokens_order_and_labels() {
     assert_ne!(base, open(&format!("{labelled}\n{other}")));
 }
 
-fn real(fixtures: &Path, format: &str, rows: &str, tokenizer: &str) -> (DataConfig, Tokenizer) {
-    let config = DataConfig::new(Format::named(format).unwrap(), fixtures.join(rows));
-    (config, Tokenizer::open(&fixtures.join(tokenizer)).unwrap())
+fn real(
+    fixtures: &Path,
+    format: &str,
+    rows: &str,
+    tokenizer: &str,
+) -> (Files, RowConfig, Tokenizer) {
+    let config = RowConfig::new(Format::named(format).unwrap());
+    let tokenizer = Tokenizer::open(&fixtures.join(tokenizer)).unwrap();
+    (fixtures.join(rows).into(), config, tokenizer)
 }
 
 /// Holds the first pairs of a file against token ids that transformers made of them.
 fn has_the_ids_of(oracle: &Path, fixtures: &Path, rows: &str, model: &str) {
-    let (config, tokenizer) = real(fixtures, "pairs", rows, model);
-    let dataset = Dataset::open(&config.train, &config, &tokenizer, &PAIR, None).unwrap();
+    let (files, config, tokenizer) = real(fixtures, "pairs", rows, model);
+    let dataset = Dataset::open(&files, &config, &tokenizer, &PAIR, None).unwrap();
     let oracle = std::fs::read_to_string(oracle).unwrap();
     let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();
     let pairs = oracle["pairs"].as_array().unwrap();
@@ -117,10 +128,9 @@ fn pairs_have_the_ids_of_the_oracle() {
 
 #[test]
 fn drawn_responses_join_the_rows_they_were_drawn_for() {
-    let (config, tokenizer) = real(&fixture(""), "pairs", "pairs.jsonl", "neox");
+    let (files, config, tokenizer) = real(&fixture(""), "pairs", "pairs.jsonl", "neox");
     let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
-    let open =
-        |needs, samples| Dataset::open(&config.train, &config, &tokenizer, needs, samples).unwrap();
+    let open = |needs, samples| Dataset::open(&files, &config, &tokenizer, needs, samples).unwrap();
     let dataset = open(&SAMPLED, Some(&samples));
     assert_eq!(dataset.len(), open(&PAIR, None).len());
     for (row, example) in examples(&dataset).iter().enumerate() {
@@ -147,19 +157,19 @@ fn real_rows_are_invalid_where_they_are_known_to_be() {
         return;
     };
     let rows = "data/hh-harmless-1800.jsonl.gz";
-    let (mut config, neox) = real(&fixtures, "hh", rows, "models/neox-tiny");
-    let open = |config: &DataConfig, tokenizer: &Tokenizer| {
-        Dataset::open(&config.train, config, tokenizer, &PAIR, None).unwrap()
+    let (files, mut config, neox) = real(&fixtures, "hh", rows, "models/neox-tiny");
+    let open = |config: &RowConfig, tokenizer: &Tokenizer| {
+        Dataset::open(&files, config, tokenizer, &PAIR, None).unwrap()
     };
     let dataset = open(&config, &neox);
-    let census = &dataset.census;
-    assert_eq!((census.rows, census.kept), (1800, 1794));
+    let report = &dataset.report;
+    assert_eq!((report.rows, report.kept), (1800, 1794));
     assert_eq!(
-        census.invalid[&Invalid::PromptDiffers].first,
+        report.invalid[&Invalid::PromptDiffers].first,
         ["1255", "1689"]
     );
     assert_eq!(
-        census.invalid[&Invalid::EmptyAnswer].first,
+        report.invalid[&Invalid::EmptyAnswer].first,
         ["87", "517", "926", "1104"]
     );
 
@@ -172,8 +182,8 @@ fn real_rows_are_invalid_where_they_are_known_to_be() {
     let pythia = Tokenizer::open(folder.path()).unwrap();
     assert_eq!((pythia.max_id(), pythia.begin()), (50_276, &[][..]));
     let joint = open(&config, &pythia);
-    config.tokenize = Tokenize::Separate;
+    config.tokens.tokenize = Tokenize::Separate;
     let separate = open(&config, &pythia);
-    assert_eq!(joint.census.boundary_merges, 0);
+    assert_eq!(joint.report.boundary_merges, 0);
     assert_eq!(examples(&joint), examples(&separate));
 }

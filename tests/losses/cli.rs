@@ -2,7 +2,7 @@
 
 use super::{knobs, list, number, numbers, table};
 use crate::support::fixture;
-use expo::loss::{Loss, Objective};
+use expo::loss::{Knobs, Loss, Objective};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -311,7 +311,7 @@ fn the_list_and_the_pages_have_every_loss_and_knob() {
                 "{name}"
             );
         }
-        for (knob, row) in about.knobs.iter().zip(object["knobs"].as_array().unwrap()) {
+        for (knob, row) in loss.knobs().iter().zip(object["knobs"].as_array().unwrap()) {
             assert!(
                 list.contains(knob.name) && page.contains(knob.meaning),
                 "{name}: {knob:?}"

@@ -1,9 +1,9 @@
 //! `expo report` itself: where it writes, what it refuses, how it watches.
 
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use super::*;
+use crate::support::wait_until;
 
 fn expo(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_expo"));
@@ -98,15 +98,9 @@ fn what_is_no_run_is_refused() {
 
 /// Waits until the page of a folder is as it should be.
 fn until(page: &Path, what: impl Fn(&str) -> bool) {
-    let start = Instant::now();
-    while !fs::read_to_string(page).is_ok_and(|text| what(&text)) {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "{}",
-            page.display()
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(str(page), || {
+        fs::read_to_string(page).is_ok_and(|text| what(&text))
+    });
 }
 
 fn watching(folder: &Path) -> Child {

@@ -6,7 +6,10 @@ use candle_core::{DType, Device};
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::Config;
 use expo::model::weights::ModelFolder;
-use expo::train::{Event, Run};
+use expo::sample::run_datasets;
+use expo::score::score_run;
+use expo::session::{Event, Session};
+use expo::train::Run;
 use serde_json::Value;
 
 use super::{TAIL, close, head, numbers, ours, ours_with_knobs};
@@ -44,8 +47,8 @@ fn odpo_reads_the_scores_of_its_rows() {
             TAIL.replace("{out}", &out.to_string())
         );
         Run::open(Config::parse(&text, &[]).unwrap(), &mut |event| {
-            if let Event::Census(_, census) = event {
-                events.extend(census.invalid.keys().map(ToString::to_string));
+            if let Event::Rows(_, report) = event {
+                events.extend(report.invalid.keys().map(ToString::to_string));
             }
         })
         .map(drop)
@@ -210,7 +213,10 @@ fn ld_dpo_asks_for_shared_sums_in_a_score_file() {
         );
         Config::parse(&text, &[]).unwrap()
     };
-    expo::train::score_run(&config("dpo", ""), &file, &mut |_| {}).unwrap();
+    let run = config("dpo", "");
+    let session = Session::open(&run.model, &mut |_| {}).unwrap();
+    let datasets = run_datasets(&run, &session, &mut |_| {}).unwrap();
+    score_run(&run, &session, &datasets, &file, &mut |_| {}).unwrap();
     let given = format!("reference_log_probs = {file:?}");
     let open = |loss: &str| Run::open(config(loss, &given), &mut |_| {}).map(drop);
     open("ld_dpo").unwrap();

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use expo::config::Config;
 use expo::error::Error;
-use expo::train::{End, Event, Opened, Reason, Resume, Run, Stopped, Summary, verify};
+use expo::session::{Event, Reason, Stopped};
+use expo::train::{End, Opened, Resume, Run, Summary, verify};
 use serde_json::Value;
 use tempfile::TempDir;
 

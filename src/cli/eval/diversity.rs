@@ -6,17 +6,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{ModelConfig, SamplingConfig};
+use expo::config::{ModelConfig, PromptSource, SamplingConfig};
+use expo::data::Files;
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files};
 use expo::error::{Error, Result};
-use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check};
+use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
-use expo::sample::Existing;
-use expo::train::{Target, Until, entropies, sample_prompts};
+use expo::sample::{Existing, Target, sample_run};
+use expo::session::{Event, StopCondition};
 
 use super::Computing;
 use crate::cli::progress::Progress;
@@ -201,20 +201,20 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     };
     check(draws)?;
     let names = names(args)?;
-    let data = match &args.prompts {
+    let source = match &args.prompts {
         Some(prompts) => Some(prompts_config(args, prompts)?),
         None => None,
     };
     let mut files = args.samples.clone();
     let mut progress = Progress::new();
-    if let (Some(data), Some(folder)) = (&data, &args.out_dir) {
-        let until = Until {
+    if let (Some(source), Some(folder)) = (&source, &args.out_dir) {
+        let until = StopCondition {
             signal: on_signal()?,
-            ..Until::default()
+            ..StopCondition::default()
         };
         for (model, name) in args.model.iter().zip(&names) {
             let out = folder.join(format!("{name}.jsonl"));
-            let drawn = draw(args, model, data, &out, &until, &mut progress);
+            let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
             let (written, total) = drawn?;
             if let (true, Some(reason)) = (written < total, until.reached()) {
@@ -251,7 +251,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
                 let ids = set.ids()?;
                 let scored = entropies(
                     &model,
-                    data.as_ref(),
+                    source.as_ref(),
                     &ids,
                     args.computing.micro_batch_tokens,
                     &mut |event| progress.show(event),
@@ -337,7 +337,7 @@ fn model(args: &DiversityArgs, name: &str) -> ModelConfig {
     model
 }
 
-fn prompts_config(args: &DiversityArgs, prompts: &Files) -> Result<DataConfig> {
+fn prompts_config(args: &DiversityArgs, prompts: &Files) -> Result<PromptSource> {
     let format = match args.format {
         Some(format) => format,
         None => {
@@ -347,22 +347,18 @@ fn prompts_config(args: &DiversityArgs, prompts: &Files) -> Result<DataConfig> {
             format
         }
     };
-    let mut data = DataConfig::new(format, prompts.clone());
-    // The model's own limit takes their place.
-    (data.max_length, data.max_prompt_length) = (usize::MAX, usize::MAX - 1);
-    if let Some(length) = args.max_prompt_length {
-        if length == 0 {
-            return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
-        }
-        data.max_prompt_length = length;
+    let mut source = PromptSource::new(format, prompts.clone());
+    if args.max_prompt_length == Some(0) {
+        return Err(Error::input("--max-prompt-length is 0").hint("it is at least 1"));
     }
-    data.apply_chat_template = args.chat;
+    source.rows.max_prompt_length = args.max_prompt_length;
+    source.rows.tokens.apply_chat_template = args.chat;
     if args.num_samples < 2 {
         let what = format!("--num-samples is {}", args.num_samples);
         return Err(Error::input(what).hint("self-BLEU takes 2 at least, the papers have 25"));
     }
     sample_config(args).validate()?;
-    Ok(data)
+    Ok(source)
 }
 
 fn sample_config(args: &DiversityArgs) -> SampleConfig {
@@ -381,17 +377,17 @@ fn sample_config(args: &DiversityArgs) -> SampleConfig {
 fn draw(
     args: &DiversityArgs,
     model: &str,
-    data: &DataConfig,
+    prompts: &PromptSource,
     out: &Path,
-    until: &Until,
+    until: &StopCondition,
     progress: &mut Progress,
 ) -> Result<(usize, usize)> {
     let config = SamplingConfig {
         model: self::model(args, model),
-        data: data.clone(),
+        prompts: prompts.clone(),
         sample: sample_config(args),
     };
-    let mut observe = |event: expo::train::Event| progress.show(event);
+    let mut observe = |event: Event| progress.show(event);
     let target = Target {
         out,
         existing: Existing::Continue,
@@ -399,7 +395,7 @@ fn draw(
         alpaca_eval: None,
         until,
     };
-    let written = sample_prompts(config, &target, &mut observe)?;
+    let written = sample_run(&config, &target, &mut observe)?;
     Ok((written.responses, written.total))
 }
 

@@ -14,7 +14,7 @@ use expo::eval::judge::{
     Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
 };
 use expo::io::durable::{check_writable, write_with};
-use expo::train::Until;
+use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
 use super::super::progress::Progress;
@@ -170,9 +170,9 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
     if args.dry_run {
         return answer(&dry(&judge, &items, &calls, &cache)?);
     }
-    let until = Until {
+    let until = StopCondition {
         signal: on_signal()?,
-        ..Until::default()
+        ..StopCondition::default()
     };
     let mut replies = Cache::open(&cache)?;
     let concurrency = match judge {

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use expo::config::ModelConfig;
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files, Scores};
+use expo::data::{Files, RowConfig, Scores};
 use expo::error::{Error, Result};
 use expo::eval::figure::Draws;
-use expo::eval::pairs::{Asked, Available, Line, Report, Settings, evaluate, needs};
+use expo::eval::pairs::{
+    Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
+};
 use expo::io::durable::{check_writable, write_with};
-use expo::train::{Event, PairRows, Pairs, score_pairs};
 use serde_json::Value;
 
 use super::Computing;
@@ -182,12 +183,7 @@ pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
     settings.validate()?;
     let rows = configure(args)?;
     let mut progress = Progress::new();
-    let scored = score_pairs(rows, &mut |event| {
-        progress.show(match event {
-            Event::Census(_, census) => Event::Census("data", census),
-            other => other,
-        });
-    });
+    let scored = score_pairs(&rows, &mut |event| progress.show(event));
     progress.close();
     let pairs = scored?;
     let (report, lines) = evaluate(&pairs.rows, &pairs.examples, &settings)?;
@@ -213,7 +209,7 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
             format
         }
     };
-    if !["hh", "pairs", "alpaca_eval"].contains(&format.name) {
+    if !format.has_pairs {
         let what = format!("rows of the format `{}` are no pairs", format.name);
         return Err(Error::input(what)
             .hint("hh, pairs or alpaca_eval")
@@ -227,26 +223,20 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
         .clone_from(&args.reference_revision);
     model.dtype = args.computing.dtype;
     model.device.clone_from(&args.computing.device);
-    let mut data = DataConfig::new(format, args.data.clone());
-    data.samples.clone_from(&args.samples);
-    data.reference_log_probs
-        .clone_from(&args.reference_log_probs);
-    data.scores = match args.scores {
+    let mut rows = RowConfig::new(format);
+    rows.scores = match args.scores {
         UseOfScores::Ignore => Scores::Ignore,
         UseOfScores::Check => Scores::Check,
         UseOfScores::BradleyTerry => Scores::BradleyTerry,
     };
-    if let Some(length) = args.max_length {
-        data.max_length = length;
-        // The default for prompts belongs to the default for examples.
-        data.max_prompt_length = data.max_prompt_length.min(length / 2);
-    }
-    if let Some(length) = args.max_prompt_length {
-        data.max_prompt_length = length;
-    }
+    let limits = (args.max_length, args.max_prompt_length);
+    rows.length = rows.length.with_limits(limits.0, limits.1);
     Ok(PairRows {
         model,
-        data,
+        files: args.data.clone(),
+        rows,
+        samples: args.samples.clone(),
+        reference_log_probs: args.reference_log_probs.clone(),
         needs,
         micro_batch_tokens: args.computing.micro_batch_tokens,
         shrink: args.max_length.is_none() && args.max_prompt_length.is_none(),

@@ -5,9 +5,9 @@
 //! better output is the chosen one; between them `output_1` is, with the probability that it wins.
 
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::Result;
 use crate::loss::Role;
 
@@ -15,6 +15,9 @@ pub(super) const FORMAT: Format = Format {
     name: "alpaca_eval",
     columns: "instruction, output_1, output_2; preference in [1, 2], the better output's number or between",
     truncation: TruncationMode::KeepStart,
+    has_pairs: true,
+    writes_turns: false,
+    splits_turns: false,
     fits: |row| has(row, &["instruction", "output_1", "output_2"]),
     read,
 };

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::{Error, Result};
 use crate::loss::Role;
 
@@ -44,6 +44,12 @@ pub struct Format {
     pub columns: &'static str,
     /// The part of a prompt that is kept when it is truncated, unless the configuration says otherwise.
     pub truncation: TruncationMode,
+    /// Whether every row is a pair of a chosen and a rejected answer.
+    pub has_pairs: bool,
+    /// Whether its texts are transcripts, which write their turns themselves: no chat template.
+    pub writes_turns: bool,
+    /// Whether a row may be one conversation, of which some turns are the answer.
+    pub splits_turns: bool,
     /// How many of a row's columns it would read; 0 where the row is not of this format.
     pub(super) fits: fn(&Row) -> usize,
     pub(super) read: fn(&Row) -> Result<Reading>,
@@ -62,6 +68,16 @@ impl Format {
             Error::Input { hint: None, .. } => error.hint(self.columns_hint()),
             other => other,
         })
+    }
+
+    /// The part of a prompt that is kept when it is truncated: what is `set`, else the end of a
+    /// conversation, else what suits the format.
+    pub fn truncation(&self, set: Option<TruncationMode>, is_chat: bool) -> TruncationMode {
+        let by_format = match is_chat {
+            true => TruncationMode::KeepEnd,
+            false => self.truncation,
+        };
+        set.unwrap_or(by_format)
     }
 
     /// What would be valid, for messages.

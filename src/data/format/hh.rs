@@ -5,15 +5,18 @@
 //! answer text into the prompt wherever two answers begin alike.
 
 use super::definition::{Format, Reading, TruncationMode, has, pair};
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",
     columns: "chosen, rejected: whole transcripts; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepEnd,
+    has_pairs: true,
+    writes_turns: true,
+    splits_turns: false,
     fits,
     read,
 };

@@ -5,9 +5,9 @@
 //! in common, message by message; of two texts nobody can say where an answer begins.
 
 use super::definition::{Format, Reading, TruncationMode, has, pair};
-use crate::data::census::Invalid;
 use crate::data::chat::Content;
 use crate::data::read::Row;
+use crate::data::report::Invalid;
 use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
@@ -15,6 +15,9 @@ pub(super) const FORMAT: Format = Format {
     columns: "prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected \
               alone; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepStart,
+    has_pairs: true,
+    writes_turns: false,
+    splits_turns: false,
     fits,
     read,
 };

@@ -12,6 +12,9 @@ pub(super) const FORMAT: Format = Format {
     name: "prompts",
     columns: "prompt or instruction, a string or a list of messages; or a .txt file with a prompt on each line",
     truncation: TruncationMode::KeepStart,
+    has_pairs: false,
+    writes_turns: false,
+    splits_turns: false,
     fits: |row| has(row, &["prompt"]).max(has(row, &["instruction"])),
     read,
 };

@@ -14,6 +14,9 @@ pub(super) const FORMAT: Format = Format {
     columns: "messages: a conversation; or prompt and completion, strings or lists of messages; or text: \
               all of it is the answer",
     truncation: TruncationMode::KeepStart,
+    has_pairs: false,
+    writes_turns: false,
+    splits_turns: true,
     // A conversation has prompt and answer in it.
     fits: |row| {
         let whole = 2 * has(row, &["messages"]);

@@ -13,6 +13,9 @@ pub(super) const FORMAT: Format = Format {
     name: "unpaired",
     columns: "prompt, completion, strings or lists of messages; label (true: desirable)",
     truncation: TruncationMode::KeepStart,
+    has_pairs: false,
+    writes_turns: false,
+    splits_turns: false,
     fits: |row| has(row, &["prompt", "completion", "label"]),
     read,
 };

@@ -7,6 +7,7 @@
 //! *Why*: entropy asks the model, self-BLEU and distinct-n ask the texts. They part where a model is
 //! sure of each of many different sentences, so all are there side by side.
 
+mod entropies;
 mod ngrams;
 mod read;
 
@@ -19,6 +20,7 @@ use super::figure::{Draws, Figure};
 use crate::error::{Error, Result};
 use crate::model::head::ResponseScore;
 
+pub use entropies::entropies;
 pub use ngrams::{distinct, self_bleu};
 pub use read::{Drawn, Ids, SampleSet, align};
 

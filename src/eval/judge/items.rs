@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use crate::data::{DataConfig, Files, Sample, Tokenizer, chosen_answers, one_each};
+use crate::data::format::Format;
+use crate::data::{Files, Sample, Tokenizer, chosen_answers, one_each};
 use crate::error::{Error, Result};
 
 /// A response as text.
@@ -47,9 +48,9 @@ pub struct Item {
 
 /// What a model's samples are held against.
 pub enum Against<'a> {
-    /// The chosen answers of these rows, whose `train` files are read; with the tokenizer of the model
+    /// The chosen answers of these rows, laid out as the format says; with the tokenizer of the model
     /// whose chat template the prompts went through, where they are conversations.
-    Chosen(&'a DataConfig, Option<&'a Tokenizer>),
+    Chosen(&'a Files, &'a Format, Option<&'a Tokenizer>),
     /// Another model's samples.
     Samples(&'a Files),
 }
@@ -77,17 +78,14 @@ impl Items {
         let mut found = Self::default();
         let own = one_each(samples, index)?;
         let (mut others, place): (HashMap<String, Answer>, &Files) = match against {
-            Against::Chosen(config, tokenizer) => {
-                let rows = chosen_answers(&config.train, config, *tokenizer)?;
+            Against::Chosen(files, format, tokenizer) => {
+                let rows = chosen_answers(files, format, *tokenizer)?;
                 (found.unusable, found.repeated) = (rows.unusable, rows.repeated);
                 let answer = |(prompt, text)| {
                     let finished = true;
                     (prompt, Answer { text, finished })
                 };
-                (
-                    rows.by_prompt.into_iter().map(answer).collect(),
-                    &config.train,
-                )
+                (rows.by_prompt.into_iter().map(answer).collect(), files)
             }
             Against::Samples(files) => {
                 let rows = one_each(files, index)?.into_iter();

@@ -5,23 +5,21 @@
 //! looks that prefers what is long, or what stands first.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::ask::Miss;
 use super::items::Answer;
 use crate::config::ModelConfig;
-use crate::data::format::Format;
-use crate::data::{DataConfig, Example, Response, TokenRule, Tokenizer};
+use crate::data::{Example, Response, TokenRule, TokenizeConfig, Tokenizer};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
-use crate::load::load;
 use crate::loss::Role;
 use crate::model::Decoder;
-use crate::model::hub::{Download, HubSettings, resolve_with};
-use crate::model::weights::ModelFolder;
 use crate::score::score;
+use crate::session::{Observer, Session};
 
 /// Words with weights; a response's score is the sum of those of its words.
 ///
@@ -95,7 +93,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// A model that prefers what it finds likelier: by log pi(y|x) - log r(y|x) beside a reference r, as
 /// the reward of a model that was trained on preferences is read; by log pi(y|x) / |y| without one.
 pub struct Scorer {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     policy: Decoder,
     reference: Option<Decoder>,
     positions: usize,
@@ -105,46 +103,29 @@ pub struct Scorer {
 
 impl Scorer {
     /// Loads the model that `config` names, and its `reference` if there is one.
-    pub fn open(config: &ModelConfig, download: &mut dyn FnMut(Download<'_>)) -> Result<Self> {
-        let settings = HubSettings::from_env();
-        let mut find = |name: &str, revision: Option<&str>| -> Result<PathBuf> {
-            resolve_with(name, revision, &settings, download)
-        };
-        let path = find(&config.model_name_or_path, config.revision.as_deref())?;
-        let folder = ModelFolder::open(&path)?;
-        let tokenizer = Tokenizer::open(&path)?;
-        let fits = |folder: &ModelFolder| {
-            let fits = tokenizer.check_fits(folder.arch.vocab_size);
-            fits.map_err(|error| error.at(folder.path.display()))
-        };
-        fits(&folder)?;
-        let other = match &config.reference {
-            None => None,
-            Some(name) => {
-                let path = find(name, config.reference_revision.as_deref())?;
-                let folder = ModelFolder::open(&path)?;
-                fits(&folder)?;
-                tokenizer.check_same(&path)?;
-                Some(folder)
-            }
-        };
-        let (policy, hash) = load(&folder, config)?;
-        let mut positions = folder.arch.max_positions;
+    pub fn open(config: &ModelConfig, observe: Observer) -> Result<Self> {
+        let session = Session::open(config, observe)?;
+        let other = session.reference(observe)?;
+        if let Some(folder) = other {
+            session.check_same_tokens(folder)?;
+        }
+        let (policy, hash) = session.load()?;
+        let mut positions = session.folder.arch.max_positions;
         let (reference, reference_hash) = match other {
             None => (None, String::new()),
             Some(folder) => {
                 positions = positions.min(folder.arch.max_positions);
-                let (reference, hash) = load(&folder, config)?;
+                let (reference, hash) = session.compute.load(folder)?;
                 (Some(reference), hash)
             }
         };
         Ok(Self {
             identity: format!(
                 "{hash} {reference_hash} {} {:?}",
-                tokenizer.hash(),
+                session.tokenizer.hash(),
                 config.dtype
             ),
-            tokenizer,
+            tokenizer: session.tokenizer,
             policy,
             reference,
             positions,
@@ -187,8 +168,7 @@ impl Scorer {
     /// The answers as the model's tokens: texts that are tokenised anew, as another model may have
     /// drawn them.
     fn example(&self, prompt: &str, answers: [&Answer; 2]) -> Result<Example> {
-        let config = DataConfig::new(Format::PROMPTS, PathBuf::new());
-        let rule = TokenRule::new(&config, &self.tokenizer);
+        let rule = TokenRule::new(&TokenizeConfig::default(), &self.tokenizer);
         let ids = rule.prompt(prompt)?;
         let response = |answer: &Answer| {
             let mut response = rule.response(prompt, &ids, &answer.text)?.ids;

@@ -206,11 +206,11 @@ pub(super) fn losses(
         }
     }
     let evaluated = applying.into_par_iter().map(|Asked { name, loss }| {
-        let contexts = loss.contexts(examples);
+        let prepared = loss.prepare(examples);
         let values: Vec<f64> = examples
             .iter()
-            .zip(&contexts)
-            .map(|(example, context)| loss.evaluate(example, context).value)
+            .enumerate()
+            .map(|(index, example)| loss.evaluate(example, prepared.of(index)).value)
             .collect();
         let figure = LossFigure {
             loss: name,

@@ -12,6 +12,7 @@ mod losses;
 mod margins;
 #[cfg(test)]
 mod oracle;
+mod pass;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -23,6 +24,7 @@ use crate::loss::{Response, Scored};
 pub use calibration::{BINS, Bin, Calibration};
 pub use losses::{Asked, Available, LeftOut, LossFigure, needs};
 pub use margins::{Bucket, Displacement, Margins, QUANTILES};
+pub use pass::{PairRows, Pairs, score_pairs};
 
 use calibration::sigmoid;
 use margins::{differences, lengths};

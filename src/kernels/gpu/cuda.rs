@@ -335,12 +335,9 @@ fn compile(module: &Module, (major, minor): (i32, i32)) -> Result<String> {
     Ok(ptx)
 }
 
-/// `$XDG_CACHE_HOME/expo/kernels`, or where a cache is kept without it.
+/// The directory of compiled kernels.
 fn cache() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let root = set("XDG_CACHE_HOME").map(PathBuf::from);
-    let root = root.or_else(|| Some(PathBuf::from(set("HOME")?).join(".cache")))?;
-    Some(root.join("expo/kernels"))
+    Some(crate::io::cache::root()?.join("expo/kernels"))
 }
 
 /// Under its name only when it is whole: several runs may start at once.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::io::untrusted;
+use crate::io::{cache, untrusted};
 
 /// Where the cache is, which hub to ask and as whom. Built by [`from_env`](Self::from_env).
 #[derive(Clone, Default)]
@@ -32,8 +32,7 @@ impl HubSettings {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let path = |name: &str| set(name).map(PathBuf::from);
         let home = path("HF_HOME").unwrap_or_else(|| {
-            path("XDG_CACHE_HOME")
-                .or_else(|| Some(path("HOME").or_else(|| path("USERPROFILE"))?.join(".cache")))
+            cache::root_from(|name| variable(name).map(Into::into))
                 .unwrap_or_else(|| PathBuf::from(".cache"))
                 .join("huggingface")
         });

@@ -287,10 +287,13 @@ fn guarded<T>(
     }
 }
 
-/// The type of hf-hub's HTTP errors is not ours to name; its text for a status is fixed.
+/// The HTTP status in an error of hf-hub, whose client is the one copy of ureq that is linked.
 fn status_of(error: &ApiError) -> Option<u16> {
     match error {
-        ApiError::RequestError(e) => e.to_string().strip_prefix("http status: ")?.parse().ok(),
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
         _ => None,
     }
 }

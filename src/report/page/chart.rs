@@ -10,8 +10,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::html;
-use super::line::Line;
-use crate::report::Axis;
+use crate::report::chart::{
+    Axis, Curve, Drawing, KEY, PAGE_COLORS, Plot, Role, Shape, is_drawn, key, room,
+};
 
 /// Curves in one frame.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +24,7 @@ pub struct Chart {
     /// What is drawn, in a line.
     pub about: String,
     /// What it draws.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Curve>,
     /// Steps that something happened at, with what it was.
     pub marks: Vec<(u64, String)>,
     /// What is known of its values.
@@ -44,15 +45,12 @@ pub enum Scale {
     Linear,
 }
 
-/// How many colours the page has; then they begin again.
-pub const COLORS: usize = 8;
-
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 232.0;
 /// Left, top, right, bottom of what is drawn in.
-pub(super) const FRAME: [f64; 4] = [48.0, 12.0, 408.0, 206.0];
+const FRAME: [f64; 4] = [48.0, 12.0, 408.0, 206.0];
 /// Pixel columns, of each of which a long curve draws the lowest and the highest point.
-pub(super) const COLUMNS: usize = 360;
+const COLUMNS: usize = 360;
 
 impl Chart {
     /// Whether there is anything to draw.
@@ -71,28 +69,34 @@ impl Chart {
     /// The figure, and its points for the page's data.
     pub fn to_html(&self) -> (String, Value) {
         let (x, y) = self.axes();
-        let thinned: Vec<Line> = self.lines.iter().map(|line| line.thinned(&x)).collect();
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-            html::text(&self.in_words())
-        );
-        svg += &grid(&x, &y);
+        let thinned: Vec<Curve> = self.lines.iter().map(|line| thinned(line, &x)).collect();
+        let plot = Plot {
+            x: &x,
+            y: &y,
+            frame: FRAME,
+        };
+        let [left, top, right, bottom] = FRAME;
+        let mut shapes = plot.grid(false);
+        shapes.push(Shape::lines(
+            Role::Axis,
+            vec![vec![[left, bottom], [right, bottom]]],
+        ));
         for (step, what) in &self.marks {
-            let at = place(&x, *step as f64, FRAME[0], FRAME[2]);
-            if (FRAME[0]..=FRAME[2]).contains(&at) {
-                let _ = write!(
-                    svg,
-                    "<path class=\"mark\" d=\"M{at:.1} {}V{}\"><title>{}</title></path>",
-                    FRAME[1],
-                    FRAME[3],
-                    html::text(what)
-                );
+            let [at, _] = plot.place((*step as f64, y.from));
+            if (left..=right).contains(&at) {
+                shapes.push(Shape {
+                    title: Some(what.clone()),
+                    ..Shape::lines(Role::Event, vec![vec![[at, top], [at, bottom]]])
+                });
             }
         }
-        for line in &thinned {
-            svg += &line.to_svg(&x, &y);
-        }
-        svg += "</svg>";
+        shapes.extend(thinned.iter().flat_map(|line| plot.curve(line)));
+        let drawing = Drawing {
+            width: WIDTH,
+            height: HEIGHT,
+            label: self.in_words(),
+            shapes,
+        };
         let drawn: usize = thinned.iter().map(|line| line.points.len()).sum();
         let all: usize = self.lines.iter().map(|line| line.points.len()).sum();
         let mut note = String::new();
@@ -105,16 +109,17 @@ impl Chart {
         }
         let figure = format!(
             "<figure class=\"chart\" data-chart=\"{}\"><figcaption><h3>{}</h3><p>{}</p></figcaption>\
-             {}{svg}{note}</figure>\n",
+             {}{}{note}</figure>\n",
             html::text(&self.id),
             html::text(&self.title),
             html::text(&self.about),
             self.legend(),
+            drawing.to_element(),
         );
-        let line = |line: &Line| {
+        let line = |line: &Curve| {
             let (steps, values): (Vec<f64>, Vec<f64>) = line.points.iter().copied().unzip();
             let steps: Vec<u64> = steps.into_iter().map(|step| step as u64).collect();
-            json!({"label": line.label, "color": line.color % COLORS, "x": steps, "y": values})
+            json!({"label": line.label, "color": line.color % PAGE_COLORS, "x": steps, "y": values})
         };
         let lines: Vec<Value> = thinned.iter().map(line).collect();
         let data = json!({"frame": FRAME, "from": x.from, "to": x.to, "lines": lines});
@@ -176,105 +181,57 @@ impl Chart {
         }
         let mut legend = String::from("<ul class=\"legend\">");
         for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
-            let key = line.key();
-            let _ = write!(legend, "<li>{key}{}</li>", html::text(&line.label));
+            let key = Drawing {
+                width: KEY,
+                height: 10.0,
+                shapes: key(line.color, line.look, [0.0, 5.0]),
+                ..Drawing::default()
+            };
+            let (key, label) = (key.to_element(), html::text(&line.label));
+            let _ = write!(legend, "<li>{key}{label}</li>");
         }
         legend + "</ul>"
     }
 }
 
-/// The room beyond values from `low` to `high`: a share of their range, or what makes one value a range.
-pub(super) fn room(low: f64, high: f64, share: f64) -> f64 {
-    let size = high.abs().max(low.abs());
-    match high - low {
-        // Rounding alone is no difference worth a frame.
-        range if range > 1e-9 * size && range > 1e-290 => share * range,
-        _ if size > 1e-290 => 0.1 * size,
-        _ => 1.0,
+/// The lowest and the highest of each column of pixels where there are more points than that, one
+/// that is no number where a column has any, and the first and the last.
+fn thinned(line: &Curve, x: &Axis) -> Curve {
+    if line.points.len() <= 2 * COLUMNS {
+        return line.clone();
     }
-}
-
-/// Whether a value has a place: it is finite, and differences of such values are.
-pub(super) fn is_drawn(value: f64) -> bool {
-    value.abs() < 1e300
-}
-
-pub(super) fn place(axis: &Axis, value: f64, from: f64, to: f64) -> f64 {
-    from + axis.place(value) * (to - from)
-}
-
-/// Lines across at round values, and the labels of both axes.
-fn grid(x: &Axis, y: &Axis) -> String {
-    let [left, _, right, bottom] = FRAME;
-    let mut svg = String::from("<g class=\"grid\">");
-    for (value, label) in labels(y) {
-        let at = place(y, value, FRAME[3], FRAME[1]);
-        let _ = write!(
-            svg,
-            "<path d=\"M{left} {at:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\" class=\"end\">{label}</text>",
-            left - 6.0,
-            at + 4.0
-        );
+    let column = |step: f64| (x.place(step) * COLUMNS as f64) as usize;
+    let mut points = vec![line.points[0]];
+    for column in line.points.chunk_by(|a, b| column(a.0) == column(b.0)) {
+        let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        let finite = || column.iter().filter(|(_, y)| y.is_finite());
+        let broken = column.iter().find(|(_, y)| !y.is_finite());
+        let mut ends = [finite().min_by(by), finite().max_by(by), broken];
+        ends.sort_by(|a, b| {
+            a.map(|a| a.0)
+                .partial_cmp(&b.map(|b| b.0))
+                .expect("no NaN steps")
+        });
+        points.extend(ends.into_iter().flatten());
     }
-    for (value, label) in labels(x) {
-        let at = place(x, value, left, right);
-        // The first and the last stay inside the frame.
-        let class = match () {
-            () if at > right - 12.0 => "end",
-            () if at < left + 4.0 => "start",
-            () => "middle",
-        };
-        let _ = write!(
-            svg,
-            "<text x=\"{at:.1}\" y=\"{:.1}\" class=\"{class}\">{label}</text>",
-            bottom + 18.0
-        );
+    points.extend(line.points.last());
+    points.dedup();
+    Curve {
+        points,
+        ..line.clone()
     }
-    let _ = write!(svg, "<path class=\"axis\" d=\"M{left} {bottom}H{right}\"/>");
-    svg + "</g>"
-}
-
-/// Ticks with short labels: all of an axis in one unit.
-pub(super) fn labels(axis: &Axis) -> Vec<(f64, String)> {
-    let ticks = axis.ticks();
-    let size = ticks
-        .iter()
-        .map(|(value, _)| value.abs())
-        .fold(0.0, f64::max);
-    let (unit, word) = match size {
-        size if axis.log || size < 1e4 => (1.0, ""),
-        size if size < 1e7 => (1e3, "k"),
-        size if size < 1e10 => (1e6, "M"),
-        _ => (1e9, "G"),
-    };
-    let label = |(value, text): (f64, String)| {
-        let label = match () {
-            () if value == 0.0 => "0".to_owned(),
-            () if unit > 1.0 => format!("{}{word}", trimmed(format!("{:.3}", value / unit))),
-            () if size < 1e-3 && !axis.log => format!("{:.2e}", value)
-                .replace(".00e", "e")
-                .replace("0e", "e"),
-            () => text,
-        };
-        (value, label.replace('-', "−"))
-    };
-    ticks.into_iter().map(label).collect()
-}
-
-fn trimmed(text: String) -> String {
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::page::line::Look;
+    use crate::report::chart::Look;
 
-    fn line(points: Vec<(f64, f64)>) -> Line {
-        Line {
+    fn line(points: Vec<(f64, f64)>) -> Curve {
+        Curve {
             label: "train".into(),
             color: 0,
-            look: Look::Solid,
+            look: Look::Line,
             points,
         }
     }
@@ -320,18 +277,5 @@ mod tests {
             let (html, _) = chart.to_html();
             assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
         }
-    }
-
-    #[test]
-    fn labels_are_short() {
-        let texts = |axis: Axis| labels(&axis).into_iter().map(|l| l.1).collect::<Vec<_>>();
-        assert_eq!(
-            texts(Axis::linear("", 0.0, 60_000.0)),
-            ["0", "20k", "40k", "60k"]
-        );
-        assert_eq!(
-            texts(Axis::linear("", 0.0, 1e-6)),
-            ["0", "2e−7", "4e−7", "6e−7", "8e−7", "1e−6"]
-        );
     }
 }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::chart::{COLORS, Chart, Scale};
+use super::chart::{Chart, Scale};
 use super::folder::{Recorded, points};
 use super::html;
-use super::line::{Line, Look};
+use crate::report::chart::{Curve, Look, PAGE_COLORS};
 
 /// Figures in one frame.
 struct Group {
@@ -117,28 +117,23 @@ pub fn of_one(run: &Recorded) -> Vec<Chart> {
                 true => split.to_owned(),
                 false => format!("{label}, {split}"),
             };
-            lines.push(Line {
-                label: word("training"),
-                color: at,
-                look: Look::Solid,
-                points: run.points(name),
-            });
-            lines.push(Line {
-                label: word("evaluation"),
-                color: if alone { 1 } else { at },
-                look: if alone { Look::Dotted } else { Look::Dashed },
-                points: run.points(&format!("eval_{name}")),
-            });
+            let evaluations = run.points(&format!("eval_{name}"));
+            let (color, look) = match alone {
+                true => (1, Look::Marked),
+                false => (at, Look::MarkedDashed),
+            };
+            lines.push(line(&word("training"), at, Look::Line, run.points(name)));
+            lines.push(line(&word("evaluation"), color, look, evaluations));
         }
         charts.push(chart(group, lines, &marks));
     }
     charts.extend(others(&[run]).into_iter().map(|name| {
         let lines = vec![
-            line("training", 0, Look::Solid, run.points(&name)),
+            line("training", 0, Look::Line, run.points(&name)),
             line(
                 "evaluation",
                 1,
-                Look::Dotted,
+                Look::Marked,
                 run.points(&format!("eval_{name}")),
             ),
         ];
@@ -155,13 +150,13 @@ pub fn of_several(runs: &[Recorded]) -> Vec<Chart> {
             let evaluations = run.points(&format!("eval_{name}"));
             // What was trained on is a background to what was not.
             let look = if evaluations.is_empty() {
-                Look::Solid
+                Look::Line
             } else {
                 Look::Faint
             };
             let label = |split: &str| format!("{}, {split}", run.name);
             lines.push(line(&label("training"), at, look, run.points(name)));
-            lines.push(line(&label("evaluation"), at, Look::Dotted, evaluations));
+            lines.push(line(&label("evaluation"), at, Look::Marked, evaluations));
         }
         // Whatever is in front of others is drawn last.
         lines.sort_by_key(|line| line.look != Look::Faint);
@@ -192,7 +187,7 @@ pub fn of_several(runs: &[Recorded]) -> Vec<Chart> {
 pub fn legend(runs: &[Recorded]) -> String {
     let mut html = String::from("<ul class=\"legend shared\">");
     for (at, run) in runs.iter().enumerate() {
-        let (color, name) = (at % COLORS, html::text(&run.name));
+        let (color, name) = (at % PAGE_COLORS, html::text(&run.name));
         html += &format!("<li><span class=\"dot c{color}\"></span>{name}</li>");
     }
     html += "</ul>";
@@ -228,7 +223,7 @@ pub fn of_time(runs: &[Recorded]) -> Vec<Chart> {
             } else {
                 "training"
             };
-            line(label, at, Look::Solid, points.collect())
+            line(label, at, Look::Line, points.collect())
         });
         Chart {
             id: format!("time/{name}"),
@@ -279,8 +274,8 @@ pub fn missing(run: &Recorded) -> String {
     html
 }
 
-fn line(label: &str, color: usize, look: Look, points: Vec<(f64, f64)>) -> Line {
-    Line {
+fn line(label: &str, color: usize, look: Look, points: Vec<(f64, f64)>) -> Curve {
+    Curve {
         label: label.to_owned(),
         color,
         look,
@@ -288,7 +283,7 @@ fn line(label: &str, color: usize, look: Look, points: Vec<(f64, f64)>) -> Line 
     }
 }
 
-fn chart(group: &Group, lines: Vec<Line>, marks: &[(u64, String)]) -> Chart {
+fn chart(group: &Group, lines: Vec<Curve>, marks: &[(u64, String)]) -> Chart {
     Chart {
         id: group.figures[0].1.to_owned(),
         title: group.title.to_owned(),
@@ -300,7 +295,7 @@ fn chart(group: &Group, lines: Vec<Line>, marks: &[(u64, String)]) -> Chart {
     }
 }
 
-fn other(name: &str, lines: Vec<Line>, marks: &[(u64, String)]) -> Chart {
+fn other(name: &str, lines: Vec<Curve>, marks: &[(u64, String)]) -> Chart {
     Chart {
         id: name.to_owned(),
         title: name.to_owned(),

@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::chart::{COLORS, is_drawn, labels, room};
 use super::folder::{Recorded, points};
 use super::html::{missing, number, short, text};
-use crate::report::Axis;
+use crate::report::chart::{
+    Anchor, Axis, Curve, Drawing, Form, Look, PAGE_COLORS, Plot, Role, Shape, is_drawn, room,
+};
 
 /// A quantity of a run at its end, and on the way where records have it.
 struct Quantity {
@@ -118,45 +119,27 @@ fn scatter(title: &str, x: &Quantity, y: &Quantity, runs: &[Recorded]) -> String
         ));
     }
     let (across, up) = (axis(&paths, |point| point.0), axis(&paths, |point| point.1));
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: {} over {}\">",
-        text(title),
-        y.name,
-        x.name
-    );
-    let [left, top, right, bottom] = FRAME;
-    let place = |(x, y): (f64, f64)| {
-        let (x, y) = (across.place(x), up.place(y));
-        [left + x * (right - left), bottom + y * (top - bottom)]
+    let plot = Plot {
+        x: &across,
+        y: &up,
+        frame: FRAME,
     };
-    svg += "<g class=\"grid\">";
-    for (value, label) in labels(&up) {
-        let [_, at] = place((across.from, value));
-        let (label_x, label_y) = (left - 6.0, at + 4.0);
-        let _ = write!(
-            svg,
-            "<path d=\"M{left} {at:.1}H{right}\"/><text x=\"{label_x}\" y=\"{label_y:.1}\" class=\"end\">{label}</text>"
-        );
-    }
-    for (value, label) in labels(&across) {
-        let [at, _] = place((value, up.from));
-        let label_y = bottom + 18.0;
-        let _ = write!(
-            svg,
-            "<path d=\"M{at:.1} {top}V{bottom}\"/><text x=\"{at:.1}\" y=\"{label_y}\" class=\"middle\">{label}</text>"
-        );
-    }
-    let (middle, low) = ((left + right) / 2.0, bottom + 38.0);
-    let _ = write!(
-        svg,
-        "<text x=\"{left}\" y=\"12\" class=\"start\">{}</text>\
-         <text x=\"{middle}\" y=\"{low}\" class=\"middle\">{}</text></g>",
-        y.name, x.name
-    );
+    let [left, _, right, bottom] = FRAME;
+    let mut shapes = plot.grid(true);
+    let label = |text: &str, at, anchor| Shape::text(Role::Label, text, at, anchor);
+    let middle = [(left + right) / 2.0, bottom + 38.0];
+    shapes.push(label(y.name, [left, 12.0], Anchor::Start));
+    shapes.push(label(x.name, middle, Anchor::Middle));
     for (at, (run, path)) in runs.iter().zip(&paths).enumerate() {
-        svg += &trace(at, run, path, place);
+        shapes.extend(trace(at, run, path, &plot));
     }
-    svg += "</svg>";
+    let svg = Drawing {
+        width: WIDTH,
+        height: HEIGHT,
+        label: format!("{title}: {} over {}", y.name, x.name),
+        shapes,
+    }
+    .to_element();
     let mut html = format!(
         "<figure class=\"chart frontier\"><figcaption><h3>{}</h3></figcaption>{svg}<ul class=\"legend\">",
         text(title)
@@ -166,7 +149,7 @@ fn scatter(title: &str, x: &Quantity, y: &Quantity, runs: &[Recorded]) -> String
             let _ = write!(
                 html,
                 "<li><span class=\"dot c{}\"></span>{}: {} at {}</li>",
-                at % COLORS,
+                at % PAGE_COLORS,
                 text(&run.name),
                 number(to_y),
                 number(to_x)
@@ -185,36 +168,33 @@ fn scatter(title: &str, x: &Quantity, y: &Quantity, runs: &[Recorded]) -> String
 }
 
 /// The way of one run, with its name at the end.
-fn trace(
-    at: usize,
-    run: &Recorded,
-    path: &[(f64, f64)],
-    place: impl Fn((f64, f64)) -> [f64; 2],
-) -> String {
+fn trace(at: usize, run: &Recorded, path: &[(f64, f64)], plot: &Plot<'_>) -> Vec<Shape> {
     let Some(&end) = path.last() else {
-        return String::new();
+        return Vec::new();
     };
-    let mut line = String::new();
-    for (index, point) in path.iter().enumerate() {
-        let [x, y] = place(*point);
-        let command = if index == 0 { 'M' } else { 'L' };
-        let _ = write!(line, "{command}{x:.1} {y:.1}");
-    }
-    let [x, y] = place(end);
-    let (class, label_x) = match x > FRAME[2] - 90.0 {
-        true => ("end", x - 9.0),
-        false => ("start", x + 9.0),
+    let mut shapes = plot.curve(&Curve {
+        label: run.name.clone(),
+        color: at,
+        look: Look::Faint,
+        points: path.to_vec(),
+    });
+    let [x, y] = plot.place(end);
+    shapes.push(Shape {
+        title: Some(format!(
+            "{}: {} at {}",
+            run.name,
+            short(end.1),
+            short(end.0)
+        )),
+        ..Shape::new(Role::Curve(at, Look::Dots), Form::Dots(vec![[x, y]], 5.0))
+    });
+    let (anchor, beside) = match x > FRAME[2] - 90.0 {
+        true => (Anchor::End, x - 9.0),
+        false => (Anchor::Start, x + 9.0),
     };
-    let name = text(&run.name);
-    let label_y = (y - 7.0).max(FRAME[1] + 9.0);
-    format!(
-        "<g class=\"c{}\"><path class=\"way\" d=\"{line}\"/><circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\">\
-         <title>{name}: {} at {}</title></circle><text x=\"{label_x:.1}\" y=\"{label_y:.1}\" \
-         class=\"{class}\">{name}</text></g>",
-        at % COLORS,
-        short(end.1),
-        short(end.0)
-    )
+    let above = (y - 7.0).max(FRAME[1] + 9.0);
+    shapes.push(Shape::text(Role::Name, &run.name, [beside, above], anchor));
+    shapes
 }
 
 /// (x, y) at the steps that have both.

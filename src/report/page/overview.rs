@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::chart::COLORS;
 use super::folder::{Recorded, step};
 use super::html::{figure, grouped, number, section, table, text};
+use crate::report::chart::PAGE_COLORS;
 
 /// Where a run is, as a word and a class.
 fn state(run: &Recorded) -> (&'static str, &'static str) {
@@ -132,7 +132,7 @@ pub fn of_several(runs: &[Recorded]) -> String {
         let mut row = vec![
             format!(
                 "<span class=\"dot c{}\"></span><a href=\"#run-{at}\">{}</a>",
-                at % COLORS,
+                at % PAGE_COLORS,
                 text(&run.name)
             ),
             badge(run),

@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use super::Training;
 use crate::error::{Error, Result, nearest};
-use crate::train::gallery::Extremes;
+use crate::session::{Event, Observer, Record};
+use crate::train::Stepper;
+use crate::train::eval_samples::Extremes;
 use crate::train::metrics::Averages;
-use crate::train::{Event, Observer, Record, Stepper};
 
 impl Training {
     /// The last record and evaluation, where the last step was made when it was not to be the last.
@@ -27,11 +28,11 @@ impl Training {
         if self.eval.is_none() {
             return Ok(());
         }
-        self.terms.clear();
-        let mut extremes = self.gallery.extremes();
+        self.inputs.clear();
+        let mut extremes = self.eval_samples.extremes();
         let averages = match self.averages(&mut extremes) {
             Err(Error::NonFinite(what)) => {
-                let line = self.terms.record(self.state.step, &what, &[]);
+                let line = self.inputs.record(self.state.step, &what, &[]);
                 self.files.non_finite(&line, observe);
                 return Err(Error::NonFinite(format!("evaluation: {what}")));
             }
@@ -50,12 +51,12 @@ impl Training {
     /// Answers the fixed prompts, and keeps the pairs with the extreme margins.
     fn look(&mut self, extremes: &Extremes, observe: Observer) {
         let step = self.state.step;
-        match self.gallery.answers(&self.model, step) {
+        match self.eval_samples.answers(&self.model, step) {
             Ok(lines) => self.files.logs.generations(&lines, observe),
             Err(error) => observe(Event::Warning(&format!("no generations: {error}"))),
         }
         let Some(split) = &self.eval else { return };
-        match self.gallery.pairs(step, split, extremes) {
+        match self.eval_samples.pairs(step, split, extremes) {
             Ok(Some(margins)) => self.files.margins(&margins, observe),
             Ok(None) => {}
             Err(error) => observe(Event::Warning(&format!("no margins: {error}"))),
@@ -75,7 +76,7 @@ impl Training {
             let rows: Vec<usize> = (0..split.len()).collect();
             on_policy.draw(&self.model, split, &rows, 0)?;
         }
-        Stepper::new(&self.config, &self.model).evaluate(split, &mut self.terms, extremes)
+        Stepper::new(&self.config, &self.model).evaluate(split, &mut self.inputs, extremes)
     }
 
     /// What checkpoints are compared by, of an evaluation.

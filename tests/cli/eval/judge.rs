@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::server::{Answer, Asked, Server};
 use crate::cli::{End, Place, lines, str, text};
+use crate::support::wait_until;
 
 const KEY: &str = "sk-verysecret";
 
@@ -464,9 +465,7 @@ fn a_run_that_was_killed_or_stopped_goes_on() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        while server.asked().len() < 9 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("nine questions", || server.asked().len() >= 9);
         let killed = Command::new("kill")
             .args([format!("-{signal}"), child.id().to_string()])
             .status();

@@ -6,13 +6,12 @@ use std::str::FromStr;
 
 use expo::config::ModelConfig;
 use expo::data::format::Format;
-use expo::data::{DataConfig, Files, Tokenizer};
+use expo::data::{Files, Tokenizer};
 use expo::error::{Error, Result};
 use expo::eval::judge::{
     Against, Endpoint, HELPFUL_HARMLESS, Items, Judge, Lexicon, Offline, Scorer, Settings, Template,
 };
-use expo::model::hub::{HubSettings, resolve_tokenizer};
-use expo::train::Event;
+use expo::session::find_tokenizer;
 
 use super::super::super::grouped;
 use super::super::super::progress::Progress;
@@ -53,16 +52,12 @@ pub fn items(args: &JudgeArgs, progress: &mut Progress) -> Result<Items> {
                 Some(format) => format,
                 None => Format::of_file(files)?,
             };
-            let config = DataConfig::new(format, files.clone());
-            let settings = HubSettings::from_env();
             let open = |name: &String| {
-                let path = resolve_tokenizer(name, None, &settings, &mut |download| {
-                    progress.show(Event::Download(download));
-                })?;
+                let path = find_tokenizer(name, None, &mut |event| progress.show(event))?;
                 Tokenizer::open(&path)
             };
             let tokenizer = args.tokenizer.as_ref().map(open).transpose()?;
-            let chosen = Against::Chosen(&config, tokenizer.as_ref());
+            let chosen = Against::Chosen(files, format, tokenizer.as_ref());
             Items::open(&args.samples, args.index, &chosen)?
         }
     };
@@ -130,9 +125,7 @@ pub fn judge(args: &JudgeArgs, progress: &mut Progress) -> Result<Judge> {
             if let Some(device) = &args.device {
                 config.device.clone_from(device);
             }
-            let scorer = Scorer::open(&config, &mut |download| {
-                progress.show(Event::Download(download));
-            })?;
+            let scorer = Scorer::open(&config, &mut |event| progress.show(event))?;
             let beside = config
                 .reference
                 .map_or(String::new(), |name| format!(" beside {name}"));

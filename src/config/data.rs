@@ -1,0 +1,317 @@
+//! `[data]`: the rows of a run.
+//!
+//! Hides that the section is one flat table, whoever reads which part of it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::sampling::PromptSource;
+use crate::data::format::{Format, by_name};
+use crate::data::{
+    AddBos, AssistantTurns, Files, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores,
+    Tokenize, TokenizeConfig, TruncationMode,
+};
+use crate::error::{Error, Result};
+
+/// `[data]` of a training run.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(from = "DataSection", into = "DataSection")]
+pub struct PreferenceData {
+    /// How rows become examples.
+    pub rows: RowConfig,
+    /// The training rows.
+    pub train: Files,
+    /// The evaluation rows, in the same format.
+    pub eval: Option<Files>,
+    /// Where responses drawn from the reference come from; they are joined by prompt.
+    pub samples: Option<SampleSource>,
+    /// Prompts that come without a preference, in rows of any format: the sampler draws their answers.
+    pub unlabelled: Option<Files>,
+    /// Rows of `unlabelled` per row of `train` in each batch.
+    pub unlabelled_ratio: f64,
+    /// A file of reference log-probs that replaces the scoring pass.
+    pub reference_log_probs: Option<PathBuf>,
+    /// Whether each epoch goes through the rows in an order of its own.
+    pub shuffle: bool,
+}
+
+impl PreferenceData {
+    /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
+    /// stands for them in `run.json`.
+    pub const FREE: &[&str] = &[
+        "eval",
+        "reference_log_probs",
+        "samples",
+        "train",
+        "unlabelled",
+    ];
+}
+
+/// Where the samples of a run come from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "Files", into = "Files")]
+pub enum SampleSource {
+    /// `"auto"`: the run draws them itself, if its loss reads any.
+    Auto,
+    /// Files of `expo sample`.
+    Files(Files),
+}
+
+impl From<Files> for SampleSource {
+    fn from(files: Files) -> Self {
+        match files.to_string() == "auto" {
+            true => Self::Auto,
+            false => Self::Files(files),
+        }
+    }
+}
+
+impl From<SampleSource> for Files {
+    fn from(source: SampleSource) -> Self {
+        match source {
+            SampleSource::Auto => PathBuf::from("auto").into(),
+            SampleSource::Files(files) => files,
+        }
+    }
+}
+
+/// The keys of `[data]`, of training and of sampling.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DataSection {
+    #[serde(with = "by_name")]
+    format: &'static Format,
+    train: Files,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eval: Option<Files>,
+    #[serde(default = "default_max_length")]
+    max_length: usize,
+    #[serde(default = "default_max_prompt_length")]
+    max_prompt_length: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    truncation_mode: Option<TruncationMode>,
+    #[serde(default)]
+    tokenize: Tokenize,
+    #[serde(default)]
+    add_bos: AddBos,
+    #[serde(default)]
+    on_invalid: OnInvalid,
+    #[serde(default)]
+    apply_chat_template: bool,
+    #[serde(default)]
+    assistant_turns: AssistantTurns,
+    #[serde(default)]
+    scores: Scores,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    samples: Option<SampleSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unlabelled: Option<Files>,
+    #[serde(default = "default_unlabelled_ratio")]
+    unlabelled_ratio: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference_log_probs: Option<PathBuf>,
+    #[serde(default)]
+    official_truncation: bool,
+    #[serde(default = "default_shuffle")]
+    shuffle: bool,
+}
+
+fn default_max_length() -> usize {
+    LengthConfig::default().max_length
+}
+
+fn default_max_prompt_length() -> usize {
+    LengthConfig::default().max_prompt_length
+}
+
+fn default_unlabelled_ratio() -> f64 {
+    1.0
+}
+
+fn default_shuffle() -> bool {
+    true
+}
+
+impl From<DataSection> for PreferenceData {
+    fn from(keys: DataSection) -> Self {
+        Self {
+            rows: RowConfig {
+                format: keys.format,
+                on_invalid: keys.on_invalid,
+                scores: keys.scores,
+                tokens: TokenizeConfig {
+                    tokenize: keys.tokenize,
+                    add_bos: keys.add_bos,
+                    apply_chat_template: keys.apply_chat_template,
+                    assistant_turns: keys.assistant_turns,
+                },
+                length: LengthConfig {
+                    max_length: keys.max_length,
+                    max_prompt_length: keys.max_prompt_length,
+                    truncation_mode: keys.truncation_mode,
+                    official_truncation: keys.official_truncation,
+                },
+            },
+            train: keys.train,
+            eval: keys.eval,
+            samples: keys.samples,
+            unlabelled: keys.unlabelled,
+            unlabelled_ratio: keys.unlabelled_ratio,
+            reference_log_probs: keys.reference_log_probs,
+            shuffle: keys.shuffle,
+        }
+    }
+}
+
+impl From<PreferenceData> for DataSection {
+    fn from(data: PreferenceData) -> Self {
+        let RowConfig {
+            format,
+            on_invalid,
+            scores,
+            tokens,
+            length,
+        } = data.rows;
+        Self {
+            format,
+            train: data.train,
+            eval: data.eval,
+            max_length: length.max_length,
+            max_prompt_length: length.max_prompt_length,
+            truncation_mode: length.truncation_mode,
+            tokenize: tokens.tokenize,
+            add_bos: tokens.add_bos,
+            on_invalid,
+            apply_chat_template: tokens.apply_chat_template,
+            assistant_turns: tokens.assistant_turns,
+            scores,
+            samples: data.samples,
+            unlabelled: data.unlabelled,
+            unlabelled_ratio: data.unlabelled_ratio,
+            reference_log_probs: data.reference_log_probs,
+            official_truncation: length.official_truncation,
+            shuffle: data.shuffle,
+        }
+    }
+}
+
+impl From<PreferenceData> for PromptSource {
+    fn from(data: PreferenceData) -> Self {
+        Self {
+            rows: data.rows.prompts(),
+            train: data.train,
+            eval: data.eval,
+            unlabelled: data.unlabelled,
+            max_length: Some(data.rows.length.max_length),
+        }
+    }
+}
+
+/// Keys that sampling does not read have their defaults.
+impl From<PromptSource> for PreferenceData {
+    fn from(prompts: PromptSource) -> Self {
+        let PromptConfig {
+            format,
+            on_invalid,
+            tokens,
+            max_prompt_length,
+            truncation_mode,
+        } = prompts.rows;
+        let length = LengthConfig::default();
+        Self {
+            rows: RowConfig {
+                on_invalid,
+                tokens,
+                length: LengthConfig {
+                    max_length: prompts.max_length.unwrap_or(length.max_length),
+                    max_prompt_length: max_prompt_length.unwrap_or(length.max_prompt_length),
+                    truncation_mode,
+                    ..length
+                },
+                ..RowConfig::new(format)
+            },
+            eval: prompts.eval,
+            unlabelled: prompts.unlabelled,
+            ..Self::new(format, prompts.train)
+        }
+    }
+}
+
+impl PreferenceData {
+    /// The defaults, for rows laid out as `format` in the files `train`.
+    pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
+        Self {
+            rows: RowConfig::new(format),
+            train: train.into(),
+            eval: None,
+            samples: None,
+            unlabelled: None,
+            unlabelled_ratio: default_unlabelled_ratio(),
+            reference_log_probs: None,
+            shuffle: default_shuffle(),
+        }
+    }
+
+    /// Checks the ranges of the keys and how they go together.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn validate(&self) -> Result<()> {
+        self.rows.validate()?;
+        let ratio = self.unlabelled_ratio;
+        if !(ratio > 0.0 && ratio.is_finite()) {
+            return Err(Error::input(format!("unlabelled_ratio is {ratio}"))
+                .hint("it is above 0: unlabelled rows per labelled row")
+                .at("data.unlabelled_ratio"));
+        }
+        if self.unlabelled.is_none() && ratio != default_unlabelled_ratio() {
+            return Err(Error::input(format!(
+                "unlabelled_ratio is {ratio} without unlabelled rows"
+            ))
+            .hint("name their files in data.unlabelled, or leave the key out")
+            .at("data.unlabelled_ratio"));
+        }
+        self.check_paths()
+    }
+
+    fn check_paths(&self) -> Result<()> {
+        let is_empty = |path: &Path| path.as_os_str().is_empty();
+        let samples = match &self.samples {
+            Some(SampleSource::Files(files)) => Some(files),
+            Some(SampleSource::Auto) | None => None,
+        };
+        for (key, files) in [
+            ("train", Some(&self.train)),
+            ("eval", self.eval.as_ref()),
+            ("samples", samples),
+            ("unlabelled", self.unlabelled.as_ref()),
+        ] {
+            if files.is_some_and(|files| files.paths().any(is_empty)) {
+                return Err(Error::input("the path is empty").at(format!("data.{key}")));
+            }
+        }
+        match &self.reference_log_probs {
+            Some(path) if is_empty(path) => {
+                Err(Error::input("the path is empty").at("data.reference_log_probs"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A key that has another value than its default, and that sampling does not read.
+    pub(super) fn unread_by_sampling(&self) -> Option<&'static str> {
+        let set = [
+            ("samples", self.samples.is_some()),
+            ("reference_log_probs", self.reference_log_probs.is_some()),
+            (
+                "unlabelled_ratio",
+                self.unlabelled_ratio != default_unlabelled_ratio(),
+            ),
+            ("official_truncation", self.rows.length.official_truncation),
+            ("shuffle", self.shuffle != default_shuffle()),
+            ("scores", self.rows.scores != Scores::default()),
+        ];
+        set.into_iter().find(|(_, set)| *set).map(|(key, _)| key)
+    }
+}

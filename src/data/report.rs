@@ -1,0 +1,220 @@
+//! What became of the rows of a dataset: kept, left out and why, cut, and how long they are.
+//!
+//! Hides the counting and the layout of the report.
+//!
+//! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
+//! happened, and where, without having to ask.
+
+use super::Example;
+use crate::error::Error;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::ops::Range;
+
+/// Why a well-formed row cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invalid {
+    /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
+    PromptDiffers,
+    /// HH: the chosen transcript has no `\n\nAssistant:`.
+    NoAssistantTurn,
+    /// An answer is empty or only white space.
+    EmptyAnswer,
+    /// AlpacaEval: the annotation has no preference.
+    NoPreference,
+    /// The chosen answer has a lower score than the rejected one.
+    ScoresDisagree,
+    /// The two answers have the same score.
+    Tie,
+    /// The only answer is a rejected one, and the loss reads chosen ones.
+    NothingChosen,
+    /// The sample file has no response to the prompt.
+    NoSample,
+    /// An answer has no token with a log-prob: after an empty prompt the first one has none.
+    NothingToScore,
+}
+
+impl Invalid {
+    /// The error of a row that is not to be left out.
+    pub(super) fn refuse(self) -> Error {
+        Error::input(self.to_string()).hint("mend the row, or set on_invalid = \"skip\"")
+    }
+}
+
+impl Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::PromptDiffers => "the two answers have different prompts",
+            Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
+            Self::EmptyAnswer => "an answer is empty or only white space",
+            Self::NoPreference => "the annotation has no preference",
+            Self::ScoresDisagree => "the chosen answer has a lower score than the rejected one",
+            Self::Tie => "the two answers have the same score",
+            Self::NothingChosen => {
+                "the only answer is a rejected one, which the loss does not read"
+            }
+            Self::NoSample => "the sample file has no response to the prompt",
+            Self::NothingToScore => "an answer has no token that could be scored",
+        })
+    }
+}
+
+/// How many rows, and the first of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Lines {
+    /// The number of rows.
+    pub rows: usize,
+    /// The line numbers of the first ten, as `file:line` where the rows are of several files.
+    pub first: Vec<String>,
+}
+
+/// Median, 95th percentile (both by nearest rank) and maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Spread {
+    /// The median.
+    pub median: usize,
+    /// The 95th percentile.
+    pub p95: usize,
+    /// The largest.
+    pub max: usize,
+}
+
+/// How often there was which length: no more of them than the longest has tokens.
+#[derive(Default)]
+struct Lengths(BTreeMap<usize, usize>);
+
+impl Lengths {
+    fn add(&mut self, length: usize) {
+        *self.0.entry(length).or_default() += 1;
+    }
+
+    /// Zeros where there are none.
+    fn spread(&self) -> Spread {
+        let all: usize = self.0.values().sum();
+        let rank = |percent: usize| {
+            let rank = (all * percent).div_ceil(100);
+            let mut upto = 0;
+            let found = self.0.iter().find(|(_, count)| {
+                upto += **count;
+                upto >= rank
+            });
+            found.map_or(0, |(length, _)| *length)
+        };
+        Spread {
+            median: rank(50),
+            p95: rank(95),
+            max: rank(100),
+        }
+    }
+}
+
+/// The lengths of examples.
+#[derive(Default)]
+pub(super) struct Tally {
+    prompts: Lengths,
+    responses: Lengths,
+    examples: Lengths,
+}
+
+/// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct RowReport {
+    /// Rows in the files, or in the slices of them.
+    pub rows: usize,
+    /// Rows that became examples.
+    pub kept: usize,
+    /// Rows left out, by reason.
+    pub invalid: BTreeMap<Invalid, Lines>,
+    /// Prompts cut for length.
+    pub cut_prompts: usize,
+    /// Responses cut for length.
+    pub cut_responses: usize,
+    /// Responses that do not end in an end token: cut, or drawn up to a length limit.
+    pub unfinished_responses: usize,
+    /// Tokens of responses that are not the assistant's own: turns of others between its turns.
+    pub context_tokens: usize,
+    /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
+    /// itself.
+    pub boundary_merges: usize,
+    /// Tokens of a prompt.
+    pub prompt_tokens: Spread,
+    /// Tokens of a response.
+    pub response_tokens: Spread,
+    /// Tokens of an example: its prompt once, and all its responses.
+    pub example_tokens: Spread,
+}
+
+impl RowReport {
+    pub(super) fn drop_row(&mut self, reason: Invalid, line: String) {
+        let lines = self.invalid.entry(reason).or_default();
+        lines.rows += 1;
+        if lines.first.len() < 10 {
+            lines.first.push(line);
+        }
+    }
+
+    pub(super) fn count(&mut self, example: &Example, tally: &mut Tally) {
+        self.kept += 1;
+        let mut whole = example.prompt.len();
+        tally.prompts.add(whole);
+        for response in &example.responses {
+            self.context_tokens += response.context.iter().map(Range::len).sum::<usize>();
+            tally.responses.add(response.ids.len());
+            whole += response.ids.len();
+        }
+        tally.examples.add(whole);
+    }
+
+    pub(super) fn measure(&mut self, tally: &Tally) {
+        self.prompt_tokens = tally.prompts.spread();
+        self.response_tokens = tally.responses.spread();
+        self.example_tokens = tally.examples.spread();
+    }
+}
+
+impl Display for RowReport {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
+        writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;
+        for (reason, lines) in &self.invalid {
+            let more = if lines.rows > lines.first.len() {
+                ", ..."
+            } else {
+                ""
+            };
+            let first = lines.first.join(", ");
+            writeln!(
+                f,
+                "{:<22}{:>10}  {reason} (lines {first}{more})",
+                "left out", lines.rows
+            )?;
+        }
+        for (name, count) in [
+            ("cut prompts", self.cut_prompts),
+            ("cut responses", self.cut_responses),
+            ("unfinished responses", self.unfinished_responses),
+            ("boundary merges", self.boundary_merges),
+        ] {
+            writeln!(f, "{name:<22}{count:>10}")?;
+        }
+        if self.context_tokens > 0 {
+            writeln!(f, "{:<22}{:>10}", "context tokens", self.context_tokens)?;
+        }
+        writeln!(
+            f,
+            "{:<22}{:>10}{:>8}{:>8}",
+            "tokens", "median", "p95", "max"
+        )?;
+        for (name, spread) in [
+            ("  prompt", self.prompt_tokens),
+            ("  response", self.response_tokens),
+            ("  example", self.example_tokens),
+        ] {
+            let Spread { median, p95, max } = spread;
+            writeln!(f, "{name:<22}{median:>10}{p95:>8}{max:>8}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! The rows of a run as it would see them, without a model.
+//!
+//! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
+//! weights is read or fetched; what a run checks of the rows is checked here too.
+
+use std::path::Path;
+
+use crate::config::{ModelConfig, RowsConfig, SampleSource};
+use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
+use crate::error::{Error, Result};
+use crate::loss::{Needs, Role};
+use crate::model::arch::{Architecture, ConfigJson};
+use crate::model::family::family;
+use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
+
+/// What there is to show.
+pub struct Shown {
+    /// The rows as tokens.
+    pub dataset: Dataset,
+    /// The row that was asked for.
+    pub row: Option<Inspection>,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The model's shape.
+    pub arch: Architecture,
+}
+
+/// The rows of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowSplit {
+    /// Those of `data.train`.
+    Train,
+    /// Those of `data.eval`.
+    Eval,
+    /// Those of `data.unlabelled`.
+    Unlabelled,
+}
+
+/// Reads the rows of a split as a run would, with a closer look at the row of the number `row`. Samples that the run would draw itself are left out: they are not there yet.
+pub fn show(
+    config: &RowsConfig,
+    split: RowSplit,
+    row: Option<usize>,
+    observe: Observer,
+) -> Result<Shown> {
+    let (model, data) = (&config.model, &config.data);
+    let (mut rows, mut needs) = (data.rows.clone(), config.needs);
+    let named = |files: &Option<Files>, key: &str| {
+        files.clone().ok_or_else(|| {
+            Error::input(format!("the config has no data.{key}")).hint("name another --split")
+        })
+    };
+    let files = match split {
+        RowSplit::Train => data.train.clone(),
+        RowSplit::Eval => named(&data.eval, "eval")?,
+        RowSplit::Unlabelled => named(&data.unlabelled, "unlabelled")?,
+    };
+    if split == RowSplit::Unlabelled {
+        rows = unlabelled(&rows, &files)?;
+        needs = prompts_only(&needs);
+    }
+    let samples = match &data.samples {
+        Some(SampleSource::Files(files)) => Some(files),
+        Some(SampleSource::Auto) => {
+            needs = without_samples(&needs);
+            None
+        }
+        None => None,
+    };
+    let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
+    let folder = find_tokenizer(name, revision, observe)?;
+    let tokenizer = Tokenizer::open(&folder)?;
+    let arch = architecture(&folder)?;
+    check_length(rows.length.max_length, arch.max_positions)?;
+    tokenizer
+        .check_fits(arch.vocab_size)
+        .map_err(|error| error.at(folder.display()))?;
+    let samples = samples
+        .map(|files| Samples::open(files, &tokenizer))
+        .transpose()?;
+    let samples = samples.as_ref();
+    let (dataset, row) = match row {
+        None => (
+            Dataset::open(&files, &rows, &tokenizer, &needs, samples)?,
+            None,
+        ),
+        Some(row) => {
+            let (dataset, row) = Dataset::inspect(&files, &rows, &tokenizer, &needs, samples, row)?;
+            (dataset, Some(row))
+        }
+    };
+    Ok(Shown {
+        dataset,
+        row,
+        tokenizer,
+        arch,
+    })
+}
+
+/// The shape of the reference where it is another model than the policy.
+pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<Architecture>> {
+    let Some(name) = &model.reference else {
+        return Ok(None);
+    };
+    let shape = find_tokenizer(name, model.reference_revision.as_deref(), observe)
+        .and_then(|folder| architecture(&folder));
+    shape.map(Some).map_err(|error| error.at("model.reference"))
+}
+
+fn architecture(folder: &Path) -> Result<Architecture> {
+    let path = folder.join("config.json");
+    let json = ConfigJson::open(&path)?;
+    let arch = family(&json).and_then(|family| (family.architecture)(&json));
+    arch.map_err(|error| error.at(path.display()))
+}
+
+fn without_samples(needs: &Needs) -> Needs {
+    Needs {
+        all: match needs.all {
+            [Role::Sampled] => &[],
+            // No loss has samples and not a pair.
+            _ if needs.all.contains(&Role::Sampled) => &[Role::Chosen, Role::Rejected],
+            all => all,
+        },
+        optional: &[],
+        ..*needs
+    }
+}

@@ -1,0 +1,99 @@
+//! The scoring pass by itself: log-probs into a file, for a later run or for people.
+
+use std::path::Path;
+
+use super::reference::{micro_batch_tokens, score_all};
+use super::{Column, Scorer, write};
+use crate::config::{Config, ModelConfig};
+use crate::data::{Dataset, Files, RowConfig};
+use crate::error::Result;
+use crate::loss::{Needs, Role};
+use crate::model::weights::ModelFolder;
+use crate::session::{Observer, Session};
+
+/// How much was scored.
+#[derive(Debug)]
+pub struct ScoreCounts {
+    /// Rows.
+    pub rows: usize,
+    /// Responses of all rows.
+    pub responses: usize,
+    /// Tokens that have a log-prob.
+    pub tokens: usize,
+}
+
+/// Scores the datasets of a run under its reference, as the run itself would, into the file `out`. A
+/// file that the config names for reference log-probs is not read.
+pub fn score_run(
+    config: &Config,
+    session: &Session,
+    datasets: &[Dataset],
+    out: &Path,
+    observe: Observer,
+) -> Result<ScoreCounts> {
+    let reference = session.reference(observe)?;
+    if let Some(reference) = reference {
+        session.check_same_tokens(reference)?;
+    }
+    let folder = reference.unwrap_or(&session.folder);
+    let tokens = micro_batch_tokens(config);
+    run(session, folder, datasets, tokens, out, observe)
+}
+
+/// Rows to score by themselves.
+#[derive(Debug)]
+pub struct ScoreData {
+    /// The model.
+    pub model: ModelConfig,
+    /// The files of rows.
+    pub files: Files,
+    /// How rows become examples.
+    pub rows: RowConfig,
+    /// Responses drawn from a model, which join their rows.
+    pub samples: Option<Files>,
+    /// The most tokens computed at once.
+    pub micro_batch_tokens: usize,
+    /// Whether the length limits give way to a model that can hold less.
+    pub shrink: bool,
+}
+
+/// Scores every chosen, rejected and sampled response into the file `out`.
+pub fn score_data(data: &ScoreData, out: &Path, observe: Observer) -> Result<ScoreCounts> {
+    let sampled: &[Role] = match data.samples {
+        Some(_) => &[Role::Sampled],
+        None => &[],
+    };
+    let needs = Needs {
+        all: sampled,
+        any: &[Role::Chosen, Role::Rejected],
+        unlabelled: sampled,
+        ..Needs::referenced_pair()
+    };
+    let session = Session::open(&data.model, observe)?;
+    let mut rows = data.rows.clone();
+    if data.shrink {
+        rows.length = rows.length.within(session.folder.arch.max_positions);
+    }
+    let samples = data.samples.as_ref();
+    let datasets = [session.dataset(&data.files, &rows, samples, &needs, observe)?];
+    let budget = data.micro_batch_tokens;
+    run(&session, &session.folder, &datasets, budget, out, observe)
+}
+
+fn run(
+    session: &Session,
+    folder: &ModelFolder,
+    datasets: &[Dataset],
+    micro_batch_tokens: usize,
+    out: &Path,
+    observe: Observer,
+) -> Result<ScoreCounts> {
+    let (decoder, hash) = session.compute.load(folder)?;
+    let columns = score_all(&decoder, datasets, micro_batch_tokens, observe)?;
+    write(out, datasets, &columns, &Scorer::new(hash, session))?;
+    Ok(ScoreCounts {
+        rows: columns.iter().map(Column::len).sum(),
+        responses: columns.iter().map(Column::responses).sum(),
+        tokens: columns.iter().map(Column::tokens).sum(),
+    })
+}

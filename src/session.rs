@@ -1,0 +1,159 @@
+//! What a command works with, opened once and in one place: the device and its numerics, the model's
+//! directory, the tokenizer, the rows; and how a command reports and when it stops.
+//!
+//! Hides how names in a config become things: a model on the hub or on disk, a device, files of rows.
+//!
+//! *Why*: training, scoring, sampling and evaluating begin alike. Each name is resolved once, in one
+//! order, and everything later takes what was resolved. So no two commands read a name differently.
+
+mod datasets;
+mod event;
+mod load;
+mod stop;
+mod timing;
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::ModelConfig;
+use crate::data::Tokenizer;
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+use crate::model::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
+use crate::model::parameters::Layout;
+use crate::model::weights::ModelFolder;
+use crate::optim::States;
+
+pub use datasets::{prompts_only, unlabelled};
+pub use event::{Event, Observer, Record};
+pub use load::Compute;
+pub use stop::{Reason, StopCondition, Stopped};
+pub use timing::{Stopwatch, Timing};
+
+/// A model's directory with its tokenizer, and what it is computed with. Weights are not loaded yet.
+pub struct Session {
+    /// Device and numerics, of the model and of its reference.
+    pub compute: Compute,
+    /// The model's directory.
+    pub folder: ModelFolder,
+    /// The model's tokenizer, which fits its embedding.
+    pub tokenizer: Arc<Tokenizer>,
+    config: ModelConfig,
+    reference: OnceCell<Option<ModelFolder>>,
+}
+
+impl Session {
+    /// Opens the device, then the model that the section names.
+    ///
+    /// # Errors
+    /// If the device is not there, the model cannot be found or is damaged, its tokenizer has ids
+    /// that its embedding has no row for, or a pattern of `trainable` matches none of its parameters.
+    pub fn open(config: &ModelConfig, observe: Observer) -> Result<Self> {
+        Self::open_on(Compute::open(config)?, config, observe)
+    }
+
+    /// As [`open`](Self::open), on a device that is open.
+    pub fn open_on(compute: Compute, config: &ModelConfig, observe: Observer) -> Result<Self> {
+        let name = &config.model_name_or_path;
+        let path = find_model(name, config.revision.as_deref(), observe)?;
+        let folder = ModelFolder::open(&path)?;
+        let folder = match &config.trainable {
+            None => folder,
+            Some(patterns) => folder
+                .with_trainable(patterns)
+                .map_err(|error| error.at("model.trainable"))?,
+        };
+        let tokenizer = Arc::new(Tokenizer::open(&path)?);
+        check_vocabulary(&tokenizer, &folder)?;
+        Ok(Self {
+            compute,
+            folder,
+            tokenizer,
+            config: config.clone(),
+            reference: OnceCell::new(),
+        })
+    }
+
+    /// The directory of the reference where the section names one; `None` where the model is its own
+    /// reference. It is looked for when it is first asked for.
+    pub fn reference(&self, observe: Observer) -> Result<Option<&ModelFolder>> {
+        if self.reference.get().is_none() {
+            let revision = self.config.reference_revision.as_deref();
+            let found = match &self.config.reference {
+                Some(name) => Some(
+                    find_model(name, revision, observe)
+                        .map_err(|error| error.at("model.reference"))
+                        .and_then(|path| ModelFolder::open(&path))?,
+                ),
+                None => None,
+            };
+            // It was not set above, so this sets it.
+            let _ = self.reference.set(found);
+        }
+        Ok(self.reference.get().and_then(Option::as_ref))
+    }
+
+    /// Refuses another model whose tokenizer reads this model's ids as other tokens.
+    pub fn check_same_tokens(&self, other: &ModelFolder) -> Result<()> {
+        check_vocabulary(&self.tokenizer, other)?;
+        self.tokenizer.check_same(&other.path)
+    }
+
+    /// Loads the model's weights to score and to sample; with their content hash.
+    pub fn load(&self) -> Result<(Decoder, String)> {
+        self.compute.load(&self.folder)
+    }
+
+    /// Loads the model's weights to be updated, with what `states` keeps beside bf16 ones; with their
+    /// content hash.
+    pub fn load_policy(&self, states: States) -> Result<(Decoder, String)> {
+        self.compute.load_policy(&self.folder, states)
+    }
+
+    /// Loads the weights of the reference, which are the model's own where the section names no other.
+    pub fn load_reference(&self, observe: Observer) -> Result<Decoder> {
+        let folder = self.reference(observe)?.unwrap_or(&self.folder);
+        Ok(self.compute.load(folder)?.0)
+    }
+
+    /// As [`load_reference`](Self::load_reference), its parameters laid out as in `layout` where they are
+    /// the same ones.
+    pub fn load_reference_as(&self, layout: &Layout, observe: Observer) -> Result<Decoder> {
+        let folder = self.reference(observe)?.unwrap_or(&self.folder);
+        Ok(self.compute.load(&folder.clone().with_layout(layout))?.0)
+    }
+}
+
+/// The directory of a model, downloaded if need be.
+pub fn find_model(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
+    let settings = HubSettings::from_env();
+    let mut progress = |download: Download<'_>| observe(Event::Download(download));
+    resolve_with(name, revision, &settings, &mut progress)
+}
+
+/// As [`find_model`], of a model whose weights are not needed and not downloaded.
+pub fn find_tokenizer(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
+    let settings = HubSettings::from_env();
+    let mut progress = |download: Download<'_>| observe(Event::Download(download));
+    resolve_tokenizer(name, revision, &settings, &mut progress)
+}
+
+/// Refuses sequences that the model has no positions for.
+pub fn check_length(max_length: usize, positions: usize) -> Result<()> {
+    if max_length <= positions {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "max_length is {max_length}, the model was made for {positions} positions"
+    ))
+    .at("data.max_length")
+    .hint(format!("at most {positions}")))
+}
+
+/// Refuses a tokenizer with ids that the embedding has no row for.
+fn check_vocabulary(tokenizer: &Tokenizer, folder: &ModelFolder) -> Result<()> {
+    tokenizer
+        .check_fits(folder.arch.vocab_size)
+        .map_err(|error| error.at(folder.path.display()))
+}

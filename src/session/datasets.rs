@@ -1,0 +1,88 @@
+//! Rows as tokens, checked against the model.
+
+use super::{Event, Observer, Session, check_length};
+use crate::config::PreferenceData;
+use crate::data::format::Format;
+use crate::data::{Dataset, Files, RowConfig, Samples};
+use crate::error::Result;
+use crate::loss::Needs;
+
+impl Session {
+    /// The dataset of files by themselves, called `data`; the responses in `samples` join its rows.
+    pub fn dataset(
+        &self,
+        files: &Files,
+        rows: &RowConfig,
+        samples: Option<&Files>,
+        needs: &Needs,
+        observe: Observer,
+    ) -> Result<Dataset> {
+        check_length(rows.length.max_length, self.folder.arch.max_positions)?;
+        let samples = self.samples(samples)?;
+        self.open_split("data", files, rows, samples.as_ref(), needs, observe)
+    }
+
+    /// The datasets of `[data]`: the training rows, then the evaluation rows and the unlabelled ones
+    /// where there are any. The responses in `samples` join their rows.
+    pub fn datasets(
+        &self,
+        data: &PreferenceData,
+        samples: Option<&Files>,
+        needs: &Needs,
+        observe: Observer,
+    ) -> Result<Vec<Dataset>> {
+        check_length(data.rows.length.max_length, self.folder.arch.max_positions)?;
+        let samples = self.samples(samples)?;
+        let samples = samples.as_ref();
+        let files = [("train", Some(&data.train)), ("eval", data.eval.as_ref())];
+        let mut datasets = Vec::new();
+        for (split, files) in files {
+            let Some(files) = files else { continue };
+            datasets.push(self.open_split(split, files, &data.rows, samples, needs, observe)?);
+        }
+        if let Some(files) = &data.unlabelled {
+            let (rows, needs) = (unlabelled(&data.rows, files)?, prompts_only(needs));
+            datasets.push(self.open_split("unlabelled", files, &rows, samples, &needs, observe)?);
+        }
+        Ok(datasets)
+    }
+
+    fn samples(&self, files: Option<&Files>) -> Result<Option<Samples>> {
+        files
+            .map(|files| Samples::open(files, &self.tokenizer))
+            .transpose()
+    }
+
+    fn open_split(
+        &self,
+        split: &'static str,
+        files: &Files,
+        rows: &RowConfig,
+        samples: Option<&Samples>,
+        needs: &Needs,
+        observe: Observer,
+    ) -> Result<Dataset> {
+        let dataset = Dataset::open(files, rows, &self.tokenizer, needs, samples)?;
+        observe(Event::Rows(split, &dataset.report));
+        Ok(dataset)
+    }
+}
+
+/// How unlabelled rows, which may be of any format, become examples.
+pub fn unlabelled(rows: &RowConfig, files: &Files) -> Result<RowConfig> {
+    Ok(RowConfig {
+        format: Format::of_file(files)?,
+        ..rows.clone()
+    })
+}
+
+/// What is read of unlabelled rows: their prompts, with the samples that the loss wants of them.
+pub fn prompts_only(needs: &Needs) -> Needs {
+    Needs {
+        all: needs.unlabelled,
+        any: &[],
+        batch: &[],
+        scores: false,
+        ..*needs
+    }
+}

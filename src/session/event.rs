@@ -1,0 +1,95 @@
+//! What a command reports while it works.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::data::RowReport;
+use crate::model::hub::Download;
+
+/// One line of `metrics.jsonl`.
+pub type Record = Map<String, Value>;
+
+/// What a command reports while it works.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A file of a model is on its way from the hub.
+    Download(Download<'a>),
+    /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
+    Rows(&'static str, &'a RowReport),
+    /// Reference log-probs were found in a file.
+    ReferenceFound(&'a Path),
+    /// The reference is not the policy: its content hash.
+    OtherReference(&'a str),
+    /// A scoring pass is so far; 0 examples at its start.
+    Scoring {
+        /// Examples scored.
+        done: usize,
+        /// Examples to score.
+        total: usize,
+        /// Tokens computed.
+        tokens: usize,
+    },
+    /// The different prompts that responses are drawn to, and how many of them were cut.
+    Prompts {
+        /// Prompts.
+        prompts: usize,
+        /// Prompts that were cut to `max_prompt_length`.
+        cut: usize,
+    },
+    /// Drawing is so far.
+    Sampling {
+        /// Responses drawn, those found in the file included.
+        done: usize,
+        /// Responses there will be.
+        total: usize,
+        /// Tokens drawn.
+        tokens: usize,
+    },
+    /// A run of a sweep begins, or was found finished.
+    SweepRun {
+        /// Its number, from 1.
+        number: usize,
+        /// Runs of the sweep.
+        total: usize,
+        /// The loss and what was set.
+        name: &'a str,
+        /// Whether it was there already.
+        found: bool,
+    },
+    /// The samples of the run are complete.
+    SamplesKept {
+        /// The file.
+        path: &'a Path,
+        /// Whether they are no samples of the reference itself, so that the KL estimated on them is
+        /// biased.
+        biased: bool,
+    },
+    /// Training begins.
+    Start {
+        /// Optimizer steps of the whole run.
+        steps: u64,
+        /// Parameters of the policy.
+        parameters: usize,
+        /// Steps that were made before, by a run that is gone on with.
+        step: u64,
+    },
+    /// An optimizer step was made.
+    Step {
+        /// Steps made.
+        step: u64,
+        /// Rows and tokens of this step.
+        rows: usize,
+        /// Tokens computed with gradient in this step.
+        tokens: usize,
+    },
+    /// A line was written to `metrics.jsonl`.
+    Record(&'a Record),
+    /// Something went wrong that the run can do without.
+    Warning(&'a str),
+    /// A checkpoint or the final model is complete.
+    Saved(&'a Path),
+}
+
+/// Who is told; the library prints nothing.
+pub type Observer<'a> = &'a mut dyn FnMut(Event);

@@ -1,0 +1,54 @@
+//! Device and numerics of a command, and a model's weights loaded for them.
+//!
+//! *Why*: to train, to sample and to judge is to compute with one section's dtype on its device, and
+//! what that means on which device is said once.
+
+use candle_core::Device;
+
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model::numerics::{Numerics, States};
+use crate::model::weights::ModelFolder;
+use crate::model::{Decoder, device};
+
+/// What `[model]` says of the computation, its device opened.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// The device.
+    pub device: Device,
+    numerics: Numerics,
+    recompute: bool,
+}
+
+impl Compute {
+    /// Opens the device that the section names.
+    pub fn open(config: &ModelConfig) -> Result<Self> {
+        let device = device::open(&config.device).map_err(|error| error.at("model.device"))?;
+        Ok(Self {
+            numerics: Numerics::new(config.dtype, !device.is_cpu()),
+            device,
+            recompute: config.recompute,
+        })
+    }
+
+    /// In what log-probs are computed: a policy is its reference only where both are computed alike.
+    pub fn name(&self) -> &'static str {
+        self.numerics.name()
+    }
+
+    /// Loads weights to score and to sample; with their content hash.
+    pub fn load(&self, folder: &ModelFolder) -> Result<(Decoder, String)> {
+        self.load_with(folder, self.numerics)
+    }
+
+    /// Loads weights to be updated, with what `states` keeps beside bf16 ones; with their content hash.
+    pub fn load_policy(&self, folder: &ModelFolder, states: States) -> Result<(Decoder, String)> {
+        self.load_with(folder, self.numerics.updated(states))
+    }
+
+    fn load_with(&self, folder: &ModelFolder, numerics: Numerics) -> Result<(Decoder, String)> {
+        let (mut model, hash) = folder.load_with(numerics, &self.device)?;
+        model.recompute = self.recompute;
+        Ok((model, hash))
+    }
+}

@@ -1,0 +1,60 @@
+//! When a command stops before its end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// What may stop a command between two steps; nothing does by default.
+#[derive(Debug, Clone)]
+pub struct StopCondition {
+    /// The number of the signal that asks for the end; 0 for none.
+    pub signal: Arc<AtomicUsize>,
+    /// The time that the process may take, from `start` on.
+    pub time: Option<Duration>,
+    /// When the process began.
+    pub start: Instant,
+}
+
+impl Default for StopCondition {
+    fn default() -> Self {
+        Self {
+            signal: Arc::default(),
+            time: None,
+            start: Instant::now(),
+        }
+    }
+}
+
+/// Why a run ended before its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A signal of this number.
+    Signal(usize),
+    /// The time was over.
+    Time,
+}
+
+impl StopCondition {
+    /// Whether it is time, and why.
+    pub fn reached(&self) -> Option<Reason> {
+        let over = || self.time.is_some_and(|time| self.start.elapsed() >= time);
+        match self.signal.load(Relaxed) {
+            0 => over().then_some(Reason::Time),
+            signal => Some(Reason::Signal(signal)),
+        }
+    }
+}
+
+/// A run that ended before its last step, and can be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Why.
+    pub reason: Reason,
+    /// Steps made.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Where it can be gone on from.
+    pub checkpoint: PathBuf,
+}

@@ -1,0 +1,223 @@
+//! Preference training: from a config to a trained model.
+//!
+//! Hides the order of things: open everything, score the reference once, then step, evaluate,
+//! record and save. Nothing is written before everything the config names was opened and checked.
+//!
+//! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
+//! gives the seeds of the backward pass. And a step is a function of its number and the state that
+//! checkpoints hold, so a run that was interrupted goes on as if it had not been.
+
+mod eval_samples;
+mod files;
+mod frozen;
+mod log;
+mod logs;
+mod metrics;
+mod moving;
+mod non_finite;
+mod on_policy;
+mod profile;
+mod record;
+mod reference;
+mod resume;
+mod split;
+mod state;
+mod step;
+mod story;
+mod summary;
+mod sweep;
+mod tensorboard;
+mod training;
+mod verify;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::data::RowReport;
+use crate::error::{Error, Result};
+use crate::model::Decoder;
+use crate::sample::run_datasets;
+use crate::score::{Column, Reference, check_is_known};
+use crate::session::{Compute, Event, Observer, Session, StopCondition, Stopped, Timing};
+
+pub use profile::Profile;
+pub use resume::Resume;
+pub use summary::Summary;
+pub use sweep::{Outcome, comparison, frontier, sweep};
+pub use verify::{Found, verify};
+
+use eval_samples::EvalSamples;
+use frozen::RunIdentity;
+use moving::MovingReference;
+use on_policy::OnPolicy;
+use record::Hashes;
+use resume::Origin;
+use split::Split;
+use step::Stepper;
+use story::Stories;
+use training::Training;
+
+/// A run that was opened: everything is read and checked, nothing is written but the cache and, where
+/// the output folder holds a run, its lock.
+pub struct Run {
+    config: Config,
+    session: Session,
+    model: Decoder,
+    train: Split,
+    eval: Option<Split>,
+    /// Prompts with samples and no preference, at a ratio beside the training rows.
+    unlabelled: Option<Split>,
+    hashes: Hashes,
+    /// Of the reference's scoring pass, where this run made one.
+    scoring: Option<Timing>,
+    stories: Option<Stories>,
+    eval_samples: EvalSamples,
+    moving: Option<MovingReference>,
+    on_policy: Option<OnPolicy>,
+    origin: Origin,
+    identity: RunIdentity,
+    /// Whether [`Self::train`] measures where the time of its steps goes; false to begin with.
+    pub profile: bool,
+    /// What ends it before its last step; nothing to begin with.
+    pub until: StopCondition,
+}
+
+/// What a folder and a config make.
+pub enum Opened {
+    /// A run with steps left.
+    Run(Box<Run>),
+    /// The summary of a run that is finished.
+    Finished(Value),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// After its last step.
+    Finished(Box<Summary>),
+    /// Before.
+    Stopped(Stopped),
+}
+
+impl Run {
+    /// Opens the model, the data and the reference's log-probs, for a run that begins.
+    pub fn open(config: Config, observe: Observer) -> Result<Self> {
+        match Self::open_with(config, &Resume::Never, &[], observe)? {
+            Opened::Run(run) => Ok(*run),
+            Opened::Finished(_) => Err(Error::failed("a run that begins cannot be finished")),
+        }
+    }
+
+    /// As [`Self::open`], for a run that may have begun already. Of what must not have changed since,
+    /// the keys in `allow_change` may have.
+    pub fn open_with(
+        config: Config,
+        resume: &Resume,
+        allow_change: &[String],
+        observe: Observer,
+    ) -> Result<Opened> {
+        let compute = Compute::open(&config.model)?;
+        if compute.device.is_cpu() {
+            config.check_cpu()?;
+        }
+        let mut origin = Origin::find(&config.run, resume, observe)?;
+        let session = Session::open_on(compute, &config.model, observe)?;
+        files::check_apart(&config.run.output_dir, &session.folder.path)?;
+        let stories = Stories::open(&config, Arc::clone(&session.tokenizer))?;
+        let datasets = run_datasets(&config, &session, observe)?;
+        let mut identity = RunIdentity::new(&config, &datasets, session.tokenizer.hash())?;
+        let on_cpu = session.compute.device.is_cpu();
+        identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
+        origin.check(&identity, false, allow_change, &config.run, observe)?;
+        if let Some(summary) = origin.finished() {
+            return Ok(Opened::Finished(summary.clone()));
+        }
+        let separate = match config.has_reference() {
+            true => reference::separate(&config, &session, &datasets, observe)?,
+            false => Some(Reference::none(&datasets)),
+        };
+        let (model, hash) = session.load_policy(config.optimizer.states)?;
+        let reference = match separate {
+            Some(reference) => reference,
+            None => reference::of_policy(&config, &session, &model, &hash, &datasets, observe)?,
+        };
+        if stories.is_some() {
+            check_is_known(&config, &hash)?;
+        }
+        let hashes = Hashes {
+            policy: hash,
+            reference: reference.hash,
+            tokenizer: session.tokenizer.hash().to_owned(),
+        };
+        identity.set("model.model_name_or_path", hashes.policy.as_str());
+        identity.set("model.reference", hashes.reference.clone());
+        if config.has_reference() {
+            identity.set("data.reference_log_probs", of_columns(&reference.columns));
+        }
+        origin.check(&identity, true, allow_change, &config.run, observe)?;
+        let mut splits = datasets
+            .into_iter()
+            .zip(reference.columns)
+            .map(|(dataset, reference)| Split::new(dataset, reference));
+        let train = splits
+            .next()
+            .ok_or_else(|| Error::failed("no training data"))?;
+        let eval = config.data.eval.as_ref().and_then(|_| splits.next());
+        let unlabelled = splits.next();
+        let tokenizer = Arc::clone(&session.tokenizer);
+        let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref())?;
+        match &hashes.reference {
+            Some(hash) if *hash == hashes.policy => {
+                let rows = train.len().min(config.batch.batch_size);
+                let rows: Vec<usize> = (0..rows).collect();
+                Stepper::new(&config, &model).check_same_model(&train, &rows)?;
+            }
+            Some(hash) => observe(Event::OtherReference(hash)),
+            None => {}
+        }
+        let moving = MovingReference::open(&config, &session, &model, observe)?;
+        let on_policy = OnPolicy::open(&config, &session, &hashes.policy, observe)?;
+        Ok(Opened::Run(Box::new(Self {
+            config,
+            session,
+            model,
+            train,
+            eval,
+            unlabelled,
+            hashes,
+            scoring: reference.timing,
+            stories,
+            eval_samples,
+            moving,
+            on_policy,
+            origin,
+            identity,
+            profile: false,
+            until: StopCondition::default(),
+        })))
+    }
+
+    /// Trains, and writes records, checkpoints and the final model.
+    pub fn train(self, observe: Observer) -> Result<End> {
+        Training::begin(self, observe)?.finish(observe)
+    }
+
+    /// What became of the rows: of the training rows, the evaluation rows, the unlabelled rows.
+    fn reports(&self) -> [Option<&RowReport>; 3] {
+        [
+            Some(&self.train),
+            self.eval.as_ref(),
+            self.unlabelled.as_ref(),
+        ]
+        .map(|split| split.map(|split| &split.dataset.report))
+    }
+}
+
+/// A hash of the reference's log-probs.
+fn of_columns(columns: &[Option<Column>]) -> String {
+    let columns = columns.iter().flatten().map(Column::fingerprint);
+    format!("{:x}", Sha256::digest(columns.collect::<String>()))
+}

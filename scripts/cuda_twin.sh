@@ -59,25 +59,25 @@ stubs() {
 #include <cstdio>
 #define STUB(name) \
     extern "C" __attribute__((weak)) int name() { \
-        fprintf(stderr, "twin driver: %s is called\n", #name); \
+        fprintf(stderr, "emulated driver: %s is called\n", #name); \
         return 801; \
     }
 END
     stubs
 } >"$work/stubs.cpp"
-c++ -std=c++17 -O2 -Wall -Wextra -fPIC -shared -o "$work/twin.so" tests/cuda/driver.cpp "$work/stubs.cpp" -ldl
+c++ -std=c++17 -O2 -Wall -Wextra -fPIC -shared -o "$work/driver.so" tests/cuda/driver.cpp "$work/stubs.cpp" -ldl
 for name in $(readelf -d "$library" "$main" "$program" |
     sed -n 's/.*NEEDED.*\[\(lib\(cuda\|nvrtc\|cublas\|cublasLt\|curand\)\.so\..*\)\]/\1/p' | sort -u); do
-    ln -s twin.so "$work/$name"
+    ln -s driver.so "$work/$name"
     echo "$name"
 done
 
 export LD_LIBRARY_PATH="$work:$home/lib64:$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export EXPO_TWIN="$PWD/src/kernels/gpu/twin/twin.h" EXPO_TEST_GPU=0 XDG_CACHE_HOME="$work/cache"
+export EXPO_EMULATOR="$PWD/src/kernels/emulator/emulator.h" EXPO_TEST_GPU=0 XDG_CACHE_HOME="$work/cache"
 
 step "kernels and models"
 failed=0
-"$library" gpu model::twin --skip gpu::cards || failed=$?
+"$library" gpu kernels::cuda model::cuda_tests --skip ptx_tests || failed=$?
 
 step "the program"
 "$main" gpu:: || failed=$?

@@ -123,8 +123,8 @@ tests() {
         "passed, $(echo "$line" | grep -o '[0-9]* failed' || echo "it did not end")"
 }
 
-tests "kernels against the processor's" kernels "$work/bin/tests-lib" kernels::gpu --test-threads 4
-tests "whole models, every gradient" models "$work/bin/tests-lib" model::twin --test-threads 4
+tests "kernels against the processor's" kernels "$work/bin/tests-lib" kernels::cuda --skip ptx_tests --test-threads 4
+tests "whole models, every gradient" models "$work/bin/tests-lib" model::cuda_tests --test-threads 4
 tests "ten steps, determinism, samples" runs "$work/bin/tests-test" gpu:: --test-threads 4
 
 shape() {

@@ -302,16 +302,20 @@ impl Optimizer {
         let square = self.square.flat();
         let trained = |x: &Tensor| x.narrow(0, 0, gradients.layout().len);
         let values = &trained(weights.flat())?;
-        let weights = match weights.master() {
-            Master::Itself => Weights::Plain(values),
-            Master::F32(master) => Weights::Master {
-                weights: values,
-                master: &trained(master)?,
+        let beside = match weights.master() {
+            Master::Itself => None,
+            Master::F32(beside) | Master::Low(beside) => Some(trained(beside)?),
+        };
+        let weights = match (weights.master(), &beside) {
+            (Master::F32(_), Some(master)) => Weights::Master {
+                weights: values.into(),
+                master: master.into(),
             },
-            Master::Low(low) => Weights::Split {
-                weights: values,
-                low: &trained(low)?,
+            (Master::Low(_), Some(low)) => Weights::Split {
+                weights: values.into(),
+                low: low.into(),
             },
+            _ => Weights::Plain(values.into()),
         };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
@@ -323,7 +327,7 @@ impl Optimizer {
                     rate,
                     step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
+                kernel::rmsprop(&rmsprop, weights, square.into(), gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -334,7 +338,7 @@ impl Optimizer {
                     weight_decay: read(self.config.weight_decay),
                     step: self.steps,
                 };
-                let moments = (mean.flat(), square);
+                let moments = (mean.flat().into(), square.into());
                 kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }

@@ -7,13 +7,13 @@
 //! or for a report, need not know what else was in the batch.
 
 mod alpaca_eval;
+#[cfg(test)]
+mod cuda_tests;
 mod drawing;
 mod file;
 mod reference;
 mod run;
 mod task;
-#[cfg(test)]
-mod twin;
 
 use crate::data::{PromptTokens, Tokenizer};
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use expo::data::pack::Packed;
 use expo::data::{Example, Response};
-use expo::kernels::gemm::Precision;
+use expo::kernels::Precision;
 use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::parameters::Params;

@@ -4,11 +4,12 @@ use candle_core::{DType, Tensor};
 use expo::error::Result;
 use expo::kernels::attention::{self, Packing, Scores};
 use expo::kernels::embedding::Ids;
-use expo::kernels::gemm::Precision;
-use expo::kernels::key_values::{KeyValues, Places, Prefix, Shape};
+use expo::kernels::kv_cache::{KvCache, Places, Prefix, Shape};
 use expo::kernels::norm::Norm;
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
-use expo::kernels::{activation, by_row, elementwise, embedding, linear, norm};
+use expo::kernels::{
+    Dst, Precision, activation, elementwise, embedding, linear, norm, row_invariant,
+};
 use expo::segment::Segment;
 
 use super::harness::{Harness, Work};
@@ -21,6 +22,11 @@ const TOKENS: usize = PAIRS * (LENGTHS[0] + LENGTHS[1] + LENGTHS[2]);
 const HEAD: usize = 64;
 /// Elements of a head that are rotated.
 const ROTARY: usize = 16;
+/// Over the root of [`HEAD`], without a window.
+const SCORES: Scores = Scores {
+    scale: 0.125,
+    window: None,
+};
 
 /// All kernels of a block of this width.
 pub fn all(harness: &mut Harness, hidden: usize) -> Result<()> {
@@ -40,14 +46,14 @@ fn passes(passes: usize, width: usize) -> Work {
 }
 
 fn embeddings(harness: &mut Harness, hidden: usize) -> Result<()> {
-    let table = random(&[VOCABULARY, hidden])?;
+    let mut table = random(&[VOCABULARY, hidden])?;
     let ids = Ids::new(&ids(TOKENS, VOCABULARY), table.device())?;
     let dy = random(&[TOKENS, hidden])?;
     harness.measure("embedding::gather", passes(2, hidden), || {
         embedding::gather(&table, &ids, DType::F32)
     });
     harness.measure("embedding::scatter_add", passes(3, hidden), || {
-        embedding::scatter_add(&dy, &ids, &table)
+        embedding::scatter_add(&dy, &ids, &mut table)
     });
     Ok(())
 }
@@ -64,12 +70,13 @@ fn norms(harness: &mut Harness, hidden: usize) -> Result<()> {
             norm::norm(&x, kind, &weight, bias)
         });
         let (_, saved) = norm::norm(&x, kind, &weight, bias)?;
-        let (dweight, dbias) = (zeros(&[hidden])?, zeros(&[hidden])?);
-        let dx = zeros(&[TOKENS, hidden])?;
+        let (mut dweight, mut dbias) = (zeros(&[hidden])?, zeros(&[hidden])?);
+        let mut dx = zeros(&[TOKENS, hidden])?;
         let name = format!("norm::backward {name}");
         harness.measure(&name, passes(4, hidden), || {
-            let gradients = (Some(&dweight), bias.map(|_| &dbias));
-            norm::backward(&dy, &saved, &weight, gradients, &dx)
+            let dbias = bias.map(|_| Dst::from(&mut dbias));
+            let gradients = (Some(Dst::from(&mut dweight)), dbias);
+            norm::backward(&dy, &saved, &weight, gradients, &mut dx)
         });
     }
     Ok(())
@@ -83,15 +90,15 @@ fn views(qkv: &Tensor) -> Result<[Tensor; 3]> {
 
 fn rotations(harness: &mut Harness, hidden: usize) -> Result<()> {
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
-    let [q, ..] = views(&qkv)?;
+    let [mut q, ..] = views(&qkv)?;
     let angles = random(&[TOKENS, 1, ROTARY / 2])?;
     let angles = Angles {
         cos: angles.cos()?,
         sin: angles.sin()?,
     };
     let work = passes(2, hidden / HEAD * ROTARY);
-    harness.measure("rotary::rotate", work, || rotate(&q, &angles));
-    harness.measure("rotary::rotate_back", work, || rotate_back(&q, &angles));
+    harness.measure("rotary::rotate", work, || rotate(&mut q, &angles));
+    harness.measure("rotary::rotate_back", work, || rotate_back(&mut q, &angles));
     Ok(())
 }
 
@@ -109,19 +116,15 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
     let [q, k, v] = views(&qkv)?;
     let packing = Packing::new(segments, q.device())?;
-    let scores = Scores {
-        scale: 1.0 / (HEAD as f64).sqrt(),
-        window: None,
-    };
     // Two products of a query with every key that it sees forward, five backward.
     let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
     harness.measure("attention::attention", products(2), || {
-        attention::attention(&q, &k, &v, &packing, scores)
+        attention::attention(&q, &k, &v, &packing, SCORES)
     });
-    let (y, saved) = attention::attention(&q, &k, &v, &packing, scores)?;
-    let dqkv = zeros(qkv.dims())?;
+    let (y, saved) = attention::attention(&q, &k, &v, &packing, SCORES)?;
+    let mut dqkv = zeros(qkv.dims())?;
     harness.measure("attention::backward", products(5), || {
-        attention::backward(&y, (&q, &k, &v), &saved, &packing, scores, &dqkv)
+        attention::backward(&y, (&q, &k, &v), &saved, &packing, SCORES, &mut dqkv)
     });
     Ok(())
 }
@@ -138,15 +141,12 @@ fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
         capacity: length + CALLS,
         kv_heads: heads,
         head_dim: HEAD,
-        scores: Scores {
-            scale: 1.0 / (HEAD as f64).sqrt(),
-            window: None,
-        },
+        scores: SCORES,
     };
     let (q, k, v) = (row(SEQUENCES)?, row(SEQUENCES)?, row(SEQUENCES)?);
-    let mut kept = KeyValues::new(shape, q.dtype(), Precision::Full, q.device())?;
+    let mut cache = KvCache::new(shape, q.dtype(), Precision::Full, q.device())?;
     for slot in 0..SEQUENCES {
-        kept.begin(
+        cache.begin(
             slot,
             &Prefix::new(&row(length)?, &row(length)?, Precision::Full)?,
         )?;
@@ -155,21 +155,21 @@ fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
     let mut now = length;
     // Keys and values, at half the tokens that come.
     let work = Work::Bytes(2 * SEQUENCES * (length + CALLS / 2) * hidden * F32);
-    harness.measure("key_values::extend", work, || {
+    harness.measure("kv_cache::extend", work, || {
         let places = Places::new(&slots, &[now; SEQUENCES], q.device())?;
         now += 1;
-        kept.extend(&places, &q, &k, &v)
+        cache.extend(&places, &q, &k, &v)
     });
     // Of few rows, every weight once.
     let wide = 4 * hidden;
     let weight = random(&[wide, hidden])?;
-    let rounded = by_row::rounded(&weight)?;
+    let rounded = row_invariant::rounded(&weight)?;
     for rows in [1, 16] {
         let x = random(&[rows, hidden])?;
         for (weight, size) in [(&weight, F32), (&rounded, F32 / 2)] {
-            let name = format!("by_row::linear {rows} {:?}", weight.dtype()).to_lowercase();
+            let name = format!("row_invariant::linear {rows} {:?}", weight.dtype()).to_lowercase();
             harness.measure(&name, Work::Bytes(wide * hidden * size), || {
-                by_row::linear(&x, weight, None)
+                row_invariant::linear(&x, weight, None)
             });
         }
     }
@@ -183,7 +183,7 @@ fn products(harness: &mut Harness, hidden: usize) -> Result<()> {
         random(&[wide, hidden])?,
         random(&[wide])?,
     );
-    let (dy, dweight) = (random(&[TOKENS, wide])?, zeros(&[wide, hidden])?);
+    let (dy, mut dweight) = (random(&[TOKENS, wide])?, zeros(&[wide, hidden])?);
     for precision in [Precision::Full, Precision::Bf16] {
         let work = Work::Flops(2 * TOKENS * hidden * wide, precision);
         let name = |kernel: &str| format!("linear::{kernel} {precision:?}").to_lowercase();
@@ -194,45 +194,45 @@ fn products(harness: &mut Harness, hidden: usize) -> Result<()> {
             linear::backward_input(&dy, &weight, DType::F32, precision)
         });
         harness.measure(&name("backward_weight"), work, || {
-            linear::backward_weight(&dy, &x, &dweight, precision)
+            linear::backward_weight(&dy, &x, &mut dweight, precision)
         });
     }
-    let dbias = zeros(&[wide])?;
+    let mut dbias = zeros(&[wide])?;
     harness.measure("linear::backward_bias", passes(1, wide), || {
-        linear::backward_bias(&dy, &dbias)
+        linear::backward_bias(&dy, &mut dbias)
     });
     Ok(())
 }
 
 fn activations(harness: &mut Harness, wide: usize) -> Result<()> {
     let (x, up) = (random(&[TOKENS, wide])?, random(&[TOKENS, wide])?);
-    let dy = random(&[TOKENS, wide])?;
+    let mut dy = random(&[TOKENS, wide])?;
     harness.measure("activation::gelu", passes(2, wide), || activation::gelu(&x));
     harness.measure("activation::gelu_backward", passes(4, wide), || {
-        activation::gelu_backward(&dy, &x)
+        activation::gelu_backward(&mut dy, &x)
     });
     harness.measure("activation::swiglu", passes(3, wide), || {
         activation::swiglu(&x, &up)
     });
     harness.measure("activation::swiglu_backward", passes(6, wide), || {
-        activation::swiglu_backward(&dy, &x, &up)
+        activation::swiglu_backward(&mut dy, &x, &up)
     });
     Ok(())
 }
 
 fn sums(harness: &mut Harness, hidden: usize) -> Result<()> {
-    let (x, y) = (random(&[TOKENS, hidden])?, zeros(&[TOKENS, hidden])?);
+    let (x, mut y) = (random(&[TOKENS, hidden])?, zeros(&[TOKENS, hidden])?);
     let bias = random(&[hidden])?;
     harness.measure("elementwise::add_assign", passes(3, hidden), || {
-        elementwise::add_assign(&y, &x)
+        elementwise::add_assign(&mut y, &x)
     });
     harness.measure("elementwise::residual", passes(2, hidden), || {
         elementwise::residual(&x, &[&bias, &bias])
     });
     let heads = random(&[TOKENS, hidden / HEAD, HEAD])?;
-    let [q, ..] = views(&zeros(&[TOKENS, hidden / HEAD, 3 * HEAD])?)?;
+    let [mut q, ..] = views(&zeros(&[TOKENS, hidden / HEAD, 3 * HEAD])?)?;
     harness.measure("elementwise::assign", passes(2, hidden), || {
-        elementwise::assign(&q, &heads)
+        elementwise::assign(&mut q, &heads)
     });
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use expo::error::{Error, Result};
-use expo::kernels::gemm::Precision;
-use expo::kernels::profile::product_rate;
+use expo::kernels::Precision;
+use expo::kernels::rates::product_rate;
 use rayon::prelude::*;
 
 /// What a function cannot do without.

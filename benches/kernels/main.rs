@@ -8,7 +8,7 @@ mod harness;
 
 use candle_core::{DType, Device, Tensor};
 use expo::error::Result;
-use expo::kernels::gemm::Precision;
+use expo::kernels::Precision;
 use expo::kernels::memory::{self, HugePages};
 use expo::kernels::optimizer::{self, Adam, Decayed, RmsProp, Weights};
 use expo::kernels::{linear, token};
@@ -54,8 +54,8 @@ fn ids(n: usize, below: usize) -> Vec<u32> {
 }
 
 fn updates(harness: &mut Harness) -> Result<()> {
-    let (weights, gradient) = (random(&[FLAT])?, random(&[FLAT])?);
-    let (mean, square) = (zeros(&[FLAT])?, zeros(&[FLAT])?);
+    let (mut weights, gradient) = (random(&[FLAT])?, random(&[FLAT])?);
+    let (mut mean, mut square) = (zeros(&[FLAT])?, zeros(&[FLAT])?);
     let bytes = |passes: usize| Work::Bytes(passes * F32 * FLAT);
     harness.measure("optimizer::squared_norm", bytes(1), || {
         optimizer::squared_norm(&gradient)
@@ -70,9 +70,9 @@ fn updates(harness: &mut Harness) -> Result<()> {
     };
     let decayed = vec![0..FLAT / 2, FLAT / 2 + 1..FLAT];
     let decayed = Decayed::new(decayed, weights.device())?;
-    let plain = Weights::Plain(&weights);
     harness.measure("optimizer::adam", bytes(7), || {
-        let moments = (&mean, &square);
+        let moments = ((&mut mean).into(), (&mut square).into());
+        let plain = Weights::Plain((&mut weights).into());
         optimizer::adam(&adam, &decayed, plain, moments, (&gradient, 0.5))
     });
     let rmsprop = RmsProp {
@@ -82,7 +82,8 @@ fn updates(harness: &mut Harness) -> Result<()> {
         step: 10,
     };
     harness.measure("optimizer::rmsprop", bytes(5), || {
-        optimizer::rmsprop(&rmsprop, plain, &square, (&gradient, 0.5))
+        let plain = Weights::Plain((&mut weights).into());
+        optimizer::rmsprop(&rmsprop, plain, (&mut square).into(), (&gradient, 0.5))
     });
     Ok(())
 }
@@ -91,7 +92,7 @@ fn updates(harness: &mut Harness) -> Result<()> {
 fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
     let (h, weight) = (random(&[TILE, hidden])?, random(&[VOCABULARY, hidden])?);
     let dlogits = random(&[TILE, VOCABULARY])?;
-    let dweight = zeros(&[VOCABULARY, hidden])?;
+    let mut dweight = zeros(&[VOCABULARY, hidden])?;
     for precision in [Precision::Full, Precision::Bf16] {
         let work = Work::Flops(2 * TILE * hidden * VOCABULARY, precision);
         let name = |kernel: &str| format!("head {kernel} {precision:?}").to_lowercase();
@@ -102,7 +103,7 @@ fn head(harness: &mut Harness, hidden: usize) -> Result<()> {
             linear::backward_input(&dlogits, &weight, DType::F32, precision)
         });
         harness.measure(&name("backward_weight"), work, || {
-            linear::backward_weight(&dlogits, &h, &dweight, precision)
+            linear::backward_weight(&dlogits, &h, &mut dweight, precision)
         });
     }
     Ok(())
@@ -117,7 +118,7 @@ fn statistics(harness: &mut Harness) -> Result<()> {
     });
     let (sums, seeds) = ([11.3; TILE], [0.5; TILE]);
     harness.measure("token::backward", Work::Bytes(2 * bytes), || {
-        token::backward(&logits, &labels, &sums, &seeds, logits.dtype())
+        token::backward(logits.clone(), &labels, &sums, &seeds, logits.dtype())
     });
     Ok(())
 }

@@ -10,7 +10,7 @@ use expo::data::format::Format;
 use expo::data::{Files, TokenizeConfig};
 use expo::error::{Error, Result};
 use expo::kernels::memory::peak;
-use expo::kernels::profile::read_rate;
+use expo::kernels::rates::read_rate;
 use expo::model::sampling::SampleConfig;
 use expo::sample::{Existing, Target, TextPrompt, Written, sample_run, sample_text};
 use expo::session::StopCondition;

@@ -5,16 +5,16 @@
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
-use super::cpu::{check_alike, read, write};
-use super::real::Element;
+use super::backend::Backend;
+use super::cpu::host::{read, write};
+use super::cpu::real::Element;
+use super::cuda::driver;
+use super::tensor::{Dst, check_alike};
 use crate::error::{Error, Result};
 
 /// The GPUs of this machine that this build can use.
 pub fn gpus() -> usize {
-    #[cfg(feature = "cuda")]
-    return super::gpu::cuda::count();
-    #[cfg(not(feature = "cuda"))]
-    0
+    driver::count()
 }
 
 /// Whether this build has CUDA.
@@ -25,10 +25,7 @@ pub const CUDA: bool = cfg!(feature = "cuda");
 /// # Errors
 /// If there is no such GPU, or this build has no CUDA.
 pub fn gpu(ordinal: usize) -> Result<Device> {
-    #[cfg(feature = "cuda")]
-    return super::gpu::cuda::open(ordinal);
-    #[cfg(not(feature = "cuda"))]
-    Err(Error::failed(format!("no CUDA for GPU {ordinal}")))
+    driver::open(ordinal)
 }
 
 /// The kind of processor or GPU that `device` computes on: two of one kind give the same bits.
@@ -51,41 +48,36 @@ pub fn kind(device: &Device) -> String {
     name
 }
 
-/// Runs `f`, which is many small operations, on one of the threads that operations in host memory are
-/// shared among: another one would have to wake one of them and wait for it at each. Where operations
-/// are a GPU's, on this thread.
+/// Runs `f`, which is many small operations, on a thread of the pool that operations in host memory are
+/// shared among: any other thread would have to wake one of them and wait for it at each. Where
+/// operations are a GPU's, on this thread.
 pub fn by_workers<R: Send>(device: &Device, f: impl FnOnce() -> R + Send) -> R {
-    #[cfg(any(test, feature = "cuda"))]
-    let there = super::gpu::serves(device);
-    #[cfg(not(any(test, feature = "cuda")))]
-    let there = device.is_cuda();
-    match there {
-        true => f(),
-        false => rayon::scope(|_| f()),
+    match Backend::on(device) {
+        Backend::Cpu => rayon::scope(|_| f()),
+        Backend::Cuda | Backend::Emulator => f(),
     }
 }
 
 /// Waits until the GPUs that this process uses have done what they were given.
+///
+/// # Errors
+/// If one of them fails.
 pub fn synchronize() -> Result<()> {
-    #[cfg(feature = "cuda")]
-    super::gpu::cuda::synchronize()?;
-    Ok(())
+    driver::synchronize()
 }
 
 /// The most bytes that this process held of GPUs at once; `None` where it uses none.
 pub fn gpu_peak() -> Option<u64> {
-    #[cfg(feature = "cuda")]
-    return super::gpu::cuda::peak();
-    #[cfg(not(feature = "cuda"))]
-    None
+    driver::peak()
 }
 
 /// Writes `values` to a contiguous tensor of as many elements; bf16 takes the nearest, ties away from zero.
 ///
 /// # Errors
 /// If the tensor has gaps, another number of elements or another dtype than f32, f64 and bf16.
-pub fn upload(values: &[f32], tensor: &Tensor) -> Result<()> {
-    check(tensor, values.len())?;
+pub fn upload<'a>(values: &[f32], tensor: impl Into<Dst<'a>>) -> Result<()> {
+    let tensor = tensor.into();
+    check(&tensor, values.len())?;
     match tensor.dtype() {
         DType::BF16 => {
             let values: Vec<bf16> = values.iter().map(|x| split(*x).0).collect();
@@ -117,9 +109,17 @@ pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
 
 /// Writes f32 values as a bf16 tensor and the i16 that each lacks: the f32's bits are the bf16's, moved
 /// up, plus the i16. The bf16 is the nearest, ties away from zero.
-pub fn upload_split(values: &[f32], high: &Tensor, low: &Tensor) -> Result<()> {
-    check(high, values.len())?;
-    check(low, values.len())?;
+///
+/// # Errors
+/// If the tensors are not contiguous, of these types and of as many elements.
+pub fn upload_split<'a, 'b>(
+    values: &[f32],
+    high: impl Into<Dst<'a>>,
+    low: impl Into<Dst<'b>>,
+) -> Result<()> {
+    let (high, low) = (high.into(), low.into());
+    check(&high, values.len())?;
+    check(&low, values.len())?;
     let (high_values, low_values): (Vec<bf16>, Vec<i16>) = values.iter().map(|x| split(*x)).unzip();
     put(&high_values, high)?;
     put(&low_values, low)
@@ -160,23 +160,21 @@ fn check(tensor: &Tensor, count: usize) -> Result<()> {
 }
 
 /// Bit by bit, to whichever device.
-fn put<T: Element>(values: &[T], tensor: &Tensor) -> Result<()> {
-    #[cfg(feature = "cuda")]
-    if tensor.device().is_cuda() {
-        return super::gpu::cuda::put(values, tensor);
+fn put<T: Element>(values: &[T], tensor: Dst) -> Result<()> {
+    match Backend::of(&tensor) {
+        Backend::Cuda => driver::put(values, tensor),
+        Backend::Cpu | Backend::Emulator => write(tensor, |to: &mut [T]| {
+            to.copy_from_slice(values);
+            Ok(())
+        }),
     }
-    write(tensor, |to: &mut [T]| {
-        to.copy_from_slice(values);
-        Ok(())
-    })
 }
 
 fn get<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
-    #[cfg(feature = "cuda")]
-    if tensor.device().is_cuda() {
-        return super::gpu::cuda::get(tensor);
+    match Backend::of(tensor) {
+        Backend::Cuda => driver::get(tensor),
+        Backend::Cpu | Backend::Emulator => Ok(read(tensor).values::<T>()?.to_vec()),
     }
-    Ok(read(tensor).values::<T>()?.to_vec())
 }
 
 #[cfg(test)]
@@ -212,21 +210,21 @@ mod tests {
         let zeros = |dtype| Tensor::zeros(37, dtype, &Device::Cpu).unwrap();
         for dtype in [DType::F32, DType::F64] {
             let tensor = zeros(dtype);
-            upload(&values, &tensor).unwrap();
+            upload(&values, Dst::shared(&tensor)).unwrap();
             assert_eq!(download(&tensor).unwrap(), values);
         }
         let (high, low) = (zeros(DType::BF16), zeros(DType::I16));
-        upload_split(&values, &high, &low).unwrap();
+        upload_split(&values, Dst::shared(&high), Dst::shared(&low)).unwrap();
         assert_eq!(download_split(&high, &low).unwrap(), values);
         let rounded = download(&high).unwrap();
-        upload(&values, &low.to_dtype(DType::BF16).unwrap()).unwrap();
+        upload(&values, Dst::shared(&low.to_dtype(DType::BF16).unwrap())).unwrap();
         assert!(
             rounded
                 .iter()
                 .zip(&values)
                 .all(|(a, b)| (a - b).abs() <= b.abs() / 256.0)
         );
-        assert!(upload(&values[1..], &high).is_err());
-        assert!(upload(&values, &low).is_err());
+        assert!(upload(&values[1..], Dst::shared(&high)).is_err());
+        assert!(upload(&values, Dst::shared(&low)).is_err());
     }
 }

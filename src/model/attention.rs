@@ -14,7 +14,7 @@ use super::norm::NormLayer;
 use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::attention::{self, Packing, Scores};
-use crate::kernels::key_values::{KeyValues, Places};
+use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
 use crate::kernels::{elementwise, norm, rotary};
 
@@ -216,7 +216,7 @@ impl Attention {
         &self,
         projected: &Projected,
         places: &Places,
-        cache: &mut KeyValues,
+        cache: &mut KvCache,
     ) -> Result<Tensor> {
         let Projected { q, k, v } = projected;
         Ok(cache.extend(places, q, k, v)?.flatten_from(1)?)

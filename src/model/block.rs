@@ -16,7 +16,7 @@ use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
 use crate::kernels::embedding::Ids;
-use crate::kernels::key_values::{KeyValues, Places};
+use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
 use crate::kernels::{elementwise, embedding, norm};
 
@@ -129,7 +129,7 @@ impl Block {
         weights: Weights,
         x: &Tensor,
         (angles, places): (&Angles, &Places),
-        cache: &mut KeyValues,
+        cache: &mut KvCache,
     ) -> Result<Tensor> {
         let (h, _) = self.attention_norm.forward(weights, x)?;
         let (projected, _) = self.attention.project(weights, &h, angles)?;

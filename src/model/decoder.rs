@@ -18,9 +18,9 @@ use super::numerics::Numerics;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::data::pack::Packed;
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::attention::Packing;
 use crate::kernels::embedding::{self, Ids};
-use crate::kernels::gemm::Precision;
 use crate::kernels::rotary::Angles;
 use crate::segment::Segment;
 

@@ -17,10 +17,10 @@ use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::elementwise;
 use crate::kernels::embedding::Ids;
-use crate::kernels::gemm::Precision;
-use crate::kernels::key_values::{self, KeyValues, Places, Shape};
+use crate::kernels::kv_cache::{self, KvCache, Places, Shape};
 use crate::kernels::sampling::draws_from;
 
 /// Tokens of prompts computed at once.
@@ -34,7 +34,7 @@ pub struct Generation<'a> {
     /// Whether each row is computed by itself: what a sequence gives does not depend on the others.
     row_invariant: bool,
     /// One per block.
-    blocks: Vec<KeyValues>,
+    blocks: Vec<KvCache>,
     /// Tokens of the sequence in each slot.
     lengths: Vec<usize>,
     /// The slots whose next token is to be drawn.
@@ -50,7 +50,7 @@ pub struct Generation<'a> {
 pub struct Prefix {
     ids: Vec<u32>,
     /// One per block.
-    blocks: Vec<key_values::Prefix>,
+    blocks: Vec<kv_cache::Prefix>,
     /// (1, hidden): after the last block, of the last token.
     last: Tensor,
 }
@@ -73,7 +73,7 @@ impl<'a> Generation<'a> {
             scores: arch.scores(layer),
         };
         let kept = |shape| {
-            KeyValues::new(
+            KvCache::new(
                 shape,
                 model.dtype(),
                 model.numerics().compute,
@@ -122,7 +122,7 @@ impl<'a> Generation<'a> {
                 for (blocks, &(start, length)) in blocks.iter_mut().zip(&spans) {
                     let part = |x: &Tensor| x.narrow(0, start, length);
                     let (keys, values) = (part(keys)?, part(values)?);
-                    blocks.push(key_values::Prefix::new(&keys, &values, precision)?);
+                    blocks.push(kv_cache::Prefix::new(&keys, &values, precision)?);
                 }
                 Ok(())
             })?;

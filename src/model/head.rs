@@ -15,7 +15,7 @@ use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
-use crate::kernels::{by_row, elementwise, embedding, linear};
+use crate::kernels::{elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
 
 /// What the head says of one response.
@@ -148,7 +148,7 @@ impl Decoder {
     pub(super) fn head_logits_of(&self, weights: Weights, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(weights);
         match weights.row_invariant {
-            true => by_row::linear(h, weight, None),
+            true => row_invariant::linear(h, weight, None),
             false => linear::linear(h, weight, None, self.stream_dtype(), weights.precision),
         }
     }
@@ -183,12 +183,13 @@ impl Decoder {
         dh: Option<&Tensor>,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
-        let part = |x: &Tensor| x.narrow(0, tile.rows.start, tile.rows.len());
+        let rows = tile.rows;
+        let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
         let weights = self.own_weights();
         let precision = weights.precision;
         let (head, weight) = (self.head(), self.head_weight(weights));
-        let (logits, labels) = (&tile.logits, &tile.labels);
-        let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, weight.dtype())?;
+        let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
+        let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, dtype)?;
         if let Some(dweight) = head.gradient(gradients) {
             linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
         }

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::{by_row, linear};
+use crate::kernels::{linear, row_invariant};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
 /// parameters are not computed.
@@ -50,7 +50,7 @@ impl Linear {
     pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.row_invariant {
-            true => by_row::linear(x, weight, bias),
+            true => row_invariant::linear(x, weight, bias),
             false => linear::linear(x, weight, bias, weight.dtype(), weights.precision),
         }
     }
@@ -59,7 +59,7 @@ impl Linear {
     pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: &Tensor) -> Result<()> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.row_invariant {
-            true => by_row::linear_into(x, weight, bias, y),
+            true => row_invariant::linear_into(x, weight, bias, y),
             false => linear::linear_into(x, weight, bias, y, weights.precision),
         }
     }
@@ -67,7 +67,7 @@ impl Linear {
     /// Adds `x W^T`, without the bias, to `y` (rows, out).
     pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &Tensor) -> Result<()> {
         match weights.row_invariant {
-            true => by_row::linear_add(x, self.weight(weights), y),
+            true => row_invariant::linear_add(x, self.weight(weights), y),
             false => linear::linear_add(x, self.weight(weights), y, weights.precision),
         }
     }

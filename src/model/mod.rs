@@ -4,6 +4,8 @@ pub mod arch;
 mod attention;
 mod block;
 mod choice;
+#[cfg(test)]
+mod cuda_tests;
 pub mod decoder;
 pub mod device;
 pub mod family;
@@ -19,8 +21,6 @@ pub mod parameters;
 pub mod sampling;
 pub mod skipped;
 pub mod trainable;
-#[cfg(test)]
-mod twin;
 pub mod weights;
 
 pub use decoder::Decoder;

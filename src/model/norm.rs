@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::arch::Norm;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
+use crate::kernels::Dst;
 use crate::kernels::norm::{self, Saved};
 
 /// A norm over the last dimension with its weight and, where it has one, its bias. Gradients of frozen
@@ -54,7 +55,8 @@ impl NormLayer {
         dx: &Tensor,
     ) -> Result<()> {
         let dbias = self.bias.and_then(|bias| bias.gradient(into));
-        let gradients = (self.weight.gradient(into), dbias);
+        let dweight = self.weight.gradient(into);
+        let gradients = (dweight.map(Dst::from), dbias.map(Dst::from));
         norm::backward(dy, saved, self.weight.of(weights), gradients, dx)
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::Master;
 use crate::error::{Error, Result};
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 
 /// Dtypes that expo computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

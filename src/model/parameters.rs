@@ -12,9 +12,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
+use crate::kernels::Precision;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::gemm::Precision;
-use crate::kernels::{by_row, elementwise};
+use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -321,7 +321,7 @@ impl Params {
     pub(super) fn rounded(&self) -> Result<Self> {
         let mut same = self.clone();
         for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
-            *view = by_row::rounded(view)?;
+            *view = row_invariant::rounded(view)?;
         }
         Ok(same)
     }

@@ -24,7 +24,7 @@ use crate::data::Prompt;
 use crate::error::{Error, Result};
 use crate::io::lock::{lock, try_lock};
 use crate::io::untrusted::{self, Line};
-use crate::kernels::gemm::Precision;
+use crate::kernels::Precision;
 use crate::model::sampling::SampleConfig;
 
 /// One line of a sample file.

@@ -9,7 +9,7 @@
 use super::Split;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::elementwise;
+use crate::kernels::mix;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::score::{micro_batch_tokens, score_rows};
@@ -74,7 +74,7 @@ impl MovingReference {
             return Ok(false);
         }
         let own = self.model.weights().flat();
-        elementwise::mix(own, policy.weights().flat(), self.alpha)?;
+        mix::mix(own, policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
         Ok(true)
     }

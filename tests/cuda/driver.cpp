@@ -1,8 +1,8 @@
 // A CUDA driver, NVRTC, cuBLAS and cuRAND that compute on the processor: so much of them as expo
 // calls. With it the program built for CUDA runs, launch by launch, where no GPU is.
 //
-// Kernels compile as C++ with src/kernels/gpu/twin/twin.h (its path in EXPO_TWIN), and run before a
-// launch returns. With EXPO_TWIN_REVERSED set threads run in reverse order: results must not differ.
+// Kernels compile as C++ with src/kernels/emulator/emulator.h (its path in EXPO_EMULATOR), and run before a
+// launch returns. With EXPO_EMULATOR_REVERSED set threads run in reverse order: results must not differ.
 // Fresh memory is NaN, and a guard behind every allocation is looked at when it is freed. scripts/
 // cuda_twin.sh builds this and says where it is used.
 
@@ -27,7 +27,7 @@ namespace {
 
 const int INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719;
 const size_t GUARD = 64;
-const char* MARK = "// expo twin ";
+const char* MARK = "// expo emulator ";
 
 std::mutex lock;
 std::map<uint64_t, size_t> allocations;
@@ -35,12 +35,12 @@ size_t in_use = 0, most = 0;
 thread_local void* context = nullptr;
 
 size_t capacity() {
-    const char* set = getenv("EXPO_TWIN_MEMORY");
+    const char* set = getenv("EXPO_EMULATOR_MEMORY");
     return set ? strtoull(set, nullptr, 10) : size_t(4) << 30;
 }
 
 int fail(int code, const std::string& what) {
-    fprintf(stderr, "twin driver: %s\n", what.c_str());
+    fprintf(stderr, "emulated driver: %s\n", what.c_str());
     return code;
 }
 
@@ -122,9 +122,9 @@ int run(const std::string& command, std::string* said) {
 
 // Compiles a program to a library, whose path is the image.
 int compile(Program* program) {
-    const char* twin = getenv("EXPO_TWIN");
-    if (!twin) return program->log = "EXPO_TWIN is not set", 6;
-    std::string text = read(twin) + "\n" + program->text;
+    const char* emulator = getenv("EXPO_EMULATOR");
+    if (!emulator) return program->log = "EXPO_EMULATOR is not set", 6;
+    std::string text = read(emulator) + "\n" + program->text;
     const std::string head = "KERNEL(";
     // The first is the macro's own definition, in a branch that is not taken here.
     for (size_t at = 0; (at = program->text.find(head, at)) != std::string::npos;) {
@@ -132,10 +132,10 @@ int compile(Program* program) {
         std::string name = program->text.substr(at, program->text.find(')', at) - at);
         size_t line = program->text.rfind('\n', at) + 1;
         bool comment = program->text.compare(line, 2, "//") == 0;
-        if (program->text[line] != '#' && !comment) text += "TWIN_EXPORT(" + name + ")\n";
+        if (program->text[line] != '#' && !comment) text += "EMULATOR_EXPORT(" + name + ")\n";
     }
     const char* temporary = getenv("TMPDIR");
-    std::string folder = std::string(temporary ? temporary : "/tmp") + "/expo-twin-driver";
+    std::string folder = std::string(temporary ? temporary : "/tmp") + "/expo-emulated-driver";
     mkdir(folder.c_str(), 0700);
     std::string name = folder + "/" + std::to_string(std::hash<std::string>{}(text));
     // Several processes may compile the same text: each under a name of its own, until it is whole.
@@ -186,7 +186,7 @@ API int cuDeviceGet(int* device, int ordinal) {
     return *device = 0, 0;
 }
 API int cuDeviceGetName(char* name, int bytes, int) {
-    return snprintf(name, bytes, "twin on the processor"), 0;
+    return snprintf(name, bytes, "emulator on the CPU"), 0;
 }
 API int cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
@@ -271,7 +271,7 @@ API int cuModuleGetFunction(void** function, void* module, const char* name) {
     Module* from = (Module*)module;
     Function*& known = from->functions[name];
     if (!known) {
-        Run run = (Run)dlsym(from->library, (std::string("twin_") + name).c_str());
+        Run run = (Run)dlsym(from->library, (std::string("emulator_") + name).c_str());
         if (!run) return fail(NOT_FOUND, std::string("no kernel ") + name);
         known = new Function{run, name, 48 << 10};
     }
@@ -294,7 +294,7 @@ API int cuLaunchKernel(
     static std::mutex one;
     std::lock_guard<std::mutex> held(one);
     unsigned grid[3] = {x, y, z};
-    bool reversed = getenv("EXPO_TWIN_REVERSED");
+    bool reversed = getenv("EXPO_EMULATOR_REVERSED");
     const char* wrong = kernel->run(grid, threads, shared, values, reversed);
     return wrong ? fail(LAUNCH_FAILED, kernel->name + ": " + wrong) : 0;
 }

@@ -1,0 +1,253 @@
+//! The product on processors with AVX512_BF16.
+//!
+//! The operand with fewer vectors (rows of a, columns of b) is packed once for all threads, as much
+//! of it at a time as [`SHARED_LEN`] allows. The other one is cut into parts: a task packs one into
+//! memory of its own, where it stays in the second-level cache, and multiplies it with all that is
+//! shared. An element of the result is the work of one task at a time, which adds up blocks of k in
+//! their order.
+
+use std::ops::Range;
+
+use super::each;
+use super::pack::Panels;
+use super::scratch::{self, OWN, SHARED};
+use super::tile::{Place, TILE, tile};
+use crate::kernels::cpu::matrix::{Matrix, MatrixMut, Threads};
+
+/// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
+/// cache as fast as they are multiplied; reading `c` again for every block costs more.
+const BLOCK: usize = 2048;
+/// The most that is packed for all threads, in units of 32 bits.
+const SHARED_LEN: usize = 1 << 20;
+/// The most that is packed for one task, in units of 32 bits: 512 KiB and what lies between panels.
+const OWN_LEN: usize = (1 << 17) + (1 << 12);
+/// Panels of columns that meet all panels of rows before the next ones do: at most 256 KiB.
+const GROUP: usize = 2;
+/// Tasks for each thread, so that none waits long for another.
+const TASKS: usize = 4;
+/// Panels of a part, where there are enough: rows of an operand are then read in stretches of some
+/// hundred bytes.
+const LEAST: usize = 4;
+/// Multiplications below which a second thread costs more than it gains.
+const SMALL: usize = 1 << 19;
+
+/// Whether the processor has the instructions.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+/// As [`super::gemm`], for k > 0.
+///
+/// # Panics
+/// If the processor lacks the instructions.
+pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Matrix<f32>, b: Matrix<f32>, threads: Threads) {
+    assert!(available(), "a product by instructions that are not there");
+    let ((m, n), k) = (c.shape, a.shape.1);
+    let threads = match m * n * k {
+        0..SMALL => Threads::One,
+        _ => threads,
+    };
+    let left = Operand {
+        vectors: a,
+        width: TILE.0,
+    };
+    let right = Operand {
+        vectors: b.t(),
+        width: TILE.1,
+    };
+    let left_is_shared = m <= n;
+    let (shared, own) = match left_is_shared {
+        true => (left, right),
+        false => (right, left),
+    };
+    // Blocks of about the same length; a pair lies in one.
+    let block = k.div_ceil(k.div_ceil(BLOCK)).next_multiple_of(2);
+    let product = Product {
+        c: Output {
+            start: c.values.as_mut_ptr(),
+            stride: c.strides.0,
+            shape: c.shape,
+        },
+        add,
+        shared,
+        own,
+        left_is_shared,
+        block,
+    };
+    let room = SHARED_LEN / shared.layout(block).distance();
+    let panels = shared.panels().min(room);
+    let blocks = room / panels;
+    for panels in ranges(0..shared.panels(), panels) {
+        for k in ranges(0..k, block * blocks) {
+            product.run(panels.clone(), k, threads);
+        }
+    }
+}
+
+/// `whole` cut into ranges of `len`; the last one may be shorter.
+fn ranges(whole: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = whole.end;
+    whole
+        .step_by(len)
+        .map(move |start| start..end.min(start + len))
+}
+
+/// An operand as (vectors, k), and the vectors of a panel.
+#[derive(Debug, Clone, Copy)]
+struct Operand<'a> {
+    vectors: Matrix<'a, f32>,
+    width: usize,
+}
+
+impl Operand<'_> {
+    fn panels(self) -> usize {
+        self.vectors.shape.0.div_ceil(self.width)
+    }
+
+    fn layout(self, k: usize) -> Panels {
+        Panels {
+            width: self.width,
+            pairs: k.div_ceil(2),
+        }
+    }
+
+    /// Packs elements `k` of the panels from `first` on into all of `into`.
+    fn pack(self, into: &mut [f32], first: usize, k: Range<usize>) {
+        // SAFETY: `gemm` has seen that the processor has what it is compiled for.
+        unsafe {
+            self.layout(k.len())
+                .pack(into, self.vectors, first * self.width, k)
+        };
+    }
+
+    /// Panels in a task's part of `panels`.
+    fn share(self, panels: usize, layout: Panels, threads: Threads) -> usize {
+        let threads = match threads {
+            Threads::All => rayon::current_num_threads(),
+            Threads::One => 1,
+        };
+        let most = OWN_LEN / layout.distance();
+        let least = panels.div_ceil(threads).min(LEAST);
+        panels
+            .div_ceil(threads * TASKS)
+            .max(least)
+            .clamp(1, most.max(1))
+    }
+}
+
+/// Panels in memory.
+#[derive(Debug, Clone)]
+struct Packed<'a> {
+    panels: Range<usize>,
+    layout: Panels,
+    /// The first panel and what follows it.
+    values: &'a [f32],
+}
+
+impl Packed<'_> {
+    fn panel(&self, i: usize) -> &[f32] {
+        &self.values[(i - self.panels.start) * self.layout.distance()..]
+    }
+}
+
+/// What all tasks know.
+struct Product<'a> {
+    c: Output,
+    add: bool,
+    shared: Operand<'a>,
+    own: Operand<'a>,
+    left_is_shared: bool,
+    /// Elements of k added up at a time.
+    block: usize,
+}
+
+impl Product<'_> {
+    /// Elements `k` of some panels of the shared operand, with all of the other.
+    fn run(&self, panels: Range<usize>, k: Range<usize>, threads: Threads) {
+        let layout = self.shared.layout(k.len());
+        let distance = layout.distance();
+        scratch::with(&SHARED, panels.len() * distance, |values| {
+            let share = self.shared.share(panels.len(), layout, threads);
+            let starts = panels.clone().step_by(share);
+            let parts = starts.zip(values.chunks_mut(share * distance)).collect();
+            each(threads, parts, |(first, into)| {
+                self.shared.pack(into, first, k.clone());
+            });
+
+            let shared = Packed {
+                panels,
+                layout,
+                values,
+            };
+            let (all, layout) = (self.own.panels(), self.own.layout(self.block));
+            let parts = ranges(0..all, self.own.share(all, layout, threads)).collect();
+            each(threads, parts, |part| self.part(&shared, k.clone(), part));
+        });
+    }
+
+    /// Elements `k` of the shared panels, with some panels of the other operand.
+    fn part(&self, shared: &Packed, k: Range<usize>, panels: Range<usize>) {
+        let len = |k| panels.len() * self.own.layout(k).distance();
+        scratch::with(&OWN, len(self.block), |values| {
+            for part in ranges(k.clone(), self.block) {
+                let values = &mut values[..len(part.len())];
+                self.own.pack(values, panels.start, part.clone());
+                let own = Packed {
+                    panels: panels.clone(),
+                    layout: self.own.layout(part.len()),
+                    values,
+                };
+                let before = (part.start - k.start) / 2;
+                let shared = Packed {
+                    values: &shared.values[before * shared.layout.step()..],
+                    ..shared.clone()
+                };
+                let add = self.add || part.start > 0;
+                let pairs = own.layout.pairs;
+                match self.left_is_shared {
+                    true => self.c.multiply(add, &shared, &own, pairs),
+                    false => self.c.multiply(add, &own, &shared, pairs),
+                }
+            }
+        });
+    }
+}
+
+/// The matrix that tiles are written to.
+struct Output {
+    start: *mut f32,
+    stride: usize,
+    shape: (usize, usize),
+}
+
+// SAFETY: tasks write to different tiles, and nobody reads before all have ended.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// Writes or adds the first `pairs` pairs of k of the panels of both operands.
+    fn multiply(&self, add: bool, left: &Packed, right: &Packed, pairs: usize) {
+        for group in ranges(right.panels.clone(), GROUP) {
+            for i in left.panels.clone() {
+                for j in group.clone() {
+                    let (left, right) = (left.panel(i), right.panel(j));
+                    // SAFETY: `gemm` has seen that the processor has what it is compiled for; the
+                    // tile lies inside the matrix, and its panels are those of one task.
+                    unsafe { tile(pairs, left, right, self.place(i, j), add) };
+                }
+            }
+        }
+    }
+
+    /// The tile of the `i`th panel of rows and the `j`th of columns.
+    fn place(&self, i: usize, j: usize) -> Place {
+        let at = (i * TILE.0, j * TILE.1);
+        let rest = (self.shape.0 - at.0, self.shape.1 - at.1);
+        Place {
+            start: self.start.wrapping_add(at.0 * self.stride + at.1),
+            stride: self.stride,
+            shape: (rest.0.min(TILE.0), rest.1.min(TILE.1)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Rows of a table by id, in host memory.
+
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::elementwise::add;
+use super::host::{each_real, read, write};
+use crate::error::{Error, Result};
+use crate::kernels::tensor::{Dst, fresh};
+
+pub fn gather(table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
+    let (_, width) = table.dims2()?;
+    if table.dtype() != dtype {
+        return Err(Error::failed(format!(
+            "gather: {dtype:?} from a table of {:?}",
+            table.dtype()
+        )));
+    }
+    let ids = read(ids);
+    let ids = ids.ids()?;
+    // SAFETY: all of it is written below.
+    let mut rows = unsafe { fresh((ids.len(), width), table)? };
+    let table = table.contiguous()?;
+    each_real!(table, T => {
+        let table = read(&table);
+        let table = table.values::<T>()?;
+        write((&mut rows).into(), |rows: &mut [T]| {
+            rows.par_chunks_exact_mut(width).zip(ids).for_each(|(row, &id)| {
+                row.copy_from_slice(&table[id as usize * width..][..width]);
+            });
+            Ok(())
+        })
+    })?;
+    Ok(rows)
+}
+
+pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: Dst) -> Result<()> {
+    let (_, width) = dtable.dims2()?;
+    let ids = read(ids);
+    let ids = ids.ids()?;
+    let dy = dy.contiguous()?;
+    each_real!(dy, T => {
+        let dy = read(&dy);
+        let dy = dy.values::<T>()?;
+        write(dtable, |table: &mut [T]| {
+            for (&id, row) in ids.iter().zip(dy.chunks_exact(width)) {
+                add(&mut table[id as usize * width..][..width], row);
+            }
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,91 @@
+//! Loops compiled for the vector units that the processor turns out to have.
+//!
+//! *Why*: one binary serves every x86-64 machine, and the compiler vectorises plain loops well once
+//! it may use wide registers. Loops that add keep a fixed number of [`LANES`], so a sum has the same
+//! bits whatever the width.
+
+use super::real::Real;
+
+/// Partial sums kept side by side.
+pub(super) const LANES: usize = 32;
+
+/// Compiles a function once per vector width and picks at run time. Whatever it calls must be
+/// `#[inline(always)]` to be compiled with it.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident$(<$type:ident: $bound:path>)?($($arg:ident: $kind:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name$(<$type: $bound>)?($($arg: $kind),*) $(-> $out)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn plain$(<$type: $bound>)?($($arg: $kind),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn wide$(<$type: $bound>)?($($arg: $kind),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn medium$(<$type: $bound>)?($($arg: $kind),*) $(-> $out)? {
+                    plain($($arg),*)
+                }
+                match $crate::kernels::cpu::simd::level() {
+                    // SAFETY: the processor has what the function is compiled for.
+                    $crate::kernels::cpu::simd::Level::Wide => return unsafe { wide($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernels::cpu::simd::Level::Medium => return unsafe { medium($($arg),*) },
+                    $crate::kernels::cpu::simd::Level::Plain => {}
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+pub(super) use vectorized;
+
+/// The sum of `f` over the elements of two slices of one length.
+#[inline(always)]
+pub(super) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::ZERO; LANES];
+    let (chunks, other) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (rest, other_rest) = (chunks.remainder(), other.remainder());
+    for (a, b) in chunks.zip(other) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(rest).zip(other_rest) {
+        *lane += f(a, b);
+    }
+    lanes.into_iter().sum()
+}
+
+/// What an x86-64 processor has.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Level {
+    /// 512 bits.
+    Wide,
+    /// 256 bits.
+    Medium,
+    /// What every x86-64 processor has.
+    Plain,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn level() -> Level {
+    let medium = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let wide = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (medium, wide) {
+        (true, true) => Level::Wide,
+        (true, false) => Level::Medium,
+        (false, _) => Level::Plain,
+    }
+}

@@ -1,0 +1,160 @@
+//! Updates of weights, and bf16 weights with what they lack; the operands' lengths are checked where
+//! the operations are.
+
+use candle_core::{DType, Tensor};
+
+use super::module::{Arg, Grid, Module, Source, source, type_name};
+use crate::error::{Error, Result};
+use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, RmsProp, Weights};
+use crate::kernels::tensor::Dst;
+
+static TEXT: Source = source!("optimizer");
+
+/// Sums of a block's warps, in f64.
+const SHARED: usize = 32 * 8;
+
+/// Waits for the result, which the host reads.
+pub fn squared_norm(x: &Tensor) -> Result<f64> {
+    check(&[(x, DType::F32)])?;
+    let n = x.elem_count();
+    // The same number of blocks on every card, so that the sum is the same.
+    let grid = Grid {
+        shared: SHARED,
+        ..Grid::over(n)
+    };
+    let blocks = grid.blocks[0] as usize;
+    if blocks == 0 {
+        return Ok(0.0);
+    }
+    // SAFETY: all of both is written by the kernels.
+    let make = |n: usize| unsafe { Tensor::empty(n, DType::F64, x.device()) };
+    let (sums, total) = (make(blocks)?, make(1)?);
+    let module = module("Plain", DType::F32)?;
+    module.launch("squares", grid, &[x.into(), (&sums).into(), n.into()])?;
+    let args = [(&sums).into(), (&total).into(), blocks.into()];
+    module.launch("total", Grid::new([1, 1, 1], 256, SHARED), &args)?;
+    Ok(total.to_vec1::<f64>()?[0])
+}
+
+pub fn adam(
+    adam: &Adam,
+    decayed: &Decayed,
+    weights: Weights,
+    (mean, square): (Dst, Dst),
+    (gradient, scale): (&Tensor, f64),
+) -> Result<()> {
+    let module = checked(&weights, &[&mean, &square], gradient)?;
+    let step = AdamStep::new(adam, scale);
+    let numbers = [
+        step.scale,
+        step.beta1.0,
+        step.beta1.1,
+        step.beta2.0,
+        step.beta2.1,
+        step.keep,
+        step.rate,
+        step.root,
+        step.epsilon,
+    ];
+    let (n, places) = (gradient.elem_count(), decayed.places());
+    let mut args = tensors(&weights).to_vec();
+    args.extend([&mean, &square, gradient, places].map(Arg::from));
+    args.extend([places.elem_count() - 1, n].map(Arg::Int));
+    args.extend(numbers.map(Arg::Float));
+    args.push(key(adam.step));
+    module.launch("adam", Grid::over(n), &args)
+}
+
+pub fn rmsprop(
+    rmsprop: &RmsProp,
+    weights: Weights,
+    square: Dst,
+    (gradient, scale): (&Tensor, f64),
+) -> Result<()> {
+    let module = checked(&weights, &[&square], gradient)?;
+    let RmsProp { alpha, rate, .. } = *rmsprop;
+    let numbers = [scale, alpha, 1.0 - alpha, rate, rmsprop.epsilon];
+    let n = gradient.elem_count();
+    let mut args = tensors(&weights).to_vec();
+    args.extend([Arg::from(&square), gradient.into(), n.into()]);
+    args.extend(numbers.map(Arg::Float));
+    args.push(key(rmsprop.step));
+    module.launch("rmsprop", Grid::over(n), &args)
+}
+
+fn module(weights: &str, moments: DType) -> Result<Module<'static>> {
+    TEXT.with([("WEIGHTS", weights.into()), ("MOMENT", type_name(moments)?)])
+}
+
+/// The module for an update of `weights`, whose types go together.
+fn checked(weights: &Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<Module<'static>> {
+    let moment = moments[0].dtype();
+    let (name, kept) = match weights {
+        Weights::Plain(weights) => ("Plain", vec![(&**weights, DType::F32)]),
+        Weights::Master { weights, master } => {
+            let kept = vec![(&**weights, DType::BF16), (&**master, DType::F32)];
+            ("Master", kept)
+        }
+        Weights::Split { weights, low } => (
+            "Split",
+            vec![(&**weights, DType::BF16), (&**low, DType::I16)],
+        ),
+    };
+    if moment == DType::BF16 && name != "Split" {
+        return Err(Error::failed("bf16 moments beside f32 weights"));
+    }
+    let moments = moments.iter().map(|&x| (x, moment));
+    let all = kept.into_iter().chain(moments);
+    check(&all.chain([(gradient, DType::F32)]).collect::<Vec<_>>())?;
+    module(name, moment)
+}
+
+/// # Errors
+/// If a tensor is not of its type.
+fn check(tensors: &[(&Tensor, DType)]) -> Result<()> {
+    if tensors.iter().all(|(x, dtype)| x.dtype() == *dtype) {
+        return Ok(());
+    }
+    let got: Vec<DType> = tensors.iter().map(|(x, _)| x.dtype()).collect();
+    let want: Vec<DType> = tensors.iter().map(|(_, dtype)| *dtype).collect();
+    Err(Error::failed(format!(
+        "optimizer buffers on a GPU of {got:?}, not {want:?}"
+    )))
+}
+
+/// Where a kernel finds f32 weights, bf16 weights and what these lack.
+fn tensors<'a>(weights: &'a Weights) -> [Arg<'a>; 3] {
+    match weights {
+        Weights::Plain(weights) => [weights.into(), Arg::Nothing, Arg::Nothing],
+        Weights::Master { weights, master } => [master.into(), weights.into(), Arg::Nothing],
+        Weights::Split { weights, low } => [Arg::Nothing, weights.into(), low.into()],
+    }
+}
+
+/// What an update's random bits are made from.
+fn key<'a>(step: u64) -> Arg<'a> {
+    Arg::Int(mixed(step) as usize)
+}
+
+/// The finisher of splitmix64, Steele, Lea and Flood 2014.
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// What [`super::ptx_tests`] compiles.
+#[cfg(test)]
+pub(super) fn modules() -> super::module::Listed {
+    let kinds = [
+        ("Plain", DType::F32),
+        ("Master", DType::F32),
+        ("Split", DType::F32),
+        ("Split", DType::BF16),
+    ];
+    let made = kinds.map(|(weights, moments)| Ok((module(weights, moments)?, 256)));
+    made.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+use super::*;
+use crate::kernels::device::{download_split, upload, upload_split};
+use crate::kernels::emulator::{compare, scope};
+use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
+use crate::kernels::testing::*;
+use candle_core::Device;
+
+const STEPS: u64 = 4;
+
+fn adam_at(step: u64) -> Adam {
+    Adam {
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-3,
+        rate: 0.1,
+        weight_decay: 0.2,
+        step,
+    }
+}
+
+fn rmsprop_at(step: u64) -> RmsProp {
+    RmsProp {
+        alpha: 0.99,
+        epsilon: 1e-3,
+        rate: 0.1,
+        step,
+    }
+}
+
+/// Inside a pack, over its end, over several, next to each other, and at the very last element.
+fn decayed(n: usize) -> Decayed {
+    let ranges = [
+        0..1,
+        3..5,
+        6..10,
+        10..11,
+        15..39,
+        n / 2..n / 2 + 1,
+        n - 1..n,
+    ];
+    let mut apart: Vec<std::ops::Range<usize>> = Vec::new();
+    for range in ranges {
+        let start = apart.last().map_or(0, |last| last.end).max(range.start);
+        if range.end <= n && start < range.end {
+            apart.push(start..range.end);
+        }
+    }
+    Decayed::new(apart, &Device::Cpu).unwrap()
+}
+
+fn gradient(step: u64, n: usize) -> Tensor {
+    variable(step + 10, &[n]).to_dtype(DType::F32).unwrap()
+}
+
+fn floats(x: &Tensor) -> Vec<f32> {
+    x.to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+}
+
+fn zeros(n: usize, dtype: DType) -> Tensor {
+    Tensor::zeros(n, dtype, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn the_norm_is_that_of_the_processor() {
+    for n in [1, 3, 33, 2_049, 100_003] {
+        let x = gradient(1, n);
+        let want = squared_norm(&x).unwrap();
+        let Some(got) = scope(|| squared_norm(&x).unwrap()) else {
+            return;
+        };
+        assert!((got - want).abs() <= 1e-14 * want, "{got} {want}");
+    }
+    let none = zeros(0, DType::F32);
+    assert_eq!(scope(|| squared_norm(&none).unwrap()).unwrap_or(0.0), 0.0);
+}
+
+#[test]
+fn plain_updates_are_those_of_the_processor() {
+    for n in [1, 3, 33, 129, 4_097] {
+        // Views that begin anywhere.
+        for skip in [0, 1, 8] {
+            let inputs: Vec<Tensor> = (1..=1 + STEPS)
+                .map(|seed| gradient(seed, n + skip))
+                .collect();
+            let view = |x: &Tensor| x.narrow(0, skip, n).unwrap();
+            let decayed = decayed(n);
+            compare("adam", &inputs, 2e-6, |inputs| {
+                let mut weights = view(&inputs[0]);
+                let [mut mean, mut square] = [1, 2].map(|_| weights.zeros_like().unwrap());
+                for step in 1..=STEPS {
+                    let plain = Weights::Plain((&mut weights).into());
+                    let gradient = (&view(&inputs[step as usize]), 0.5);
+                    let moments = ((&mut mean).into(), (&mut square).into());
+                    adam(&adam_at(step), &decayed, plain, moments, gradient).unwrap();
+                }
+                vec![inputs[0].clone(), mean, square]
+            });
+            compare("rmsprop", &inputs, 2e-6, |inputs| {
+                let mut weights = view(&inputs[0]);
+                let mut square = weights.zeros_like().unwrap();
+                for step in 1..=STEPS {
+                    let plain = Weights::Plain((&mut weights).into());
+                    let gradient = (&view(&inputs[step as usize]), 0.5);
+                    rmsprop(&rmsprop_at(step), plain, (&mut square).into(), gradient).unwrap();
+                }
+                vec![inputs[0].clone(), square]
+            });
+        }
+    }
+}
+
+/// The weights of several updates, bf16 and f32, and the moments. `momentum`: Adam, else RMSprop.
+fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [Tensor; 4] {
+    let mut master = gradient(0, n);
+    let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
+    match split_layout {
+        true => upload_split(&floats(&master), &mut weights, &mut low).unwrap(),
+        false => upload(&floats(&master), &mut weights).unwrap(),
+    }
+    let [mut mean, mut square] = [zeros(n, moment), zeros(n, moment)];
+    let decayed = decayed(n);
+    for step in 1..=STEPS {
+        let kept = match split_layout {
+            true => Weights::Split {
+                weights: (&mut weights).into(),
+                low: (&mut low).into(),
+            },
+            false => Weights::Master {
+                weights: (&mut weights).into(),
+                master: (&mut master).into(),
+            },
+        };
+        let gradient = (&gradient(step, n), 0.5);
+        match momentum {
+            true => {
+                let moments = ((&mut mean).into(), (&mut square).into());
+                adam(&adam_at(step), &decayed, kept, moments, gradient).unwrap();
+            }
+            false => rmsprop(&rmsprop_at(step), kept, (&mut square).into(), gradient).unwrap(),
+        }
+    }
+    let master = match split_layout {
+        true => {
+            let values = download_split(&weights, &low).unwrap();
+            Tensor::from_vec(values, n, &Device::Cpu).unwrap()
+        }
+        false => master,
+    };
+    [weights, master, mean, square]
+}
+
+/// The same in f64, by the formulas.
+fn exact(n: usize, momentum: bool) -> Vec<f64> {
+    let wide = |x: Tensor| -> Vec<f64> { floats(&x).iter().map(|&x| x.into()).collect() };
+    let (mut w, mut m, mut v) = (wide(gradient(0, n)), vec![0.0; n], vec![0.0; n]);
+    let decayed = decayed(n);
+    for step in 1..=STEPS {
+        for (i, g) in wide(gradient(step, n)).iter().map(|g| g * 0.5).enumerate() {
+            m[i] = 0.9 * m[i] + 0.1 * g;
+            v[i] = 0.99 * v[i] + 0.01 * g * g;
+            let decay = if decayed.ranges().iter().any(|r| r.contains(&i)) {
+                0.2
+            } else {
+                0.0
+            };
+            let mean = m[i] / (1.0 - 0.9f64.powi(step as i32));
+            let square = v[i] / (1.0 - 0.99f64.powi(step as i32));
+            w[i] -= match momentum {
+                true => 0.1 * (decay * w[i] + mean / (square.sqrt() + 1e-3)),
+                false => 0.1 * g / (v[i].sqrt() + 1e-3),
+            };
+        }
+    }
+    w
+}
+
+#[test]
+fn bf16_weights_are_the_rounding_of_f32_ones_in_both_layouts() {
+    for (n, momentum) in [(1, true), (33, true), (1_029, true), (1_029, false)] {
+        let Some(master) = scope(|| trajectory(n, false, DType::F32, momentum)) else {
+            return;
+        };
+        let split = scope(|| trajectory(n, true, DType::F32, momentum)).unwrap();
+        for (got, want) in split.iter().zip(&master) {
+            assert_eq!(floats(got), floats(want));
+        }
+        for ((rounded, got), want) in floats(&master[0])
+            .iter()
+            .zip(floats(&master[1]))
+            .zip(exact(n, momentum))
+        {
+            assert!((f64::from(got) - want).abs() < 2e-6, "{got} {want}");
+            assert!(
+                (rounded - got).abs() <= got.abs() / 256.0,
+                "{rounded} {got}"
+            );
+        }
+        // Moments to 8 bits move a weight by a share of the rate, which is 0.1.
+        let bf16 = scope(|| trajectory(n, true, DType::BF16, momentum)).unwrap();
+        let pairs = floats(&bf16[1]).into_iter().zip(exact(n, momentum));
+        let off: Vec<f64> = pairs.map(|(got, want)| f64::from(got) - want).collect();
+        assert!(off.iter().all(|off| off.abs() < 0.02), "{off:?}");
+        let mean = off.iter().sum::<f64>() / n as f64;
+        assert!(mean.abs() < 0.01 / (n as f64).sqrt(), "{mean}");
+        for (rounded, got) in floats(&bf16[0]).iter().zip(floats(&bf16[1])) {
+            assert!((rounded - got).abs() <= got.abs() / 256.0);
+        }
+    }
+}
+
+#[test]
+fn the_mean_of_random_roundings_is_the_number() {
+    let n = 1 << 15;
+    // Between two bf16 numbers 1/128 apart, at several shares of the way; negative, tiny, huge.
+    for x in [1.000_976_6f32, 1.005, -1.007_8, 1e-40, 3.395e38, 0.0] {
+        // beta 0 makes the moments the gradient and its square.
+        let run = |step| {
+            let update = Adam {
+                beta1: 0.0,
+                beta2: 0.0,
+                weight_decay: 0.0,
+                ..adam_at(step)
+            };
+            let gradient = Tensor::full(x, n, &Device::Cpu).unwrap();
+            let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
+            let (mut mean, mut square) = (zeros(n, DType::BF16), zeros(n, DType::BF16));
+            let kept = Weights::Split {
+                weights: (&mut weights).into(),
+                low: (&mut low).into(),
+            };
+            let moments = ((&mut mean).into(), (&mut square).into());
+            let none = Decayed::new(Vec::new(), &Device::Cpu).unwrap();
+            adam(&update, &none, kept, moments, (&gradient, 1.0)).unwrap();
+            (floats(&mean), floats(&square))
+        };
+        let Some((mean, square)) = scope(|| run(1)) else {
+            return;
+        };
+        let check = |all: &[f32], x: f32| {
+            let down = f64::from(f32::from_bits(x.to_bits() & 0xffff_0000));
+            let up = f64::from(f32::from_bits((x.to_bits() & 0xffff_0000) + 0x1_0000));
+            let up = if up.is_finite() { up } else { down };
+            assert!(
+                all.iter()
+                    .all(|&y| f64::from(y) == down || f64::from(y) == up),
+                "{x}"
+            );
+            let mean = all.iter().map(|&y| f64::from(y)).sum::<f64>() / n as f64;
+            let deviation = (up - down).abs() / 2.0 / (n as f64).sqrt();
+            let want = if up == down { down } else { f64::from(x) };
+            assert!((mean - want).abs() <= 4.0 * deviation, "{x}: {mean}");
+        };
+        check(&mean, x);
+        let squared = x * x;
+        if squared.is_finite() {
+            check(&square, squared);
+        }
+        if x == 1.005 {
+            // Other updates, places and moments round in other ways.
+            let others = [scope(|| run(2)).unwrap(), scope(|| run(3)).unwrap()];
+            let ups =
+                |all: &[f32]| -> Vec<bool> { all.iter().map(|&y| y > all[0].min(x)).collect() };
+            let mine = ups(&mean);
+            let same = |other: &[bool]| mine.iter().zip(other).filter(|(a, b)| a == b).count();
+            let share = 0.64f64;
+            let chance = share * share + (1.0 - share) * (1.0 - share);
+            for (other, _) in &others {
+                let same = same(&ups(other)) as f64 / n as f64;
+                assert!((same - chance).abs() < 0.02, "{same} {chance}");
+            }
+            let mut shifted = mine.clone();
+            shifted.rotate_left(1);
+            let same = same(&shifted) as f64 / n as f64;
+            assert!((same - chance).abs() < 0.02, "{same} {chance}");
+            assert_eq!(scope(|| run(1)).unwrap(), (mean, square));
+        }
+    }
+}
+
+#[test]
+fn types_that_do_not_go_together_are_refused() {
+    let n = 4;
+    let make = |dtype| zeros(n, dtype);
+    let (f32, bf16) = (make(DType::F32), make(DType::BF16));
+    let decayed = decayed(n);
+    let plain = || Weights::Plain(Dst::shared(&f32));
+    let master = || Weights::Master {
+        weights: Dst::shared(&bf16),
+        master: Dst::shared(&f32),
+    };
+    let step = |kept, mean: &Tensor, square: &Tensor, gradient: &Tensor| {
+        let moments = (Dst::shared(mean), Dst::shared(square));
+        adam(&adam_at(1), &decayed, kept, moments, (gradient, 1.0))
+    };
+    let error = step(master(), &f32, &make(DType::F32), &f32).unwrap_err();
+    assert!(error.to_string().contains("on a GPU alone"), "{error}");
+    scope(|| {
+        assert!(step(master(), &bf16, &make(DType::BF16), &make(DType::F32)).is_err());
+        assert!(step(plain(), &bf16, &f32, &f32).is_err());
+        let error = step(plain(), &f32, &f32, &bf16).unwrap_err();
+        assert!(error.to_string().contains("BF16"), "{error}");
+        let error = squared_norm(&make(DType::F64)).unwrap_err();
+        assert!(error.to_string().contains("F64"), "{error}");
+    });
+}

@@ -1,0 +1,8 @@
+//! Types that an operation shares with the back ends that compute it.
+
+pub(super) mod attention;
+pub(super) mod kv_cache;
+pub(super) mod norm;
+pub(super) mod optimizer;
+pub(super) mod sampling;
+pub(super) mod token;

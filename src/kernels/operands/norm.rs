@@ -1,0 +1,33 @@
+//! Which norm.
+
+/// A norm over the last dimension.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Norm {
+    /// `(x - mean) / sqrt(variance + epsilon) * weight + bias`, Ba et al. 2016.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// `x / sqrt(mean of squares + epsilon) * weight + bias`, Zhang and Sennrich 2019, whose norm has
+    /// no bias.
+    Rms {
+        /// Added to the mean of squares.
+        epsilon: f64,
+    },
+}
+
+impl Norm {
+    pub(in crate::kernels) fn epsilon(self) -> f64 {
+        match self {
+            Self::LayerNorm { epsilon } | Self::Rms { epsilon } => epsilon,
+        }
+    }
+
+    /// Whether the mean is subtracted.
+    pub(in crate::kernels) fn centered(self) -> bool {
+        match self {
+            Self::LayerNorm { .. } => true,
+            Self::Rms { .. } => false,
+        }
+    }
+}

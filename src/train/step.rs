@@ -53,7 +53,7 @@ impl<'a> Stepper<'a> {
         batch: &[usize],
         averages: &mut Averages,
         inputs: &mut LossInputs,
-        gradients: &Params,
+        gradients: &mut Params,
     ) -> Result<usize> {
         inputs.clear();
         gradients.clear()?;

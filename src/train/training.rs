@@ -280,7 +280,8 @@ impl Training {
         }
         let (averages, inputs) = (&mut self.state.averages, &mut self.inputs);
         let stepper = Stepper::new(&self.config, &self.model);
-        let tokens = stepper.gradients(&self.train, batch, averages, inputs, &self.gradients)?;
+        let tokens =
+            stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
         let norm = self
             .optimizer
             .step(self.model.weights(), &self.gradients, rate)?;

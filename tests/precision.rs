@@ -16,7 +16,7 @@ fn oracle_pairs(name: &str) -> Vec<Example> {
 
 /// The gradient of the sum of chosen minus rejected log-probs, with all log-probs.
 fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
-    let gradients = model.gradients().unwrap();
+    let mut gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
     let packed = Packed::new(examples, Role::ALL);
     model
@@ -27,7 +27,7 @@ fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
                 let sign = |role| if role == Role::Rejected { -1.0 } else { 1.0 };
                 Ok(scores.iter().map(|score| sign(score.role)).collect())
             },
-            &gradients,
+            &mut gradients,
         )
         .unwrap();
     (gradients, log_probs)

@@ -197,6 +197,14 @@ fn every_module_keeps_to_its_layer() {
 }
 
 #[test]
+fn a_module_is_a_file_beside_the_directory_of_its_name() {
+    let files = program_files();
+    let found: Vec<&String> = files.iter().map(|(path, _)| path).collect();
+    let odd = found.iter().find(|path| path.ends_with("mod.rs"));
+    assert_eq!(odd, None, "x.rs beside x/, not x/mod.rs");
+}
+
+#[test]
 fn imports_from_the_right_are_found_in_every_spelling() {
     for import in [
         "use crate::model::Decoder;",

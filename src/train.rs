@@ -9,7 +9,7 @@
 
 mod eval_samples;
 mod files;
-mod frozen;
+mod identity;
 mod log;
 mod logs;
 mod metrics;
@@ -50,7 +50,7 @@ pub use sweep::{Outcome, comparison, frontier, sweep};
 pub use verify::{Found, verify};
 
 use eval_samples::EvalSamples;
-use frozen::RunIdentity;
+use identity::RunIdentity;
 use moving::MovingReference;
 use on_policy::OnPolicy;
 use resume::Origin;

@@ -15,9 +15,10 @@ impl Dataset {
     /// Reads the rows of `files` into what the loss needs. An example has responses of the needed
     /// roles only; the length limit sees no others.
     ///
-    /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
-    /// every row needs one. Where [`Needs::batch`] has [`Role::Mismatched`], answers go from row to
-    /// row by [`mismatched_answers`](super::mismatched_answers).
+    /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has
+    /// [`Role::Sampled`](crate::loss::Role::Sampled); then every row needs one. Where
+    /// [`Needs::batch`] has [`Role::Mismatched`](crate::loss::Role::Mismatched), answers go from row
+    /// to row by [`mismatched_answers`](super::mismatched_answers).
     ///
     /// # Errors
     /// A malformed row is an error whatever `on_invalid` says, and so is a dataset without a usable

@@ -90,7 +90,7 @@ impl ModelFolder {
     }
 
     /// The same model, of which those parameters are trained that `patterns`
-    /// [select](super::trainable::select).
+    /// [`select`].
     ///
     /// # Errors
     /// If a pattern matches no parameter, or nothing is trained.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::frozen::Change;
+use super::identity::Change;
 use super::log::Log;
 use super::logs::Logs;
 use super::record::{About, changes_of};

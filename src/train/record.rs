@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::frozen::{self, RunIdentity};
+use super::identity::{self, RunIdentity};
 use crate::config::Config;
 use crate::data::RowReport;
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ pub(super) struct About<'a> {
 impl About<'_> {
     /// Writes `config.toml` and `run.json` of a run that continues after `step` steps, with the changes
     /// made now after those of `before` that still count.
-    pub fn write(&self, step: u64, before: Vec<Change>, now: &[frozen::Change]) -> Result<()> {
+    pub fn write(&self, step: u64, before: Vec<Change>, now: &[identity::Change]) -> Result<()> {
         let mut changes = before;
         changes.retain(|change| change.step <= step);
         changes.extend(now.iter().cloned().map(|change| Change {

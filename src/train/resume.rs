@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::check_output;
-use super::frozen::{Change, RunIdentity};
+use super::identity::{Change, RunIdentity};
 use super::record::frozen_of;
 use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};

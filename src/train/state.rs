@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::frozen::RunIdentity;
+use super::identity::RunIdentity;
 use super::metrics::Averages;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn every_free_key_is_a_key_of_its_own_section() {
-        let mut config = config("");
+        let mut config = config("[loss.dpo]");
         // Keys that are not set are not written.
         let path = || Some("x".into());
         let files = || Some(PathBuf::from("x").into());

@@ -142,10 +142,10 @@ impl Attention {
                 Qkv::Separate(names) => Projections::Separate(names.each_ref().map(linear)),
                 Qkv::HeadInterleaved(name) => Projections::HeadInterleaved([linear(name)]),
             },
-            qk_norm: match &arch.qk_norm {
-                Some(QkNorm::PerHead(names)) => Some(names.each_ref().map(|name| norm(name))),
-                None => None,
-            },
+            qk_norm: arch
+                .qk_norm
+                .as_ref()
+                .map(|QkNorm::PerHead(names)| names.each_ref().map(|name| norm(name))),
             scores: arch.scores(layer),
             heads: Heads {
                 query: arch.heads,

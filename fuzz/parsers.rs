@@ -9,7 +9,6 @@ use std::sync::Once;
 use std::{fs, panic};
 
 use candle_core::{DType, Device};
-use expo::bandit::Experiment;
 use expo::config::{Config, SamplingConfig, SweepConfig};
 use expo::data::chat::{ChatTemplate, Message};
 use expo::data::format::{FORMATS, Format};
@@ -20,11 +19,12 @@ use expo::eval::alpaca::{Annotations, difficulties, gamed};
 use expo::eval::diversity::{Diversity, SampleSet, Unit, align};
 use expo::eval::figure::Draws;
 use expo::eval::judge::{Cache, Lexicon, Template};
+use expo::lab::bandit::Experiment;
+use expo::lab::story::Grammar;
 use expo::loss::{Loss, Objective, Role};
 use expo::model::weights::ModelFolder;
 use expo::report::page::{Recorded, page};
 use expo::score::ScoreFile;
-use expo::story::Grammar;
 
 /// A parser of one file in a folder.
 pub struct Parser {
@@ -410,7 +410,7 @@ fn report(folder: &Path) -> Result<()> {
 
 fn story(folder: &Path) -> Result<()> {
     let grammar = Grammar::open(&folder.join("grammar.toml"))?;
-    let mut rng = expo::story::rng(0, 0);
+    let mut rng = expo::lab::story::rng(0, 0);
     let text = grammar.draw_prompt(&mut rng);
     grammar
         .prompt(&text)

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 use expo::error::{Error, Result};
-use expo::story::{Grammar, Prompt, Story, Tilt, rng, uniform};
+use expo::lab::story::{Grammar, Prompt, Story, Tilt, rng, uniform};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::de::DeserializeOwned;

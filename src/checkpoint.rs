@@ -1,7 +1,7 @@
-//! Models in Hugging Face form and the checkpoints of a run, complete before they get their name.
+//! Models in Hugging Face form and the checkpoints of a run.
 //!
-//! Hides temporary folders, manifests, shards and dtypes: a folder or file that has its final name is
-//! whole and on the disk, and a folder says in its [`MANIFEST`] what it was written with.
+//! Hides shards, dtypes and which files are copied: a directory that has its final name is complete and
+//! on disk, and its [`MANIFEST`] has the hash of every file.
 
 mod checkpoints;
 mod state;
@@ -14,32 +14,20 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::io::durable::{MANIFEST, Staging, check_new, json_text, list, rename, sync};
+use crate::io::durable::{
+    MANIFEST, Staging, check_new, json_text, list, remove_file, rename, sync,
+};
+use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, companions_in};
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
-pub use self::checkpoints::{Checkpoints, checkpoint_step, sweep_up};
+pub use self::checkpoints::{Checkpoints, sweep_up};
 pub use self::state::{Snapshot, read_state, restore};
 pub use self::weights::SaveDtype;
 use self::weights::{check_weights, write_weights};
 
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
-
-/// What transformers reads beside config and weights, besides the tokenizer's files.
-pub const GENERATION_CONFIG: &str = "generation_config.json";
-
-/// The files of a tokenizer; only the first is always there.
-pub const TOKENIZER_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-];
 
 /// Saves the model as the new folder `target`, with config and tokenizer files from `source`.
 ///
@@ -87,20 +75,17 @@ pub fn remove_model(folder: &Path) -> Result<()> {
             .to_string_lossy()
             .into_owned();
         let weights = name.starts_with("model") && name.contains(".safetensors");
-        weights
-            || name == MANIFEST
-            || name == GENERATION_CONFIG
-            || TOKENIZER_FILES.contains(&name.as_str())
+        weights || name == MANIFEST
     };
-    let config = folder.join("config.json");
-    let files = list(folder)?.into_iter().filter(of_model);
-    for path in [config]
-        .into_iter()
-        .filter(|path| path.exists())
-        .chain(files)
-    {
-        fs::remove_file(&path).map_err(|error| Error::io(&path, &error))?;
+    remove_file(&folder.join(model_dir::CONFIG))?;
+    for path in list(folder)?.into_iter().filter(of_model) {
+        remove_file(&path)?;
     }
+    for name in companions_in(folder)? {
+        remove_file(&folder.join(name))?;
+    }
+    // Stays if it holds anything else.
+    let _ = fs::remove_dir(folder.join(ADDITIONAL_TEMPLATES));
     Ok(())
 }
 
@@ -113,16 +98,18 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
     staging.seal()?;
     let rank = |path: &PathBuf| match path.file_name().and_then(|name| name.to_str()) {
         Some(MANIFEST) => 3,
-        Some("config.json") => 2,
+        Some(model_dir::CONFIG) => 2,
         Some(name) if name.ends_with(".safetensors") => 0,
         _ => 1,
     };
     let mut files = list(staging.path())?;
     files.sort_by_key(rank);
     for file in files {
-        if let Some(name) = file.file_name() {
-            rename(&file, &target.join(name))?;
+        let to = target.join(file.file_name().unwrap_or_default());
+        if file.is_dir() && to.is_dir() {
+            fs::remove_dir_all(&to).map_err(|error| Error::io(&to, &error))?;
         }
+        rename(&file, &to)?;
     }
     sync(target)
 }
@@ -134,11 +121,9 @@ fn write_like(
     staging: &mut Staging,
     dtype: SaveDtype,
 ) -> Result<()> {
-    let names = TOKENIZER_FILES.iter().chain([&GENERATION_CONFIG]);
-    names
-        .map(|name| source.join(name))
-        .filter(|from| from.is_file())
-        .try_for_each(|from| staging.copy(&from))?;
+    for name in companions_in(source)? {
+        staging.copy(source, &name)?;
+    }
     write_model(model, read_config(source)?, staging, dtype, SHARD_BYTES)
 }
 
@@ -150,12 +135,12 @@ fn write_model(
     shard_bytes: usize,
 ) -> Result<()> {
     let config = json_text(&with_dtype(config, dtype))?;
-    staging.bytes("config.json", config.as_bytes())?;
+    staging.bytes(model_dir::CONFIG, config.as_bytes())?;
     write_weights(model, staging, dtype, shard_bytes)
 }
 
 fn read_config(source: &Path) -> Result<Value> {
-    Ok(ConfigJson::open(&source.join("config.json"))?.value)
+    Ok(ConfigJson::open(&source.join(model_dir::CONFIG))?.value)
 }
 
 /// The config with the dtype that the weights now have.
@@ -198,6 +183,34 @@ mod tests {
         assert!(index.is_file());
         let written = ModelFolder::open(staging.path()).unwrap();
         assert_eq!(written.content_hash().unwrap(), hash);
+    }
+
+    #[test]
+    fn tokenizer_files_and_chat_templates_are_copied_and_can_be_replaced() {
+        let (model, _) = ModelFolder::open(&fixture())
+            .unwrap()
+            .load(DType::F32, &Device::Cpu)
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("source"), folder.path().join("target"));
+        let template = Path::new(ADDITIONAL_TEMPLATES).join("tool_use.jinja");
+        fs::create_dir_all(source.join(ADDITIONAL_TEMPLATES)).unwrap();
+        fs::create_dir(&target).unwrap();
+        for name in [model_dir::CONFIG, model_dir::TOKENIZER] {
+            fs::copy(fixture().join(name), source.join(name)).unwrap();
+        }
+        fs::write(source.join("merges.txt"), "merges").unwrap();
+        fs::write(source.join(&template), "tools").unwrap();
+        fs::write(source.join("notes.txt"), "not a model's").unwrap();
+        for _ in 0..2 {
+            export(&model, &source, &target, SaveDtype::F32).unwrap();
+            crate::io::durable::verify(&target).unwrap();
+        }
+        assert_eq!(fs::read(target.join(&template)).unwrap(), b"tools");
+        assert_eq!(fs::read(target.join("merges.txt")).unwrap(), b"merges");
+        assert!(!target.join("notes.txt").exists());
+        remove_model(&target).unwrap();
+        assert_eq!(list(&target).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod data;
 mod model;
+mod prompt_source;
 pub(crate) mod read;
 mod reference;
 mod rows;
@@ -21,18 +22,19 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 use crate::io::untrusted;
+use crate::lab::story::StoryConfig;
 use crate::loss::{Loss, Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
-use crate::story::StoryConfig;
 
 pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
 pub use model::ModelConfig;
+pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;
-pub use sampling::{PromptSource, SamplingConfig};
+pub use sampling::SamplingConfig;
 pub use sweep::{PlannedRun, SweepConfig};
 
 /// A whole run.

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::config::{ModelConfig, RowsConfig, SampleSource};
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
+use crate::io::model_dir;
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
@@ -108,7 +109,7 @@ pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {
-    let path = folder.join("config.json");
+    let path = folder.join(model_dir::CONFIG);
     let json = ConfigJson::open(&path)?;
     let arch = family(&json).and_then(|family| (family.architecture)(&json));
     arch.map_err(|error| error.at(path.display()))

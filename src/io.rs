@@ -4,8 +4,14 @@
 //! - [`untrusted`]: bounded reads of files that come from elsewhere.
 //! - [`durable`]: atomic, synced writes of files and directories, with a manifest of hashes.
 //! - [`lock`]: one owner per run directory.
+//! - [`model_dir`]: the files of a model directory.
+//! - [`hub`]: models by name, downloaded into the cache that Python shares.
+//! - [`number`]: numbers in JSON that may not be finite.
 
 pub mod cache;
 pub mod durable;
+pub mod hub;
 pub mod lock;
+pub mod model_dir;
+pub mod number;
 pub mod untrusted;

@@ -4,14 +4,15 @@
 //! `tests/layers.rs` checks that it does:
 //!
 //! - [`error`]: what went wrong, where, and what would be valid.
-//! - [`io`]: bounded reads of untrusted files, durable writes.
-//! - [`segment`]: what attends to what in a packed batch.
+//! - [`io`]: bounded reads of untrusted files, durable writes, the files of a model directory, the hub.
+//!   [`segment`]: what attends to what in a packed batch.
 //! - [`loss`]: the objectives, as arithmetic on a few `f64`s. [`kernels`]: operations on tensors,
-//!   each with its backward pass. [`story`]: a grammar of little stories on which the true
-//!   preference is known. [`report`]: results as tables, figures and pages. None knows of the others.
+//!   each with its backward pass. [`lab::story`]: a grammar of little stories on which the true
+//!   preference is known. None knows of the others.
 //! - [`data`]: from files of rows to packed batches of tokens.
-//! - [`model`]: one decoder for all families, with a backward pass of its own, and decoding token by
-//!   token.
+//! - [`run_dir`]: the files of a run directory, their names and records.
+//! - [`report`]: results as tables, figures and pages. [`model`]: one decoder for all families, with a
+//!   backward pass of its own, and decoding token by token.
 //! - [`optim`]: AdamW, Adam, RMSprop, schedules, clipping.
 //! - [`checkpoint`]: models saved in Hugging Face form, and the checkpoints of a run.
 //! - [`config`]: a run as one TOML file, assembled from the sections of the modules above.
@@ -20,8 +21,9 @@
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
 //! - [`sample`]: responses drawn from a model, and the file they go to.
 //! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`plan`]: what a run
-//!   will take, before it is made. [`eval`]: what became of a model. [`bandit`]: the papers' synthetic
-//!   experiments, where the best policy is known. [`inspect`]: the rows of a run as it would see them.
+//!   will take, before it is made. [`eval`]: evaluation of a model. [`lab::bandit`]: the papers'
+//!   synthetic experiments, where the best policy is known. [`inspect`]: the rows of a run as it would
+//!   see them.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
 //!
@@ -45,7 +47,6 @@
 
 #![deny(missing_docs)]
 
-pub mod bandit;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -54,14 +55,15 @@ pub mod eval;
 pub mod inspect;
 pub mod io;
 pub mod kernels;
+pub mod lab;
 pub mod loss;
 pub mod model;
 pub mod optim;
 pub mod plan;
 pub mod report;
+pub mod run_dir;
 pub mod sample;
 pub mod score;
 pub mod segment;
 pub mod session;
-pub mod story;
 pub mod train;

@@ -19,17 +19,17 @@ use std::sync::Arc;
 use crate::config::ModelConfig;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use crate::io::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
 use crate::model::Decoder;
-use crate::model::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
 use crate::model::parameters::Layout;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
 pub use datasets::{prompts_only, unlabelled};
-pub use event::{Event, Observer, Record};
+pub use event::{Event, Observer};
 pub use load::Compute;
 pub use stop::{Reason, StopCondition, Stopped};
-pub use timing::{Stopwatch, Timing};
+pub use timing::Stopwatch;
 
 /// A model's directory with its tokenizer, and what it is computed with. Weights are not loaded yet.
 pub struct Session {

@@ -32,16 +32,16 @@ mod verify;
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::model::Decoder;
+use crate::run_dir::{Hashes, SummaryRecord, Timing};
 use crate::sample::run_datasets;
 use crate::score::{Column, Reference, check_is_known};
-use crate::session::{Compute, Event, Observer, Session, StopCondition, Stopped, Timing};
+use crate::session::{Compute, Event, Observer, Session, StopCondition, Stopped};
 
 pub use profile::Profile;
 pub use resume::Resume;
@@ -53,7 +53,6 @@ use eval_samples::EvalSamples;
 use frozen::RunIdentity;
 use moving::MovingReference;
 use on_policy::OnPolicy;
-use record::Hashes;
 use resume::Origin;
 use split::Split;
 use step::Stepper;
@@ -90,7 +89,7 @@ pub enum Opened {
     /// A run with steps left.
     Run(Box<Run>),
     /// The summary of a run that is finished.
-    Finished(Value),
+    Finished(Box<SummaryRecord>),
 }
 
 /// How a run ended.
@@ -133,7 +132,7 @@ impl Run {
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
         origin.check(&identity, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
-            return Ok(Opened::Finished(summary.clone()));
+            return Ok(Opened::Finished(Box::new(summary.clone())));
         }
         let separate = match config.has_reference() {
             true => reference::separate(&config, &session, &datasets, observe)?,

@@ -3,7 +3,7 @@
 mod cli;
 mod optima;
 
-use expo::bandit::{Draws, Experiment, Prompt, Report, rlhf};
+use expo::lab::bandit::{Draws, Experiment, Prompt, Report, rlhf};
 use expo::loss::Loss;
 use expo::report::{Cell, Table};
 

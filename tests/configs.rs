@@ -5,19 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use expo::bandit::Experiment;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
     BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, RunConfig, SamplingConfig,
     SweepConfig,
 };
+use expo::lab::bandit::Experiment;
+use expo::lab::story::StoryConfig;
 use expo::loss::{Loss, Objective, WeightedLoss};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
 use expo::model::sampling::SampleConfig;
 use expo::optim::{OptimizerConfig, ScheduleConfig};
-use expo::story::StoryConfig;
 use serde::de::DeserializeOwned;
 
 fn root() -> &'static Path {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use expo::error::{Error, Result};
-use expo::model::hub::{HubSettings, resolve_tokenizer, resolve_with};
+use expo::io::hub::{HubSettings, resolve_tokenizer, resolve_with};
 use server::{COMMIT, Fault, Hub, OTHER_COMMIT, sha256};
 use tempfile::TempDir;
 
@@ -105,6 +105,46 @@ fn a_tokenizer_comes_without_the_weights_and_they_come_when_asked_for() {
 }
 
 #[test]
+fn every_file_of_the_tokenizer_and_every_chat_template_is_downloaded() {
+    let files = [
+        ("config.json", "{}"),
+        ("added_tokens.json", "{}"),
+        ("additional_chat_templates/tool_use.jinja", "tools"),
+        ("additional_chat_templates/README.md", "never asked for"),
+        ("chat_template.jinja", "chat"),
+        ("generation_config.json", "{}"),
+        ("merges.txt", "merges"),
+        ("special_tokens_map.json", "{}"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.model", "model"),
+        ("tokenizer_config.json", "{}"),
+        ("vocab.json", "{}"),
+    ];
+    let hub = Hub::start(&files);
+    let client = Client::new(&hub.endpoint);
+    let folder = resolve_tokenizer("org/name", None, &client.settings, &mut |_| ()).unwrap();
+    for (name, text) in files {
+        match name.ends_with(".md") {
+            true => assert!(!folder.join(name).exists(), "{name}"),
+            false => assert_eq!(
+                fs::read_to_string(folder.join(name)).unwrap(),
+                text,
+                "{name}"
+            ),
+        }
+    }
+    #[cfg(unix)]
+    {
+        let template = folder.join("additional_chat_templates/tool_use.jinja");
+        let blob = &sha256(b"tools")[..40];
+        assert_eq!(
+            fs::read_link(template).unwrap(),
+            Path::new("../../../blobs").join(blob)
+        );
+    }
+}
+
+#[test]
 fn a_model_is_downloaded_once() {
     let hub = model();
     let client = Client::new(&hub.endpoint);
@@ -149,7 +189,7 @@ fn progress_ends_at_the_size_of_each_file() {
     let hub = model();
     let client = Client::new(&hub.endpoint);
     let mut last = std::collections::BTreeMap::new();
-    let mut observe = |d: expo::model::hub::Download<'_>| {
+    let mut observe = |d: expo::io::hub::Download<'_>| {
         last.insert(d.file.to_string(), (d.done, d.total));
     };
     resolve_with("org/name", None, &client.settings, &mut observe).unwrap();

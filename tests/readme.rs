@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use expo::bandit::Experiment;
 use expo::config::{Config, SamplingConfig, SweepConfig};
+use expo::lab::bandit::Experiment;
 use expo::loss::Loss;
 
 fn root() -> &'static Path {

@@ -8,7 +8,7 @@ mod report;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use expo::story::{Grammar, Tilt, Tilted, rng};
+use expo::lab::story::{Grammar, Tilt, Tilted, rng};
 use oracle::{Listed, prompts, stories};
 
 const SMALL: &str = r#"

@@ -1,36 +1,36 @@
-//! The checkpoints of a run: which there are, which of them are whole, which may go.
+//! The checkpoints of a run: which exist, which are valid, which are pruned.
 //!
-//! Hides names, pruning and what becomes of damaged folders.
+//! Hides names, pruning and what happens to damaged checkpoints.
 //!
-//! *Why*: a folder loses its name before its files go, and the loss of the name is on the disk before
-//! the first of them is. So a folder that is called `checkpoint-N` is never half gone, either.
+//! *Why*: a checkpoint is renamed, and the new name synced, before the first of its files is removed. So
+//! a directory called `checkpoint-N` is never incomplete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::io::durable::{Staging, TEMPORARY, list, parent, rename, sync, verify, write_file};
+use crate::io::durable::{
+    Staging, TEMPORARY, list, list_files, parent, rename, sync, verify, write_file,
+};
+use crate::run_dir::{LATEST, checkpoint_name, checkpoint_step};
 
-/// What names of folders begin with that are being removed.
+/// The prefix of directories that are being removed.
 const TRASH: &str = ".trash-";
 
-/// What names of folders begin with that turned out not to be whole.
+/// The prefix of checkpoints that turned out to be damaged.
 const DAMAGED: &str = "damaged-";
 
-/// The name of the newest checkpoint, for people and scripts; nothing reads it here.
-const LATEST: &str = "LATEST";
-
-/// The checkpoints of a run folder, the oldest first.
+/// The checkpoints of a run directory, oldest first.
 #[derive(Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
     steps: Vec<u64>,
-    /// The one that `LATEST` names.
+    /// The step that `LATEST` names.
     named: Option<u64>,
 }
 
 impl Checkpoints {
-    /// Those that are there.
+    /// The checkpoints in a directory.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut steps = match folder.is_dir() {
             true => list(folder)?
@@ -48,12 +48,12 @@ impl Checkpoints {
         })
     }
 
-    /// The steps they were saved after.
+    /// Their steps, ascending.
     pub fn steps(&self) -> &[u64] {
         &self.steps
     }
 
-    /// Those that were set aside.
+    /// The damaged checkpoints that were set aside.
     pub fn damaged(&self) -> Result<Vec<PathBuf>> {
         if !self.folder.is_dir() {
             return Ok(Vec::new());
@@ -63,33 +63,34 @@ impl Checkpoints {
         Ok(all)
     }
 
-    /// Takes a checkpoint of another run for one of this run, too. Its files are the same, where the
-    /// file system can give them a second name.
+    /// Copies a checkpoint of another run into this one, by hard links where the file system has them.
     pub fn adopt(&mut self, from: &Path, step: u64) -> Result<()> {
         let target = self.path(step);
         let staging = Staging::beside(&target)?;
-        for file in list(from)? {
-            let to = staging.path().join(file.file_name().unwrap_or_default());
+        for name in list_files(from)? {
+            let (file, to) = (from.join(&name), staging.path().join(&name));
+            fs::create_dir_all(parent(&to)).map_err(|error| Error::io(&to, &error))?;
             if fs::hard_link(&file, &to).is_err() {
                 fs::copy(&file, &to).map_err(|error| Error::io(&to, &error))?;
                 sync(&to)?;
             }
+            sync(parent(&to))?;
         }
         sync(staging.path())?;
         staging.settle(&target)?;
         self.saved(step, usize::MAX, None)
     }
 
-    /// The folder of the checkpoint of a step.
+    /// The path of the checkpoint of a step.
     pub fn path(&self, step: u64) -> PathBuf {
-        self.folder.join(format!("checkpoint-{step}"))
+        self.folder.join(checkpoint_name(step))
     }
 
-    /// The newest one that is whole; those after it are set aside under another name, and `warn` is
-    /// told. `None` where there never was one.
+    /// The latest valid checkpoint. Damaged ones after it are set aside under another name, and `warn`
+    /// is told. `None` if there never was one.
     ///
     /// # Errors
-    /// If there are some and none is whole.
+    /// If there are checkpoints and none is valid.
     pub fn newest_whole(&mut self, warn: &mut dyn FnMut(&str)) -> Result<Option<u64>> {
         let mut found = self.damaged()?.len();
         while let Some(&step) = self.steps.last() {
@@ -120,17 +121,17 @@ impl Checkpoints {
         Ok(aside)
     }
 
-    /// Takes a checkpoint that was saved into the list, removes the oldest ones beyond `limit`, which
-    /// is at least 2, but not `best`, and writes its name into `LATEST`.
+    /// Adds a saved checkpoint, writes its name into `LATEST`, and prunes the oldest beyond `limit`
+    /// (at least 2), but not `best`.
     pub fn saved(&mut self, step: u64, limit: usize, best: Option<u64>) -> Result<()> {
         self.steps.push(step);
-        // On a full disk the name may find room only now.
+        // On a full disk there may be room for the name only after pruning.
         let pruned = self.prune(limit, best);
         self.name_latest(step).and(pruned)
     }
 
-    /// Removes those after a step, which is now the latest. The name comes first, so that it is never
-    /// that of one which is gone.
+    /// Removes the checkpoints after a step. `LATEST` is written first, so that it never names a removed
+    /// one.
     pub fn go_back(&mut self, step: u64) -> Result<()> {
         self.name_latest(step)?;
         let later = self.steps.iter().copied().filter(|&other| other > step);
@@ -139,7 +140,7 @@ impl Checkpoints {
     }
 
     fn name_latest(&mut self, step: u64) -> Result<()> {
-        let name = format!("checkpoint-{step}\n");
+        let name = checkpoint_name(step) + "\n";
         write_file(&self.folder.join(LATEST), name.as_bytes())?;
         self.named = Some(step);
         Ok(())
@@ -147,14 +148,14 @@ impl Checkpoints {
 
     fn prune(&mut self, limit: usize, best: Option<u64>) -> Result<()> {
         let newest = self.steps.len().saturating_sub(limit.max(2));
-        // That which `LATEST` names stays until another one is named there.
+        // The checkpoint that `LATEST` names is kept until it names another one.
         let kept = [best, self.named];
         let old = self.steps[..newest].iter().copied();
         let old: Vec<u64> = old.filter(|&step| !kept.contains(&Some(step))).collect();
         old.into_iter().try_for_each(|step| self.remove(step))
     }
 
-    /// Removes all of them, damaged ones too: the folder is to hold another run.
+    /// Removes all checkpoints, damaged ones too, before another run takes the directory.
     pub fn clear(&mut self) -> Result<()> {
         let latest = self.folder.join(LATEST);
         if latest.exists() {
@@ -174,7 +175,7 @@ impl Checkpoints {
     }
 }
 
-/// Takes a folder's name away, for good, and then its files.
+/// Removes a directory: first its name, durably, then its files.
 fn discard(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let trash = parent(path).join(format!("{TRASH}{name}-{}", std::process::id()));
@@ -184,8 +185,8 @@ fn discard(path: &Path) -> Result<()> {
     fs::remove_dir_all(&trash).map_err(|error| Error::io(&trash, &error))
 }
 
-/// Removes what processes that were killed left half written or half removed. The folder must be
-/// this process's own.
+/// Removes what killed processes left partly written or partly removed. The directory must be locked by
+/// this process.
 pub fn sweep_up(folder: &Path) -> Result<()> {
     for path in list(folder)? {
         if path.is_dir() && (named(&path, TEMPORARY) || named(&path, TRASH)) {
@@ -193,14 +194,6 @@ pub fn sweep_up(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The step of a folder that is called `checkpoint-STEP`.
-pub fn checkpoint_step(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    let digits = name.strip_prefix("checkpoint-")?;
-    let step: u64 = digits.parse().ok()?;
-    (step.to_string() == digits).then_some(step)
 }
 
 fn named(path: &Path, prefix: &str) -> bool {

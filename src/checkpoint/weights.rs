@@ -12,6 +12,7 @@ use serde_json::json;
 use super::tensors::{self, Tensor};
 use crate::error::{Error, Result};
 use crate::io::durable::{Staging, json_text};
+use crate::io::model_dir::{INDEX, WEIGHTS};
 use crate::model::Decoder;
 
 /// Dtypes that weights are written in.
@@ -108,7 +109,7 @@ pub(super) fn write_weights(
     let mut weight_map = serde_json::Map::new();
     for (index, shard) in shards.into_iter().enumerate() {
         let name = match count {
-            1 => "model.safetensors".to_owned(),
+            1 => WEIGHTS.to_owned(),
             _ => format!("model-{:05}-of-{count:05}.safetensors", index + 1),
         };
         let names = shard.iter().map(|tensor| tensor.name.clone());
@@ -118,10 +119,7 @@ pub(super) fn write_weights(
     }
     if count > 1 {
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        staging.bytes(
-            "model.safetensors.index.json",
-            json_text(&index)?.as_bytes(),
-        )?;
+        staging.bytes(INDEX, json_text(&index)?.as_bytes())?;
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use expo::bandit::Experiment;
 use expo::error::{Error, Result};
+use expo::lab::bandit::Experiment;
 
 use super::answer;
 

@@ -8,6 +8,7 @@ use expo::config::RowsConfig;
 use expo::data::{Inspection, Part, Response, Tokenizer};
 use expo::error::Result;
 use expo::inspect::{RowSplit, Shown, show};
+use expo::run_dir::RowCounts;
 use serde_json::{Value, json};
 
 use super::answer;
@@ -118,7 +119,7 @@ fn object(shown: &Shown) -> Result<Value> {
     let row = row
         .map(|row| row_object(row, &shown.tokenizer))
         .transpose()?;
-    Ok(json!({"census": shown.dataset.report, "row": row}))
+    Ok(json!({"census": RowCounts::from(&shown.dataset.report), "row": row}))
 }
 
 fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use clap::Args;
-use expo::checkpoint::{self, GENERATION_CONFIG, SaveDtype, TOKENIZER_FILES};
+use expo::checkpoint::{self, SaveDtype};
 use expo::data::Tokenizer;
 use expo::error::{Error, Result};
 use expo::io::durable;
+use expo::io::model_dir::{CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, companions_in};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
@@ -97,8 +98,8 @@ impl Sources {
             true => path.join(name),
             false => path.to_owned(),
         };
-        let config = within(&args.config_json, "config.json");
-        let definition = within(&args.tokenizer, TOKENIZER_FILES[0]);
+        let config = within(&args.config_json, CONFIG);
+        let definition = within(&args.tokenizer, TOKENIZER);
         if !definition.is_file() {
             return Err(Error::input("no such file")
                 .at(definition.display())
@@ -117,25 +118,23 @@ impl Sources {
 
     fn tokenizer(&self) -> Result<Tokenizer> {
         let configs = [self.generation.clone(), self.config.clone()];
-        Tokenizer::from_files(
-            &self.definition,
-            &configs,
-            &self.beside("tokenizer_config.json"),
-        )
+        Tokenizer::from_files(&self.definition, &configs, &self.beside(TOKENIZER_CONFIG))
     }
 
     /// Writes what a model folder has besides config and weights.
     fn write(&self, folder: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<()> {
-        let definition = folder.join(TOKENIZER_FILES[0]);
+        let definition = folder.join(TOKENIZER);
         std::fs::copy(&self.definition, definition)
             .map_err(|error| Error::io(&self.definition, &error))?;
-        for name in &TOKENIZER_FILES[1..] {
-            let path = self.beside(name);
-            if path.is_file() {
-                durable::copy(&path, folder)?;
-            }
+        let mut names = companions_in(durable::parent(&self.definition))?;
+        names.retain(|name| name != TOKENIZER && name != GENERATION_CONFIG);
+        for name in names {
+            let directory = folder.join(&name);
+            let directory = durable::parent(&directory);
+            durable::create_directory(directory)?;
+            durable::copy(&self.beside(&name), directory)?;
         }
-        let tokenizer_config = folder.join("tokenizer_config.json");
+        let tokenizer_config = folder.join(TOKENIZER_CONFIG);
         if !tokenizer_config.is_file() {
             durable::write_json(&tokenizer_config, &minimal(config, tokenizer))?;
         }

@@ -6,8 +6,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use expo::model::hub::Download;
-use expo::session::{Event, Record};
+use expo::io::hub::Download;
+use expo::run_dir::Record;
+use expo::session::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::grouped;

@@ -9,6 +9,7 @@ use expo::error::{Error, Result};
 use expo::io::durable::{check_writable, write_file};
 use expo::io::lock::is_locked;
 use expo::report::page::{Recorded, page};
+use expo::run_dir::SUMMARY;
 use expo::session::Reason;
 
 use super::answer;
@@ -169,7 +170,7 @@ fn is_over(folder: &Path, runs: &[Recorded]) -> bool {
     let table = changed(folder.join(SWEEP));
     own().all(|run| {
         // A run that failed has no summary, and is over when the sweep is.
-        let end = changed(run.folder.join("summary.json"));
+        let end = changed(run.folder.join(SUMMARY));
         match is_sweep {
             true => table.is_some() && end <= table && run.at_work != Some(true),
             false => run.is_finished(),

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use expo::config::Config;
 use expo::error::Result;
-use expo::session::{Record, StopCondition, Stopped};
+use expo::run_dir::{Record, SummaryRecord};
+use expo::session::{StopCondition, Stopped};
 use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
@@ -166,9 +167,9 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
             };
             return ended(&stopped, how);
         }
-        (Ended::Now(End::Finished(summary)), true) => format!("{}\n", summary.to_json()),
+        (Ended::Now(End::Finished(summary)), true) => line(&summary.record())?,
         (Ended::Now(End::Finished(summary)), false) => table(&summary),
-        (Ended::Before(summary), true) => format!("{summary}\n"),
+        (Ended::Before(summary), true) => line(&summary)?,
         (Ended::Before(_), false) => {
             let output_dir = output_dir.display();
             format!("the run is finished; its figures are in summary.json\n\noutput {output_dir}\n")
@@ -178,10 +179,15 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A summary as one line of JSON.
+fn line(summary: &SummaryRecord) -> anyhow::Result<String> {
+    Ok(serde_json::to_string(summary)? + "\n")
+}
+
 /// When a run ended, and how.
 enum Ended {
     Now(End),
-    Before(Value),
+    Before(Box<SummaryRecord>),
 }
 
 fn open_and_train(

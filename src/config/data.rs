@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::sampling::PromptSource;
+use super::prompt_source::PromptSource;
 use crate::data::format::{Format, by_name};
 use crate::data::{
     AddBos, AssistantTurns, Files, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores,

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::error::Result;
 use crate::io::untrusted;
+use crate::lab::story::StoryConfig;
 use crate::loss::{Loss, Needs, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
-use crate::story::StoryConfig;
 
 /// The rows of a config of `expo train`, `expo sft` or `expo sample`.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::prompt_source::PromptSource;
 use super::{Config, ModelConfig, PreferenceData, read};
 use crate::checkpoint::SaveDtype;
-use crate::data::format::Format;
-use crate::data::{Files, PromptConfig};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::model::sampling::SampleConfig;
@@ -21,34 +20,6 @@ pub struct SamplingConfig {
     pub prompts: PromptSource,
     /// How.
     pub sample: SampleConfig,
-}
-
-/// Files whose prompts are answered: rows of any format, or a text file with a prompt on each line.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PromptSource {
-    /// How prompts become tokens.
-    pub rows: PromptConfig,
-    /// The rows.
-    pub train: Files,
-    /// More of them, in the same format.
-    pub eval: Option<Files>,
-    /// More of them, in any format.
-    pub unlabelled: Option<Files>,
-    /// The most tokens of a prompt with its response; `None` for what the model can hold.
-    pub max_length: Option<usize>,
-}
-
-impl PromptSource {
-    /// Rows laid out as `format` in the files `train`, in the lengths that the model can hold.
-    pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
-        Self {
-            rows: PromptConfig::new(format),
-            train: train.into(),
-            eval: None,
-            unlabelled: None,
-            max_length: None,
-        }
-    }
 }
 
 /// The config as a file.

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::epoch_order;
+use super::order::epoch_order;
 
 /// Passes over unlabelled rows have orders of their own.
 const UNLABELLED: u64 = 1 << 63;

@@ -6,12 +6,12 @@
 //! itself just as a run sees it.
 
 use super::config::RowConfig;
+use super::example::{Example, Response};
 use super::length::{Cuts, cut};
 use super::read::Place;
 use super::render::{Answer, TextExample};
 use super::samples::Sample;
 use super::tokens::{Continuation, TokenRule};
-use super::{Example, Response};
 use crate::error::Result;
 use crate::loss::Role;
 use std::ops::Range;

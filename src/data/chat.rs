@@ -12,8 +12,8 @@
 mod python;
 
 use super::read::Row;
-use super::tokenizer::read_config;
 use crate::error::{Error, Result, nearest};
+use crate::io::model_dir::{CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
 use crate::io::untrusted;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -181,9 +181,10 @@ impl ChatTemplate {
     /// Reads the template of a model folder: `chat_template.jinja`, else `chat_template` in
     /// `tokenizer_config.json`.
     pub fn open(folder: &Path) -> Result<Self> {
-        let config_path = folder.join("tokenizer_config.json");
-        let config = read_config(&config_path)?.unwrap_or_default();
-        let path = folder.join("chat_template.jinja");
+        let config_path = folder.join(TOKENIZER_CONFIG);
+        let config =
+            untrusted::optional_json_object(&config_path, untrusted::CONFIG)?.unwrap_or_default();
+        let path = folder.join(CHAT_TEMPLATE);
         let (place, source) = match path.try_exists() {
             Ok(false) => {
                 let place = format!("{}: chat_template", config_path.display());
@@ -200,7 +201,9 @@ impl ChatTemplate {
                 untrusted::text(&path, untrusted::TEMPLATE)?,
             ),
         };
-        let legacy = read_config(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let legacy =
+            untrusted::optional_json_object(&folder.join(SPECIAL_TOKENS_MAP), untrusted::CONFIG)?
+                .unwrap_or_default();
         Self::new(source, place, special_tokens(&[config, legacy]))
     }
 

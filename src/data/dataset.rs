@@ -6,16 +6,11 @@
 //! *Why*: a step sees a batch, so a million pairs need no more memory than a batch and an index. What
 //! a run asks of all examples, their order and how many tokens they take, the index knows.
 
-use super::config::RowConfig;
-use super::files::Files;
-use super::inspect::Inspection;
-use super::open::{CHUNK, Source, open};
+use super::example::Example;
 use super::report::RowReport;
-use super::samples::Samples;
 use super::store::{Span, Store};
-use super::{Example, Tokenizer};
-use crate::error::{Error, Result};
-use crate::loss::{Needs, Role};
+use crate::error::Result;
+use crate::loss::Role;
 
 /// The examples of files, in their order.
 #[derive(Debug)]
@@ -38,63 +33,6 @@ struct Entry {
 }
 
 impl Dataset {
-    /// Reads the rows of `files` into what the loss needs. An example has responses of the needed
-    /// roles only; the length limit sees no others.
-    ///
-    /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
-    /// every row needs one. Where [`Needs::batch`] has [`Role::Mismatched`], answers go from row to
-    /// row by [`mismatched_answers`](super::mismatched_answers).
-    ///
-    /// # Errors
-    /// A malformed row is an error whatever `on_invalid` says, and so is a dataset without a usable
-    /// row, or a temporary folder that cannot hold what memory does not.
-    pub fn open(
-        files: &Files,
-        config: &RowConfig,
-        tokenizer: &Tokenizer,
-        needs: &Needs,
-        samples: Option<&Samples>,
-    ) -> Result<Self> {
-        let source = Source {
-            files,
-            config,
-            tokenizer,
-            needs,
-            samples,
-        };
-        Ok(open(&source, None, Store::default(), CHUNK)?.0)
-    }
-
-    /// As [`open`](Self::open), with a look at the row of this number.
-    ///
-    /// # Errors
-    /// Also if there is no such row, or it cannot be used; with the reason.
-    pub fn inspect(
-        files: &Files,
-        config: &RowConfig,
-        tokenizer: &Tokenizer,
-        needs: &Needs,
-        samples: Option<&Samples>,
-        row: usize,
-    ) -> Result<(Self, Inspection)> {
-        let source = Source {
-            files,
-            config,
-            tokenizer,
-            needs,
-            samples,
-        };
-        let (dataset, found) = open(&source, Some(row), Store::default(), CHUNK)?;
-        let missing = || {
-            let rows = dataset.report.rows;
-            Error::input(format!("there is no row {row}"))
-                .hint(format!("rows are counted from 0; {rows} were read"))
-                .at(files)
-        };
-        let inspection = found.ok_or_else(missing)?;
-        Ok((dataset, inspection))
-    }
-
     /// None yet, kept in `store`.
     pub(super) fn empty(store: Store) -> Self {
         Self {

@@ -3,8 +3,8 @@
 //! *Why*: most of what goes wrong in fine-tuning is in the tokens: a template that was applied twice
 //! or not at all, a missing end token, a cut. It shows when the tokens are shown.
 
-use super::Example;
 use super::build::{Built, Draft};
+use super::example::Example;
 
 /// A row with the texts that its tokens come from.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,8 +7,9 @@
 //! prompt with samples is cut as it was when they were drawn.
 
 use super::config::{LengthConfig, RowConfig};
+use super::example::Example;
 use super::format::TruncationMode;
-use super::{Example, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::loss::Role;
 
 /// What was cut of an example.

@@ -1,377 +1,71 @@
-//! From rows to examples: the passes over a dataset.
-//!
-//! Hides the order of the passes, and the text that lies between file and tokens.
-//!
-//! *Why*: which answers an example has must be settled before its length is decided, and which rows
-//! are usable before answers go from one to another. So a row is read, given its samples and
-//! mismatched answers, tokenized, cut. All of it happens to a few megabytes of text at a time, on all cores.
+//! Opening a [`Dataset`]: files of rows become examples.
 
-use super::build::{Draft, build};
-use super::chat::Content;
-use super::config::{OnInvalid, RowConfig};
+use super::config::RowConfig;
+use super::dataset::Dataset;
 use super::files::Files;
-use super::format::{Reading, RowExample};
 use super::inspect::Inspection;
-use super::mismatch::MismatchedPairs;
-use super::read::{Place, Row};
-use super::render::Renderer;
-use super::report::{Invalid, Tally};
+use super::reader::{CHUNK, Source, read};
 use super::samples::Samples;
 use super::store::Store;
-use super::tokens::TokenRule;
-use super::{Dataset, Example, Response, Tokenizer, scores};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::loss::{Needs, Role};
-use sha2::{Digest, Sha256};
-use std::{mem, thread};
+use crate::loss::Needs;
 
-/// The bytes of text that are tokenised together.
-pub(super) const CHUNK: usize = 8 << 20;
-
-/// What a dataset is read from.
-pub(super) struct Source<'a> {
-    pub files: &'a Files,
-    pub config: &'a RowConfig,
-    pub tokenizer: &'a Tokenizer,
-    pub needs: &'a Needs,
-    pub samples: Option<&'a Samples>,
-}
-
-/// [`Dataset::open`] into this store, by chunks of so many bytes, with a look at the row `watched`.
-pub(super) fn open(
-    source: &Source,
-    watched: Option<usize>,
-    store: Store,
-    chunk: usize,
-) -> Result<(Dataset, Option<Inspection>)> {
-    source.config.validate()?;
-    let mut reader = Reader {
-        source,
-        rule: TokenRule::new(&source.config.tokens, source.tokenizer),
-        samples: samples(source)?,
-        watched,
-        found: None,
-        waiting: Vec::new(),
-        bytes: 0,
-        chunk,
-        tally: Tally::default(),
-        hasher: Sha256::new(),
-        dataset: Dataset::empty(store),
-    };
-    reader.read_all()?;
-    let Reader {
-        tally,
-        hasher,
-        mut dataset,
-        found,
-        ..
-    } = reader;
-    dataset.report.measure(&tally);
-    dataset.fingerprint = format!("{:x}", hasher.finalize());
-    Ok((dataset, found))
-}
-
-struct Reader<'a> {
-    source: &'a Source<'a>,
-    rule: TokenRule<'a>,
-    // Those that every row needs one of.
-    samples: Option<&'a Samples>,
-    // A row that somebody wants to see, so that it may not be left out.
-    watched: Option<usize>,
-    found: Option<Inspection>,
-    // Rows that are not tokenised yet, and the bytes that they take, up to those of a chunk.
-    waiting: Vec<Draft>,
-    bytes: usize,
-    chunk: usize,
-    tally: Tally,
-    hasher: Sha256,
-    dataset: Dataset,
-}
-
-// None where the loss does not read any.
-fn samples<'a>(source: &Source<'a>) -> Result<Option<&'a Samples>> {
-    let Source { needs, samples, .. } = *source;
-    if !needs.all.contains(&Role::Sampled) {
-        return Ok(samples.filter(|_| needs.optional.contains(&Role::Sampled)));
-    }
-    let none = || {
-        Error::input("the loss needs responses drawn from the reference, and there are none")
-            .hint("name a file of `expo sample`")
-            .at("data.samples")
-    };
-    samples.ok_or_else(none).map(Some)
-}
-
-impl Reader<'_> {
-    fn read_all(&mut self) -> Result<()> {
-        let Source { files, needs, .. } = *self.source;
-        let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
-        let mismatches = needs.batch.contains(&Role::Mismatched);
-        let mut pairs = MismatchedPairs::default();
-        for row in files.rows() {
-            let (number, row) = row?;
-            match self.draft(number, &row, &renderer)? {
-                Some(draft) if mismatches => pairs.push(draft)?,
-                Some(draft) => self.take(draft)?,
-                None => {}
-            }
-        }
-        if mismatches {
-            self.usable(pairs.len())?;
-            let drafts = pairs.drafts(needs.mismatch_group);
-            for draft in drafts.map_err(|error| error.at(files))? {
-                self.take(draft?)?;
-            }
-        }
-        self.tokenise()?;
-        self.usable(self.dataset.len())
-    }
-
-    // `None` where the row is left out.
-    fn draft(&mut self, number: usize, row: &Row, renderer: &Renderer) -> Result<Option<Draft>> {
-        self.dataset.report.rows += 1;
-        let reason = match self.read(row)? {
-            Err(reason) => reason,
-            Ok(example) => {
-                let text = renderer.example(example);
-                let text = text.map_err(|error| error.at(&row.place))?;
-                let sampled = self.samples.is_none_or(|all| all.has(&text.prompt));
-                if sampled {
-                    return Ok(Some(Draft::new(number, row.place.clone(), text)));
-                }
-                Invalid::NoSample
-            }
-        };
-        self.invalid(reason, number, &row.place)?;
-        Ok(None)
-    }
-
-    // What the row has for the loss, or why it cannot be used.
-    fn read(&self, row: &Row) -> Result<Reading> {
-        let Source { config, needs, .. } = *self.source;
-        let mut example = match config.format.example(row)? {
-            Ok(example) => example,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        if !self.reads(Role::Chosen) && !self.reads(Role::Rejected) {
-            // Its prompt is all that is wanted, whatever its answers and their labels say.
-            example
-                .prompt
-                .get_or_insert_with(|| Content::Text(String::new()));
-            example.answers.clear();
-            example.preference = None;
-            return Ok(Ok(example));
-        }
-        if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
-            return Ok(Err(Invalid::EmptyAnswer));
-        }
-        if let Some(reason) = scores::apply(config.scores, needs.scores, row, &mut example)? {
-            return Ok(Err(reason));
-        }
-        let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
-        if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
-            return Ok(Err(Invalid::NothingChosen));
-        }
-        self.needed(example)
-            .map(Ok)
-            .map_err(|error| error.at(&row.place))
-    }
-
-    fn reads(&self, role: Role) -> bool {
-        self.source.needs.all.contains(&role) || self.source.needs.any.contains(&role)
-    }
-
-    // Only what the loss needs, all of it. Whether there are samples shows later.
-    fn needed(&self, mut example: RowExample) -> Result<RowExample> {
-        let given = example.answers.iter().map(|(role, _)| *role);
-        let roles: Vec<Role> = given.chain([Role::Sampled]).collect();
-        self.source.needs.check(&roles, example.preference)?;
-        example.answers.retain(|(role, _)| self.reads(*role));
-        Ok(example)
-    }
-
-    fn take(&mut self, mut draft: Draft) -> Result<()> {
-        if let Some(samples) = self.samples {
-            draft.samples = samples.of(&draft.text.prompt)?;
-        }
-        self.bytes += draft.bytes();
-        self.waiting.push(draft);
-        match self.bytes > self.chunk {
-            true => self.tokenise(),
-            false => Ok(()),
-        }
-    }
-
-    fn tokenise(&mut self) -> Result<()> {
-        self.bytes = 0;
-        let drafts = mem::take(&mut self.waiting);
-        let (config, rule) = (self.source.config, self.rule);
-        let built = parallel(&drafts, |draft| build(draft, config, &rule));
-        for (draft, built) in drafts.iter().zip(built) {
-            let built = built.map_err(|error| error.at(&draft.place))?;
-            let example = &built.example;
-            let mut responses = example.responses.iter();
-            if responses.any(|response| example.scored_tokens(response) == 0) {
-                self.invalid(Invalid::NothingToScore, draft.row, &draft.place)?;
-                continue;
-            }
-            let report = &mut self.dataset.report;
-            report.cut_prompts += usize::from(built.cuts.prompt);
-            report.cut_responses += built.cuts.responses.len();
-            report.boundary_merges += usize::from(built.merged.contains(&true));
-            let unfinished = |response: &&Response| !rule.is_finished(&response.ids);
-            report.unfinished_responses += example.responses.iter().filter(unfinished).count();
-            report.count(example, &mut self.tally);
-            if self.watched == Some(draft.row) {
-                self.found = Some(Inspection::new(draft, &built));
-            }
-            identify(example, &mut self.hasher);
-            self.dataset.push(example)?;
-        }
-        Ok(())
-    }
-
-    fn invalid(&mut self, reason: Invalid, row: usize, place: &Place) -> Result<()> {
-        // A rejected answer is no fault of its row.
-        let refused =
-            self.source.config.on_invalid == OnInvalid::Error && reason != Invalid::NothingChosen;
-        if refused {
-            return Err(reason.refuse().at(place));
-        }
-        if self.watched == Some(row) {
-            return Err(Error::input(reason.to_string())
-                .hint("the row is left out")
-                .at(place));
-        }
-        self.dataset
-            .report
-            .drop_row(reason, self.source.files.name(place));
-        Ok(())
-    }
-
-    fn usable(&self, left: usize) -> Result<()> {
-        if left > 0 {
-            return Ok(());
-        }
-        let why = self.dataset.report.invalid.iter().map(|(reason, lines)| {
-            let Some(first) = lines.first.first() else {
-                return reason.to_string();
-            };
-            format!("{reason} in {} (first: line {first})", lines.rows)
-        });
-        let (why, rows) = (why.collect::<Vec<_>>().join(", "), self.dataset.report.rows);
-        Err(
-            Error::input(format!("none of {rows} rows is usable: {why}"))
-                .hint(self.source.config.format.columns_hint())
-                .at(self.source.files),
-        )
-    }
-}
-
-fn identify(example: &Example, hasher: &mut Sha256) {
-    hasher.update((example.responses.len() as u64).to_le_bytes());
-    // No label is another thing than any label.
-    let label = example.preference.map_or([0xff; 8], f64::to_le_bytes);
-    hasher.update(label);
-    if let Some(gap) = example.score_gap() {
-        hasher.update(gap.to_le_bytes());
-    }
-    example.feed(hasher);
-}
-
-// In order, on all cores.
-fn parallel<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let chunk = items.len().div_ceil(threads).max(64);
-    let work = &work;
-    thread::scope(|scope| {
-        let workers: Vec<_> = items
-            .chunks(chunk)
-            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<U>>()))
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| match worker.join() {
-                Ok(done) => done,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::format::Format;
-    use std::path::{Path, PathBuf};
-
-    fn fixture(name: &str) -> PathBuf {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        root.join("tests/fixtures").join(name)
-    }
-
-    fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<Dataset> {
-        let config = RowConfig::new(Format::named("pairs").unwrap());
-        let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
-        let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
+impl Dataset {
+    /// Reads the rows of `files` into what the loss needs. An example has responses of the needed
+    /// roles only; the length limit sees no others.
+    ///
+    /// `samples` is used where [`Needs::all`] or [`Needs::optional`] has [`Role::Sampled`]; then
+    /// every row needs one. Where [`Needs::batch`] has [`Role::Mismatched`], answers go from row to
+    /// row by [`mismatched_answers`](super::mismatched_answers).
+    ///
+    /// # Errors
+    /// A malformed row is an error whatever `on_invalid` says, and so is a dataset without a usable
+    /// row, or a temporary folder that cannot hold what memory does not.
+    pub fn open(
+        files: &Files,
+        config: &RowConfig,
+        tokenizer: &Tokenizer,
+        needs: &Needs,
+        samples: Option<&Samples>,
+    ) -> Result<Self> {
         let source = Source {
-            files: &train.into(),
-            config: &config,
-            tokenizer: &tokenizer,
+            files,
+            config,
+            tokenizer,
             needs,
-            samples: Some(&samples),
+            samples,
         };
-        Ok(open(&source, None, store, chunk)?.0)
+        Ok(read(&source, None, Store::default(), CHUNK)?.0)
     }
 
-    fn all(dataset: &Dataset) -> Vec<Example> {
-        dataset.examples().collect::<Result<_>>().unwrap()
-    }
-
-    #[test]
-    fn examples_are_the_same_on_disk_and_in_memory_in_one_chunk_and_in_many() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = |limit| Store::new(limit, folder.path().to_owned());
-        let everything = Needs {
-            all: &[Role::Sampled],
-            any: &[Role::Chosen, Role::Rejected],
-            batch: &[Role::Mismatched],
-            ..Needs::referenced_pair()
+    /// As [`open`](Self::open), with a look at the row of this number.
+    ///
+    /// # Errors
+    /// Also if there is no such row, or it cannot be used; with the reason.
+    pub fn inspect(
+        files: &Files,
+        config: &RowConfig,
+        tokenizer: &Tokenizer,
+        needs: &Needs,
+        samples: Option<&Samples>,
+        row: usize,
+    ) -> Result<(Self, Inspection)> {
+        let source = Source {
+            files,
+            config,
+            tokenizer,
+            needs,
+            samples,
         };
-        for needs in [Needs::referenced_pair(), everything] {
-            let open =
-                |limit, chunk| opened(fixture("pairs.jsonl"), &needs, store(limit), chunk).unwrap();
-            let whole = open(usize::MAX, CHUNK);
-            assert!(whole.len() > 1 && !whole.is_empty());
-            for (limit, chunk) in [(0, 0), (300, 500), (usize::MAX, 0), (0, CHUNK)] {
-                let mut other = open(limit, chunk);
-                assert_eq!(all(&other), all(&whole));
-                assert_eq!(other.report, whole.report);
-                assert_eq!(other.fingerprint, whole.fingerprint);
-                other.append(open(CHUNK - limit.min(CHUNK), chunk)).unwrap();
-                assert_eq!(all(&other), [all(&whole), all(&whole)].concat());
-                for (index, example) in all(&other).iter().enumerate() {
-                    for roles in [Role::ALL, &[Role::Sampled], &[]] {
-                        let tokens = crate::data::pack::packed_tokens(example, roles);
-                        assert_eq!(other.tokens(index, roles), tokens);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_error_in_the_middle_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = folder.path().join("rows.jsonl");
-        let good = std::fs::read_to_string(fixture("pairs.jsonl")).unwrap();
-        std::fs::write(&rows, format!("{good}{{\"prompt\": 3}}\n{good}")).unwrap();
-        let temporary = tempfile::tempdir().unwrap();
-        let store = Store::new(0, temporary.path().to_owned());
-        let error = opened(rows.clone(), &Needs::referenced_pair(), store, 0).unwrap_err();
-        let line = good.lines().count() + 1;
-        let place = format!("{}:{line}: ", rows.display());
-        assert!(error.to_string().starts_with(&place), "{error}");
-        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+        let (dataset, found) = read(&source, Some(row), Store::default(), CHUNK)?;
+        let missing = || {
+            let rows = dataset.report.rows;
+            Error::input(format!("there is no row {row}"))
+                .hint(format!("rows are counted from 0; {rows} were read"))
+                .at(files)
+        };
+        let inspection = found.ok_or_else(missing)?;
+        Ok((dataset, inspection))
     }
 }

@@ -5,13 +5,13 @@
 //! *Why*: what is drawn joins the rows by the prompt's text before any cut, so text and ids travel
 //! together, and a prompt that many rows share is drawn for once.
 
-use super::Tokenizer;
 use super::chat::Content;
 use super::config::{OnInvalid, PromptConfig, TokenizeConfig};
 use super::files::Files;
 use super::format::RowExample;
 use super::length::cut_prompt;
 use super::render::Renderer;
+use super::tokenizer::Tokenizer;
 use super::tokens::TokenRule;
 use crate::error::{Error, Result};
 use std::collections::HashSet;

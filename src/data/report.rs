@@ -5,16 +5,15 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
-use super::Example;
+use super::example::Example;
 use crate::error::Error;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::ops::Range;
 
 /// Why a well-formed row cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invalid {
     /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
     PromptDiffers,
@@ -37,6 +36,21 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// Its name in the record of a run.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PromptDiffers => "prompt_differs",
+            Self::NoAssistantTurn => "no_assistant_turn",
+            Self::EmptyAnswer => "empty_answer",
+            Self::NoPreference => "no_preference",
+            Self::ScoresDisagree => "scores_disagree",
+            Self::Tie => "tie",
+            Self::NothingChosen => "nothing_chosen",
+            Self::NoSample => "no_sample",
+            Self::NothingToScore => "nothing_to_score",
+        }
+    }
+
     /// The error of a row that is not to be left out.
     pub(super) fn refuse(self) -> Error {
         Error::input(self.to_string()).hint("mend the row, or set on_invalid = \"skip\"")
@@ -62,7 +76,8 @@ impl Display for Invalid {
 }
 
 /// How many rows, and the first of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lines {
     /// The number of rows.
     pub rows: usize,
@@ -71,7 +86,8 @@ pub struct Lines {
 }
 
 /// Median, 95th percentile (both by nearest rank) and maximum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Spread {
     /// The median.
     pub median: usize,
@@ -119,7 +135,7 @@ pub(super) struct Tally {
 }
 
 /// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowReport {
     /// Rows in the files, or in the slices of them.
     pub rows: usize,

@@ -8,6 +8,7 @@
 
 use super::chat::ChatTemplate;
 use crate::error::{Error, Result};
+use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::io::untrusted;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -30,14 +31,14 @@ impl Tokenizer {
     /// Reads `tokenizer.json` of a model folder, and the end tokens from
     /// `generation_config.json`, else `config.json`, else `tokenizer_config.json`.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let configs = ["generation_config.json", "config.json"].map(|name| dir.join(name));
+        let path = dir.join(TOKENIZER);
+        let configs = [GENERATION_CONFIG, CONFIG].map(|name| dir.join(name));
         if !path.is_file() {
             return Err(Error::input("the folder has no tokenizer.json")
                 .hint("save the model's fast tokenizer beside its weights")
                 .at(dir.display()));
         }
-        let mut tokenizer = Self::from_files(&path, &configs, &dir.join("tokenizer_config.json"))?;
+        let mut tokenizer = Self::from_files(&path, &configs, &dir.join(TOKENIZER_CONFIG))?;
         tokenizer.folder = Some(dir.to_owned());
         Ok(tokenizer)
     }
@@ -204,7 +205,7 @@ impl Tokenizer {
     /// Refuses the tokenizer of another model, if its folder has one, where an id is another token
     /// there: that model would read other texts.
     pub fn check_same(&self, folder: &Path) -> Result<()> {
-        if !folder.join("tokenizer.json").is_file() {
+        if !folder.join(TOKENIZER).is_file() {
             return Ok(());
         }
         let other = Self::open(folder)?;
@@ -294,14 +295,6 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
     Err(Error::input("the tokenizer yields no tokens"))
 }
 
-// `None` where there is no such file.
-pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
-    match path.try_exists() {
-        Ok(false) => Ok(None),
-        _ => untrusted::json_object(path, untrusted::CONFIG).map(Some),
-    }
-}
-
 fn end_tokens(
     definition: &Path,
     configs: &[PathBuf],
@@ -310,7 +303,7 @@ fn end_tokens(
 ) -> Result<Vec<u32>> {
     let key = "eos_token_id";
     for path in configs {
-        let Some(config) = read_config(path)? else {
+        let Some(config) = untrusted::optional_json_object(path, untrusted::CONFIG)? else {
             continue;
         };
         let ids = match &config[key] {
@@ -327,7 +320,8 @@ fn end_tokens(
             return Ok(ids);
         }
     }
-    let config = read_config(tokenizer_config)?.unwrap_or_default();
+    let config =
+        untrusted::optional_json_object(tokenizer_config, untrusted::CONFIG)?.unwrap_or_default();
     let token = &config["eos_token"];
     let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
         return Err(Error::input("no file of the model names an end token")

@@ -5,8 +5,8 @@
 //! *Why*: the prompt's ids are the same for all its responses and for sampling, so a prompt is
 //! computed once, and log-probs of drawn and of given responses are of the same thing.
 
-use super::Tokenizer;
 use super::config::{AddBos, Tokenize, TokenizeConfig};
+use super::tokenizer::Tokenizer;
 use crate::error::Result;
 use std::ops::Range;
 

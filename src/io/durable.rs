@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-pub use self::directory::{list, parent, rename, sync};
+pub use self::directory::{list, list_files, parent, rename, sync};
 pub use self::json::{json_text, write_json};
 pub use self::manifest::{MANIFEST, Manifest, verify};
 pub use self::space::{check_space, free_bytes};
@@ -70,4 +70,12 @@ pub fn copy(from: &Path, directory: &Path) -> Result<()> {
     let to = directory.join(from.file_name().unwrap_or_default());
     fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
     Ok(())
+}
+
+/// Removes a file, if it exists.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, &error)),
+        _ => Ok(()),
+    }
 }

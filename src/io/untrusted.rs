@@ -151,6 +151,14 @@ pub fn json_object(path: &Path, kind: Kind) -> Result<Value> {
     }
 }
 
+/// As [`json_object`]; `None` if the file does not exist.
+pub fn optional_json_object(path: &Path, kind: Kind) -> Result<Option<Value>> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        _ => json_object(path, kind).map(Some),
+    }
+}
+
 fn decode(mut bytes: Vec<u8>, kind: Kind) -> Result<String> {
     if let Some((what, hint)) = something_else(&bytes, kind.markup) {
         return Err(Error::input(what).hint(hint));
@@ -202,6 +210,16 @@ pub fn stand_in(start: &[u8]) -> Option<(&'static str, &'static str)> {
         begin.is_some_and(|begin| begin.eq_ignore_ascii_case(tag.as_bytes()))
     });
     page.then_some(WEB_PAGE)
+}
+
+/// Whether a name is one path component that cannot lead out of its directory, hide in it or be taken
+/// for an option.
+pub fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=255).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && !name.contains("..")
+        && name.chars().all(allowed)
 }
 
 /// A line of a stream.

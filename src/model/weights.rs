@@ -22,10 +22,10 @@ use super::numerics::Numerics;
 use super::parameters::{Entry, Layout, Params};
 use super::trainable::select;
 use crate::error::{Error, Result};
+use crate::io::model_dir::{self, read_index};
 use crate::io::untrusted;
 use crate::kernels::memory;
 pub(crate) use header::read_header;
-use header::read_index;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -54,7 +54,7 @@ impl ModelFolder {
     /// Reads `config.json` and the headers of the safetensors files, and checks that every
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
-        let config = ConfigJson::open(&path.join("config.json"))?;
+        let config = ConfigJson::open(&path.join(model_dir::CONFIG))?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config)?;
         let layout = Layout::new(&arch);
@@ -327,11 +327,11 @@ fn check(entry: &Entry, info: &TensorInfo, file: &Path) -> Result<()> {
 
 /// `model.safetensors`, or the shards that `model.safetensors.index.json` names; and that index.
 fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
-    let single = folder.join("model.safetensors");
+    let single = folder.join(model_dir::WEIGHTS);
     if single.is_file() {
         return Ok((vec![single], None));
     }
-    let path = folder.join("model.safetensors.index.json");
+    let path = folder.join(model_dir::INDEX);
     if !path.is_file() {
         return Err(Error::input("no weights in the folder")
             .at(folder.display())

@@ -25,7 +25,7 @@ use super::chart::PAGE_COLORS;
 use chart::Chart;
 use html::section;
 
-pub use folder::{Record, Recorded};
+pub use folder::Recorded;
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");

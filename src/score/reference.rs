@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::io::cache;
 use crate::loss::Role;
 use crate::model::Decoder;
-use crate::session::{Event, Observer, Session, Stopwatch, Timing};
+use crate::run_dir::Timing;
+use crate::session::{Event, Observer, Session, Stopwatch};
 
 /// The reference's log-probs of each dataset, and its content hash.
 pub struct Reference {

@@ -2,13 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use crate::data::RowReport;
-use crate::model::hub::Download;
-
-/// One line of `metrics.jsonl`.
-pub type Record = Map<String, Value>;
+use crate::io::hub::Download;
+use crate::run_dir::Record;
 
 /// What a command reports while it works.
 #[derive(Debug)]

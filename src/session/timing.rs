@@ -6,11 +6,10 @@
 
 use std::time::Instant;
 
-use serde::Serialize;
-
 use crate::kernels::device::gpu_peak;
 use crate::kernels::memory::peak;
 use crate::kernels::profile::cpu_seconds;
+use crate::run_dir::Timing;
 
 /// Measures from its start on.
 pub struct Stopwatch {
@@ -20,25 +19,6 @@ pub struct Stopwatch {
     pub rows: usize,
     /// Tokens computed.
     pub tokens: usize,
-}
-
-/// What a stretch of work took.
-#[derive(Debug, Serialize)]
-pub struct Timing {
-    /// The optimizer step at its end; 0 for the scoring pass of the reference.
-    step: u64,
-    seconds: f64,
-    /// CPU seconds, summed over cores.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu_seconds: Option<f64>,
-    rows_per_second: f64,
-    tokens_per_second: f64,
-    /// The most memory that the process has held so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peak_memory_bytes: Option<u64>,
-    /// The most memory of GPUs that the process has held so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peak_gpu_memory_bytes: Option<u64>,
 }
 
 impl Stopwatch {

@@ -7,8 +7,6 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
 use super::Split;
 use crate::config::Config;
 use crate::data::{PromptTokens, Tokenizer};
@@ -16,6 +14,7 @@ use crate::error::Result;
 use crate::loss::{Response, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
+use crate::run_dir::{self, FinishReason, Generation, Margins};
 use crate::sample::{Drawn, Sampler};
 
 /// Fixed prompts, and how many pairs are kept.
@@ -85,7 +84,7 @@ impl EvalSamples {
     }
 
     /// A line of `generations.jsonl` for each prompt.
-    pub fn answers(&self, model: &Decoder, step: u64) -> Result<Vec<Value>> {
+    pub fn answers(&self, model: &Decoder, step: u64) -> Result<Vec<Generation>> {
         if self.prompts.is_empty() {
             return Ok(Vec::new());
         }
@@ -93,15 +92,18 @@ impl EvalSamples {
         let drawn = sampler.all(&self.prompts, &mut |_, _, _| {})?;
         let line = |(prompt, drawn): (&FixedPrompt, &Drawn)| {
             let response = sampler.text(prompt, drawn)?;
-            Ok(json!({
-                "step": step,
-                "row": prompt.row,
-                "prompt": prompt.text,
-                "response": response,
-                "log_prob": drawn.log_prob,
-                "tokens": drawn.ids.len(),
-                "finish_reason": if drawn.finished { "stop" } else { "length" },
-            }))
+            Ok(Generation {
+                step,
+                row: prompt.row,
+                prompt: prompt.text.clone(),
+                response,
+                log_prob: drawn.log_prob,
+                tokens: drawn.ids.len(),
+                finish_reason: match drawn.finished {
+                    true => FinishReason::Stop,
+                    false => FinishReason::Length,
+                },
+            })
         };
         self.prompts.iter().zip(&drawn).map(line).collect()
     }
@@ -115,41 +117,41 @@ impl EvalSamples {
     }
 
     /// What `margins.json` holds; `None` where there was no pair, or none is to be kept.
-    pub fn pairs(&self, step: u64, split: &Split, extremes: &Extremes) -> Result<Option<Value>> {
+    pub fn pairs(&self, step: u64, split: &Split, extremes: &Extremes) -> Result<Option<Margins>> {
         if extremes.largest.is_empty() {
             return Ok(None);
         }
-        let list = |pairs: &[Pair]| -> Result<Vec<Value>> {
+        let list = |pairs: &[Pair]| -> Result<Vec<run_dir::Pair>> {
             pairs.iter().map(|pair| self.pair(split, pair)).collect()
         };
-        Ok(Some(json!({
-            "step": step,
-            "pairs": extremes.pairs,
-            "largest": list(&extremes.largest)?,
-            "smallest": list(&extremes.smallest)?,
-        })))
+        Ok(Some(Margins {
+            step,
+            pairs: extremes.pairs,
+            largest: list(&extremes.largest)?,
+            smallest: list(&extremes.smallest)?,
+        }))
     }
 
-    fn pair(&self, split: &Split, pair: &Pair) -> Result<Value> {
+    fn pair(&self, split: &Split, pair: &Pair) -> Result<run_dir::Pair> {
         let example = split.example(pair.index)?;
-        let side = |role: Role, side: &Side| -> Result<Value> {
+        let side = |role: Role, side: &Side| -> Result<run_dir::Side> {
             let response = example.responses.iter().find(|r| r.role == role);
             let ids = response.map_or(&[][..], |response| &response.ids);
-            Ok(json!({
-                "text": self.tokenizer.after(&example.prompt, ids)?,
-                "reward": side.reward,
-                "log_prob": side.log_prob,
-                "reference_log_prob": side.reference,
-                "tokens": side.tokens,
-            }))
+            Ok(run_dir::Side {
+                text: self.tokenizer.after(&example.prompt, ids)?,
+                reward: side.reward,
+                log_prob: side.log_prob,
+                reference_log_prob: side.reference,
+                tokens: side.tokens,
+            })
         };
-        Ok(json!({
-            "row": example.row,
-            "margin": pair.margin,
-            "prompt": self.tokenizer.decode(&example.prompt, true)?,
-            "chosen": side(Role::Chosen, &pair.chosen)?,
-            "rejected": side(Role::Rejected, &pair.rejected)?,
-        }))
+        Ok(run_dir::Pair {
+            row: example.row,
+            margin: pair.margin,
+            prompt: self.tokenizer.decode(&example.prompt, true)?,
+            chosen: side(Role::Chosen, &pair.chosen)?,
+            rejected: side(Role::Rejected, &pair.rejected)?,
+        })
     }
 }
 

@@ -5,27 +5,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::frozen::Change;
 use super::log::Log;
-use super::logs::{Logs, remove};
-use super::record::{About, RUN, changes_of};
+use super::logs::Logs;
+use super::record::{About, changes_of};
 use super::state::State;
-use super::summary::SUMMARY;
 use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_up};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::io::durable::{check_space, check_writable, create_directory, json_text, write_file};
+use crate::io::durable::{
+    check_space, check_writable, create_directory, json_text, parent, remove_file, write_file,
+};
 use crate::io::lock::Lock;
-use crate::io::untrusted;
+use crate::io::model_dir;
+use crate::run_dir::{MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY};
 use crate::session::{Event, Observer};
-
-/// The steps that met a value that is not finite; there only if one did.
-pub(super) const NON_FINITE: &str = "non_finite.jsonl";
-
-/// The pairs with the extreme margins of the last evaluation; there only if it had pairs.
-pub(super) const MARGINS: &str = "margins.json";
 
 /// Saves that may fail one after the other.
 const FAILED_SAVES: u32 = 3;
@@ -52,7 +46,7 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     if folder.join(RUN).exists() {
         return Ok(true);
     }
-    if folder.join("config.json").exists() {
+    if folder.join(model_dir::CONFIG).exists() {
         return Err(Error::input("holds a model that is not a run's")
             .at(folder.display())
             .hint("choose another run.output_dir"));
@@ -95,38 +89,28 @@ impl Files {
         let run = &about.config.run;
         let folder = &run.output_dir;
         create_directory(folder)?;
-        let lock =
-            match lock {
-                Some(lock) => {
-                    lock.check()?;
-                    lock
-                }
-                None => {
-                    let lock = Lock::take(folder)?;
-                    // There was no run when this process looked for one, which may be long ago.
-                    if check_output(run)? {
-                        return Err(Error::input("another process has begun a run here meanwhile")
-                        .at(folder.display())
-                        .hint("start again to go on with it, or choose another run.output_dir"));
-                    }
-                    lock
-                }
-            };
+        let lock = match lock {
+            Some(lock) => {
+                lock.check()?;
+                lock
+            }
+            None => take(run)?,
+        };
         sweep_up(folder)?;
         // First of all the mark of a finished run, which without its model would be one all the same.
-        remove(&folder.join(SUMMARY))?;
+        remove_file(&folder.join(SUMMARY))?;
         let mut checkpoints = Checkpoints::open(folder)?;
         checkpoints.clear()?;
         remove_model(folder)?;
-        remove(&folder.join(NON_FINITE))?;
-        remove(&folder.join(MARGINS))?;
+        remove_file(&folder.join(NON_FINITE))?;
+        remove_file(&folder.join(MARGINS))?;
         let (mut step, mut above) = (0, None);
         if let Some((from, state)) = from {
             step = state.step;
             checkpoints.adopt(from, step)?;
             let path = from.canonicalize();
             let path = path.map_err(|error| Error::io(from, &error))?;
-            keep_margins(&path.with_file_name(MARGINS), folder, step)?;
+            keep_margins(parent(&path), folder, step)?;
             above = Some((path, state));
         }
         let from = above.as_ref().map(|(path, state)| (path.as_path(), *state));
@@ -154,7 +138,7 @@ impl Files {
         let folder = &run.output_dir;
         lock.check()?;
         sweep_up(folder)?;
-        remove(&folder.join(SUMMARY))?;
+        remove_file(&folder.join(SUMMARY))?;
         remove_model(folder)?;
         let mut checkpoints = Checkpoints::open(folder)?;
         checkpoints.go_back(state.step)?;
@@ -171,7 +155,7 @@ impl Files {
         }
         about.write(state.step, changes_of(folder), changes)?;
         keep_lines(&folder.join(NON_FINITE), state.step)?;
-        keep_margins(&folder.join(MARGINS), folder, state.step)?;
+        keep_margins(folder, folder, state.step)?;
         Ok(Self {
             run: run.clone(),
             lock,
@@ -184,7 +168,7 @@ impl Files {
     }
 
     /// Writes `margins.json`, if there is room.
-    pub fn margins(&mut self, margins: &Value, observe: Observer) {
+    pub fn margins(&mut self, margins: &Margins, observe: Observer) {
         match json_text(margins) {
             Ok(text) => self.keep_text(text, observe),
             Err(error) => observe(Event::Warning(&error.to_string())),
@@ -203,9 +187,10 @@ impl Files {
     }
 
     /// Appends a line to `non_finite.jsonl`, if there is room.
-    pub fn non_finite(&self, line: &Value, observe: Observer) {
+    pub fn non_finite(&self, line: &NonFiniteStep, observe: Observer) {
         let log = Log::open(&self.run.output_dir.join(NON_FINITE), u64::MAX);
         if let Err(error) = log.and_then(|mut log| log.append(line)) {
+            let line = serde_json::to_string(line).unwrap_or_default();
             observe(Event::Warning(&format!("{error}; {line} is not in it")));
         }
     }
@@ -306,15 +291,30 @@ impl Files {
     }
 }
 
+/// Locks the directory of a run that begins.
+fn take(run: &RunConfig) -> Result<Lock> {
+    let folder = &run.output_dir;
+    let lock = Lock::take(folder)?;
+    // There was no run when this process looked for one, which may be long ago.
+    if check_output(run)? {
+        return Err(
+            Error::input("another process has begun a run here meanwhile")
+                .at(folder.display())
+                .hint("start again to go on with it, or choose another run.output_dir"),
+        );
+    }
+    Ok(lock)
+}
+
 /// Takes the margins of an evaluation that is not after `step` into the folder, and leaves no others.
-fn keep_margins(path: &Path, folder: &Path, step: u64) -> Result<()> {
+fn keep_margins(from: &Path, folder: &Path, step: u64) -> Result<()> {
     let own = folder.join(MARGINS);
-    let margins = untrusted::json(path, untrusted::CONFIG).unwrap_or_default();
-    match margins["step"].as_u64() {
-        Some(at) if at > step => remove(&own),
-        Some(_) if path != own => write_file(&own, json_text(&margins)?.as_bytes()),
-        Some(_) => Ok(()),
-        None => remove(&own),
+    match Margins::open(from).ok().flatten() {
+        Some(margins) if margins.step <= step && from != folder => {
+            write_file(&own, json_text(&margins)?.as_bytes())
+        }
+        Some(margins) if margins.step <= step => Ok(()),
+        _ => remove_file(&own),
     }
 }
 
@@ -324,8 +324,7 @@ fn keep_lines(path: &Path, step: u64) -> Result<()> {
         return Ok(());
     };
     let before = |line: &&str| {
-        let line: Value = serde_json::from_str(line).unwrap_or_default();
-        line["step"].as_u64().is_some_and(|other| other <= step)
+        serde_json::from_str::<NonFiniteStep>(line).is_ok_and(|line| line.step <= step)
     };
     let kept: String = text
         .lines()
@@ -333,7 +332,7 @@ fn keep_lines(path: &Path, step: u64) -> Result<()> {
         .map(|line| format!("{line}\n"))
         .collect();
     match kept.is_empty() {
-        true => remove(path),
+        true => remove_file(path),
         false => write_file(path, kept.as_bytes()),
     }
 }

@@ -27,7 +27,7 @@ fn is_free(path: &str) -> bool {
 
 /// What must be the same, by key.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct RunIdentity(Map<String, Value>);
+pub(super) struct RunIdentity(pub Map<String, Value>);
 
 /// What is not the same: the key with its old and its new value.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
-//! A file of JSON lines that a run appends to, and can do without.
+//! A file of JSON lines that a run appends to and can do without.
 //!
-//! *Why*: a full disk under the log is no reason to lose the run. A line that cannot be written waits
-//! in memory, in order, and is tried again with the next one; the file never holds half a line.
+//! *Why*: a full disk must not end the run. A line that cannot be written is kept in memory, in order,
+//! and retried with the next one; the file never holds an incomplete line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 pub(super) struct Log {
     path: PathBuf,
     file: File,
-    /// The bytes of the file that are whole lines.
+    /// The bytes of complete lines in the file.
     length: u64,
-    /// Lines that are not in the file yet.
+    /// Lines that are not written yet.
     pending: Vec<u8>,
 }
 
 impl Log {
-    /// An empty one, in place of a file that may be there.
+    /// Opens an empty file, replacing an existing one.
     pub fn create(path: &Path) -> Result<Self> {
         let log = Self::open(path, 0)?;
         Ok(Self {
@@ -32,7 +32,7 @@ impl Log {
         })
     }
 
-    /// Opens the file and cuts it to its first `bytes`, or to its last whole line where it is shorter.
+    /// Opens the file and truncates it to `bytes`, or to its last complete line if it is shorter.
     pub fn open(path: &Path, bytes: u64) -> Result<Self> {
         let io = |error: io::Error| Error::io(path, &error);
         let mut options = OpenOptions::new();
@@ -55,10 +55,10 @@ impl Log {
         })
     }
 
-    /// Appends a line, after those that are waiting.
+    /// Appends a line, after pending ones.
     ///
     /// # Errors
-    /// If it has to wait, too: it is not lost.
+    /// If it cannot be written now; it stays pending.
     pub fn append(&mut self, line: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(line).map_err(|e| Error::failed(e.to_string()))?;
         line.push(b'\n');
@@ -71,15 +71,14 @@ impl Log {
         self.flush()
     }
 
-    /// Writes what is waiting.
+    /// Writes pending lines.
     pub fn flush(&mut self) -> Result<()> {
         let write = |file: &mut File| {
             file.seek(SeekFrom::Start(self.length))?;
             file.write_all(&self.pending)
         };
         if let Err(error) = write(&mut self.file) {
-            // What was written of a line has no end; if it cannot be cut off now, the next try
-            // writes over it.
+            // Remove what was written of a line; if that fails, the next attempt overwrites it.
             let _ = self.file.set_len(self.length);
             return Err(Error::io(&self.path, &error));
         }
@@ -88,7 +87,7 @@ impl Log {
         Ok(())
     }
 
-    /// The bytes of all lines, and these on the disk.
+    /// Syncs all lines to disk; returns their bytes.
     pub fn sync(&mut self) -> Result<u64> {
         self.flush()?;
         self.file
@@ -97,12 +96,12 @@ impl Log {
         Ok(self.length)
     }
 
-    /// Whether anything is waiting.
+    /// Whether lines are pending.
     pub fn waits(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// The bytes of all lines, of those too that are waiting.
+    /// The bytes of all lines, pending ones included.
     pub fn bytes(&self) -> u64 {
         self.length + self.pending.len() as u64
     }

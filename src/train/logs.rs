@@ -1,26 +1,21 @@
 //! The files that a run appends to.
 //!
-//! Hides what of them is left from before, and that a disk may be full: training goes on, and lines
-//! wait in memory.
+//! Hides what is kept of them on resume, and full disks: training continues, and lines are kept in
+//! memory.
 
 use std::fs;
 use std::path::Path;
-
-use serde_json::{Value, json};
 
 use super::log::Log;
 use super::state::State;
 use super::tensorboard::{self, Events};
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
-use crate::session::{Event, Observer, Record, Timing};
-
-/// A line per record.
-pub(super) const METRICS: &str = "metrics.jsonl";
-/// A line per training record: what it took.
-pub(super) const TIMINGS: &str = "timings.jsonl";
-/// The answers to the prompts of `run.eval_prompts`; there only if there are any.
-pub(super) const GENERATIONS: &str = "generations.jsonl";
+use crate::io::durable::remove_file;
+use crate::run_dir::{
+    GENERATIONS, Generation, METRICS, Record, Resumed, TIMINGS, Timing, TimingLine,
+};
+use crate::session::{Event, Observer};
 
 /// The open logs of a run.
 pub(super) struct Logs {
@@ -28,13 +23,13 @@ pub(super) struct Logs {
     timings: Log,
     generations: Option<Log>,
     events: Option<Events>,
-    /// Whether lines are waiting.
+    /// Whether lines are pending.
     behind: bool,
 }
 
 impl Logs {
-    /// Those of a run that begins in a folder, or goes on after a checkpoint of another one, whose
-    /// lines up to there it takes.
+    /// The logs of a new run, or of one that continues from a checkpoint of another run, with its lines
+    /// up to there.
     pub fn create(config: &Config, from: Option<(&Path, &State)>) -> Result<Self> {
         let run = &config.run;
         let folder = &run.output_dir;
@@ -57,7 +52,7 @@ impl Logs {
         })
     }
 
-    /// Those of a run that goes on in its folder after `state`.
+    /// The logs of a run that resumes in its own directory after `state`.
     pub fn reopen(config: &Config, state: &State, observe: Observer) -> Result<Self> {
         let folder = &config.run.output_dir;
         let mut logs = Self {
@@ -79,7 +74,8 @@ impl Logs {
                 observe(Event::Warning(&what));
             }
         }
-        let line = json!({"step": state.step, "resumed": true});
+        let (step, resumed) = (state.step, true);
+        let line = TimingLine::Resumed(Resumed { step, resumed });
         let _ = logs.timings.append(&line);
         logs.events = Events::open(config)?;
         Ok(logs)
@@ -93,7 +89,7 @@ impl Logs {
         self.logged(told.unwrap_or(Ok(())), observe);
     }
 
-    /// Appends a line to `timings.jsonl`, apart so that metrics are the same for the same run.
+    /// Appends a line to `timings.jsonl`.
     pub fn timing(&mut self, timing: &Timing, observe: Observer) {
         let written = self.timings.append(timing);
         self.logged(written, observe);
@@ -102,7 +98,7 @@ impl Logs {
     }
 
     /// Appends lines to `generations.jsonl`.
-    pub fn generations(&mut self, lines: &[Value], observe: Observer) {
+    pub fn generations(&mut self, lines: &[Generation], observe: Observer) {
         let Some(log) = &mut self.generations else {
             return;
         };
@@ -110,7 +106,7 @@ impl Logs {
         self.logged(written, observe);
     }
 
-    /// Says once that a log falls behind, and once that it has caught up.
+    /// Warns once when a log falls behind, and once when it has caught up.
     fn logged(&mut self, written: Result<()>, observe: Observer) {
         match written {
             Err(error) if !self.behind => {
@@ -133,7 +129,7 @@ impl Logs {
         logs.any(Log::waits)
     }
 
-    /// Keeps the bytes of the logs that a checkpoint cuts to, which are on the disk if that is possible.
+    /// Records in `state` the bytes that resuming truncates the logs to, after an attempt to sync them.
     pub fn mark(&mut self, state: &mut State, observe: Observer) {
         let synced = self.metrics.sync().map(drop);
         self.logged(synced, observe);
@@ -145,7 +141,7 @@ impl Logs {
         }
     }
 
-    /// Tries once more to write what is waiting, and warns if that is in vain.
+    /// Retries pending lines, and warns if that fails.
     pub fn settle(&mut self, observe: Observer) {
         let logs = [&mut self.metrics, &mut self.timings].into_iter();
         let events = self.events.as_mut().map(Events::log_mut);
@@ -157,19 +153,11 @@ impl Logs {
     }
 }
 
-/// The log of generations, where the run makes any or has made some.
+/// The log of generations, if the run samples any or did before.
 fn generations(run: &RunConfig, state: &State) -> Result<Option<Log>> {
     let path = run.output_dir.join(GENERATIONS);
     match run.eval_prompts > 0 || state.generations_bytes > 0 {
         true => Log::open(&path, state.generations_bytes).map(Some),
-        false => remove(&path).map(|()| None),
-    }
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, &error)),
-        _ => Ok(()),
+        false => remove_file(&path).map(|()| None),
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::loss::{Role, Scored, WeightedLoss};
 use crate::model::head::ResponseScore;
-use crate::session::Record;
+use crate::run_dir::Record;
 
 /// The order of the figures in a record; others come after, as they came.
 const ORDER: &[&str] = &[

@@ -1,11 +1,10 @@
 //! What is kept of a step that met a value that is not finite.
 
-use serde_json::{Value, json};
-
 use crate::error::Result;
 use crate::kernels::device::download;
-use crate::loss::Scored;
+use crate::loss::{Response, Scored};
 use crate::model::parameters::Params;
+use crate::run_dir::{NonFiniteResponse, NonFiniteRow, NonFiniteStep};
 
 /// The rows of a step as its loss saw them.
 #[derive(Default)]
@@ -24,29 +23,24 @@ impl LossInputs {
 
     /// A line of `non_finite.jsonl`: after `step` steps `what` was met, in these rows, of whose gradient
     /// these parameters are not finite.
-    pub fn record(&self, step: u64, what: &str, parameters: &[String]) -> Value {
-        let response = |y: &crate::loss::Response| {
-            json!({
-                "role": y.role.name(),
-                "tokens": y.tokens,
-                "log_prob": number(y.policy.value),
-                "reference": number(y.reference),
-            })
+    pub fn record(&self, step: u64, what: &str, parameters: &[String]) -> NonFiniteStep {
+        let response = |y: &Response| NonFiniteResponse {
+            role: y.role.name().into(),
+            tokens: y.tokens,
+            log_prob: y.policy.value,
+            reference: y.reference,
         };
-        let row = |(row, loss, scored): &(usize, f64, Scored)| {
-            let responses: Vec<Value> = scored.responses.iter().map(response).collect();
-            json!({"row": row, "loss": number(*loss), "responses": responses})
+        let row = |(row, loss, scored): &(usize, f64, Scored)| NonFiniteRow {
+            row: *row,
+            loss: *loss,
+            responses: scored.responses.iter().map(response).collect(),
         };
-        let rows: Vec<Value> = self.0.iter().map(row).collect();
-        json!({"step": step, "what": what, "rows": rows, "parameters": parameters})
-    }
-}
-
-/// A number, or its name where JSON has none for it.
-fn number(x: f64) -> Value {
-    match x.is_finite() {
-        true => x.into(),
-        false => x.to_string().into(),
+        NonFiniteStep {
+            step,
+            what: what.into(),
+            rows: self.0.iter().map(row).collect(),
+            parameters: parameters.to_vec(),
+        }
     }
 }
 
@@ -65,6 +59,8 @@ pub(super) fn not_finite(gradients: &Params) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::config::Config;

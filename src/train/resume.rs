@@ -5,19 +5,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::files::check_output;
 use super::frozen::{Change, RunIdentity};
 use super::record::frozen_of;
 use super::state::State;
-use super::summary::SUMMARY;
-use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
+use crate::checkpoint::{Checkpoints, read_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::durable::verify;
 use crate::io::lock::Lock;
-use crate::io::untrusted;
+use crate::run_dir::{SummaryRecord, checkpoint_step};
 use crate::session::{Event, Observer};
 
 /// What becomes of a run that was interrupted.
@@ -43,7 +40,7 @@ pub(super) struct Origin {
     /// The checkpoint's folder and its state.
     pub checkpoint: Option<(PathBuf, State)>,
     /// The summary of a run that is finished.
-    finished: Option<Value>,
+    finished: Option<SummaryRecord>,
     /// What has changed and may.
     pub changes: Vec<Change>,
 }
@@ -81,7 +78,7 @@ impl Origin {
         let mut origin = Self {
             lock: Some(Lock::take(folder)?),
             previous: Some(frozen_of(folder)?),
-            finished: summary(folder)?,
+            finished: SummaryRecord::open(folder)?,
             ..Self::default()
         };
         // A finished run needs none, unless it turns out to have changed.
@@ -167,7 +164,7 @@ impl Origin {
     }
 
     /// The summary of the run, where there is nothing left to do.
-    pub fn finished(&self) -> Option<&Value> {
+    pub fn finished(&self) -> Option<&SummaryRecord> {
         self.finished.as_ref().filter(|_| self.changes.is_empty())
     }
 }
@@ -183,12 +180,4 @@ fn opened(path: PathBuf) -> Result<(PathBuf, State)> {
         );
     }
     Ok((path, state))
-}
-
-fn summary(folder: &Path) -> Result<Option<Value>> {
-    let path = folder.join(SUMMARY);
-    match path.exists() {
-        true => untrusted::json_object(&path, untrusted::CONFIG).map(Some),
-        false => Ok(None),
-    }
 }

@@ -9,7 +9,7 @@ use super::frozen::RunIdentity;
 use super::metrics::Averages;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::session::Record;
+use crate::run_dir::Record;
 
 /// Changing what is in a state, or what a step does with it, means changing this.
 const VERSION: u32 = 1;

@@ -6,13 +6,13 @@ use crate::config::Config;
 use crate::data::format::Format;
 use crate::data::{Example, Files, Prompt, PromptConfig, Response, Tokenizer, prompts};
 use crate::error::{Error, Result};
+use crate::lab::story::{Answers, Grammar, Report, Sample};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::sample::{Drawn, Sampler};
 use crate::score::{micro_batch_tokens, score};
 use crate::session::{Event, Observer};
-use crate::story::{Answers, Grammar, Report, Sample};
 
 /// Held-out prompts with everything that it takes to answer them and to judge the answers.
 pub(super) struct Stories {

@@ -1,23 +1,21 @@
-//! What a finished run leaves to say.
+//! The summary of a finished run.
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use super::profile::Profile;
+use crate::error::Result;
+use crate::io::durable::{json_text, write_file};
+use crate::lab::story::Report;
+use crate::run_dir::{Best, FirstAndLast, Record, SUMMARY, SummaryRecord};
 
-use super::Profile;
-use crate::error::{Error, Result};
-use crate::io::durable::write_file;
-use crate::session::Record;
-use crate::story::Report;
-
-/// What a finished run leaves to say.
+/// The summary of a finished run.
 #[derive(Debug)]
 pub struct Summary {
-    /// Where everything is.
+    /// The run directory.
     pub output_dir: PathBuf,
     /// Optimizer steps made.
     pub steps: u64,
-    /// The step of the checkpoint that this process went on from, if it did.
+    /// The step of the checkpoint that this process resumed from.
     pub resumed_from: Option<u64>,
     /// Wall-clock seconds of training and evaluation by this process.
     pub seconds: f64,
@@ -27,49 +25,51 @@ pub struct Summary {
     pub tokens: usize,
     /// Rows and tokens of this process.
     pub session: (usize, usize),
-    /// Steps without an update, because a value was not finite.
+    /// Steps without an update, because of a non-finite value.
     pub passed_over: u64,
     /// The first and the last training record.
     pub train: (Record, Record),
     /// The evaluations before the first step and after the last.
     pub eval: Option<(Record, Record)>,
-    /// The best checkpoint by `run.metric_for_best_model`, and its figure.
+    /// The best checkpoint by `run.metric_for_best_model`, and its metric.
     pub best: Option<(PathBuf, f64)>,
-    /// Samples before and after, where the run is on the grammar's stories.
+    /// Samples before and after training, if the run is on the grammar's stories.
     pub story: Option<Report>,
-    /// Where the time of the steps went, if that was asked for; no part of `summary.json`.
+    /// Where the time of the steps went, if measured; not in `summary.json`.
     pub profile: Option<Profile>,
 }
 
-/// The file of a summary, in the run's folder; it is there when the run is finished.
-pub(super) const SUMMARY: &str = "summary.json";
-
 impl Summary {
-    /// The summary as one object, as it lies in `summary.json`.
-    pub fn to_json(&self) -> Value {
-        let both = |(first, last): &(Record, Record)| json!({"first": first, "last": last});
-        let best = |(path, value): &(PathBuf, f64)| json!({"checkpoint": path, "value": value});
-        json!({
-            "output_dir": self.output_dir,
-            "steps": self.steps,
-            "resumed_from": self.resumed_from,
-            "non_finite_steps": self.passed_over,
-            "rows": self.rows,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "rows_per_second": self.session.0 as f64 / self.seconds,
-            "tokens_per_second": self.session.1 as f64 / self.seconds,
-            "train": both(&self.train),
-            "eval": self.eval.as_ref().map(both),
-            "best": self.best.as_ref().map(best),
-            "story": self.story,
-        })
+    /// The summary as it lies in `summary.json`.
+    pub fn record(&self) -> SummaryRecord {
+        let both = |(first, last): &(Record, Record)| FirstAndLast {
+            first: first.clone(),
+            last: last.clone(),
+        };
+        let best = |(checkpoint, value): &(PathBuf, f64)| Best {
+            checkpoint: checkpoint.clone(),
+            value: *value,
+        };
+        SummaryRecord {
+            output_dir: self.output_dir.clone(),
+            steps: self.steps,
+            resumed_from: self.resumed_from,
+            non_finite_steps: self.passed_over,
+            rows: self.rows,
+            tokens: self.tokens,
+            seconds: self.seconds,
+            rows_per_second: self.session.0 as f64 / self.seconds,
+            tokens_per_second: self.session.1 as f64 / self.seconds,
+            train: both(&self.train),
+            eval: self.eval.as_ref().map(both),
+            best: self.best.as_ref().map(best),
+            story: self.story.clone(),
+        }
     }
 
-    /// Writes it into the run's folder.
+    /// Writes it into the run directory.
     pub(super) fn write(&self) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.to_json());
-        let text = text.map_err(|error| Error::failed(error.to_string()))? + "\n";
+        let text = json_text(&self.record())?;
         write_file(&self.output_dir.join(SUMMARY), text.as_bytes())
     }
 }

@@ -5,15 +5,13 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::summary::SUMMARY;
 use super::{End, Opened, Resume, Run};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
+use crate::lab::story::{Grammar, Tilt};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
+use crate::run_dir::{CONFIG, SummaryRecord};
 use crate::session::{Event, Observer, StopCondition, Stopped};
-use crate::story::{Grammar, Tilt};
 
 /// A run of a sweep that came to its end.
 #[derive(Debug)]
@@ -22,8 +20,8 @@ pub struct Outcome {
     pub loss: String,
     /// What was set.
     pub settings: String,
-    /// The run's `summary.json`; null where it met a value that is not finite.
-    pub summary: Value,
+    /// The run's `summary.json`; none where it met a value that is not finite.
+    pub summary: Option<SummaryRecord>,
     /// What it met.
     pub failure: Option<String>,
 }
@@ -41,7 +39,8 @@ pub fn sweep(
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
-    let found: Vec<Option<Value>> = config.runs.iter().map(finished).collect::<Result<_>>()?;
+    let found: Vec<Option<SummaryRecord>> =
+        config.runs.iter().map(finished).collect::<Result<_>>()?;
     let mut outcomes = Vec::with_capacity(total);
     for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
         let name = format!("{} {}", run.loss, run.settings);
@@ -56,9 +55,9 @@ pub fn sweep(
             None => make(run, until, observe),
         };
         let (summary, failure) = match made {
-            Ok(Ok(summary)) => (summary, None),
+            Ok(Ok(summary)) => (Some(summary), None),
             Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
-            Err(Error::NonFinite(what)) => (Value::Null, Some(what)),
+            Err(Error::NonFinite(what)) => (None, Some(what)),
             Err(error) => return Err(error.at(name.trim())),
         };
         outcomes.push(Outcome {
@@ -72,10 +71,9 @@ pub fn sweep(
 }
 
 /// The summary of a run that was finished with just this config.
-fn finished(run: &PlannedRun) -> Result<Option<Value>> {
+fn finished(run: &PlannedRun) -> Result<Option<SummaryRecord>> {
     let folder = &run.config.run.output_dir;
-    let read = |name: &str| std::fs::read_to_string(folder.join(name));
-    let Ok(config) = read("config.toml") else {
+    let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else {
         return Ok(None);
     };
     if config != run.config.to_toml()? {
@@ -83,64 +81,70 @@ fn finished(run: &PlannedRun) -> Result<Option<Value>> {
             .hint("choose another run.output_dir for the sweep, or remove the folder")
             .at(folder.display()));
     }
-    let Ok(summary) = read(SUMMARY) else {
-        return Ok(None);
-    };
-    let summary = serde_json::from_str(&summary);
-    Ok(Some(summary.map_err(|error| {
-        Error::input(format!("not JSON: {error}")).at(folder.join(SUMMARY).display())
-    })?))
+    SummaryRecord::open(folder)
 }
 
 fn make(
     run: &PlannedRun,
     until: &StopCondition,
     observe: Observer,
-) -> Result<std::result::Result<Value, Stopped>> {
+) -> Result<std::result::Result<SummaryRecord, Stopped>> {
     let mut run = match Run::open_with(run.config.clone(), &Resume::Auto, &[], observe)? {
         Opened::Run(run) => run,
-        Opened::Finished(summary) => return Ok(Ok(summary)),
+        Opened::Finished(summary) => return Ok(Ok(*summary)),
     };
     run.until = until.clone();
     Ok(match run.train(observe)? {
-        End::Finished(summary) => Ok(summary.to_json()),
+        End::Finished(summary) => Ok(summary.record()),
         End::Stopped(stopped) => Err(stopped),
     })
 }
 
-/// What is compared: the column's name, and where a summary has it.
-const FIGURES: [(&str, &str); 5] = [
-    ("eval loss", "/eval/last/eval_loss"),
-    ("accuracy", "/eval/last/eval_rewards~1accuracies"),
-    ("margin", "/eval/last/eval_rewards~1margins"),
-    ("log-ratio chosen", "/eval/last/eval_log_ratios~1chosen"),
-    ("log-ratio rejected", "/eval/last/eval_log_ratios~1rejected"),
+/// A figure that is compared: the column's name, and where a summary has it.
+type Compared = (&'static str, fn(&SummaryRecord) -> Option<f64>);
+
+const FIGURES: [Compared; 5] = [
+    ("eval loss", |of| of.evaluated("eval_loss")),
+    ("accuracy", |of| of.evaluated("eval_rewards/accuracies")),
+    ("margin", |of| of.evaluated("eval_rewards/margins")),
+    ("log-ratio chosen", |of| {
+        of.evaluated("eval_log_ratios/chosen")
+    }),
+    ("log-ratio rejected", |of| {
+        of.evaluated("eval_log_ratios/rejected")
+    }),
 ];
 
-/// The same of the stories drawn after training.
-const STORY: [(&str, &str); 6] = [
-    ("score", "/story/columns/1/score/value"),
-    ("KL", "/story/columns/1/kl/value"),
-    ("entropy", "/story/columns/1/entropy/value"),
-    ("distinct-1", "/story/columns/1/distinct_1/value"),
-    ("distinct-2", "/story/columns/1/distinct_2/value"),
-    ("in the grammar", "/story/columns/1/in_grammar/value"),
+/// The figures of the stories drawn after training.
+const STORY: [Compared; 6] = [
+    ("score", |of| of.story_after(|after| after.score)),
+    ("KL", |of| of.story_after(|after| Some(after.kl))),
+    ("entropy", |of| of.story_after(|after| Some(after.entropy))),
+    ("distinct-1", |of| {
+        of.story_after(|after| Some(after.distinct_1))
+    }),
+    ("distinct-2", |of| {
+        of.story_after(|after| Some(after.distinct_2))
+    }),
+    ("in the grammar", |of| {
+        of.story_after(|after| Some(after.in_grammar))
+    }),
 ];
 
 /// The outcomes as a table, a row per run; figures that no run has are left out.
 pub fn comparison(outcomes: &[Outcome]) -> Table {
-    let number = |outcome: &Outcome, pointer: &str| outcome.summary.pointer(pointer)?.as_f64();
-    let known: Vec<(&str, &str)> = STORY
+    let number = |outcome: &Outcome, (_, of): &Compared| of(outcome.summary.as_ref()?);
+    let known: Vec<Compared> = STORY
         .into_iter()
         .chain(FIGURES)
-        .filter(|(_, pointer)| outcomes.iter().any(|o| number(o, pointer).is_some()))
+        .filter(|compared| outcomes.iter().any(|o| number(o, compared).is_some()))
         .collect();
     let names = known.iter().map(|(name, _)| *name);
     let mut table = Table::new("sweep", ["loss", "settings"].into_iter().chain(names));
     for outcome in outcomes {
         let figures = known
             .iter()
-            .map(|(_, pointer)| Cell::from(number(outcome, pointer)));
+            .map(|compared| Cell::from(number(outcome, compared)));
         let words = [outcome.loss.as_str(), outcome.settings.as_str()].map(Cell::from);
         table.push(words.into_iter().chain(figures).collect());
     }
@@ -165,8 +169,8 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Option<Fig
     };
     let mut curves: Vec<Curve> = Vec::new();
     for outcome in outcomes {
-        let at = |pointer: &str| outcome.summary.pointer(pointer).and_then(Value::as_f64);
-        let (Some(x), Some(y)) = (at(x.1), at(y.1)) else {
+        let at = |(_, of): Compared| of(outcome.summary.as_ref()?);
+        let (Some(x), Some(y)) = (at(x), at(y)) else {
             continue;
         };
         match curves.iter_mut().find(|curve| curve.label == outcome.loss) {

@@ -1,27 +1,25 @@
 //! The records of a run for TensorBoard, named as users of transformers know them.
 //!
-//! *Why*: an event file is never changed. A run that goes on begins another one, whose first record has
-//! TensorBoard forget the steps that are made anew; a folder that has none is told of everything.
+//! *Why*: an event file is never changed. A resumed run starts another one, whose first record makes
+//! TensorBoard drop the steps that are made again; in an empty directory it repeats all records.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
-
 use super::log::Log;
-use super::logs::{METRICS, remove};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::io::durable::remove_file;
 use crate::io::untrusted::{self, Line};
 use crate::report::events::{When, restart, scalars, text, version};
-use crate::session::{Record, Timing};
+use crate::run_dir::{METRICS, Record, TENSORBOARD, Timing, step};
 
-/// An event file that is being written.
+/// An open event file.
 pub(super) struct Events(Log);
 
 impl Events {
-    /// A new one, where the run asks for it; `metrics.jsonl` ends where the run goes on.
+    /// Opens a new file if the run asks for one; `metrics.jsonl` must end where the run resumes.
     pub fn open(config: &Config) -> Result<Option<Self>> {
         if !config.run.tensorboard() {
             return Ok(None);
@@ -45,7 +43,7 @@ impl Events {
         Ok(Some(events))
     }
 
-    /// Tells of a record: `train/loss`, `eval/loss` and so on.
+    /// Writes a record: `train/loss`, `eval/loss` and so on.
     pub fn record(&mut self, record: &Record) -> Result<()> {
         let is_eval = record.keys().any(|name| name.starts_with("eval_"));
         let tag = |name: &str| match name.strip_prefix("eval_") {
@@ -54,42 +52,29 @@ impl Events {
         };
         // The epoch of an evaluation is that of the training record of its step.
         let told = |name: &str| name != "step" && !(is_eval && name == "epoch");
-        self.figures(record, told, tag)
-    }
-
-    /// Tells what a record took: `perf/tokens_per_second` and so on.
-    pub fn timing(&mut self, timing: &Timing) -> Result<()> {
-        let timing = serde_json::to_value(timing);
-        let timing = timing.map_err(|error| Error::failed(error.to_string()))?;
-        let Value::Object(timing) = timing else {
-            return Ok(());
-        };
-        self.figures(
-            &timing,
-            |name| name != "step",
-            |name| format!("perf/{name}"),
-        )
-    }
-
-    fn figures(
-        &mut self,
-        record: &Record,
-        told: impl Fn(&str) -> bool,
-        tag: impl Fn(&str) -> String,
-    ) -> Result<()> {
         let told = record.iter().filter(|(name, _)| told(name));
         let figures = told.filter_map(|(name, value)| Some((tag(name), value.as_f64()?)));
-        let figures: Vec<(String, f64)> = figures.collect();
-        let figures = figures.iter().map(|(tag, value)| (tag.as_str(), *value));
-        self.0.append_bytes(&scalars(at(step(record)), figures))
+        self.figures(step(record), figures.collect())
     }
 
-    /// What it is written to.
+    /// Writes a timing: `perf/tokens_per_second` and so on.
+    pub fn timing(&mut self, timing: &Timing) -> Result<()> {
+        let figures = timing.figures();
+        let figures = figures.map(|(name, figure)| (format!("perf/{name}"), figure));
+        self.figures(timing.step, figures.collect())
+    }
+
+    fn figures(&mut self, step: u64, figures: Vec<(String, f64)>) -> Result<()> {
+        let figures = figures.iter().map(|(tag, value)| (tag.as_str(), *value));
+        self.0.append_bytes(&scalars(at(step), figures))
+    }
+
+    /// The file.
     pub fn log(&self) -> &Log {
         &self.0
     }
 
-    /// Likewise.
+    /// The file, to be written to.
     pub fn log_mut(&mut self) -> &mut Log {
         &mut self.0
     }
@@ -100,11 +85,11 @@ pub(super) fn clear(output_dir: &Path) -> Result<()> {
     let folder = folder(output_dir);
     files(&folder)?
         .iter()
-        .try_for_each(|name| remove(&folder.join(name)))
+        .try_for_each(|name| remove_file(&folder.join(name)))
 }
 
 fn folder(output_dir: &Path) -> PathBuf {
-    output_dir.join("tensorboard")
+    output_dir.join(TENSORBOARD)
 }
 
 /// The names of the event files of a folder, in the order in which TensorBoard reads them.
@@ -141,10 +126,6 @@ fn at(step: u64) -> When {
         wall_time: now(),
         step,
     }
-}
-
-fn step(record: &Record) -> u64 {
-    record.get("step").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// The records of a log; a line that is none ends them.

@@ -19,8 +19,9 @@ use crate::kernels::device::kind;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
+use crate::run_dir::Record;
 use crate::sample::Drawn;
-use crate::session::{Event, Observer, Record, Session, StopCondition, Stopped, Stopwatch};
+use crate::session::{Event, Observer, Session, StopCondition, Stopped, Stopwatch};
 
 /// A run between two steps, with everything that the next one needs.
 pub(super) struct Training {

@@ -3,17 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
-use super::files::{MARGINS, NON_FINITE};
-use super::logs::{GENERATIONS, METRICS, TIMINGS};
-use super::record::{RUN, frozen_of};
+use super::record::frozen_of;
 use super::state::State;
-use super::summary::SUMMARY;
-use crate::checkpoint::{Checkpoints, checkpoint_step, read_state};
+use crate::checkpoint::{Checkpoints, read_state};
 use crate::error::{Error, Result};
-use crate::io::durable::{self, MANIFEST};
-use crate::io::untrusted;
+use crate::io::durable::{self, MANIFEST, parent};
+use crate::io::model_dir;
+use crate::run_dir::{
+    GENERATIONS, Generation, MARGINS, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN, Record,
+    SUMMARY, SummaryRecord, TIMINGS, TimingLine, checkpoint_step,
+};
 
 /// A folder or file that was looked at.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,24 +54,25 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         let damaged = Error::input("was set aside").at(path.display());
         found.push(look(path, Err(damaged)));
     }
-    if folder.join("config.json").is_file() || folder.join(SUMMARY).is_file() {
+    if folder.join(model_dir::CONFIG).is_file() || folder.join(SUMMARY).is_file() {
         found.push(look(folder.to_owned(), durable::verify(folder)));
     }
     let record = folder.join(RUN);
     let size = |path: &Path| Ok((1, fs::metadata(path).map_or(0, |data| data.len())));
     let outcome = frozen_of(folder).and_then(|_| size(&record));
     found.push(look(record, outcome));
-    for name in [METRICS, TIMINGS, GENERATIONS, NON_FINITE] {
+    let checks: [(&str, fn(&Path) -> Result<()>); 6] = [
+        (METRICS, lines::<Record>),
+        (TIMINGS, lines::<TimingLine>),
+        (GENERATIONS, lines::<Generation>),
+        (NON_FINITE, lines::<NonFiniteStep>),
+        (MARGINS, |path| Margins::open(parent(path)).map(drop)),
+        (SUMMARY, |path| SummaryRecord::open(parent(path)).map(drop)),
+    ];
+    for (name, check) in checks {
         let path = folder.join(name);
         if path.is_file() {
-            let outcome = lines(&path).and_then(|()| size(&path));
-            found.push(look(path, outcome));
-        }
-    }
-    for name in [MARGINS, SUMMARY] {
-        let path = folder.join(name);
-        if path.is_file() {
-            let outcome = untrusted::json(&path, untrusted::CONFIG).and_then(|_| size(&path));
+            let outcome = check(&path).and_then(|()| size(&path));
             found.push(look(path, outcome));
         }
     }
@@ -92,15 +94,15 @@ fn whole(folder: &Path) -> Found {
     }
 }
 
-fn lines(path: &Path) -> Result<()> {
+fn lines<T: DeserializeOwned>(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let place = || format!("{}:{}", path.display(), number + 1);
         if !line.ends_with('\n') {
             return Err(Error::input("the last line has no end").at(place()));
         }
-        serde_json::from_str::<Value>(line)
-            .map_err(|error| Error::input(format!("not JSON: {error}")).at(place()))?;
+        serde_json::from_str::<T>(line)
+            .map_err(|error| Error::input(format!("not a record: {error}")).at(place()))?;
     }
     Ok(())
 }

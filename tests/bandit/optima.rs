@@ -1,6 +1,6 @@
 //! Gradients, optima, draws.
 
-use expo::bandit::{Draws, Example, Experiment, Task, ipo, rlhf, solve, solve_pairs};
+use expo::lab::bandit::{Draws, Example, Experiment, Task, ipo, rlhf, solve, solve_pairs};
 use expo::loss::Loss;
 
 use super::{close, loss, prompt};

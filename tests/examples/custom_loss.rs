@@ -94,7 +94,7 @@ fn main() -> Result<()> {
                 }
             })?;
         }
-        Opened::Finished(summary) => println!("finished before: {summary}"),
+        Opened::Finished(summary) => println!("finished before: {} steps", summary.steps),
     }
     Ok(())
 }

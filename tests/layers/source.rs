@@ -164,51 +164,66 @@ impl Source {
         start.is_some_and(|s| (0..before.len()).all(|k| self.symbol(s + k) == Some(before[k])))
     }
 
-    /// The top-level names of this crate that a file of the module `path` reaches for through
-    /// `crate::` or through `super::` up to the root.
-    pub fn imports(&self, path: &[String]) -> Vec<(usize, String)> {
+    /// The paths, from the root of the crate, that a file of the module `own` reaches for through
+    /// `crate::`, `super::` or `self::`, or in a `use` of one of its `children`; groups are expanded.
+    pub fn imports(&self, own: &[String], children: &[String]) -> Vec<(usize, Vec<String>)> {
         let mut found = Vec::new();
         for (at, word) in self.words() {
-            let ups = match word {
-                "crate" => path.len(),
-                "super" if !self.follows(at, &["super", "::"]) => 1,
+            let (mut base, mut next) = match word {
+                "crate" => (Vec::new(), at + 2),
+                "super" if !self.follows(at, &["super", "::"]) => (above(own), at + 2),
+                "self" if !self.follows(at, &["::"]) => (own.to_vec(), at + 2),
+                _ if self.follows(at, &["use"]) && children.iter().any(|child| child == word) => {
+                    (own.to_vec(), at)
+                }
                 _ => continue,
             };
-            if self.symbol(at + 1) != Some("::") {
+            if next > at && self.symbol(at + 1) != Some("::") {
                 continue;
             }
-            let (mut ups, mut next) = (ups, at + 2);
             while self.symbol(next) == Some("super") && self.symbol(next + 1) == Some("::") {
-                (ups, next) = (ups + 1, next + 2);
+                (base, next) = (above(&base), next + 2);
             }
-            if ups == path.len() {
-                self.heads(next, &mut found);
-            }
+            self.expand(next, base, &mut found);
         }
         found
     }
 
-    /// The first name of the path at `at`, or of each path of the group there.
-    fn heads(&self, at: usize, found: &mut Vec<(usize, String)>) {
-        if self.symbol(at) != Some("{") {
-            found.extend(self.symbol(at).map(|name| (at, name.to_string())));
-            return;
-        }
-        let (mut depth, mut starts) = (0, true);
-        for (i, (_, token)) in self.tokens.iter().enumerate().skip(at) {
-            match token.as_str() {
-                "{" => depth += 1,
-                "}" => depth -= 1,
-                "," if depth == 1 => starts = true,
-                name if depth == 1 && starts && name != "self" => {
-                    found.push((i, name.to_string()));
-                    starts = false;
+    /// Adds the path at `at` below `base`, or each path of the group there; returns its end.
+    fn expand(
+        &self,
+        mut at: usize,
+        mut base: Vec<String>,
+        found: &mut Vec<(usize, Vec<String>)>,
+    ) -> usize {
+        let start = at;
+        loop {
+            match self.symbol(at) {
+                Some("{") => {
+                    at += 1;
+                    while !matches!(self.symbol(at), None | Some("}")) {
+                        at = self.expand(at, base.clone(), found);
+                        while !matches!(self.symbol(at), None | Some("," | "}")) {
+                            at += 1; // `as name`
+                        }
+                        at += usize::from(self.symbol(at) == Some(","));
+                    }
+                    return at + 1;
                 }
-                _ => {}
+                Some("self") => {}
+                Some(word) => base.push(word.to_string()),
+                None => return at,
             }
-            if depth == 0 {
-                return;
+            at += 1;
+            if self.symbol(at) != Some("::") {
+                found.push((start, base));
+                return at;
             }
+            at += 1;
         }
     }
+}
+
+fn above(path: &[String]) -> Vec<String> {
+    path[..path.len().saturating_sub(1)].to_vec()
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use expo::story::{Grammar, Tilt};
+use expo::lab::story::{Grammar, Tilt};
 
 use super::SMALL;
 

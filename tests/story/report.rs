@@ -1,6 +1,6 @@
 //! The report against numbers computed by hand.
 
-use expo::story::{Answers, Estimate, Grammar, Report, Sample, Tilt};
+use expo::lab::story::{Answers, Estimate, Grammar, Report, Sample, Tilt};
 
 use super::{SMALL, assert_near};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use expo::checkpoint::checkpoint_step;
 use expo::io::durable::verify;
+use expo::run_dir::checkpoint_step;
 
 /// The names in a folder, none where there is no folder.
 pub fn names(folder: &Path) -> Vec<String> {

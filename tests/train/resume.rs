@@ -365,7 +365,7 @@ fn a_finished_run_is_left_alone_and_can_be_made_longer() {
     let Opened::Finished(summary) = opened else {
         panic!("there is nothing to do")
     };
-    assert_eq!(summary["steps"], STEPS);
+    assert_eq!(summary.steps, STEPS);
     assert!(files(&run_folder) == before);
     let error = run_error(again(&folder, &[]), &Resume::Never, &[]);
     assert!(error.contains("holds a run already"), "{error}");

@@ -17,37 +17,14 @@ use super::calls::Call;
 use super::endpoint::Endpoint;
 use super::items::{Answer, Item};
 use super::offline::Offline;
+use super::reply::{Miss, Reply};
 use super::template::{Grammar, Template};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Questions in a row that fail before the judge is given up.
 const GIVE_UP: usize = 20;
 /// The same where it has not answered any.
 const NOT_EVEN_ONE: usize = 5;
-
-/// What a judge says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// To the letter.
-    pub text: String,
-    /// Tokens of the question, where it says.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the reply, where it says.
-    pub completion_tokens: Option<u64>,
-}
-
-/// Why there is no reply.
-#[derive(Debug)]
-pub enum Miss {
-    /// Attempts were made, and then no more.
-    Failed(String),
-    /// It cannot be had for this question, which says nothing of the next.
-    Refused(String),
-    /// The run is to end.
-    Stopped,
-    /// No further question makes sense.
-    Fatal(Error),
-}
 
 /// Who judges.
 pub enum Judge {

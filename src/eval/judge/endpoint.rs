@@ -20,7 +20,7 @@ use ureq::http::StatusCode;
 
 use self::address::check_address;
 use self::wait::{sleep, wait_of};
-use super::ask::{Miss, Reply};
+use super::reply::{Miss, Reply};
 use crate::error::{Error, Result};
 
 /// OpenAI's own.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::ask::Miss;
 use super::items::Answer;
+use super::reply::Miss;
 use crate::config::ModelConfig;
 use crate::data::{Example, Response, TokenRule, TokenizeConfig, Tokenizer};
 use crate::error::{Error, Result};

@@ -29,6 +29,19 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The files in a directory and in those below it, relative to it, sorted.
+pub fn list_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in list(directory)? {
+        let name = PathBuf::from(path.file_name().unwrap_or_default());
+        match path.is_dir() {
+            true => files.extend(list_files(&path)?.iter().map(|file| name.join(file))),
+            false => files.push(name),
+        }
+    }
+    Ok(files)
+}
+
 /// Flushes a file's contents, or the names of a directory's entries, to disk.
 pub fn sync(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::io(path, &error))?;

@@ -59,7 +59,8 @@ impl Manifest {
         if manifest.version != VERSION {
             return Err(wrong(format!("version {}", manifest.version)));
         }
-        let plain = |name: &String| Path::new(name).file_name().is_some_and(|n| n == &**name);
+        let part = |part: &str| Path::new(part).file_name().is_some_and(|name| name == part);
+        let plain = |name: &String| name.split('/').all(part);
         match manifest.files.keys().find(|name| !plain(name)) {
             Some(name) => Err(wrong(format!("\"{name}\" is no file name"))),
             None => Ok(manifest),

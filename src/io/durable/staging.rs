@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::directory::{list, parent, rename, sync};
+use super::directory::{list_files, parent, rename, sync};
 use super::hash::{HashingFile, hash_file};
 use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
@@ -45,7 +45,8 @@ impl Staging {
         &self.path
     }
 
-    /// Makes the file `name` of what `write` writes, and syncs it.
+    /// Makes the file `name` of what `write` writes, and syncs it. The name may be that of a file in a
+    /// directory, `DIRECTORY/FILE`.
     pub fn file(
         &mut self,
         name: &str,
@@ -53,6 +54,8 @@ impl Staging {
     ) -> Result<()> {
         let path = self.path.join(name);
         let io = |error: io::Error| Error::io(&path, &error);
+        let directory = parent(&path);
+        fs::create_dir_all(directory).map_err(io)?;
         let create = OpenOptions::new().write(true).create_new(true).open(&path);
         let mut file = HashingFile::new(create.map_err(io)?);
         let mut buffered = BufWriter::with_capacity(1 << 20, &mut file);
@@ -60,6 +63,9 @@ impl Staging {
         buffered.flush().map_err(io)?;
         drop(buffered);
         let (bytes, hash) = file.finish().map_err(io)?;
+        if directory != self.path {
+            sync(directory)?;
+        }
         self.manifest.add(name, bytes, hash);
         Ok(())
     }
@@ -73,22 +79,25 @@ impl Staging {
         })
     }
 
-    /// Copies the file at `from`, under its own name.
-    pub fn copy(&mut self, from: &Path) -> Result<()> {
-        let name = from.file_name().unwrap_or_default().to_string_lossy();
-        let bytes = fs::read(from).map_err(|error| Error::io(from, &error))?;
-        self.bytes(&name, &bytes)
+    /// Copies the file `name` of another directory.
+    pub fn copy(&mut self, directory: &Path, name: &str) -> Result<()> {
+        let from = directory.join(name);
+        let bytes = fs::read(&from).map_err(|error| Error::io(&from, &error))?;
+        self.bytes(name, &bytes)
     }
 
     /// Adds the files that others put into the directory to the manifest, and syncs them.
     pub fn adopt(&mut self) -> Result<()> {
-        for path in list(&self.path)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for file in list_files(&self.path)? {
+            let parts = file.iter().map(|part| part.to_string_lossy());
+            let name = parts.collect::<Vec<_>>().join("/");
             if self.manifest.has(&name) {
                 continue;
             }
+            let path = self.path.join(file);
             let (bytes, hash) = hash_file(&path)?;
             sync(&path)?;
+            sync(parent(&path))?;
             self.manifest.add(&name, bytes, hash);
         }
         Ok(())

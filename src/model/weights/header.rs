@@ -1,10 +1,8 @@
-//! What a folder of weights says of itself before a tensor is read: the headers of safetensors files,
-//! and the index of those that lie in several.
+//! Headers of safetensors files, read before any tensor.
 //!
 //! *Why*: a header is believed only as far as it agrees with the file, the index and `config.json`. So
 //! it is all compared here and in [`super`], before memory is taken for any of it.
 
-use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -59,33 +57,4 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
         ))),
         None => Err(bad("it promises more bytes than there can be".to_owned())),
     }
-}
-
-/// The file of each tensor, by its name, as `model.safetensors.index.json` has it.
-pub fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
-    let index = untrusted::json_object(path, untrusted::INDEX)?;
-    let map = index["weight_map"]
-        .as_object()
-        .ok_or_else(|| Error::input("no `weight_map` in it").at(path.display()))?;
-    if map.is_empty() {
-        return Err(Error::input("its `weight_map` is empty").at(path.display()));
-    }
-    let file = |(tensor, file): (&String, &serde_json::Value)| match file.as_str() {
-        Some(name) if is_plain(name) && name.ends_with(".safetensors") => {
-            Ok((tensor.clone(), name.to_owned()))
-        }
-        _ => Err(Error::input(format!("weight_map names {file}"))
-            .hint("each value is the plain name of a .safetensors file in the same folder")
-            .at(path.display())),
-    };
-    map.iter().map(file).collect()
-}
-
-/// One path component that cannot lead out of its folder, hide in it or be an option.
-pub fn is_plain(name: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    (1..=255).contains(&name.len())
-        && !name.starts_with(['.', '-'])
-        && !name.contains("..")
-        && name.chars().all(allowed)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::chart::{Chart, Scale};
-use super::folder::{Recorded, points};
+use super::folder::Recorded;
 use super::html;
 use crate::report::chart::{Curve, Look, PAGE_COLORS};
 
@@ -214,10 +214,11 @@ pub fn of_time(runs: &[Recorded]) -> Vec<Chart> {
     let chart = |(name, title, unit): (&str, &str, f64)| {
         let lines = runs.iter().enumerate().map(|(at, run)| {
             // Step 0 is the reference's scoring pass, which is no training.
-            let all = points(&run.timings, name).into_iter();
-            let points = all
-                .filter(|(step, _)| *step > 0.0)
-                .map(|(step, y)| (step, y / unit));
+            let timings = run.timings.iter().filter(|timing| timing.step > 0);
+            let points = timings.filter_map(|timing| {
+                let (_, y) = timing.figures().find(|(figure, _)| *figure == name)?;
+                Some((timing.step as f64, y / unit))
+            });
             let label = if several {
                 run.name.as_str()
             } else {
@@ -258,7 +259,10 @@ pub fn missing(run: &Recorded) -> String {
         say("No training record yet: the first comes after <code>run.logging_steps</code> steps.");
         return html;
     }
-    let loss = html::text(run.run["loss"].as_str().unwrap_or("this loss"));
+    let loss = match run.run.loss.as_str() {
+        "" => "this loss".to_owned(),
+        loss => html::text(loss),
+    };
     if run.first("rewards/margins").is_none() {
         say(&format!(
             "No rewards of pairs: <code>{loss}</code> on these rows has none."
@@ -329,7 +333,7 @@ fn others(runs: &[&Recorded]) -> BTreeSet<String> {
 fn marks(run: &Recorded) -> Vec<(u64, String)> {
     let resumed = run.resumed.iter();
     let resumed = resumed.map(|step| (*step, format!("gone on with after step {step}")));
-    let met = run.non_finite.iter().map(super::folder::step);
+    let met = run.non_finite.iter().map(|line| line.step);
     let met = met.map(|step| (step, format!("step {step}: a value that is not finite")));
     resumed.chain(met).collect()
 }

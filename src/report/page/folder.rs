@@ -1,33 +1,20 @@
-//! The files of a run's folder, as a page needs them.
+//! The files of a run directory, as a page needs them.
 //!
-//! Hides that a run may be going on while it is read: what is not there yet is empty, half a line at
-//! the end of a log is none.
+//! Hides that a run may be writing while it is read: an absent file is empty, an incomplete last line
+//! is left out.
 
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::io::untrusted::{self, Line};
-
-/// What marks a folder as a run's.
-const RUN: &str = "run.json";
-
-/// The files that a page is made of, beside the checkpoints.
-const FILES: [&str; 8] = [
-    RUN,
-    "config.toml",
-    "metrics.jsonl",
-    "timings.jsonl",
-    "generations.jsonl",
-    "margins.json",
-    "non_finite.jsonl",
-    "summary.json",
-];
-
-/// A line of a log.
-pub type Record = Map<String, Value>;
+use crate::io::untrusted;
+use crate::run_dir::{
+    CONFIG, FILES, GENERATIONS, Generation, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN,
+    Record, RunRecord, SummaryRecord, TIMINGS, Timing, TimingLine, checkpoint_steps, points,
+    read_log, step,
+};
 
 /// What the folder of a run says.
 #[derive(Debug, Clone, Default)]
@@ -41,19 +28,19 @@ pub struct Recorded {
     /// `metrics.jsonl`.
     pub records: Vec<Record>,
     /// `timings.jsonl`, without what was made anew.
-    pub timings: Vec<Record>,
+    pub timings: Vec<Timing>,
     /// The steps of the checkpoints that it was gone on from.
     pub resumed: Vec<u64>,
     /// `generations.jsonl`.
-    pub generations: Vec<Record>,
+    pub generations: Vec<Generation>,
     /// `non_finite.jsonl`.
-    pub non_finite: Vec<Record>,
+    pub non_finite: Vec<NonFiniteStep>,
     /// `run.json`.
-    pub run: Value,
-    /// `margins.json`, null where there is none.
-    pub margins: Value,
-    /// `summary.json`, null where the run is not finished.
-    pub summary: Value,
+    pub run: RunRecord,
+    /// `margins.json`, if there are any.
+    pub margins: Option<Margins>,
+    /// `summary.json`, if the run is finished.
+    pub summary: Option<SummaryRecord>,
     /// `config.toml`.
     pub config: String,
     /// The same, by keys.
@@ -71,42 +58,37 @@ impl Recorded {
     /// # Errors
     /// If the folder holds no run, or `run.json` or another of its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = |name: &str| folder.join(name);
-        let object = |name: &str| match path(name).is_file() {
-            true => untrusted::json_object(&path(name), untrusted::CONFIG),
-            false => Ok(Value::Null),
-        };
         let mut read = Self {
             folder: folder.to_owned(),
             name: name(folder),
-            run: untrusted::json_object(&path(RUN), untrusted::CONFIG)?,
-            margins: object("margins.json")?,
-            summary: object("summary.json")?,
+            run: RunRecord::open(folder)?,
+            margins: Margins::open(folder)?,
+            summary: SummaryRecord::open(folder)?,
             ..Self::default()
         };
-        if path("config.toml").is_file() {
-            read.config = untrusted::text(&path("config.toml"), untrusted::TOML)?;
+        let config = folder.join(CONFIG);
+        if config.is_file() {
+            read.config = untrusted::text(&config, untrusted::TOML)?;
             let settings = toml::from_str(&read.config);
             read.settings = settings.map_err(|error: toml::de::Error| {
-                Error::input(format!("not TOML: {}", error.message()))
-                    .at(path("config.toml").display())
+                Error::input(format!("not TOML: {}", error.message())).at(config.display())
             })?;
         }
-        let mut log = |name: &str| lines(&path(name), &mut read.remarks);
-        let (records, timings) = (log("metrics.jsonl")?, log("timings.jsonl")?);
-        let (generations, non_finite) = (log("generations.jsonl")?, log("non_finite.jsonl")?);
-        (read.records, read.generations, read.non_finite) = (records, generations, non_finite);
-        for timing in timings {
-            match timing.get("resumed") {
-                Some(_) => {
-                    let at = step(&timing);
-                    read.timings.retain(|timing| step(timing) <= at);
-                    read.resumed.push(at);
+        let remarks = &mut read.remarks;
+        read.records = log(folder, METRICS, remarks)?;
+        let timings: Vec<TimingLine> = log(folder, TIMINGS, remarks)?;
+        read.generations = log(folder, GENERATIONS, remarks)?;
+        read.non_finite = log(folder, NON_FINITE, remarks)?;
+        for line in timings {
+            match line {
+                TimingLine::Resumed(at) => {
+                    read.timings.retain(|timing| timing.step <= at.step);
+                    read.resumed.push(at.step);
                 }
-                None => read.timings.push(timing),
+                TimingLine::Timing(timing) => read.timings.push(timing),
             }
         }
-        read.checkpoints = checkpoints(folder);
+        read.checkpoints = checkpoint_steps(folder);
         Ok(read)
     }
 
@@ -140,13 +122,17 @@ impl Recorded {
                 (found.map_or(u64::MAX, |found| found.len()), changed)
             })
             .collect();
-        trace.extend(checkpoints(folder).into_iter().map(|step| (step, None)));
+        trace.extend(
+            checkpoint_steps(folder)
+                .into_iter()
+                .map(|step| (step, None)),
+        );
         trace
     }
 
     /// Whether it came to its end.
     pub fn is_finished(&self) -> bool {
-        !self.summary.is_null()
+        self.summary.is_some()
     }
 
     /// A key of the config.
@@ -161,8 +147,8 @@ impl Recorded {
 
     /// The optimizer steps of the whole run, as far as they are known.
     pub fn steps(&self) -> Option<u64> {
-        if let Some(steps) = self.summary["steps"].as_u64() {
-            return Some(steps);
+        if let Some(summary) = &self.summary {
+            return Some(summary.steps);
         }
         if let Some(steps) = self.setting("run", "max_steps") {
             return steps.as_integer().map(|steps| steps as u64);
@@ -197,60 +183,19 @@ impl Recorded {
     }
 }
 
-/// The step of a line.
-pub fn step(record: &Record) -> u64 {
-    record.get("step").and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// The points of a figure in lines of a log: (step, value); null is NaN.
-pub fn points(records: &[Record], name: &str) -> Vec<(f64, f64)> {
-    let with = records.iter().filter_map(|r| Some((step(r), r.get(name)?)));
-    with.map(|(step, value)| (step as f64, value.as_f64().unwrap_or(f64::NAN)))
-        .collect()
-}
-
 fn name(folder: &Path) -> String {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let name = folder.file_name().unwrap_or(folder.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
-/// The lines of a log that are objects.
-fn lines(path: &Path, remarks: &mut Vec<String>) -> Result<Vec<Record>> {
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    let io = |error: std::io::Error| Error::io(path, &error);
-    let file = untrusted::open(path)?;
-    let length = file.metadata().map_err(io)?.len();
-    let mut reader = BufReader::new(file);
-    let (mut records, mut number, mut read) = (Vec::new(), 0u64, 0u64);
-    loop {
-        number += 1;
-        let line = match untrusted::line(&mut reader).map_err(io)? {
-            Line::End => return Ok(records),
-            Line::TooLong => {
-                remarks.push(format!("{}:{number}: the line is too long", path.display()));
-                return Ok(records);
-            }
-            Line::Whole(line) => line,
-        };
-        read += line.len() as u64 + 1;
-        let text = std::str::from_utf8(&line).ok();
-        match text.and_then(|text| untrusted::parse(text).ok()) {
-            Some(Value::Object(record)) => records.push(record),
-            // The end of what is being written.
-            _ if read > length => return Ok(records),
-            _ => remarks.push(format!("{}:{number}: not a record", path.display())),
-        }
-    }
-}
-
-fn checkpoints(folder: &Path) -> Vec<u64> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let steps = names.filter_map(|name| name.strip_prefix("checkpoint-")?.parse().ok());
-    let mut steps: Vec<u64> = steps.collect();
-    steps.sort_unstable();
-    steps
+/// The records of a log; what could not be read goes to `remarks`.
+fn log<T: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<T>> {
+    let log = read_log(&folder.join(name))?;
+    remarks.extend(log.remarks);
+    Ok(log.records)
 }

@@ -2,19 +2,19 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
-
-use super::folder::{Recorded, points};
+use super::folder::Recorded;
 use super::html::{missing, number, short, text};
+use crate::lab::story::{Column, Estimate};
 use crate::report::chart::{
     Anchor, Axis, Curve, Drawing, Form, Look, PAGE_COLORS, Plot, Role, Shape, is_drawn, room,
 };
+use crate::run_dir::points;
 
 /// A quantity of a run at its end, and on the way where records have it.
 struct Quantity {
     name: &'static str,
-    /// In `summary.json`.
-    summary: &'static str,
+    /// In `summary.json`, where the run is on stories.
+    story: Option<fn(&Column) -> Option<Estimate>>,
     /// Figures of records, the first that the run has.
     figures: &'static [&'static str],
 }
@@ -22,41 +22,41 @@ struct Quantity {
 const REWARD: [Quantity; 2] = [
     Quantity {
         name: "score of the stories",
-        summary: "/story/columns/1/score/value",
+        story: Some(|of| of.score),
         figures: &[],
     },
     Quantity {
         name: "accuracy of rewards",
-        summary: "",
+        story: None,
         figures: &["eval_rewards/accuracies", "rewards/accuracies"],
     },
 ];
 const DISTANCE: [Quantity; 3] = [
     Quantity {
         name: "KL from the start, nats",
-        summary: "/story/columns/1/kl/value",
+        story: Some(|of| Some(of.kl)),
         figures: &[],
     },
     Quantity {
         name: "KL from the reference, nats",
-        summary: "",
+        story: None,
         figures: &["eval_kl", "kl"],
     },
     Quantity {
         name: "log-ratio of chosen answers, nats",
-        summary: "",
+        story: None,
         figures: &["eval_log_ratios/chosen", "log_ratios/chosen"],
     },
 ];
 const DIVERSITY: [Quantity; 2] = [
     Quantity {
         name: "distinct-2 of the stories",
-        summary: "/story/columns/1/distinct_2/value",
+        story: Some(|of| Some(of.distinct_2)),
         figures: &[],
     },
     Quantity {
         name: "entropy of the next token, nats",
-        summary: "",
+        story: None,
         figures: &["eval_entropy", "entropy"],
     },
 ];
@@ -64,7 +64,8 @@ const DIVERSITY: [Quantity; 2] = [
 impl Quantity {
     /// (step, value) in the order of steps.
     fn points(&self, run: &Recorded) -> Vec<(f64, f64)> {
-        if let Some(value) = run.summary.pointer(self.summary).and_then(Value::as_f64) {
+        let told = run.summary.as_ref().zip(self.story);
+        if let Some(value) = told.and_then(|(summary, of)| summary.story_after(of)) {
             return vec![(run.last_step() as f64, value)];
         }
         let mut all = self.figures.iter().map(|name| points(&run.records, name));

@@ -26,6 +26,14 @@ pub fn figure(value: Option<&Value>) -> String {
         .map_or_else(|| "–".to_owned(), number)
 }
 
+/// As [`number`], with a dash for a number that a file does not have.
+pub fn number_or_dash(x: f64) -> String {
+    match x.is_finite() {
+        true => number(x),
+        false => "–".to_owned(),
+    }
+}
+
 /// All digits of a number, as JSON has them.
 pub fn exact(x: f64) -> String {
     Value::from(x).to_string()

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::folder::{Recorded, step};
+use super::folder::Recorded;
 use super::html::{figure, grouped, number, section, table, text};
 use crate::report::chart::PAGE_COLORS;
 
@@ -27,7 +27,10 @@ fn badge(run: &Recorded) -> String {
 pub fn of_one(run: &Recorded) -> String {
     let model = run.setting("model", "model_name_or_path");
     let model = model.and_then(toml::Value::as_str).unwrap_or("?");
-    let loss = run.run["loss"].as_str().unwrap_or("?");
+    let loss = match run.run.loss.as_str() {
+        "" => "?",
+        loss => loss,
+    };
     let mut html = format!(
         "<header id=\"overview\"><h1>{} {}</h1><p class=\"lead\"><b>{}</b> on {} · {}</p>\n",
         text(&run.name),
@@ -82,12 +85,11 @@ pub fn of_one(run: &Recorded) -> String {
 /// Tokens per second over all that was timed.
 fn mean_speed(run: &Recorded) -> Option<f64> {
     let (mut tokens, mut seconds) = (0.0, 0.0);
-    for timing in run.timings.iter().filter(|timing| step(timing) > 0) {
-        let of = timing.get("seconds")?.as_f64()?;
-        tokens += timing.get("tokens_per_second")?.as_f64()? * of;
-        seconds += of;
+    for timing in run.timings.iter().filter(|timing| timing.step > 0) {
+        tokens += timing.tokens_per_second * timing.seconds;
+        seconds += timing.seconds;
     }
-    (seconds > 0.0).then(|| tokens / seconds)
+    (seconds > 0.0 && tokens.is_finite()).then(|| tokens / seconds)
 }
 
 fn progress(run: &Recorded) -> String {

@@ -2,80 +2,78 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use super::folder::Recorded;
+use super::html::{exact, grouped, missing, number_or_dash, section, short, table, text};
+use crate::lab::story::{Column, Estimate};
+use crate::run_dir::{RowCounts, RunRecord, checkpoint_name, checkpoint_step};
 
-use super::folder::{Recorded, step};
-use super::html::{exact, figure, grouped, missing, section, table, text};
+/// A row of the census: in words, and its count.
+type Counted = (&'static str, fn(&RowCounts) -> Option<usize>);
 
-/// Rows of the census: its key in `run.json`, and in words.
-const CENSUS: [(&str, &str); 16] = [
-    ("/rows", "rows"),
-    ("/kept", "kept"),
-    ("/cut_prompts", "prompts cut"),
-    ("/cut_responses", "answers cut"),
-    ("/unfinished_responses", "answers without an end"),
-    ("/boundary_merges", "boundary merges"),
-    ("/context_tokens", "context tokens"),
-    ("/prompt_tokens/median", "prompt tokens, median"),
-    ("/prompt_tokens/p95", "prompt tokens, 95%"),
-    ("/prompt_tokens/max", "prompt tokens, most"),
-    ("/response_tokens/median", "answer tokens, median"),
-    ("/response_tokens/p95", "answer tokens, 95%"),
-    ("/response_tokens/max", "answer tokens, most"),
-    ("/example_tokens/median", "row tokens, median"),
-    ("/example_tokens/p95", "row tokens, 95%"),
-    ("/example_tokens/max", "row tokens, most"),
+const CENSUS: [Counted; 16] = [
+    ("rows", |of| of.rows),
+    ("kept", |of| of.kept),
+    ("prompts cut", |of| of.cut_prompts),
+    ("answers cut", |of| of.cut_responses),
+    ("answers without an end", |of| of.unfinished_responses),
+    ("boundary merges", |of| of.boundary_merges),
+    ("context tokens", |of| of.context_tokens),
+    ("prompt tokens, median", |of| Some(of.prompt_tokens?.median)),
+    ("prompt tokens, 95%", |of| Some(of.prompt_tokens?.p95)),
+    ("prompt tokens, most", |of| Some(of.prompt_tokens?.max)),
+    ("answer tokens, median", |of| {
+        Some(of.response_tokens?.median)
+    }),
+    ("answer tokens, 95%", |of| Some(of.response_tokens?.p95)),
+    ("answer tokens, most", |of| Some(of.response_tokens?.max)),
+    ("row tokens, median", |of| Some(of.example_tokens?.median)),
+    ("row tokens, 95%", |of| Some(of.example_tokens?.p95)),
+    ("row tokens, most", |of| Some(of.example_tokens?.max)),
 ];
 
 /// What became of the rows.
 pub fn census(run: &Recorded) -> String {
-    let splits: Vec<(&str, &Value)> = ["train", "eval", "unlabelled"]
-        .into_iter()
-        .map(|name| (name, &run.run[name]))
-        .filter(|(_, census)| census.is_object())
+    let RunRecord {
+        train,
+        eval,
+        unlabelled,
+        ..
+    } = &run.run;
+    let splits = [("train", train), ("eval", eval), ("unlabelled", unlabelled)];
+    let known = splits.into_iter();
+    let splits: Vec<(&str, &RowCounts)> = known
+        .filter_map(|(name, counts)| Some((name, counts.as_ref()?)))
         .collect();
     if splits.is_empty() {
         return missing("No census: <code>run.json</code> has none.");
     }
-    let heads: Vec<&str> = [""]
-        .into_iter()
-        .chain(splits.iter().map(|(name, _)| *name))
-        .collect();
-    let count = |value: Option<&Value>| match value.and_then(Value::as_u64) {
-        Some(count) => format!("<data value=\"{count}\">{}</data>", grouped(count)),
+    let names = splits.iter().map(|(name, _)| *name);
+    let heads: Vec<&str> = [""].into_iter().chain(names).collect();
+    let cell = |count: Option<usize>| match count {
+        Some(count) => format!("<data value=\"{count}\">{}</data>", grouped(count as u64)),
         None => "–".to_owned(),
     };
     let mut rows: Vec<Vec<String>> = CENSUS
         .iter()
-        .map(|(pointer, word)| {
-            let cells = splits
-                .iter()
-                .map(|(_, census)| count(census.pointer(pointer)));
+        .map(|(word, of)| {
+            let cells = splits.iter().map(|(_, counts)| cell(of(counts)));
             [word.to_string()].into_iter().chain(cells).collect()
         })
         .collect();
-    let mut reasons: Vec<&String> = Vec::new();
-    for (_, census) in &splits {
-        for reason in census["invalid"]
-            .as_object()
-            .into_iter()
-            .flat_map(|map| map.keys())
-        {
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
-            }
+    let mut reasons: Vec<&str> = Vec::new();
+    for (reason, _) in splits.iter().flat_map(|(_, counts)| &counts.invalid.0) {
+        if !reasons.contains(&reason.as_str()) {
+            reasons.push(reason);
         }
     }
     for (at, reason) in reasons.into_iter().enumerate() {
-        let cells = splits.iter().map(|(_, census)| {
-            let lines = &census["invalid"][reason];
-            let first = lines["first"].as_array().into_iter().flatten();
-            let first: Vec<&str> = first.filter_map(Value::as_str).collect();
-            match lines["rows"].as_u64() {
-                Some(rows) => format!(
+        let cells = splits.iter().map(|(_, counts)| {
+            let mut found = counts.invalid.0.iter();
+            match found.find(|(other, _)| other == reason) {
+                Some((_, lines)) => format!(
                     "{} <small>lines {}</small>",
-                    grouped(rows),
-                    text(&first.join(", "))
+                    grouped(lines.rows as u64),
+                    text(&lines.first.join(", "))
                 ),
                 None => "0".to_owned(),
             }
@@ -86,36 +84,37 @@ pub fn census(run: &Recorded) -> String {
     table(&heads, &rows)
 }
 
+/// A row of the stories: in words, and its estimate.
+type Estimated = (&'static str, fn(&Column) -> Option<Estimate>);
+
+const STORIES: [Estimated; 6] = [
+    ("in the grammar", |of| Some(of.in_grammar)),
+    ("score", |of| of.score),
+    ("entropy, nats", |of| Some(of.entropy)),
+    ("distinct-1", |of| Some(of.distinct_1)),
+    ("distinct-2", |of| Some(of.distinct_2)),
+    ("KL from the start, nats", |of| Some(of.kl)),
+];
+
 /// The samples of the grammar's stories, where the run is on them.
 pub fn story(run: &Recorded) -> Option<String> {
-    let columns = run.summary["story"]["columns"].as_array()?;
-    let heads: Vec<&str> = [""]
-        .into_iter()
-        .chain(
-            columns
-                .iter()
-                .map(|column| column["name"].as_str().unwrap_or("?")),
-        )
-        .collect();
-    let rows = [
-        ("in_grammar", "in the grammar"),
-        ("score", "score"),
-        ("entropy", "entropy, nats"),
-        ("distinct_1", "distinct-1"),
-        ("distinct_2", "distinct-2"),
-        ("kl", "KL from the start, nats"),
-    ];
-    let cell = |estimate: &Value| {
-        let value = figure(estimate.get("value"));
-        match estimate["error"].as_f64() {
-            Some(error) => format!("{value} <small>± {}</small>", super::html::short(error)),
+    let columns = &run.summary.as_ref()?.story.as_ref()?.columns;
+    let names = columns.iter().map(|column| column.name.as_str());
+    let heads: Vec<&str> = [""].into_iter().chain(names).collect();
+    let cell = |estimate: Option<Estimate>| {
+        let Some(Estimate { value, error }) = estimate else {
+            return "–".to_owned();
+        };
+        let value = number_or_dash(value);
+        match error {
+            Some(error) => format!("{value} <small>± {}</small>", short(error)),
             None => value,
         }
     };
-    let rows: Vec<Vec<String>> = rows
+    let rows: Vec<Vec<String>> = STORIES
         .iter()
-        .map(|(key, word)| {
-            let cells = columns.iter().map(|column| cell(&column[*key]));
+        .map(|(word, of)| {
+            let cells = columns.iter().map(|column| cell(of(column)));
             [word.to_string()].into_iter().chain(cells).collect()
         })
         .collect();
@@ -137,36 +136,34 @@ pub fn events(run: &Recorded) -> String {
             "gone on with from the checkpoint of this step".to_owned(),
         ));
     }
-    for change in run.run["changes"].as_array().into_iter().flatten() {
+    for change in &run.run.changes {
         let what = format!(
             "<code>{}</code> changed from <code>{}</code> to <code>{}</code>",
-            text(change["key"].as_str().unwrap_or("?")),
-            text(&change["old"].to_string()),
-            text(&change["new"].to_string()),
+            text(&change.key),
+            text(&change.old.to_string()),
+            text(&change.new.to_string()),
         );
-        rows.push((change["step"].as_u64().unwrap_or(0), what));
+        rows.push((change.step, what));
     }
     for line in &run.non_finite {
-        let what = line.get("what").and_then(Value::as_str).unwrap_or("?");
-        let count = line
-            .get("rows")
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len);
-        rows.push((
-            step(line),
-            format!(
-                "a value that is not finite, in a batch of {count} rows: {}",
-                text(what)
-            ),
-        ));
+        let what = format!(
+            "a value that is not finite, in a batch of {} rows: {}",
+            line.rows.len(),
+            text(&line.what)
+        );
+        rows.push((line.step, what));
     }
-    let best = run.summary["best"]["checkpoint"].as_str().unwrap_or("?");
-    for step in &run.checkpoints {
-        let best = match best.ends_with(&format!("/checkpoint-{step}")) {
-            true => format!(", the best: {}", figure(run.summary["best"].get("value"))),
-            false => String::new(),
+    let best = run
+        .summary
+        .as_ref()
+        .and_then(|summary| summary.best.as_ref());
+    for &step in &run.checkpoints {
+        let name = checkpoint_name(step);
+        let best = match best.filter(|best| checkpoint_step(&best.checkpoint) == Some(step)) {
+            Some(best) => format!(", the best: {}", number_or_dash(best.value)),
+            None => String::new(),
         };
-        rows.push((*step, format!("<code>checkpoint-{step}</code>{best}")));
+        rows.push((step, format!("<code>{name}</code>{best}")));
     }
     rows.sort_by_key(|(step, _)| *step);
     let mut html = String::new();
@@ -186,19 +183,25 @@ pub fn events(run: &Recorded) -> String {
 
 /// The resolved config and what it was run on.
 pub fn config(run: &Recorded) -> String {
-    let hash = |name: &str| run.run["hashes"][name].as_str().unwrap_or("–").to_owned();
+    let RunRecord {
+        expo,
+        machine,
+        hashes,
+        ..
+    } = &run.run;
     let rows: Vec<Vec<String>> = [
-        ("expo", run.run["expo"].as_str().unwrap_or("–").to_owned()),
-        (
-            "machine",
-            run.run["machine"].as_str().unwrap_or("–").to_owned(),
-        ),
-        ("policy", hash("policy")),
-        ("reference", hash("reference")),
-        ("tokenizer", hash("tokenizer")),
+        ("expo", Some(expo)),
+        ("machine", machine.as_ref()),
+        ("policy", Some(&hashes.policy)),
+        ("reference", hashes.reference.as_ref()),
+        ("tokenizer", Some(&hashes.tokenizer)),
     ]
     .into_iter()
-    .map(|(name, value)| vec![name.to_owned(), format!("<code>{}</code>", text(&value))])
+    .map(|(name, value)| {
+        let known = value.filter(|value| !value.is_empty());
+        let value = known.map_or_else(|| "–".to_owned(), |value| text(value));
+        vec![name.to_owned(), format!("<code>{value}</code>")]
+    })
     .collect();
     let config = match run.config.is_empty() {
         true => missing("No config: <code>config.toml</code> is not there."),

@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
-
-use super::folder::{Record, Recorded, step};
-use super::html::{figure, missing, section, text};
+use super::folder::Recorded;
+use super::html::{missing, number, number_or_dash, section, text};
+use crate::run_dir::{FinishReason, Generation, Pair, Side};
 
 /// Answers between the first and the last that are shown.
 const BETWEEN: usize = 10;
@@ -13,15 +12,13 @@ const BETWEEN: usize = 10;
 /// The answers to one prompt, in the order of steps.
 struct Asked<'a> {
     prompt: &'a str,
-    answers: Vec<&'a Record>,
+    answers: Vec<&'a Generation>,
 }
 
 fn asked(run: &Recorded) -> Vec<Asked<'_>> {
     let mut all: Vec<Asked> = Vec::new();
     for line in &run.generations {
-        let Some(prompt) = line.get("prompt").and_then(Value::as_str) else {
-            continue;
-        };
+        let prompt = line.prompt.as_str();
         match all.iter_mut().find(|asked| asked.prompt == prompt) {
             Some(asked) => asked.answers.push(line),
             None => all.push(Asked {
@@ -35,8 +32,8 @@ fn asked(run: &Recorded) -> Vec<Asked<'_>> {
 
 /// What the answer from before the first step is called: the reference's where they are one model.
 fn before(run: &Recorded) -> &'static str {
-    let hashes = &run.run["hashes"];
-    match hashes["reference"].is_string() && hashes["reference"] == hashes["policy"] {
+    let hashes = &run.run.hashes;
+    match hashes.reference.as_ref() == Some(&hashes.policy) {
         true => "Reference",
         false => "Before training",
     }
@@ -65,7 +62,7 @@ pub fn samples(run: &Recorded) -> String {
         "<p class=\"lead\">Answers to the same prompts at each evaluation, drawn at temperature 1 with \
          the same random numbers.",
     );
-    if run.run["hashes"]["reference"].is_string() && before(run) != "Reference" {
+    if run.run.hashes.reference.is_some() && before(run) != "Reference" {
         html += " The reference is another model than the policy began as; its own answers are not drawn.";
     }
     html += "</p>\n";
@@ -73,13 +70,13 @@ pub fn samples(run: &Recorded) -> String {
         let _ = write!(html, "<article class=\"card\">{}", prompt(asked.prompt));
         html += "<div class=\"sides\">";
         let (first, last) = (asked.answers[0], asked.answers[asked.answers.len() - 1]);
-        if step(first) == 0 {
+        if first.step == 0 {
             html += &answer(before(run), first);
-        } else if step(first) < step(last) {
-            html += &answer(&format!("After step {}", step(first)), first);
+        } else if first.step < last.step {
+            html += &answer(&format!("After step {}", first.step), first);
         }
-        if step(last) > 0 {
-            html += &answer(&format!("Policy after step {}", step(last)), last);
+        if last.step > 0 {
+            html += &answer(&format!("Policy after step {}", last.step), last);
         }
         html += "</div>";
         let between = match asked.answers.len() {
@@ -88,7 +85,7 @@ pub fn samples(run: &Recorded) -> String {
         };
         if !between.is_empty() {
             let every = between.len().div_ceil(BETWEEN);
-            let shown: Vec<&&Record> = between.iter().step_by(every).collect();
+            let shown: Vec<&&Generation> = between.iter().step_by(every).collect();
             let of = match shown.len() < between.len() {
                 true => format!("{} of {}", shown.len(), between.len()),
                 false => shown.len().to_string(),
@@ -99,7 +96,7 @@ pub fn samples(run: &Recorded) -> String {
             );
             html += "<div class=\"sides\">";
             for line in shown {
-                html += &answer(&format!("After step {}", step(line)), line);
+                html += &answer(&format!("After step {}", line.step), line);
             }
             html += "</div></details>";
         }
@@ -129,19 +126,19 @@ pub fn samples_of(runs: &[Recorded]) -> String {
     for asked_for in prompts {
         let _ = write!(html, "<article class=\"card\">{}", prompt(asked_for));
         html += "<div class=\"sides\">";
-        let mut first: Option<&Value> = None;
+        let mut first: Option<&str> = None;
         for (run, asked) in runs.iter().zip(&all) {
             let Some(asked) = asked.iter().find(|asked| asked.prompt == asked_for) else {
                 continue;
             };
             let (start, last) = (asked.answers[0], asked.answers[asked.answers.len() - 1]);
             // Runs that began as one model began with one answer.
-            if step(start) == 0 && first != start.get("response") {
-                first = start.get("response");
+            if start.step == 0 && first != Some(&start.response) {
+                first = Some(&start.response);
                 html += &answer(before(run), start);
             }
-            if step(last) > 0 {
-                html += &answer(&format!("{}, step {}", run.name, step(last)), last);
+            if last.step > 0 {
+                html += &answer(&format!("{}, step {}", run.name, last.step), last);
             }
         }
         html += "</div></article>\n";
@@ -152,8 +149,8 @@ pub fn samples_of(runs: &[Recorded]) -> String {
 /// The pairs with the largest and the smallest margins of the last evaluation.
 pub fn pairs(run: &Recorded) -> String {
     let title = "Pairs with the largest and the smallest margins";
-    if run.margins.is_null() {
-        let margins = run
+    let Some(margins) = &run.margins else {
+        let kept = run
             .setting("run", "eval_margins")
             .and_then(toml::Value::as_integer);
         return section(
@@ -163,7 +160,7 @@ pub fn pairs(run: &Recorded) -> String {
                 () if run.setting("data", "eval").is_none() => {
                     "No pairs: they are those of an evaluation; name rows in <code>data.eval</code>."
                 }
-                () if margins == Some(0) => {
+                () if kept == Some(0) => {
                     "No pairs: <code>run.eval_margins</code> is 0; it is the number that an evaluation keeps."
                 }
                 () if !run.has_evaluations() => {
@@ -175,45 +172,44 @@ pub fn pairs(run: &Recorded) -> String {
                 }
             }),
         );
-    }
-    let at = run.margins["step"].as_u64().unwrap_or(0);
-    let of = run.margins["pairs"].as_u64().unwrap_or(0);
+    };
     let mut html = format!(
-        "<p class=\"lead\">Of {of} evaluation pairs after step {at}; the margin is the reward of the \
-         chosen answer minus that of the rejected one.</p>\n"
+        "<p class=\"lead\">Of {} evaluation pairs after step {}; the margin is the reward of the \
+         chosen answer minus that of the rejected one.</p>\n",
+        margins.pairs, margins.step
     );
-    for (key, title) in [("largest", "Largest"), ("smallest", "Smallest")] {
-        let pairs = run.margins[key].as_array();
+    for (pairs, title) in [
+        (&margins.largest, "Largest"),
+        (&margins.smallest, "Smallest"),
+    ] {
         let _ = writeln!(html, "<h3>{title}</h3>");
-        for pair in pairs.into_iter().flatten() {
+        for pair in pairs {
             html += &one(pair);
         }
     }
     section("pairs", title, &html)
 }
 
-fn one(pair: &Value) -> String {
-    let side = |name: &str, word: &str| {
-        let side = &pair[name];
-        let text_of = side["text"].as_str().unwrap_or_default();
+fn one(pair: &Pair) -> String {
+    let side = |name: &str, word: &str, side: &Side| {
         format!(
             "<div class=\"side {name}\"><h4>{word}</h4><p class=\"said\" dir=\"auto\">{}</p>\
              <p class=\"figures\">reward {} · log-prob {} · of the reference {} · {} tokens</p></div>",
-            said(text_of),
-            figure(side.get("reward")),
-            figure(side.get("log_prob")),
-            figure(side.get("reference_log_prob")),
-            figure(side.get("tokens")),
+            said(&side.text),
+            number_or_dash(side.reward),
+            number_or_dash(side.log_prob),
+            number_or_dash(side.reference_log_prob),
+            number_or_dash(side.tokens),
         )
     };
     format!(
         "<details class=\"card pair\" open><summary>Margin {} <span>row {}</span></summary>{}\
          <div class=\"sides\">{}{}</div></details>\n",
-        figure(pair.get("margin")),
-        pair["row"].as_u64().unwrap_or(0),
-        prompt(pair["prompt"].as_str().unwrap_or_default()),
-        side("chosen", "Chosen"),
-        side("rejected", "Rejected"),
+        number_or_dash(pair.margin),
+        pair.row,
+        prompt(&pair.prompt),
+        side("chosen", "Chosen", &pair.chosen),
+        side("rejected", "Rejected", &pair.rejected),
     )
 }
 
@@ -232,21 +228,17 @@ fn said(words: &str) -> String {
     }
 }
 
-fn answer(who: &str, line: &Record) -> String {
-    let words = line
-        .get("response")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let end = match line.get("finish_reason").and_then(Value::as_str) {
-        Some("length") => " · cut at the limit",
-        _ => "",
+fn answer(who: &str, line: &Generation) -> String {
+    let end = match line.finish_reason {
+        FinishReason::Length => " · cut at the limit",
+        FinishReason::Stop => "",
     };
     format!(
         "<div class=\"side\"><h4>{}</h4><p class=\"said\" dir=\"auto\">{}</p>\
          <p class=\"figures\">log-prob {} · {} tokens{end}</p></div>",
         text(who),
-        said(words),
-        figure(line.get("log_prob")),
-        figure(line.get("tokens")),
+        said(&line.response),
+        number_or_dash(line.log_prob),
+        number(line.tokens as f64),
     )
 }

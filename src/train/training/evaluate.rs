@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Training;
 use crate::error::{Error, Result, nearest};
-use crate::session::{Event, Observer, Record};
+use crate::run_dir::Record;
+use crate::session::{Event, Observer};
 use crate::train::Stepper;
 use crate::train::eval_samples::Extremes;
 use crate::train::metrics::Averages;

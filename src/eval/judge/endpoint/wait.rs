@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Miss;
+use crate::eval::judge::reply::Miss;
 
 /// What `Retry-After` asks for: seconds, or a date.
 pub(super) fn wait_of(value: &str) -> Option<Duration> {

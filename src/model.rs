@@ -12,7 +12,6 @@ pub mod family;
 mod ffn;
 pub mod generate;
 pub mod head;
-pub mod hub;
 pub mod init;
 mod linear;
 mod norm;

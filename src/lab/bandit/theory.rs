@@ -6,11 +6,11 @@
 
 use rayon::prelude::*;
 
-use super::Report;
 use super::config::Theory;
 use super::contest::Contender;
 use super::policy::{kl, logs, mode, total_variation};
 use super::problem::Prompt;
+use super::report::Report;
 use super::runs::{solve, yes};
 use crate::error::{Error, Result};
 use crate::loss::Loss;

@@ -9,12 +9,13 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::grammar::{Grammar, Prompt};
 use super::rng;
 use super::tilt::Tilt;
 use crate::error::{Error, Result};
+use crate::io::number::or_nan;
 
 /// A continuation that a model has drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +42,7 @@ pub struct Answers {
 }
 
 /// The table. [`Display`](fmt::Display) lays it out for 100 columns.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The number of prompts.
     pub prompts: usize,
@@ -54,7 +55,7 @@ pub struct Report {
 }
 
 /// What is known of one policy.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Column {
     /// The policy.
     pub name: String,
@@ -75,16 +76,17 @@ pub struct Column {
 }
 
 /// A number, and its standard error unless it is exact.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The number.
+    #[serde(deserialize_with = "or_nan")]
     pub value: f64,
     /// One standard error over prompts; none where it is exact, or there is one prompt.
     pub error: Option<f64>,
 }
 
 /// What became of one prompt.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The prompt.
     pub prompt: String,
@@ -95,7 +97,7 @@ pub struct Example {
 }
 
 /// A sample with its score.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
     /// Its text.
     pub text: String,

@@ -1,9 +1,9 @@
 //! Learning curves and policies over lambda, a panel for each loss.
 
 use super::{Optimum, Place, Trained, spreads};
-use crate::bandit::config::Interpolation;
-use crate::bandit::contest::Contender;
-use crate::bandit::runs::lambda_label;
+use crate::lab::bandit::config::Interpolation;
+use crate::lab::bandit::contest::Contender;
+use crate::lab::bandit::runs::lambda_label;
 use crate::report::{Axis, Curve, Figure, Look, Panel, Rule, significant};
 
 /// pi* as dashed lines in the colours of the responses.

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::Report;
 use super::closed_form::{rlhf, rlhf_slope};
 use super::config::{Constraint, Penalty};
 use super::policy::{kl, log_softmax, logs, probabilities, pull_back};
 use super::problem::{Example, Slope, Task};
+use super::report::Report;
 use super::runs::{spread, yes};
 use super::solve::{Solved, minimize};
 use crate::error::{Error, Result};

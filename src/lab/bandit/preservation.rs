@@ -7,8 +7,9 @@ use super::contest::Contender;
 use super::grid::Scale;
 use super::policy::{kl, log_softmax, logs};
 use super::problem::Prompt;
+use super::report::Report;
 use super::runs::{solve, spread, train, with_samples, yes};
-use super::{Report, Solved};
+use super::solve::Solved;
 use crate::error::Result;
 use crate::report::{Axis, COLORS, Cell, Curve, Figure, Look, Panel, Rule, Table};
 

@@ -1,8 +1,8 @@
-//! Models by name: the Hugging Face hub, and the cache on disk that is shared with Python's.
+//! Models by name: the Hugging Face hub, and the cache on disk that is shared with Python.
 //!
-//! *Why*: the cache belongs to every tool of the user, so nothing appears in it under its final
-//! name before it is whole. hf-hub therefore works in a folder of its own beside the blobs; what it
-//! fetched is checked for size and, where the hub names it, SHA-256, and only then moved in.
+//! *Why*: every tool of the user reads the cache, so nothing appears in it under its final name before
+//! it is complete. hf-hub therefore works in a directory of its own beside the blobs; a downloaded file
+//! is checked for size and, if the hub names it, SHA-256, and only then moved in.
 
 mod settings;
 mod transfer;
@@ -13,23 +13,11 @@ use std::path::{Path, PathBuf};
 
 pub use settings::HubSettings;
 pub use transfer::Download;
-use transfer::Remote;
+use transfer::{Remote, is_commit};
 
-use super::weights::header::{is_plain, read_index};
+use super::model_dir::{CONFIG, INDEX, TOKENIZER, WEIGHTS, companions, read_index};
+use super::untrusted::{self, is_plain};
 use crate::error::{Error, Result};
-use crate::io::untrusted;
-
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const WHERE_PRESENT: [&str; 5] = [
-    TOKENIZER,
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-];
 
 /// The folder that holds the model `name_or_path`, downloaded if need be.
 ///
@@ -131,7 +119,7 @@ fn download(
             .at(name));
     }
     remote.fetch(CONFIG, progress)?;
-    for file in WHERE_PRESENT.into_iter().filter(|file| remote.has(file)) {
+    for file in companions(remote.files()) {
         remote.fetch(file, progress)?;
     }
     if part == Part::Tokenizer {
@@ -235,8 +223,4 @@ fn check_names(name: &str, revision: &str) -> Result<()> {
 
 fn is_plain_or_tag(part: &str) -> bool {
     is_plain(&part.replace('+', "_"))
-}
-
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
 }

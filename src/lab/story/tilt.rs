@@ -10,9 +10,9 @@ use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::grammar::{Branch, Prompt, Story};
+use super::draw_index;
+use super::grammar::{Branch, Grammar, Prompt, Story};
 use super::template::{FREE, State};
-use super::{Grammar, draw_index};
 use crate::error::{Error, Result};
 
 /// Proportional to q(y)^`base` e^(`score` s(y)) over the continuations y of a prompt.
@@ -69,6 +69,13 @@ struct Node {
     /// Expected log q under the tilt.
     log_q: f64,
     max_score: f64,
+}
+
+impl Prompt<'_> {
+    /// The distribution over continuations that a tilt makes of the grammar's.
+    pub fn tilted(&self, tilt: Tilt) -> Tilted<'_> {
+        Tilted::new(self, tilt)
+    }
 }
 
 impl<'a> Tilted<'a> {

@@ -8,15 +8,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::path::Path;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Grammar;
-use super::grammar::{Choice, Slot};
+use super::check::check;
+use super::grammar::{Choice, Grammar, Slot};
 use super::template::{Part, Template, Value, Variable, parts};
 use crate::error::{Error, Result, nearest};
+use crate::io::untrusted;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,8 +65,23 @@ impl<'de> Deserialize<'de> for Opt {
     }
 }
 
+impl Grammar {
+    /// Reads a grammar file; what it says must be unambiguous.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = untrusted::text(path, untrusted::TOML)?;
+        Self::parse(&text).map_err(|error| error.at(path.display()))
+    }
+
+    /// As [`open`](Self::open), from the file's text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let grammar = compile(text)?;
+        check(&grammar)?;
+        Ok(grammar)
+    }
+}
+
 /// The grammar that a file describes, names resolved, not yet checked for ambiguity.
-pub(super) fn compile(text: &str) -> Result<Grammar> {
+fn compile(text: &str) -> Result<Grammar> {
     let file: File = toml::from_str(text).map_err(|error| in_file(&error, text))?;
     let mut compiler = Compiler {
         file: &file,

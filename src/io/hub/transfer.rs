@@ -11,11 +11,9 @@ use hf_hub::api::{Progress, RepoInfo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
-use super::is_commit;
 use super::settings::HubSettings;
 use crate::error::{Error, Result};
-use crate::io::untrusted;
-use crate::model::weights::header::is_plain;
+use crate::io::untrusted::{self, is_plain};
 
 /// Connections break and proxies cut files short; a file is asked for this often.
 const ATTEMPTS: u32 = 3;
@@ -130,8 +128,13 @@ impl<'a> Remote<'a> {
         self.folder.join("snapshots").join(self.commit())
     }
 
+    /// The names of its files, relative, with `/`.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.info.siblings.iter().map(|s| s.rfilename.as_str())
+    }
+
     pub(super) fn has(&self, file: &str) -> bool {
-        self.info.siblings.iter().any(|s| s.rfilename == file)
+        self.files().any(|name| name == file)
     }
 
     /// Brings `file` into the snapshot, unless it is there.
@@ -192,8 +195,10 @@ impl<'a> Remote<'a> {
             fs::create_dir_all(&blobs).map_err(local(&blobs))?;
             fs::rename(&staged, &blob).map_err(local(&blob))?;
         }
-        fs::create_dir_all(self.snapshot()).map_err(local(pointer))?;
-        put_in_place(pointer, |new| link(&blob, new)).map_err(local(pointer))
+        let directory = pointer.parent().unwrap_or(pointer);
+        fs::create_dir_all(directory).map_err(local(pointer))?;
+        let depth = file.matches('/').count();
+        put_in_place(pointer, |new| link(&blob, depth, new)).map_err(local(pointer))
     }
 
     /// Downloads into the staging folder and says where the bytes are.
@@ -332,6 +337,11 @@ fn secretless(mut text: String, settings: &HubSettings) -> String {
     text.replace(['\n', '\r'], " ")
 }
 
+/// Whether a revision is a commit, which cannot move.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
+}
+
 fn staging(folder: &Path) -> PathBuf {
     folder.join(".downloading")
 }
@@ -365,16 +375,21 @@ pub(super) fn put_in_place(
     make(&new).and_then(|()| fs::rename(&new, path))
 }
 
-/// A link as Python writes it; a copy where there are no links.
-fn link(blob: &Path, new: &Path) -> io::Result<()> {
+/// A link as Python writes it, from a file `depth` directories below its snapshot; a copy where there
+/// are no links.
+fn link(blob: &Path, depth: usize, new: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         let name = blob.file_name().unwrap_or_default();
-        let target = Path::new("../../blobs").join(name);
+        let target = Path::new(&"../".repeat(depth))
+            .join("../../blobs")
+            .join(name);
         if std::os::unix::fs::symlink(target, new).is_ok() {
             return Ok(());
         }
     }
+    #[cfg(not(unix))]
+    let _ = depth;
     fs::copy(blob, new).map(|_| ())
 }
 

@@ -13,9 +13,10 @@ mod endpoint;
 mod figures;
 mod items;
 mod offline;
+mod reply;
 mod template;
 
-pub use ask::{Asked, Judge, Miss, Reply, ask, keys};
+pub use ask::{Asked, Judge, ask, keys};
 pub use cache::{Cache, Entry};
 pub use calls::{Call, Kind, calls};
 pub use endpoint::{Endpoint, Settings};
@@ -24,4 +25,5 @@ pub use figures::{
 };
 pub use items::{Against, Answer, Item, Items};
 pub use offline::{Lexicon, Offline, Scorer};
+pub use reply::{Miss, Reply};
 pub use template::{Grammar, HELPFUL_HARMLESS, Template, Verdict};

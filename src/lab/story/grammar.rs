@@ -6,15 +6,10 @@
 //! text, found by looking, without search. So a story's probability and score are facts about its
 //! text.
 
-use std::path::Path;
-
 use rand_chacha::ChaCha8Rng;
 
+use super::draw_index;
 use super::template::{FREE, State, Template, Value, Variable};
-use super::tilt::{Tilt, Tilted};
-use super::{check, draw_index, file};
-use crate::error::Result;
-use crate::io::untrusted;
 
 /// The grammar of a file: prompts, their continuations, probabilities and scores.
 #[derive(Debug)]
@@ -79,19 +74,6 @@ pub struct Prompt<'a> {
 }
 
 impl Grammar {
-    /// Reads a grammar file; what it says must be unambiguous.
-    pub fn open(path: &Path) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::parse(&text).map_err(|error| error.at(path.display()))
-    }
-
-    /// As [`open`](Self::open), from the file's text.
-    pub fn parse(text: &str) -> Result<Self> {
-        let grammar = file::compile(text)?;
-        check::check(&grammar)?;
-        Ok(grammar)
-    }
-
     /// What a text fixes as a prompt; `None` if it is none of the grammar's.
     pub fn prompt(&self, text: &str) -> Option<Prompt<'_>> {
         let (_, state) = self.read(0, self.start(), text)?;
@@ -196,10 +178,5 @@ impl Prompt<'_> {
     pub fn read(&self, continuation: &str) -> Option<Story> {
         let read = self.grammar.read(1, self.state.clone(), continuation);
         read.map(|(story, _)| story)
-    }
-
-    /// The distribution over continuations that a tilt makes of the grammar's.
-    pub fn tilted(&self, tilt: Tilt) -> Tilted<'_> {
-        Tilted::new(self, tilt)
     }
 }

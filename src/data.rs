@@ -1,0 +1,75 @@
+//! From files of preference rows to packed batches of tokens.
+//!
+//! The way of one row:
+//!
+//! ```text
+//! file              rows.jsonl[:1000], .jsonl.gz, .json, .txt                        [`Files`]
+//!   | read          one object of columns, and where it stands (file:line)
+//! Row                                                                           [`read::Row`]
+//!   | format        a prompt and its answers, each with a role; or why the row is left out
+//! RowExample                                                             [`format::RowExample`]
+//!   | render        through the chat template where it is a conversation
+//! TextExample       one text for the prompt, one for each answer
+//!   | join          samples drawn for the prompt, answers to other prompts (KTO)
+//! Draft
+//!   | tokens        token ids by the prompt rule, cut to the length limits
+//! Example           prompt and responses as ids                                     [`Example`]
+//!   | store         lengths in memory, ids beside them or in a temporary file
+//! Dataset           all examples, in order, and the report of its rows              [`Dataset`]
+//!   | order         the rows of a step, by seed and step number                     [`Batches`]
+//!   | pack          prompts once, no padding, roles that the loss reads
+//! Packed            the batch: ids, positions, segments, labels              [`pack::Packed`]
+//! ```
+//!
+//! Prompts alone, for whoever draws answers to them, take the same way up to their ids: [`prompts`].
+//!
+//! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenization, truncation and
+//! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted
+//! in the [`RowReport`].
+//!
+//! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the report.
+
+mod answers;
+mod batches;
+mod build;
+pub mod chat;
+mod config;
+mod dataset;
+mod example;
+mod files;
+pub mod format;
+mod inspect;
+mod length;
+mod mismatch;
+mod open;
+mod order;
+pub mod pack;
+mod prompts;
+pub mod read;
+mod reader;
+mod render;
+mod report;
+mod samples;
+mod scores;
+mod store;
+mod tokenizer;
+mod tokens;
+
+pub use answers::{ChosenAnswers, chosen_answers};
+pub use batches::{Batches, Orders};
+pub use config::{
+    AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
+    TokenizeConfig,
+};
+pub use dataset::Dataset;
+pub use example::{Example, Response};
+pub use files::Files;
+pub use format::TruncationMode;
+pub use inspect::{Inspection, Part};
+pub use mismatch::mismatched_answers;
+pub use order::{ORDER_VERSION, epoch_order};
+pub use prompts::{Prompt, PromptTokens, prompts};
+pub use report::{Invalid, Lines, RowReport, Spread};
+pub use samples::{Sample, Samples, one_each};
+pub use tokenizer::Tokenizer;
+pub use tokens::{Continuation, TokenRule};

@@ -1,0 +1,155 @@
+//! The files of a model directory in Hugging Face form, as transformers names them.
+//!
+//! *Why*: a model is complete only with its tokenizer and its chat templates. Which files those are is
+//! said once, so that a download, a copy from a local directory and a saved model have the same ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::durable::list;
+use super::untrusted::{self, is_plain};
+use crate::error::{Error, Result};
+
+/// The architecture and its sizes.
+pub const CONFIG: &str = "config.json";
+/// Weights in a single file.
+pub const WEIGHTS: &str = "model.safetensors";
+/// The file of each tensor, where the weights are in several.
+pub const INDEX: &str = "model.safetensors.index.json";
+/// Defaults of generation, end tokens among them.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+/// The tokenizer itself.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Special tokens and, in older models, the chat template.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Special tokens, in older models.
+pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+/// The default chat template.
+pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// The directory of chat templates for special uses, one `NAME.jinja` each.
+pub const ADDITIONAL_TEMPLATES: &str = "additional_chat_templates";
+
+/// The files of a tokenizer with its default chat template. Only the first is always present.
+pub const TOKENIZER_FILES: [&str; 8] = [
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS_MAP,
+    "added_tokens.json",
+    CHAT_TEMPLATE,
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Of all files of a model, the names of those that stay the same when its weights change: the
+/// tokenizer's files, the chat templates and [`GENERATION_CONFIG`]. Names are relative, with `/`.
+pub fn companions<'a>(files: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found: Vec<&str> = files
+        .into_iter()
+        .filter(|name| is_companion(name))
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The names of the [`companions`] in a directory.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn companions_in(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (prefix, directory) in [
+        (String::new(), directory.to_owned()),
+        (
+            format!("{ADDITIONAL_TEMPLATES}/"),
+            directory.join(ADDITIONAL_TEMPLATES),
+        ),
+    ] {
+        if !directory.is_dir() {
+            continue;
+        }
+        for path in list(&directory)?.into_iter().filter(|path| path.is_file()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            names.push(format!("{prefix}{name}"));
+        }
+    }
+    names.retain(|name| is_companion(name));
+    Ok(names)
+}
+
+fn is_companion(name: &str) -> bool {
+    let template = name
+        .strip_prefix(ADDITIONAL_TEMPLATES)
+        .and_then(|rest| rest.strip_prefix('/'));
+    match template {
+        Some(template) => is_plain(template) && template.ends_with(".jinja"),
+        None => TOKENIZER_FILES.contains(&name) || name == GENERATION_CONFIG,
+    }
+}
+
+/// Reads [`INDEX`]: the file of each tensor, by the tensor's name.
+///
+/// # Errors
+/// If it names no tensor, or a file that is not a plain name of the same directory.
+pub fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
+    let index = untrusted::json_object(path, untrusted::INDEX)?;
+    let map = index["weight_map"]
+        .as_object()
+        .ok_or_else(|| Error::input("no `weight_map` in it").at(path.display()))?;
+    if map.is_empty() {
+        return Err(Error::input("its `weight_map` is empty").at(path.display()));
+    }
+    let file = |(tensor, file): (&String, &serde_json::Value)| match file.as_str() {
+        Some(name) if is_plain(name) && name.ends_with(".safetensors") => {
+            Ok((tensor.clone(), name.to_owned()))
+        }
+        _ => Err(Error::input(format!("weight_map names {file}"))
+            .hint("each value is the plain name of a .safetensors file in the same folder")
+            .at(path.display())),
+    };
+    map.iter().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn companions_are_the_tokenizer_files_and_plain_template_names() {
+        let files = [
+            "tokenizer.json",
+            "model.safetensors",
+            "additional_chat_templates/tool_use.jinja",
+            "additional_chat_templates/../up.jinja",
+            "additional_chat_templates/a/b.jinja",
+            "additional_chat_templates/notes.txt",
+            "generation_config.json",
+            "config.json",
+        ];
+        assert_eq!(
+            companions(files),
+            [
+                "additional_chat_templates/tool_use.jinja",
+                "generation_config.json",
+                "tokenizer.json"
+            ]
+        );
+    }
+
+    #[test]
+    fn companions_of_a_directory_are_those_of_its_file_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let templates = folder.path().join(ADDITIONAL_TEMPLATES);
+        std::fs::create_dir(&templates).unwrap();
+        for path in [
+            folder.path().join("merges.txt"),
+            folder.path().join("weights.bin"),
+            templates.join("rag.jinja"),
+            templates.join("rag.txt"),
+        ] {
+            std::fs::write(path, "").unwrap();
+        }
+        let found = companions_in(folder.path()).unwrap();
+        assert_eq!(found, ["merges.txt", "additional_chat_templates/rag.jinja"]);
+    }
+}

@@ -129,10 +129,11 @@ impl Display for Range {
                 let close = if high.included { ']' } else { ')' };
                 write!(f, "{open}{}, {}{close}", low.at, high.at)
             }
-            Self::Words([words @ .., last]) if !words.is_empty() => {
+            // Two are a mere list.
+            Self::Words([words @ .., last]) if words.len() > 1 => {
                 write!(f, "{} or {last}", words.join(", "))
             }
-            Self::Words(words) => f.write_str(&words.concat()),
+            Self::Words(words) => f.write_str(&words.join(", ")),
             Self::Flag => f.write_str("true or false"),
         }
     }
@@ -361,6 +362,8 @@ mod tests {
         }
         let words = Range::Words(&["logistic", "hinge", "savage"]);
         assert_eq!(words.to_string(), "logistic, hinge or savage");
+        let words = Range::Words(&["forward_kl", "reverse_kl"]);
+        assert_eq!(words.to_string(), "forward_kl, reverse_kl");
         assert_eq!(Range::Flag.to_string(), "true or false");
     }
 

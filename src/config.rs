@@ -27,8 +27,9 @@ use crate::loss::{Role, WeightedLoss};
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
+pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
-pub use model::{Dtype, ModelConfig};
+pub use model::ModelConfig;
 pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;

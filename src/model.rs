@@ -15,6 +15,7 @@ pub mod head;
 pub mod init;
 mod linear;
 mod norm;
+pub mod numerics;
 pub mod parameters;
 pub mod sampling;
 pub mod skipped;

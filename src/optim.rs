@@ -5,12 +5,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::kernels::Dst;
 use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
-use crate::model::parameters::{Buffer, Master};
+pub use crate::model::numerics::States;
+use crate::model::parameters::{Master, Params};
 
 /// `[optimizer]`. A key that the chosen method does not read is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub struct OptimizerConfig {
     pub learning_rate: f64,
     /// Gradients are scaled down to this global norm; 0 turns clipping off.
     pub max_grad_norm: f64,
-    /// How what an update needs beside bf16 weights on a GPU is stored.
+    /// Storage of f32 master weights and optimizer moments in mixed precision on a GPU.
     pub states: States,
     /// `adamw` only: decoupled decay of matrices, not of biases and norms; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,30 +56,6 @@ pub enum Method {
     Adam,
     /// RMSprop, the official DPO repository's choice.
     RmsProp,
-}
-
-/// How the optimizer stores weights and moments beside bf16 weights on a GPU. Where weights are f32
-/// there is nothing to choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum States {
-    /// The weights once more in f32, and moments in f32: with AdamW 12 bytes a parameter.
-    #[default]
-    F32,
-    /// The lower half of each f32 weight, whose upper half is the bf16 weight itself, and moments in
-    /// bf16: with AdamW 6 bytes a parameter.
-    Split,
-}
-
-impl States {
-    /// Zeros in the place of what this keeps beside so many bf16 weights.
-    pub fn master(self, elements: usize, device: &Device) -> Result<Master> {
-        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
-        Ok(match self {
-            Self::F32 => Master::F32(zeros(DType::F32)?),
-            Self::Split => Master::Low(zeros(DType::I16)?),
-        })
-    }
 }
 
 impl Default for OptimizerConfig {
@@ -259,9 +237,9 @@ const LARGEST_NORM: f64 = 1e18;
 pub struct Optimizer {
     config: OptimizerConfig,
     /// The mean of gradients, (elements); RMSprop keeps none.
-    mean: Option<Buffer>,
+    mean: Option<Params>,
     /// The mean of squared gradients, (elements).
-    square: Buffer,
+    square: Params,
     /// The elements that weight decay applies to.
     decayed: Decayed,
     steps: u64,
@@ -270,7 +248,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer with zero moments for what is trained of `weights`: moments are bf16 where weights
     /// are split, else as wide as the weights' values.
-    pub fn new(config: &OptimizerConfig, weights: &Buffer) -> Result<Self> {
+    pub fn new(config: &OptimizerConfig, weights: &Params) -> Result<Self> {
         let config = config.resolve()?;
         let dtype = match weights.master() {
             Master::Itself => weights.flat().dtype(),
@@ -278,7 +256,7 @@ impl Optimizer {
             Master::Low(_) => DType::BF16,
         };
         let layout = Arc::new(weights.layout().trainable());
-        let zeros = || Buffer::zeros(layout.clone(), dtype, weights.flat().device());
+        let zeros = || Params::zeros(layout.clone(), dtype, weights.flat().device());
         let mean = (config.optim != Method::RmsProp).then(zeros).transpose()?;
         let decayed = layout.entries.iter().filter(|entry| entry.decay);
         let decayed = decayed.map(|entry| entry.range.clone()).collect();
@@ -293,7 +271,7 @@ impl Optimizer {
 
     /// The moments by name, (elements) each: with the number of updates they come from all that an
     /// optimizer is beside its config.
-    pub fn moments(&self) -> Vec<(&'static str, &Buffer)> {
+    pub fn moments(&self) -> Vec<(&'static str, &Params)> {
         let mean = self.mean.as_ref().map(|mean| ("mean", mean));
         mean.into_iter().chain([("square", &self.square)]).collect()
     }
@@ -308,7 +286,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the norm is not finite.
-    pub fn step(&mut self, weights: &Buffer, gradients: &Buffer, rate: f64) -> Result<f64> {
+    pub fn step(&mut self, weights: &Params, gradients: &Params, rate: f64) -> Result<f64> {
         let norm = gradient_norm(gradients)?;
         if !norm.is_finite() {
             return Err(Error::non_finite(format!(
@@ -335,14 +313,14 @@ impl Optimizer {
         };
         let weights = match (weights.master(), &beside) {
             (Master::F32(_), Some(master)) => Weights::Master {
-                weights: values.into(),
-                master: master.into(),
+                weights: Dst::shared(values),
+                master: Dst::shared(master),
             },
             (Master::Low(_), Some(low)) => Weights::Split {
-                weights: values.into(),
-                low: low.into(),
+                weights: Dst::shared(values),
+                low: Dst::shared(low),
             },
-            _ => Weights::Plain(values.into()),
+            _ => Weights::Plain(Dst::shared(values)),
         };
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
@@ -354,7 +332,7 @@ impl Optimizer {
                     rate,
                     step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, weights, square.into(), gradient)?;
+                kernel::rmsprop(&rmsprop, weights, Dst::shared(square), gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -365,7 +343,7 @@ impl Optimizer {
                     weight_decay: read(self.config.weight_decay),
                     step: self.steps,
                 };
-                let moments = (mean.flat().into(), square.into());
+                let moments = (Dst::shared(mean.flat()), Dst::shared(square));
                 kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }
@@ -374,7 +352,7 @@ impl Optimizer {
 }
 
 /// The global norm of all gradients, in f64; it does not depend on the number of threads.
-pub fn gradient_norm(gradients: &Buffer) -> Result<f64> {
+pub fn gradient_norm(gradients: &Params) -> Result<f64> {
     Ok(kernel::squared_norm(gradients.flat())?.sqrt())
 }
 

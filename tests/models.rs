@@ -6,10 +6,11 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use expo::data::pack::Packed;
 use expo::data::{Example, Response};
+use expo::kernels::Dst;
 use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::head::ResponseScore;
-use expo::model::parameters::Buffer;
+use expo::model::parameters::Params;
 use serde_json::json;
 
 use crate::support::{self, MODELS, load, pairs};
@@ -25,8 +26,8 @@ fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
 }
 
 /// The gradient of the mean DPO loss, beta 0.1.
-fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -> Buffer {
-    let gradients = model.gradients().unwrap();
+fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -> Params {
+    let mut gradients = model.gradients().unwrap();
     let n = examples.len() as f64;
     model
         .step(
@@ -36,7 +37,7 @@ fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -
                 let slope = -0.1 / (1.0 + (0.1 * h).exp()) / n;
                 Ok(vec![slope, -slope])
             },
-            &gradients,
+            &mut gradients,
         )
         .unwrap();
     gradients
@@ -121,8 +122,8 @@ fn duplicated(examples: &[Example]) -> Vec<Example> {
 }
 
 /// The gradient of a weighted sum of log-probs, the weight depending on the response's place.
-fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Buffer {
-    let gradients = model.gradients().unwrap();
+fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Params {
+    let mut gradients = model.gradients().unwrap();
     let seeds = |_: usize, scores: &[ResponseScore]| {
         let seeds = (first..first + scores.len())
             .map(|n| (n as f64 + 1.0).sin())
@@ -130,12 +131,12 @@ fn gradient(model: &Decoder, packed: &Packed, mut first: usize) -> Buffer {
         first += scores.len();
         Ok(seeds)
     };
-    model.step(packed, seeds, &gradients).unwrap();
+    model.step(packed, seeds, &mut gradients).unwrap();
     gradients
 }
 
 /// In f64, so that what is compared is the arithmetic and not its rounding.
-fn assert_same(a: &Buffer, b: &Buffer, what: &str) {
+fn assert_same(a: &Params, b: &Params, what: &str) {
     for (id, entry) in a.layout().entries.iter().enumerate() {
         let error = relative_error(a.view(id), b.view(id));
         assert!(error < 1e-10, "{what}: {}: {error:e}", entry.name);
@@ -166,7 +167,8 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
         for (i, example) in apart.iter().enumerate() {
             let part = gradient(&model, &Packed::new([example], PAIR), i);
             for id in 0..sum.layout().entries.len() {
-                expo::kernels::elementwise::add_assign(sum.view(id), part.view(id)).unwrap();
+                expo::kernels::elementwise::add_assign(Dst::shared(sum.view(id)), part.view(id))
+                    .unwrap();
             }
         }
         assert_same(&together, &sum, &format!("{name}, one sequence at a time"));
@@ -223,14 +225,14 @@ fn shared_sums_and_confidences_are_those_of_the_tokens() {
         }
 
         // Seeds of the responses are 0, those of the shared sums are what `gradient` has.
-        let gradients = model.gradients().unwrap();
+        let mut gradients = model.gradients().unwrap();
         let mut first = 0;
         let seeds = |_: usize, scores: &[ResponseScore]| {
             let shared = (first..first + scores.len()).map(|n| (n as f64 + 1.0).sin());
             first += scores.len();
             Ok(vec![0.0; scores.len()].into_iter().chain(shared).collect())
         };
-        model.step(&packed, seeds, &gradients).unwrap();
+        model.step(&packed, seeds, &mut gradients).unwrap();
         let want = gradient(&model, &Packed::new(&cut, PAIR), 0);
         assert_same(&gradients, &want, name);
     }
@@ -304,7 +306,7 @@ fn gradients_equal_finite_differences() {
             let move_by = |h: f64| {
                 let step: Vec<f64> = direction.iter().map(|d| d * h).collect();
                 let step = Tensor::from_vec(step, size, &Device::Cpu).unwrap();
-                expo::kernels::elementwise::add_assign(&weight, &step).unwrap();
+                expo::kernels::elementwise::add_assign(Dst::shared(&weight), &step).unwrap();
             };
             let h = 1e-5;
             move_by(h);
@@ -423,8 +425,8 @@ fn a_weight_that_is_not_finite_is_not_saved() {
     let target = temporary.path().join("saved");
     let model = load(&folder, DType::F32);
     let nan = Tensor::new(&[0f32, f32::NAN], &Device::Cpu).unwrap();
-    let second = model.weights().flat().narrow(0, 100, 2).unwrap();
-    expo::kernels::elementwise::add_assign(&second, &nan).unwrap();
+    let mut second = model.weights().flat().narrow(0, 100, 2).unwrap();
+    expo::kernels::elementwise::add_assign(&mut second, &nan).unwrap();
     let error = expo::checkpoint::save(&model, &folder, &target, Default::default()).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);

@@ -63,7 +63,7 @@ fn gradients_of_every_parameter() {
         );
         let model = load(&fixture(name), DType::F32);
         for objective in ["dpo", "chosen"] {
-            let gradients = model.gradients().unwrap();
+            let mut gradients = model.gradients().unwrap();
             let batch = Packed::new(&examples, PAIR);
             model
                 .step(
@@ -77,7 +77,7 @@ fn gradients_of_every_parameter() {
                             _ => vec![1.0, 0.0],
                         })
                     },
-                    &gradients,
+                    &mut gradients,
                 )
                 .unwrap();
             let total = oracle["gradients"][objective]["norm"].as_f64().unwrap();

@@ -6,7 +6,7 @@ use expo::data::{Example, Response};
 use expo::kernels::Precision;
 use expo::loss::Role;
 use expo::model::Decoder;
-use expo::model::parameters::Buffer;
+use expo::model::parameters::Params;
 
 use crate::support::{MODELS, fixture, json, load, pairs};
 
@@ -15,8 +15,8 @@ fn oracle_pairs(name: &str) -> Vec<Example> {
 }
 
 /// The gradient of the sum of chosen minus rejected log-probs, with all log-probs.
-fn step(model: &Decoder, examples: &[Example]) -> (Buffer, Vec<f64>) {
-    let gradients = model.gradients().unwrap();
+fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
+    let mut gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
     let packed = Packed::new(examples, Role::ALL);
     model
@@ -27,7 +27,7 @@ fn step(model: &Decoder, examples: &[Example]) -> (Buffer, Vec<f64>) {
                 let sign = |role| if role == Role::Rejected { -1.0 } else { 1.0 };
                 Ok(scores.iter().map(|score| sign(score.role)).collect())
             },
-            &gradients,
+            &mut gradients,
         )
         .unwrap();
     (gradients, log_probs)

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::io::durable::{Staging, json_text};
 use crate::io::untrusted;
 use crate::model::Decoder;
-use crate::model::parameters::{Buffer, Master};
+use crate::model::parameters::{Master, Params};
 use crate::model::weights::{ModelFolder, read_header};
 
 const TENSORS: &str = "training_state.safetensors";
@@ -39,7 +39,7 @@ pub struct Snapshot<'a> {
     /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
     pub dtype: SaveDtype,
     /// Buffers laid out like the weights, by name.
-    pub buffers: Vec<(&'a str, &'a Buffer)>,
+    pub buffers: Vec<(&'a str, &'a Params)>,
     /// Everything else.
     pub state: Value,
 }
@@ -88,14 +88,14 @@ impl Snapshot<'_> {
         self.model.weights().layout().len as u64 * self.dtype.bytes() + SMALL_FILES
     }
 
-    fn buffers(&self) -> Vec<(&str, &Buffer)> {
+    fn buffers(&self) -> Vec<(&str, &Params)> {
         let exact = (self.dtype != SaveDtype::F32).then_some((WEIGHTS, self.model.weights()));
         self.buffers.iter().copied().chain(exact).collect()
     }
 }
 
 /// In what a buffer's values are exact.
-fn width_of(buffer: &Buffer) -> Dtype {
+fn width_of(buffer: &Params) -> Dtype {
     match (buffer.master(), buffer.flat().dtype()) {
         (Master::Itself, DType::BF16) => Dtype::BF16,
         _ => Dtype::F32,
@@ -125,7 +125,7 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
 ///
 /// # Errors
 /// If the checkpoint is of another model or other buffers; they may have changed in part.
-pub fn restore(folder: &Path, model: &Decoder, buffers: &[(&str, &Buffer)]) -> Result<()> {
+pub fn restore(folder: &Path, model: &Decoder, buffers: &[(&str, &Params)]) -> Result<()> {
     let path = folder.join(TENSORS);
     let weights = model.weights();
     let (header, _) = read_header(&path)?;

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
-use crate::model::parameters::{Buffer, Entry};
+use crate::model::parameters::{Entry, Params};
 use crate::model::weights::{decode, read_header, width};
 
 /// Elements turned into bytes at a time.
@@ -21,7 +21,7 @@ const PIECE: usize = 1 << 20;
 /// A tensor to be written: an entry of a buffer under a name.
 pub(super) struct Tensor<'a> {
     pub name: String,
-    pub buffer: &'a Buffer,
+    pub buffer: &'a Params,
     pub entry: &'a Entry,
     pub dtype: Dtype,
 }
@@ -98,7 +98,7 @@ pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) 
 ///
 /// # Errors
 /// If one is missing, has another shape or a value that is not finite, or another tensor is there.
-pub(super) fn read(path: &Path, buffers: &[(&str, &Buffer)]) -> Result<()> {
+pub(super) fn read(path: &Path, buffers: &[(&str, &Params)]) -> Result<()> {
     let wrong = |what: String| Error::input(what).at(path.display());
     let io = |error: std::io::Error| Error::io(path, &error);
     let (header, data) = read_header(path)?;

@@ -1,12 +1,9 @@
 //! `[model]`: the policy and the reference, and in what and where they are computed.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SaveDtype;
-use crate::error::{Error, Result};
+use crate::model::numerics::Dtype;
 
 /// `[model]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,40 +37,6 @@ pub struct ModelConfig {
     /// more time, the same gradients.
     #[serde(default)]
     pub recompute: bool,
-}
-
-/// Dtypes that expo computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Products of matrices round their operands to bf16 and sum in f32. On the processor weights,
-    /// activations, gradients and moments stay f32. On a GPU weights and activations are bf16; the
-    /// residual stream, logits and gradients are f32, weights and moments as `optimizer.states` says.
-    Bf16,
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
-
-impl FromStr for Dtype {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32 or bf16")),
-        }
-    }
 }
 
 impl ModelConfig {

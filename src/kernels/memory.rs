@@ -1,17 +1,18 @@
-//! The allocator's way with large blocks, and the memory there is for them.
+//! The allocator of host memory, and how much memory there is.
 //!
 //! *Why*: a step walks over gigabytes. glibc gives large blocks back to the system when they are
-//! freed, which hands them out again page by page, and a page of 4 KiB makes the processor look up
-//! where it lies every few hundred elements: over a large model an update then takes several times
-//! as long.
+//! freed, which hands them out again page by page, and a page of 4 KiB costs an address translation
+//! every few hundred elements: over a large model an optimizer update then takes four times as long
+//! (`benches/RESULTS.md`). Two settings of glibc and one `madvise` per large block end that. A general
+//! allocator such as mimalloc would be a C library with settings of its own for the same two things.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// Blocks of at least this size lie in pages of this size where the system has them.
 const HUGE: usize = 2 << 20;
 
-/// Tells glibc's allocator to keep freed memory for the next step; elsewhere nothing. For the start
-/// of a program.
+/// Makes glibc's allocator keep freed memory for the next step; does nothing elsewhere. Call it at the
+/// start of a program.
 pub fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: two settings of the allocator, which takes a lock of its own to change them; where it
@@ -46,8 +47,7 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     number.checked_mul(1024)
 }
 
-/// The system's allocator, which is asked for huge pages where a block is large. For a program's
-/// `#[global_allocator]`.
+/// The system's allocator, with huge pages for large blocks. For a program's `#[global_allocator]`.
 #[derive(Debug)]
 pub struct HugePages;
 

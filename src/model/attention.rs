@@ -11,12 +11,12 @@ use candle_core::{DType, Tensor};
 use super::arch::{Architecture, QkNorm, Qkv};
 use super::linear::{Linear, backward_shared_input};
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::attention::{self, Packing, Scores};
 use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
-use crate::kernels::{elementwise, norm, rotary};
+use crate::kernels::{Dst, elementwise, norm, rotary};
 
 /// Attention by its places in the flat buffers.
 #[derive(Debug)]
@@ -87,14 +87,13 @@ impl Projections {
     }
 
     /// `h` (tokens, hidden) -> (tokens, width).
-    fn forward(&self, weights: &Buffer, heads: Heads, h: &Tensor) -> Result<Tensor> {
+    fn forward(&self, weights: Weights, heads: Heads, h: &Tensor) -> Result<Tensor> {
         match self {
             Self::HeadInterleaved([layer]) => layer.forward(weights, h),
             Self::Separate(layers) => {
-                let whole = elementwise::zeros((h.dim(0)?, heads.width()), h)?;
+                let mut whole = elementwise::zeros((h.dim(0)?, heads.width()), h)?;
                 for (layer, columns) in layers.iter().zip(heads.columns()) {
-                    let part = whole.narrow(1, columns.start, columns.len())?;
-                    layer.forward_into(weights, h, &part)?;
+                    layer.forward_into(weights, h, Dst::columns(&mut whole, columns)?)?;
                 }
                 Ok(whole)
             }
@@ -143,10 +142,10 @@ impl Attention {
                 Qkv::Separate(names) => Projections::Separate(names.each_ref().map(linear)),
                 Qkv::HeadInterleaved(name) => Projections::HeadInterleaved([linear(name)]),
             },
-            qk_norm: match &arch.qk_norm {
-                Some(QkNorm::PerHead(names)) => Some(names.each_ref().map(|name| norm(name))),
-                None => None,
-            },
+            qk_norm: arch
+                .qk_norm
+                .as_ref()
+                .map(|QkNorm::PerHead(names)| names.each_ref().map(|name| norm(name))),
             scores: arch.scores(layer),
             heads: Heads {
                 query: arch.heads,
@@ -171,26 +170,29 @@ impl Attention {
     /// Queries, keys and values of `h` (tokens, hidden), rotated, and what the norms on them keep.
     pub(super) fn project(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         h: &Tensor,
         angles: &Angles,
     ) -> Result<(Projected, Option<[norm::Saved; 2]>)> {
         let whole = self.qkv.forward(weights, self.heads, h)?;
-        let projected = self.qkv.split(self.heads, &whole)?;
+        let mut projected = self.qkv.split(self.heads, &whole)?;
         let qk_norm = match &self.qk_norm {
             Some([q_norm, k_norm]) => {
-                let norm = |layer: &NormLayer, heads: &Tensor| -> Result<norm::Saved> {
+                let norm = |layer: &NormLayer, heads: &mut Tensor| -> Result<norm::Saved> {
                     let x = elementwise::copy(heads)?;
                     let (y, saved) = layer.forward(weights, &x)?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
-                Some([norm(q_norm, &projected.q)?, norm(k_norm, &projected.k)?])
+                Some([
+                    norm(q_norm, &mut projected.q)?,
+                    norm(k_norm, &mut projected.k)?,
+                ])
             }
             None => None,
         };
-        rotary::rotate(&projected.q, angles)?;
-        rotary::rotate(&projected.k, angles)?;
+        rotary::rotate(&mut projected.q, angles)?;
+        rotary::rotate(&mut projected.k, angles)?;
         Ok((projected, qk_norm))
     }
 
@@ -226,11 +228,11 @@ impl Attention {
     /// read where it is `wanted`.
     pub(super) fn backward_out(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dout: &Tensor,
         attended: &Tensor,
         wanted: bool,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         self.out
             .backward_parameters(weights, dout, attended, into)?;
@@ -244,11 +246,11 @@ impl Attention {
     /// those of the norms on queries and keys.
     pub(super) fn backward_attend(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dattended: Tensor,
         activations: Activations,
         (angles, packing): (&Angles, &Packing),
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Vec<Tensor>> {
         let Activations {
             projected,
@@ -258,23 +260,31 @@ impl Attention {
         } = activations;
         drop(attended);
         let tokens = projected.q.dim(0)?;
-        let dwhole = elementwise::zeros((tokens, self.heads.width()), &projected.q)?;
+        let mut dwhole = elementwise::zeros((tokens, self.heads.width()), &projected.q)?;
         let Projected { q, k, v } = &projected;
         let scores = self.scores;
-        attention::backward(&dattended, (q, k, v), &attention, packing, scores, &dwhole)?;
+        attention::backward(
+            &dattended,
+            (q, k, v),
+            &attention,
+            packing,
+            scores,
+            &mut dwhole,
+        )?;
         drop((projected, dattended));
-        let dprojected = self.qkv.split(self.heads, &dwhole)?;
-        rotary::rotate_back(&dprojected.q, angles)?;
-        rotary::rotate_back(&dprojected.k, angles)?;
+        let mut dprojected = self.qkv.split(self.heads, &dwhole)?;
+        rotary::rotate_back(&mut dprojected.q, angles)?;
+        rotary::rotate_back(&mut dprojected.k, angles)?;
         if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
-            let back = |layer: &NormLayer, heads: &Tensor, saved: &norm::Saved| -> Result<()> {
-                let (dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
-                elementwise::clear(&dx)?;
-                layer.backward(weights, &dy, saved, into, &dx)?;
-                elementwise::assign(heads, &dx)
-            };
-            back(q_norm, &dprojected.q, q_saved)?;
-            back(k_norm, &dprojected.k, k_saved)?;
+            let mut back =
+                |layer: &NormLayer, heads: &mut Tensor, saved: &norm::Saved| -> Result<()> {
+                    let (mut dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
+                    elementwise::clear(&mut dx)?;
+                    layer.backward(weights, &dy, saved, into, &mut dx)?;
+                    elementwise::assign(heads, &dx)
+                };
+            back(q_norm, &mut dprojected.q, q_saved)?;
+            back(k_norm, &mut dprojected.k, k_saved)?;
         }
         self.qkv.outputs(self.heads, dwhole)
     }
@@ -283,11 +293,11 @@ impl Attention {
     /// attention's input in `dtype` where it is wanted; `h` makes that input.
     pub(super) fn backward_inputs(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dqkv: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dqkv, h, wanted, into)
     }

@@ -11,7 +11,7 @@ use super::ffn::{self, Ffn};
 use super::generate::size;
 use super::linear::Linear;
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
@@ -92,7 +92,7 @@ impl Block {
     /// `x` (tokens, hidden) -> (queries, hidden): the outputs that `range` wants.
     pub(super) fn forward(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         angles: &Angles,
         range: &QueryRange,
@@ -116,7 +116,7 @@ impl Block {
     }
 
     /// The bytes of its matrices.
-    pub(super) fn bytes(&self, weights: &Buffer) -> u64 {
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
         let inputs = self.attention.inputs().iter().chain(self.ffn.inputs());
         let all = inputs.chain([&self.attention.out, self.ffn.down()]);
         all.map(|linear| size(linear.weight(weights))).sum()
@@ -126,7 +126,7 @@ impl Block {
     /// `cache`, which gets its keys and values.
     pub(super) fn extend(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         (angles, places): (&Angles, &Places),
         cache: &mut KvCache,
@@ -140,27 +140,27 @@ impl Block {
     /// From the block's input and what attention gave, (n, heads * head_dim), to its output.
     fn finish(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         x: &Tensor,
         attended: &Tensor,
     ) -> Result<(Tensor, norm::Saved, ffn::Activations)> {
         let (out, down) = (&self.attention.out, self.ffn.down());
-        let feed_forward = |read: &Tensor, y: &Tensor| -> Result<_> {
+        let feed_forward = |read: &Tensor, y: &mut Tensor| -> Result<_> {
             let (h, saved) = self.ffn_norm.forward(weights, read)?;
             Ok((saved, self.ffn.forward(weights, &h, y)?))
         };
         match self.residual {
             Residual::Parallel => {
-                let y = branch_from(x, weights, &[out, down])?;
-                out.add_product(weights, attended, &y)?;
-                let (ffn_norm, ffn) = feed_forward(x, &y)?;
+                let mut y = branch_from(x, weights, &[out, down])?;
+                out.add_product(weights, attended, &mut y)?;
+                let (ffn_norm, ffn) = feed_forward(x, &mut y)?;
                 Ok((y, ffn_norm, ffn))
             }
             Residual::Sequential => {
-                let after_attention = branch_from(x, weights, &[out])?;
-                out.add_product(weights, attended, &after_attention)?;
-                let y = branch_from(&after_attention, weights, &[down])?;
-                let (ffn_norm, ffn) = feed_forward(&after_attention, &y)?;
+                let mut after_attention = branch_from(x, weights, &[out])?;
+                out.add_product(weights, attended, &mut after_attention)?;
+                let mut y = branch_from(&after_attention, weights, &[down])?;
+                let (ffn_norm, ffn) = feed_forward(&after_attention, &mut y)?;
                 Ok((y, ffn_norm, ffn))
             }
         }
@@ -171,12 +171,12 @@ impl Block {
     /// trained.
     pub(super) fn backward(
         &self,
-        weights: &Buffer,
-        dy: Tensor,
+        weights: Weights,
+        mut dy: Tensor,
         activations: Activations,
         (angles, range): (&Angles, &QueryRange),
         below: bool,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         let Activations {
             attention_norm,
@@ -186,7 +186,7 @@ impl Block {
         } = activations;
         let dtype = into.flat().dtype();
         let wants = self.wants(below);
-        let attention_out = |dout: &Tensor| -> Result<Option<Tensor>> {
+        let attention_out = |dout: &Tensor, into: &mut Params| -> Result<Option<Tensor>> {
             let attended = &attention.attended;
             self.attention
                 .backward_out(weights, dout, attended, wants.attended, into)
@@ -195,7 +195,7 @@ impl Block {
         let mut dattended = None;
         // In the sequential layout the feed-forward's gradient also reaches attention.
         if self.residual == Residual::Parallel {
-            dattended = attention_out(&dout)?;
+            dattended = attention_out(&dout, into)?;
         }
         let dinputs = self
             .ffn
@@ -208,12 +208,14 @@ impl Block {
                 .ffn
                 .backward_inputs(weights, &dinputs, h, wanted, into)?;
             if let Some(dh) = dh {
-                self.ffn_norm.backward(weights, &dh, &ffn_norm, into, &dy)?;
+                self.ffn_norm
+                    .backward(weights, &dh, &ffn_norm, into, &mut dy)?;
             }
         }
         drop(ffn_norm);
         if self.residual == Residual::Sequential && wants.attention {
-            dattended = attention_out(&branch_gradient(&dy, &attention.attended)?)?;
+            let dout = branch_gradient(&dy, &attention.attended)?;
+            dattended = attention_out(&dout, into)?;
         }
         let Some(dattended) = dattended else {
             return Ok(None);
@@ -230,16 +232,16 @@ impl Block {
         let Some(dh) = dh else {
             return Ok(None);
         };
-        let dx = match &range.rows {
+        let mut dx = match &range.rows {
             Some(rows) => {
-                let dx = dh.zeros_like()?;
-                embedding::scatter_add(&dy, rows, &dx)?;
+                let mut dx = dh.zeros_like()?;
+                embedding::scatter_add(&dy, rows, &mut dx)?;
                 dx
             }
             None => dy,
         };
         self.attention_norm
-            .backward(weights, &dh, &attention_norm, into, &dx)?;
+            .backward(weights, &dh, &attention_norm, into, &mut dx)?;
         Ok(below.then_some(dx))
     }
 
@@ -294,7 +296,7 @@ struct Wants {
 
 /// A copy of the residual stream that branches are then added to in place: it begins with the biases
 /// of their last projections, `ends`.
-fn branch_from(x: &Tensor, weights: &Buffer, ends: &[&Linear]) -> Result<Tensor> {
+fn branch_from(x: &Tensor, weights: Weights, ends: &[&Linear]) -> Result<Tensor> {
     let biases: Vec<&Tensor> = ends.iter().filter_map(|end| end.bias(weights)).collect();
     elementwise::residual(x, &biases)
 }

@@ -6,7 +6,7 @@
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::parameters::Buffer;
+use super::parameters::Params;
 use super::sampling::SampleConfig;
 use crate::error::{Error, Result};
 use crate::kernels::sampling::{Processors, Sampler, draws_from, log_sum_exp};
@@ -27,7 +27,7 @@ impl<'a> Choice<'a> {
         config: &'a SampleConfig,
         slots: usize,
         vocabulary: usize,
-        weights: &Buffer,
+        weights: &Params,
     ) -> Result<Self> {
         if !draws_from(weights.flat()) {
             let seen = vec![Vec::new(); slots];

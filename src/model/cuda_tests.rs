@@ -52,14 +52,14 @@ fn examples() -> Vec<Example> {
 fn results(model: &Decoder) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
     let examples = examples();
     let packed = Packed::new(&examples, Role::ALL);
-    let gradients = model.gradients().unwrap();
+    let mut gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
     let seeds = |example: usize, scores: &[super::head::ResponseScore]| {
         log_probs.extend(scores.iter().map(|score| score.log_prob));
         let seed = |at: usize| 0.3 + 0.2 * example as f64 - 0.7 * at as f64;
         Ok((0..scores.len()).map(seed).collect())
     };
-    model.step(&packed, seeds, &gradients).unwrap();
+    model.step(&packed, seeds, &mut gradients).unwrap();
     let scored = model.score(&packed).unwrap();
     let scored: Vec<f64> = scored
         .iter()

@@ -14,7 +14,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Positions};
 use super::block::{self, Block, QueryRange};
-use super::parameters::{Buffer, Layout, Parameter};
+use super::numerics::Numerics;
+use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::Precision;
@@ -31,7 +32,8 @@ const TILE_LOGITS: [usize; 2] = [1 << 24, 1 << 28];
 #[derive(Debug)]
 pub struct Decoder {
     pub(super) arch: Architecture,
-    pub(super) weights: Buffer,
+    pub(super) params: Params,
+    numerics: Numerics,
     pub(super) blocks: Vec<Block>,
     embedding: Parameter,
     /// The lowest block that the backward pass reaches: below it nothing is trained. The number of
@@ -72,8 +74,8 @@ struct Inputs {
 
 impl Decoder {
     /// A decoder of these weights, laid out as [`Layout::new`] says.
-    pub fn new(arch: Architecture, weights: Buffer) -> Self {
-        let layout = weights.layout();
+    pub fn new(arch: Architecture, params: Params) -> Self {
+        let layout = params.layout();
         let blocks: Vec<_> = (0..arch.layers)
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
@@ -81,10 +83,11 @@ impl Decoder {
         let lowest = lowest(&blocks, embedding);
         let Positions::Rotary(rotary) = &arch.positions;
         let inverse_frequencies = rotary.inverse_frequencies();
-        let tile_rows = tile_rows(&arch, weights.flat().device().is_cuda());
+        let tile_rows = tile_rows(&arch, params.flat().device().is_cuda());
         Self {
             arch,
-            weights,
+            numerics: Numerics::exact(params.flat().dtype()),
+            params,
             blocks,
             embedding,
             lowest,
@@ -94,10 +97,20 @@ impl Decoder {
         }
     }
 
-    /// The same model, whose products round their operands to this precision.
+    /// The same model, whose matmuls round their operands to this precision.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        self.weights.precision = precision;
+        self.numerics.compute = precision;
         self
+    }
+
+    /// The same model, computed in `numerics`, whose storage is that of the weights.
+    pub(super) fn with_numerics(self, numerics: Numerics) -> Self {
+        Self { numerics, ..self }
+    }
+
+    /// In what it is computed and stored.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// The model's shape.
@@ -106,14 +119,23 @@ impl Decoder {
     }
 
     /// The weights; the optimizer writes to them in place.
-    pub fn weights(&self) -> &Buffer {
-        &self.weights
+    pub fn weights(&self) -> &Params {
+        &self.params
+    }
+
+    /// The weights as training and scoring compute with them.
+    pub(super) fn own_weights(&self) -> Weights<'_> {
+        Weights {
+            params: &self.params,
+            precision: self.numerics.compute,
+            row_invariant: false,
+        }
     }
 
     /// A buffer of zeros to accumulate the gradients of what is trained in, f32 beside bf16 weights.
-    pub fn gradients(&self) -> Result<Buffer> {
+    pub fn gradients(&self) -> Result<Params> {
         let layout = Arc::new(self.layout().trainable());
-        Buffer::zeros(layout, self.stream_dtype(), self.device())
+        Params::zeros(layout, self.stream_dtype(), self.device())
     }
 
     /// Whether the embedding or any block is trained.
@@ -122,25 +144,22 @@ impl Decoder {
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
-        self.weights.layout()
+        self.params.layout()
     }
 
     /// The dtype of the residual stream, of rotations, logits and gradients.
     pub(super) fn stream_dtype(&self) -> DType {
-        match self.dtype() {
-            DType::BF16 => DType::F32,
-            dtype => dtype,
-        }
+        self.numerics.stream()
     }
 
     /// The dtype of weights and activations.
     pub fn dtype(&self) -> DType {
-        self.weights.flat().dtype()
+        self.params.flat().dtype()
     }
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        self.weights.flat().device()
+        self.params.flat().device()
     }
 
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
@@ -196,7 +215,11 @@ impl Decoder {
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
     pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
-        embedding::gather(self.embedding.of(&self.weights), ids, self.stream_dtype())
+        embedding::gather(
+            self.embedding.of(self.own_weights()),
+            ids,
+            self.stream_dtype(),
+        )
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -247,10 +270,10 @@ impl Decoder {
         &self,
         mut dx: Tensor,
         activations: Activations,
-        gradients: &Buffer,
+        gradients: &mut Params,
     ) -> Result<()> {
         let Activations { inputs, blocks, .. } = activations;
-        let embedding = self.embedding.gradient(gradients);
+        let weights = self.own_weights();
         for (above, kept) in blocks.into_iter().enumerate().rev() {
             let layer = self.lowest + above;
             let activations = match kept {
@@ -258,14 +281,14 @@ impl Decoder {
                 OfBlock::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
             };
             let batch = (&inputs.angles, self.range(&inputs, layer));
-            let below = embedding.is_some() || layer > self.lowest;
+            let below = self.embedding.trainable() || layer > self.lowest;
             let block = &self.blocks[layer];
-            match block.backward(&self.weights, dx, activations, batch, below, gradients)? {
+            match block.backward(weights, dx, activations, batch, below, gradients)? {
                 Some(input) => dx = input,
                 None => return Ok(()),
             }
         }
-        match embedding {
+        match self.embedding.gradient(gradients) {
             Some(dtable) => embedding::scatter_add(&dx, &inputs.ids, dtable),
             None => Ok(()),
         }
@@ -318,7 +341,7 @@ impl Decoder {
         inputs: &Inputs,
     ) -> Result<(Tensor, block::Activations)> {
         let range = self.range(inputs, layer);
-        self.blocks[layer].forward(&self.weights, x, &inputs.angles, range)
+        self.blocks[layer].forward(self.own_weights(), x, &inputs.angles, range)
     }
 }
 

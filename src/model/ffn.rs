@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::arch::{self, Architecture, Gate, Gelu};
 use super::linear::{Linear, backward_shared_input};
-use super::parameters::{Buffer, Layout};
+use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::activation;
 
@@ -74,7 +74,12 @@ impl Ffn {
 
     /// Adds the network's output, without the bias of [`Self::down`], to `y` (rows, hidden); `h`
     /// (rows, hidden) is its input.
-    pub(super) fn forward(&self, weights: &Buffer, h: &Tensor, y: &Tensor) -> Result<Activations> {
+    pub(super) fn forward(
+        &self,
+        weights: Weights,
+        h: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<Activations> {
         let apply = |linear: &Linear| linear.forward(weights, h);
         let activations = match self {
             Self::Gelu { kind, up: [up], .. } => Activations::Gelu(*kind, apply(up)?),
@@ -93,11 +98,11 @@ impl Ffn {
     /// activation's inputs where they are `wanted`.
     pub(super) fn backward_down(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dout: &Tensor,
         activations: &Activations,
         wanted: bool,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Option<Vec<Tensor>>> {
         let down = self.down();
         if !wanted {
@@ -116,11 +121,11 @@ impl Ffn {
     /// of the network's input in `dtype` where it is wanted; `h` makes that input.
     pub(super) fn backward_inputs(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dinputs: &[Tensor],
         h: impl FnOnce() -> Result<Tensor>,
         wanted: Option<DType>,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dinputs, h, wanted, into)
     }
@@ -137,11 +142,11 @@ impl Activations {
 
     /// The activation's output once more, and the gradient of each of its inputs; works in the memory
     /// of `dy`, the gradient of the output.
-    fn backward(&self, dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
+    fn backward(&self, mut dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         Ok(match self {
-            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&dy, up)?, vec![dy]),
+            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&mut dy, up)?, vec![dy]),
             Self::Gated(Gate::Silu, [gate, up]) => {
-                let (y, dgate) = activation::swiglu_backward(&dy, gate, up)?;
+                let (y, dgate) = activation::swiglu_backward(&mut dy, gate, up)?;
                 (y, vec![dgate, dy])
             }
         })

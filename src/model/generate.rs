@@ -12,15 +12,16 @@ use candle_core::Tensor;
 
 use super::choice::Choice;
 use super::decoder::Decoder;
-use super::parameters::{Buffer, Entry};
+use super::parameters::{Entry, Params, Weights};
 use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
 use crate::error::Result;
-use crate::kernels::Precision;
 use crate::kernels::elementwise;
 use crate::kernels::embedding::Ids;
 use crate::kernels::kv_cache::{self, KvCache, Places, Shape};
+use crate::kernels::sampling::draws_from;
+use crate::kernels::{Dst, Precision};
 
 /// Tokens of prompts computed at once.
 pub const PROMPT_TOKENS: usize = 512;
@@ -28,8 +29,10 @@ pub const PROMPT_TOKENS: usize = 512;
 /// Sequences that grow by one token at a time, each in a slot.
 pub struct Generation<'a> {
     model: &'a Decoder,
-    /// The model's weights for few rows.
-    weights: Buffer,
+    /// The model's weights where matmuls keep them otherwise for few rows.
+    rounded: Option<Params>,
+    /// Whether each row is computed by itself: what a sequence gives does not depend on the others.
+    row_invariant: bool,
     /// One per block.
     blocks: Vec<KvCache>,
     /// Tokens of the sequence in each slot.
@@ -73,13 +76,17 @@ impl<'a> Generation<'a> {
             KvCache::new(
                 shape,
                 model.dtype(),
-                model.weights.precision,
+                model.numerics().compute,
                 model.device(),
             )
         };
+        // On a GPU steps are computed as prompts are, and logits stay there.
+        let row_invariant = !draws_from(model.params.flat());
+        let rounded = row_invariant && model.numerics().compute == Precision::Bf16;
         Ok(Self {
             model,
-            weights: model.weights.row_invariant()?,
+            rounded: rounded.then(|| model.params.rounded()).transpose()?,
+            row_invariant,
             blocks: (0..arch.layers)
                 .map(shape)
                 .map(kept)
@@ -101,7 +108,7 @@ impl<'a> Generation<'a> {
             prompts.iter().all(|ids| !ids.is_empty()),
             "a prompt has no token"
         );
-        let precision = self.model.weights.precision;
+        let precision = self.model.numerics().compute;
         let tokens: Vec<usize> = prompts.iter().map(|ids| ids.len()).collect();
         let mut all = Vec::with_capacity(prompts.len());
         for range in micro_batches(&tokens, PROMPT_TOKENS) {
@@ -186,10 +193,11 @@ impl<'a> Generation<'a> {
     pub fn next(&mut self, uniforms: &[f64]) -> Result<Vec<(u32, f64)>> {
         let (model, rows) = (self.model, std::mem::take(&mut self.rows));
         let hidden = together(std::mem::take(&mut self.hidden))?;
+        let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
         let norm = model.final_norm();
-        let (h, _) = norm.forward(&self.weights, &hidden)?;
-        let logits = model.head_logits_of(&self.weights, &h)?;
-        self.bytes += size(model.head_weight(&self.weights));
+        let (h, _) = norm.forward(weights, &hidden)?;
+        let logits = model.head_logits_of(weights, &h)?;
+        self.bytes += size(model.head_weight(weights));
         self.choice.draw(&logits, &rows, uniforms)
     }
 
@@ -204,17 +212,18 @@ impl<'a> Generation<'a> {
         let positions: Vec<u32> = lengths.iter().map(|&length| length as u32).collect();
         let angles = model.angles(&positions)?;
         let places = Places::new(&slots, &lengths, device)?;
+        let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
         let mut x = model.embed(&Ids::new(&ids, device)?)?;
         for (block, kept) in model.blocks.iter().zip(&mut self.blocks) {
-            x = block.extend(&self.weights, &x, (&angles, &places), kept)?;
+            x = block.extend(weights, &x, (&angles, &places), kept)?;
         }
         self.bytes += model
             .blocks
             .iter()
-            .map(|block| block.bytes(&self.weights))
+            .map(|block| block.bytes(weights))
             .sum::<u64>();
         let heads = 2 * self.blocks.len() * model.arch.kv_heads * model.arch.head_dim;
-        let element = match model.weights.precision {
+        let element = match model.numerics().compute {
             Precision::Full => model.dtype().size_in_bytes(),
             Precision::Bf16 => 2,
         };
@@ -227,17 +236,32 @@ impl<'a> Generation<'a> {
     }
 }
 
+/// The weights as steps compute with them.
+fn weights<'a>(
+    model: &'a Decoder,
+    rounded: Option<&'a Params>,
+    row_invariant: bool,
+) -> Weights<'a> {
+    let own = model.own_weights();
+    Weights {
+        params: rounded.unwrap_or(own.params),
+        row_invariant,
+        ..own
+    }
+}
+
 /// Rows in one tensor.
 fn together(mut parts: Vec<Tensor>) -> Result<Tensor> {
     if let [_] = parts.as_slice() {
         return Ok(parts.remove(0));
     }
     let rows = parts.iter().map(|part| part.dims()[0]).sum();
-    let all = elementwise::zeros((rows, parts[0].dim(1)?), &parts[0])?;
+    let mut all = elementwise::zeros((rows, parts[0].dim(1)?), &parts[0])?;
     let mut at = 0;
     for part in &parts {
         let rows = part.dim(0)?;
-        elementwise::assign(&all.narrow(0, at, rows)?.unsqueeze(1)?, &part.unsqueeze(1)?)?;
+        let to = Dst::view(&mut all, |all| all.narrow(0, at, rows)?.unsqueeze(1))?;
+        elementwise::assign(to, &part.unsqueeze(1)?)?;
         at += rows;
     }
     Ok(all)

@@ -11,11 +11,11 @@ use candle_core::Tensor;
 
 use super::decoder::Decoder;
 use super::norm::NormLayer;
-use super::parameters::{Buffer, Parameter};
+use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::token::{self, TokenStatistics};
-use crate::kernels::{elementwise, embedding, linear, row_invariant};
+use crate::kernels::{Dst, elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
 
 /// What the head says of one response.
@@ -74,16 +74,16 @@ impl Decoder {
         &self,
         packed: &Packed,
         mut seeds: impl FnMut(usize, &[ResponseScore]) -> Result<Vec<f64>>,
-        gradients: &Buffer,
+        gradients: &mut Params,
     ) -> Result<()> {
         let (x, activations) = self.forward(packed)?;
         let norm = self.final_norm();
         let rows = embedding::gather(&x, &activations.sources, x.dtype())?;
-        let (h, saved) = norm.forward(&self.weights, &rows)?;
+        let (h, saved) = norm.forward(self.own_weights(), &rows)?;
         // Where the head alone is trained, nothing reads the gradient of its input.
         let wanted = norm.trainable() || self.trained_below_head();
         let dh = || elementwise::zeros((rows.dim(0)?, self.arch.hidden_size), &rows);
-        let dh = wanted.then(dh).transpose()?;
+        let mut dh = wanted.then(dh).transpose()?;
         for group in self.groups(packed) {
             let span = span(&packed.examples[group.clone()]);
             let tiles = self.tiles(&span);
@@ -117,19 +117,19 @@ impl Decoder {
                     None => self.tile(packed, &h, rows)?,
                 };
                 let seeds = &token_seeds[offset(&tile.rows, span.start)];
-                self.tile_backward(&h, tile, seeds, gradients, dh.as_ref())?;
+                self.tile_backward(&h, tile, seeds, gradients, dh.as_mut())?;
             }
         }
         let Some(dh) = dh else {
             return Ok(());
         };
-        let drows = dh.zeros_like()?;
-        norm.backward(&self.weights, &dh, &saved, gradients, &drows)?;
+        let mut drows = dh.zeros_like()?;
+        norm.backward(self.own_weights(), &dh, &saved, gradients, &mut drows)?;
         if !self.trained_below_head() {
             return Ok(());
         }
-        let dx = x.zeros_like()?;
-        embedding::scatter_add(&drows, &activations.sources, &dx)?;
+        let mut dx = x.zeros_like()?;
+        embedding::scatter_add(&drows, &activations.sources, &mut dx)?;
         drop((x, h, rows, saved, dh, drows));
         self.backward(dx, activations, gradients)
     }
@@ -141,11 +141,11 @@ impl Decoder {
 
     /// (n, hidden) after the final norm -> (n, vocabulary).
     fn head_logits(&self, h: &Tensor) -> Result<Tensor> {
-        self.head_logits_of(&self.weights, h)
+        self.head_logits_of(self.own_weights(), h)
     }
 
     /// As [`Self::head_logits`], by these weights.
-    pub(super) fn head_logits_of(&self, weights: &Buffer, h: &Tensor) -> Result<Tensor> {
+    pub(super) fn head_logits_of(&self, weights: Weights, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(weights);
         match weights.row_invariant {
             true => row_invariant::linear(h, weight, None),
@@ -156,7 +156,7 @@ impl Decoder {
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
         let rows = self.forward_with(packed, |_, _| Ok(()))?;
         let norm = self.final_norm();
-        Ok(norm.forward(&self.weights, &rows)?.0)
+        Ok(norm.forward(self.own_weights(), &rows)?.0)
     }
 
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
@@ -179,26 +179,30 @@ impl Decoder {
         h: &Tensor,
         tile: Tile,
         seeds: &[f64],
-        gradients: &Buffer,
-        dh: Option<&Tensor>,
+        gradients: &mut Params,
+        dh: Option<&mut Tensor>,
     ) -> Result<()> {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let rows = tile.rows;
         let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-        let precision = self.weights.precision;
-        let (head, weight) = (self.head(), self.head_weight(&self.weights));
+        let weights = self.own_weights();
+        let precision = weights.precision;
+        let (head, weight) = (self.head(), self.head_weight(weights));
         let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, dtype)?;
         if let Some(dweight) = head.gradient(gradients) {
             linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
         }
         match dh {
-            Some(dh) => linear::backward_input_add(&dlogits, weight, &part(dh)?, precision),
+            Some(dh) => {
+                let dh = Dst::view(dh, part)?;
+                linear::backward_input_add(&dlogits, weight, dh, precision)
+            }
             None => Ok(()),
         }
     }
 
-    pub(super) fn head_weight<'a>(&self, weights: &'a Buffer) -> &'a Tensor {
+    pub(super) fn head_weight<'a>(&self, weights: Weights<'a>) -> &'a Tensor {
         self.head().of(weights)
     }
 

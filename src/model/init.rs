@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::arch::Architecture;
 use super::decoder::Decoder;
-use super::parameters::{Buffer, Init, Layout};
+use super::parameters::{Init, Layout, Params};
 use super::weights::check_memory;
 use crate::error::Result;
 
@@ -52,5 +52,5 @@ pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> 
         }
     });
     let flat = Tensor::from_vec(flat, layout.len, device)?;
-    Ok(Decoder::new(arch, Buffer::new(layout, flat)?))
+    Ok(Decoder::new(arch, Params::new(layout, flat)?))
 }

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::parameters::{Buffer, Layout, Parameter};
+use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::{linear, row_invariant};
+use crate::kernels::{Dst, linear, row_invariant};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
 /// parameters are not computed.
@@ -38,16 +38,16 @@ impl Linear {
         left_out * self.weight.elements(layout)
     }
 
-    pub(super) fn weight<'a>(&self, weights: &'a Buffer) -> &'a Tensor {
+    pub(super) fn weight<'a>(&self, weights: Weights<'a>) -> &'a Tensor {
         self.weight.of(weights)
     }
 
-    pub(super) fn bias<'a>(&self, weights: &'a Buffer) -> Option<&'a Tensor> {
+    pub(super) fn bias<'a>(&self, weights: Weights<'a>) -> Option<&'a Tensor> {
         self.bias.map(|bias| bias.of(weights))
     }
 
     /// `x` (rows, in) -> (rows, out).
-    pub(super) fn forward(&self, weights: &Buffer, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.row_invariant {
             true => row_invariant::linear(x, weight, bias),
@@ -56,7 +56,7 @@ impl Linear {
     }
 
     /// As [`Self::forward`], into columns of a wider tensor.
-    pub(super) fn forward_into(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
+    pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
         let (weight, bias) = (self.weight(weights), self.bias(weights));
         match weights.row_invariant {
             true => row_invariant::linear_into(x, weight, bias, y),
@@ -65,7 +65,7 @@ impl Linear {
     }
 
     /// Adds `x W^T`, without the bias, to `y` (rows, out).
-    pub(super) fn add_product(&self, weights: &Buffer, x: &Tensor, y: &Tensor) -> Result<()> {
+    pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &mut Tensor) -> Result<()> {
         match weights.row_invariant {
             true => row_invariant::linear_add(x, self.weight(weights), y),
             false => linear::linear_add(x, self.weight(weights), y, weights.precision),
@@ -75,10 +75,10 @@ impl Linear {
     /// Adds the gradients of weight and bias to `into`, as far as these are trained.
     pub(super) fn backward_parameters(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dy: &Tensor,
         x: &Tensor,
-        into: &Buffer,
+        into: &mut Params,
     ) -> Result<()> {
         if let Some(dweight) = self.weight.gradient(into) {
             linear::backward_weight(dy, x, dweight, weights.precision)?;
@@ -90,7 +90,7 @@ impl Linear {
     }
 
     /// The gradient of the input, (rows, in), in the dtype of the weights.
-    pub(super) fn backward_input(&self, weights: &Buffer, dy: &Tensor) -> Result<Tensor> {
+    pub(super) fn backward_input(&self, weights: Weights, dy: &Tensor) -> Result<Tensor> {
         let weight = self.weight(weights);
         linear::backward_input(dy, weight, weight.dtype(), weights.precision)
     }
@@ -100,11 +100,11 @@ impl Linear {
 /// input in `dtype` where it is `wanted`. `x` makes the input, which only trained layers need.
 pub(super) fn backward_shared_input(
     layers: &[Linear],
-    weights: &Buffer,
+    weights: Weights,
     dy: &[Tensor],
     x: impl FnOnce() -> Result<Tensor>,
     wanted: Option<DType>,
-    into: &Buffer,
+    into: &mut Params,
 ) -> Result<Option<Tensor>> {
     if layers.iter().any(Linear::trainable) {
         let x = x()?;
@@ -116,9 +116,9 @@ pub(super) fn backward_shared_input(
         return Ok(None);
     };
     let precision = weights.precision;
-    let dx = linear::backward_input(&dy[0], layers[0].weight(weights), dtype, precision)?;
+    let mut dx = linear::backward_input(&dy[0], layers[0].weight(weights), dtype, precision)?;
     for (layer, dy) in layers.iter().zip(dy).skip(1) {
-        linear::backward_input_add(dy, layer.weight(weights), &dx, precision)?;
+        linear::backward_input_add(dy, layer.weight(weights), &mut dx, precision)?;
     }
     Ok(Some(dx))
 }

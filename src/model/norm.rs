@@ -3,9 +3,8 @@
 use candle_core::Tensor;
 
 use super::arch::Norm;
-use super::parameters::{Buffer, Layout, Parameter};
+use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::Dst;
 use crate::kernels::norm::{self, Saved};
 
 /// A norm over the last dimension with its weight and, where it has one, its bias. Gradients of frozen
@@ -35,12 +34,12 @@ impl NormLayer {
         self.weight.trainable() || self.bias.is_some_and(|bias| bias.trainable())
     }
 
-    pub(super) fn forward(&self, weights: &Buffer, x: &Tensor) -> Result<(Tensor, Saved)> {
+    pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<(Tensor, Saved)> {
         norm::norm(x, self.kind, self.weight.of(weights), self.bias(weights))
     }
 
     /// The output once more.
-    pub(super) fn output(&self, weights: &Buffer, saved: &Saved) -> Result<Tensor> {
+    pub(super) fn output(&self, weights: Weights, saved: &Saved) -> Result<Tensor> {
         norm::output(saved, self.weight.of(weights), self.bias(weights))
     }
 
@@ -48,19 +47,17 @@ impl NormLayer {
     /// input to `dx`.
     pub(super) fn backward(
         &self,
-        weights: &Buffer,
+        weights: Weights,
         dy: &Tensor,
         saved: &Saved,
-        into: &Buffer,
-        dx: &Tensor,
+        into: &mut Params,
+        dx: &mut Tensor,
     ) -> Result<()> {
-        let dbias = self.bias.and_then(|bias| bias.gradient(into));
-        let dweight = self.weight.gradient(into);
-        let gradients = (dweight.map(Dst::from), dbias.map(Dst::from));
+        let gradients = self.weight.gradients(self.bias, into);
         norm::backward(dy, saved, self.weight.of(weights), gradients, dx)
     }
 
-    fn bias<'a>(&self, weights: &'a Buffer) -> Option<&'a Tensor> {
+    fn bias<'a>(&self, weights: Weights<'a>) -> Option<&'a Tensor> {
         self.bias.map(|bias| bias.of(weights))
     }
 }

@@ -12,9 +12,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
-use crate::kernels::Precision;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::sampling::draws_from;
+use crate::kernels::{Dst, Precision};
 use crate::kernels::{elementwise, row_invariant};
 
 /// How a parameter starts in a fresh model.
@@ -66,6 +65,16 @@ pub(super) struct Parameter {
     gradient: Option<usize>,
 }
 
+/// Weights as one pass computes with them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub params: &'a Params,
+    /// What matmuls round their operands to.
+    pub precision: Precision,
+    /// Whether each row is computed by itself: what it gives does not depend on the rows beside it.
+    pub row_invariant: bool,
+}
+
 impl Parameter {
     /// Whether it is trained.
     pub fn trainable(self) -> bool {
@@ -78,13 +87,32 @@ impl Parameter {
     }
 
     /// Its view of the weights.
-    pub fn of(self, weights: &Buffer) -> &Tensor {
-        weights.view(self.id)
+    pub fn of(self, weights: Weights<'_>) -> &Tensor {
+        weights.params.view(self.id)
     }
 
-    /// Its view of the gradients, where it is trained.
-    pub fn gradient(self, gradients: &Buffer) -> Option<&Tensor> {
-        self.gradient.map(|id| gradients.view(id))
+    /// Its view of the gradients, to write, where it is trained.
+    pub fn gradient(self, gradients: &mut Params) -> Option<Dst<'_>> {
+        self.gradient.map(|id| (&mut gradients.views[id]).into())
+    }
+
+    /// The views of the gradients of a weight and of its bias, to write, where they are trained.
+    pub fn gradients(
+        self,
+        bias: Option<Self>,
+        gradients: &mut Params,
+    ) -> (Option<Dst<'_>>, Option<Dst<'_>>) {
+        let views = &mut gradients.views;
+        match (self.gradient, bias.and_then(|bias| bias.gradient)) {
+            (Some(weight), Some(bias)) => {
+                let views = views.get_disjoint_mut([weight, bias]);
+                let [weight, bias] = views.expect("a weight and its bias are two parameters");
+                (Some(weight.into()), Some(bias.into()))
+            }
+            (Some(weight), None) => (Some((&mut views[weight]).into()), None),
+            (None, Some(bias)) => (None, Some((&mut views[bias]).into())),
+            (None, None) => (None, None),
+        }
     }
 }
 
@@ -285,18 +313,14 @@ pub enum Master {
 
 /// A flat buffer, (elements), with a view for each parameter.
 #[derive(Debug, Clone)]
-pub struct Buffer {
+pub struct Params {
     layout: Arc<Layout>,
     flat: Tensor,
     views: Vec<Tensor>,
     master: Master,
-    /// What products with these parameters round their operands to.
-    pub precision: Precision,
-    /// Whether products are those of [`row_invariant`](crate::kernels::row_invariant).
-    pub(super) row_invariant: bool,
 }
 
-impl Buffer {
+impl Params {
     /// Wraps a flat tensor of the layout's length.
     pub fn new(layout: Arc<Layout>, flat: Tensor) -> Result<Self> {
         let view = |entry: &Entry| -> Result<Tensor> {
@@ -309,23 +333,14 @@ impl Buffer {
             flat,
             views,
             master: Master::Itself,
-            precision: Precision::Full,
-            row_invariant: false,
         })
     }
 
-    /// The same parameters for few rows at a time: on the processor each row is then computed by
-    /// itself, and where products round to bf16, matrices are kept so.
-    pub(super) fn row_invariant(&self) -> Result<Self> {
+    /// The same parameters, whose matrices are kept rounded to bf16.
+    pub(super) fn rounded(&self) -> Result<Self> {
         let mut same = self.clone();
-        if draws_from(&self.flat) {
-            return Ok(same);
-        }
-        same.row_invariant = true;
-        if self.precision == Precision::Bf16 {
-            for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
-                *view = row_invariant::rounded(view)?;
-            }
+        for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
+            *view = row_invariant::rounded(view)?;
         }
         Ok(same)
     }
@@ -377,25 +392,27 @@ impl Buffer {
         Ok(values)
     }
 
-    /// Sets the values of the elements from `start` on.
+    /// Sets the values of the elements from `start` on, in the memory that the views share.
     pub fn set(&self, start: usize, values: &[f32]) -> Result<()> {
-        let part = |x: &Tensor, range: &Range<usize>| x.narrow(0, range.start, range.len());
+        let part = |x: &Tensor, range: &Range<usize>| -> Result<Dst> {
+            Ok(Dst::shared(&x.narrow(0, range.start, range.len())?))
+        };
         let [first, rest] = self.divide(start..start + values.len());
         let (head, tail) = values.split_at(first.len());
         match &self.master {
             _ if first.is_empty() => {}
-            Master::Itself => upload(head, &part(&self.flat, &first)?)?,
+            Master::Itself => upload(head, part(&self.flat, &first)?)?,
             Master::F32(master) => {
-                upload(head, &part(&self.flat, &first)?)?;
-                upload(head, &part(master, &first)?)?;
+                upload(head, part(&self.flat, &first)?)?;
+                upload(head, part(master, &first)?)?;
             }
             Master::Low(low) => {
-                upload_split(head, &part(&self.flat, &first)?, &part(low, &first)?)?;
+                upload_split(head, part(&self.flat, &first)?, part(low, &first)?)?;
             }
         }
         match rest.is_empty() {
             true => Ok(()),
-            false => upload(tail, &part(&self.flat, &rest)?),
+            false => upload(tail, part(&self.flat, &rest)?),
         }
     }
 
@@ -410,7 +427,7 @@ impl Buffer {
     }
 
     /// Fills the buffer with zeros in place.
-    pub fn clear(&self) -> Result<()> {
-        elementwise::clear(&self.flat)
+    pub fn clear(&mut self) -> Result<()> {
+        elementwise::clear(&mut self.flat)
     }
 }

@@ -18,7 +18,8 @@ use sha2::{Digest, Sha256};
 use super::arch::{Architecture, ConfigJson, Identity};
 use super::decoder::Decoder;
 use super::family::{Family, family};
-use super::parameters::{Buffer, Entry, Layout, Master};
+use super::numerics::Numerics;
+use super::parameters::{Entry, Layout, Params};
 use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, read_index};
@@ -72,24 +73,20 @@ impl ModelFolder {
     /// If the memory that is available cannot hold them, before any is taken; if a weight is not
     /// finite.
     pub fn load(&self, dtype: DType, device: &Device) -> Result<(Decoder, String)> {
-        self.load_with(dtype, device, |_| Ok(Master::Itself))
+        self.load_with(Numerics::exact(dtype), device)
     }
 
-    /// As [`Self::load`]; `master` makes the place for what bf16 lacks, given how many elements, from the
-    /// first on, need it.
-    pub fn load_with(
-        &self,
-        dtype: DType,
-        device: &Device,
-        master: impl FnOnce(usize) -> Result<Master>,
-    ) -> Result<(Decoder, String)> {
+    /// As [`Self::load`], to be computed, and where it says so updated, in `numerics`.
+    pub fn load_with(&self, numerics: Numerics, device: &Device) -> Result<(Decoder, String)> {
+        let dtype = numerics.storage;
         let held = check_memory(self.layout.len, dtype, device);
         held.map_err(|error| error.at(self.path.display()))?;
         let layout = Arc::new(self.layout.clone());
-        let master = master(self.master_len(dtype))?;
-        let weights = Buffer::zeros(layout, dtype, device)?.with_master(master);
+        let master = numerics.master_weights(self.master_len(dtype), device)?;
+        let weights = Params::zeros(layout, dtype, device)?.with_master(master);
         let hash = self.load_into(&weights)?;
-        Ok((Decoder::new(self.arch.clone(), weights), hash))
+        let model = Decoder::new(self.arch.clone(), weights).with_numerics(numerics);
+        Ok((model, hash))
     }
 
     /// The same model, of which those parameters are trained that `patterns`
@@ -126,7 +123,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If they are of another shape.
-    pub fn load_into(&self, weights: &Buffer) -> Result<String> {
+    pub fn load_into(&self, weights: &Params) -> Result<String> {
         let layout = weights.layout();
         if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));

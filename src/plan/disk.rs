@@ -4,10 +4,11 @@ use serde::Serialize;
 
 use super::rows::{Rows, draws};
 use crate::checkpoint::SaveDtype;
-use crate::config::{Config, Dtype};
+use crate::config::Config;
 use crate::loss::Role;
+use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::Layout;
-use crate::optim::{Method, States};
+use crate::optim::Method;
 
 /// Bytes of a line of the reference's column without its responses, most of them hashes.
 const SCORE_LINE: u64 = 265;
@@ -79,10 +80,10 @@ impl Disk {
 
 /// Bytes of any parameter in the training state, and of one that is trained.
 fn state_width(config: &Config, gpu: bool) -> (u64, u64) {
-    let mixed = gpu && config.model.dtype == Dtype::Bf16;
-    let moment = match (mixed, config.optimizer.states) {
-        (true, States::Split) => 2,
-        _ => 4,
+    let numerics = Numerics::new(config.model.dtype, gpu).updated(config.optimizer.states);
+    let moment = match numerics.master {
+        Some(States::Split) => 2,
+        Some(States::F32) | None => 4,
     };
     let moments = match config.optimizer.optim {
         Method::RmsProp => moment,
@@ -93,8 +94,7 @@ fn state_width(config: &Config, gpu: bool) -> (u64, u64) {
         SaveDtype::F16 | SaveDtype::BF16 => 4,
     };
     let moving = match &config.reference {
-        Some(_) if mixed => 2,
-        Some(_) => 4,
+        Some(_) => numerics.storage.size_in_bytes() as u64,
         None => 0,
     };
     (exact + moving, moments)

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::rows::Largest;
 use super::{Device, Models};
-use crate::config::{Config, Dtype};
+use crate::config::Config;
 use crate::model::arch::{Architecture, QkNorm, Residual};
 use crate::model::decoder::tile_rows;
+use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
-use crate::optim::{Method, States};
+use crate::optim::Method;
 
 /// An f32: the residual stream, statistics of norms, sums of attention and gradients always are.
 const F32: u64 = 4;
@@ -57,20 +58,22 @@ impl Bytes {
     /// On the CPU, and in f32, all is f32: with AdamW 16 bytes a parameter, gradients included. In
     /// bf16 on a GPU 18, or 12 with `states = "split"`.
     pub fn of(config: &Config, device: &Device) -> Self {
-        let mixed = device.gpu && config.model.dtype == Dtype::Bf16;
+        let states = config.optimizer.states;
+        let numerics = Numerics::new(config.model.dtype, device.gpu).updated(states);
+        let stored = numerics.storage.size_in_bytes() as u64;
         let moments = match config.optimizer.optim {
             Method::RmsProp => 1,
             Method::AdamW | Method::Adam => 2,
         };
         Self {
-            weight: if mixed { 2 } else { F32 },
-            states: match (mixed, config.optimizer.states) {
-                (false, _) => moments * F32,
-                (true, States::F32) => F32 + moments * F32,
-                (true, States::Split) => 2 + moments * 2,
+            weight: stored,
+            states: match numerics.master {
+                None => moments * F32,
+                Some(States::F32) => F32 + moments * F32,
+                Some(States::Split) => 2 + moments * 2,
             },
-            activation: if mixed { 2 } else { F32 },
-            mixed,
+            activation: stored,
+            mixed: numerics.mixed(),
             gpu: device.gpu,
         }
     }

@@ -127,6 +127,55 @@ fn operations_of_a_pair_of_hh() {
     }
 }
 
+/// Of a frozen matrix neither a gradient nor moments are kept, and one of two matmuls is left out; of what
+/// lies below all that is trained, both, and attention.
+#[test]
+fn what_is_frozen_costs_no_backward_pass() {
+    let (arch, cpu) = (arch(LLAMA), Device::this_machine());
+    let of = |trainable: &str| {
+        let set = format!("model.trainable=[{trainable}]");
+        let config = config(&[&set, "data.shuffle=false"]);
+        let layout = layout(&config, &arch).unwrap();
+        let rows = rows(&config, &arch, &[pair(124, 44, 43)]);
+        let models = Models {
+            policy: &arch,
+            layout: &layout,
+            reference: &arch,
+        };
+        let batch = rows.largest(Division::of(&config));
+        let skipped = Skipped::of(&arch, &layout);
+        let (work, none) = (&rows.trained, Work::default());
+        (
+            Memory::of(&config, &models, &cpu, &batch),
+            Flops::of(&arch, &skipped, work, &none, &none),
+            rows.trained,
+        )
+    };
+    let (full, flops, work) = of("\"*\"");
+    let (memory, without_mlp, _) = of("\"*\", \"!*.mlp.*\"");
+    let mlp = (3 * arch.hidden_size * arch.ffn.width()) as u64;
+    assert_eq!(full.gradients - memory.gradients, 32 * mlp * 4);
+    assert_eq!(full.optimizer - memory.optimizer, 32 * mlp * 8);
+    assert_eq!(full.weights, memory.weights);
+    assert_eq!(full.activations, memory.activations);
+    let left_out = 2.0 * mlp as f64 * (31.0 * work.tokens + work.queries);
+    assert_eq!(flops.backward - without_mlp.backward, left_out);
+    assert_eq!(flops.forward, without_mlp.forward);
+
+    let (memory, head, _) = of("\"lm_head.weight\"");
+    let elements = (arch.vocab_size * arch.hidden_size) as f64;
+    let alone = 2.0 * elements * work.predictions;
+    assert!(
+        (head.backward - alone).abs() < 1e-6 * alone,
+        "{}",
+        head.backward
+    );
+    assert!(memory.activations < full.activations / 100);
+    let (memory, last, _) = of("\"model.layers.31.*\"");
+    assert!(last.backward < flops.backward / 10.0 && last.recompute == 0.0);
+    assert!(memory.activations < full.activations / 20);
+}
+
 #[test]
 fn a_window_hides_tokens_and_long_examples_compute_logits_twice() {
     let mut arch = arch(PYTHIA);

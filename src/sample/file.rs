@@ -95,11 +95,10 @@ impl<'a> SampleWriter<'a> {
         };
         let mut identity = Sha256::new();
         let mut settings = format!("{settings:?} {}", sampler.max_length);
-        if sampler.model.weights().precision == Precision::Bf16 {
-            settings.push_str(match sampler.model.device().is_cpu() {
-                true => " bf16",
-                false => " bf16 on a GPU",
-            });
+        let numerics = sampler.model.numerics();
+        if numerics.compute == Precision::Bf16 {
+            settings.push(' ');
+            settings.push_str(numerics.name());
         }
         for part in [model_hash, sampler.tokenizer.hash(), &settings] {
             identity.update(part);

@@ -9,9 +9,9 @@
 use super::Split;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::mix;
+use crate::kernels::{Dst, mix};
 use crate::model::Decoder;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::score::{micro_batch_tokens, score_rows};
 use crate::session::{Observer, Session};
 
@@ -58,7 +58,7 @@ impl MovingReference {
     }
 
     /// Its weights.
-    pub fn weights(&self) -> &Buffer {
+    pub fn weights(&self) -> &Params {
         self.model.weights()
     }
 
@@ -74,7 +74,7 @@ impl MovingReference {
             return Ok(false);
         }
         let own = self.model.weights().flat();
-        mix::mix(own, policy.weights().flat(), self.alpha)?;
+        mix::mix(Dst::shared(own), policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
         Ok(true)
     }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::kernels::device::download;
 use crate::loss::{Response, Scored};
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::run_dir::{NonFiniteResponse, NonFiniteRow, NonFiniteStep};
 
 /// The rows of a step as its loss saw them.
@@ -45,7 +45,7 @@ impl LossInputs {
 }
 
 /// The names of the parameters whose gradient is not finite.
-pub(super) fn not_finite(gradients: &Buffer) -> Result<Vec<String>> {
+pub(super) fn not_finite(gradients: &Params) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (id, entry) in gradients.layout().entries.iter().enumerate() {
         let values = download(&gradients.view(id).flatten_all()?)?;

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use crate::error::Result;
 use crate::kernels::profile::{self, Part, Report};
 use crate::kernels::rates;
-use crate::model::parameters::Buffer;
+use crate::model::Decoder;
 
 /// Where the time of a run's steps went; evaluating and saving are not counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,8 +47,9 @@ impl Profile {
     }
 
     /// Measures what the machine can do in the dtype and precision of the run's products.
-    pub(super) fn finish(&mut self, weights: &Buffer) -> Result<()> {
-        self.peak = rates::product_rate(weights.flat(), weights.precision)?;
+    pub(super) fn finish(&mut self, model: &Decoder) -> Result<()> {
+        let precision = model.numerics().compute;
+        self.peak = rates::product_rate(model.weights().flat(), precision)?;
         Ok(())
     }
 }

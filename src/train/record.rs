@@ -63,7 +63,7 @@ impl About<'_> {
         let [train, eval, unlabelled] = self.reports.map(|report| report.map(RowCounts::from));
         let record = RunRecord {
             expo: env!("CARGO_PKG_VERSION").into(),
-            loss: self.config.loss.name().into(),
+            loss: self.config.loss.name(),
             hashes: self.hashes.clone(),
             train,
             eval,

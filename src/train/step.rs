@@ -14,7 +14,7 @@ use crate::kernels::profile::{Part, part};
 use crate::loss::{Prepared, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 
 /// The most that policy and reference may differ per token before the first update, in nats, when
 /// they are the same model: rounding in batches of different make-up.
@@ -53,7 +53,7 @@ impl<'a> Stepper<'a> {
         batch: &[usize],
         averages: &mut Averages,
         inputs: &mut LossInputs,
-        gradients: &Buffer,
+        gradients: &mut Params,
     ) -> Result<usize> {
         inputs.clear();
         gradients.clear()?;

@@ -17,7 +17,7 @@ use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
 use crate::kernels::device::kind;
 use crate::model::Decoder;
-use crate::model::parameters::Buffer;
+use crate::model::parameters::Params;
 use crate::optim::Optimizer;
 use crate::run_dir::Record;
 use crate::sample::Drawn;
@@ -43,7 +43,7 @@ pub(super) struct Training {
     /// Steps of the whole run.
     steps: u64,
     optimizer: Optimizer,
-    gradients: Buffer,
+    gradients: Params,
     inputs: LossInputs,
     files: Files,
     state: State,
@@ -185,7 +185,7 @@ impl Training {
         observe(Event::Saved(&output_dir));
         let seconds = self.start.elapsed().as_secs_f64();
         if let Some(profile) = &mut self.profile {
-            profile.finish(self.model.weights())?;
+            profile.finish(&self.model)?;
         }
         let story = match (&self.stories, &self.before) {
             (Some(stories), Some(before)) => {
@@ -282,7 +282,8 @@ impl Training {
         }
         let (averages, inputs) = (&mut self.state.averages, &mut self.inputs);
         let stepper = Stepper::new(&self.config, &self.model);
-        let tokens = stepper.gradients(&self.train, batch, averages, inputs, &self.gradients)?;
+        let tokens =
+            stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
         let norm = self
             .optimizer
             .step(self.model.weights(), &self.gradients, rate)?;
@@ -371,7 +372,7 @@ fn buffers<'a>(
     optimizer: &'a Optimizer,
     moving: &'a Option<MovingReference>,
     state: &State,
-) -> Vec<(&'static str, &'a Buffer)> {
+) -> Vec<(&'static str, &'a Params)> {
     let moving = moving.as_ref().filter(|_| state.reference_moved);
     let moving = moving.map(|moving| ("reference", moving.weights()));
     optimizer.moments().into_iter().chain(moving).collect()

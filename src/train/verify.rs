@@ -61,7 +61,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
     let size = |path: &Path| Ok((1, fs::metadata(path).map_or(0, |data| data.len())));
     let outcome = frozen_of(folder).and_then(|_| size(&record));
     found.push(look(record, outcome));
-    let checks: [(&str, fn(&Path) -> Result<()>); 6] = [
+    type Check = fn(&Path) -> Result<()>;
+    let checks: [(&str, Check); 6] = [
         (METRICS, lines::<Record>),
         (TIMINGS, lines::<TimingLine>),
         (GENERATIONS, lines::<Generation>),

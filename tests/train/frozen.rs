@@ -25,12 +25,12 @@ fn load(name: &str, patterns: &[String]) -> Decoder {
 fn gradients(model: &Decoder, name: &str) -> BTreeMap<String, Vec<f32>> {
     let examples = pairs(&json(&fixture(&format!("oracle/{name}.json"))));
     let packed = Packed::new(&examples, Role::ALL);
-    let gradients = model.gradients().unwrap();
+    let mut gradients = model.gradients().unwrap();
     let seeds = |i: usize, scores: &[_]| {
         let seed = |at: usize| 0.3 + 0.2 * i as f64 - 0.7 * at as f64;
         Ok((0..scores.len()).map(seed).collect())
     };
-    model.step(&packed, seeds, &gradients).unwrap();
+    model.step(&packed, seeds, &mut gradients).unwrap();
     let entries = gradients.layout().entries.iter().enumerate();
     let of = |id: usize| download(&gradients.view(id).flatten_all().unwrap()).unwrap();
     entries

@@ -2,7 +2,7 @@
 # Runs two binaries of expo on the same configs and compares what they write byte for byte: the check of
 # a change that must not change results.
 #
-#   scripts/same_results.sh [--quick] [--strict] [--only PATTERN] OLD_BINARY NEW_BINARY
+#   scripts/same_results.sh [--quick] [--strict] [--only PATTERN] [--list] OLD_BINARY NEW_BINARY
 #
 # --quick takes a minute on two cores: every loss, family, optimizer and command in a small run. Without
 # it the configs of configs/ run, too. --only runs the cases whose name matches PATTERN, an

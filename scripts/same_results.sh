@@ -306,8 +306,10 @@ TOML
     cat >sweep_stories.toml <<'TOML'
 base = "configs/quickstart.toml"
 [data]
-train = "configs/quickstart/train.jsonl.gz[:64]"
-eval = "configs/quickstart/eval.jsonl.gz[:16]"
+train = "configs/quickstart/train.jsonl.gz[:32]"
+eval = "configs/quickstart/eval.jsonl.gz[:8]"
+[sample]
+max_new_tokens = 32
 [run]
 output_dir = "out/sweep-stories"
 num_train_epochs = 1

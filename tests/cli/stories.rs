@@ -87,7 +87,10 @@ fn what_stories_refuse() {
         ),
         (
             "story.num_samples=1".to_owned(),
-            ["--set story.num_samples=1:", "num_samples must be >= 2 (got 1)"],
+            [
+                "--set story.num_samples=1:",
+                "num_samples must be >= 2 (got 1)",
+            ],
         ),
         (
             "story.beta=0".to_owned(),

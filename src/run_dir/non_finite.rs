@@ -7,7 +7,7 @@ use crate::io::number::{by_name, nan};
 /// A step that met NaN or infinity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NonFiniteStep {
-    /// Optimizer steps made before it.
+    /// Its number, from 1; of an evaluation the number of steps made before it.
     #[serde(default)]
     pub step: u64,
     /// What was not finite.

@@ -21,8 +21,8 @@ impl LossInputs {
         self.0.clear();
     }
 
-    /// A line of `non_finite.jsonl`: after `step` steps `what` was met, in these rows, of whose gradient
-    /// these parameters are not finite.
+    /// A line of `non_finite.jsonl`: in the step of this number, or in the evaluation after it, `what` was
+    /// met, in these rows, of whose gradient these parameters are not finite.
     pub fn record(&self, step: u64, what: &str, parameters: &[String]) -> NonFiniteStep {
         let response = |y: &Response| NonFiniteResponse {
             role: y.role.name().into(),

@@ -2,7 +2,7 @@
 # Runs two binaries of expo on the same configs and compares what they write byte for byte: the check of
 # a change that must not change results.
 #
-#   scripts/same_results.sh [--quick] [--strict] [--only PATTERN] OLD_BINARY NEW_BINARY
+#   scripts/same_results.sh [--quick] [--strict] [--only PATTERN] [--list] OLD_BINARY NEW_BINARY
 #
 # --quick takes a minute on two cores: every loss, family, optimizer and command in a small run. Without
 # it the configs of configs/ run, too. --only runs the cases whose name matches PATTERN, an
@@ -306,8 +306,10 @@ TOML
     cat >sweep_stories.toml <<'TOML'
 base = "configs/quickstart.toml"
 [data]
-train = "configs/quickstart/train.jsonl.gz[:64]"
-eval = "configs/quickstart/eval.jsonl.gz[:16]"
+train = "configs/quickstart/train.jsonl.gz[:32]"
+eval = "configs/quickstart/eval.jsonl.gz[:8]"
+[sample]
+max_new_tokens = 32
 [run]
 output_dir = "out/sweep-stories"
 num_train_epochs = 1
@@ -644,7 +646,7 @@ caches() {
     end cache
 }
 
-# The configs at their own length where they take seconds, else at some length.
+# The configs on more rows and for more steps; configs/tiny.toml at its own length.
 long_runs() {
     local path loss keys
     local story=('data.train=configs/quickstart/train.jsonl.gz[:192]' 'data.eval=configs/quickstart/eval.jsonl.gz[:32]' story.num_samples=2)
@@ -653,10 +655,10 @@ long_runs() {
     train config-quickstart "$evaluated" configs/quickstart.toml "${story[@]}" run.num_train_epochs=2
     train config-quickstart-dpo "$evaluated" configs/quickstart.toml loss=dpo "${story[@]}" run.num_train_epochs=1
     for path in "$root"/configs/losses/*.toml; do
-        loss="$(basename "$path" .toml)" keys=()
+        loss="$(basename "$path" .toml)" keys=(run.max_steps=12)
         [ "$loss" != odpo ] || continue # its rows are not in the repository
         [ "$loss" != cexpo_reverse ] || keys=(run.max_steps=4)
-        train "config-$loss" "$trained" "configs/losses/$loss.toml" ${keys[@]+"${keys[@]}"}
+        train "config-$loss" "$trained" "configs/losses/$loss.toml" "${keys[@]}"
     done
     same sweep-stories "sweep.csv sweep.json frontier.svg frontier.png dpo-beta=0.1/model.safetensors" sweep --config sweep_stories.toml \
         --set run.output_dir=@ --json

@@ -34,6 +34,8 @@ pub struct Sampler<'a> {
     config: &'a SampleConfig,
     /// The most tokens of a prompt with its response.
     max_length: usize,
+    /// Set where prompts are answered anew in every round.
+    round: Option<u64>,
 }
 
 /// A response as it was drawn.
@@ -70,7 +72,15 @@ impl<'a> Sampler<'a> {
             tokenizer,
             config,
             max_length,
+            round: None,
         }
+    }
+
+    /// The same with random numbers of this round's own.
+    #[must_use]
+    pub fn in_round(mut self, round: u64) -> Self {
+        self.round = Some(round);
+        self
     }
 
     /// All responses to `prompts`, in the order of prompts and numbers; `progress` is told of the

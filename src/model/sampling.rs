@@ -163,12 +163,17 @@ pub fn log_prob(logits: &[f32], id: u32) -> f64 {
 pub struct Draws(ChaCha8Rng);
 
 impl Draws {
-    /// Of sample number `index` of a prompt.
-    pub fn new(seed: u64, prompt: &[u32], index: u64) -> Self {
+    /// Of sample number `index` of a prompt; where prompts are answered again and again, as in a run that
+    /// samples its own policy, in one of many rounds.
+    pub fn new(seed: u64, round: Option<u64>, prompt: &[u32], index: u64) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(VERSION);
         hasher.update(seed.to_le_bytes());
         hasher.update(index.to_le_bytes());
+        if let Some(round) = round {
+            hasher.update(b"round");
+            hasher.update(round.to_le_bytes());
+        }
         for id in prompt {
             hasher.update(id.to_le_bytes());
         }
@@ -279,7 +284,7 @@ mod tests {
         let logits = [0.5f32, 0.3, 0.2].map(f32::ln);
         let config = SampleConfig::default();
         let (rounds, mut counts) = (20_000, [0u32; 3]);
-        let mut draws = Draws::new(1, &[7], 0);
+        let mut draws = Draws::new(1, None, &[7], 0);
         for position in 0..rounds {
             counts[config.choose(&logits, &[], draws.uniform(position)) as usize] += 1;
         }
@@ -297,9 +302,10 @@ mod tests {
     #[test]
     fn a_number_depends_on_its_place_alone() {
         let at = |seed, prompt: &[u32], index, position| {
-            Draws::new(seed, prompt, index).uniform(position)
+            Draws::new(seed, None, prompt, index).uniform(position)
         };
-        let mut one = Draws::new(1, &[2, 3], 4);
+        let in_round = |seed, round| Draws::new(seed, Some(round), &[2, 3], 4).uniform(0);
+        let mut one = Draws::new(1, None, &[2, 3], 4);
         let (second, first) = (one.uniform(1), one.uniform(0));
         assert_eq!(
             (at(1, &[2, 3], 4, 0), at(1, &[2, 3], 4, 1)),
@@ -310,8 +316,12 @@ mod tests {
             at(1, &[2], 4, 0),
             at(1, &[2, 3], 5, 0),
             second,
+            in_round(1, 0),
+            in_round(1, 4),
         ];
         assert!(others.iter().all(|&other| other != first));
+        // Another seed in another round is another number, whatever the two have in common.
+        assert_ne!(in_round(0, 3), in_round(1 << 32, 2));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl<'p> Sequence<'p> {
                 finished: false,
                 stopped: false,
             },
-            draws: Draws::new(config.seed, prompt.ids, job.first as u64),
+            draws: Draws::new(config.seed, sampler.round, prompt.ids, job.first as u64),
             limit: sampler.limit(prompt)?,
         })
     }

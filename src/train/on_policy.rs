@@ -56,10 +56,6 @@ impl OnPolicy {
         rows: &[usize],
         round: u64,
     ) -> Result<()> {
-        let settings = SampleConfig {
-            seed: self.settings.seed ^ (round << 32),
-            ..self.settings.clone()
-        };
         let given = rows.iter().map(|&row| split.dataset.example(row));
         let given: Vec<Example> = given.collect::<Result<_>>()?;
         let place = |example: &Example| format!("row {}", example.row);
@@ -71,7 +67,8 @@ impl OnPolicy {
                 ids: &given.prompt,
                 place,
             });
-        let sampler = Sampler::new(policy, &self.tokenizer, &settings, self.max_length);
+        let sampler =
+            Sampler::new(policy, &self.tokenizer, &self.settings, self.max_length).in_round(round);
         let drawn = sampler.all(prompts, &mut |_, _, _| {})?;
         let mut drawn = drawn.into_iter();
         let examples = given.iter().map(|given| Example {
@@ -79,7 +76,7 @@ impl OnPolicy {
             prompt: given.prompt.clone(),
             responses: drawn
                 .by_ref()
-                .take(settings.num_samples)
+                .take(self.settings.num_samples)
                 .map(|drawn| Response::new(Role::Sampled, drawn.ids))
                 .collect(),
             preference: None,

@@ -44,7 +44,7 @@ fn a_run_whose_time_is_over_is_saved_and_gone_on_with() {
         let end = place.run(&["train", "--config", str(&config), "--max-time", time]);
         assert_eq!(end.code, Some(2), "{}", end.err);
         assert!(
-            end.err.contains("is no time; e.g. 90s, 45m, 3h"),
+            end.err.contains("is not a time; e.g. 90s, 45m, 3h"),
             "{}",
             end.err
         );

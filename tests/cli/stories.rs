@@ -85,8 +85,17 @@ fn what_stories_refuse() {
             "story.grammar=none.toml".to_owned(),
             ["none.toml", "no such file"],
         ),
-        ("story.num_samples=1".to_owned(), ["[story]", "num_samples"]),
-        ("story.beta=0".to_owned(), ["[story]", "beta"]),
+        (
+            "story.num_samples=1".to_owned(),
+            [
+                "--set story.num_samples=1:",
+                "num_samples must be >= 2 (got 1)",
+            ],
+        ),
+        (
+            "story.beta=0".to_owned(),
+            ["--set story.beta=0:", "beta must be"],
+        ),
         (
             format!("story.prompts={}", other.display()),
             ["other.jsonl:1", "no prompt of the grammar"],

@@ -381,7 +381,7 @@ fn a_folder_without_a_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = Recorded::folders(folder.path()).unwrap_err().to_string();
     assert!(
-        error.contains("holds no run") && error.contains("expo sweep"),
+        error.contains("holds no run") && error.contains("of a run or of a sweep"),
         "{error}"
     );
     let broken = by_hand(&[("run.json", "{".into())]);

@@ -476,7 +476,7 @@ fn a_folder_that_is_no_checkpoint_is_refused() {
     ] {
         let error = run_error(again(&folder, &[]), &Resume::From(path), &[]);
         assert!(
-            error.starts_with("--resume: ") && error.contains(message),
+            error.starts_with("resume: ") && error.contains(message),
             "{error}"
         );
     }

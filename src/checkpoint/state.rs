@@ -38,7 +38,7 @@ pub struct Snapshot<'a> {
     pub source: &'a Path,
     /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
     pub dtype: SaveDtype,
-    /// Buffers laid out like the weights, by name.
+    /// Buffers by name: the moments of what is trained, and a reference that has moved.
     pub buffers: Vec<(&'a str, &'a Params)>,
     /// Everything else.
     pub state: Value,

@@ -1,7 +1,7 @@
 //! The choice of next tokens where the logits are.
 //!
-//! Hides whether that is in host memory, by [`SampleConfig::choose`], or on a GPU, by its twin there,
-//! and what each sequence has seen.
+//! Hides whether that is in host memory, by [`SampleConfig::choose`], or on a GPU, by the kernels of
+//! [`Sampler`], and what each sequence has seen.
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;

@@ -37,7 +37,8 @@ pub enum RowSplit {
     Unlabelled,
 }
 
-/// Reads the rows of a split as a run would, with a closer look at the row of the number `row`. Samples that the run would draw itself are left out: they are not there yet.
+/// Reads the rows of a split as a run would, with a closer look at the row of the number `row`. Samples
+/// that the run would draw itself are left out: they are not there yet.
 pub fn show(
     config: &RowsConfig,
     split: RowSplit,

@@ -36,6 +36,7 @@ pub(super) fn check(table: &Table) -> Result<()> {
         count => Err(
             Error::input(format!("{count} losses: {}", names.join(", ")))
                 .hint("a run has one loss, or several of which each has a `weight`")
+                .at_keys(&names)
                 .at_key("loss"),
         ),
     }

@@ -62,6 +62,7 @@ impl SamplingConfig {
         sample.validate().map_err(|error| error.at_key("sample"))?;
         let unread_model = [
             ("recompute", model.recompute),
+            ("trainable", model.trainable.is_some()),
             ("save_dtype", model.save_dtype != SaveDtype::default()),
             (
                 "reference_revision",
@@ -95,6 +96,7 @@ impl SamplingConfig {
         Ok(Self {
             // What only training reads is left out.
             model: ModelConfig {
+                trainable: None,
                 recompute: false,
                 save_dtype: SaveDtype::default(),
                 ..config.model

@@ -20,7 +20,7 @@ pub(super) use origins::Origin;
 use origins::Origins;
 
 /// A TOML table with the place where each value was set.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Source {
     table: Table,
     origins: Origins,

@@ -29,6 +29,8 @@ pub struct PlannedRun {
     pub settings: String,
     /// The whole config; its folder lies in the sweep's.
     pub config: Config,
+    /// Where each value of it was set, for errors that come up when it runs.
+    pub source: Source,
 }
 
 impl SweepConfig {
@@ -237,6 +239,7 @@ fn plan(
         loss: loss.to_owned(),
         settings,
         config,
+        source: run,
     })
 }
 

@@ -58,7 +58,7 @@ pub fn sweep(
             Ok(Ok(summary)) => (Some(summary), None),
             Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
             Err(error) if error.is_non_finite() => (None, Some(error.to_string())),
-            Err(error) => return Err(error.at(name.trim())),
+            Err(error) => return Err(run.source.locate(error).at(name.trim())),
         };
         outcomes.push(Outcome {
             loss: run.loss.clone(),

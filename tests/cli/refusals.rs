@@ -41,7 +41,12 @@ fn configs() {
     place.refuse_run(&file("[run]", "[run"), &[], &["bad.toml", &line("[run]")]);
     place.refuse_run(&file("[loss.dpo]", ""), &[], &["no loss", "[loss.dpo]"]);
     let bad = file("[loss.dpo]", "[loss.dpo]\n[loss.ipo]");
-    place.refuse_run(&bad, &[], &["2 losses: dpo, ipo", "`weight`"]);
+    place.refuse_run(&bad, &[], &["2 losses: dpo, ipo", "`weight`", &next]);
+    place.refuse_run(
+        &file("", ""),
+        &["loss.ipo={}"],
+        &["--set loss.ipo={}: 2 losses: dpo, ipo"],
+    );
     let bad = file("[loss.dpo]", "[loss.typo]\n[loss.cexpo]");
     place.refuse_run(&bad, &[], &["the loss cexpo is there twice"]);
     let sum = "[loss.sft]\nweight = 1.0\n[loss.dpo]\nweight = 0.5\ngamma = 1\n";

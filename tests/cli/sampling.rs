@@ -404,6 +404,8 @@ fn the_config_of_a_run_prints_as_one_for_sampling() {
         "model.reference=elsewhere",
         "--set",
         "model.recompute=true",
+        "--set",
+        "model.trainable=[\"*\"]",
     ];
     let args = ["sample", "--config", str(&run), "--print-config"];
     let printed = place.succeed(&[&args[..], &set].concat());
@@ -421,6 +423,18 @@ fn the_config_of_a_run_prints_as_one_for_sampling() {
     place.refuse(
         &["sample", "--config", str(&bad), "--print-config"],
         &["data.shuffle"],
+    );
+    let set = "model.trainable=[\"*\"]";
+    place.refuse(
+        &[
+            "sample",
+            "--config",
+            str(&again),
+            "--set",
+            set,
+            "--print-config",
+        ],
+        &["--set model.trainable=[\"*\"]: ", "sampling does not read"],
     );
 }
 

@@ -106,6 +106,9 @@ fn what_a_sweep_refuses() {
         "loss.dpo.beta=0.3",
     ];
     place.refuse(&command, &["--set loss.dpo.beta=0.3", "[[sweep]]"]);
+    // What is wrong only when a run begins has its place, too.
+    let command = ["sweep", "--config", str(&file), "--set", "model.device=gpu"];
+    place.refuse(&command, &["dpo: --set model.device=gpu: ", "cpu"]);
     let file = place.write(
         "none.toml",
         "base = \"none/such.toml\"\n[[sweep]]\nloss = \"dpo\"\n",

@@ -10,7 +10,7 @@ use crate::error::{Error, Place, Result};
 use crate::loss::Loss;
 
 /// The origins by dotted key; an item of a list has its index as the last part of its key.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Origins {
     file: Option<String>,
     /// The number of files and overrides so far.
@@ -19,7 +19,7 @@ pub(super) struct Origins {
 }
 
 /// Where a value was set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) struct Origin {
     /// The layer and the line in it: the greater one was set later.
     order: (usize, usize),

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Deserializer, Serializer};
 
 /// Every format. Where a row fits two equally well, the later one is meant.
-pub static FORMATS: [Format; 6] = [
+pub static FORMATS: &[Format] = &[
     hh::FORMAT,
     pairs::FORMAT,
     unpaired::FORMAT,

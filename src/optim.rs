@@ -5,12 +5,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::kernels::Dst;
-use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp, Weights};
+use crate::kernels::optimizer::{self as kernel, Adam, Decayed, RmsProp};
 pub use crate::model::numerics::States;
 use crate::model::parameters::{Master, Params};
 
@@ -276,6 +275,14 @@ impl Optimizer {
         mean.into_iter().chain([("square", &self.square)]).collect()
     }
 
+    /// As [`moments`](Self::moments), to be filled in.
+    pub fn moments_mut(&mut self) -> Vec<(&'static str, &mut Params)> {
+        let mean = self.mean.as_mut().map(|mean| ("mean", mean));
+        mean.into_iter()
+            .chain([("square", &mut self.square)])
+            .collect()
+    }
+
     /// Goes on after so many updates, whose [`moments`](Self::moments) have been filled in.
     pub fn continue_after(&mut self, updates: u64) {
         self.steps = updates;
@@ -286,7 +293,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the norm is not finite.
-    pub fn step(&mut self, weights: &Params, gradients: &Params, rate: f64) -> Result<f64> {
+    pub fn step(&mut self, weights: &mut Params, gradients: &Params, rate: f64) -> Result<f64> {
         let norm = gradient_norm(gradients)?;
         if !norm.is_finite() {
             return Err(Error::non_finite(format!(
@@ -304,27 +311,11 @@ impl Optimizer {
             )));
         }
         self.steps += 1;
-        let square = self.square.flat();
-        let trained = |x: &Tensor| x.narrow(0, 0, gradients.layout().len);
-        let values = &trained(weights.flat())?;
-        let beside = match weights.master() {
-            Master::Itself => None,
-            Master::F32(beside) | Master::Low(beside) => Some(trained(beside)?),
-        };
-        let weights = match (weights.master(), &beside) {
-            (Master::F32(_), Some(master)) => Weights::Master {
-                weights: Dst::shared(values),
-                master: Dst::shared(master),
-            },
-            (Master::Low(_), Some(low)) => Weights::Split {
-                weights: Dst::shared(values),
-                low: Dst::shared(low),
-            },
-            _ => Weights::Plain(Dst::shared(values)),
-        };
+        let weights = weights.updated(gradients.layout().len)?;
+        let square = self.square.flat_mut();
         let gradient = (gradients.flat(), scale);
         let read = |value: Option<f64>| value.unwrap_or_default();
-        match &self.mean {
+        match &mut self.mean {
             None => {
                 let rmsprop = RmsProp {
                     alpha: read(self.config.rmsprop_alpha),
@@ -332,7 +323,7 @@ impl Optimizer {
                     rate,
                     step: self.steps,
                 };
-                kernel::rmsprop(&rmsprop, weights, Dst::shared(square), gradient)?;
+                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
             }
             Some(mean) => {
                 let adam = Adam {
@@ -343,7 +334,7 @@ impl Optimizer {
                     weight_decay: read(self.config.weight_decay),
                     step: self.steps,
                 };
-                let moments = (Dst::shared(mean.flat()), Dst::shared(square));
+                let moments = (mean.flat_mut(), square);
                 kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
             }
         }

@@ -125,9 +125,13 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
 ///
 /// # Errors
 /// If the checkpoint is of another model or other buffers; they may have changed in part.
-pub fn restore(folder: &Path, model: &Decoder, buffers: &[(&str, &Params)]) -> Result<()> {
+pub fn restore<'a>(
+    folder: &Path,
+    model: &'a mut Decoder,
+    mut buffers: Vec<(&str, &'a mut Params)>,
+) -> Result<()> {
     let path = folder.join(TENSORS);
-    let weights = model.weights();
+    let weights = model.weights_mut();
     let (header, _) = read_header(&path)?;
     let first = weights.layout().entries.first();
     let first = first.map(|entry| format!("{WEIGHTS}.{}", entry.name));
@@ -135,7 +139,6 @@ pub fn restore(folder: &Path, model: &Decoder, buffers: &[(&str, &Params)]) -> R
     if !exact {
         ModelFolder::open(folder)?.load_into(weights)?;
     }
-    let exact = exact.then_some((WEIGHTS, weights));
-    let buffers: Vec<_> = buffers.iter().copied().chain(exact).collect();
-    tensors::read(&path, &buffers)
+    buffers.extend(exact.then_some((WEIGHTS, weights)));
+    tensors::read(&path, &mut buffers)
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -98,7 +99,7 @@ pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) 
 ///
 /// # Errors
 /// If one is missing, has another shape or a value that is not finite, or another tensor is there.
-pub(super) fn read(path: &Path, buffers: &[(&str, &Params)]) -> Result<()> {
+pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<()> {
     let wrong = |what: String| Error::input(what).at(path.display());
     let io = |error: std::io::Error| Error::io(path, &error);
     let (header, data) = read_header(path)?;
@@ -106,7 +107,8 @@ pub(super) fn read(path: &Path, buffers: &[(&str, &Params)]) -> Result<()> {
     let (mut bytes, mut values) = (Vec::new(), Vec::new());
     let mut known = 0;
     for (prefix, buffer) in buffers {
-        for entry in &buffer.layout().entries {
+        let layout = Arc::clone(buffer.layout());
+        for entry in &layout.entries {
             let name = format!("{prefix}.{}", entry.name);
             let info = header.info(&name);
             let info = info.ok_or_else(|| wrong(format!("tensor {name} is missing")))?;

@@ -118,9 +118,14 @@ impl Decoder {
         &self.arch
     }
 
-    /// The weights; the optimizer writes to them in place.
+    /// The weights.
     pub fn weights(&self) -> &Params {
         &self.params
+    }
+
+    /// The weights, to be written in place by an optimizer or a checkpoint.
+    pub fn weights_mut(&mut self) -> &mut Params {
+        &mut self.params
     }
 
     /// The weights as training and scoring compute with them.

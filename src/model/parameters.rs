@@ -13,8 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split};
-use crate::kernels::{Dst, Precision};
-use crate::kernels::{elementwise, row_invariant};
+use crate::kernels::{Dst, Precision, elementwise, optimizer, row_invariant};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -366,6 +365,28 @@ impl Params {
         &self.flat
     }
 
+    /// The whole buffer, (elements), to be written in place.
+    pub fn flat_mut(&mut self) -> Dst<'_> {
+        (&mut self.flat).into()
+    }
+
+    /// What an update writes to: the first `len` elements, with their master weights.
+    pub fn updated(&mut self, len: usize) -> Result<optimizer::Weights<'_>> {
+        let first = |x: &Tensor| x.narrow(0, 0, len);
+        let weights = Dst::view(&mut self.flat, first)?;
+        Ok(match &mut self.master {
+            Master::Itself => optimizer::Weights::Plain(weights),
+            Master::F32(master) => optimizer::Weights::Master {
+                weights,
+                master: Dst::view(master, first)?,
+            },
+            Master::Low(low) => optimizer::Weights::Split {
+                weights,
+                low: Dst::view(low, first)?,
+            },
+        })
+    }
+
     /// One parameter in its shape; writes in place go through to the buffer.
     pub fn view(&self, id: usize) -> &Tensor {
         &self.views[id]
@@ -393,26 +414,26 @@ impl Params {
     }
 
     /// Sets the values of the elements from `start` on, in the memory that the views share.
-    pub fn set(&self, start: usize, values: &[f32]) -> Result<()> {
-        let part = |x: &Tensor, range: &Range<usize>| -> Result<Dst> {
-            Ok(Dst::shared(&x.narrow(0, range.start, range.len())?))
-        };
+    pub fn set(&mut self, start: usize, values: &[f32]) -> Result<()> {
+        fn part<'a>(x: &'a mut Tensor, range: &Range<usize>) -> Result<Dst<'a>> {
+            Dst::view(x, |x| x.narrow(0, range.start, range.len()))
+        }
         let [first, rest] = self.divide(start..start + values.len());
         let (head, tail) = values.split_at(first.len());
-        match &self.master {
+        match &mut self.master {
             _ if first.is_empty() => {}
-            Master::Itself => upload(head, part(&self.flat, &first)?)?,
+            Master::Itself => upload(head, part(&mut self.flat, &first)?)?,
             Master::F32(master) => {
-                upload(head, part(&self.flat, &first)?)?;
+                upload(head, part(&mut self.flat, &first)?)?;
                 upload(head, part(master, &first)?)?;
             }
             Master::Low(low) => {
-                upload_split(head, part(&self.flat, &first)?, part(low, &first)?)?;
+                upload_split(head, part(&mut self.flat, &first)?, part(low, &first)?)?;
             }
         }
         match rest.is_empty() {
             true => Ok(()),
-            false => upload(tail, part(&self.flat, &rest)?),
+            false => upload(tail, part(&mut self.flat, &rest)?),
         }
     }
 

@@ -83,8 +83,8 @@ impl ModelFolder {
         held.map_err(|error| error.at(self.path.display()))?;
         let layout = Arc::new(self.layout.clone());
         let master = numerics.master_weights(self.master_len(dtype), device)?;
-        let weights = Params::zeros(layout, dtype, device)?.with_master(master);
-        let hash = self.load_into(&weights)?;
+        let mut weights = Params::zeros(layout, dtype, device)?.with_master(master);
+        let hash = self.load_into(&mut weights)?;
         let model = Decoder::new(self.arch.clone(), weights).with_numerics(numerics);
         Ok((model, hash))
     }
@@ -123,8 +123,8 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If they are of another shape.
-    pub fn load_into(&self, weights: &Params) -> Result<String> {
-        let layout = weights.layout();
+    pub fn load_into(&self, weights: &mut Params) -> Result<String> {
+        let layout = Arc::clone(weights.layout());
         if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));
         }

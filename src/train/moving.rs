@@ -9,7 +9,7 @@
 use super::Split;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kernels::{Dst, mix};
+use crate::kernels::mix;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::score::{micro_batch_tokens, score_rows};
@@ -62,6 +62,11 @@ impl MovingReference {
         self.model.weights()
     }
 
+    /// Its weights, to be set from a checkpoint.
+    pub fn weights_mut(&mut self) -> &mut Params {
+        self.model.weights_mut()
+    }
+
     /// Goes on with weights that were set, which had `moved` already or not.
     pub fn resume(&mut self, moved: bool) {
         (self.moved, self.eval_is_old) = (moved, moved);
@@ -73,8 +78,8 @@ impl MovingReference {
         if !done.is_multiple_of(self.every) {
             return Ok(false);
         }
-        let own = self.model.weights().flat();
-        mix::mix(Dst::shared(own), policy.weights().flat(), self.alpha)?;
+        let own = self.model.weights_mut().flat_mut();
+        mix::mix(own, policy.weights().flat(), self.alpha)?;
         (self.moved, self.eval_is_old) = (true, true);
         Ok(true)
     }

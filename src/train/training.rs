@@ -83,8 +83,10 @@ impl Training {
                     .hint("set more steps, or resume from an earlier checkpoint")
                     .option("resume", "PATH"));
             }
-            let buffers = buffers(&optimizer, &run.moving, &state);
-            checkpoint::restore(folder, &run.model, &buffers)?;
+            let moving = run.moving.as_mut().filter(|_| state.reference_moved);
+            let moving = moving.map(|moving| ("reference", moving.weights_mut()));
+            let buffers = optimizer.moments_mut().into_iter().chain(moving).collect();
+            checkpoint::restore(folder, &mut run.model, buffers)?;
             optimizer.continue_after(state.updates);
             if let Some(moving) = &mut run.moving {
                 moving.resume(state.reference_moved);
@@ -286,7 +288,7 @@ impl Training {
             stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
         let norm = self
             .optimizer
-            .step(self.model.weights(), &self.gradients, rate)?;
+            .step(self.model.weights_mut(), &self.gradients, rate)?;
         self.state.averages.add("grad_norm", norm);
         self.state.updates += 1;
         Ok(tokens)

@@ -5,57 +5,18 @@
 //! order that no hash map decides. Gradients and optimizer moments are laid out like the beginning of
 //! the weights, and exist for what is trained only.
 
+mod layout;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split};
 use crate::kernels::{Dst, Precision, elementwise, optimizer, row_invariant};
 
-/// How a parameter starts in a fresh model.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Normal with mean 0 and the architecture's standard deviation.
-    Normal,
-    /// Normal, except one row of zeros.
-    NormalWithZeroRow(usize),
-    /// All ones: the weight of a norm.
-    One,
-    /// All zeros: a bias.
-    Zero,
-}
-
-/// One parameter of the flat buffer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Hugging Face's name, e.g. `model.norm.weight`.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Where it is in the flat buffer, in elements.
-    pub range: Range<usize>,
-    /// Whether decoupled weight decay applies: to matrices, not to biases and norms.
-    pub decay: bool,
-    /// Whether it is trained.
-    pub trainable: bool,
-    /// How it starts.
-    pub init: Init,
-}
-
-/// The names, shapes and places of parameters, sorted by name. In the flat buffer what is trained comes
-/// first.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Layout {
-    /// The parameters, sorted by name.
-    pub entries: Vec<Entry>,
-    /// The number of elements of the flat buffer.
-    pub len: usize,
-    /// How many of them, from the first on, are trained.
-    pub trainable_len: usize,
-}
+pub use layout::{Entry, Init, Layout};
 
 /// A parameter's index in the weights and, where it is trained, in gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,123 +77,6 @@ impl Parameter {
 }
 
 impl Layout {
-    /// The layout of a model's parameters, all of them trained.
-    pub fn new(arch: &Architecture) -> Self {
-        let mut list = List::default();
-        let (hidden, names) = (arch.hidden_size, &arch.names);
-        let table = arch.zero_row.map_or(Init::Normal, Init::NormalWithZeroRow);
-        list.add(
-            format!("{}.weight", names.embed),
-            vec![arch.vocab_size, hidden],
-            table,
-        );
-        if !arch.tied {
-            list.add(
-                format!("{}.weight", names.head),
-                vec![arch.vocab_size, hidden],
-                Init::Normal,
-            );
-        }
-        let bias = matches!(arch.norm, Norm::LayerNorm { .. });
-        list.norm(&names.final_norm, hidden, bias);
-        let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
-        let (qkv_bias, out_bias) = arch.attention_bias;
-        for layer in 0..arch.layers {
-            let name = |part: &String| arch.block_name(layer, part);
-            list.norm(&name(&names.attention_norm), hidden, bias);
-            list.norm(&name(&names.ffn_norm), hidden, bias);
-            if let Some(QkNorm::PerHead(parts)) = &arch.qk_norm {
-                for part in parts {
-                    list.norm(&name(part), arch.head_dim, bias);
-                }
-            }
-            match &arch.qkv {
-                Qkv::Separate(parts) => {
-                    for (part, out) in parts.iter().zip([query, key, key]) {
-                        list.linear(&name(part), out, hidden, qkv_bias);
-                    }
-                }
-                Qkv::HeadInterleaved(part) => {
-                    list.linear(&name(part), query + 2 * key, hidden, qkv_bias);
-                }
-            }
-            list.linear(&name(&names.attention_out), hidden, query, out_bias);
-            let (inputs, down, width, bias) = match &arch.ffn {
-                Ffn::Gelu {
-                    up,
-                    down,
-                    width,
-                    bias,
-                    ..
-                } => (vec![up], down, *width, *bias),
-                Ffn::Gated {
-                    gate,
-                    up,
-                    down,
-                    width,
-                    bias,
-                    ..
-                } => (vec![gate, up], down, *width, *bias),
-            };
-            for part in inputs {
-                list.linear(&name(part), width, hidden, bias);
-            }
-            list.linear(&name(down), hidden, width, bias);
-        }
-        let mut entries = list.0;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Self::place(entries)
-    }
-
-    /// Gives entries their places in the flat buffer.
-    fn place(mut entries: Vec<Entry>) -> Self {
-        let (mut len, mut trainable_len) = (0, 0);
-        for trainable in [true, false] {
-            for entry in entries.iter_mut().filter(|e| e.trainable == trainable) {
-                let size: usize = entry.shape.iter().product();
-                entry.range = len..len + size;
-                len += size;
-            }
-            if trainable {
-                trainable_len = len;
-            }
-        }
-        Self {
-            entries,
-            len,
-            trainable_len,
-        }
-    }
-
-    /// The same parameters, of which those whose name `trainable` accepts are trained.
-    #[must_use]
-    pub fn with_trainable(mut self, trainable: impl Fn(&str) -> bool) -> Self {
-        for entry in &mut self.entries {
-            entry.trainable = trainable(&entry.name);
-        }
-        Self::place(self.entries)
-    }
-
-    /// The layout of gradients and moments: what is trained, in the same places.
-    #[must_use]
-    pub fn trainable(&self) -> Self {
-        let entries = self.entries.iter().filter(|entry| entry.trainable);
-        Self {
-            entries: entries.cloned().collect(),
-            len: self.trainable_len,
-            trainable_len: self.trainable_len,
-        }
-    }
-
-    /// Whether these are the same parameters, wherever they lie.
-    pub fn same_parameters(&self, other: &Self) -> bool {
-        let key = |entry: &Entry| (entry.name.clone(), entry.shape.clone());
-        self.entries
-            .iter()
-            .map(key)
-            .eq(other.entries.iter().map(key))
-    }
-
     /// A parameter of that name.
     ///
     /// # Panics
@@ -248,53 +92,6 @@ impl Layout {
         let before = self.entries[..id].iter().filter(|entry| entry.trainable);
         let gradient = self.entries[id].trainable.then(|| before.count());
         Some(Parameter { id, gradient })
-    }
-
-    /// The place of a parameter in [`Self::entries`].
-    ///
-    /// # Panics
-    /// If the architecture has no such parameter: the caller built the name from the same one.
-    pub fn id(&self, name: &str) -> usize {
-        self.find(name)
-            .unwrap_or_else(|| panic!("no parameter {name}"))
-    }
-
-    /// The place of a parameter, if there is one of that name.
-    pub fn find(&self, name: &str) -> Option<usize> {
-        self.entries
-            .binary_search_by(|entry| entry.name.as_str().cmp(name))
-            .ok()
-    }
-}
-
-#[derive(Default)]
-struct List(Vec<Entry>);
-
-impl List {
-    fn add(&mut self, name: String, shape: Vec<usize>, init: Init) {
-        let decay = matches!(init, Init::Normal | Init::NormalWithZeroRow(_));
-        self.0.push(Entry {
-            name,
-            shape,
-            range: 0..0,
-            decay,
-            trainable: true,
-            init,
-        });
-    }
-
-    fn norm(&mut self, name: &str, width: usize, bias: bool) {
-        self.add(format!("{name}.weight"), vec![width], Init::One);
-        if bias {
-            self.add(format!("{name}.bias"), vec![width], Init::Zero);
-        }
-    }
-
-    fn linear(&mut self, name: &str, out: usize, input: usize, bias: bool) {
-        self.add(format!("{name}.weight"), vec![out, input], Init::Normal);
-        if bias {
-            self.add(format!("{name}.bias"), vec![out], Init::Zero);
-        }
     }
 }
 

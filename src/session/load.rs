@@ -3,10 +3,11 @@
 //! *Why*: to train, to sample and to judge is to compute with one section's dtype on its device, and
 //! what that means on which device is said once.
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::kernels::device::kind;
 use crate::model::numerics::{Numerics, States};
 use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};
@@ -29,6 +30,14 @@ impl Compute {
             device,
             recompute: config.recompute,
         })
+    }
+
+    /// The device's name: `cpu`, or `cuda:0` and the kind of GPU.
+    pub fn place(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}, {}", kind(&self.device)),
+            _ => "cpu".to_owned(),
+        }
     }
 
     /// In what log-probs are computed: a policy is its reference only where both are computed alike.

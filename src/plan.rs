@@ -12,6 +12,7 @@ mod disk;
 mod fit;
 mod flops;
 mod memory;
+mod parts;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use device::{Device, GIB, Rates};
 pub use disk::Disk;
 pub use flops::Flops;
 pub use memory::Memory;
+pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
 pub use time::Seconds;
 
@@ -185,8 +187,10 @@ pub struct Plan {
     pub flops: Operations,
     /// Bytes on disk.
     pub disk: Disk,
-    /// Seconds; `None` where the device's speed is not known.
+    /// Seconds, at least; `None` where the device's speed is not known.
     pub time: Option<Time>,
+    /// What a step is expected to take, part by part; `None` where the device's speed is not known.
+    pub parts: Option<Parts>,
     /// What is not in the figures.
     pub left_out: Vec<&'static str>,
 }
@@ -249,6 +253,7 @@ impl Plan {
             memory,
             tokens,
             time: time(config, models, rows, device, &flops, steps),
+            parts: Parts::of(config, models, rows, device),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
             left_out: left_out(config),
@@ -319,15 +324,14 @@ fn time(
     steps: u64,
 ) -> Option<Time> {
     let rates = device.rates.as_ref()?;
-    let trained = models.layout.trainable_len as u64;
-    let update = (update_bytes(config, device) * trained) as f64;
+    let update = update_bytes(config, device) as f64 * models.layout.trainable_len as f64;
     let policy = models.policy;
     let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, 0, work);
     let lowest = Skipped::of(policy, models.layout).lowest;
-    let always = elementwise_bytes(config, device, policy, lowest, &rows.trained)
-        .step(flops.recompute)
-        + moved(policy, &rows.statistic).forward;
-    let reference = moved(models.reference, &rows.referenced).forward;
+    let trained = elementwise_bytes(config, device, policy, lowest, &rows.trained);
+    let always =
+        trained.blocks(flops.recompute) + trained.head() + moved(policy, &rows.statistic).scoring();
+    let reference = moved(models.reference, &rows.referenced).scoring();
     let per_epoch = rows.steps_per_epoch() as f64;
     let step = |online: bool| {
         let bytes = always + if online { reference } else { 0.0 };
@@ -339,13 +343,16 @@ fn time(
     let training =
         step(false).total() * (steps - online) as f64 + step(true).total() * online as f64;
     let forward = |flops: f64, bytes: f64| Seconds::of(rates, flops, bytes, 0.0).total();
-    let evaluated = moved(policy, &rows.evaluated).forward;
+    let evaluated = moved(policy, &rows.evaluated).scoring();
     let evaluation = forward(
         flops.evaluation,
         evaluated * evaluations(config, steps) as f64,
     );
     let scoring = match disk::scores_reference(config) {
-        true => forward(flops.scoring, moved(models.reference, &rows.scored).forward),
+        true => forward(
+            flops.scoring,
+            moved(models.reference, &rows.scored).scoring(),
+        ),
         false => 0.0,
     };
     Some(Time {

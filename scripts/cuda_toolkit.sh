@@ -71,5 +71,4 @@ cat <<END
 export CUDA_HOME='$folder' CUDA_PATH='$folder' NVCC='$folder/bin/nvcc'
 export PATH='$folder/bin':"\$PATH" CUDA_COMPUTE_CAP="\${CUDA_COMPUTE_CAP:-90}"
 export LIBRARY_PATH='${libraries// /:}'"\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
-export RUSTFLAGS='$(printf -- '-L native=%s ' $libraries)'"\${RUSTFLAGS:-}"
 END

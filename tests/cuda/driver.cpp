@@ -4,7 +4,7 @@
 // Kernels compile as C++ with src/kernels/emulator/emulator.h (its path in EXPO_EMULATOR), and run before a
 // launch returns. With EXPO_EMULATOR_REVERSED set threads run in reverse order: results must not differ.
 // Fresh memory is NaN, and a guard behind every allocation is looked at when it is freed. scripts/
-// cuda_twin.sh builds this and says where it is used.
+// cuda_emulator.sh builds this and says where it is used.
 
 #include <cstdint>
 #include <cstdio>

@@ -28,7 +28,7 @@ fn rmsprop_at(step: u64) -> RmsProp {
 }
 
 /// Inside a pack, over its end, over several, next to each other, and at the very last element.
-fn decayed(n: usize) -> Decayed {
+fn decayed(n: usize, device: &Device) -> Decayed {
     let ranges = [
         0..1,
         3..5,
@@ -45,7 +45,7 @@ fn decayed(n: usize) -> Decayed {
             apart.push(start..range.end);
         }
     }
-    Decayed::new(apart, &Device::Cpu).unwrap()
+    Decayed::new(apart, device).unwrap()
 }
 
 fn gradient(step: u64, n: usize) -> Tensor {
@@ -83,8 +83,8 @@ fn plain_updates_are_those_of_the_processor() {
                 .map(|seed| gradient(seed, n + skip))
                 .collect();
             let view = |x: &Tensor| x.narrow(0, skip, n).unwrap();
-            let decayed = decayed(n);
             compare("adam", &inputs, 2e-6, |inputs| {
+                let decayed = decayed(n, inputs[0].device());
                 let mut weights = view(&inputs[0]);
                 let [mut mean, mut square] = [1, 2].map(|_| weights.zeros_like().unwrap());
                 for step in 1..=STEPS {
@@ -118,7 +118,7 @@ fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [T
         false => upload(&floats(&master), &mut weights).unwrap(),
     }
     let [mut mean, mut square] = [zeros(n, moment), zeros(n, moment)];
-    let decayed = decayed(n);
+    let decayed = decayed(n, &Device::Cpu);
     for step in 1..=STEPS {
         let kept = match split_layout {
             true => Weights::Split {
@@ -153,7 +153,7 @@ fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [T
 fn exact(n: usize, momentum: bool) -> Vec<f64> {
     let wide = |x: Tensor| -> Vec<f64> { floats(&x).iter().map(|&x| x.into()).collect() };
     let (mut w, mut m, mut v) = (wide(gradient(0, n)), vec![0.0; n], vec![0.0; n]);
-    let decayed = decayed(n);
+    let decayed = decayed(n, &Device::Cpu);
     for step in 1..=STEPS {
         for (i, g) in wide(gradient(step, n)).iter().map(|g| g * 0.5).enumerate() {
             m[i] = 0.9 * m[i] + 0.1 * g;
@@ -282,7 +282,7 @@ fn types_that_do_not_go_together_are_refused() {
     let n = 4;
     let make = |dtype| zeros(n, dtype);
     let (f32, bf16) = (make(DType::F32), make(DType::BF16));
-    let decayed = decayed(n);
+    let decayed = decayed(n, &Device::Cpu);
     let plain = || Weights::Plain(Dst::shared(&f32));
     let master = || Weights::Master {
         weights: Dst::shared(&bf16),

@@ -31,8 +31,9 @@ if [ -z "$nvcc" ] || [ "$nvcc" -ef "$made/bin/nvcc" ]; then
     nvcc="$NVCC"
 fi
 home="$(cd "$(dirname "$nvcc")/.." && pwd)"
-export CUDA_HOME="${CUDA_HOME:-$home}" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
+export CUDA_HOME="${CUDA_HOME:-$home}" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}"
 "$nvcc" --version | tail -n 2
+export PATH="$home/bin:$PATH" EMULATED_NVCC="$nvcc" NVCC="$PWD/scripts/emulated_nvcc.sh"
 
 step "build"
 cuda=(--locked --features cuda --target-dir "${CARGO_TARGET_DIR:-target/cuda}")

@@ -35,6 +35,7 @@ pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
 pub use time::Seconds;
 
+use memory::Bytes;
 use time::{elementwise_bytes, update_bytes};
 
 /// The shapes of a run's models.
@@ -256,7 +257,7 @@ impl Plan {
             parts: Parts::of(config, models, rows, device),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
-            left_out: left_out(config),
+            left_out: left_out(config, models.layout, device),
         })
     }
 }
@@ -364,9 +365,17 @@ fn time(
     })
 }
 
-fn left_out(config: &Config) -> Vec<&'static str> {
+fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<&'static str> {
     let needs = config.loss.needs();
     let mut all = Vec::new();
+    let frozen = layout.trainable_len < layout.len;
+    if frozen && Bytes::of(config, device).mixed {
+        // The files are not read, and such weights are saved as they were.
+        all.push(
+            "master weights of frozen parameters, which are kept unless the model's files have all \
+             of these in bf16",
+        );
+    }
     if needs.on_policy {
         all.push("samples of the policy: drawing and scoring them, and their tokens");
     } else if rows::draws(config) {

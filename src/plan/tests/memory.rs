@@ -182,3 +182,22 @@ fn a_run_that_does_not_fit_is_told_what_would() {
         assert!(message.contains(words), "{memory}: {message}");
     }
 }
+
+#[test]
+fn master_weights_of_frozen_parameters_are_said_to_be_left_out() {
+    let arch = arch(PYTHIA);
+    let bf16 = crate::config::Dtype::Bf16;
+    let left_out = |sets: &[&str], device: &Device| {
+        let plan = plan(&config(sets), &arch, &[pair(124, 44, 43)], device);
+        plan.unwrap().left_out
+    };
+    let (gpu, frozen) = (
+        Device::named("h200", bf16).unwrap(),
+        "model.trainable=[\"*\", \"!*.mlp.*\"]",
+    );
+    let said = left_out(&["model.dtype=bf16", frozen], &gpu);
+    assert!(said.len() == 1 && said[0].contains("frozen"), "{said:?}");
+    for (sets, device) in [(vec!["model.dtype=bf16"], &gpu), (vec![frozen], &gpu)] {
+        assert!(left_out(&sets, device).is_empty(), "{sets:?}");
+    }
+}

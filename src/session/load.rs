@@ -33,11 +33,14 @@ impl Compute {
     }
 
     /// The device's name: `cpu`, or `cuda:0` and the kind of GPU.
-    pub fn place(&self) -> String {
-        match self.device.location() {
+    ///
+    /// # Errors
+    /// If the GPU does not say what it is.
+    pub fn place(&self) -> Result<String> {
+        Ok(match self.device.location() {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}, {}", kind(&self.device)),
             _ => "cpu".to_owned(),
-        }
+        })
     }
 
     /// In what log-probs are computed: a policy is its reference only where both are computed alike.

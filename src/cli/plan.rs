@@ -62,7 +62,7 @@ time        at least: FLOPs over the rate of large products, and the bytes that 
             element and the optimizer move over the bandwidth. It is a bound, not a promise: kernels
             are slower than their limit, and starting them, reading rows and writing files is extra.
 expected    what a step should take by its kernels: the same FLOPs and bytes at the share of the GPU's
-            rates that such kernels are assumed to reach: matmuls 0.85 and attention 0.25 of the rate of
+            rates that such kernels are assumed to reach: matmuls 0.85 and attention 0.125 of the rate of
             large products, operations element by element 0.7 and the optimizer 0.8 of the bandwidth;
             and the host's part, 0.3 us a token and 0.1 ms for each result that it waits for. No card
             has been measured yet: a part that takes longer than this is where to look.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! matmuls      FLOPs / (0.85 x the rate of large matmuls)
-//! attention    FLOPs / (0.25 x the rate of large matmuls)
+//! attention    FLOPs / (0.125 x the rate of large matmuls)
 //! head         FLOPs / (0.85 x the rate of large matmuls) + bytes / (0.7 x bandwidth)
 //! elementwise  bytes / (0.7 x bandwidth)
 //! optimizer    bytes / (0.8 x bandwidth)
@@ -30,8 +30,8 @@ use crate::model::skipped::Skipped;
 const MATMULS: f64 = 0.85;
 
 /// Attention beside large matmuls: its operands come from shared memory, and tiles of 64 rows are half
-/// empty at answers of some 50 tokens.
-const ATTENTION: f64 = 0.25;
+/// empty at answers of some 50 tokens. On long rows twice that.
+const ATTENTION: f64 = 0.125;
 
 /// Kernels that go over rows, beside the data sheet's bandwidth.
 const ELEMENTWISE: f64 = 0.7;

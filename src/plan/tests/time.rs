@@ -134,7 +134,7 @@ fn the_parts_of_a_tiny_step_by_hand() {
     assert_eq!(parts.optimizer.bytes, 36.0 * parameters);
     let seconds = |part: Part, rate: f64| part.flops / rate;
     assert_eq!(parts.matmuls.seconds, seconds(parts.matmuls, 0.85));
-    assert_eq!(parts.attention.seconds, seconds(parts.attention, 0.25));
+    assert_eq!(parts.attention.seconds, seconds(parts.attention, 0.125));
     assert_eq!(parts.optimizer.seconds, parts.optimizer.bytes / 0.8);
     assert_eq!(parts.elementwise.seconds, parts.elementwise.bytes / 0.7);
     // A wait for the tile, and one for the norm.

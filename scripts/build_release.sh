@@ -38,7 +38,7 @@ export EXPO_BUILD
 build() {
     local name="$1" program
     shift
-    program="$(cargo rustc --locked --profile "$profile" --bin expo --message-format json "$@" |
+    program="$(cargo rustc --locked --profile "$profile" --bin expo --message-format json-render-diagnostics "$@" |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)"
     [ -x "$program" ] || { echo "$name was not built" >&2; exit 1; }
     # Under its name only when it is whole, also where it runs.

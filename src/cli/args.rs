@@ -73,11 +73,18 @@ impl ComputeArgs {
     }
 }
 
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
 /// How many tokens a pass over rows computes at once.
 #[derive(Args)]
 pub struct BatchArgs {
     /// Compute at most this many tokens at once
-    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
+    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS, value_parser = positive)]
     pub micro_batch_tokens: usize,
 }
 

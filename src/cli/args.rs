@@ -179,3 +179,15 @@ pub fn check_out(out: &Path, overwrite: bool) -> Result<()> {
         false => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_pass_takes_at_least_one_token() {
+        assert_eq!(super::positive("1"), Ok(1));
+        for text in ["0", "-1", "1.5", ""] {
+            let message = super::positive(text).unwrap_err();
+            assert_eq!(message, "expected a whole number from 1 on");
+        }
+    }
+}

@@ -50,12 +50,12 @@ fn judge(config: &Config, saved: SavedBytes, free: u64) -> Result<Option<String>
             .iter()
             .map(|(what, bytes)| format!("{what} of {:.2} GiB", gib(*bytes)));
         let sizes = sizes.collect::<Vec<_>>().join(" and ");
-        return Err(
-            Error::failed(format!("{place}: the run writes {sizes}, {left}")).hint(
+        return Err(Error::input(format!("the run writes {sizes}, {left}"))
+            .at(place)
+            .hint(
                 "choose a run.output_dir with more room; model.save_dtype = \"bf16\" takes less, and \
                  run.save_model = false writes no final model",
-            ),
-        );
+            ));
     }
     let (_, bytes) = checkpoint;
     Ok((run.save_steps.is_none() && bytes > free).then(|| {

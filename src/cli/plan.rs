@@ -66,7 +66,8 @@ expected    what a step should take by its kernels: the same FLOPs and bytes at 
             large products, operations element by element 0.7 and the optimizer 0.8 of the bandwidth;
             and the host's part, 0.3 us a token and 0.1 ms for each result that it waits for. No card
             has been measured yet: a part that takes longer than this is where to look.
-disk        the final model, checkpoints, and in the cache the reference's log-probs and samples.
+disk        the final model, checkpoints, and in the cache the reference's log-probs and samples. Without
+            run.save_steps there are no checkpoints, but for that of a run that is stopped early.
 
 The GPUs' figures: GiB as CUDA reports them; the data sheets' bandwidth; TFLOP/s are 0.8 of the data
 sheet's for dense operands, the share that large products reach on an h200 in bf16.

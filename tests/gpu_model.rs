@@ -120,16 +120,11 @@ fn section(name: &str, shape: &Value, sets: &[&str]) -> String {
     for device in &devices {
         let usable = device.usable().unwrap();
         let fits = match plans[0].memory.total <= usable {
-            true => "of which it has",
-            false => "**which it does not have**:",
+            true => "",
+            false => ", **where it does not fit**",
         };
-        let gib = usable as f64 / GIB;
-        write!(
-            text,
-            ", on an {} {fits} {gib:.1}",
-            device.name.to_uppercase()
-        )
-        .unwrap();
+        let (gib, name) = (usable as f64 / GIB, device.name.to_uppercase());
+        write!(text, ", of {gib:.1} on an {name}{fits}").unwrap();
     }
     text += ".\n\n| part | TFLOP | GB | H100, ms | H200, ms |\n|---|---:|---:|---:|---:|\n";
     let of = |parts: &Parts| [&parts.named()[..], &[("total", parts.total)]].concat();

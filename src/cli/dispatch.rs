@@ -166,7 +166,7 @@ impl Obstacle {
         let name = program.display();
         match self {
             Self::Absent => Error::input(format!(
-                "this expo was built without CUDA, and there is no {name}"
+                "this build of expo has no CUDA, and there is no {name}"
             ))
             .hint("scripts/build_release.sh builds both; or set the device to cpu"),
             Self::Driver(Driver::Works { cuda, gpus: 1.. }) => Error::input(format!(

@@ -9,31 +9,10 @@ set -euo pipefail
 exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-for tool in c++ nm readelf; do
-    command -v "$tool" >/dev/null || { echo "$tool is not installed"; exit 3; }
-done
-
 step() { printf '\n== CUDA: %s\n' "$*"; }
 
 step "toolkit"
-nvcc=""
-for place in "${NVCC:-}" "${CUDA_HOME:-}/bin/nvcc" "${CUDA_PATH:-}/bin/nvcc" \
-    /usr/local/cuda/bin/nvcc "$(command -v nvcc || true)"; do
-    if [ -x "$place" ]; then
-        nvcc="$place"
-        break
-    fi
-done
-made="$PWD/target/cuda-toolkit"
-if [ -z "$nvcc" ] || [ "$nvcc" -ef "$made/bin/nvcc" ]; then
-    exports="$(scripts/cuda_toolkit.sh "$made")" || exit
-    eval "$exports"
-    nvcc="$NVCC"
-fi
-home="$(cd "$(dirname "$nvcc")/.." && pwd)"
-export CUDA_HOME="${CUDA_HOME:-$home}" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}"
-"$nvcc" --version | tail -n 2
-export PATH="$home/bin:$PATH" EMULATED_NVCC="$nvcc" NVCC="$PWD/scripts/emulated_nvcc.sh"
+source scripts/emulated_toolkit.sh
 
 step "build"
 cuda=(--locked --features cuda --target-dir "${CARGO_TARGET_DIR:-target/cuda}")
@@ -49,29 +28,7 @@ program="$(executable bin)"
 step "the driver on the processor"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-# What else they want from the same libraries is there, and says so when it is called.
-stubs() {
-    nm -D --undefined-only "$library" "$main" "$program" | awk '{ print $2 }' | sed 's/@.*//' |
-        grep -E '^(cu[A-Z]|cublas|curand|nvrtc)' | sort -u |
-        sed 's/.*/STUB(&)/'
-}
-{
-    cat <<'END'
-#include <cstdio>
-#define STUB(name) \
-    extern "C" __attribute__((weak)) int name() { \
-        fprintf(stderr, "emulated driver: %s is called\n", #name); \
-        return 801; \
-    }
-END
-    stubs
-} >"$work/stubs.cpp"
-c++ -std=c++17 -O2 -Wall -Wextra -fPIC -shared -o "$work/driver.so" tests/cuda/driver.cpp "$work/stubs.cpp" -ldl
-for name in $(readelf -d "$library" "$main" "$program" |
-    sed -n 's/.*NEEDED.*\[\(lib\(cuda\|nvrtc\|cublas\|cublasLt\|curand\)\.so\..*\)\]/\1/p' | sort -u); do
-    ln -s driver.so "$work/$name"
-    echo "$name"
-done
+scripts/emulated_driver.sh "$work" "$library" "$main" "$program"
 
 export LD_LIBRARY_PATH="$work:$home/lib64:$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export EXPO_EMULATOR="$PWD/src/kernels/emulator/emulator.h" EXPO_TEST_GPU=0 XDG_CACHE_HOME="$work/cache"

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::{download_split, upload, upload_split};
 use crate::kernels::emulator::{compare, scope};
 use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
@@ -62,7 +63,13 @@ fn zeros(n: usize, dtype: DType) -> Tensor {
 
 #[test]
 fn the_norm_is_that_of_the_processor() {
-    for n in [1, 3, 33, 2_049, 100_003] {
+    check_norm(&[1, 3, 33, 2_049, 100_003]);
+    let none = zeros(0, DType::F32);
+    assert_eq!(scope(|| squared_norm(&none).unwrap()).unwrap_or(0.0), 0.0);
+}
+
+fn check_norm(sizes: &[usize]) {
+    for &n in sizes {
         let x = gradient(1, n);
         let want = squared_norm(&x).unwrap();
         let Some(got) = scope(|| squared_norm(&x).unwrap()) else {
@@ -70,13 +77,15 @@ fn the_norm_is_that_of_the_processor() {
         };
         assert!((got - want).abs() <= 1e-14 * want, "{got} {want}");
     }
-    let none = zeros(0, DType::F32);
-    assert_eq!(scope(|| squared_norm(&none).unwrap()).unwrap_or(0.0), 0.0);
 }
 
 #[test]
 fn plain_updates_are_those_of_the_processor() {
-    for n in [1, 3, 33, 129, 4_097] {
+    check_plain(&[1, 3, 33, 129, 4_097]);
+}
+
+fn check_plain(sizes: &[usize]) {
+    for &n in sizes {
         // Views that begin anywhere.
         for skip in [0, 1, 8] {
             let inputs: Vec<Tensor> = (1..=1 + STEPS)
@@ -176,7 +185,20 @@ fn exact(n: usize, momentum: bool) -> Vec<f64> {
 
 #[test]
 fn bf16_weights_are_the_rounding_of_f32_ones_in_both_layouts() {
-    for (n, momentum) in [(1, true), (33, true), (1_029, true), (1_029, false)] {
+    check_layouts(&[(1, true), (33, true), (1_029, true), (1_029, false)]);
+}
+
+#[test]
+fn their_ptx_computes_the_same() {
+    covering(modules(), || {
+        check_norm(&[33, 2_049]);
+        check_plain(&[33, 129]);
+        check_layouts(&[(33, true), (1_029, true), (70, false)]);
+    });
+}
+
+fn check_layouts(cases: &[(usize, bool)]) {
+    for &(n, momentum) in cases {
         let Some(master) = scope(|| trajectory(n, false, DType::F32, momentum)) else {
             return;
         };

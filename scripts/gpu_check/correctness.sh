@@ -60,7 +60,7 @@ check_kernels() {
     found=$(groups 'kernels::cuda::[a-z_]+' | grep -v '_tests$' || true)
     for filter in $found; do
         name=${filter##*::}
-        group "kernels $name" 60 "$work/bin/tests-lib" "$filter::" --test-threads 2 && continue
+        group "kernels $name" 60 "$work/bin/tests-lib" "$filter::" --test-threads 1 && continue
         again "kernels $name" "$filter::"
         case $name in attention | linear) wrong+=" $name" ;; esac
     done
@@ -76,7 +76,7 @@ check_models() {
     found=$(groups '[a-z_:]+::cuda_tests')
     [ -n "$found" ] || { row "models" "0" "passed" "the pack has no test of them" wrong; wrong+=" models"; }
     for filter in $found; do
-        group "models ${filter%::*}" 90 "$work/bin/tests-lib" "$filter::" --test-threads 2 && continue
+        group "models ${filter%::*}" 90 "$work/bin/tests-lib" "$filter::" --test-threads 1 && continue
         again "models ${filter%::*}" "$filter::"
         wrong+=" ${filter%::*}"
     done

@@ -13,9 +13,11 @@ use std::sync::LazyLock;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::module::{Listed, Module};
+use super::images::Target;
+use super::module::{Listed, Module, Value};
 use crate::error::{Error, Result};
 use crate::kernels::emulator::load;
+use crate::kernels::testing::project;
 
 /// Compute capabilities that are tried: the oldest and the newest that kernels are written for.
 const CARDS: [u32; 2] = [80, 90];
@@ -27,7 +29,7 @@ const REGISTERS: usize = 1 << 16;
 const REGISTER_STEP: usize = 8;
 
 /// Every module that an operation can launch; sizes of heads are samples.
-fn modules() -> Listed {
+pub(super) fn modules() -> Listed {
     let lists = [
         super::activation::modules(),
         super::attention::modules(),
@@ -48,8 +50,8 @@ fn modules() -> Listed {
 /// What tells modules apart but for numbers, of which any may come.
 fn kind(module: &Module) -> String {
     let mut kind = module.source.name.to_owned();
-    for (name, value) in &module.defines {
-        if value.parse::<usize>().is_err() {
+    for (name, value) in module.defines() {
+        if let Value::Name(value) = value {
             kind.push_str(&format!(" {name}={value}"));
         }
     }
@@ -77,15 +79,15 @@ pub fn check(module: &Module, threads: u32) -> Result<()> {
 }
 
 /// What compiles for a card.
-struct Toolkit {
-    nvrtc: Nvrtc,
+pub(super) struct Toolkit {
+    pub(super) nvrtc: Nvrtc,
     ptxas: PathBuf,
     version: String,
 }
 
 impl Toolkit {
     /// Where `nvcc` is; a line that says what is missing where there is none.
-    fn find() -> Option<Self> {
+    pub(super) fn find() -> Option<Self> {
         let found = Self::of(nvcc());
         let say = |what| {
             let line = format!("skipped: no {what} to compile the kernels for real cards\n");
@@ -122,7 +124,7 @@ impl Toolkit {
         }
         let work = tempfile::tempdir_in(&folder).map_err(io)?;
         let [ptx, cubin, log] = ["ptx", "cubin", "log"].map(|name| work.path().join(name));
-        std::fs::write(&ptx, self.nvrtc.compile(&text, card)?).map_err(io)?;
+        std::fs::write(&ptx, self.nvrtc.compile(&text, Target::Ptx(card))?).map_err(io)?;
         let output = Command::new(&self.ptxas)
             .args(["-v", "-Werror", &format!("-arch=sm_{card}"), "-o"])
             .args([&cubin, &ptx])
@@ -151,7 +153,7 @@ fn nvcc() -> Option<PathBuf> {
 }
 
 /// The library that compiles text to PTX, loaded.
-struct Nvrtc(usize);
+pub(super) struct Nvrtc(usize);
 
 type Create = unsafe extern "C" fn(
     *mut *mut c_void,
@@ -161,6 +163,7 @@ type Create = unsafe extern "C" fn(
     *const *const c_char,
     *const *const c_char,
 ) -> c_int;
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
 type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
 type Text = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
@@ -193,16 +196,26 @@ impl Nvrtc {
         }
     }
 
-    /// A text as PTX.
+    /// Its version.
+    pub(super) fn version(&self) -> Result<(i32, i32)> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: NVRTC's own function, of this type, which writes both numbers.
+        unsafe {
+            let version: Version = std::mem::transmute(self.symbol("nvrtcVersion")?);
+            version(&mut major, &mut minor);
+        }
+        Ok((major, minor))
+    }
+
+    /// What a text compiles to.
     ///
     /// # Errors
     /// If it does not compile, or with a warning.
-    fn compile(&self, text: &str, card: u32) -> Result<Vec<u8>> {
+    pub(super) fn compile(&self, text: &str, target: Target) -> Result<Vec<u8>> {
         let text = CString::new(text).map_err(|_| Error::failed("a text with a zero byte"))?;
-        let options = [
-            c"--std=c++17".to_owned(),
-            CString::new(format!("--gpu-architecture=compute_{card}")).unwrap_or_default(),
-        ];
+        let options = target
+            .options()
+            .map(|x| CString::new(x).unwrap_or_default());
         let options = options.each_ref().map(|option| option.as_ptr());
         // SAFETY: NVRTC's own functions, of these types; what they point to lives until the end, and
         // texts have the room that NVRTC asks for.
@@ -217,7 +230,6 @@ impl Nvrtc {
                 size(program, &mut bytes);
                 let mut text = vec![0u8; bytes];
                 copy(program, text.as_mut_ptr().cast());
-                text.truncate(bytes.saturating_sub(1));
                 Ok(text)
             };
             let mut program = std::ptr::null_mut();
@@ -230,16 +242,21 @@ impl Nvrtc {
                 std::ptr::null(),
             );
             let status = compile(program, options.len() as c_int, options.as_ptr());
-            let (log, ptx) = (
-                get(program, "nvrtcGetProgramLog")?,
-                get(program, "nvrtcGetPTX")?,
-            );
+            let log = get(program, "nvrtcGetProgramLog")?;
+            let mut image = match target {
+                Target::Cubin(_) => get(program, "nvrtcGetCUBIN")?,
+                Target::Ptx(_) => get(program, "nvrtcGetPTX")?,
+            };
+            if let Target::Ptx(_) = target {
+                image.pop();
+            }
             destroy(&mut program);
+            let log = String::from_utf8_lossy(&log);
+            let log = log.trim_end_matches('\0');
             if status != 0 || !log.is_empty() {
-                let log = String::from_utf8_lossy(&log);
                 return Err(Error::failed(format!("NVRTC's status is {status}: {log}")));
             }
-            Ok(ptx)
+            Ok(image)
         }
     }
 }
@@ -279,8 +296,10 @@ fn complaints(said: &str, threads: usize) -> Vec<String> {
 
 #[test]
 fn every_file_of_kernels_is_listed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda");
-    let files = std::fs::read_dir(folder).unwrap();
+    let Ok(files) = std::fs::read_dir(project("src/kernels/cuda")) else {
+        let _ = std::io::stderr().write_all(b"skipped: no sources of kernels\n");
+        return;
+    };
     let files = files.map(|file| file.unwrap().path());
     let files: BTreeSet<String> = files
         .filter(|file| file.extension().is_some_and(|end| end == "cu"))

@@ -21,8 +21,8 @@ use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, companions_in};
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 
-pub use self::checkpoints::{Checkpoints, sweep_up};
-pub use self::state::{Snapshot, read_state, restore};
+pub use self::checkpoints::{Checkpoints, removable_bytes, sweep_up};
+pub use self::state::{SMALL_FILES, Snapshot, read_state, restore};
 pub use self::weights::SaveDtype;
 use self::weights::{check_weights, write_weights};
 
@@ -68,15 +68,8 @@ pub fn create(
 /// Removes the files of a model from a folder, `config.json` first, so that what is left of a model
 /// is not taken for one.
 pub fn remove_model(folder: &Path) -> Result<()> {
-    let of_model = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let weights = name.starts_with("model") && name.contains(".safetensors");
-        weights || name == MANIFEST
-    };
+    let of_model =
+        |path: &PathBuf| is_weights(path) || path.file_name().is_some_and(|name| name == MANIFEST);
     remove_file(&folder.join(model_dir::CONFIG))?;
     for path in list(folder)?.into_iter().filter(of_model) {
         remove_file(&path)?;
@@ -87,6 +80,12 @@ pub fn remove_model(folder: &Path) -> Result<()> {
     // Stays if it holds anything else.
     let _ = fs::remove_dir(folder.join(ADDITIONAL_TEMPLATES));
     Ok(())
+}
+
+/// Whether a path is named like a file of a model's weights.
+fn is_weights(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("model") && name.contains(".safetensors")
 }
 
 /// Saves the model into the folder `target`, which may hold other files but no model: weights get

@@ -13,6 +13,7 @@ mod reference;
 mod rows;
 mod run;
 mod sampling;
+mod saved;
 mod source;
 mod sweep;
 
@@ -35,6 +36,7 @@ pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;
 pub use run::RunConfig;
 pub use sampling::SamplingConfig;
+pub use saved::SavedBytes;
 pub use source::Source;
 pub use sweep::{PlannedRun, SweepConfig};
 

@@ -29,47 +29,25 @@
 //!
 //! *Why*: nothing is dropped silently. A row is either an [`Example`] or a line in the report.
 
-mod answers;
 mod batches;
-mod build;
 pub mod chat;
 mod config;
 mod dataset;
 mod example;
-mod files;
 pub mod format;
-mod inspect;
-mod length;
-mod mismatch;
-mod open;
-mod order;
-pub mod pack;
-mod prompts;
-pub mod read;
-mod reader;
-mod render;
-mod report;
-mod samples;
-mod scores;
-mod store;
-mod tokenizer;
+mod rows;
 mod tokens;
 
-pub use answers::{ChosenAnswers, chosen_answers};
-pub use batches::{Batches, Orders};
+pub use batches::{Batches, ORDER_VERSION, Orders, epoch_order, pack};
 pub use config::{
     AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
     TokenizeConfig,
 };
-pub use dataset::Dataset;
+pub use dataset::{
+    ChosenAnswers, Dataset, Inspection, Part, Prompt, PromptTokens, Sample, Samples,
+    chosen_answers, mismatched_answers, one_each, prompts,
+};
 pub use example::{Example, Response};
-pub use files::Files;
 pub use format::TruncationMode;
-pub use inspect::{Inspection, Part};
-pub use mismatch::mismatched_answers;
-pub use order::{ORDER_VERSION, epoch_order};
-pub use prompts::{Prompt, PromptTokens, prompts};
-pub use report::{Invalid, Lines, RowReport, Spread};
-pub use samples::{Sample, Samples, one_each};
-pub use tokenizer::Tokenizer;
-pub use tokens::{Continuation, TokenRule};
+pub use rows::{Files, Invalid, Lines, RowReport, Spread, read};
+pub use tokens::{Continuation, TokenRule, Tokenizer};

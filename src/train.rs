@@ -20,6 +20,7 @@ mod profile;
 mod record;
 mod reference;
 mod resume;
+mod room;
 mod split;
 mod state;
 mod step;
@@ -54,6 +55,7 @@ use identity::RunIdentity;
 use moving::MovingReference;
 use on_policy::OnPolicy;
 use resume::Origin;
+use room::check_room;
 use split::Split;
 use step::Stepper;
 use story::Stories;
@@ -125,14 +127,23 @@ impl Run {
         let mut origin = Origin::find(&config.run, resume, observe)?;
         let session = Session::open_on(compute, &config.model, observe)?;
         files::check_apart(&config.run.output_dir, &session.folder.path)?;
+        let on_cpu = session.compute.device.is_cpu();
+        let layout = session.folder.layout();
+        // A run that is finished writes nothing, unless it turns out to have changed.
+        let may_be_finished = origin.finished().is_some();
+        if !may_be_finished {
+            check_room(&config, layout, !on_cpu, &origin, observe)?;
+        }
         let stories = Stories::open(&config, Arc::clone(&session.tokenizer))?;
         let datasets = run_datasets(&config, &session, observe)?;
         let mut identity = RunIdentity::new(&config, &datasets, session.tokenizer.hash())?;
-        let on_cpu = session.compute.device.is_cpu();
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
         origin.check(&identity, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
             return Ok(Opened::Finished(Box::new(summary.clone())));
+        }
+        if may_be_finished {
+            check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
         let separate = match config.has_reference() {
             true => reference::separate(&config, &session, &datasets, observe)?,

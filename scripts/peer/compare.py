@@ -22,10 +22,20 @@ from settings import of_trl
 ROOT = Path(__file__).parents[2]
 # A program that is running when the time is up has so many seconds more.
 GRACE = 30
-NO_PEERS = {"memory": None, "attention": None}
+NO_PEERS = {"memory": None, "attention": None, "missing": {}}
+# What the peers import, and with what error where they cannot.
 PROBE = """
-import json, torch, transformers, trl, datasets
-gpu = torch.cuda.is_available()
+import importlib, json
+missing = {}
+for name in ("torch", "transformers", "trl", "datasets"):
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+gpu = False
+if "torch" not in missing:
+    import torch
+    gpu = torch.cuda.is_available()
 try:
     import flash_attn
     flash = True
@@ -34,6 +44,7 @@ except Exception:
 print(json.dumps({
     "memory": torch.cuda.get_device_properties(0).total_memory if gpu else None,
     "attention": "flash_attention_2" if flash else "sdpa",
+    "missing": missing,
 }))
 """
 
@@ -72,7 +83,8 @@ def build(device: str) -> None:
 
 
 def probe(args) -> tuple[str | None, dict]:
-    """Why the peers cannot run at all; and the GPU's memory and the attention to use on it."""
+    """Why no peer can run; and the GPU's memory, the attention to use on it, and what of the packages
+    that peers import is missing."""
     environment = os.environ | ({"PYTHONPATH": args.path} if args.path else {})
     try:
         command = [args.python, "-c", PROBE]
@@ -83,9 +95,19 @@ def probe(args) -> tuple[str | None, dict]:
         said = done.stderr.strip().splitlines()
         return f"{args.python}: {said[-1] if said else 'fails'}", NO_PEERS
     found = json.loads(done.stdout.splitlines()[-1])
-    if args.device == "cuda" and found["memory"] is None:
+    if args.device == "cuda" and found["memory"] is None and "torch" not in found["missing"]:
         return f"{args.python}: its PyTorch finds no GPU", found
     return None, found
+
+
+def cannot_run(name: str, args, peers: tuple) -> str | None:
+    """Why this program cannot run with that Python, if it cannot."""
+    reason, found = peers
+    program = PROGRAMS[name]
+    if program.script is None or reason:
+        return reason if program.script else None
+    errors = [found["missing"][package] for package in program.imports if package in found["missing"]]
+    return f"{args.python}: {errors[0]}" if errors else None
 
 
 def make_rows(args, batch: int, folder: Path) -> tuple[str, int]:
@@ -193,7 +215,7 @@ def first_that_fits(args, where: dict, name: str, left: list[dict], folder: Path
 
 def compare(args, where: dict, order: dict, size: int, peers: tuple, folder: Path) -> dict:
     """One cell: every program's figures, or the reason why there are none."""
-    reason, found = peers
+    found = peers[1]
     unable = {}
     to_try = plans(args, where, order, size)
     planned = plan_of(args, to_try, order, size, folder) if args.device == "cuda" else None
@@ -201,8 +223,8 @@ def compare(args, where: dict, order: dict, size: int, peers: tuple, folder: Pat
         program = PROGRAMS[name]
         if args.task not in program.tasks:
             unable[name] = f"does {' and '.join(program.tasks)} alone"
-        elif program.script and reason:
-            unable[name] = reason
+        elif why := cannot_run(name, args, peers):
+            unable[name] = why
         elif planned and found["memory"]:
             held = too_large(name, args.task, planned["parameters"], found["memory"])
             unable |= {name: held} if held else {}
@@ -277,8 +299,9 @@ def main() -> None:
             build(args.device)
         args.expo = str(Path(args.expo).resolve()) if args.expo else to_build()
         peers = probe(args) if any(PROGRAMS[name].script for name in args.peers) else (None, NO_PEERS)
-        if peers[0]:
-            say(f"only expo can run: {peers[0]}")
+        for name in args.peers:
+            if why := cannot_run(name, args, peers):
+                say(f"{name} cannot run: {why}")
         cells = work(args, peers, folder, kept)
     if args.dry_run:
         return

@@ -23,8 +23,8 @@ EPILOG = "\n".join(
         "",
         "on a GPU (gpu_compare.sh, or --device cuda):",
         "  The machine needs one NVIDIA GPU and its driver, expo built with the feature cuda, and for the",
-        "  peers a Python with PyTorch for CUDA and transformers, and trl and datasets, which --wheels can",
-        "  bring. To build expo, the CUDA toolkit. With bf16, expo keeps weights and activations in bf16.",
+        "  peers a Python with PyTorch for CUDA and transformers, and for TRL trl and datasets, which --wheels",
+        "  can bring; without these the peer in plain PyTorch runs. To build expo, the CUDA toolkit. With bf16, expo keeps weights and activations in bf16.",
         "  A step ends when the GPU has done it. The peers compute as many pairs at once, of --per-device",
         "  in its order, as do not run out of memory, and TRL at its best recomputes activations where",
         "  none does otherwise: the column `at once` says what ran. GPU MB is what tensors took at most,",
@@ -86,7 +86,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--out", metavar="FILE", help="everything measured, as JSON")
     add("--expo", metavar="FILE", help="the program; built from this checkout if not given")
     python = os.environ.get("PYTHON", sys.executable)
-    needs = "a Python with torch, transformers, trl, datasets [$PYTHON, else python3]"
+    needs = "a Python with torch, transformers and, for TRL, trl, datasets [$PYTHON, else python3]"
     add("--python", metavar="FILE", default=python, help=needs)
     parsed = parser.parse_args(words)
     check(parser, parsed)

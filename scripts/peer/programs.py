@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 TUNED = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 # Memory of the GPU that is free but in pieces then serves large tensors, too.
 TUNED_GPU = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+TORCH = ("torch", "transformers")
 COMMANDS = {"dpo": "train", "sft": "sft"}
 
 
@@ -25,6 +26,11 @@ class Program:
     # Its own, where it is not the cell's.
     dtype: str | None = None
     tasks: tuple[str, ...] = ("dpo",)
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The packages that its script imports."""
+        return {None: (), "torch_peer.py": TORCH, "trl_peer.py": (*TORCH, "trl", "datasets")}[self.script]
 
 
 PROGRAMS = {
@@ -232,8 +238,9 @@ def toml(order: dict, folder: Path) -> str:
     if order["micro_batch_tokens"]:
         sections["batch"]["micro_batch_tokens"] = order["micro_batch_tokens"]
     if order["device"] == "cuda":
-        # The final model is not looked at.
-        sections["model"] |= {"device": "cuda:0", "save_dtype": "bf16"}
+        sections["model"]["device"] = "cuda:0"
+        # The final model is not looked at, and may be larger than the disk.
+        sections["run"]["save_model"] = False
         sections["optimizer"]["states"] = order["states"]
     parts = []
     for section, keys in sections.items():

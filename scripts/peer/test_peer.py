@@ -27,7 +27,7 @@ from settings import of_trl
 
 HERE = Path(__file__).parent
 ON_GPU = ["--device", "cuda", "--dtypes", "bf16", "--shapes", "2.8b", "--batches", "64"]
-FOUND = {"memory": 150 * 10**9, "attention": "sdpa"}
+FOUND = {"memory": 150 * 10**9, "attention": "sdpa", "missing": {}}
 WHERE = {"shape": "2.8b", "batch": 64, "dtype": "bf16"}
 
 
@@ -201,6 +201,32 @@ class Settings(unittest.TestCase):
         self.assertEqual(settings["gradient_accumulation_steps"], 1)
         self.assertEqual(settings["model_init_kwargs"], {"dtype": "float32"})
         self.assertFalse(settings["bf16"] or settings["gradient_checkpointing"] or "optim" in settings)
+
+
+class Probe(unittest.TestCase):
+    def test_without_trl_plain_pytorch_still_runs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            torch = "class cuda:\n    is_available = staticmethod(lambda: False)\n"
+            gone = "raise ImportError('it is not here')"
+            modules = {"torch": torch, "transformers": "", "trl": gone, "datasets": gone}
+            for name, text in modules.items():
+                (Path(folder) / f"{name}.py").write_text(text)
+            args = arguments(["--python", sys.executable])
+            args.path = folder
+            peers = compare.probe(args)
+        self.assertIsNone(peers[0])
+        for name in ("torch", "expo", "expo-online"):
+            self.assertIsNone(compare.cannot_run(name, args, peers), name)
+        for name in ("trl-default", "trl-best"):
+            why = compare.cannot_run(name, args, peers)
+            self.assertEqual(why, f"{sys.executable}: ImportError: it is not here")
+
+    def test_a_python_that_is_not_there_runs_no_peer(self):
+        args = arguments(["--python", "no-such-python"])
+        args.path = None
+        peers = compare.probe(args)
+        self.assertIn("no-such-python", compare.cannot_run("torch", args, peers))
+        self.assertIsNone(compare.cannot_run("expo", args, peers))
 
 
 class Table(unittest.TestCase):

@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::is_weights;
 use crate::error::{Error, Result};
 use crate::io::durable::{
     Staging, TEMPORARY, list, list_files, parent, rename, sync, verify, write_file,
@@ -197,6 +198,28 @@ pub fn sweep_up(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bytes of what a run removes from its folder before it begins or, after a checkpoint's `step`,
+/// goes on: weights, later checkpoints, what killed processes left.
+pub fn removable_bytes(folder: &Path, step: Option<u64>) -> u64 {
+    let removed = |path: &PathBuf| match checkpoint_step(path) {
+        Some(other) => step.is_none_or(|step| other > step),
+        None => {
+            let left = named(path, TEMPORARY) || named(path, TRASH);
+            left || is_weights(path) || (step.is_none() && named(path, DAMAGED))
+        }
+    };
+    let paths = list(folder).unwrap_or_default();
+    paths.iter().filter(|path| removed(path)).map(size).sum()
+}
+
+/// The bytes of a file, or of all files in a directory.
+fn size(path: &PathBuf) -> u64 {
+    match path.is_dir() {
+        true => list(path).unwrap_or_default().iter().map(size).sum(),
+        false => fs::metadata(path).map_or(0, |data| data.len()),
+    }
 }
 
 fn named(path: &Path, prefix: &str) -> bool {

@@ -27,8 +27,8 @@ const STATE: &str = "training_state.json";
 /// The buffer of the weights themselves, where the model's files are not exact.
 const WEIGHTS: &str = "weight";
 
-/// What config.json, the tokenizer and headers take beside tensors, at most about.
-const SMALL_FILES: u64 = 32 << 20;
+/// Bytes that config.json, the tokenizer and headers take beside tensors, at most about.
+pub const SMALL_FILES: u64 = 32 << 20;
 
 /// All that a run is after a step.
 pub struct Snapshot<'a> {
@@ -80,12 +80,8 @@ impl Snapshot<'_> {
         let width = |dtype| if dtype == Dtype::F32 { 4 } else { 2 };
         let state = self.buffers().into_iter();
         let state = state.map(|(_, buffer)| width(width_of(buffer)) * buffer.layout().len as u64);
-        self.model_bytes() + state.sum::<u64>()
-    }
-
-    /// The bytes of the model alone, at most about.
-    pub fn model_bytes(&self) -> u64 {
-        self.model.weights().layout().len as u64 * self.dtype.bytes() + SMALL_FILES
+        let model = self.model.weights().layout().len as u64 * self.dtype.bytes();
+        model + state.sum::<u64>() + SMALL_FILES
     }
 
     fn buffers(&self) -> Vec<(&str, &Params)> {

@@ -73,11 +73,18 @@ impl ComputeArgs {
     }
 }
 
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
 /// How many tokens a pass over rows computes at once.
 #[derive(Args)]
 pub struct BatchArgs {
     /// Compute at most this many tokens at once
-    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS)]
+    #[arg(long, value_name = "N", default_value_t = MICRO_BATCH_TOKENS, value_parser = positive)]
     pub micro_batch_tokens: usize,
 }
 
@@ -170,5 +177,17 @@ pub fn check_out(out: &Path, overwrite: bool) -> Result<()> {
             .hint("choose another --out, or add --overwrite")
             .at(out.display())),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_pass_takes_at_least_one_token() {
+        assert_eq!(super::positive("1"), Ok(1));
+        for text in ["0", "-1", "1.5", ""] {
+            let message = super::positive(text).unwrap_err();
+            assert_eq!(message, "expected a whole number from 1 on");
+        }
     }
 }

@@ -33,11 +33,16 @@ pub fn located<T>(source: &Source, result: anyhow::Result<T>) -> anyhow::Result<
 /// The result of a command without a config, in whose error the config keys are replaced by the
 /// flags that set them.
 pub fn flagged<T>(result: Result<T>) -> Result<T> {
+    flagged_as("model", result)
+}
+
+/// As [`flagged`], where the flag `model` names the model.
+pub fn flagged_as<T>(model: &str, result: Result<T>) -> Result<T> {
     result.map_err(|error| {
         error.located(|keys| {
             let name = keys.first().and_then(|key| key.rsplit('.').next());
             let name = name.map(|name| match name {
-                "model_name_or_path" => "model",
+                "model_name_or_path" => model,
                 name => name,
             });
             name.map(|name| Place::Text(flag(name)))
@@ -86,6 +91,9 @@ mod tests {
         let error = Error::input("no CUDA here").at_key("model.device");
         let error = flagged::<()>(Err(error)).unwrap_err();
         assert_eq!(message(&error.into()), "--device: no CUDA here");
+        let error = Error::input("no such directory").at_key("model.model_name_or_path");
+        let error = flagged_as::<()>("score_with", Err(error)).unwrap_err();
+        assert_eq!(message(&error.into()), "--score-with: no such directory");
     }
 
     #[test]

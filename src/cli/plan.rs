@@ -61,7 +61,8 @@ FLOPs       products of matrices and attention, as the run computes them: each p
 time        at least: FLOPs over the rate of large products, and the bytes that operations element by
             element and the optimizer move over the bandwidth. It is a bound, not a promise: kernels
             are slower than their limit, and starting them, reading rows and writing files is extra.
-disk        the final model, checkpoints, and in the cache the reference's log-probs and samples.
+disk        the final model, checkpoints, and in the cache the reference's log-probs and samples. Without
+            run.save_steps there are no checkpoints, but for that of a run that is stopped early.
 
 The GPUs' figures: GiB as CUDA reports them; the data sheets' bandwidth; TFLOP/s are 0.8 of the data
 sheet's for dense operands, the share that large products reach on an h200 in bf16.

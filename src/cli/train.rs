@@ -82,7 +82,8 @@ Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word 
 --set loss=ipo takes another loss with its defaults; --set loss.ipo.beta=0.2 sets its knob, too.
 
 In run.output_dir:
-  config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo
+  config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo;
+                                                        none with run.save_model = false
   checkpoint-STEP/                                      the same every run.save_steps, and all that it
                                                         takes to go on from there
   config.toml, run.json                                 what was run, on what
@@ -100,7 +101,8 @@ In run.output_dir:
 
 A run that was interrupted goes on when the command is given again (--resume auto), from its newest
 checkpoint that is whole, and ends with the bytes it would have had: give run.save_steps. A run that is
-finished is left alone. What must not have changed is in run.json; --allow-change lets a key through.
+finished is left alone. A run whose final model, or checkpoint with run.save_steps, has no room on the
+disk is refused before the model is loaded. What must not have changed is in run.json; --allow-change lets a key through.
 The first INT or TERM ends the run after its step with a checkpoint, the second at once.
 run.save_total_limit keeps the newest checkpoints, run.metric_for_best_model (e.g. \"eval_loss\") the
 best one, too. A value that is not finite stops the run before its update; run.max_non_finite_steps lets

@@ -28,6 +28,9 @@ pub struct RunConfig {
     /// Steps between evaluations; without it only before the first step and after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_steps: Option<u64>,
+    /// Whether the final model is written; a run that is only timed need not.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub save_model: bool,
     /// Steps between checkpoints; without it only the final model is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save_steps: Option<u64>,
@@ -75,6 +78,14 @@ fn one_epoch() -> f64 {
     1.0
 }
 
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -115,6 +126,7 @@ impl RunConfig {
         "output_dir",
         "overwrite",
         "report_to",
+        "save_model",
         "save_steps",
         "save_total_limit",
     ];

@@ -2,9 +2,12 @@
 //!
 //! *Why*: a pure function of the step's number, so that a run can begin anywhere.
 
+mod order;
+pub mod pack;
+
 use std::ops::Range;
 
-use super::order::epoch_order;
+pub use order::{ORDER_VERSION, epoch_order};
 
 /// Passes over unlabelled rows have orders of their own.
 const UNLABELLED: u64 = 1 << 63;

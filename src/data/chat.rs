@@ -11,7 +11,7 @@
 
 mod python;
 
-use super::read::Row;
+use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
 use crate::io::model_dir::{CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
 use crate::io::untrusted;

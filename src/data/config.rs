@@ -6,7 +6,7 @@
 //! *Why*: training reads all of it, sampling the part that is about prompts, a judge the tokens
 //! alone. Each takes the part that it reads, so there is no key that somebody has to make up.
 
-use super::format::{Format, TruncationMode};
+use crate::data::format::{Format, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 

@@ -6,11 +6,29 @@
 //! *Why*: a step sees a batch, so a million pairs need no more memory than a batch and an index. What
 //! a run asks of all examples, their order and how many tokens they take, the index knows.
 
-use super::example::Example;
-use super::report::RowReport;
-use super::store::{Span, Store};
+mod answers;
+mod build;
+mod inspect;
+mod mismatch;
+mod open;
+mod prompts;
+mod reader;
+mod render;
+mod samples;
+mod scores;
+mod store;
+
+use crate::data::example::Example;
+use crate::data::rows::RowReport;
 use crate::error::Result;
 use crate::loss::Role;
+use store::{Span, Store};
+
+pub use answers::{ChosenAnswers, chosen_answers};
+pub use inspect::{Inspection, Part};
+pub use mismatch::mismatched_answers;
+pub use prompts::{Prompt, PromptTokens, prompts};
+pub use samples::{Sample, Samples, one_each};
 
 /// The examples of files, in their order.
 #[derive(Debug)]
@@ -34,7 +52,7 @@ struct Entry {
 
 impl Dataset {
     /// None yet, kept in `store`.
-    pub(super) fn empty(store: Store) -> Self {
+    fn empty(store: Store) -> Self {
         Self {
             index: Vec::new(),
             store,
@@ -43,7 +61,7 @@ impl Dataset {
         }
     }
 
-    pub(super) fn push(&mut self, example: &Example) -> Result<()> {
+    fn push(&mut self, example: &Example) -> Result<()> {
         let mut responses = [0; Role::ALL.len()];
         for response in &example.responses {
             responses[response.role as usize] += response.ids.len() as u32;

@@ -14,8 +14,8 @@ mod sft;
 mod unpaired;
 
 pub use self::definition::{Format, Reading, RowExample, TruncationMode};
-use super::files::Files;
-use super::read::Row;
+use crate::data::rows::Files;
+use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Deserializer, Serializer};
 

@@ -99,6 +99,11 @@ impl ModelFolder {
         Ok(self)
     }
 
+    /// Its parameters, and which of them are trained.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The same model, whose parameters lie as in `layout`, if they are the same ones.
     #[must_use]
     pub fn with_layout(mut self, layout: &Layout) -> Self {

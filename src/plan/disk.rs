@@ -3,12 +3,9 @@
 use serde::Serialize;
 
 use super::rows::{Rows, draws};
-use crate::checkpoint::SaveDtype;
-use crate::config::Config;
+use crate::config::{Config, SavedBytes};
 use crate::loss::Role;
-use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::Layout;
-use crate::optim::Method;
 
 /// Bytes of a line of the reference's column without its responses, most of them hashes.
 const SCORE_LINE: u64 = 265;
@@ -23,7 +20,7 @@ const SAMPLE_LINE: u64 = 170;
 /// Files of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Disk {
-    /// Bytes of the final model: the weights in `save_dtype`.
+    /// Bytes of the final model: the weights in `save_dtype`; 0 where the run writes none.
     pub model: u64,
     /// Bytes of a checkpoint: the model, the optimizer's moments, f32 weights where the model's are
     /// not, and a reference that moves.
@@ -36,16 +33,15 @@ pub struct Disk {
     pub samples: u64,
     /// The most there is at once: the checkpoints that are kept, and one more, which takes the place
     /// of one of them or is saved when the run is stopped; at the end the final model is there instead.
+    /// Of a run without checkpoints the final model: that of an early stop is not counted.
     pub total: u64,
 }
 
 impl Disk {
     /// Those of a run of `steps`.
     pub fn of(config: &Config, layout: &Layout, gpu: bool, rows: &Rows, steps: u64) -> Self {
-        let (all, trained) = (layout.len as u64, layout.trainable_len as u64);
-        let model = all * config.model.save_dtype.bytes();
-        let (of_all, of_trained) = state_width(config, gpu);
-        let checkpoint = model + all * of_all + trained * of_trained;
+        let SavedBytes { model, checkpoint } = config.saved_bytes(layout, gpu);
+        let model = if config.run.save_model { model } else { 0 };
         let written = config.run.save_steps.map_or(0, |every| steps / every);
         let best = u64::from(config.run.metric_for_best_model.is_some());
         let limit = config.run.save_total_limit;
@@ -67,37 +63,19 @@ impl Disk {
             }
             _ => 0,
         };
+        let at_once = match config.run.save_steps {
+            None => model,
+            Some(_) => (checkpoints + 1) * checkpoint,
+        };
         Self {
             model,
             checkpoint,
             checkpoints,
             reference,
             samples,
-            total: (checkpoints + 1) * checkpoint + reference + samples,
+            total: at_once + reference + samples,
         }
     }
-}
-
-/// Bytes of any parameter in the training state, and of one that is trained.
-fn state_width(config: &Config, gpu: bool) -> (u64, u64) {
-    let numerics = Numerics::new(config.model.dtype, gpu).updated(config.optimizer.states);
-    let moment = match numerics.master {
-        Some(States::Split) => 2,
-        Some(States::F32) | None => 4,
-    };
-    let moments = match config.optimizer.optim {
-        Method::RmsProp => moment,
-        Method::AdamW | Method::Adam => 2 * moment,
-    };
-    let exact = match config.model.save_dtype {
-        SaveDtype::F32 => 0,
-        SaveDtype::F16 | SaveDtype::BF16 => 4,
-    };
-    let moving = match &config.reference {
-        Some(_) => numerics.storage.size_in_bytes() as u64,
-        None => 0,
-    };
-    (exact + moving, moments)
 }
 
 /// Whether the run scores its rows under the reference.

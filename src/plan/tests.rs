@@ -499,3 +499,15 @@ fn checkpoints_take_the_dtype_they_are_saved_in() {
     let disk = plan(&config(&sets), &arch, &pairs, &gpu).unwrap().disk;
     assert_eq!(disk.checkpoints, 2);
 }
+
+#[test]
+fn a_run_without_checkpoints_takes_its_model_and_one_without_a_model_takes_nothing() {
+    let arch = arch(PYTHIA);
+    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
+    let pairs = [pair(124, 44, 43)];
+    let disk = |sets: &[&str]| plan(&config(sets), &arch, &pairs, &gpu).unwrap().disk;
+    let whole = disk(&["run.max_steps=10"]);
+    assert_eq!(whole.total, whole.model + whole.reference);
+    let timed = disk(&["run.max_steps=10", "run.save_model=false"]);
+    assert_eq!((timed.model, timed.total), (0, timed.reference));
+}

@@ -89,7 +89,7 @@ fn of_one(run: &Recorded, charts: &mut Map<String, Value>) -> String {
     }
     body += &section("events", "Checkpoints and events", &tables::events(run));
     body += &overview::figures(run);
-    body += &section("data", "Data", &tables::census(run));
+    body += &section("data", "Data", &tables::row_counts(run));
     body += &section("config", "Config", &tables::config(run));
     sections.extend([
         ("Events", "events"),
@@ -126,7 +126,7 @@ fn of_several(runs: &[Recorded], charts: &mut Map<String, Value>) -> String {
              <h3>Data</h3>{}<h3>Checkpoints and events</h3>{}<h3>Config</h3>{}</details>",
             at % PAGE_COLORS,
             html::text(&run.name),
-            tables::census(run),
+            tables::row_counts(run),
             tables::events(run),
             tables::config(run)
         );

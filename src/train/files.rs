@@ -193,19 +193,6 @@ impl Files {
         }
     }
 
-    /// Refuses to begin a run that has no room for the checkpoint of a stop, nor for one of its own
-    /// and the final model.
-    pub fn check_room(&self, snapshot: &Snapshot) -> Result<()> {
-        let (bytes, what) = match self.run.save_steps {
-            None => (snapshot.bytes(), "a checkpoint"),
-            Some(_) => {
-                let bytes = snapshot.bytes() + snapshot.model_bytes();
-                (bytes, "a checkpoint and the final model")
-            }
-        };
-        check_space(&self.run.output_dir, bytes, what)
-    }
-
     /// Saves `checkpoint-{step}` and removes those over the limit, the oldest first. `None`, with a
     /// warning, where the disk would not have it.
     ///

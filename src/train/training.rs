@@ -145,14 +145,6 @@ impl Training {
             watch: Stopwatch::start(),
             start: Instant::now(),
         };
-        let snapshot = Snapshot {
-            model: &training.model,
-            source: &training.session.folder.path,
-            dtype: training.config.model.save_dtype,
-            buffers: buffers(&training.optimizer, &training.moving, &training.state),
-            state: serde_json::Value::Null,
-        };
-        training.files.check_room(&snapshot)?;
         observe(Event::Start {
             steps,
             parameters: training.model.weights().layout().len,
@@ -161,7 +153,7 @@ impl Training {
         Ok(training)
     }
 
-    /// Makes the steps that are left, and writes the final model and the summary.
+    /// Makes the steps that are left, and writes the final model, if asked for, and the summary.
     pub fn finish(mut self, observe: Observer) -> Result<End> {
         if self.state.eval.is_none() {
             self.evaluate(observe)?;
@@ -182,9 +174,11 @@ impl Training {
         self.round_off(observe)?;
         self.files.settle(observe)?;
         let output_dir = self.config.run.output_dir.clone();
-        let dtype = self.config.model.save_dtype;
-        checkpoint::export(&self.model, &self.session.folder.path, &output_dir, dtype)?;
-        observe(Event::Saved(&output_dir));
+        if self.config.run.save_model {
+            let dtype = self.config.model.save_dtype;
+            checkpoint::export(&self.model, &self.session.folder.path, &output_dir, dtype)?;
+            observe(Event::Saved(&output_dir));
+        }
         let seconds = self.start.elapsed().as_secs_f64();
         if let Some(profile) = &mut self.profile {
             profile.finish(&self.model)?;

@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use super::record::frozen_of;
 use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::durable::{self, MANIFEST, parent};
 use crate::io::model_dir;
 use crate::run_dir::{
-    GENERATIONS, Generation, MARGINS, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN, Record,
-    SUMMARY, SummaryRecord, TIMINGS, TimingLine, checkpoint_step,
+    CONFIG, GENERATIONS, Generation, MARGINS, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN,
+    Record, SUMMARY, SummaryRecord, TIMINGS, TimingLine, checkpoint_step,
 };
 
 /// A folder or file that was looked at.
@@ -54,7 +55,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         let damaged = Error::input("was set aside").at(path.display());
         found.push(look(path, Err(damaged)));
     }
-    if folder.join(model_dir::CONFIG).is_file() || folder.join(SUMMARY).is_file() {
+    let ended = folder.join(SUMMARY).is_file() && writes_model(folder);
+    if folder.join(model_dir::CONFIG).is_file() || ended {
         found.push(look(folder.to_owned(), durable::verify(folder)));
     }
     let record = folder.join(RUN);
@@ -78,6 +80,11 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         }
     }
     Ok(found)
+}
+
+/// Whether the run of a folder writes its final model, for all that its config says.
+fn writes_model(folder: &Path) -> bool {
+    Config::open(&folder.join(CONFIG), &[]).map_or(true, |config| config.run.save_model)
 }
 
 /// A folder with a manifest, and the state of a checkpoint.

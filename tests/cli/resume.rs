@@ -124,3 +124,22 @@ fn what_is_damaged_is_found() {
         assert!(end.err.contains(word), "{}", end.err);
     }
 }
+
+#[test]
+fn a_run_that_writes_no_model_is_finished_and_whole_without_one() {
+    let place = Place::new();
+    let run = "max_steps = 2\nsave_steps = 1\nsave_model = false";
+    let config = place.config(&fixture("neox"), "dpo", "", run);
+    let train = ["train", "--config", str(&config)];
+    place.succeed(&train);
+    let out = place.path("out");
+    for name in ["config.json", "model.safetensors", "MANIFEST.json"] {
+        assert!(!out.join(name).exists(), "{name}");
+    }
+    assert!(out.join("checkpoint-2/model.safetensors").is_file());
+    let said = place.succeed(&["verify", "out"]);
+    assert!(said.lines().all(|l| l.starts_with("whole ")), "{said}");
+    assert!(said.contains("out/summary.json"), "{said}");
+    let again = place.succeed(&train);
+    assert!(again.starts_with("the run is finished"), "{again}");
+}

@@ -18,7 +18,7 @@ use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
 
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
-use crate::cli::error::flagged;
+use crate::cli::error::{flagged, flagged_as};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped};
@@ -199,7 +199,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
             let out = folder.join(format!("{name}.jsonl"));
             let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
-            let (written, total) = drawn?;
+            let (written, total) = flagged(drawn)?;
             if let (true, Some(reason)) = (written < total, until.reached()) {
                 let (written, total) = (grouped(written), grouped(total));
                 let out = out.display();
@@ -240,7 +240,12 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
                     &mut |event| progress.show(event),
                 );
                 progress.close();
-                let scored = scored?;
+                let flag = if args.model.is_empty() {
+                    "score_with"
+                } else {
+                    "model"
+                };
+                let scored = flagged_as(flag, scored)?;
                 remark(set, &model, &scored);
                 Some(scored)
             }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::chat::Content;
-use crate::data::read::Row;
-use crate::data::report::Invalid;
+use crate::data::rows::read::Row;
+use crate::data::rows::report::Invalid;
 use crate::error::Result;
 use crate::loss::Role;
 

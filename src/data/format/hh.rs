@@ -6,8 +6,8 @@
 
 use super::definition::{Format, Reading, TruncationMode, has, pair};
 use crate::data::chat::Content;
-use crate::data::read::Row;
-use crate::data::report::Invalid;
+use crate::data::rows::read::Row;
+use crate::data::rows::report::Invalid;
 use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {

@@ -5,7 +5,7 @@
 
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
-use crate::data::read::Row;
+use crate::data::rows::read::Row;
 use crate::error::Result;
 use crate::loss::Role;
 

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Free bytes for this user on the file system of a directory; `None` where the system does not tell.
+/// Free bytes for this user on the file system of a directory, which need not be there yet; `None` where
+/// the system does not tell.
 #[cfg(unix)]
 pub fn free_bytes(folder: &Path) -> Option<u64> {
-    let system = rustix::fs::statvfs(folder).ok()?;
+    let there = folder.ancestors().find(|path| path.exists());
+    let system = rustix::fs::statvfs(there.unwrap_or(Path::new("."))).ok()?;
     system.f_bavail.checked_mul(system.f_frsize)
 }
 

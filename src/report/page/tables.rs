@@ -7,7 +7,7 @@ use super::html::{exact, grouped, missing, number_or_dash, section, short, table
 use crate::lab::story::{Column, Estimate};
 use crate::run_dir::{RowCounts, RunRecord, checkpoint_name, checkpoint_step};
 
-/// A row of the census: in words, and its count.
+/// A row of the table of row counts: in words, and its count.
 type Counted = (&'static str, fn(&RowCounts) -> Option<usize>);
 
 const CENSUS: [Counted; 16] = [
@@ -32,7 +32,7 @@ const CENSUS: [Counted; 16] = [
 ];
 
 /// What became of the rows.
-pub fn census(run: &Recorded) -> String {
+pub fn row_counts(run: &Recorded) -> String {
     let RunRecord {
         train,
         eval,
@@ -45,7 +45,7 @@ pub fn census(run: &Recorded) -> String {
         .filter_map(|(name, counts)| Some((name, counts.as_ref()?)))
         .collect();
     if splits.is_empty() {
-        return missing("No census: <code>run.json</code> has none.");
+        return missing("No row counts: <code>run.json</code> has none.");
     }
     let names = splits.iter().map(|(name, _)| *name);
     let heads: Vec<&str> = [""].into_iter().chain(names).collect();

@@ -74,6 +74,8 @@ pub const CASES: &[Case] = &[
         &["empty"]),
     refused("neither prompts nor a prompt", |_| words(&["sample", "--model", &path("neox"), "--out", "s.jsonl"]),
         &["neither --prompts nor --prompt"]),
+    refused("a model to score with that is not there", |_| words(&["score", "--model", "./nowhere", "--data", &path("pairs.jsonl"), "--out", "out"]),
+        &["--model: ", "nowhere"]),
     refused("rows of no known format", |p| { p.write("x.jsonl", "{\"zebra\": 1}\n"); words(&["score", "--model", &path("neox"), "--data", "x.jsonl", "--out", "out"]) },
         &["x.jsonl", "no known format", "pairs"]),
     refused("a new model of a folder without config.json", |_| { words(&["init", "--config-json", &path("chat"), "--tokenizer", &path("neox"), "--out", "out"]) },

@@ -99,7 +99,7 @@ pub const CASES: &[Case] = &[
     refused("a lexicon without weights", |p| lexicon(p, "kind 1\nbad\n"),
         &["l.txt:2: ", "1 columns", "`kind 1.5`"]),
     refused("a judge that is no model", |_| judge(&["--judge", "model:nowhere"]),
-        &["nowhere"]),
+        &["--judge: ", "nowhere"]),
     refused("a reference beside a rule", |_| judge(&["--judge", "length", "--judge-reference", &path("neox")]),
         &["--judge-reference", "--judge model:MODEL"]),
     refused("a judge and a reference that read other tokens", |_| judge(&["--judge", &format!("model:{}", path("neox")), "--judge-reference", &path("llama")]),

@@ -136,6 +136,8 @@ pub const CASES: &[Case] = &[
         &["config.json", "UTF-8"]),
     refused("a config.json 200 deep", |p| file(p, "config.json", "[".repeat(200)),
         &["config.json", "recursion limit"]),
+    refused("a model that is not there", |p| train(p, "dpo", &["model.model_name_or_path=./nowhere"]),
+        &["--set model.model_name_or_path=./nowhere: "]),
     refused("no model type", |p| { model(p, |folder| { edit(&folder.join("config.json"), |json| { json.as_object_mut().unwrap().remove("model_type"); }) }) },
         &["config.json", "model_type"]),
     refused("an unknown model type", |p| key(p, "config.json", "model_type", json!("mamba")),

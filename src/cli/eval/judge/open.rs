@@ -12,6 +12,7 @@ use expo::eval::judge::{
 };
 use expo::session::find_tokenizer;
 
+use super::super::super::error::flagged_as;
 use super::super::super::grouped;
 use super::super::super::progress::Progress;
 use super::JudgeArgs;
@@ -119,7 +120,8 @@ pub fn judge(args: &JudgeArgs, progress: &mut Progress) -> Result<Judge> {
         Rule::Model(name) => {
             let mut config = args.compute.model(name);
             config.reference.clone_from(&args.judge_reference);
-            let scorer = Scorer::open(&config, &mut |event| progress.show(event))?;
+            let opened = Scorer::open(&config, &mut |event| progress.show(event));
+            let scorer = flagged_as("judge", opened)?;
             let beside = config
                 .reference
                 .map_or(String::new(), |name| format!(" beside {name}"));

@@ -7,10 +7,10 @@
 //! generation prompt behind it. So a prompt is the same text for all its answers and for sampling,
 //! and what a template would write differently once an answer follows is seen, not trained on.
 
-use super::chat::{ChatTemplate, Content, Message};
-use super::config::{AssistantTurns, TokenizeConfig};
-use super::format::RowExample;
-use super::tokenizer::Tokenizer;
+use crate::data::chat::{ChatTemplate, Content, Message};
+use crate::data::config::{AssistantTurns, TokenizeConfig};
+use crate::data::format::RowExample;
+use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use serde::{Deserialize, Serialize};

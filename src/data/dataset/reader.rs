@@ -6,23 +6,23 @@
 //! are usable before answers go from one to another. So a row is read, given its samples and
 //! mismatched answers, tokenized, cut. All of it happens to a few megabytes of text at a time, on all cores.
 
+use super::Dataset;
 use super::build::{Draft, build};
-use super::chat::Content;
-use super::config::{OnInvalid, RowConfig};
-use super::dataset::Dataset;
-use super::example::{Example, Response};
-use super::files::Files;
-use super::format::{Reading, RowExample};
 use super::inspect::Inspection;
 use super::mismatch::MismatchedPairs;
-use super::read::{Place, Row};
 use super::render::Renderer;
-use super::report::{Invalid, Tally};
 use super::samples::Samples;
 use super::scores;
 use super::store::Store;
-use super::tokenizer::Tokenizer;
-use super::tokens::TokenRule;
+use crate::data::chat::Content;
+use crate::data::config::{OnInvalid, RowConfig};
+use crate::data::example::{Example, Response};
+use crate::data::format::{Reading, RowExample};
+use crate::data::rows::Files;
+use crate::data::rows::read::{Place, Row};
+use crate::data::rows::report::{Invalid, Tally};
+use crate::data::tokens::TokenRule;
+use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use sha2::{Digest, Sha256};
@@ -356,7 +356,7 @@ mod tests {
                 assert_eq!(all(&other), [all(&whole), all(&whole)].concat());
                 for (index, example) in all(&other).iter().enumerate() {
                     for roles in [Role::ALL, &[Role::Sampled], &[]] {
-                        let tokens = crate::data::pack::packed_tokens(example, roles);
+                        let tokens = crate::data::batches::pack::packed_tokens(example, roles);
                         assert_eq!(other.tokens(index, roles), tokens);
                     }
                 }

@@ -7,9 +7,9 @@
 //! It is known when the last row is: until then of each row its place is in memory, not its text.
 
 use super::build::Draft;
-use super::read::Place;
 use super::render::{Answer, TextExample};
 use super::store::{Key, Span, Store, key};
+use crate::data::rows::read::Place;
 use crate::error::{Error, Result};
 use crate::loss::Role;
 

@@ -5,13 +5,13 @@
 //! *Why*: a row is built from itself alone, so rows are built on all cores and each can be shown by
 //! itself just as a run sees it.
 
-use super::config::RowConfig;
-use super::example::{Example, Response};
-use super::length::{Cuts, cut};
-use super::read::Place;
 use super::render::{Answer, TextExample};
 use super::samples::Sample;
-use super::tokens::{Continuation, TokenRule};
+use crate::data::config::RowConfig;
+use crate::data::example::{Example, Response};
+use crate::data::rows::read::Place;
+use crate::data::tokens::length::{Cuts, cut};
+use crate::data::tokens::{Continuation, TokenRule};
 use crate::error::Result;
 use crate::loss::Role;
 use std::ops::Range;

@@ -5,12 +5,12 @@
 //! *Why*: a judge reads texts, and what a template writes around an answer is no part of it. So the
 //! prompt is the text that samples name, and the answer is what the row itself says.
 
-use super::chat::{Content, Message};
-use super::config::TokenizeConfig;
-use super::files::Files;
-use super::format::{Format, RowExample};
 use super::render::Renderer;
-use super::tokenizer::Tokenizer;
+use crate::data::chat::{Content, Message};
+use crate::data::config::TokenizeConfig;
+use crate::data::format::{Format, RowExample};
+use crate::data::rows::Files;
+use crate::data::tokens::Tokenizer;
 use crate::error::Result;
 use crate::loss::Role;
 use std::collections::HashMap;

@@ -5,7 +5,7 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
-use super::example::Example;
+use crate::data::example::Example;
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl Invalid {
     }
 
     /// The error of a row that is not to be left out.
-    pub(super) fn refuse(self) -> Error {
+    pub(in crate::data) fn refuse(self) -> Error {
         Error::input(self.to_string()).hint("mend the row, or set on_invalid = \"skip\"")
     }
 }
@@ -128,13 +128,13 @@ impl Lengths {
 
 /// The lengths of examples.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(in crate::data) struct Tally {
     prompts: Lengths,
     responses: Lengths,
     examples: Lengths,
 }
 
-/// The report of [`Dataset::open`](super::Dataset::open). Token counts are those after cutting.
+/// The report of [`Dataset::open`](crate::data::Dataset::open). Token counts are those after cutting.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowReport {
     /// Rows in the files, or in the slices of them.
@@ -163,7 +163,7 @@ pub struct RowReport {
 }
 
 impl RowReport {
-    pub(super) fn drop_row(&mut self, reason: Invalid, line: String) {
+    pub(in crate::data) fn drop_row(&mut self, reason: Invalid, line: String) {
         let lines = self.invalid.entry(reason).or_default();
         lines.rows += 1;
         if lines.first.len() < 10 {
@@ -171,7 +171,7 @@ impl RowReport {
         }
     }
 
-    pub(super) fn count(&mut self, example: &Example, tally: &mut Tally) {
+    pub(in crate::data) fn count(&mut self, example: &Example, tally: &mut Tally) {
         self.kept += 1;
         let mut whole = example.prompt.len();
         tally.prompts.add(whole);
@@ -183,7 +183,7 @@ impl RowReport {
         tally.examples.add(whole);
     }
 
-    pub(super) fn measure(&mut self, tally: &Tally) {
+    pub(in crate::data) fn measure(&mut self, tally: &Tally) {
         self.prompt_tokens = tally.prompts.spread();
         self.response_tokens = tally.responses.spread();
         self.example_tokens = tally.examples.spread();

@@ -1,13 +1,13 @@
 //! Opening a [`Dataset`]: files of rows become examples.
 
-use super::config::RowConfig;
-use super::dataset::Dataset;
-use super::files::Files;
+use super::Dataset;
 use super::inspect::Inspection;
 use super::reader::{CHUNK, Source, read};
 use super::samples::Samples;
 use super::store::Store;
-use super::tokenizer::Tokenizer;
+use crate::data::config::RowConfig;
+use crate::data::rows::Files;
+use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::Needs;
 

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::example::Example;
+use crate::data::example::Example;
 use crate::loss::Role;
 use crate::segment::Segment;
 

@@ -7,10 +7,10 @@
 //! other tokens, which the model would never have drawn, with another probability. So ids are used
 //! as they were drawn.
 
-use super::files::Files;
-use super::read::Row;
 use super::store::{Key, Span, Store, key};
-use super::tokenizer::Tokenizer;
+use crate::data::rows::Files;
+use crate::data::rows::read::Row;
+use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -4,7 +4,7 @@
 //! or not at all, a missing end token, a cut. It shows when the tokens are shown.
 
 use super::build::{Built, Draft};
-use super::example::Example;
+use crate::data::example::Example;
 
 /// A row with the texts that its tokens come from.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,14 +5,14 @@
 //! *Why*: what is drawn joins the rows by the prompt's text before any cut, so text and ids travel
 //! together, and a prompt that many rows share is drawn for once.
 
-use super::chat::Content;
-use super::config::{OnInvalid, PromptConfig, TokenizeConfig};
-use super::files::Files;
-use super::format::RowExample;
-use super::length::cut_prompt;
 use super::render::Renderer;
-use super::tokenizer::Tokenizer;
-use super::tokens::TokenRule;
+use crate::data::chat::Content;
+use crate::data::config::{OnInvalid, PromptConfig, TokenizeConfig};
+use crate::data::format::RowExample;
+use crate::data::rows::Files;
+use crate::data::tokens::TokenRule;
+use crate::data::tokens::Tokenizer;
+use crate::data::tokens::length::cut_prompt;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 

@@ -6,7 +6,7 @@
 //! *Why*: which tokens begin and end a text is a fact about the model, found once. Everything that
 //! trains, scores or samples asks the same value.
 
-use super::chat::ChatTemplate;
+use crate::data::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
 use crate::io::untrusted;

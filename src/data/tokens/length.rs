@@ -6,21 +6,21 @@
 //! the same for all: with different prompts the margin of a pair would compare different things. A
 //! prompt with samples is cut as it was when they were drawn.
 
-use super::config::{LengthConfig, RowConfig};
-use super::example::Example;
-use super::format::TruncationMode;
-use super::tokenizer::Tokenizer;
+use super::Tokenizer;
+use crate::data::config::{LengthConfig, RowConfig};
+use crate::data::example::Example;
+use crate::data::format::TruncationMode;
 use crate::loss::Role;
 
 /// What was cut of an example.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Cuts {
+pub(in crate::data) struct Cuts {
     pub prompt: bool,
     /// The places of the responses that were cut.
     pub responses: Vec<usize>,
 }
 
-pub(super) fn cut(
+pub(in crate::data) fn cut(
     example: &mut Example,
     config: &RowConfig,
     tokenizer: &Tokenizer,
@@ -66,7 +66,12 @@ pub(super) fn cut(
 }
 
 /// Cuts a prompt to `keep` tokens, of which the first are those of `begin` if they were so before.
-pub(super) fn cut_prompt(prompt: &mut Vec<u32>, keep: usize, mode: TruncationMode, begin: &[u32]) {
+pub(in crate::data) fn cut_prompt(
+    prompt: &mut Vec<u32>,
+    keep: usize,
+    mode: TruncationMode,
+    begin: &[u32],
+) {
     match mode {
         TruncationMode::KeepStart => prompt.truncate(keep),
         TruncationMode::KeepEnd => {

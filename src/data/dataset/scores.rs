@@ -5,10 +5,10 @@
 //! *Why*: a score says how much better an answer is, where a label says only which. What follows from
 //! it is the user's to decide, so it is a key, and nothing happens by itself.
 
-use super::config::Scores;
-use super::format::RowExample;
-use super::read::Row;
-use super::report::Invalid;
+use crate::data::config::Scores;
+use crate::data::format::RowExample;
+use crate::data::rows::read::Row;
+use crate::data::rows::report::Invalid;
 use crate::error::{Error, Result};
 
 /// Reads `score_chosen` and `score_rejected` for what they are to do, and for the loss if it is

@@ -1,0 +1,8 @@
+//! Files of rows, and the report of what became of each.
+
+mod files;
+pub mod read;
+pub mod report;
+
+pub use files::Files;
+pub use report::{Invalid, Lines, RowReport, Spread};

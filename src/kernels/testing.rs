@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::attention::Scores;
 use super::cpu::real::Element;
 use super::device::{from_host, to_host};
+use super::elementwise;
 
 /// Scores over sqrt(dim), as most models have them.
 pub fn scores(dim: usize, window: Option<usize>) -> Scores {
@@ -53,17 +54,24 @@ pub fn on(device: &Device, x: &Tensor) -> Tensor {
     }
 }
 
-/// The values of a contiguous tensor of any device in host memory.
+/// The values of a tensor of any device in host memory.
 pub fn here(x: &Tensor) -> Tensor {
     fn copy<T: Element>(x: &Tensor) -> Tensor {
         Tensor::from_vec(to_host::<T>(x).unwrap(), x.shape(), &Device::Cpu).unwrap()
     }
+    if x.device().is_cpu() {
+        return x.clone();
+    }
+    let x = match x.is_contiguous() {
+        true => x.clone(),
+        false => elementwise::copy(x).unwrap(),
+    };
     match x.dtype() {
-        DType::F32 => copy::<f32>(x),
-        DType::F64 => copy::<f64>(x),
-        DType::BF16 => copy::<bf16>(x),
-        DType::I16 => copy::<i16>(x),
-        DType::U32 => copy::<u32>(x),
+        DType::F32 => copy::<f32>(&x),
+        DType::F64 => copy::<f64>(&x),
+        DType::BF16 => copy::<bf16>(&x),
+        DType::I16 => copy::<i16>(&x),
+        DType::U32 => copy::<u32>(&x),
         other => panic!("a tensor of {other:?}"),
     }
 }

@@ -31,22 +31,6 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     driver::open(ordinal)
 }
 
-/// Memory of a GPU, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Memory {
-    /// What this process holds.
-    pub held: u64,
-    /// What it may yet take.
-    pub free: u64,
-    /// What the GPU has.
-    pub total: u64,
-}
-
-/// The memory of the GPU that this process uses; `None` where it uses none.
-pub fn gpu_memory() -> Option<Memory> {
-    driver::memory()
-}
-
 /// The [`kind`] that runs of earlier versions recorded for every GPU.
 const ANY_GPU: &str = "gpu";
 

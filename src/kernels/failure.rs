@@ -1,7 +1,35 @@
 //! Failures of devices as errors of this crate.
 
-use super::device::{Memory, gpu_memory};
+use std::sync::OnceLock;
+
 use crate::error::{Error, Kind};
+
+/// Memory of a GPU, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// What this process holds.
+    pub held: u64,
+    /// What it may yet take.
+    pub free: u64,
+    /// What the GPU has.
+    pub total: u64,
+}
+
+/// Tells of the memory of the GPU that this process uses.
+type Teller = fn() -> Option<Memory>;
+
+/// The driver's, once a GPU is open: errors know no devices.
+static TELLER: OnceLock<Teller> = OnceLock::new();
+
+/// Lets errors of a full memory say what `teller` tells.
+#[cfg(feature = "cuda")]
+pub(super) fn ask_memory(teller: Teller) {
+    let _ = TELLER.set(teller);
+}
+
+fn gpu_memory() -> Option<Memory> {
+    TELLER.get().and_then(|teller| teller())
+}
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {

@@ -46,6 +46,9 @@ fn scores(place: &Path, variables: &[(&str, &str)]) -> String {
     scores
 }
 
+/// Variables, and what is said then.
+type Case<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2]);
+
 #[test]
 fn what_cannot_be_used_is_refused_with_what_would_do() {
     if !emulated() {
@@ -54,7 +57,7 @@ fn what_cannot_be_used_is_refused_with_what_would_do() {
     let place = tempfile::tempdir().unwrap();
     // cuBLAS's workspace and next to nothing more.
     let memory = ((32 << 20) + 4096).to_string();
-    let cases: [(&[(&str, &str)], [&str; 2]); 5] = [
+    let cases: [Case; 5] = [
         (
             &[("EXPO_EMULATOR_DRIVER", "12080")],
             ["for CUDA 12.8", "580 or later"],

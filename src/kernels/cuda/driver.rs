@@ -24,8 +24,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Storage, Tensor, WithD
 
 use super::module::{Arg, Grid, Module, Operand, first_tensor};
 use crate::error::{Error, Result};
-use crate::kernels::device::Memory;
-use crate::kernels::failure::of_device;
+use crate::kernels::failure::{Memory, ask_memory, of_device};
 use crate::kernels::tensor::Dst;
 use staging::Staging;
 
@@ -60,6 +59,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     check_driver()?;
     check_environment()?;
     check_card(ordinal)?;
+    ask_memory(memory);
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: everything runs on the device's one stream.
@@ -197,7 +197,7 @@ pub fn peak() -> Option<u64> {
 }
 
 /// The memory of the first open device.
-pub fn memory() -> Option<Memory> {
+fn memory() -> Option<Memory> {
     // While a device is being opened there is none.
     let open = OPEN.try_lock().ok()?;
     let device = open.values().next()?.device.as_cuda_device().ok()?;

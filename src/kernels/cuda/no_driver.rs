@@ -5,7 +5,6 @@ use candle_core::{Device, Tensor, WithDType};
 
 use super::module::{Arg, Grid, Module, Operand};
 use crate::error::{Error, Result};
-use crate::kernels::device::Memory;
 use crate::kernels::tensor::Dst;
 
 pub fn count() -> Result<usize> {
@@ -14,10 +13,6 @@ pub fn count() -> Result<usize> {
 
 pub fn kind(_: &Device) -> Result<String> {
     Err(without_cuda())
-}
-
-pub fn memory() -> Option<Memory> {
-    None
 }
 
 pub fn open(ordinal: usize) -> Result<Device> {

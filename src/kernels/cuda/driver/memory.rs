@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::{self, CUmemPool_attribute};
 
 use super::failed;
 use crate::error::Result;
-use crate::kernels::device::Memory;
+use crate::kernels::failure::Memory;
 
 /// Lets the device's pool keep what is freed, for the next step.
 pub fn keep_freed(device: &CudaDevice) -> Result<()> {

@@ -4,6 +4,7 @@ mod args;
 mod bandit;
 mod completions;
 mod data;
+mod dispatch;
 mod error;
 mod eval;
 mod init;
@@ -21,18 +22,21 @@ mod train;
 mod verify;
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use dispatch::DeviceRequest;
 pub use error::{exit_code, message};
+use expo::kernels::device::CUDA;
 use expo::report::grouped;
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
 #[command(
     name = "expo",
-    version,
+    version = version(),
     arg_required_else_help = true,
     max_term_width = 100,
     after_help = EXIT_CODES
@@ -80,11 +84,48 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// The version, the build where `EXPO_BUILD` named one to the compiler, and whether it has CUDA.
+fn version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let build = option_env!("EXPO_BUILD").map(|build| format!(" ({build})"));
+        let cuda = if CUDA { " with CUDA" } else { "" };
+        let number = env!("CARGO_PKG_VERSION");
+        format!("{number}{}{cuda}", build.unwrap_or_default())
+    })
+}
+
+impl Command {
+    /// The device that the command computes on; `None` where it computes on none.
+    fn device(&self) -> Option<DeviceRequest> {
+        match self {
+            Self::Train(args) => args.device(),
+            Self::Sft(args) => args.device(),
+            Self::Sample(args) => args.device(),
+            Self::Sweep(args) => args.device(),
+            Self::Score(args) => args.device(),
+            Self::Eval(args) => args.device(),
+            Self::Plan(_)
+            | Self::Report(_)
+            | Self::Verify(_)
+            | Self::Data(_)
+            | Self::Init(_)
+            | Self::Loss(_)
+            | Self::Losses(_)
+            | Self::Bandit(_)
+            | Self::Completions(_) => None,
+        }
+    }
+}
+
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     stop::outlive_size_limits()?;
     let matches = with_exit_codes(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(asked) = cli.command.device() {
+        dispatch::hand_over(&asked)?;
+    }
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),

@@ -10,8 +10,9 @@
 //! - `emulator`: the CUDA kernels compiled as C++, in tests, so that their text runs where no GPU is.
 //! - `operands`, `tensor`: types that operations and back ends share; [`Dst`] is what an operation
 //!   writes to.
-//! - [`device`]: opening devices and copies to and from them; [`memory`]: the allocator of host memory;
-//!   [`profile`] and [`rates`]: where time goes, and what the machine could do.
+//! - [`device`]: opening devices and copies to and from them; [`installed`]: the driver of this machine;
+//!   [`memory`]: the allocator of host memory; [`profile`] and [`rates`]: where time goes, and what the
+//!   machine could do.
 //!
 //! *Why*: candle's fused operations drop gradients silently, its autograd keeps every intermediate
 //! until the end, and its plain operations run on one thread; here it is the oracle, not the engine.
@@ -31,6 +32,7 @@ pub mod device;
 #[cfg(test)]
 pub(crate) mod emulator;
 mod failure;
+pub mod installed;
 pub mod memory;
 #[cfg(not(test))]
 mod no_emulator;

@@ -12,6 +12,7 @@ mod disk;
 mod fit;
 mod flops;
 mod memory;
+mod parts;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,11 @@ pub use device::{Device, GIB, Rates};
 pub use disk::Disk;
 pub use flops::Flops;
 pub use memory::Memory;
+pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
 pub use time::Seconds;
 
+use memory::Bytes;
 use time::{elementwise_bytes, update_bytes};
 
 /// The shapes of a run's models.
@@ -185,8 +188,10 @@ pub struct Plan {
     pub flops: Operations,
     /// Bytes on disk.
     pub disk: Disk,
-    /// Seconds; `None` where the device's speed is not known.
+    /// Seconds, at least; `None` where the device's speed is not known.
     pub time: Option<Time>,
+    /// What a step is expected to take, part by part; `None` where the device's speed is not known.
+    pub parts: Option<Parts>,
     /// What is not in the figures.
     pub left_out: Vec<&'static str>,
 }
@@ -249,9 +254,10 @@ impl Plan {
             memory,
             tokens,
             time: time(config, models, rows, device, &flops, steps),
+            parts: Parts::of(config, models, rows, device),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
-            left_out: left_out(config),
+            left_out: left_out(config, models.layout, device),
         })
     }
 }
@@ -319,15 +325,14 @@ fn time(
     steps: u64,
 ) -> Option<Time> {
     let rates = device.rates.as_ref()?;
-    let trained = models.layout.trainable_len as u64;
-    let update = (update_bytes(config, device) * trained) as f64;
+    let update = update_bytes(config, device) as f64 * models.layout.trainable_len as f64;
     let policy = models.policy;
     let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, 0, work);
     let lowest = Skipped::of(policy, models.layout).lowest;
-    let always = elementwise_bytes(config, device, policy, lowest, &rows.trained)
-        .step(flops.recompute)
-        + moved(policy, &rows.statistic).forward;
-    let reference = moved(models.reference, &rows.referenced).forward;
+    let trained = elementwise_bytes(config, device, policy, lowest, &rows.trained);
+    let always =
+        trained.blocks(flops.recompute) + trained.head() + moved(policy, &rows.statistic).scoring();
+    let reference = moved(models.reference, &rows.referenced).scoring();
     let per_epoch = rows.steps_per_epoch() as f64;
     let step = |online: bool| {
         let bytes = always + if online { reference } else { 0.0 };
@@ -339,13 +344,16 @@ fn time(
     let training =
         step(false).total() * (steps - online) as f64 + step(true).total() * online as f64;
     let forward = |flops: f64, bytes: f64| Seconds::of(rates, flops, bytes, 0.0).total();
-    let evaluated = moved(policy, &rows.evaluated).forward;
+    let evaluated = moved(policy, &rows.evaluated).scoring();
     let evaluation = forward(
         flops.evaluation,
         evaluated * evaluations(config, steps) as f64,
     );
     let scoring = match disk::scores_reference(config) {
-        true => forward(flops.scoring, moved(models.reference, &rows.scored).forward),
+        true => forward(
+            flops.scoring,
+            moved(models.reference, &rows.scored).scoring(),
+        ),
         false => 0.0,
     };
     Some(Time {
@@ -357,9 +365,17 @@ fn time(
     })
 }
 
-fn left_out(config: &Config) -> Vec<&'static str> {
+fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<&'static str> {
     let needs = config.loss.needs();
     let mut all = Vec::new();
+    let frozen = layout.trainable_len < layout.len;
+    if frozen && Bytes::of(config, device).mixed {
+        // The files are not read, and such weights are saved as they were.
+        all.push(
+            "master weights of frozen parameters, which are kept unless the model's files have all \
+             of these in bf16",
+        );
+    }
     if needs.on_policy {
         all.push("samples of the policy: drawing and scoring them, and their tokens");
     } else if rows::draws(config) {

@@ -55,6 +55,7 @@ impl Session {
 
     /// As [`open`](Self::open), on a device that is open.
     pub fn open_on(compute: Compute, config: &ModelConfig, observe: Observer) -> Result<Self> {
+        observe(Event::Device(&compute.place()?));
         let name = &config.model_name_or_path;
         let path = find_model(name, config.revision.as_deref(), observe)
             .map_err(|error| error.at_key("model.model_name_or_path"))?;

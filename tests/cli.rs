@@ -2,6 +2,9 @@
 
 #[path = "cli/data.rs"]
 mod data;
+#[cfg(target_os = "linux")]
+#[path = "cli/dispatch.rs"]
+mod dispatch;
 #[path = "cli/eval.rs"]
 mod eval;
 #[path = "cli/eval_diversity.rs"]
@@ -92,7 +95,12 @@ impl Place {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_expo"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_expo")), args)
+    }
+
+    /// A command of another copy of the binary.
+    fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(binary);
         command
             .args(args)
             .env("XDG_CACHE_HOME", self.path("cache"))

@@ -17,6 +17,8 @@ mod data;
 mod families;
 /// The GPU against the processor.
 mod gpu;
+/// What a step should take on a GPU.
+mod gpu_model;
 /// Damaged files of every format that is read.
 mod hostile;
 /// Models by name, against a server of our own.

@@ -7,6 +7,8 @@ mod pairs;
 
 use clap::{Args, Subcommand};
 
+use super::dispatch::DeviceRequest;
+
 /// Evaluates models, samples and judgements.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -21,6 +23,18 @@ enum What {
     Diversity(diversity::DiversityArgs),
     Judge(Box<judge::JudgeArgs>),
     Alpaca(alpaca::AlpacaArgs),
+}
+
+impl EvalArgs {
+    /// The device that the evaluation asks for; `None` where it computes no model.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        match &self.what {
+            What::Pairs(args) => Some(args.device()),
+            What::Diversity(args) => args.device(),
+            What::Judge(args) => args.device(),
+            What::Alpaca(_) => None,
+        }
+    }
 }
 
 /// Runs the command.

@@ -61,6 +61,11 @@ FLOPs       products of matrices and attention, as the run computes them: each p
 time        at least: FLOPs over the rate of large products, and the bytes that operations element by
             element and the optimizer move over the bandwidth. It is a bound, not a promise: kernels
             are slower than their limit, and starting them, reading rows and writing files is extra.
+expected    what a step should take by its kernels: the same FLOPs and bytes at the share of the GPU's
+            rates that such kernels are assumed to reach: matmuls 0.85 and attention 0.125 of the rate of
+            large products, operations element by element 0.7 and the optimizer 0.8 of the bandwidth;
+            and the host's part, 0.3 us a token and 0.1 ms for each result that it waits for. No card
+            has been measured yet: a part that takes longer than this is where to look.
 disk        the final model, checkpoints, and in the cache the reference's log-probs and samples. Without
             run.save_steps there are no checkpoints, but for that of a run that is stopped early.
 
@@ -141,6 +146,7 @@ fn table(plan: &Plan) -> String {
     tokens(plan, &mut text);
     flops(plan, &mut text);
     time(plan, &mut text);
+    parts(plan, &mut text);
     disk(plan, &mut text);
     for what in &plan.left_out {
         let _ = writeln!(text, "\nnot counted: {what}");
@@ -295,6 +301,36 @@ fn time(plan: &Plan, text: &mut String) {
     ] {
         line(name, &[clock(seconds)], text);
     }
+}
+
+fn parts(plan: &Plan, text: &mut String) {
+    let Some(parts) = &plan.parts else {
+        return;
+    };
+    heading("expected of a step", &["TFLOP", "GB", "ms"], text);
+    let all = parts.named().into_iter().chain([("total", parts.total)]);
+    for (name, part) in all {
+        let name = match name {
+            "head" => "logits and gradient",
+            "elementwise" => "element by element",
+            "host" => "waiting for the host",
+            name => name,
+        };
+        let count = |x: f64, digits: usize| match x {
+            0.0 => String::new(),
+            x => format!("{x:.digits$}"),
+        };
+        let values = [
+            count(part.flops / 1e12, 2),
+            count(part.bytes / 1e9, 2),
+            count(1e3 * part.seconds, 1),
+        ];
+        line(name, &values, text);
+    }
+    let tokens = &plan.tokens;
+    let rows = tokens.rows_per_epoch as f64 / tokens.steps_per_epoch as f64;
+    let rate = format!("{:.0}", rows / parts.total.seconds);
+    line("rows/s", &[String::new(), String::new(), rate], text);
 }
 
 fn disk(plan: &Plan, text: &mut String) {

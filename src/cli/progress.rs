@@ -11,7 +11,7 @@ use expo::run_dir::Record;
 use expo::session::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::grouped;
+use super::{dispatch, grouped};
 
 /// The time between two lines about scoring or downloading.
 const QUIET: Duration = Duration::from_secs(10);
@@ -39,6 +39,12 @@ impl Progress {
     /// Tells of an event.
     pub fn show(&mut self, event: Event) {
         match event {
+            Event::Device(device) => {
+                let by = dispatch::other_name().map(|name| format!(", by {name}"));
+                let why = dispatch::reason().map(|why| format!(", {why}"));
+                let (by, why) = (by.unwrap_or_default(), why.unwrap_or_default());
+                self.line(&format!("device {device}{by}{why}"));
+            }
             Event::Download(download) => self.download(download),
             Event::Rows(split, report) => {
                 self.close();

@@ -16,6 +16,7 @@ use expo::session::StopCondition;
 use serde_json::json;
 
 use super::args::{ComputeArgs, PromptArgs};
+use super::dispatch::DeviceRequest;
 use super::error::{flagged, located};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
@@ -217,6 +218,17 @@ Examples:
       --alpaca-eval outputs.json --generator dpo
 
 What was being drawn at INT or TERM is drawn anew by the same command.";
+
+impl SampleArgs {
+    /// The device that drawing asks for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        match &self.config {
+            _ if self.print_config => None,
+            Some(path) => DeviceRequest::by_config(path, &self.set),
+            None => Some(DeviceRequest::by_flag(&self.compute)),
+        }
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use expo::session::{Event, Session};
 use serde_json::json;
 
 use super::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use super::dispatch::DeviceRequest;
 use super::error::flagged;
 use super::progress::Progress;
 use super::{answer, grouped};
@@ -94,6 +95,16 @@ Examples:
   $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out scores.jsonl
   $ expo score --config run.toml --out reference.jsonl
   $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl";
+
+impl ScoreArgs {
+    /// The device that the pass asks for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        match &self.config {
+            Some(path) => DeviceRequest::by_config(path, &self.set),
+            None => Some(DeviceRequest::by_flag(&self.compute)),
+        }
+    }
+}
 
 /// Runs the command.
 pub fn run(args: ScoreArgs) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use expo::config::Config;
 use expo::error::Error;
 use expo::loss::Loss;
 
+use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::train::{TrainArgs, train};
 
@@ -51,6 +52,13 @@ Examples:
   $ expo sft --config sft.toml
   $ expo sft --config sft.toml --set loss.sft.per_token=true --set optimizer.learning_rate=2e-5
   $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft";
+
+impl SftArgs {
+    /// The device that the run asks for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        self.args.device()
+    }
+}
 
 /// Runs the command.
 pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use expo::train::{Outcome, comparison, frontier, sweep};
 
 use super::answer;
 use super::args::ConfigArgs;
+use super::dispatch::DeviceRequest;
 use super::progress::Progress;
 use super::stop::on_signal;
 use super::train::ended;
@@ -58,6 +59,17 @@ In run.output_dir:
 Examples:
   $ expo sweep --config configs/sweep_quickstart.toml --list
   $ expo sweep --config configs/sweep_quickstart.toml";
+
+impl SweepArgs {
+    /// The device that the runs ask for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        let (path, overrides) = self.config.parts();
+        match self.list {
+            true => None,
+            false => DeviceRequest::by_sweep(path, overrides),
+        }
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use expo::train::{End, Opened, Resume, Run, Summary};
 use serde_json::Value;
 
 use super::args::ConfigArgs;
+use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
@@ -117,7 +118,8 @@ product of 1024 x 1024 matrices on this machine, 8192 x 8192 on a GPU, which is 
 each part. What the run writes is the same.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python's hub
-library; XDG_CACHE_HOME.
+library; XDG_CACHE_HOME. EXPO_CUDA=never does not run the expo-cuda beside expo, EXPO_CUDA=always runs
+it without asking the NVIDIA driver for a GPU.
 
 Examples:
   $ expo train --config run.toml
@@ -127,6 +129,17 @@ Examples:
   $ expo train --config run.toml --max-time 7h30m
   $ expo train --config run.toml --set run.max_steps=9000 --allow-change run.max_steps
   $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch";
+
+impl TrainArgs {
+    /// The device that the run asks for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        let (path, overrides) = self.config.parts();
+        match self.print_config {
+            true => None,
+            false => DeviceRequest::by_config(path, overrides),
+        }
+    }
+}
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> anyhow::Result<()> {

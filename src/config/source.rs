@@ -59,6 +59,18 @@ impl Source {
         &self.table
     }
 
+    /// The value of `model.device`, `auto` where there is none; `None` where it is not a word.
+    pub fn device(&self) -> Option<&str> {
+        match self
+            .table
+            .get("model")
+            .and_then(|model| model.get("device"))
+        {
+            Some(device) => device.as_str(),
+            None => Some("auto"),
+        }
+    }
+
     /// The values as a `T`. Errors name keys: [`check`](Self::check) them.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let value = Value::Table(self.table.clone());

@@ -192,6 +192,13 @@ impl Ffn {
         }
     }
 
+    /// Whether its projections have a bias.
+    pub fn bias(&self) -> bool {
+        match self {
+            Self::Gelu { bias, .. } | Self::Gated { bias, .. } => *bias,
+        }
+    }
+
     /// Elements of a token that the activation reads.
     pub fn activation_inputs(&self) -> usize {
         match self {

@@ -39,21 +39,11 @@ impl Flops {
         statistic: &Work,
         referenced: &Work,
     ) -> Self {
-        let (fused, rest, attention, head) = per_element(arch);
-        let before = arch.layers - 1;
-        // The blocks whose forward pass is computed again.
-        let reached = before.saturating_sub(skipped.lowest);
-        let again = (fused + rest) * reached as f64 * trained.tokens;
-        let share = reached as f64 / before.max(1) as f64;
         Self {
             forward: forward(arch, trained),
-            // A product's two gradients take twice its operations. Attention's scores are computed
-            // again, and four products' gradients follow.
-            backward: 2.0 * products(arch, trained)
-                + 2.5 * attention * (trained.pairs + trained.last_pairs)
-                - left_out(arch, skipped, trained),
-            recompute: again + attention * trained.pairs * share,
-            logits: head * trained.again,
+            backward: FlopsByKernel::backward(arch, skipped, trained).total(),
+            recompute: FlopsByKernel::recompute(arch, skipped, trained).total(),
+            logits: FlopsByKernel::logits_again(arch, trained).total(),
             statistic: forward(arch, statistic),
             reference: forward(arch, referenced),
         }
@@ -86,33 +76,115 @@ impl Flops {
 
 /// A pass without gradient.
 pub fn forward(arch: &Architecture, work: &Work) -> f64 {
-    let (.., attention, _) = per_element(arch);
-    products(arch, work) + attention * (work.pairs + work.last_pairs)
+    FlopsByKernel::forward(arch, work).total()
 }
 
-/// The operations of a backward pass over `work` that are `skipped`.
-fn left_out(arch: &Architecture, skipped: &Skipped, work: &Work) -> f64 {
-    let (.., attention, _) = per_element(arch);
-    let before = arch.layers - 1;
-    let of_block = |(layer, block): (usize, &SkippedInBlock)| {
-        let (queries, pairs) = match layer < before {
-            true => (work.tokens, work.pairs / before as f64),
-            false => (work.queries, work.last_pairs),
+/// Floating-point operations by the kernels that compute them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct FlopsByKernel {
+    /// Matmuls with the weights of blocks.
+    pub matmuls: f64,
+    /// Attention.
+    pub attention: f64,
+    /// Matmuls with the weight of the head.
+    pub head: f64,
+}
+
+impl FlopsByKernel {
+    /// A pass without gradient.
+    pub fn forward(arch: &Architecture, work: &Work) -> Self {
+        let (fused, rest, attention, head) = per_element(arch);
+        let layers = arch.layers as f64;
+        let rest_of = (layers - 1.0) * work.tokens + work.queries;
+        Self {
+            matmuls: fused * layers * work.tokens + rest * rest_of,
+            attention: attention * (work.pairs + work.last_pairs),
+            head: head * work.predictions,
+        }
+    }
+
+    /// A backward pass: a matmul's two gradients take twice its operations; attention's scores are
+    /// computed again, and four matmuls' gradients follow.
+    fn backward(arch: &Architecture, skipped: &Skipped, work: &Work) -> Self {
+        let forward = Self::forward(arch, work);
+        let left_out = Self::left_out(arch, skipped, work);
+        Self {
+            matmuls: 2.0 * forward.matmuls - left_out.matmuls,
+            attention: 2.5 * forward.attention - left_out.attention,
+            head: 2.0 * forward.head - left_out.head,
+        }
+    }
+
+    /// The forward pass, once more, of the blocks that the backward pass reaches but the last.
+    fn recompute(arch: &Architecture, skipped: &Skipped, work: &Work) -> Self {
+        let (fused, rest, attention, _) = per_element(arch);
+        let before = arch.layers - 1;
+        let reached = before.saturating_sub(skipped.lowest) as f64;
+        Self {
+            matmuls: (fused + rest) * reached * work.tokens,
+            attention: attention * work.pairs * reached / before.max(1) as f64,
+            head: 0.0,
+        }
+    }
+
+    /// Logits that are computed a second time.
+    fn logits_again(arch: &Architecture, work: &Work) -> Self {
+        let (.., head) = per_element(arch);
+        Self {
+            head: head * work.again,
+            ..Self::default()
+        }
+    }
+
+    /// A pass with gradient, of which `skipped` is not computed.
+    pub fn step(arch: &Architecture, skipped: &Skipped, work: &Work, recompute: bool) -> Self {
+        let pass = Self::forward(arch, work)
+            .plus(1.0, Self::backward(arch, skipped, work))
+            .plus(1.0, Self::logits_again(arch, work));
+        match recompute {
+            true => pass.plus(1.0, Self::recompute(arch, skipped, work)),
+            false => pass,
+        }
+    }
+
+    /// The operations of a backward pass that are `skipped`.
+    fn left_out(arch: &Architecture, skipped: &Skipped, work: &Work) -> Self {
+        let (.., attention, _) = per_element(arch);
+        let before = arch.layers - 1;
+        let of_block = |(layer, block): (usize, &SkippedInBlock)| {
+            let (queries, pairs) = match layer < before {
+                true => (work.tokens, work.pairs / before as f64),
+                false => (work.queries, work.last_pairs),
+            };
+            let pairs = if block.attention { pairs } else { 0.0 };
+            Self {
+                matmuls: 2.0 * (block.qkv as f64 * work.tokens + block.rest as f64 * queries),
+                attention: 2.5 * attention * pairs,
+                head: 0.0,
+            }
         };
-        let pairs = if block.attention { pairs } else { 0.0 };
-        2.0 * (block.qkv as f64 * work.tokens + block.rest as f64 * queries)
-            + 2.5 * attention * pairs
-    };
-    let blocks = skipped.blocks.iter().enumerate().map(of_block);
-    blocks.sum::<f64>() + 2.0 * skipped.head as f64 * work.predictions
-}
+        let head = Self {
+            head: 2.0 * skipped.head as f64 * work.predictions,
+            ..Self::default()
+        };
+        let blocks = skipped.blocks.iter().enumerate().map(of_block);
+        blocks.fold(head, |sum, block| sum.plus(1.0, block))
+    }
 
-/// The forward pass's products with weights.
-fn products(arch: &Architecture, work: &Work) -> f64 {
-    let (fused, rest, _, head) = per_element(arch);
-    let layers = arch.layers as f64;
-    let rest_of = (layers - 1.0) * work.tokens + work.queries;
-    fused * layers * work.tokens + rest * rest_of + head * work.predictions
+    /// `self + share * other`.
+    #[must_use]
+    pub fn plus(self, share: f64, other: Self) -> Self {
+        Self {
+            matmuls: self.matmuls + share * other.matmuls,
+            attention: self.attention + share * other.attention,
+            head: self.head + share * other.head,
+        }
+    }
+
+    /// Their sum.
+    pub fn total(&self) -> f64 {
+        self.matmuls + self.attention + self.head
+    }
 }
 
 /// Of the forward pass: a token's queries, keys and values; the rest of a block for a token;

@@ -1,18 +1,13 @@
 //! Figures against numbers derived by hand, and against what a real forward pass keeps.
 
-use std::path::Path;
+mod memory;
+mod time;
 
-use candle_core::{DType, Device as Place};
-
-use super::memory::Bytes;
-use super::time::{elementwise_bytes, update_bytes};
 use super::*;
-use crate::data::pack::Packed;
 use crate::data::{Example, Response};
 use crate::loss::Role;
 use crate::model::arch::ConfigJson;
 use crate::model::family::family;
-use crate::model::weights::ModelFolder;
 
 const PYTHIA: &str = r#"{"model_type": "gpt_neox", "hidden_size": 2560, "num_hidden_layers": 32,
     "num_attention_heads": 32, "intermediate_size": 10240, "vocab_size": 50304, "rotary_pct": 0.25,
@@ -199,179 +194,6 @@ fn a_window_hides_tokens_and_long_examples_compute_logits_twice() {
 }
 
 #[test]
-fn what_is_kept_is_what_a_forward_pass_keeps() {
-    for name in ["neox", "neox-sequential", "llama", "qwen3"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let folder = ModelFolder::open(&folder.join(name)).unwrap();
-        let (mut model, _) = folder.load(DType::F32, &Place::Cpu).unwrap();
-        let arch = model.architecture().clone();
-        let pairs = [pair(9, 5, 7), pair(3, 1, 2), pair(6, 11, 4)];
-        for recompute in [false, true] {
-            let set = format!("model.recompute={recompute}");
-            let config = config(&[&set, "data.shuffle=false"]);
-            let rows = rows(&config, &arch, &pairs);
-            let batch = rows.largest(Division::of(&config));
-            let packed = Packed::new(&pairs, Role::ALL);
-            assert_eq!(batch.tokens, packed.ids.len());
-            model.recompute = recompute;
-            let real = model.kept_bytes(&packed).unwrap() as u64;
-            let models = Models {
-                policy: &arch,
-                layout: &Layout::new(&arch),
-                reference: &arch,
-            };
-            let device = Device::described("g", 1.0, None).unwrap();
-            let counted = Memory::of(&config, &models, &device, &batch).activations;
-            match recompute {
-                false => assert_eq!(counted, real, "{name}"),
-                // A block that is computed again is there beside what was kept.
-                true => assert!(counted >= real, "{name}: {counted} {real}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn bytes_of_a_parameter() {
-    let cpu = Device::this_machine();
-    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
-    let (bf16, rmsprop) = ("model.dtype=bf16", "optimizer.optim=rmsprop");
-    let split = "optimizer.states=split";
-    for (device, sets, held, moved) in [
-        (&cpu, vec![], 16, 36),
-        (&cpu, vec![bf16], 16, 36),
-        (&cpu, vec![rmsprop], 12, 28),
-        (&gpu, vec![], 16, 36),
-        (&gpu, vec![bf16], 18, 38),
-        (&gpu, vec![bf16, rmsprop], 14, 30),
-        (&gpu, vec![bf16, split], 12, 28),
-        (&gpu, vec![bf16, split, rmsprop], 10, 24),
-    ] {
-        let (arch, config) = (arch(PYTHIA), config(&sets));
-        let models = Models {
-            policy: &arch,
-            layout: &Layout::new(&arch),
-            reference: &arch,
-        };
-        let memory = Memory::of(&config, &models, device, &Largest::default());
-        let all = memory.weights + memory.gradients + memory.optimizer;
-        assert_eq!(all, held * 2_775_208_960, "{sets:?}");
-        assert_eq!(update_bytes(&config, device), moved, "{sets:?}");
-        assert_eq!(
-            Bytes::of(&config, device).mixed,
-            device.gpu && sets.contains(&bf16)
-        );
-    }
-}
-
-/// Pythia-2.8B in bf16, 1000 tokens of which the head reads 400, by hand: per token a block keeps
-/// 2560 * 4 of its input, (3 * 2560 + 2560 + 10240) * 2, 32 * 4 of attention and 4 * 4 of norms.
-#[test]
-fn memory_of_a_model_by_hand() {
-    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
-    let arch = arch(PYTHIA);
-    let models = Models {
-        policy: &arch,
-        layout: &Layout::new(&arch),
-        reference: &arch,
-    };
-    let batch = Largest {
-        tokens: 1000,
-        queries: 400,
-        predictions: 400,
-    };
-    let of = |sets: &[&str]| Memory::of(&config(sets), &models, &gpu, &batch);
-    let memory = of(&["model.dtype=bf16"]);
-    let whole = 1000 * (10_240 + 40_960 + 128 + 16);
-    let last = 1000 * (10_240 + 15_360 + 8) + 400 * (10_240 + 5_120 + 20_480 + 128 + 8);
-    let places = 1000 * (4 + 20 * 4) + 800 * 4;
-    assert_eq!(memory.activations, 31 * whole + last + places);
-    assert_eq!(memory.logits, 400 * 50_304 * 6);
-    let plain = memory.temporary;
-    // A gradient of 10240 bytes, of attention's output 5120, and two of 20480.
-    let block = 1000 * (10_240 + 5_120 + 2 * 20_480);
-    let head = 400 * (3 * 10_240 + 5_120);
-    assert_eq!(memory.temporary, head.max(block - memory.logits.min(block)));
-    assert_eq!(
-        memory.total,
-        18 * 2_775_208_960 + memory.activations + memory.logits + memory.temporary
-    );
-
-    let memory = of(&["model.dtype=bf16", "model.recompute=true"]);
-    let all_but_input = whole - 1000 * 10_240;
-    assert_eq!(
-        memory.activations,
-        31 * 10_240_000 + last.max(all_but_input) + places
-    );
-
-    // A reference that moves is one more set of weights, which moves in place.
-    let moving = of(&["model.dtype=bf16", "reference.steps=8"]);
-    assert_eq!(moving.reference, 2 * 2_775_208_960);
-    assert_eq!(moving.temporary, plain);
-}
-
-#[test]
-fn a_run_that_does_not_fit_is_told_what_would() {
-    let arch = arch(PYTHIA);
-    let pairs: Vec<Example> = (0..64).map(|i| pair(100 + i, 40, 50)).collect();
-    let refused = |sets: &[&str], memory: f64| {
-        let device = Device::described("the GPU", memory, None).unwrap();
-        let error = plan(&config(sets), &arch, &pairs, &device).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        error.to_string()
-    };
-    let bf16 = "model.dtype=bf16";
-    // 46.5 GiB without activations, of which 4096 tokens take 6.3.
-    let message = refused(&[bf16], 52.0);
-    assert!(
-        message.contains("needs 5") && message.contains("the GPU's 52.0 GiB"),
-        "{message}"
-    );
-    let number = message.rsplit(' ').next().unwrap();
-    let largest: usize = number.parse().unwrap();
-    let device = Device::described("the GPU", 52.0, None).unwrap();
-    for (tokens, fits) in [(largest, true), (largest + 1, false)] {
-        let set = format!("batch.micro_batch_tokens={tokens}");
-        let plan = plan(&config(&[bf16, &set]), &arch, &pairs, &device);
-        assert_eq!(plan.is_ok(), fits);
-        if let Ok(plan) = plan {
-            assert_eq!(plan.tokens.largest_that_fits, Some(largest));
-        }
-    }
-    for (sets, memory, words) in [
-        (vec![bf16], 48.3, "with model.recompute = true the largest"),
-        (
-            vec![bf16],
-            40.0,
-            "with optimizer.states = \"split\" the largest",
-        ),
-        (
-            vec![bf16],
-            32.3,
-            "with model.recompute = true and optimizer.states = \"split\" the largest",
-        ),
-        (
-            vec![bf16],
-            24.0,
-            "no micro_batch_tokens fits, whatever is set",
-        ),
-        (
-            vec![],
-            40.0,
-            "with optimizer.states = \"split\" and model.dtype = \"bf16\" the largest",
-        ),
-        (
-            vec!["batch.gradient_accumulation_steps=1"],
-            52.0,
-            "with gradient_accumulation_steps = 1",
-        ),
-    ] {
-        let message = refused(&sets, memory);
-        assert!(message.contains(words), "{memory}: {message}");
-    }
-}
-
-#[test]
 fn devices_that_the_config_does_not_mean_are_refused() {
     let cpu = Device::this_machine();
     let gpu = Device::described("the GPU", 80.0, None).unwrap();
@@ -412,72 +234,6 @@ fn steps_are_divided_as_training_divides_them() {
     // Each pair has 10 predictions, from 1 + 4 + 4 tokens.
     let largest = rows.largest(Division::Tokens(50));
     assert_eq!((largest.queries, largest.predictions), (18, 20));
-}
-
-#[test]
-fn time_is_a_sum_of_three() {
-    let arch = arch(PYTHIA);
-    let pairs: Vec<Example> = (0..64).map(|_| pair(124, 44, 43)).collect();
-    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
-    let config = config(&[
-        "model.dtype=bf16",
-        "batch.batch_size=64",
-        "run.max_steps=10",
-    ]);
-    let rows = rows(&config, &arch, &pairs);
-    let plan = plan(&config, &arch, &pairs, &gpu).unwrap();
-    let time = plan.time.unwrap();
-    assert_eq!(time.step.products, plan.flops.total.step / 790e12);
-    assert_eq!(time.step.optimizer, 38.0 * 2_775_208_960.0 / 4.8e12);
-    let moved = elementwise_bytes(&config, &gpu, &arch, 0, &rows.trained);
-    assert_eq!(time.step.elementwise, moved.step(false) / 4.8e12);
-    assert!((time.training - 10.0 * time.step.total()).abs() < 1e-9);
-    // The column of 64 rows, once; a forward pass with nothing of the optimizer.
-    let scoring = plan.flops.row.forward * 64.0 / 790e12 + moved.forward / 4.8e12;
-    assert!((time.scoring - scoring).abs() < 1e-9);
-    assert_eq!(time.evaluation, 0.0);
-    // At most 241 pairs a second by products alone.
-    let rate = 64.0 / time.step.products;
-    assert!(rate > 241.0 && rate < 247.0, "{rate}");
-}
-
-/// By hand, of a token in a block of Pythia-2.8B in bf16: norms, rotations, sums and activations.
-#[test]
-fn bytes_moved_by_hand() {
-    let arch = arch(PYTHIA);
-    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
-    let config = config(&["model.dtype=bf16"]);
-    let work = Work {
-        tokens: 1.0,
-        queries: 1.0,
-        predictions: 1.0,
-        ..Work::default()
-    };
-    let moved = elementwise_bytes(&config, &gpu, &arch, 0, &work);
-    let (stream, normed, inner, rotated) = (10_240.0, 5_120.0, 20_480.0, 2.0 * 2.0 * 64.0 * 20.0);
-    let block = 2.0 * (stream + normed) + rotated + 2.0 * stream + 2.0 * inner;
-    assert_eq!(moved.forward, 32.0 * block + 4.0 * 50_304.0);
-    assert_eq!(moved.recompute, 31.0 * block);
-    let norms = 2.0 * ((stream + normed) + (normed + 3.0 * stream));
-    let block = norms + rotated + 3.0 * normed + 4.0 * inner;
-    assert_eq!(moved.backward, 32.0 * block + 10.0 * 50_304.0);
-}
-
-#[test]
-fn a_moving_reference_costs_from_its_first_move_on() {
-    let arch = arch(PYTHIA);
-    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
-    let pairs: Vec<Example> = (0..64).map(|_| pair(124, 44, 43)).collect();
-    let sets = ["model.dtype=bf16", "run.max_steps=10"];
-    let frozen = plan(&config(&sets), &arch, &pairs, &gpu).unwrap();
-    let sets = [&sets[..], &["reference.steps=4"]].concat();
-    let moving = plan(&config(&sets), &arch, &pairs, &gpu).unwrap();
-    let online = moving.flops.step.reference;
-    assert_eq!(online, frozen.flops.step.forward);
-    assert_eq!(moving.flops.run.reference, 6.0 * online);
-    let (frozen, moving) = (frozen.time.unwrap(), moving.time.unwrap());
-    let more = moving.training - frozen.training;
-    assert!((more - 6.0 * frozen.scoring).abs() < 1e-9, "{more}");
 }
 
 #[test]

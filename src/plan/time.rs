@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! time >= FLOPs / rate of large products
-//!       + bytes that operations element by element move / bandwidth
+//!       + bytes that operations element by element and on logits move / bandwidth
 //!       + bytes that the optimizer moves / bandwidth
 //! ```
 //!
@@ -16,7 +16,7 @@ use super::memory::Bytes;
 use super::rows::Work;
 use super::{Device, Rates};
 use crate::config::Config;
-use crate::model::arch::{Architecture, QkNorm, Residual};
+use crate::model::arch::{Architecture, QkNorm, Qkv, Residual};
 use crate::optim::{Method, States};
 
 /// Seconds, at least.
@@ -63,10 +63,11 @@ pub fn update_bytes(config: &Config, device: &Device) -> u64 {
     12 + stored
 }
 
-/// Bytes that operations element by element read and write in a forward pass, and if `gradient` in the
-/// backward pass too, each operand counted once per operation: norms, rotations, sums onto the
-/// residual stream, activations, and the logits' statistics. The backward pass ends at the block
-/// `lowest`.
+/// Bytes that operations element by element read and write, each operand counted once per kernel: norms,
+/// rotations, the residual stream's copies and casts, activations, biases that matmuls begin with and
+/// their gradients' sums, buffers that are cleared, the embedding, and the logits' statistics and
+/// gradient. The backward pass ends at the block `lowest`. Not counted: what matmuls and attention move,
+/// and what is done only of predicted tokens beside their logits.
 pub fn elementwise_bytes(
     config: &Config,
     device: &Device,
@@ -82,23 +83,38 @@ pub fn elementwise_bytes(
     let rotated = 2.0 * element * heads * arch.rotated() as f64;
     let intermediate = element * arch.ffn.width() as f64;
     let inputs = element * arch.ffn.activation_inputs() as f64;
-    let projected = arch.qkv_width() as f64;
+    let projected = element * arch.qkv_width() as f64;
+    let where_so = |so: bool, bytes: f64| if so { bytes } else { 0.0 };
+    let (qkv_bias, out_bias) = arch.attention_bias;
+    let ffn_bias = arch.ffn.bias();
     let head_norms = match arch.qk_norm {
         // Copied out, normed, copied back; backward twice as much.
         Some(QkNorm::PerHead(_)) => 6.0 * element * heads * arch.head_dim as f64,
         None => 0.0,
     };
-    let sums = match arch.residual {
+    let branches = match arch.residual {
         Residual::Parallel => 1.0,
         Residual::Sequential => 2.0,
     };
+    // Separate projections write into columns of a cleared buffer; a bias is where a matmul begins.
+    let separate = where_so(matches!(arch.qkv, Qkv::Separate(_)), projected);
     // Of all tokens, and of those that the last block computes whole.
-    let first = stream + normed + rotated + head_norms;
-    let rest = stream + normed + sums * 2.0 * stream + inputs + intermediate;
-    // A norm's output again, and its gradient added to the stream's.
-    let norm_back = (stream + normed) + (normed + 3.0 * stream);
-    let first_back = norm_back + rotated + 2.0 * head_norms + element * projected;
-    let rest_back = norm_back + 2.0 * (intermediate + inputs);
+    let first = stream + normed + separate + where_so(qkv_bias, projected) + rotated + head_norms;
+    let rest = stream
+        + normed
+        + branches * 2.0 * stream
+        + where_so(ffn_bias, inputs)
+        + inputs
+        + intermediate;
+    // A norm's output again, and its gradient, from one in f32, added to the stream's.
+    let norm_back = (stream + normed) + 4.0 * stream;
+    let first_back =
+        norm_back + projected + rotated + 2.0 * head_norms + where_so(qkv_bias, projected);
+    let rest_back = norm_back
+        + where_so(bytes.mixed, branches * (stream + normed))
+        + where_so(out_bias, normed)
+        + where_so(ffn_bias, normed + inputs)
+        + 2.0 * (intermediate + inputs);
     let last = arch.layers - 1;
     // Over the blocks from `from` on; the last computes the rest of queries only.
     let sum = |from: usize, first: f64, rest: f64| {
@@ -107,31 +123,48 @@ pub fn elementwise_bytes(
         let whole = last.saturating_sub(from) as f64;
         first * blocks * work.tokens + rest * (whole * work.tokens + queries)
     };
-    let logits = arch.vocab_size as f64;
-    let rounded = if bytes.mixed { 2.0 } else { 0.0 };
+    let logits = f32 * arch.vocab_size as f64;
+    // The gradient takes the place of logits in f32.
+    let gradient = element * arch.vocab_size as f64;
     Moved {
-        forward: sum(0, first, rest) + f32 * logits * work.predictions,
+        forward: sum(0, first, rest) + (normed + stream) * work.tokens,
         backward: sum(lowest, first_back, rest_back)
-            + (2.0 * f32 + rounded) * logits * work.predictions,
+            + where_so(lowest == 0, 3.0 * stream * work.tokens),
         recompute: (first + rest) * last.saturating_sub(lowest) as f64 * work.tokens,
+        logits: logits * work.predictions,
+        logits_backward: (logits + gradient) * work.predictions + logits * work.again,
     }
 }
 
 /// Bytes moved element by element.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Moved {
-    /// In the forward pass.
+    /// In the forward pass, before the logits.
     pub forward: f64,
-    /// In the backward pass.
+    /// In the backward pass, after the logits' gradient.
     pub backward: f64,
     /// What `recompute` adds.
     pub recompute: f64,
+    /// By the logits' statistics.
+    pub logits: f64,
+    /// By the logits' gradient, and by the statistics of those that are computed again for it.
+    pub logits_backward: f64,
 }
 
 impl Moved {
-    /// Of a pass with gradient.
-    pub fn step(&self, recompute: bool) -> f64 {
+    /// Of a pass without gradient.
+    pub fn scoring(&self) -> f64 {
+        self.forward + self.logits
+    }
+
+    /// Of a pass with gradient, without what is done of logits.
+    pub fn blocks(&self, recompute: bool) -> f64 {
         let again = if recompute { self.recompute } else { 0.0 };
         self.forward + self.backward + again
+    }
+
+    /// Of a pass with gradient, what is done of logits.
+    pub fn head(&self) -> f64 {
+        self.logits + self.logits_backward
     }
 }

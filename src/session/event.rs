@@ -9,6 +9,8 @@ use crate::run_dir::Record;
 /// What a command reports while it works.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The device that the command computes on: `cpu`, or `cuda:0` and the kind of GPU.
+    Device(&'a str),
     /// A file of a model is on its way from the hub.
     Download(Download<'a>),
     /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.

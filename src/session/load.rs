@@ -3,10 +3,11 @@
 //! *Why*: to train, to sample and to judge is to compute with one section's dtype on its device, and
 //! what that means on which device is said once.
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::kernels::device::kind;
 use crate::model::numerics::{Numerics, States};
 use crate::model::weights::ModelFolder;
 use crate::model::{Decoder, device};
@@ -28,6 +29,17 @@ impl Compute {
             numerics: Numerics::new(config.dtype, !device.is_cpu()),
             device,
             recompute: config.recompute,
+        })
+    }
+
+    /// The device's name: `cpu`, or `cuda:0` and the kind of GPU.
+    ///
+    /// # Errors
+    /// If the GPU does not say what it is.
+    pub fn place(&self) -> Result<String> {
+        Ok(match self.device.location() {
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}, {}", kind(&self.device)),
+            _ => "cpu".to_owned(),
         })
     }
 

@@ -45,8 +45,8 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the rows `batch`, in place of what `gradients` held; `inputs`
-    /// becomes what the loss saw of them. Returns the tokens computed with gradient.
+    /// Adds the gradient of the mean loss over the rows `batch` to `gradients`, which the caller cleared;
+    /// `inputs` becomes what the loss saw of them. Returns the tokens computed with gradient.
     pub fn gradients(
         &self,
         split: &Split,
@@ -56,7 +56,6 @@ impl<'a> Stepper<'a> {
         gradients: &mut Params,
     ) -> Result<usize> {
         inputs.clear();
-        gradients.clear()?;
         let prepared = self.prepare(split, batch)?;
         let mut tokens = 0;
         for part in self.micro_batches(split, batch, &self.roles) {

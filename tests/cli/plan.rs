@@ -44,10 +44,20 @@ fn it_needs_no_weights_and_no_gpu() {
         2 * cpu["memory"]["weights"].as_u64().unwrap()
     );
     assert_eq!(cpu["tokens"]["steps"], 3);
-    assert!(cpu["time"].is_null() && cpu["left_out"].as_array().unwrap().is_empty());
+    assert!(cpu["time"].is_null() && cpu["parts"].is_null());
+    assert!(cpu["left_out"].as_array().unwrap().is_empty());
 
     let gpu = ["--gpu", "h200", "--set", "model.dtype=bf16"];
+    let table = [&["plan", "--config", str(&config)], &gpu[..]].concat();
+    let table = place.succeed(&table);
+    let part = |name: &str| table.lines().any(|line| line.starts_with(name));
+    assert!(
+        part("expected of a step") && part("  logits and gradient"),
+        "{table}"
+    );
     let gpu = planned(&place, &config, &gpu);
+    let seconds = gpu["parts"]["total"]["seconds"].as_f64().unwrap();
+    assert!(seconds > gpu["parts"]["matmuls"]["seconds"].as_f64().unwrap());
     assert_eq!(
         gpu["memory"]["weights"],
         cpu["memory"]["weights"].as_u64().unwrap() / 2

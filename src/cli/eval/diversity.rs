@@ -18,6 +18,7 @@ use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
 
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
+use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::{flagged, flagged_as};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
@@ -175,6 +176,14 @@ Examples:
   $ expo eval diversity --samples dpo.jsonl --score-with runs/dpo --json
 
 INT or TERM ends the draws once their batch is written; the same command resumes.";
+
+impl DiversityArgs {
+    /// The device that drawing or scoring asks for; `None` where only samples are read.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        let computes = !(self.model.is_empty() && self.score_with.is_empty());
+        computes.then(|| DeviceRequest::by_flag(&self.compute))
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {

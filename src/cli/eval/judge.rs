@@ -17,6 +17,7 @@ use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
 use super::super::args::{ComputeArgs, check_out};
+use super::super::dispatch::DeviceRequest;
 use super::super::error::flagged;
 use super::super::progress::Progress;
 use super::super::stop::{Limit, ended, on_signal};
@@ -139,6 +140,14 @@ fn object(text: &str) -> Result<Map<String, Value>> {
     match value {
         Value::Object(object) => Ok(object),
         _ => Err(Error::input("not a JSON object").hint("e.g. {\"temperature\": 0.5}")),
+    }
+}
+
+impl JudgeArgs {
+    /// The device that a judge which is a model asks for.
+    pub fn device(&self) -> Option<DeviceRequest> {
+        let computes = matches!(self.judge, Some(Rule::Model(_)));
+        computes.then(|| DeviceRequest::by_flag(&self.compute))
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::cli::answer;
 use crate::cli::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::flagged;
 use crate::cli::progress::Progress;
 
@@ -146,6 +147,13 @@ Examples:
   $ expo eval pairs --model Qwen/Qwen2-0.5B --data test.jsonl --json
 
 A file --out is written when everything is known, whole or not at all.";
+
+impl PairsArgs {
+    /// The device that scoring asks for.
+    pub fn device(&self) -> DeviceRequest {
+        DeviceRequest::by_flag(&self.compute)
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &PairsArgs) -> anyhow::Result<()> {

@@ -40,6 +40,7 @@ pub fn rounds_differently(recorded: &str, kind: &str) -> bool {
 }
 
 /// The kind of processor or GPU that `device` computes on: two of one kind give the same bits.
+/// Of a GPU the card, its multiprocessors and the version of cuBLAS.
 ///
 /// # Errors
 /// If a GPU does not say what it is.

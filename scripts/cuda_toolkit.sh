@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels=(
     nvidia-cuda-nvcc==13.0.88 'nvidia-nvvm==13.0.*' 'nvidia-cuda-crt==13.0.*'
     'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-nvrtc==13.0.*'
-    'nvidia-cublas==13.*' 'nvidia-curand==10.*'
+    'nvidia-cublas==13.*' 'nvidia-curand==10.*' 'nvidia-cuda-nvdisasm==13.*'
 )
 
 # The driver's library comes with a driver alone. To link it takes only its names, which cudarc has.

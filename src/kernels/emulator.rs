@@ -15,6 +15,7 @@ use half::bf16;
 use sha2::{Digest, Sha256};
 
 use super::cuda::module::{Arg, Grid, Module, Operand};
+use super::cuda::ptx_tests;
 use super::testing::{assert_near, here, on};
 use crate::error::{Error, Result};
 
@@ -102,7 +103,14 @@ type Run =
 static LOADED: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
 
 pub(super) fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-    super::cuda::ptx_tests::check(module, grid.threads)?;
+    ptx_tests::check(module, grid.threads)?;
+    let places = Places::of(args)?;
+    if ptx_tests::is_on() {
+        let values = |base: &dyn Fn(usize) -> u64| places.values(args, base);
+        let made = ptx_tests::simulate(module, kernel, grid, values, &places.bytes())?;
+        places.write(&made);
+        return Ok(());
+    }
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     let loaded = loaded.get_or_insert_default();
     let key = module.key();
@@ -115,7 +123,6 @@ pub(super) fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) ->
         }
     };
     let run = function(library, kernel)?;
-    let places = Places::of(args)?;
     let forward = call(run, kernel, grid, args, &places, false)?;
     if forward != call(run, kernel, grid, args, &places, true)? {
         return Err(Error::failed(format!(
@@ -135,23 +142,9 @@ fn call(
     places: &Places,
     reversed: bool,
 ) -> Result<Vec<Vec<u8>>> {
-    let mut copies: Vec<Guarded> = places.0.iter().map(Guarded::copy).collect();
-    let mut values = Vec::with_capacity(args.len());
-    for arg in args {
-        values.push(match arg {
-            Arg::Tensor(tensor) => {
-                let at = address(tensor)?;
-                let (start, _) = memory(tensor)?;
-                let index = places.0.iter().position(|place| place.0 == start);
-                let copy = &mut copies[index.expect("every tensor has a place")];
-                copy.values().as_mut_ptr() as u64 + at - start
-            }
-            Arg::Nothing => 0,
-            Arg::Int(n) => *n as u64,
-            Arg::Float(x) => u64::from((*x as f32).to_bits()),
-            Arg::Double(x) => x.to_bits(),
-        });
-    }
+    let mut copies: Vec<Guarded> = places.bytes().into_iter().map(Guarded::copy).collect();
+    let bases: Vec<u64> = copies.iter_mut().map(Guarded::address).collect();
+    let mut values = places.values(args, &|index| bases[index])?;
     let mut pointers: Vec<*mut c_void> = values
         .iter_mut()
         .map(|value| std::ptr::from_mut(value).cast())
@@ -199,6 +192,33 @@ impl Places {
         Ok(Self(places))
     }
 
+    /// What lies there.
+    fn bytes(&self) -> Vec<&[u8]> {
+        let bytes = |&(start, bytes): &(u64, usize)| {
+            // SAFETY: a tensor's memory, of so many bytes, which nobody writes as long as this is borrowed.
+            unsafe { std::slice::from_raw_parts(start as *const u8, bytes) }
+        };
+        self.0.iter().map(bytes).collect()
+    }
+
+    /// A kernel's arguments as bits, where each place is copied to the address that `base` gives.
+    fn values(&self, args: &[Arg], base: &dyn Fn(usize) -> u64) -> Result<Vec<u64>> {
+        let value = |arg: &Arg| {
+            Ok(match arg {
+                Arg::Tensor(tensor) => {
+                    let (start, _) = memory(tensor)?;
+                    let index = self.0.iter().position(|place| place.0 == start);
+                    base(index.expect("every tensor has a place")) + address(tensor)? - start
+                }
+                Arg::Nothing => 0,
+                Arg::Int(n) => *n as u64,
+                Arg::Float(x) => u64::from((*x as f32).to_bits()),
+                Arg::Double(x) => x.to_bits(),
+            })
+        };
+        args.iter().map(value).collect()
+    }
+
     fn write(&self, contents: &[Vec<u8>]) {
         for ((start, bytes), values) in self.0.iter().zip(contents) {
             // SAFETY: the tensors' own memory, of as many bytes, which nobody else looks at now.
@@ -218,18 +238,19 @@ impl Guarded {
     const GUARD: usize = 4096;
     const BYTE: u8 = 0xff;
 
-    fn copy(&(start, bytes): &(u64, usize)) -> Self {
-        let mut all = vec![Self::BYTE; bytes + 2 * Self::GUARD + 256];
-        let offset = all[Self::GUARD..].as_ptr().align_offset(256);
-        let start_of_copy = Self::GUARD + offset;
-        // SAFETY: a tensor's memory, of so many bytes.
-        let from = unsafe { std::slice::from_raw_parts(start as *const u8, bytes) };
-        all[start_of_copy..][..bytes].copy_from_slice(from);
+    fn copy(from: &[u8]) -> Self {
+        let mut all = vec![Self::BYTE; from.len() + 2 * Self::GUARD + 256];
+        let start = Self::GUARD + all[Self::GUARD..].as_ptr().align_offset(256);
+        all[start..][..from.len()].copy_from_slice(from);
         Self {
             all,
-            start: start_of_copy,
-            bytes,
+            start,
+            bytes: from.len(),
         }
+    }
+
+    fn address(&mut self) -> u64 {
+        self.values().as_mut_ptr() as u64
     }
 
     fn values(&mut self) -> &mut [u8] {

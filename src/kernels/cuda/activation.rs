@@ -48,15 +48,25 @@ mod tests {
     use candle_core::DType;
 
     use crate::kernels::activation::*;
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::compare;
     use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
     #[test]
     fn activations_are_those_of_the_processor() {
+        check(&[[1, 1], [3, 5], [70, 129], [4, 512]]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || check(&[[3, 5], [2, 264]]));
+    }
+
+    fn check(shapes: &[[usize; 2]]) {
         for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::BF16, 4e-3)] {
-            for shape in [[1, 1], [3, 5], [70, 129], [4, 512]] {
-                let inputs = [1, 2, 3].map(|seed| variable(seed, &shape).to_dtype(dtype).unwrap());
+            for shape in shapes {
+                let inputs = [1, 2, 3].map(|seed| variable(seed, shape).to_dtype(dtype).unwrap());
                 compare("activations", &inputs, tolerance, |inputs| {
                     let [x, up, dy] = [0, 1, 2].map(|i| &inputs[i]);
                     let (y, z) = (gelu(x).unwrap(), swiglu(x, up).unwrap());

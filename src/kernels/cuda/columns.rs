@@ -56,6 +56,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::{DType, Tensor};
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::compare;
     use crate::kernels::linear::backward_bias;
     use crate::kernels::tensor::Dst;
@@ -63,8 +64,17 @@ mod tests {
 
     #[test]
     fn sums_of_rows_are_those_of_the_processor() {
+        check(&[(1, 1), (5, 33), (70, 257), (512, 5), (513, 1), (1300, 270)]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || check(&[(5, 33), (70, 257), (513, 1)]));
+    }
+
+    fn check(sizes: &[(usize, usize)]) {
         for dtype in [DType::F32, DType::BF16] {
-            for (count, width) in [(1, 1), (5, 33), (70, 257), (512, 5), (513, 1), (1300, 270)] {
+            for &(count, width) in sizes {
                 let inputs = [
                     variable(1, &[count, width + 3]).to_dtype(dtype).unwrap(),
                     variable(2, &[width]).to_dtype(DType::F32).unwrap(),

@@ -38,6 +38,17 @@ INLINE bf16 nearest(float x) {
     return y;
 }
 
+// Two of them, the first in the low half.
+INLINE u32 nearest_two(float low, float high) {
+#ifdef EMULATOR
+    return (u32)nearest(low).bits | (u32)nearest(high).bits << 16;
+#else
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+#endif
+}
+
 INLINE void store(float* to, float x) { *to = x; }
 INLINE void store(bf16* to, float x) { *to = nearest(x); }
 
@@ -60,12 +71,32 @@ INLINE void load(float (&x)[PACK], const T* at, i64 left) {
     }
 }
 
+// 16 bytes of global memory. Written out, as a compiler may part what it could store at once.
+INLINE void store_words(void* at, u32 a, u32 b, u32 c, u32 d) {
+#ifdef EMULATOR
+    u32 words[4] = {a, b, c, d};
+    memcpy(at, words, 16);
+#else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :: "l"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+#endif
+}
+
+INLINE void store_aligned(float* at, const float (&x)[PACK]) {
+    for (int i = 0; i < PACK; i += 4) {
+        store_words(at + i, __float_as_uint(x[i]), __float_as_uint(x[i + 1]), __float_as_uint(x[i + 2]),
+                    __float_as_uint(x[i + 3]));
+    }
+}
+INLINE void store_aligned(bf16* at, const float (&x)[PACK]) {
+    store_words(at, nearest_two(x[0], x[1]), nearest_two(x[2], x[3]), nearest_two(x[4], x[5]),
+                nearest_two(x[6], x[7]));
+}
+
 template <class T>
 INLINE void store(T* at, const float (&x)[PACK], i64 left) {
     if (left >= PACK && (u64)at % (sizeof(T) * PACK) == 0) {
-        Pack<T, PACK> pack;
-        for (int k = 0; k < PACK; k++) store(&pack.x[k], x[k]);
-        *(Pack<T, PACK>*)at = pack;
+        store_aligned(at, x);
     } else {
         for (int k = 0; k < PACK && k < left; k++) store(at + k, x[k]);
     }

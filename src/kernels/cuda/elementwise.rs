@@ -114,6 +114,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::{DType, Tensor};
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::device;
     use crate::kernels::elementwise::*;
     use crate::kernels::emulator::{self, compare, scope_on};
@@ -128,8 +129,25 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_the_processor() {
+        check_sums(&[1, 3, 33, 129, 512]);
+    }
+
+    #[test]
+    fn copies_are_those_of_the_processor() {
+        check_copies(&[(1, 1, 1), (3, 5, 33), (70, 2, 64), (2, 3, 520)]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || {
+            check_sums(&[3, 33, 264]);
+            check_copies(&[(3, 5, 33), (2, 3, 520)]);
+        });
+    }
+
+    fn check_sums(widths: &[usize]) {
         for (dtype, tolerance) in TYPES {
-            for width in [1, 3, 33, 129, 512] {
+            for &width in widths {
                 let shape = [5, width];
                 let inputs = [
                     random(1, &[1 + 5 * width], DType::F32),
@@ -157,10 +175,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn copies_are_those_of_the_processor() {
+    fn check_copies(sizes: &[(usize, usize, usize)]) {
         for (dtype, tolerance) in TYPES {
-            for (tokens, heads, dim) in [(1, 1, 1), (3, 5, 33), (70, 2, 64), (2, 3, 520)] {
+            for &(tokens, heads, dim) in sizes {
                 let inputs = [
                     random(1, &[tokens, heads + 2, dim], dtype),
                     random(2, &[tokens, heads, dim], dtype),

@@ -75,6 +75,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::DType;
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::embedding::*;
     use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::tensor::Dst;
@@ -83,9 +84,23 @@ mod tests {
     #[test]
     fn rows_by_id_are_those_of_the_processor() {
         let many: Vec<u32> = (0..200).map(|i| i * i % 23).collect();
-        let cases: [&[u32]; 4] = [&[0], &[2, 0, 2, 3, 2, 22], &[5, 4, 3], &many];
+        check(&[
+            (&[0], 1),
+            (&[2, 0, 2, 3, 2, 22], 33),
+            (&[5, 4, 3], 512),
+            (&many, 1100),
+        ]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        let cases: [(&[u32], usize); 2] = [(&[2, 0, 2, 3, 2, 22], 33), (&[5, 4, 5], 1100)];
+        covering(super::modules(), || check(&cases));
+    }
+
+    fn check(cases: &[(&[u32], usize)]) {
         for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::BF16, 4e-3)] {
-            for (ids, width) in cases.iter().zip([1, 33, 512, 1100]) {
+            for &(ids, width) in cases {
                 let inputs = [
                     variable(1, &[23, width]).to_dtype(dtype).unwrap(),
                     variable(2, &[23, width]).to_dtype(DType::F32).unwrap(),
@@ -98,9 +113,10 @@ mod tests {
                     let ids = Ids::new(ids, table.device()).unwrap();
                     let rows = gather(table, &ids, stream.dtype()).unwrap();
                     let same = gather(table, &ids, table.dtype()).unwrap();
+                    let narrow = gather(stream, &ids, table.dtype()).unwrap();
                     let dy = dy.narrow(1, 1, width).unwrap();
                     scatter_add(&dy, &ids, Dst::shared(stream)).unwrap();
-                    vec![rows, same, stream.clone()]
+                    vec![rows, same, narrow, stream.clone()]
                 });
             }
         }

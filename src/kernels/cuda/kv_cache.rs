@@ -173,6 +173,7 @@ fn heads_at_once(group: usize) -> usize {
 mod tests {
     use super::*;
     use crate::kernels::Precision;
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::device::from_host;
     use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::kv_cache::{KvCache, Prefix};
@@ -275,6 +276,15 @@ mod tests {
         check(&[70, 129], (8, 2, 80), Some(65));
         check(&[40, 200, 9], (8, 1, 128), None);
         check(&[5, 40], (4, 2, 128), Some(7));
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || {
+            check(&[70, 4], (2, 2, 64), Some(65));
+            check(&[33, 1, 9], (7, 1, 80), None);
+            check(&[5, 40], (22, 2, 5), Some(7));
+        });
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::DType;
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::compare;
     use crate::kernels::mix::mix;
     use crate::kernels::tensor::Dst;
@@ -32,8 +33,17 @@ mod tests {
 
     #[test]
     fn a_mix_is_that_of_the_processor() {
+        check(&[1, 77, 5_000]);
+    }
+
+    #[test]
+    fn its_ptx_computes_the_same() {
+        covering(super::modules(), || check(&[77, 2_064]));
+    }
+
+    fn check(sizes: &[usize]) {
         for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::BF16, 4e-3)] {
-            for n in [1, 77, 5_000] {
+            for &n in sizes {
                 let inputs = [1, 2].map(|seed| variable(seed, &[n]).to_dtype(dtype).unwrap());
                 compare("mix", &inputs, tolerance, |inputs| {
                     mix(Dst::shared(&inputs[0]), &inputs[1], 0.3).unwrap();

@@ -43,13 +43,7 @@ INLINE void join(Two<float>* to, float low, float high) {
     to->x = low;
     to->y = high;
 }
-INLINE void join(Two<bf16>* to, float low, float high) {
-#ifdef EMULATOR
-    to->bits = (u32)nearest(low).bits | (u32)nearest(high).bits << 16;
-#else
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(to->bits) : "f"(high), "f"(low));
-#endif
-}
+INLINE void join(Two<bf16>* to, float low, float high) { to->bits = nearest_two(low, high); }
 
 // 16 x 16: rows g and g + 8 of the first 8 columns, then of the last.
 template <class T>

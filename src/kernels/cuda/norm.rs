@@ -151,6 +151,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::{DType, Tensor};
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::compare;
     use crate::kernels::norm::*;
     use crate::kernels::tensor::Dst;
@@ -222,6 +223,16 @@ mod tests {
                 compare_norms(shape, types, tolerance);
             }
         }
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || {
+            for (types, tolerance) in TYPES {
+                compare_norms(&[5, 33], types, tolerance);
+                compare_norms(&[3, 1032], types, tolerance);
+            }
+        });
     }
 
     /// More rows than the backward pass has teams.

@@ -1,23 +1,23 @@
 //! Kernels compiled for real cards: to PTX by NVRTC, as where expo runs, and that by ptxas to machine
-//! code, which says what it takes of a card.
+//! code, which says what it takes of a card, and whether what is 16 bytes wide in the text has stayed so.
+//! Run it is by [`simulator`].
 //!
 //! Every file with kernels lists its modules, and a launch of what is not listed fails in tests.
 
+mod simulator;
+mod toolkit;
+
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::{CString, OsString, c_char, c_int, c_void};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
-use super::images::Target;
 use super::module::{Listed, Module, Value};
 use crate::error::{Error, Result};
-use crate::kernels::emulator::load;
 use crate::kernels::testing::project;
+pub use simulator::{covering, is_on, simulate};
+pub use toolkit::Toolkit;
 
 /// Compute capabilities that are tried: the oldest and the newest that kernels are written for.
 const CARDS: [u32; 2] = [80, 90];
@@ -78,189 +78,6 @@ pub fn check(module: &Module, threads: u32) -> Result<()> {
     }
 }
 
-/// What compiles for a card.
-pub(super) struct Toolkit {
-    pub(super) nvrtc: Nvrtc,
-    ptxas: PathBuf,
-    version: String,
-}
-
-impl Toolkit {
-    /// Where `nvcc` is; a line that says what is missing where there is none.
-    pub(super) fn find() -> Option<Self> {
-        let found = Self::of(nvcc());
-        let say = |what| {
-            let line = format!("skipped: no {what} to compile the kernels for real cards\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-        };
-        found.map_err(say).ok()
-    }
-
-    fn of(nvcc: Option<PathBuf>) -> std::result::Result<Self, &'static str> {
-        let nvcc = nvcc.ok_or("CUDA toolkit (nvcc)")?;
-        let bin = nvcc.parent().ok_or("CUDA toolkit (nvcc)")?;
-        let ptxas = bin.join("ptxas");
-        let version = Command::new(&ptxas).arg("--version").output();
-        let version = version.map_err(|_| "ptxas beside nvcc")?;
-        let folders = ["../lib64", "../lib", "../lib/x86_64-linux-gnu"].map(|name| bin.join(name));
-        let nvrtc = folders.iter().find_map(|folder| Nvrtc::open(folder));
-        Ok(Self {
-            nvrtc: nvrtc.ok_or("NVRTC beside nvcc")?,
-            ptxas,
-            version: String::from_utf8_lossy(&version.stdout).into_owned(),
-        })
-    }
-
-    /// What ptxas says of a module's kernels; from an earlier run where it is the same.
-    fn compile(&self, module: &Module, card: u32) -> Result<String> {
-        let text = module.text();
-        let folder = std::env::temp_dir().join("expo-ptx");
-        let io = |error: std::io::Error| Error::io(&folder, &error);
-        std::fs::create_dir_all(&folder).map_err(io)?;
-        let hash = Sha256::digest(format!("{card}\0{}\0{text}", self.version));
-        let kept = folder.join(format!("{:.24}.log", format!("{hash:x}")));
-        if let Ok(said) = std::fs::read_to_string(&kept) {
-            return Ok(said);
-        }
-        let work = tempfile::tempdir_in(&folder).map_err(io)?;
-        let [ptx, cubin, log] = ["ptx", "cubin", "log"].map(|name| work.path().join(name));
-        std::fs::write(&ptx, self.nvrtc.compile(&text, Target::Ptx(card))?).map_err(io)?;
-        let output = Command::new(&self.ptxas)
-            .args(["-v", "-Werror", &format!("-arch=sm_{card}"), "-o"])
-            .args([&cubin, &ptx])
-            .output()
-            .map_err(io)?;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        if !output.status.success() {
-            return Err(Error::failed(said));
-        }
-        std::fs::write(&log, &said).map_err(io)?;
-        std::fs::rename(&log, &kept).map_err(io)?;
-        Ok(said)
-    }
-}
-
-fn nvcc() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = |name: &str| set(name).map(|home| PathBuf::from(home).join("bin/nvcc"));
-    let mut places: Vec<PathBuf> = set("NVCC").map(PathBuf::from).into_iter().collect();
-    places.extend(["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(home));
-    places.push("/usr/local/cuda/bin/nvcc".into());
-    let path = set("PATH").unwrap_or_else(OsString::new);
-    places.extend(std::env::split_paths(&path).map(|folder| folder.join("nvcc")));
-    places.into_iter().find(|place| place.is_file())
-}
-
-/// The library that compiles text to PTX, loaded.
-pub(super) struct Nvrtc(usize);
-
-type Create = unsafe extern "C" fn(
-    *mut *mut c_void,
-    *const c_char,
-    *const c_char,
-    c_int,
-    *const *const c_char,
-    *const *const c_char,
-) -> c_int;
-type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
-type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
-type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
-type Text = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
-type Destroy = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
-
-impl Nvrtc {
-    fn open(folder: &Path) -> Option<Self> {
-        let files = std::fs::read_dir(folder).ok()?.flatten();
-        let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
-        files.sort();
-        let named = |prefix: &str| {
-            let is = |file: &&PathBuf| {
-                let name = file.file_name().unwrap_or_default();
-                name.to_string_lossy().starts_with(prefix)
-            };
-            files.iter().find(is)
-        };
-        // It looks for its other half by name alone, which is found once it is loaded.
-        load(named("libnvrtc-builtins.so")?).ok()?;
-        load(named("libnvrtc.so")?).ok().map(Self)
-    }
-
-    fn symbol(&self, name: &str) -> Result<*mut c_void> {
-        let c_name = CString::new(name).map_err(|_| Error::failed("a name"))?;
-        // SAFETY: the handle came from `dlopen` and was not closed.
-        let symbol = unsafe { libc::dlsym(self.0 as *mut c_void, c_name.as_ptr()) };
-        match symbol.is_null() {
-            true => Err(Error::failed(format!("no {name} in NVRTC"))),
-            false => Ok(symbol),
-        }
-    }
-
-    /// Its version.
-    pub(super) fn version(&self) -> Result<(i32, i32)> {
-        let (mut major, mut minor) = (0, 0);
-        // SAFETY: NVRTC's own function, of this type, which writes both numbers.
-        unsafe {
-            let version: Version = std::mem::transmute(self.symbol("nvrtcVersion")?);
-            version(&mut major, &mut minor);
-        }
-        Ok((major, minor))
-    }
-
-    /// What a text compiles to.
-    ///
-    /// # Errors
-    /// If it does not compile, or with a warning.
-    pub(super) fn compile(&self, text: &str, target: Target) -> Result<Vec<u8>> {
-        let text = CString::new(text).map_err(|_| Error::failed("a text with a zero byte"))?;
-        let options = target
-            .options()
-            .map(|x| CString::new(x).unwrap_or_default());
-        let options = options.each_ref().map(|option| option.as_ptr());
-        // SAFETY: NVRTC's own functions, of these types; what they point to lives until the end, and
-        // texts have the room that NVRTC asks for.
-        unsafe {
-            let create: Create = std::mem::transmute(self.symbol("nvrtcCreateProgram")?);
-            let compile: Compile = std::mem::transmute(self.symbol("nvrtcCompileProgram")?);
-            let destroy: Destroy = std::mem::transmute(self.symbol("nvrtcDestroyProgram")?);
-            let get = |program, what: &str| -> Result<Vec<u8>> {
-                let size: Size = std::mem::transmute(self.symbol(&format!("{what}Size"))?);
-                let copy: Text = std::mem::transmute(self.symbol(what)?);
-                let mut bytes = 0;
-                size(program, &mut bytes);
-                let mut text = vec![0u8; bytes];
-                copy(program, text.as_mut_ptr().cast());
-                Ok(text)
-            };
-            let mut program = std::ptr::null_mut();
-            create(
-                &mut program,
-                text.as_ptr(),
-                c"kernel.cu".as_ptr(),
-                0,
-                std::ptr::null(),
-                std::ptr::null(),
-            );
-            let status = compile(program, options.len() as c_int, options.as_ptr());
-            let log = get(program, "nvrtcGetProgramLog")?;
-            let mut image = match target {
-                Target::Cubin(_) => get(program, "nvrtcGetCUBIN")?,
-                Target::Ptx(_) => get(program, "nvrtcGetPTX")?,
-            };
-            if let Target::Ptx(_) = target {
-                image.pop();
-            }
-            destroy(&mut program);
-            let log = String::from_utf8_lossy(&log);
-            let log = log.trim_end_matches('\0');
-            if status != 0 || !log.is_empty() {
-                return Err(Error::failed(format!("NVRTC's status is {status}: {log}")));
-            }
-            Ok(image)
-        }
-    }
-}
-
 /// What is wrong with kernels of which ptxas says this, a line of text each.
 fn complaints(said: &str, threads: usize) -> Vec<String> {
     let number_before = |line: &str, what: &str| -> Option<usize> {
@@ -288,6 +105,114 @@ fn complaints(said: &str, threads: usize) -> Vec<String> {
                 wrong.push(format!(
                     "{kernel}: {registers} registers, {threads} threads"
                 ));
+            }
+        }
+    }
+    wrong
+}
+
+/// Kernels, by their file, and of what type the packs are that they load and store at least; those of a
+/// define's name have its type. A `packet` is 16 bytes. Not here: `attention_delta`, as heads may be narrower
+/// than a pack.
+type Accesses = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+const WIDE: [Accesses; 27] = [
+    ("activation", "gelu", &["A"], &["A"]),
+    ("activation", "gelu_backward", &["A", "A"], &["A", "A"]),
+    ("activation", "swiglu", &["A", "A"], &["A"]),
+    (
+        "activation",
+        "swiglu_backward",
+        &["A", "A", "A"],
+        &["A", "A", "A"],
+    ),
+    ("attention", "attention", &["packet"; 3], &["packet"]),
+    (
+        "attention",
+        "attention_queries",
+        &["packet"; 4],
+        &["packet"],
+    ),
+    (
+        "attention",
+        "attention_keys",
+        &["packet"; 4],
+        &["packet"; 2],
+    ),
+    ("columns", "column_sums", &["X"], &[]),
+    ("elementwise", "convert", &["S"], &["D"]),
+    ("elementwise", "copy", &["S"], &["D"]),
+    ("elementwise", "add_assign", &["D", "S"], &["D"]),
+    ("elementwise", "clear", &[], &["D"]),
+    ("elementwise", "residual", &["D", "S", "S"], &["D"]),
+    ("embedding", "gather", &["S"], &["D"]),
+    ("embedding", "scatter_add", &["D", "S"], &["D"]),
+    ("kv_cache", "begin", &["A", "A"], &["A", "A"]),
+    ("kv_cache", "extend", &["A"; 5], &["A", "A"]),
+    ("mix", "mix", &["A", "A"], &["A"]),
+    ("norm", "norm_forward", &["X", "X", "X", "A", "A"], &["A"]),
+    ("norm", "norm_output", &["X", "A", "A"], &["A"]),
+    (
+        "norm",
+        "norm_backward",
+        &["D", "X", "A", "D", "X", "A", "X"],
+        &["X"],
+    ),
+    (
+        "optimizer",
+        "adam",
+        &["WEIGHTS", "MOMENT", "MOMENT", "float"],
+        &["WEIGHTS", "MOMENT", "MOMENT"],
+    ),
+    (
+        "optimizer",
+        "rmsprop",
+        &["WEIGHTS", "MOMENT", "float"],
+        &["WEIGHTS", "MOMENT"],
+    ),
+    ("optimizer", "squares", &["float"], &[]),
+    ("rotary", "turn", &["A", "A", "float", "float"], &["A", "A"]),
+    ("token", "statistics", &["float"], &[]),
+    ("token", "backward", &["float"], &["A"]),
+];
+
+/// Kernels of a module whose machine code has fewer loads and stores of 16 bytes than it takes where
+/// all is aligned: a compiler has parted them. Nothing where no machine code was `said`.
+fn parted(module: &Module, said: &str) -> Vec<String> {
+    let key = module.key();
+    let count = |kernel: &str, opcode: &str| {
+        let (_, code) = said.split_once(&format!(".text.{kernel}:\n"))?;
+        let own = code.lines().take_while(|line| !line.starts_with('.'));
+        let wide = |line: &&str| line.starts_with(opcode) && line.contains(".128");
+        Some(own.filter(wide).count())
+    };
+    let packs = |opcode: &str, types: &[&str]| -> usize {
+        let pack = |name: &&str| {
+            let define = key.split(' ').filter_map(|word| word.split_once('='));
+            let mut own = define
+                .filter(|(own, _)| own == name)
+                .map(|(_, value)| value);
+            match own.next().unwrap_or(name) {
+                "bf16" | "packet" => 1,
+                // Beside f32 weights, bf16 ones.
+                "Master" if opcode == "STG" => 3,
+                _ => 2,
+            }
+        };
+        types.iter().map(pack).sum()
+    };
+    let mut wrong = Vec::new();
+    for (source, kernel, loads, stores) in WIDE {
+        for (opcode, types) in [("LDG", loads), ("STG", stores)] {
+            let wanted = packs(opcode, types);
+            if let Some(found) = count(kernel, opcode).filter(|&found| found < wanted)
+                && source == module.source.name
+            {
+                wrong.push(format!("{kernel}: {found} wide {opcode}, not {wanted}"));
             }
         }
     }
@@ -329,8 +254,8 @@ fn kernels_fit_real_cards() {
         .par_iter()
         .with_max_len(1)
         .flat_map_iter(|&((module, threads), card)| {
-            let wrong = match toolkit.compile(module, card) {
-                Ok(said) => complaints(&said, *threads),
+            let wrong = match toolkit.assemble(&module.text(), card) {
+                Ok(said) => [complaints(&said, *threads), parted(module, &said)].concat(),
                 Err(error) => vec![error.to_string()],
             };
             let name = format!("sm_{card} {}", module.key());
@@ -353,4 +278,17 @@ fn what_a_card_has_no_room_for_is_seen() {
     assert_eq!(complaints(&used, 512), ["f: 129 registers, 512 threads"]);
     let fits = said("0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads");
     assert!(complaints(&(fits + &used), 256).is_empty());
+}
+
+#[test]
+fn a_store_that_is_parted_is_seen() {
+    let module = super::elementwise::modules().unwrap().pop().unwrap().0;
+    let clear = |stores: &str| {
+        parted(
+            &module,
+            &format!(".text.clear:\n{stores}.text.other:\nSTG.E.128\n"),
+        )
+    };
+    assert_eq!(clear("STG.E\nSTG.E.U16\n"), ["clear: 0 wide STG, not 1"]);
+    assert!(clear("STG.E.U16\nSTG.E.128\n").is_empty());
 }

@@ -32,6 +32,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use candle_core::{DType, Tensor};
 
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::compare;
     use crate::kernels::rotary::*;
     use crate::kernels::tensor::Dst;
@@ -39,10 +40,17 @@ mod tests {
 
     #[test]
     fn turns_are_those_of_the_processor() {
+        check(&[(1, 1, 1, 0), (5, 3, 10, 13), (70, 2, 33, 1), (9, 4, 32, 0)]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || check(&[(5, 3, 10, 13), (3, 4, 32, 0)]));
+    }
+
+    fn check(sizes: &[(usize, usize, usize, usize)]) {
         for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::BF16, 8e-3)] {
-            for (tokens, heads, half, rest) in
-                [(1, 1, 1, 0), (5, 3, 10, 13), (70, 2, 33, 1), (9, 4, 32, 0)]
-            {
+            for &(tokens, heads, half, rest) in sizes {
                 let dim = 2 * half + rest;
                 let random = |seed, shape: &[usize]| variable(seed, shape).to_dtype(dtype).unwrap();
                 let theta = variable(3, &[tokens, 1, half])

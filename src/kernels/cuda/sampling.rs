@@ -78,6 +78,7 @@ pub(super) fn modules() -> super::module::Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::device::zeros;
     use crate::kernels::emulator::{device, scope_on};
     use crate::kernels::sampling::Sampler;
@@ -233,9 +234,18 @@ mod tests {
 
     #[test]
     fn draws_are_those_of_the_processor() {
+        check(&[(7, 6, 3), (640, 6, 3), (5_003, 4, 1)]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || check(&[(7, 3, 1), (2_500, 2, 1)]));
+    }
+
+    fn check(sizes: &[(usize, usize, usize)]) {
         let Some(device) = device() else { return };
         let rng = &mut ChaCha8Rng::seed_from_u64(3);
-        for (vocabulary, sequences, repeats) in [(7, 6, 3), (640, 6, 3), (5_003, 4, 1)] {
+        for &(vocabulary, sequences, repeats) in sizes {
             for _ in 0..repeats {
                 for config in configs(vocabulary, rng) {
                     follow(&config, (vocabulary, sequences), &device, rng);

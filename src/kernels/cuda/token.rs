@@ -91,6 +91,7 @@ pub(super) fn modules() -> super::module::Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::testing::*;
     use crate::kernels::token::{backward, statistics};
@@ -122,7 +123,24 @@ mod tests {
 
     #[test]
     fn statistics_are_those_of_the_processor() {
-        for (n, vocabulary) in [(1, 1), (3, 5), (5, 33), (4, 129), (3, 5_003), (2, 50_304)] {
+        check_statistics(&[(1, 1), (3, 5), (5, 33), (4, 129), (3, 5_003), (2, 50_304)]);
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_processor() {
+        check_gradient(&[(1, 1), (3, 5), (5, 33), (4, 129), (3, 5_003)]);
+    }
+
+    #[test]
+    fn their_ptx_computes_the_same() {
+        covering(super::modules(), || {
+            check_statistics(&[(3, 5), (2, 5_003)]);
+            check_gradient(&[(3, 33), (2, 5_003)]);
+        });
+    }
+
+    fn check_statistics(sizes: &[(usize, usize)]) {
+        for &(n, vocabulary) in sizes {
             for spread in [1.0, 20.0] {
                 let logits = (logits(n, vocabulary) * spread).unwrap();
                 let inputs = [logits, labels(n, vocabulary)];
@@ -133,9 +151,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_gradient_is_that_of_the_processor() {
-        for (n, vocabulary) in [(1, 1), (3, 5), (5, 33), (4, 129), (3, 5_003)] {
+    fn check_gradient(sizes: &[(usize, usize)]) {
+        for &(n, vocabulary) in sizes {
             let inputs = [logits(n, vocabulary), labels(n, vocabulary)];
             let wide = inputs[0].to_dtype(DType::F64).unwrap();
             let sums = statistics(&wide, &inputs[1]).unwrap();

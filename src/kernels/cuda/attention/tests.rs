@@ -1,5 +1,6 @@
 use super::*;
 use crate::kernels::attention::{Packing, attention, backward};
+use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::zeros;
 use crate::kernels::emulator::{compare, device, scope_on};
 use crate::kernels::testing::{here, on, scores, variable};
@@ -124,6 +125,30 @@ fn heads_have_any_size() {
     for shape in [(8, 1, 8), (1, 1, 64), (2, 2, 80), (2, 1, 128), (1, 1, 130)] {
         check(&segments, shape, None, DType::BF16, 1e-2);
     }
+}
+
+#[test]
+fn its_ptx_computes_the_same() {
+    let segments = groups(&[&[5, 33, 17]]);
+    let mut unread = groups(&[&[5, 3], &[70]]);
+    for segment in &mut unread {
+        segment.queries = segment.own.start..segment.own.start;
+    }
+    covering(modules(), || {
+        for (shape, window) in [
+            ((2, 2, 5), Some(20)),
+            ((4, 2, 64), None),
+            ((1, 1, 80), Some(30)),
+            ((2, 1, 128), None),
+            ((1, 1, 256), None),
+        ] {
+            check(&segments, shape, window, DType::BF16, 1e-2);
+        }
+        check(&long(), (2, 1, 80), Some(70), DType::BF16, 1e-2);
+        check(&unread, (2, 1, 80), None, DType::BF16, 0.0);
+        check(&short(), (4, 2, 5), Some(2), DType::F32, 3e-6);
+        check(&long(), (1, 1, 64), None, DType::F32, 3e-6);
+    });
 }
 
 /// Also where the other rows are in the same tile of keys, or other queries not wanted.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::{self, download_split, upload, upload_split};
 use crate::kernels::emulator::{self, compare, scope_on};
 use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
@@ -62,23 +63,34 @@ fn zeros(n: usize, dtype: DType, device: &Device) -> Tensor {
 
 #[test]
 fn the_norm_is_that_of_the_processor() {
+    check_norm(&[1, 3, 33, 2_049, 100_003]);
     let Some(device) = emulator::device() else {
         return;
     };
-    for n in [1, 3, 33, 2_049, 100_003] {
+    let none = zeros(0, DType::F32, &device);
+    assert_eq!(scope_on(&device, || squared_norm(&none).unwrap()), 0.0);
+}
+
+fn check_norm(sizes: &[usize]) {
+    let Some(device) = emulator::device() else {
+        return;
+    };
+    for &n in sizes {
         let x = gradient(1, n);
         let want = squared_norm(&x).unwrap();
         let x = on(&device, &x);
         let got = scope_on(&device, || squared_norm(&x).unwrap());
         assert!((got - want).abs() <= 1e-14 * want, "{got} {want}");
     }
-    let none = zeros(0, DType::F32, &device);
-    assert_eq!(scope_on(&device, || squared_norm(&none).unwrap()), 0.0);
 }
 
 #[test]
 fn plain_updates_are_those_of_the_processor() {
-    for n in [1, 3, 33, 129, 4_097] {
+    check_plain(&[1, 3, 33, 129, 4_097]);
+}
+
+fn check_plain(sizes: &[usize]) {
+    for &n in sizes {
         // Views that begin anywhere.
         for skip in [0, 1, 8] {
             let inputs: Vec<Tensor> = (1..=1 + STEPS)
@@ -185,10 +197,23 @@ fn exact(n: usize, momentum: bool) -> Vec<f64> {
 
 #[test]
 fn bf16_weights_are_the_rounding_of_f32_ones_in_both_layouts() {
+    check_layouts(&[(1, true), (33, true), (1_029, true), (1_029, false)]);
+}
+
+#[test]
+fn their_ptx_computes_the_same() {
+    covering(modules(), || {
+        check_norm(&[33, 2_049]);
+        check_plain(&[33, 129]);
+        check_layouts(&[(33, true), (1_029, true), (70, false)]);
+    });
+}
+
+fn check_layouts(cases: &[(usize, bool)]) {
     let Some(device) = emulator::device() else {
         return;
     };
-    for (n, momentum) in [(1, true), (33, true), (1_029, true), (1_029, false)] {
+    for &(n, momentum) in cases {
         let run = |split: bool, moment: DType| {
             scope_on(&device, || trajectory(&device, n, split, moment, momentum))
         };

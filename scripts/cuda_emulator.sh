@@ -35,7 +35,7 @@ export EXPO_EMULATOR="$PWD/src/kernels/emulator/emulator.h" EXPO_TEST_GPU=0 XDG_
 
 step "kernels and models"
 failed=0
-"$library" gpu kernels::cuda model::cuda_tests --skip ptx_tests || failed=$?
+"$library" gpu kernels::cuda cuda_tests --skip ptx_tests || failed=$?
 
 step "the program"
 "$main" gpu:: || failed=$?

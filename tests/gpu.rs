@@ -9,9 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use expo::io::cache::root;
 use serde_json::Value;
 
 use crate::support::fixture;
+
+mod refused;
 
 /// Models that together have both residual layouts, both norms and activations, and grouped heads.
 const MODELS: [&str; 3] = ["neox", "llama3", "qwen3"];
@@ -27,14 +30,31 @@ fn gpu() -> Option<String> {
     Some(format!("cuda:{}", number?))
 }
 
-fn expo(place: &Path, args: &[&str]) -> Output {
+/// The program with a cache of its own.
+fn command(cache: &Path, args: &[&str]) -> Command {
     let program = std::env::var_os("EXPO_BIN").map(PathBuf::from);
-    Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_expo").into()))
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_expo").into());
+    let mut command = Command::new(program);
+    command
         .args(args)
-        .env("XDG_CACHE_HOME", place.join("cache"))
-        .env("HF_HUB_OFFLINE", "1")
-        .output()
-        .unwrap()
+        .env("XDG_CACHE_HOME", cache)
+        .env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+/// With a cache of its own but for compiled kernels, which are those of the machine: to compile them takes
+/// longer than the tests.
+fn expo(place: &Path, args: &[&str]) -> Output {
+    let cache = place.join("cache");
+    let own = cache.join("expo/kernels");
+    if let (false, Some(root)) = (own.exists(), root()) {
+        let kernels = root.join("expo/kernels");
+        fs::create_dir_all(&kernels).unwrap();
+        fs::create_dir_all(cache.join("expo")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(kernels, own).unwrap();
+    }
+    command(&cache, args).output().unwrap()
 }
 
 fn succeed(place: &Path, args: &[&str]) {

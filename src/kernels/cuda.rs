@@ -18,12 +18,15 @@
 #![cfg_attr(not(any(test, feature = "cuda")), allow(dead_code))]
 
 pub(super) mod activation;
+#[cfg(test)]
+mod ahead_tests;
 pub(super) mod attention;
 mod columns;
 #[cfg(feature = "cuda")]
 pub(super) mod driver;
 pub(super) mod elementwise;
 pub(super) mod embedding;
+mod images;
 pub(super) mod kv_cache;
 mod launch;
 pub(super) mod linear;

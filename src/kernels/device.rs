@@ -2,18 +2,21 @@
 //!
 //! Hides whether this build has CUDA.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use half::bf16;
 
 use super::backend::Backend;
 use super::cpu::host::{read, write};
 use super::cpu::real::Element;
 use super::cuda::driver;
-use super::tensor::{Dst, check_alike};
+use super::tensor::{Dst, allocated, check_alike, fresh_on};
 use crate::error::{Error, Result};
 
-/// The GPUs of this machine that this build can use.
-pub fn gpus() -> usize {
+/// The number of GPUs that this machine's driver finds.
+///
+/// # Errors
+/// Says why there are none: this build has no CUDA, or what the driver says.
+pub fn gpus() -> Result<usize> {
     driver::count()
 }
 
@@ -28,10 +31,22 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
     driver::open(ordinal)
 }
 
+/// The [`kind`] that runs of earlier versions recorded for every GPU.
+const ANY_GPU: &str = "gpu";
+
+/// Whether results on a machine of one [`kind`] are known to differ in their last bits from another's.
+pub fn rounds_differently(recorded: &str, kind: &str) -> bool {
+    recorded != kind && recorded != ANY_GPU
+}
+
 /// The kind of processor or GPU that `device` computes on: two of one kind give the same bits.
-pub fn kind(device: &Device) -> String {
+/// Of a GPU the card, its multiprocessors and the version of cuBLAS.
+///
+/// # Errors
+/// If a GPU does not say what it is.
+pub fn kind(device: &Device) -> Result<String> {
     if !device.is_cpu() {
-        return "gpu".into();
+        return driver::kind(device);
     }
     let mut name = std::env::consts::ARCH.to_owned();
     #[cfg(target_arch = "x86_64")]
@@ -45,7 +60,7 @@ pub fn kind(device: &Device) -> String {
             name = format!("{name} {feature}");
         }
     }
-    name
+    Ok(name)
 }
 
 /// Runs `f`, which is many small operations, on a thread of the pool that operations in host memory are
@@ -69,6 +84,31 @@ pub fn synchronize() -> Result<()> {
 /// The most bytes that this process held of GPUs at once; `None` where it uses none.
 pub fn gpu_peak() -> Option<u64> {
     driver::peak()
+}
+
+/// A new tensor of these values.
+///
+/// # Errors
+/// If the shape has another number of elements, or there is no memory.
+pub fn from_host<T: Element>(
+    values: &[T],
+    shape: impl Into<Shape>,
+    device: &Device,
+) -> Result<Tensor> {
+    // SAFETY: all of it is written below.
+    let mut tensor = unsafe { fresh_on(shape, T::DTYPE, device)? };
+    put(values, (&mut tensor).into())?;
+    Ok(tensor)
+}
+
+/// A new tensor of zeros.
+///
+/// # Errors
+/// If there is no memory.
+pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    allocated(shape.into(), dtype, |shape| {
+        Tensor::zeros(shape, dtype, device)
+    })
 }
 
 /// Writes `values` to a contiguous tensor of as many elements; bf16 takes the nearest, ties away from zero.
@@ -97,13 +137,16 @@ pub fn upload<'a>(values: &[f32], tensor: impl Into<Dst<'a>>) -> Result<()> {
 pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
     check(tensor, tensor.elem_count())?;
     match tensor.dtype() {
-        DType::BF16 => Ok(get::<bf16>(tensor)?.iter().map(|x| x.to_f32()).collect()),
+        DType::BF16 => Ok(to_host::<bf16>(tensor)?
+            .iter()
+            .map(|x| x.to_f32())
+            .collect()),
         DType::F64 => Ok(read(tensor)
             .values::<f64>()?
             .iter()
             .map(|x| *x as f32)
             .collect()),
-        _ => get(tensor),
+        _ => to_host(tensor),
     }
 }
 
@@ -129,7 +172,7 @@ pub fn upload_split<'a, 'b>(
 pub fn download_split(high: &Tensor, low: &Tensor) -> Result<Vec<f32>> {
     check(high, low.elem_count())?;
     check(low, low.elem_count())?;
-    let (high, low): (Vec<bf16>, Vec<i16>) = (get(high)?, get(low)?);
+    let (high, low): (Vec<bf16>, Vec<i16>) = (to_host(high)?, to_host(low)?);
     Ok(high
         .iter()
         .zip(low)
@@ -159,8 +202,9 @@ fn check(tensor: &Tensor, count: usize) -> Result<()> {
     }
 }
 
-/// Bit by bit, to whichever device.
-fn put<T: Element>(values: &[T], tensor: Dst) -> Result<()> {
+/// Writes `values` to a contiguous tensor of their type and number.
+pub(super) fn put<T: Element>(values: &[T], tensor: Dst) -> Result<()> {
+    check(&tensor, values.len())?;
     match Backend::of(&tensor) {
         Backend::Cuda => driver::put(values, tensor),
         Backend::Cpu | Backend::Emulator => write(tensor, |to: &mut [T]| {
@@ -170,7 +214,12 @@ fn put<T: Element>(values: &[T], tensor: Dst) -> Result<()> {
     }
 }
 
-fn get<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+/// The elements of a contiguous tensor. Of a GPU's, the host waits for the work that was given before.
+///
+/// *Why* this and not candle's own `to_vec1`: that does not wait, and so leans on what the driver does with
+/// memory that is not page-locked.
+pub(super) fn to_host<T: Element>(tensor: &Tensor) -> Result<Vec<T>> {
+    check(tensor, tensor.elem_count())?;
     match Backend::of(tensor) {
         Backend::Cuda => driver::get(tensor),
         Backend::Cpu | Backend::Emulator => Ok(read(tensor).values::<T>()?.to_vec()),

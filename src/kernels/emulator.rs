@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::cuda::module::{Arg, Grid, Module, Operand};
 use super::cuda::ptx_tests;
-use super::testing::assert_near;
+use super::testing::{assert_near, here, on};
 use crate::error::{Error, Result};
 
 const HEADER: &str = include_str!("emulator/emulator.h");
@@ -32,7 +32,7 @@ pub fn is_on() -> bool {
     ON.get()
 }
 
-/// Where tensors for [`scope_on`] are made: the GPU that `EXPO_TEST_GPU` names, in a build with CUDA, and
+/// Where tests of kernels make their tensors: the GPU that `EXPO_TEST_GPU` names, in a build with CUDA, and
 /// without it host memory. `None`, and a line that says so, where neither serves.
 pub fn device() -> Option<Device> {
     #[cfg(feature = "cuda")]
@@ -45,16 +45,6 @@ pub fn device() -> Option<Device> {
         return None;
     }
     Some(Device::Cpu)
-}
-
-/// Runs `f` with every operation in host memory as on a GPU; `None`, and a line that says so, where
-/// the machine has no C++ compiler.
-pub fn scope<R>(f: impl FnOnce() -> R) -> Option<R> {
-    if compiler().is_none() {
-        let _ = std::io::stderr().write_all(SKIPPED);
-        return None;
-    }
-    Some(scope_on(&Device::Cpu, f))
 }
 
 /// Runs `f` with every operation on tensors of `device`, which is [`device()`], as on a GPU.
@@ -84,12 +74,16 @@ pub fn compare(
         inputs.iter().map(copy).collect()
     };
     let exact = copies(&|dtype| if dtype.is_float() { DType::F64 } else { dtype });
-    let there = |x: Tensor| x.to_device(&device).unwrap();
+    let there = |x: Tensor| on(&device, &x);
     let inputs: Vec<Tensor> = copies(&|dtype| dtype).into_iter().map(there).collect();
     let got = scope_on(&device, || f(&inputs));
     for (at, (got, want)) in got.iter().zip(f(&exact)).enumerate() {
-        let got = got.to_device(&Device::Cpu).unwrap();
-        assert_near(&got, &want, tolerance, &format!("{what}, output {at}"));
+        assert_near(
+            &here(got),
+            &want,
+            tolerance,
+            &format!("{what}, output {at}"),
+        );
     }
 }
 

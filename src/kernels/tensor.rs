@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
-use candle_core::{DType, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
+use super::failure::of_allocation;
 use crate::error::{Error, Result};
 
 /// A tensor, or a view of one, that an operation writes to.
@@ -101,7 +102,36 @@ pub(super) unsafe fn fresh_of(
     like: &Tensor,
 ) -> Result<Tensor> {
     // SAFETY: as the caller promises.
-    Ok(unsafe { Tensor::empty(shape, dtype, like.device())? })
+    unsafe { fresh_on(shape, dtype, like.device()) }
+}
+
+/// A new tensor of `dtype` on `device`, of uninitialized memory.
+///
+/// # Safety
+/// As of [`fresh`].
+pub(super) unsafe fn fresh_on(
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    // SAFETY: as the caller promises.
+    allocated(shape.into(), dtype, |shape| unsafe {
+        Tensor::empty(shape, dtype, device)
+    })
+}
+
+/// What `make` makes of a shape. A driver is never asked for 0 bytes, of which CUDA's documentation does
+/// not say what becomes.
+pub(super) fn allocated(
+    shape: Shape,
+    dtype: DType,
+    make: impl Fn(Shape) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    let count = shape.elem_count();
+    if count == 0 {
+        return Ok(make(1.into())?.narrow(0, 0, 0)?.reshape(shape)?);
+    }
+    make(shape).map_err(|error| of_allocation(error, count * dtype.size_in_bytes()))
 }
 
 /// Checks that tensors have one shape and are contiguous.
@@ -151,7 +181,6 @@ pub(super) fn rows(tensor: &Tensor) -> Result<(usize, usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn the_rows_of_a_view_are_known() {

@@ -1,14 +1,32 @@
 //! Comparison of explicit backward passes with candle's autograd.
 
+use std::path::PathBuf;
+
 use candle_core::{DType, Device, Tensor, Var};
+use half::bf16;
 use rand::{Rng, SeedableRng};
 
 use super::attention::Scores;
+use super::cpu::real::Element;
+use super::device::{from_host, to_host};
+use super::elementwise;
 
 /// Scores over sqrt(dim), as most models have them.
 pub fn scores(dim: usize, window: Option<usize>) -> Scores {
     let scale = 1.0 / (dim as f64).sqrt();
     Scores { scale, window }
+}
+
+/// A file of the project's own, `path` from its root; a test binary may run elsewhere than it was built.
+pub fn project(path: &str) -> PathBuf {
+    let root = std::env::var_os("CARGO_MANIFEST_DIR");
+    let root = root.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    root.join(path)
+}
+
+/// `tests/fixtures/{name}`.
+pub fn fixture(name: &str) -> PathBuf {
+    project("tests/fixtures").join(name)
 }
 
 /// A standard-normal-like f64 variable, the same for the same seed.
@@ -17,6 +35,45 @@ pub fn variable(seed: u64, shape: &[usize]) -> Var {
     let count = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|_| rng.random_range(-1.5..1.5)).collect();
     Var::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// The values of a tensor in host memory in a tensor of its own on `device`.
+pub fn on(device: &Device, x: &Tensor) -> Tensor {
+    fn copy<T: Element>(device: &Device, x: &Tensor) -> Tensor {
+        let values: Vec<T> = x.flatten_all().unwrap().to_vec1().unwrap();
+        from_host(&values, x.shape(), device).unwrap()
+    }
+    match x.dtype() {
+        DType::F32 => copy::<f32>(device, x),
+        DType::F64 => copy::<f64>(device, x),
+        DType::BF16 => copy::<bf16>(device, x),
+        DType::I16 => copy::<i16>(device, x),
+        DType::I64 => copy::<i64>(device, x),
+        DType::U32 => copy::<u32>(device, x),
+        other => panic!("a tensor of {other:?}"),
+    }
+}
+
+/// The values of a tensor of any device in host memory.
+pub fn here(x: &Tensor) -> Tensor {
+    fn copy<T: Element>(x: &Tensor) -> Tensor {
+        Tensor::from_vec(to_host::<T>(x).unwrap(), x.shape(), &Device::Cpu).unwrap()
+    }
+    if x.device().is_cpu() {
+        return x.clone();
+    }
+    let x = match x.is_contiguous() {
+        true => x.clone(),
+        false => elementwise::copy(x).unwrap(),
+    };
+    match x.dtype() {
+        DType::F32 => copy::<f32>(&x),
+        DType::F64 => copy::<f64>(&x),
+        DType::BF16 => copy::<bf16>(&x),
+        DType::I16 => copy::<i16>(&x),
+        DType::U32 => copy::<u32>(&x),
+        other => panic!("a tensor of {other:?}"),
+    }
 }
 
 /// Zeros to accumulate a gradient into.

@@ -1,8 +1,6 @@
 //! Whole models by the kernels' text: scores and every parameter's gradient are those of f64 on the
 //! processor.
 
-use std::path::Path;
-
 use candle_core::{DType, Device};
 
 use super::decoder::Decoder;
@@ -11,6 +9,7 @@ use crate::data::pack::Packed;
 use crate::data::{Example, Response};
 use crate::kernels::device::download;
 use crate::kernels::emulator;
+use crate::kernels::testing::fixture;
 use crate::loss::Role;
 
 /// Together these have every trait of every family.
@@ -81,8 +80,7 @@ fn results(model: &Decoder) -> (Vec<f64>, Vec<(String, Vec<f32>)>) {
 }
 
 fn folder(name: &str) -> ModelFolder {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    ModelFolder::open(&folder.join(name)).unwrap()
+    ModelFolder::open(&fixture(name)).unwrap()
 }
 
 fn load(name: &str, dtype: DType, device: &Device) -> Decoder {

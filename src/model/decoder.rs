@@ -20,6 +20,7 @@ use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::Precision;
 use crate::kernels::attention::Packing;
+use crate::kernels::device::from_host;
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::rotary::Angles;
 use crate::segment::Segment;
@@ -210,7 +211,8 @@ impl Decoder {
             } else {
                 positions.iter().copied().flat_map(of).map(f).collect()
             };
-            Ok(Tensor::from_vec(values, shape, self.device())?.to_dtype(self.stream_dtype())?)
+            let values = from_host(&values, shape, self.device())?;
+            Ok(values.to_dtype(self.stream_dtype())?)
         };
         Ok(Angles {
             cos: turn(f32::cos)?,

@@ -9,7 +9,7 @@ use crate::kernels::device::{CUDA, gpu, gpus};
 pub fn open(name: &str) -> Result<Device> {
     let unknown = || Error::input(format!("device \"{name}\"")).hint("valid: auto, cpu, cuda:N");
     match name {
-        "auto" if gpus() == 0 => Ok(Device::Cpu),
+        "auto" if gpus().unwrap_or(0) == 0 => Ok(Device::Cpu),
         "cpu" => Ok(Device::Cpu),
         "auto" | "cuda" => numbered(name, 0),
         other => {
@@ -24,13 +24,16 @@ fn numbered(name: &str, number: usize) -> Result<Device> {
         let what = format!("device \"{name}\": this build of expo has no CUDA");
         return Err(Error::input(what).hint("valid here: auto, cpu"));
     }
+    let none = |why: &str| {
+        Error::input(format!("device \"{name}\": no GPU was found{why}"))
+            .hint("valid here: auto, cpu; a GPU needs an NVIDIA driver of version 580 or later")
+    };
     match gpus() {
-        0 => Err(Error::input(format!("device \"{name}\": no GPU was found"))
-            .hint("valid here: auto, cpu; a GPU needs an NVIDIA driver of version 580 or later")),
-        count if number >= count => Err(Error::input(format!("device \"{name}\"")).hint(format!(
-            "this machine has {count}: cuda:0 to cuda:{}",
-            count - 1
-        ))),
-        _ => gpu(number),
+        Err(why) => Err(none(&format!(" ({why})"))),
+        Ok(0) => Err(none("")),
+        Ok(count) if number >= count => Err(Error::input(format!("device \"{name}\"")).hint(
+            format!("this machine has {count}: cuda:0 to cuda:{}", count - 1),
+        )),
+        Ok(_) => gpu(number).map_err(|error| error.at(format!("device \"{name}\""))),
     }
 }

@@ -14,6 +14,7 @@ use super::norm::NormLayer;
 use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
+use crate::kernels::device::from_host;
 use crate::kernels::token::{self, TokenStatistics};
 use crate::kernels::{Dst, elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
@@ -162,7 +163,7 @@ impl Decoder {
     fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
         let part = h.narrow(0, rows.start, rows.len())?;
         let logits = self.head_logits(&part)?;
-        let labels = Tensor::new(&packed.labels[rows.clone()], self.device())?;
+        let labels = from_host(&packed.labels[rows.clone()], rows.len(), self.device())?;
         let statistics = token::statistics(&logits, &labels)?;
         Ok(Tile {
             rows,

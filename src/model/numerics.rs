@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::Master;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
+use crate::kernels::device::zeros;
 
 /// Dtypes that expo computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,7 +115,7 @@ impl Numerics {
 
     /// Zeros in the place of what so many weights need beside them.
     pub(super) fn master_weights(&self, elements: usize, device: &Device) -> Result<Master> {
-        let zeros = |dtype| Tensor::zeros(elements, dtype, device);
+        let zeros = |dtype| zeros(elements, dtype, device);
         Ok(match self.master {
             None => Master::Itself,
             Some(States::F32) => Master::F32(zeros(DType::F32)?),

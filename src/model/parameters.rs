@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::kernels::device::{download, download_split, upload, upload_split};
+use crate::kernels::device::{download, download_split, upload, upload_split, zeros};
 use crate::kernels::{Dst, Precision, elementwise, optimizer, row_invariant};
 
 pub use layout::{Entry, Init, Layout};
@@ -148,7 +148,7 @@ impl Params {
 
     /// A buffer of zeros.
     pub fn zeros(layout: Arc<Layout>, dtype: DType, device: &Device) -> Result<Self> {
-        let flat = Tensor::zeros(layout.len, dtype, device)?;
+        let flat = zeros(layout.len, dtype, device)?;
         Self::new(layout, flat)
     }
 

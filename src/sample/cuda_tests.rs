@@ -2,7 +2,6 @@
 //! scoring pass.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use candle_core::{DType, Device};
 
@@ -10,6 +9,7 @@ use super::{Drawn, Sampler};
 use crate::data::pack::Packed;
 use crate::data::{Example, Prompt, Response, Tokenizer};
 use crate::kernels::emulator;
+use crate::kernels::testing::fixture;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
@@ -18,13 +18,8 @@ use crate::model::weights::ModelFolder;
 /// The most tokens of a prompt with its response, so that responses end one after the other.
 const MAX_LENGTH: usize = 24;
 
-fn folder(name: &str) -> PathBuf {
-    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    fixtures.join(name)
-}
-
 fn load(name: &str, dtype: DType, device: &Device) -> Decoder {
-    let folder = ModelFolder::open(&folder(name)).unwrap();
+    let folder = ModelFolder::open(&fixture(name)).unwrap();
     folder.load(dtype, device).unwrap().0
 }
 
@@ -71,7 +66,7 @@ fn configs() -> [SampleConfig; 4] {
 }
 
 fn draw(name: &str, model: &Decoder, config: &SampleConfig) -> Vec<Drawn> {
-    let tokenizer = Tokenizer::open(&folder(name)).unwrap();
+    let tokenizer = Tokenizer::open(&fixture(name)).unwrap();
     let sampler = Sampler::new(model, &tokenizer, config, MAX_LENGTH);
     sampler.all(&prompts(), &mut |_, _, _| {}).unwrap()
 }
@@ -94,12 +89,12 @@ fn scores(model: &Decoder, config: &SampleConfig, drawn: &[Drawn]) -> Vec<f64> {
 /// What is drawn and its scores by the kernels' text; `None` where it does not run.
 fn drawn_there(name: &str, dtype: DType, config: &SampleConfig) -> Option<(Vec<Drawn>, Vec<f64>)> {
     let device = emulator::device()?;
-    emulator::scope(|| {
+    Some(emulator::scope_on(&device, || {
         let model = load(name, dtype, &device);
         let drawn = draw(name, &model, config);
         let scores = scores(&model, config, &drawn);
         (drawn, scores)
-    })
+    }))
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Compute {
     /// If the GPU does not say what it is.
     pub fn place(&self) -> Result<String> {
         Ok(match self.device.location() {
-            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}, {}", kind(&self.device)),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}, {}", kind(&self.device)?),
             _ => "cpu".to_owned(),
         })
     }

@@ -15,7 +15,7 @@ use crate::checkpoint::{self, Snapshot};
 use crate::config::Config;
 use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
-use crate::kernels::device::kind;
+use crate::kernels::device::{kind, rounds_differently};
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
@@ -93,9 +93,9 @@ impl Training {
             }
         }
         state.frozen = run.identity.clone();
-        let machine = kind(run.model.weights().flat().device());
+        let machine = kind(run.model.weights().flat().device())?;
         if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))
-            && other != machine
+            && rounds_differently(&other, &machine)
         {
             observe(Event::Warning(&format!(
                 "the run was made on {other}, and goes on on {machine}, which rounds differently"

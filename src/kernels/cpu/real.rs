@@ -33,6 +33,8 @@ element!(f32, F32);
 element!(f64, F64);
 element!(bf16, BF16);
 element!(i16, I16);
+element!(i64, I64);
+element!(u32, U32);
 
 /// f32 or f64.
 pub trait Real:

@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::module::{Arg, Grid, Module, Source, type_name};
 use crate::error::{Error, Result};
+use crate::kernels::device::from_host;
 use crate::kernels::operands::attention::{Plan, Segments};
-use crate::kernels::tensor::{Dst, fresh};
+use crate::kernels::tensor::{Dst, fresh, fresh_of};
 use crate::segment::Segment;
 
 static TEXT: Source = Source {
@@ -105,7 +106,7 @@ impl Tiles {
         let queries: Vec<usize> = order.iter().flat_map(|tile| tile.numbers()).collect();
         let parts = [&queries, runs.as_flattened(), &visits];
         let all: Vec<u32> = parts.concat().into_iter().map(|n| n as u32).collect();
-        let all = Tensor::new(all, device)?;
+        let all = from_host(&all, all.len(), device)?;
         let mut start = 0;
         let [queries, runs, visits] = parts.map(|part| {
             start += part.len();
@@ -142,7 +143,7 @@ fn tiles(segments: &[Segment], mut row: usize) -> Vec<Tile> {
 
 /// A module and what its launches share.
 struct Kernels<'a> {
-    module: Module<'a>,
+    module: Module,
     tiles: &'a Tiles,
     /// Bytes of a row in shared memory.
     row: usize,
@@ -185,10 +186,10 @@ impl<'a> Kernels<'a> {
         let shares = if width > 128 { 2 } else { 1 };
         let defines = [
             ("A", a),
-            ("HEAD_DIM", plan.dim.to_string()),
-            ("KEYS", keys.to_string()),
-            ("QUERIES", queries.to_string()),
-            ("SHARES", shares.to_string()),
+            ("HEAD_DIM", plan.dim.into()),
+            ("KEYS", keys.into()),
+            ("QUERIES", queries.into()),
+            ("SHARES", shares.into()),
         ];
         let strides = plan.strides.iter().flat_map(|&(token, head)| [token, head]);
         let mut numbers: Vec<Arg> = strides.map(Arg::Int).collect();
@@ -207,7 +208,13 @@ impl<'a> Kernels<'a> {
     }
 
     /// A block for each tile of queries and each head.
-    fn over_queries(&self, kernel: &str, heads: usize, shared: usize, args: &[Arg]) -> Result<()> {
+    fn over_queries(
+        &self,
+        kernel: &'static str,
+        heads: usize,
+        shared: usize,
+        args: &[Arg],
+    ) -> Result<()> {
         let blocks = [self.tiles.queries.dim(0)?, heads, 1];
         let args = [args, &self.numbers].concat();
         let grid = Grid::new(blocks, THREADS, shared);
@@ -284,12 +291,18 @@ pub fn backward(
 fn floats(plan: &Plan, like: &Tensor) -> Result<Tensor> {
     let shape = (plan.queries, plan.heads);
     // SAFETY: every query is in a tile, and has a delta.
-    Ok(unsafe { Tensor::empty(shape, DType::F32, like.device())? })
+    unsafe { fresh_of(shape, DType::F32, like) }
 }
 
 /// What [`super::ptx_tests`] compiles.
 #[cfg(test)]
 pub(super) fn modules() -> super::module::Listed {
+    modules_of(&[5, 64, 80, 96, 128, WIDEST])
+}
+
+/// For heads of these sizes.
+#[cfg(test)]
+pub(super) fn modules_of(sizes: &[usize]) -> super::module::Listed {
     let segments = Segments::new(vec![Segment::new(0..0, 0..1)])?;
     let tiles = Tiles::new(&segments, &Device::Cpu)?;
     let module = |dim: usize, dtype: DType| -> Result<_> {
@@ -305,11 +318,10 @@ pub(super) fn modules() -> super::module::Listed {
             window: 1,
         };
         let kernels = Kernels::new(&plan, &tiles, &[&x])?;
-        let defines = kernels.module.defines;
-        Ok((TEXT.with(defines)?, THREADS * kernels.shares))
+        Ok((kernels.module, THREADS * kernels.shares))
     };
-    let sizes = [5, 64, 80, 96, 128, WIDEST].into_iter();
-    let all = sizes.flat_map(|dim| [(dim, DType::F32), (dim, DType::BF16)]);
+    let sizes = sizes.iter();
+    let all = sizes.flat_map(|&dim| [(dim, DType::F32), (dim, DType::BF16)]);
     all.map(|(dim, dtype)| module(dim, dtype)).collect()
 }
 

@@ -1,89 +1,186 @@
-//! CUDA itself: devices, compilation of kernels, launches and matmuls.
+//! CUDA itself: devices, launches, matmuls and copies.
+//!
+//! Needs a driver for the CUDA version that NVRTC is of, and a card of compute capability 8.0 or later.
 //!
 //! *Why*: all work goes to one stream per device, in order. So nothing waits for anything but the
 //! host, where it reads a result, and candle's events between streams are off.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod functions;
+mod memory;
+mod staging;
+
+use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::cuda_backend::CudaStorageSlice;
+use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaModule, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
-    result::{memcpy_dtoh_async, memcpy_htod_async},
+    CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, PushKernelArg,
+    result::{device, init, memcpy_dtoh_async},
     sys,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
-use candle_core::cuda_backend::{CudaStorageSlice, cudarc};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Storage, Tensor, WithDType};
-use sha2::{Digest, Sha256};
 
 use super::module::{Arg, Grid, Module, Operand, first_tensor};
 use crate::error::{Error, Result};
-use crate::kernels::failure::of_device;
+use crate::kernels::failure::{Memory, ask_memory, of_device};
 use crate::kernels::tensor::Dst;
+use staging::Staging;
+
+/// The oldest cards that have what kernels take: bf16 in tensor cores, and `cp.async`.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// Bytes that cuBLAS may work in: what it recommends for the cards that want most.
+const WORKSPACE: usize = 32 << 20;
+
+/// A device that is open.
+struct Gpu {
+    device: Device,
+    staging: Mutex<Staging>,
+    /// cuBLAS's, in our pool: so it counts in the peak, and is the same for every product.
+    _workspace: CudaSlice<u8>,
+}
 
 /// Devices that are open, by number.
-static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
+static OPEN: Mutex<BTreeMap<usize, Arc<Gpu>>> = Mutex::new(BTreeMap::new());
 
 /// The device of that number, its memory pool set to keep what is freed.
 ///
 /// # Errors
-/// If there is no such device.
+/// If there is no such device, its driver or the device itself is too old, or the environment asks for
+/// products that are not exact.
 pub fn open(ordinal: usize) -> Result<Device> {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let open = open.get_or_insert_default();
-    if let Some(device) = open.get(&ordinal) {
-        return Ok(device.clone());
+    if let Some(gpu) = open.get(&ordinal) {
+        return Ok(gpu.device.clone());
     }
+    init().map_err(failed("the driver"))?;
+    check_driver()?;
+    check_environment()?;
+    check_card(ordinal)?;
+    ask_memory(memory);
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: everything runs on the device's one stream.
     unsafe { cuda.disable_event_tracking() };
-    keep_memory(cuda)?;
-    open.insert(ordinal, device.clone());
+    memory::keep_freed(cuda)?;
+    let stream = cuda.cuda_stream();
+    let staging = Staging::new(&stream).map_err(failed("memory for copies"))?;
+    let gpu = Gpu {
+        staging: Mutex::new(staging),
+        _workspace: set_products(cuda)?,
+        device: device.clone(),
+    };
+    open.insert(ordinal, Arc::new(gpu));
     Ok(device)
 }
 
-/// The number of devices; 0 where there is no driver.
-pub fn count() -> usize {
-    let count = std::panic::catch_unwind(cudarc::driver::CudaContext::device_count);
-    count.map_or(0, |count| count.map_or(0, |n| n.max(0) as usize))
+/// # Errors
+/// If the driver is for an earlier CUDA than this build.
+fn check_driver() -> Result<()> {
+    let ((major, minor), (needed, _)) = (version(), functions::version());
+    if major >= needed {
+        return Ok(());
+    }
+    let what = format!(
+        "the NVIDIA driver is for CUDA {major}.{minor}, and this build of expo needs CUDA {needed}.0"
+    );
+    Err(Error::input(what).hint("valid: a driver of version 580 or later for CUDA 13; or the CPU"))
 }
 
-fn keep_memory(device: &CudaDevice) -> Result<()> {
-    let mut forever = u64::MAX;
-    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    match pool(device)? {
-        // SAFETY: the pool is the device's own, and the attribute is a u64.
-        Some(pool) => unsafe {
-            let value = std::ptr::from_mut(&mut forever).cast();
-            sys::cuMemPoolSetAttribute(pool, threshold, value).result()
+/// # Errors
+/// If cuBLAS would round the operands of f32 products to TF32.
+fn check_environment() -> Result<()> {
+    const NAME: &str = "NVIDIA_TF32_OVERRIDE";
+    match std::env::var(NAME) {
+        Ok(value) if !["", "0"].contains(&value.trim()) => {
+            let what = format!("{NAME}={value} makes f32 products inexact");
+            Err(Error::input(what).hint("unset it, or set it to 0"))
         }
-        .map_err(failed("the memory pool")),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 
-fn pool(device: &CudaDevice) -> Result<Option<sys::CUmemoryPool>> {
-    let stream = device.cuda_stream();
-    let context = stream.context();
-    if !context.has_async_alloc() {
-        return Ok(None);
+/// # Errors
+/// If the card is older than kernels are written for.
+fn check_card(ordinal: usize) -> Result<()> {
+    use sys::CUdevice_attribute as Attribute;
+    let error = failed("the device");
+    let card = device::get(ordinal as i32).map_err(&error)?;
+    // SAFETY: the driver's own number of a device.
+    let number = |attribute| unsafe { device::get_attribute(card, attribute) }.map_err(&error);
+    let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    if (major, minor) >= OLDEST {
+        return Ok(());
     }
-    let mut pool = std::ptr::null_mut();
-    // SAFETY: `pool` is there to be written.
-    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result() }
-        .map_err(failed("the memory pool"))?;
-    Ok(Some(pool))
+    let name = device::get_name(card).map_err(&error)?;
+    let what = format!("GPU {ordinal}, {name}, has compute capability {major}.{minor}");
+    Err(Error::input(what).hint(format!(
+        "valid: {}.{} or later, as of an A100 or an RTX 30; or the CPU",
+        OLDEST.0, OLDEST.1
+    )))
+}
+
+/// Makes cuBLAS sum in f32 throughout, also where several blocks share a sum, in memory of ours.
+fn set_products(device: &CudaDevice) -> Result<CudaSlice<u8>> {
+    let stream = device.cuda_stream();
+    let handle = *device.cublas_handle().handle();
+    // SAFETY: it is memory to work in, of which nothing is read before it is written.
+    let workspace =
+        unsafe { stream.alloc::<u8>(WORKSPACE) }.map_err(failed("cuBLAS's workspace"))?;
+    let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+    let address = workspace.device_ptr(&stream).0 as *mut c_void;
+    // SAFETY: the handle is the device's own, and the workspace lives as long as it.
+    let set = unsafe {
+        let set = blas::cublasSetMathMode(handle, mode).result();
+        set.and_then(|()| blas::cublasSetWorkspace_v2(handle, address, WORKSPACE).result())
+    };
+    set.map_err(|error| Error::failed(format!("cuBLAS: {error:?}")))?;
+    Ok(workspace)
+}
+
+/// The CUDA version that the driver is for.
+fn version() -> (i32, i32) {
+    let mut version = 0;
+    // SAFETY: the number is there to be written.
+    unsafe { sys::cuDriverGetVersion(&mut version) };
+    (version / 1000, version % 1000 / 10)
+}
+
+/// The number of devices.
+///
+/// # Errors
+/// If there is no driver, or it finds no device.
+pub fn count() -> Result<usize> {
+    let count = CudaContext::device_count().map_err(failed("the driver"))?;
+    Ok(count.max(0) as usize)
+}
+
+/// What results depend on: the card, its multiprocessors and cuBLAS.
+pub fn kind(device: &Device) -> Result<String> {
+    let cuda = device.as_cuda_device()?;
+    let (stream, error) = (cuda.cuda_stream(), failed("the device"));
+    let context = stream.context();
+    let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    let count = context.attribute(count).map_err(&error)?;
+    let name = context.name().map_err(error)?;
+    let (handle, mut version) = (cuda.cublas_handle(), 0);
+    // SAFETY: the handle is the device's own, and the number there to be written.
+    let got = unsafe { blas::cublasGetVersion_v2(*handle.handle(), &mut version).result() };
+    got.map_err(|error| Error::failed(format!("cuBLAS: {error:?}")))?;
+    let (major, minor, patch) = (version / 10_000, version / 100 % 100, version % 100);
+    Ok(format!(
+        "{name}, {count} multiprocessors, cuBLAS {major}.{minor}.{patch}"
+    ))
 }
 
 /// Waits for all open devices.
 pub fn synchronize() -> Result<()> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    for device in open.iter().flat_map(HashMap::values) {
-        device.synchronize()?;
+    for gpu in open.values() {
+        gpu.device.synchronize()?;
     }
     Ok(())
 }
@@ -91,32 +188,45 @@ pub fn synchronize() -> Result<()> {
 /// The most bytes that the pools of all open devices held.
 pub fn peak() -> Option<u64> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |device: &Device| {
-        let mut peak = 0u64;
-        let most = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-        let value = std::ptr::from_mut(&mut peak).cast();
-        let pool = pool(device.as_cuda_device().ok()?).ok()??;
-        // SAFETY: the pool is the device's own, and the attribute is a u64.
-        unsafe { sys::cuMemPoolGetAttribute(pool, most, value).result() }.ok()?;
-        Some(peak)
-    };
-    open.as_ref()?.values().map(of).sum()
+    let mut peaks = open.values().map(|gpu| {
+        let device = gpu.device.as_cuda_device().ok()?;
+        memory::peak(device)
+    });
+    let first = peaks.next()?;
+    std::iter::once(first).chain(peaks).sum()
+}
+
+/// The memory of the first open device.
+fn memory() -> Option<Memory> {
+    // While a device is being opened there is none.
+    let open = OPEN.try_lock().ok()?;
+    let device = open.values().next()?.device.as_cuda_device().ok()?;
+    memory::now(device)
 }
 
 /// Copies `values` to a contiguous tensor, whose elements are of their type and number.
 pub fn put<T: WithDType>(values: &[T], tensor: Dst) -> Result<()> {
-    let device = of(&tensor, values.len(), T::DTYPE)?;
-    let stream = device.cuda_stream();
-    // SAFETY: the tensor has as many elements, and pageable memory is read before the call returns.
-    unsafe { memcpy_htod_async(address(&tensor)?, values, stream.cu_stream()) }
-        .map_err(failed("a copy to the device"))
+    let stream = of(&tensor, values.len(), T::DTYPE)?;
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let gpu = { open }.get(&stream.context().ordinal()).cloned();
+    let gpu = gpu.ok_or_else(|| Error::failed("a tensor of a device that is not open"))?;
+    let mut staging = gpu.staging.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = values.as_ptr().cast();
+    // SAFETY: the values' own memory, without gaps; the tensor has as many elements.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(start, size_of_val(values));
+        staging.copy(&stream, bytes, address(&tensor)?)
+    }
+    .map_err(failed("a copy to the device"))
 }
 
 /// The elements of a contiguous tensor, once all work before is done.
 pub fn get<T: WithDType>(tensor: &Tensor) -> Result<Vec<T>> {
-    let device = of(tensor, tensor.elem_count(), T::DTYPE)?;
-    let stream = device.cuda_stream();
+    let stream = of(tensor, tensor.elem_count(), T::DTYPE)?;
     let mut values = vec![T::zero(); tensor.elem_count()];
+    if values.is_empty() {
+        return Ok(values);
+    }
     let error = failed("a copy from the device");
     // SAFETY: as many elements, and nobody looks at them before the stream is through.
     unsafe { memcpy_dtoh_async(&mut values, address(tensor)?, stream.cu_stream()) }
@@ -125,20 +235,26 @@ pub fn get<T: WithDType>(tensor: &Tensor) -> Result<Vec<T>> {
     Ok(values)
 }
 
-fn of(tensor: &Tensor, count: usize, dtype: DType) -> Result<&CudaDevice> {
+/// The stream of a contiguous tensor of `count` elements, its context bound to this thread.
+fn of(tensor: &Tensor, count: usize, dtype: DType) -> Result<Arc<CudaStream>> {
     if !tensor.is_contiguous() || tensor.elem_count() != count || tensor.dtype() != dtype {
         let dims = tensor.dims();
         return Err(Error::failed(format!(
             "a copy of {count} {dtype:?} and {dims:?}"
         )));
     }
-    let device = tensor.device().as_cuda_device()?;
-    let stream = device.cuda_stream();
+    bound(tensor.device())
+}
+
+/// A device's stream, its context bound to this thread: calls of CUDA that name no stream go to the
+/// context that is bound.
+fn bound(device: &Device) -> Result<Arc<CudaStream>> {
+    let stream = device.as_cuda_device()?.cuda_stream();
     stream
         .context()
         .bind_to_thread()
         .map_err(failed("the device"))?;
-    Ok(device)
+    Ok(stream)
 }
 
 /// Where a tensor's first element is on its device.
@@ -168,7 +284,7 @@ fn start(storage: &CudaStorage) -> Result<u64> {
 }
 
 /// Runs a kernel after everything before it in the device's stream.
-pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+pub fn launch(module: &Module, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
     enum Value {
         Address(u64),
         Int(i64),
@@ -176,7 +292,7 @@ pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result
         Double(f64),
     }
     let device = first_tensor(args)?.device().as_cuda_device()?;
-    let function = function(device, module, kernel)?;
+    let function = functions::function(device, module, kernel)?;
     let value = |arg: &Arg| -> Result<Value> {
         Ok(match arg {
             Arg::Tensor(tensor) => Value::Address(address(tensor)?),
@@ -188,7 +304,7 @@ pub fn launch(module: &Module, kernel: &str, grid: Grid, args: &[Arg]) -> Result
     };
     let values: Vec<Value> = args.iter().map(value).collect::<Result<_>>()?;
     let stream = device.cuda_stream();
-    let mut builder = stream.launch_builder(&function);
+    let mut builder = stream.launch_builder(function);
     for value in &values {
         match value {
             Value::Address(x) => builder.arg(x),
@@ -216,9 +332,8 @@ pub fn product(
     shape: [usize; 3],
     add: bool,
 ) -> Result<()> {
-    use cudarc::cublas::{result::gemm_ex, sys as blas};
-    let cuda = device.as_cuda_device()?;
-    let handle = cuda.cublas_handle();
+    let _stream = bound(device)?;
+    let handle = device.as_cuda_device()?.cublas_handle();
     let dtype = |x: &Operand| match x.dtype {
         DType::BF16 => blas::cudaDataType::CUDA_R_16BF,
         _ => blas::cudaDataType::CUDA_R_32F,
@@ -259,103 +374,6 @@ pub fn product(
         )
     };
     done.map_err(|error| Error::failed(format!("CUDA, a product of {shape:?}: {error:?}")))
-}
-
-/// What is loaded, by device and module, and of that by kernel.
-static LOADED: Mutex<Option<HashMap<(usize, String), Loaded>>> = Mutex::new(None);
-
-struct Loaded {
-    library: Arc<CudaModule>,
-    kernels: HashMap<String, CudaFunction>,
-}
-
-fn function(device: &CudaDevice, module: &Module, kernel: &str) -> Result<CudaFunction> {
-    let stream = device.cuda_stream();
-    let context = stream.context();
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let loaded = loaded.get_or_insert_default();
-    let loaded = match loaded.entry((context.ordinal(), module.key())) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => {
-            let error = failed("the device");
-            let ptx = compile(module, context.compute_capability().map_err(error)?)?;
-            let library = context.load_module(Ptx::from_src(ptx));
-            entry.insert(Loaded {
-                library: library.map_err(failed(&module.key()))?,
-                kernels: HashMap::new(),
-            })
-        }
-    };
-    if let Some(function) = loaded.kernels.get(kernel) {
-        return Ok(function.clone());
-    }
-    let error = failed(kernel);
-    let function = loaded.library.load_function(kernel).map_err(&error)?;
-    // A launch says what it needs; without this it gets 48 KiB at most.
-    let most = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-    let most = context.attribute(most).map_err(&error)?;
-    let limit = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    function.set_attribute(limit, most).map_err(&error)?;
-    loaded.kernels.insert(kernel.to_owned(), function.clone());
-    Ok(function)
-}
-
-/// The module as PTX for a compute capability, from the cache on disk where it is there.
-fn compile(module: &Module, (major, minor): (i32, i32)) -> Result<String> {
-    let options = vec![
-        "--std=c++17".to_owned(),
-        format!("--gpu-architecture=compute_{major}{minor}"),
-    ];
-    let text = module.text();
-    let mut hasher = Sha256::new();
-    let (mut nvrtc, mut minor) = (0, 0);
-    // SAFETY: both numbers are there to be written.
-    unsafe { cudarc::nvrtc::sys::nvrtcVersion(&mut nvrtc, &mut minor) };
-    for part in [&text, &format!("{options:?} nvrtc {nvrtc}.{minor}")] {
-        hasher.update(part);
-        hasher.update([0]);
-    }
-    let file = cache().map(|folder| folder.join(format!("{:x}.ptx", hasher.finalize())));
-    if let Some(file) = &file
-        && let Ok(ptx) = std::fs::read_to_string(file)
-    {
-        return Ok(ptx);
-    }
-    let options = CompileOptions {
-        options,
-        name: Some(format!("{}.cu", module.source.name)),
-        ..CompileOptions::default()
-    };
-    let ptx = compile_ptx_with_opts(&text, options).map_err(|error| {
-        let said = match error {
-            cudarc::nvrtc::CompileError::CompileError { log, .. } => {
-                log.to_string_lossy().into_owned()
-            }
-            other => format!("{other:?}"),
-        };
-        Error::failed(format!("kernel {}: {said}", module.key()))
-    })?;
-    let ptx = ptx.to_src();
-    if let Some(file) = file {
-        // Without a cache the next start takes a second longer, no more.
-        let _ = keep(&file, &ptx);
-    }
-    Ok(ptx)
-}
-
-/// The directory of compiled kernels.
-fn cache() -> Option<PathBuf> {
-    Some(crate::io::cache::root()?.join("expo/kernels"))
-}
-
-/// Under its name only when it is whole: several runs may start at once.
-fn keep(file: &std::path::Path, text: &str) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(file);
-    std::fs::create_dir_all(folder)?;
-    let mut work = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut work, text.as_bytes())?;
-    work.persist(file)?;
-    Ok(())
 }
 
 fn failed(what: &str) -> impl Fn(DriverError) -> Error {

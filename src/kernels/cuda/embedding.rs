@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::module::{Grid, PACK, Source, source, type_name};
 use crate::error::{Error, Result};
+use crate::kernels::device::from_host;
 use crate::kernels::tensor::{Dst, fresh_of, rows};
 
 static TEXT: Source = source!("embedding");
@@ -31,8 +32,8 @@ impl Runs {
         let mut starts: Vec<u32> = (0..keys.len()).filter(first).map(|at| at as u32).collect();
         starts.push(keys.len() as u32);
         Ok(Self {
-            order: Tensor::new(order, device)?,
-            starts: Tensor::new(starts, device)?,
+            order: from_host(&order, order.len(), device)?,
+            starts: from_host(&starts, starts.len(), device)?,
         })
     }
 }
@@ -72,11 +73,11 @@ pub(super) fn modules() -> super::module::Listed {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::embedding::*;
-    use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::tensor::Dst;
     use crate::kernels::testing::*;
 
@@ -123,9 +124,10 @@ mod tests {
 
     #[test]
     fn ids_outside_the_table_are_refused_before_a_launch() {
-        let table = variable(1, &[4, 3]).to_dtype(DType::F32).unwrap();
-        scope(|| {
-            let ids = Ids::new(&[1, 4], &Device::Cpu).unwrap();
+        let Some(device) = device() else { return };
+        let table = on(&device, &variable(1, &[4, 3]).to_dtype(DType::F32).unwrap());
+        scope_on(&device, || {
+            let ids = Ids::new(&[1, 4], &device).unwrap();
             let said = gather(&table, &ids, DType::F32).unwrap_err().to_string();
             assert!(said.contains("id 4 in a table of 4 rows"), "{said}");
             assert!(

@@ -9,7 +9,7 @@ use super::module::{Arg, Grid, Module, PACK, Source, check_types, source, type_n
 use crate::error::{Error, Result};
 use crate::kernels::operands::attention::Scores;
 use crate::kernels::operands::kv_cache::{Places, Shape};
-use crate::kernels::tensor::fresh;
+use crate::kernels::tensor::{fresh, fresh_on};
 
 static TEXT: Source = source!("kv_cache");
 
@@ -37,7 +37,7 @@ impl Cache {
         let width = shape.head_dim.next_multiple_of(PACK);
         let dims = (shape.slots, shape.kv_heads, shape.capacity, width);
         // SAFETY: a token's row is written, by `begin` or `extend`, before it is read.
-        let fresh = || unsafe { Tensor::empty(dims, dtype, device) };
+        let fresh = || unsafe { fresh_on(dims, dtype, device) };
         let cache = Self {
             keys: fresh()?,
             values: fresh()?,
@@ -100,7 +100,7 @@ impl Cache {
         Ok(y)
     }
 
-    fn module(&self, group: usize) -> Result<Module<'static>> {
+    fn module(&self, group: usize) -> Result<Module> {
         module(self.keys.dtype(), self.dim, group)
     }
 
@@ -120,7 +120,7 @@ impl Cache {
 }
 
 /// For heads of `dim`, `group` of queries to each of keys.
-fn module(dtype: DType, dim: usize, group: usize) -> Result<Module<'static>> {
+fn module(dtype: DType, dim: usize, group: usize) -> Result<Module> {
     if dim > WIDEST {
         return Err(Error::failed(format!(
             "heads of {dim} on a GPU; valid: up to {WIDEST}"
@@ -139,16 +139,21 @@ fn module(dtype: DType, dim: usize, group: usize) -> Result<Module<'static>> {
         ("LANES", lanes(width)),
         ("SLOTS", slots),
     ];
-    let numbers = numbers.map(|(name, number)| (name, number.to_string()));
+    let numbers = numbers.map(|(name, number)| (name, number.into()));
     TEXT.with([("A", type_name(dtype)?)].into_iter().chain(numbers))
 }
 
 /// What [`super::ptx_tests`] compiles.
 #[cfg(test)]
 pub(super) fn modules() -> super::module::Listed {
-    let sizes = [(64, 1), (128, 4), (80, 7), (128, 8), (256, 8), (5, 11)];
-    let sizes = sizes.into_iter();
-    let all = sizes.flat_map(|size| [DType::F32, DType::BF16].map(|dtype| (dtype, size)));
+    modules_of(&[(64, 1), (128, 4), (80, 7), (128, 8), (256, 8), (5, 11)])
+}
+
+/// For heads of these sizes, and so many of queries to each of keys.
+#[cfg(test)]
+pub(super) fn modules_of(sizes: &[(usize, usize)]) -> super::module::Listed {
+    let sizes = sizes.iter();
+    let all = sizes.flat_map(|&size| [DType::F32, DType::BF16].map(|dtype| (dtype, size)));
     all.map(|(dtype, (dim, group))| Ok((module(dtype, dim, group)?, 2 * THREADS)))
         .collect()
 }
@@ -169,9 +174,10 @@ mod tests {
     use super::*;
     use crate::kernels::Precision;
     use crate::kernels::cuda::ptx_tests::covering;
-    use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::device::from_host;
+    use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::kv_cache::{KvCache, Prefix};
-    use crate::kernels::testing::{scores, variable};
+    use crate::kernels::testing::{here, on, scores, variable};
 
     const FULL: Precision = Precision::Full;
 
@@ -293,16 +299,17 @@ mod tests {
     #[test]
     fn the_largest_score_takes_all() {
         let (tokens, dim) = (100, 8);
+        let Some(device) = device() else { return };
         for best in [0, 1, 50, 99, 100] {
             let key = |t: usize| if t == best { 1e4 } else { -1e4 };
             let rows = |f: &dyn Fn(usize) -> f32, n: usize, first: usize| {
                 let rows: Vec<f32> = (0..n * dim).map(|i| f(first + i / dim)).collect();
-                Tensor::from_vec(rows, (n, 1, dim), &candle_core::Device::Cpu).unwrap()
+                from_host(&rows, (n, 1, dim), &device).unwrap()
             };
             let value = |t: usize| t as f32;
-            let attended = scope(|| {
+            let attended = scope_on(&device, || {
                 let prompt = Prefix::new(&rows(&key, tokens, 0), &rows(&value, tokens, 0), FULL);
-                let mut cache = new([1, tokens + 1, 1, dim], DType::F32).unwrap();
+                let mut cache = new([1, tokens + 1, 1, dim], DType::F32, &device).unwrap();
                 cache.begin(0, &prompt.unwrap()).unwrap();
                 let (k, v) = (rows(&key, 1, tokens), rows(&value, 1, tokens));
                 let places = Places::new(&[0], &[tokens], k.device()).unwrap();
@@ -310,18 +317,22 @@ mod tests {
                     .extend(&places, &rows(&|_| 3.0, 1, 0), &k, &v)
                     .unwrap()
             });
-            let Some(attended) = attended else { return };
-            let attended: Vec<f32> = attended.flatten_all().unwrap().to_vec1().unwrap();
+            let attended = here(&attended).flatten_all().unwrap();
+            let attended: Vec<f32> = attended.to_vec1().unwrap();
             assert_eq!(attended, [best as f32; 8]);
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let x =
-            |tokens, heads, dim, dtype| variable(1, &[tokens, heads, dim]).to_dtype(dtype).unwrap();
+        let Some(device) = device() else { return };
+        let x = |tokens, heads, dim, dtype| {
+            let x = variable(1, &[tokens, heads, dim]).to_dtype(dtype);
+            on(&device, &x.unwrap())
+        };
         let f32 = DType::F32;
-        scope(|| {
+        let new = |dims, dtype| new(dims, dtype, &device);
+        scope_on(&device, || {
             let said = new([1, 3, 1, 257], f32).unwrap_err();
             assert!(said.to_string().contains("up to 256"), "{said}");
             let said = new([1, 3, 1, 4], DType::F64).unwrap_err();
@@ -334,7 +345,7 @@ mod tests {
             cache.begin(0, &prompt).unwrap();
             let token = |heads| x(1, heads, 5, f32);
             let mut extend = |length, heads, kv_heads| {
-                let places = Places::new(&[0], &[length], &Device::Cpu).unwrap();
+                let places = Places::new(&[0], &[length], &device).unwrap();
                 cache.extend(&places, &token(heads), &token(kv_heads), &token(2))
             };
             assert!(extend(2, 3, 2).is_err());
@@ -345,7 +356,11 @@ mod tests {
         });
     }
 
-    fn new([slots, capacity, kv_heads, head_dim]: [usize; 4], dtype: DType) -> Result<KvCache> {
+    fn new(
+        [slots, capacity, kv_heads, head_dim]: [usize; 4],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<KvCache> {
         let shape = Shape {
             slots,
             capacity,
@@ -353,6 +368,6 @@ mod tests {
             head_dim,
             scores: scores(head_dim, None),
         };
-        KvCache::new(shape, dtype, FULL, &Device::Cpu)
+        KvCache::new(shape, dtype, FULL, device)
     }
 }

@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
 use crate::kernels::emulator;
 
-impl Module<'_> {
+impl Module {
     /// Runs `kernel` after everything launched before it.
     ///
     /// # Errors
     /// If the text does not compile, or the launch fails.
-    pub fn launch(&self, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+    pub fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
         if grid.blocks.contains(&0) {
             return Ok(());
         }

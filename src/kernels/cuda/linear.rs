@@ -73,8 +73,10 @@ fn operand(x: &Tensor) -> Result<Operand> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
+
     use crate::kernels::Precision;
-    use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::linear::*;
     use crate::kernels::testing::*;
 
@@ -86,20 +88,42 @@ mod tests {
 
     /// A matrix of that shape in every layout: whole, transposed, as columns and as rows of a wider
     /// one, and as columns of a transposed one.
-    fn layouts(seed: u64, rows: usize, columns: usize) -> Vec<Tensor> {
+    fn layouts(
+        (rows, columns): (usize, usize),
+        make: impl Fn(u64, &[usize]) -> Tensor,
+    ) -> Vec<Tensor> {
         let part = |x: &Tensor, dim, len| x.narrow(dim, 2, len).unwrap();
-        let across = f32s(seed + 4, &[columns, rows + 5]);
+        let across = make(4, &[columns, rows + 5]);
         vec![
-            f32s(seed, &[rows, columns]),
-            f32s(seed + 1, &[columns, rows]).t().unwrap(),
-            part(&f32s(seed + 2, &[rows, columns + 5]), 1, columns),
-            part(&f32s(seed + 3, &[rows + 5, columns]), 0, rows),
+            make(0, &[rows, columns]),
+            make(1, &[columns, rows]).t().unwrap(),
+            part(&make(2, &[rows, columns + 5]), 1, columns),
+            part(&make(3, &[rows + 5, columns]), 0, rows),
             part(&across, 1, rows).t().unwrap(),
         ]
     }
 
+    /// A product into columns of a wider tensor, whose other columns stay, against that in f64.
+    fn check(device: &Device, [a, b]: [(&Tensor, &Tensor); 2], add: bool) {
+        let (m, n) = (a.0.dims()[0], b.0.dims()[1]);
+        let before = f32s(50, &[m, n + 3]);
+        let wide = on(device, &before);
+        let c = wide.narrow(1, 1, n).unwrap();
+        scope_on(device, || product(a.1, b.1, Dst::shared(&c), add).unwrap());
+        let f64s = |x: &Tensor| x.to_dtype(DType::F64).unwrap().contiguous().unwrap();
+        let columns = |at, len| f64s(&before.narrow(1, at, len).unwrap());
+        let mut want = f64s(a.0).matmul(&f64s(b.0)).unwrap();
+        if add {
+            want = (want + columns(1, n)).unwrap();
+        }
+        let want = Tensor::cat(&[columns(0, 1), want, columns(n + 1, 2)], 1).unwrap();
+        let what = format!("{:?} by {:?}, add {add}", a.0.layout(), b.0.layout());
+        assert_near(&here(&wide), &want, 1e-6, &what);
+    }
+
     #[test]
     fn every_layout_is_read_as_what_it_is() {
+        let Some(device) = device() else { return };
         for (m, k, n) in [
             (1, 1, 1),
             (3, 5, 2),
@@ -108,32 +132,25 @@ mod tests {
             (4, 1, 3),
             (1, 6, 1),
         ] {
-            for a in layouts(1, m, k) {
-                for b in layouts(20, k, n) {
-                    for (add, bf16) in [(false, false), (true, false), (false, true), (true, true)]
-                    {
-                        let rounded = |x: &Tensor| x.to_dtype(DType::BF16).unwrap();
-                        let (a, b) = match bf16 {
-                            true => (rounded(&a), rounded(&b)),
-                            false => (a.clone(), b.clone()),
-                        };
-                        let wide = f32s(50, &[m, n + 3]);
-                        let before = wide.copy().unwrap();
-                        let c = wide.narrow(1, 1, n).unwrap();
-                        if scope(|| product(&a, &b, Dst::shared(&c), add).unwrap()).is_none() {
-                            return;
+            for dtype in [DType::F32, DType::BF16] {
+                // Each here, and there.
+                let pairs = |seed: u64, sides| -> Vec<_> {
+                    let rounded = |at, shape: &[usize]| {
+                        let x = variable(seed + at, shape).to_dtype(dtype);
+                        x.unwrap()
+                    };
+                    let there = |at, shape: &[usize]| on(&device, &rounded(at, shape));
+                    layouts(sides, rounded)
+                        .into_iter()
+                        .zip(layouts(sides, there))
+                        .collect()
+                };
+                let (left, right) = (pairs(1, (m, k)), pairs(20, (k, n)));
+                for (a, there) in &left {
+                    for (b, other) in &right {
+                        for add in [false, true] {
+                            check(&device, [(a, there), (b, other)], add);
                         }
-                        let f64s =
-                            |x: &Tensor| x.to_dtype(DType::F64).unwrap().contiguous().unwrap();
-                        let mut want = f64s(&a).matmul(&f64s(&b)).unwrap();
-                        let columns = |at, len| f64s(&before.narrow(1, at, len).unwrap());
-                        if add {
-                            want = (want + columns(1, n)).unwrap();
-                        }
-                        let want =
-                            Tensor::cat(&[columns(0, 1), want, columns(n + 1, 2)], 1).unwrap();
-                        let what = format!("{:?} by {:?}, add {add}", a.layout(), b.layout());
-                        assert_near(&wide, &want, 1e-6, &what);
                     }
                 }
             }
@@ -141,19 +158,34 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_new_multiplies() {
+        let Some(device) = device() else { return };
+        let (a, b) = (f32s(1, &[3, 4]), f32s(2, &[4, 5]));
+        let there = [&a, &b].map(|x| on(&device, x));
+        std::thread::scope(|scope| {
+            let work = || check(&device, [(&a, &there[0]), (&b, &there[1])], false);
+            scope.spawn(work).join().unwrap();
+        });
+    }
+
+    #[test]
     fn what_no_product_takes_is_refused() {
-        let (a, b, c) = (f32s(1, &[3, 4]), f32s(2, &[4, 5]), f32s(3, &[3, 5]));
-        scope(|| {
-            let rounded = |x: &Tensor| x.to_dtype(DType::BF16).unwrap();
-            assert!(product(&a, &rounded(&b), Dst::shared(&c), false).is_err());
-            assert!(product(&a, &b, Dst::shared(&rounded(&c)), false).is_err());
+        let Some(device) = device() else { return };
+        let make = |seed, shape: &[usize], dtype| {
+            let x = variable(seed, shape).to_dtype(dtype).unwrap();
+            on(&device, &x)
+        };
+        let [a, b, c, across] = [(1, [3, 4]), (2, [4, 5]), (3, [3, 5]), (4, [5, 3])]
+            .map(|(seed, shape)| make(seed, &shape, DType::F32));
+        let [b16, c16] =
+            [(2, [4, 5]), (3, [3, 5])].map(|(seed, shape)| make(seed, &shape, DType::BF16));
+        let gaps = make(5, &[3, 4, 2], DType::F32);
+        let gaps = gaps.narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
+        scope_on(&device, || {
+            assert!(product(&a, &b16, Dst::shared(&c), false).is_err());
+            assert!(product(&a, &b, Dst::shared(&c16), false).is_err());
             assert!(product(&a, &b, Dst::shared(&c.t().unwrap()), false).is_err());
-            assert!(product(&a, &b, Dst::shared(&f32s(4, &[5, 3]).t().unwrap()), false).is_err());
-            let gaps = f32s(5, &[3, 4, 2])
-                .narrow(2, 0, 1)
-                .unwrap()
-                .squeeze(2)
-                .unwrap();
+            assert!(product(&a, &b, Dst::shared(&across.t().unwrap()), false).is_err());
             assert!(product(&gaps, &b, Dst::shared(&c), false).is_err());
         });
     }

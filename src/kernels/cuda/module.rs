@@ -1,5 +1,8 @@
 //! Kernels, launches of them and operands of matmuls as values.
 
+use std::fmt::{Display, Formatter};
+use std::hash::{Hash, Hasher};
+
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
@@ -14,11 +17,39 @@ pub struct Source {
 /// What stands in front of every source.
 pub const COMMON: &str = include_str!("common.cuh");
 
+/// What a text leaves open: the name of a type, or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Value {
+    Name(&'static str),
+    Number(usize),
+}
+
+/// The most that a text leaves open.
+const MOST_DEFINES: usize = 6;
+
 /// A source with the types and numbers that its text leaves open, `#define NAME VALUE`.
-#[derive(Clone)]
-pub struct Module<'a> {
-    pub source: &'a Source,
-    pub defines: Vec<(&'static str, String)>,
+///
+/// *Why* an array: every launch makes one and looks its kernel up by it.
+#[derive(Clone, Copy)]
+pub struct Module {
+    pub source: &'static Source,
+    defines: [Option<(&'static str, Value)>; MOST_DEFINES],
+}
+
+/// Texts are told apart by their names.
+impl PartialEq for Module {
+    fn eq(&self, other: &Self) -> bool {
+        self.source.name == other.source.name && self.defines == other.defines
+    }
+}
+
+impl Eq for Module {}
+
+impl Hash for Module {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.name.hash(state);
+        self.defines().for_each(|define| define.hash(state));
+    }
 }
 
 /// The size of a launch: blocks, threads in each, and bytes of shared memory in each.
@@ -52,27 +83,43 @@ const MOST_BLOCKS: usize = 132 * 16;
 
 impl Source {
     /// The text with its element type `A`.
-    pub fn of(&self, dtype: DType) -> Result<Module<'_>> {
+    pub fn of(&'static self, dtype: DType) -> Result<Module> {
         self.with([("A", type_name(dtype)?)])
     }
 
     /// The text with what it leaves open.
+    ///
+    /// # Errors
+    /// If that is more than any text leaves open.
     pub fn with(
-        &self,
-        defines: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> Result<Module<'_>> {
-        Ok(Module {
-            source: self,
-            defines: defines.into_iter().collect(),
-        })
+        &'static self,
+        defines: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<Module> {
+        let (mut defines, mut kept) = (defines.into_iter(), [None; MOST_DEFINES]);
+        kept.fill_with(|| defines.next());
+        match defines.next() {
+            None => Ok(Module {
+                source: self,
+                defines: kept,
+            }),
+            Some(_) => Err(Error::failed(format!(
+                "{}: more than {MOST_DEFINES} defines",
+                self.name
+            ))),
+        }
     }
 }
 
-impl Module<'_> {
+impl Module {
+    /// Names and what stands for them, in order.
+    pub fn defines(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.defines.into_iter().flatten()
+    }
+
     /// The whole text for a compiler.
     pub fn text(&self) -> String {
         let mut text = COMMON.to_owned();
-        for (name, value) in &self.defines {
+        for (name, value) in self.defines() {
             text.push_str(&format!("#define {name} {value}\n"));
         }
         text + self.source.text
@@ -81,10 +128,25 @@ impl Module<'_> {
     /// A name that tells this module from all others.
     pub fn key(&self) -> String {
         let mut key = self.source.name.to_owned();
-        for (name, value) in &self.defines {
+        for (name, value) in self.defines() {
             key.push_str(&format!(" {name}={value}"));
         }
         key
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+impl From<usize> for Value {
+    fn from(number: usize) -> Self {
+        Self::Number(number)
     }
 }
 
@@ -136,10 +198,10 @@ impl From<usize> for Arg<'_> {
 }
 
 /// The text's name of an element type.
-pub fn type_name(dtype: DType) -> Result<String> {
+pub fn type_name(dtype: DType) -> Result<Value> {
     match dtype {
-        DType::F32 => Ok("float".into()),
-        DType::BF16 => Ok("bf16".into()),
+        DType::F32 => Ok(Value::Name("float")),
+        DType::BF16 => Ok(Value::Name("bf16")),
         other => Err(Error::failed(format!(
             "no kernel for {other:?} on a GPU: f32 or bf16"
         ))),
@@ -195,7 +257,7 @@ pub(super) use source;
 
 /// Modules, and the most threads that a block of theirs has.
 #[cfg(test)]
-pub type Listed = Result<Vec<(Module<'static>, usize)>>;
+pub type Listed = Result<Vec<(Module, usize)>>;
 
 /// A source with each of its `names` once float and once bf16, in all combinations.
 #[cfg(test)]

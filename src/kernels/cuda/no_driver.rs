@@ -7,8 +7,12 @@ use super::module::{Arg, Grid, Module, Operand};
 use crate::error::{Error, Result};
 use crate::kernels::tensor::Dst;
 
-pub fn count() -> usize {
-    0
+pub fn count() -> Result<usize> {
+    Err(without_cuda())
+}
+
+pub fn kind(_: &Device) -> Result<String> {
+    Err(without_cuda())
 }
 
 pub fn open(ordinal: usize) -> Result<Device> {
@@ -31,7 +35,7 @@ pub fn get<T: WithDType>(_: &Tensor) -> Result<Vec<T>> {
     Err(without_cuda())
 }
 
-pub fn launch(_: &Module, _: &str, _: Grid, _: &[Arg]) -> Result<()> {
+pub fn launch(_: &Module, _: &'static str, _: Grid, _: &[Arg]) -> Result<()> {
     Err(without_cuda())
 }
 

@@ -28,18 +28,13 @@ impl Team {
         }
     }
 
-    fn module(&self, x: &Tensor, weight: &Tensor, dy: DType) -> Result<Module<'static>> {
+    fn module(&self, x: &Tensor, weight: &Tensor, dy: DType) -> Result<Module> {
         self.of_types([x.dtype(), weight.dtype(), dy])
     }
 
-    fn of_types(&self, types: [DType; 3]) -> Result<Module<'static>> {
+    fn of_types(&self, types: [DType; 3]) -> Result<Module> {
         let [x, a, d] = types.map(type_name);
-        TEXT.with([
-            ("X", x?),
-            ("A", a?),
-            ("D", d?),
-            ("TEAM", self.0.to_string()),
-        ])
+        TEXT.with([("X", x?), ("A", a?), ("D", d?), ("TEAM", self.0.into())])
     }
 
     fn grid(&self, rows: usize, most: usize, shared: usize) -> Grid {

@@ -3,10 +3,11 @@
 
 use candle_core::{DType, Tensor};
 
-use super::module::{Arg, Grid, Module, Source, source, type_name};
+use super::module::{Arg, Grid, Module, Source, Value, source, type_name};
 use crate::error::{Error, Result};
+use crate::kernels::device::to_host;
 use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, RmsProp, Weights};
-use crate::kernels::tensor::Dst;
+use crate::kernels::tensor::{Dst, fresh_of};
 
 static TEXT: Source = source!("optimizer");
 
@@ -27,13 +28,13 @@ pub fn squared_norm(x: &Tensor) -> Result<f64> {
         return Ok(0.0);
     }
     // SAFETY: all of both is written by the kernels.
-    let make = |n: usize| unsafe { Tensor::empty(n, DType::F64, x.device()) };
+    let make = |n: usize| unsafe { fresh_of(n, DType::F64, x) };
     let (sums, total) = (make(blocks)?, make(1)?);
     let module = module("Plain", DType::F32)?;
     module.launch("squares", grid, &[x.into(), (&sums).into(), n.into()])?;
     let args = [(&sums).into(), (&total).into(), blocks.into()];
     module.launch("total", Grid::new([1, 1, 1], 256, SHARED), &args)?;
-    Ok(total.to_vec1::<f64>()?[0])
+    Ok(to_host::<f64>(&total)?[0])
 }
 
 pub fn adam(
@@ -82,12 +83,15 @@ pub fn rmsprop(
     module.launch("rmsprop", Grid::over(n), &args)
 }
 
-fn module(weights: &str, moments: DType) -> Result<Module<'static>> {
-    TEXT.with([("WEIGHTS", weights.into()), ("MOMENT", type_name(moments)?)])
+fn module(weights: &'static str, moments: DType) -> Result<Module> {
+    TEXT.with([
+        ("WEIGHTS", Value::Name(weights)),
+        ("MOMENT", type_name(moments)?),
+    ])
 }
 
 /// The module for an update of `weights`, whose types go together.
-fn checked(weights: &Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<Module<'static>> {
+fn checked(weights: &Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<Module> {
     let moment = moments[0].dtype();
     let (name, kept) = match weights {
         Weights::Plain(weights) => ("Plain", vec![(&**weights, DType::F32)]),

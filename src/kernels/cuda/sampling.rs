@@ -4,8 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::module::{Arg, Grid, Source, source};
 use crate::error::{Error, Result};
+use crate::kernels::device::{from_host, to_host};
 use crate::kernels::operands::sampling::Processors;
-use crate::kernels::tensor::Dst;
+use crate::kernels::tensor::{Dst, fresh_of};
 
 static TEXT: Source = source!("sampling");
 
@@ -38,10 +39,10 @@ pub fn choose(
         return Ok(Vec::new());
     }
     let slots: Vec<u32> = slots.iter().map(|&slot| slot as u32).collect();
-    let slots = Tensor::new(slots, logits.device())?;
-    let uniforms = Tensor::new(uniforms, logits.device())?;
+    let slots = from_host(&slots, n, logits.device())?;
+    let uniforms = from_host(uniforms, n, logits.device())?;
     // SAFETY: all of it is written by the kernel.
-    let out = unsafe { Tensor::empty((n, 2), DType::F64, logits.device())? };
+    let out = unsafe { fresh_of((n, 2), DType::F64, logits)? };
     let greedy = processors.greedy;
     let drawn = |x: f64| Arg::Double(if greedy { 1.0 } else { x });
     let args = [
@@ -63,8 +64,9 @@ pub fn choose(
     let threads = threads.clamp(FEWEST_THREADS, MOST_THREADS);
     let grid = Grid::new([n, 1, 1], threads, SHARED);
     TEXT.with([])?.launch("choose", grid, &args)?;
-    let rows = out.to_vec2::<f64>()?;
-    Ok(rows.iter().map(|row| (row[0] as u32, row[1])).collect())
+    let rows = to_host::<f64>(&out)?;
+    let rows = rows.as_chunks().0.iter();
+    Ok(rows.map(|&[id, log_prob]| (id as u32, log_prob)).collect())
 }
 
 /// What [`super::ptx_tests`] compiles.
@@ -77,8 +79,10 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use super::*;
     use crate::kernels::cuda::ptx_tests::covering;
-    use crate::kernels::emulator::scope;
+    use crate::kernels::device::zeros;
+    use crate::kernels::emulator::{device, scope_on};
     use crate::kernels::sampling::Sampler;
+    use crate::kernels::testing::on;
     use crate::model::sampling::{SampleConfig, log_prob};
     use candle_core::Device;
     use rand::{Rng, SeedableRng};
@@ -145,12 +149,17 @@ mod tests {
     }
 
     /// Sequences in the making, here and on the processor.
-    fn follow(config: &SampleConfig, vocabulary: usize, sequences: usize, rng: &mut ChaCha8Rng) {
+    fn follow(
+        config: &SampleConfig,
+        (vocabulary, sequences): (usize, usize),
+        device: &Device,
+        rng: &mut ChaCha8Rng,
+    ) {
         let id = |rng: &mut ChaCha8Rng| rng.random_range(0..vocabulary as u32);
         let mut seen: Vec<Vec<u32>> = (0..sequences)
             .map(|i| (0..i % 5).map(|_| id(rng)).collect())
             .collect();
-        let sampler = Sampler::new(processors(config), sequences, vocabulary, &Device::Cpu);
+        let sampler = Sampler::new(processors(config), sequences, vocabulary, device);
         let mut sampler = sampler.unwrap();
         for (slot, seen) in seen.iter().enumerate() {
             sampler.begin(slot, seen).unwrap();
@@ -167,10 +176,10 @@ mod tests {
                 }
             };
             let uniforms: Vec<f64> = slots.iter().zip(&rows).map(draw).collect();
-            let tensor = Tensor::new(rows.concat(), &Device::Cpu).unwrap();
-            let tensor = tensor.reshape((n, vocabulary)).unwrap();
-            let got = scope(|| sampler.choose(&tensor, &slots, &uniforms).unwrap());
-            let Some(got) = got else { return };
+            let tensor = from_host(&rows.concat(), (n, vocabulary), device).unwrap();
+            let got = scope_on(device, || {
+                sampler.choose(&tensor, &slots, &uniforms).unwrap()
+            });
             for (i, (id, found)) in got.into_iter().enumerate() {
                 let seen = &mut seen[slots[i]];
                 let want = config.choose(&rows[i], seen, uniforms[i]);
@@ -234,11 +243,12 @@ mod tests {
     }
 
     fn check(sizes: &[(usize, usize, usize)]) {
+        let Some(device) = device() else { return };
         let rng = &mut ChaCha8Rng::seed_from_u64(3);
         for &(vocabulary, sequences, repeats) in sizes {
             for _ in 0..repeats {
                 for config in configs(vocabulary, rng) {
-                    follow(&config, vocabulary, sequences, rng);
+                    follow(&config, (vocabulary, sequences), &device, rng);
                 }
             }
         }
@@ -254,13 +264,14 @@ mod tests {
         let row: Vec<f32> = (0..100)
             .map(|i| if i % 10 == 3 { 50.0 } else { 0.0 })
             .collect();
-        let logits = Tensor::new(row.as_slice(), &Device::Cpu).unwrap();
-        let logits = logits.reshape((1, 100)).unwrap();
-        let mut sampler = Sampler::new(processors(&config), 1, 100, &Device::Cpu).unwrap();
+        let Some(device) = device() else { return };
+        let logits = from_host(&row, (1, 100), &device).unwrap();
+        let mut sampler = Sampler::new(processors(&config), 1, 100, &device).unwrap();
         for draw in 0..60 {
             let uniform = (f64::from(draw) + 0.5) / 60.0;
-            let got = scope(|| sampler.choose(&logits, &[0], &[uniform]).unwrap());
-            let Some(got) = got else { return };
+            let got = scope_on(&device, || {
+                sampler.choose(&logits, &[0], &[uniform]).unwrap()
+            });
             assert_eq!(got[0].0, draw as u32 / 10 * 10 + 3);
             assert_eq!(got[0].0, config.choose(&row, &[], uniform));
         }
@@ -276,12 +287,15 @@ mod tests {
         ];
         let with_inf = [1.0, inf, -inf, 2.0].repeat(10).try_into().unwrap();
         let rows = [rows[0], rows[1], rows[2], with_inf];
-        let logits = Tensor::new(&rows, &Device::Cpu).unwrap();
+        let Some(device) = device() else { return };
+        let logits = from_host(rows.as_flattened(), (4, 40), &device).unwrap();
         for config in configs(40, &mut ChaCha8Rng::seed_from_u64(1)) {
-            let mut sampler = Sampler::new(processors(&config), 4, 40, &Device::Cpu).unwrap();
+            let mut sampler = Sampler::new(processors(&config), 4, 40, &device).unwrap();
             (0..4).for_each(|slot| sampler.begin(slot, &[1, 2]).unwrap());
-            let got = scope(|| sampler.choose(&logits, &[0, 1, 2, 3], &[0.5; 4]).unwrap());
-            for (id, log_prob) in got.unwrap_or_default() {
+            let got = scope_on(&device, || {
+                sampler.choose(&logits, &[0, 1, 2, 3], &[0.5; 4]).unwrap()
+            });
+            for (id, log_prob) in got {
                 assert!(id < 40 && !log_prob.is_finite(), "{id} {log_prob}");
             }
         }
@@ -293,20 +307,22 @@ mod tests {
             repetition_penalty: 2.0,
             ..SampleConfig::default()
         });
-        let device = &Device::Cpu;
-        let mut sampler = Sampler::new(config, 2, 7, device).unwrap();
+        let logits = zeros((2, 7), DType::F32, &Device::Cpu).unwrap();
+        let mut sampler = Sampler::new(config, 2, 7, &Device::Cpu).unwrap();
+        let error = sampler.choose(&logits, &[0, 1], &[0.0; 2]).unwrap_err();
+        assert!(error.to_string().contains("not on a GPU"), "{error}");
+        let Some(device) = device() else { return };
+        let logits = on(&device, &logits);
+        let mut sampler = Sampler::new(config, 2, 7, &device).unwrap();
         assert!(sampler.begin(0, &[7]).is_err());
         assert!(sampler.begin(2, &[6]).is_err());
         sampler.begin(1, &[6]).unwrap();
-        let logits = Tensor::zeros((2, 7), DType::F32, device).unwrap();
-        let error = sampler.choose(&logits, &[0, 1], &[0.0; 2]).unwrap_err();
-        assert!(error.to_string().contains("not on a GPU"), "{error}");
-        scope(|| {
+        scope_on(&device, || {
             assert!(sampler.choose(&logits, &[0, 1], &[0.0]).is_err());
             assert!(sampler.choose(&logits, &[0, 1], &[0.0, 1.0]).is_err());
             assert!(sampler.choose(&logits, &[0, 2], &[0.0; 2]).is_err());
             assert!(sampler.choose(&logits, &[0], &[0.0]).is_err());
-            let wide = logits.to_dtype(DType::F64).unwrap();
+            let wide = zeros((2, 7), DType::F64, &device).unwrap();
             assert!(sampler.choose(&wide, &[0, 1], &[0.0; 2]).is_err());
         });
     }

@@ -4,7 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::module::{Grid, Source, source};
 use crate::error::{Error, Result};
+use crate::kernels::device::{from_host, to_host};
 use crate::kernels::operands::token::TokenStatistics;
+use crate::kernels::tensor::fresh_of;
 
 static TEXT: Source = source!("token");
 
@@ -20,7 +22,7 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
         return Ok(Vec::new());
     }
     // SAFETY: all of it is written by the kernel.
-    let out = unsafe { Tensor::empty((n, 5), DType::F64, logits.device())? };
+    let out = unsafe { fresh_of((n, 5), DType::F64, logits)? };
     let args = [
         logits.into(),
         labels.into(),
@@ -29,15 +31,16 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
     ];
     let grid = Grid::new([n, 1, 1], THREADS, SHARED);
     TEXT.of(DType::F32)?.launch("statistics", grid, &args)?;
-    let rows = out.to_vec2::<f64>()?;
-    let row = |row: &Vec<f64>| TokenStatistics {
-        log_sum_exp: row[0],
-        log_prob: row[1],
-        entropy: row[2],
-        correct: row[3] == 1.0,
-        log_collision: row[4],
-    };
-    Ok(rows.iter().map(row).collect())
+    let row =
+        |&[log_sum_exp, log_prob, entropy, correct, log_collision]: &[f64; 5]| TokenStatistics {
+            log_sum_exp,
+            log_prob,
+            entropy,
+            correct: correct == 1.0,
+            log_collision,
+        };
+    let rows = to_host::<f64>(&out)?;
+    Ok(rows.as_chunks().0.iter().map(row).collect())
 }
 
 /// In place for f32, into a new tensor for bf16.
@@ -52,12 +55,13 @@ pub fn backward(
     let out = match dtype {
         DType::F32 => logits.clone(),
         // SAFETY: all of it is written by the kernel.
-        _ => unsafe { Tensor::empty((n, vocabulary), dtype, logits.device())? },
+        _ => unsafe { fresh_of((n, vocabulary), dtype, &logits)? },
     };
     if n == 0 {
         return Ok(out);
     }
-    let numbers = Tensor::new([log_sum_exp, seeds].concat(), logits.device())?;
+    let numbers = [log_sum_exp, seeds].concat();
+    let numbers = from_host(&numbers, numbers.len(), logits.device())?;
     let tensors = [&logits, labels, &numbers, &out].map(Into::into);
     let args = [&tensors[..], &[vocabulary.into()]].concat();
     let grid = Grid::new([n, 1, 1], THREADS, 0);
@@ -88,7 +92,7 @@ pub(super) fn modules() -> super::module::Listed {
 mod tests {
     use super::*;
     use crate::kernels::cuda::ptx_tests::covering;
-    use crate::kernels::emulator::{compare, scope};
+    use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::testing::*;
     use crate::kernels::token::{backward, statistics};
     use candle_core::Device;
@@ -162,8 +166,7 @@ mod tests {
                         backward(inputs[0].clone(), &inputs[1], &sums, &seeds, dtype).unwrap();
                     assert_eq!(out.dtype(), dtype);
                     if dtype == DType::F32 {
-                        let sums = out.to_device(&Device::Cpu).unwrap();
-                        let sums = sums.to_dtype(DType::F64).unwrap().sum(1).unwrap();
+                        let sums = here(&out).to_dtype(DType::F64).unwrap().sum(1).unwrap();
                         let sums: Vec<f64> = sums.to_vec1().unwrap();
                         assert!(sums.iter().all(|sum| sum.abs() < 2e-6), "{sums:?}");
                     }
@@ -177,21 +180,24 @@ mod tests {
     fn rows_may_begin_anywhere_and_nothing_beside_them_is_written() {
         let (n, vocabulary) = (3, 41);
         let (sums, seeds) = ([3.0, 4.0, 5.0], [1.0, -2.0, 0.5]);
+        let Some(device) = device() else { return };
         let plain = logits(n, vocabulary);
-        let labels = labels(n, vocabulary);
+        let labels = on(&device, &labels(n, vocabulary));
         let found = |x: &Tensor| columns(&statistics(x, &labels).unwrap());
         let gradient = |x: &Tensor, dtype| {
             let out = backward(x.clone(), &labels, &sums, &seeds, dtype).unwrap();
-            out.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
+            let out = here(&out).to_dtype(DType::F32).unwrap();
+            out.to_vec2::<f32>().unwrap()
         };
         for skip in 1..10 {
             let mark = vec![9f32; skip];
             let mark = Tensor::new(mark, &Device::Cpu).unwrap();
             let all = Tensor::cat(&[&mark, &plain.flatten_all().unwrap(), &mark], 0).unwrap();
+            let all = on(&device, &all);
             let view = all.narrow(0, skip, n * vocabulary).unwrap();
             let view = view.reshape((n, vocabulary)).unwrap();
-            let alone = plain.copy().unwrap();
-            let agree = scope(|| {
+            let alone = on(&device, &plain);
+            scope_on(&device, || {
                 for (got, want) in found(&view).iter().zip(&found(&alone)) {
                     assert_near(got, want, 1e-6, "statistics");
                 }
@@ -199,10 +205,7 @@ mod tests {
                     assert_eq!(gradient(&view, dtype), gradient(&alone, dtype));
                 }
             });
-            if agree.is_none() {
-                return;
-            }
-            let all: Vec<f32> = all.to_vec1().unwrap();
+            let all: Vec<f32> = here(&all).to_vec1().unwrap();
             let beside = all[..skip].iter().chain(&all[skip + n * vocabulary..]);
             assert!(beside.copied().all(|x| x == 9.0), "{skip}");
         }
@@ -221,9 +224,9 @@ mod tests {
         let logits = Tensor::new(&rows, &Device::Cpu).unwrap();
         let labels = Tensor::new(&[0u32, 0, 2, 0, 0], &Device::Cpu).unwrap();
         let want = statistics(&logits, &labels).unwrap();
-        let Some(got) = scope(|| statistics(&logits, &labels).unwrap()) else {
-            return;
-        };
+        let Some(device) = device() else { return };
+        let (logits, labels) = (on(&device, &logits), on(&device, &labels));
+        let got = scope_on(&device, || statistics(&logits, &labels).unwrap());
         let close = |a: f64, b: f64| (a - b).abs() < 1e-6 || a == b;
         for (got, want) in got[..2].iter().zip(&want) {
             assert!(close(got.log_prob, want.log_prob), "{got:?} {want:?}");
@@ -236,11 +239,11 @@ mod tests {
 
     #[test]
     fn a_label_outside_the_vocabulary_reads_nothing() {
-        let logits = logits(1, 3);
-        let labels = Tensor::new(&[3u32], &Device::Cpu).unwrap();
-        if let Some(got) = scope(|| statistics(&logits, &labels).unwrap()) {
-            assert_eq!(got[0].log_prob, f64::NEG_INFINITY);
-            assert!(got[0].log_sum_exp.is_finite() && !got[0].correct);
-        }
+        let Some(device) = device() else { return };
+        let logits = on(&device, &logits(1, 3));
+        let labels = from_host(&[3u32], 1, &device).unwrap();
+        let got = scope_on(&device, || statistics(&logits, &labels).unwrap());
+        assert_eq!(got[0].log_prob, f64::NEG_INFINITY);
+        assert!(got[0].log_sum_exp.is_finite() && !got[0].correct);
     }
 }

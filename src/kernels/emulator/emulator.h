@@ -174,9 +174,17 @@ static void call(void (*kernel)(P...), void** values) {
     call(kernel, values, std::index_sequence_for<P...>{});
 }
 
+// The bytes of each of a kernel's parameters, and 0 behind them.
+template <class... P>
+static const size_t* sizes(void (*)(P...)) {
+    static const size_t all[] = {sizeof(typename std::decay<P>::type)..., 0};
+    return all;
+}
+
 }  // namespace emulator
 
 #define EMULATOR_EXPORT(name)                                                                       \
+    extern "C" const size_t* emulator_sizes_##name() { return emulator::sizes(name); }             \
     extern "C" const char* emulator_##name(                                                         \
         const unsigned* grid, unsigned count, size_t bytes, void** values, int reversed         \
     ) {                                                                                         \

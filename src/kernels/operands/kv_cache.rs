@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use super::attention::Scores;
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
+use crate::kernels::device::from_host;
 
 /// The dimensions of a cache.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ impl Places {
             Backend::Cuda | Backend::Emulator => {
                 let numbers = slots.iter().chain(lengths).map(|&n| n as u32);
                 let numbers: Vec<u32> = numbers.collect();
-                Some(Tensor::from_vec(numbers, (2, slots.len()), device)?)
+                Some(from_host(&numbers, (2, slots.len()), device)?)
             }
         };
         Ok(Self {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::kernels::device::from_host;
 use crate::kernels::tensor::Dst;
 
 /// An update of Adam with decoupled weight decay: Kingma and Ba 2015, algorithm 1; Loshchilov and
@@ -98,7 +99,8 @@ impl Decayed {
         }
         let places = ranges.iter().flat_map(|range| [range.start, range.end]);
         let places = places.map(|place| place as i64).chain([i64::MAX]);
-        let places = Tensor::new(places.collect::<Vec<_>>(), device)?;
+        let places: Vec<i64> = places.collect();
+        let places = from_host(&places, places.len(), device)?;
         Ok(Self { ranges, places })
     }
 

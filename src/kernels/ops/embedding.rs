@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
+use crate::kernels::device::from_host;
 use crate::kernels::profile::{Part, part};
 use crate::kernels::tensor::Dst;
 use crate::kernels::{cpu, cuda};
@@ -26,7 +27,7 @@ impl Ids {
     /// If the device has no memory for them.
     pub fn new(ids: &[u32], device: &Device) -> Result<Self> {
         Ok(Self {
-            values: Tensor::new(ids, device)?,
+            values: from_host(ids, ids.len(), device)?,
             bound: ids.iter().max().map_or(0, |&id| id as usize + 1),
             runs: match Backend::on(device) {
                 Backend::Cpu => None,

@@ -12,6 +12,7 @@ pub use crate::kernels::operands::sampling::Processors;
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
 use crate::kernels::cuda;
+use crate::kernels::device::{put, zeros};
 use crate::kernels::profile::{self, Part};
 use crate::kernels::tensor::Dst;
 
@@ -43,7 +44,7 @@ impl Sampler {
     ) -> Result<Self> {
         let words = vocabulary.div_ceil(32);
         let seen = match processors.repetition_penalty != 1.0 && slots > 0 {
-            true => Some(Tensor::zeros((slots, words), DType::U32, device)?),
+            true => Some(zeros((slots, words), DType::U32, device)?),
             false => None,
         };
         Ok(Self {
@@ -58,7 +59,7 @@ impl Sampler {
     /// # Errors
     /// If there is no such slot, or the prompt has an id outside the vocabulary.
     pub fn begin(&mut self, slot: usize, prompt: &[u32]) -> Result<()> {
-        let Some(seen) = &self.seen else {
+        let Some(seen) = &mut self.seen else {
             return Ok(());
         };
         let mut bits = vec![0u32; self.vocabulary.div_ceil(32)];
@@ -69,8 +70,7 @@ impl Sampler {
             }
             bits[id as usize / 32] |= 1 << (id % 32);
         }
-        let bits = Tensor::new(bits, seen.device())?.unsqueeze(0)?;
-        Ok(seen.slice_set(&bits, 0, slot)?)
+        put(&bits, Dst::view(seen, |seen| seen.narrow(0, slot, 1))?)
     }
 
     /// The next token of the sequence in each of `slots` and its log-prob under the model itself, in

@@ -1,8 +1,9 @@
 use super::*;
 use crate::kernels::attention::{Packing, attention, backward};
 use crate::kernels::cuda::ptx_tests::covering;
-use crate::kernels::emulator::{compare, scope};
-use crate::kernels::testing::{scores, variable};
+use crate::kernels::device::zeros;
+use crate::kernels::emulator::{compare, device, scope_on};
+use crate::kernels::testing::{here, on, scores, variable};
 
 /// Heads, heads of keys, their size.
 type Shape = (usize, usize, usize);
@@ -33,7 +34,7 @@ fn run(
     let [q, k, v] = parts(whole, shape);
     let packing = Packing::new(segments.into(), whole.device()).unwrap();
     let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], window)).unwrap();
-    let dqkv = whole.zeros_like().unwrap();
+    let dqkv = zeros(whole.shape(), whole.dtype(), whole.device()).unwrap();
     backward(
         dy,
         (&q, &k, &v),
@@ -158,20 +159,19 @@ fn a_row_does_not_depend_on_what_else_is_there() {
     let packed = groups(&[&[3, 40], &[20, 30, 70], &[9]]);
     let mut some = packed.clone();
     some[2].queries = some[2].own.end - 1..some[2].own.end;
+    let Some(device) = device() else { return };
     for dtype in [DType::F32, DType::BF16] {
-        let [whole, dy] = inputs(&packed, shape, dtype);
+        let [whole, dy] = inputs(&packed, shape, dtype).map(|x| on(&device, &x));
         let rows = |x: &Tensor| x.narrow(0, 43, 120).unwrap();
-        let Some([one, all]) = scope(|| {
+        let [one, all] = scope_on(&device, || {
             let one = run(&alone, (&rows(&whole), &rows(&dy)), shape, None);
             let all = run(&packed, (&whole, &dy), shape, None);
             [one, all]
-        }) else {
-            return;
-        };
+        });
         for (one, all) in one.iter().zip(&all) {
             assert_eq!(values(one), values(&rows(all)), "{dtype:?}");
         }
-        let less = scope(|| {
+        let less = scope_on(&device, || {
             let [q, k, v] = parts(&whole, shape);
             let packing = Packing::new(some.clone(), whole.device()).unwrap();
             attention(&q, &k, &v, &packing, scores(q.dims()[2], None))
@@ -179,15 +179,12 @@ fn a_row_does_not_depend_on_what_else_is_there() {
                 .0
         });
         let after = |x: &Tensor, from: usize| x.narrow(0, from, 100).unwrap();
-        assert_eq!(
-            values(&after(&less.unwrap(), 44)),
-            values(&after(&all[0], 63))
-        );
+        assert_eq!(values(&after(&less, 44)), values(&after(&all[0], 63)));
     }
 }
 
 fn values(x: &Tensor) -> Vec<f32> {
-    let x = x.to_dtype(DType::F32).unwrap();
+    let x = here(x).to_dtype(DType::F32).unwrap();
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -250,18 +247,19 @@ fn every_query_is_in_one_tile_and_a_run_visits_what_sees_it() {
 #[test]
 fn what_no_kernel_serves_is_refused() {
     let segments = groups(&[&[4]]);
+    let Some(device) = device() else { return };
     let refused = |dim: usize, dtype: DType| {
         let shape = (1, 1, dim);
-        let [whole, _] = inputs(&segments, shape, dtype);
+        let [whole, _] = inputs(&segments, shape, dtype).map(|x| on(&device, &x));
         let [q, k, v] = parts(&whole, shape);
         let packing = Packing::new(segments.clone(), whole.device()).unwrap();
         attention(&q, &k, &v, &packing, scores(q.dims()[2], None))
             .unwrap_err()
             .to_string()
     };
-    let Some((wide, double)) = scope(|| (refused(257, DType::F32), refused(8, DType::F64))) else {
-        return;
-    };
+    let (wide, double) = scope_on(&device, || {
+        (refused(257, DType::F32), refused(8, DType::F64))
+    });
     assert!(wide.contains("heads of 257"), "{wide}");
     assert!(double.contains("F64"), "{double}");
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::cuda::ptx_tests::covering;
-use crate::kernels::device::{download_split, upload, upload_split};
-use crate::kernels::emulator::{compare, scope};
+use crate::kernels::device::{self, download_split, upload, upload_split};
+use crate::kernels::emulator::{self, compare, scope_on};
 use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
 use crate::kernels::testing::*;
 use candle_core::Device;
@@ -54,27 +54,32 @@ fn gradient(step: u64, n: usize) -> Tensor {
 }
 
 fn floats(x: &Tensor) -> Vec<f32> {
-    x.to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+    here(x).to_dtype(DType::F32).unwrap().to_vec1().unwrap()
 }
 
-fn zeros(n: usize, dtype: DType) -> Tensor {
-    Tensor::zeros(n, dtype, &Device::Cpu).unwrap()
+fn zeros(n: usize, dtype: DType, device: &Device) -> Tensor {
+    device::zeros(n, dtype, device).unwrap()
 }
 
 #[test]
 fn the_norm_is_that_of_the_processor() {
     check_norm(&[1, 3, 33, 2_049, 100_003]);
-    let none = zeros(0, DType::F32);
-    assert_eq!(scope(|| squared_norm(&none).unwrap()).unwrap_or(0.0), 0.0);
+    let Some(device) = emulator::device() else {
+        return;
+    };
+    let none = zeros(0, DType::F32, &device);
+    assert_eq!(scope_on(&device, || squared_norm(&none).unwrap()), 0.0);
 }
 
 fn check_norm(sizes: &[usize]) {
+    let Some(device) = emulator::device() else {
+        return;
+    };
     for &n in sizes {
         let x = gradient(1, n);
         let want = squared_norm(&x).unwrap();
-        let Some(got) = scope(|| squared_norm(&x).unwrap()) else {
-            return;
-        };
+        let x = on(&device, &x);
+        let got = scope_on(&device, || squared_norm(&x).unwrap());
         assert!((got - want).abs() <= 1e-14 * want, "{got} {want}");
     }
 }
@@ -95,7 +100,8 @@ fn check_plain(sizes: &[usize]) {
             compare("adam", &inputs, 2e-6, |inputs| {
                 let decayed = decayed(n, inputs[0].device());
                 let mut weights = view(&inputs[0]);
-                let [mut mean, mut square] = [1, 2].map(|_| weights.zeros_like().unwrap());
+                let [mut mean, mut square] =
+                    [1, 2].map(|_| zeros(n, weights.dtype(), weights.device()));
                 for step in 1..=STEPS {
                     let plain = Weights::Plain((&mut weights).into());
                     let gradient = (&view(&inputs[step as usize]), 0.5);
@@ -106,7 +112,7 @@ fn check_plain(sizes: &[usize]) {
             });
             compare("rmsprop", &inputs, 2e-6, |inputs| {
                 let mut weights = view(&inputs[0]);
-                let mut square = weights.zeros_like().unwrap();
+                let mut square = zeros(n, weights.dtype(), weights.device());
                 for step in 1..=STEPS {
                     let plain = Weights::Plain((&mut weights).into());
                     let gradient = (&view(&inputs[step as usize]), 0.5);
@@ -119,15 +125,21 @@ fn check_plain(sizes: &[usize]) {
 }
 
 /// The weights of several updates, bf16 and f32, and the moments. `momentum`: Adam, else RMSprop.
-fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [Tensor; 4] {
-    let mut master = gradient(0, n);
-    let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
+fn trajectory(
+    device: &Device,
+    n: usize,
+    split_layout: bool,
+    moment: DType,
+    momentum: bool,
+) -> [Tensor; 4] {
+    let mut master = on(device, &gradient(0, n));
+    let [mut weights, mut low] = [DType::BF16, DType::I16].map(|dtype| zeros(n, dtype, device));
     match split_layout {
         true => upload_split(&floats(&master), &mut weights, &mut low).unwrap(),
         false => upload(&floats(&master), &mut weights).unwrap(),
     }
-    let [mut mean, mut square] = [zeros(n, moment), zeros(n, moment)];
-    let decayed = decayed(n, &Device::Cpu);
+    let [mut mean, mut square] = [1, 2].map(|_| zeros(n, moment, device));
+    let decayed = decayed(n, device);
     for step in 1..=STEPS {
         let kept = match split_layout {
             true => Weights::Split {
@@ -139,7 +151,7 @@ fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [T
                 master: (&mut master).into(),
             },
         };
-        let gradient = (&gradient(step, n), 0.5);
+        let gradient = (&on(device, &gradient(step, n)), 0.5);
         match momentum {
             true => {
                 let moments = ((&mut mean).into(), (&mut square).into());
@@ -151,7 +163,7 @@ fn trajectory(n: usize, split_layout: bool, moment: DType, momentum: bool) -> [T
     let master = match split_layout {
         true => {
             let values = download_split(&weights, &low).unwrap();
-            Tensor::from_vec(values, n, &Device::Cpu).unwrap()
+            device::from_host(&values, n, device).unwrap()
         }
         false => master,
     };
@@ -198,11 +210,14 @@ fn their_ptx_computes_the_same() {
 }
 
 fn check_layouts(cases: &[(usize, bool)]) {
+    let Some(device) = emulator::device() else {
+        return;
+    };
     for &(n, momentum) in cases {
-        let Some(master) = scope(|| trajectory(n, false, DType::F32, momentum)) else {
-            return;
+        let run = |split: bool, moment: DType| {
+            scope_on(&device, || trajectory(&device, n, split, moment, momentum))
         };
-        let split = scope(|| trajectory(n, true, DType::F32, momentum)).unwrap();
+        let (master, split) = (run(false, DType::F32), run(true, DType::F32));
         for (got, want) in split.iter().zip(&master) {
             assert_eq!(floats(got), floats(want));
         }
@@ -218,7 +233,7 @@ fn check_layouts(cases: &[(usize, bool)]) {
             );
         }
         // Moments to 8 bits move a weight by a share of the rate, which is 0.1.
-        let bf16 = scope(|| trajectory(n, true, DType::BF16, momentum)).unwrap();
+        let bf16 = run(true, DType::BF16);
         let pairs = floats(&bf16[1]).into_iter().zip(exact(n, momentum));
         let off: Vec<f64> = pairs.map(|(got, want)| f64::from(got) - want).collect();
         assert!(off.iter().all(|off| off.abs() < 0.02), "{off:?}");
@@ -232,6 +247,9 @@ fn check_layouts(cases: &[(usize, bool)]) {
 
 #[test]
 fn the_mean_of_random_roundings_is_the_number() {
+    let Some(device) = emulator::device() else {
+        return;
+    };
     let n = 1 << 15;
     // Between two bf16 numbers 1/128 apart, at several shares of the way; negative, tiny, huge.
     for x in [1.000_976_6f32, 1.005, -1.007_8, 1e-40, 3.395e38, 0.0] {
@@ -243,21 +261,22 @@ fn the_mean_of_random_roundings_is_the_number() {
                 weight_decay: 0.0,
                 ..adam_at(step)
             };
-            let gradient = Tensor::full(x, n, &Device::Cpu).unwrap();
-            let (mut weights, mut low) = (zeros(n, DType::BF16), zeros(n, DType::I16));
-            let (mut mean, mut square) = (zeros(n, DType::BF16), zeros(n, DType::BF16));
+            let gradient = device::from_host(&vec![x; n], n, &device).unwrap();
+            let [mut weights, mut mean, mut square] =
+                [1, 2, 3].map(|_| zeros(n, DType::BF16, &device));
+            let mut low = zeros(n, DType::I16, &device);
             let kept = Weights::Split {
                 weights: (&mut weights).into(),
                 low: (&mut low).into(),
             };
             let moments = ((&mut mean).into(), (&mut square).into());
-            let none = Decayed::new(Vec::new(), &Device::Cpu).unwrap();
-            adam(&update, &none, kept, moments, (&gradient, 1.0)).unwrap();
+            let none = Decayed::new(Vec::new(), &device).unwrap();
+            scope_on(&device, || {
+                adam(&update, &none, kept, moments, (&gradient, 1.0)).unwrap();
+            });
             (floats(&mean), floats(&square))
         };
-        let Some((mean, square)) = scope(|| run(1)) else {
-            return;
-        };
+        let (mean, square) = run(1);
         let check = |all: &[f32], x: f32| {
             let down = f64::from(f32::from_bits(x.to_bits() & 0xffff_0000));
             let up = f64::from(f32::from_bits((x.to_bits() & 0xffff_0000) + 0x1_0000));
@@ -279,7 +298,7 @@ fn the_mean_of_random_roundings_is_the_number() {
         }
         if x == 1.005 {
             // Other updates, places and moments round in other ways.
-            let others = [scope(|| run(2)).unwrap(), scope(|| run(3)).unwrap()];
+            let others = [run(2), run(3)];
             let ups =
                 |all: &[f32]| -> Vec<bool> { all.iter().map(|&y| y > all[0].min(x)).collect() };
             let mine = ups(&mean);
@@ -294,34 +313,70 @@ fn the_mean_of_random_roundings_is_the_number() {
             shifted.rotate_left(1);
             let same = same(&shifted) as f64 / n as f64;
             assert!((same - chance).abs() < 0.02, "{same} {chance}");
-            assert_eq!(scope(|| run(1)).unwrap(), (mean, square));
+            assert_eq!(run(1), (mean, square));
         }
+    }
+}
+
+/// f32 and bf16 buffers of four elements, and an update by them.
+struct Buffers {
+    f32: Tensor,
+    other: Tensor,
+    bf16: Tensor,
+    other_bf16: Tensor,
+    decayed: Decayed,
+}
+
+impl Buffers {
+    fn new(device: &Device) -> Self {
+        let make = |dtype| zeros(4, dtype, device);
+        Self {
+            f32: make(DType::F32),
+            other: make(DType::F32),
+            bf16: make(DType::BF16),
+            other_bf16: make(DType::BF16),
+            decayed: decayed(4, device),
+        }
+    }
+
+    fn plain(&self) -> Weights<'static> {
+        Weights::Plain(Dst::shared(&self.f32))
+    }
+
+    fn master(&self) -> Weights<'static> {
+        Weights::Master {
+            weights: Dst::shared(&self.bf16),
+            master: Dst::shared(&self.f32),
+        }
+    }
+
+    fn step(&self, kept: Weights, moments: [&Tensor; 2], gradient: &Tensor) -> Result<()> {
+        let [mean, square] = moments.map(Dst::shared);
+        let gradient = (gradient, 1.0);
+        adam(&adam_at(1), &self.decayed, kept, (mean, square), gradient)
     }
 }
 
 #[test]
 fn types_that_do_not_go_together_are_refused() {
-    let n = 4;
-    let make = |dtype| zeros(n, dtype);
-    let (f32, bf16) = (make(DType::F32), make(DType::BF16));
-    let decayed = decayed(n, &Device::Cpu);
-    let plain = || Weights::Plain(Dst::shared(&f32));
-    let master = || Weights::Master {
-        weights: Dst::shared(&bf16),
-        master: Dst::shared(&f32),
+    let all = Buffers::new(&Device::Cpu);
+    let error = all.step(all.master(), [&all.f32, &all.other], &all.f32);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("on a GPU alone"), "{error}");
+    let Some(device) = emulator::device() else {
+        return;
     };
-    let step = |kept, mean: &Tensor, square: &Tensor, gradient: &Tensor| {
-        let moments = (Dst::shared(mean), Dst::shared(square));
-        adam(&adam_at(1), &decayed, kept, moments, (gradient, 1.0))
-    };
-    let error = step(master(), &f32, &make(DType::F32), &f32).unwrap_err();
-    assert!(error.to_string().contains("on a GPU alone"), "{error}");
-    scope(|| {
-        assert!(step(master(), &bf16, &make(DType::BF16), &make(DType::F32)).is_err());
-        assert!(step(plain(), &bf16, &f32, &f32).is_err());
-        let error = step(plain(), &f32, &f32, &bf16).unwrap_err();
-        assert!(error.to_string().contains("BF16"), "{error}");
-        let error = squared_norm(&make(DType::F64)).unwrap_err();
-        assert!(error.to_string().contains("F64"), "{error}");
+    let all = Buffers::new(&device);
+    let double = zeros(4, DType::F64, &device);
+    scope_on(&device, || {
+        let moments = [&all.bf16, &all.other_bf16];
+        assert!(all.step(all.master(), moments, &all.other).is_err());
+        let moments = [&all.bf16, &all.f32];
+        assert!(all.step(all.plain(), moments, &all.f32).is_err());
+        let error = all.step(all.plain(), [&all.f32, &all.f32], &all.bf16);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("BF16"), "{error}");
+        let error = squared_norm(&double).unwrap_err().to_string();
+        assert!(error.contains("F64"), "{error}");
     });
 }

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::kernels::cuda::images::Target;
 use crate::kernels::emulator::load;
 
 /// What compiles for a card.
@@ -63,9 +64,22 @@ impl Toolkit {
     /// If it does not compile, or with a warning.
     pub fn ptx(&self, text: &str, card: u32) -> Result<String> {
         self.kept(text, card, "ptx", |_| {
-            let ptx = self.nvrtc.compile(text, card)?;
+            let ptx = self.nvrtc.compile(text, Target::Ptx(card))?;
             Ok(String::from_utf8_lossy(&ptx).into_owned())
         })
+    }
+
+    /// NVRTC's version.
+    pub fn version(&self) -> Result<(i32, i32)> {
+        self.nvrtc.version()
+    }
+
+    /// A text as machine code.
+    ///
+    /// # Errors
+    /// If it does not compile, or with a warning.
+    pub fn cubin(&self, text: &str, card: u32) -> Result<Vec<u8>> {
+        self.nvrtc.compile(text, Target::Cubin(card))
     }
 
     /// What ptxas says of a text's kernels and, where there is nvdisasm, below each kernel's name its
@@ -169,6 +183,7 @@ type Create = unsafe extern "C" fn(
     *const *const c_char,
     *const *const c_char,
 ) -> c_int;
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
 type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
 type Text = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
@@ -201,16 +216,24 @@ impl Nvrtc {
         }
     }
 
-    /// A text as PTX.
+    fn version(&self) -> Result<(i32, i32)> {
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: NVRTC's own function, of this type, which writes both numbers.
+        unsafe {
+            let version: Version = std::mem::transmute(self.symbol("nvrtcVersion")?);
+            version(&mut major, &mut minor);
+        }
+        Ok((major, minor))
+    }
+
+    /// What a text compiles to.
     ///
     /// # Errors
     /// If it does not compile, or with a warning.
-    fn compile(&self, text: &str, card: u32) -> Result<Vec<u8>> {
+    fn compile(&self, text: &str, target: Target) -> Result<Vec<u8>> {
         let text = CString::new(text).map_err(|_| Error::failed("a text with a zero byte"))?;
-        let options = [
-            c"--std=c++17".to_owned(),
-            CString::new(format!("--gpu-architecture=compute_{card}")).unwrap_or_default(),
-        ];
+        let options = target.options();
+        let options = options.map(|option| CString::new(option).unwrap_or_default());
         let options = options.each_ref().map(|option| option.as_ptr());
         // SAFETY: NVRTC's own functions, of these types; what they point to lives until the end, and
         // texts have the room that NVRTC asks for.
@@ -225,7 +248,12 @@ impl Nvrtc {
                 size(program, &mut bytes);
                 let mut text = vec![0u8; bytes];
                 copy(program, text.as_mut_ptr().cast());
-                text.truncate(bytes.saturating_sub(1));
+                Ok(text)
+            };
+            // The zero byte behind a text.
+            let text_of = |program, what: &str| -> Result<Vec<u8>> {
+                let mut text = get(program, what)?;
+                text.pop();
                 Ok(text)
             };
             let mut program = std::ptr::null_mut();
@@ -238,16 +266,17 @@ impl Nvrtc {
                 std::ptr::null(),
             );
             let status = compile(program, options.len() as c_int, options.as_ptr());
-            let (log, ptx) = (
-                get(program, "nvrtcGetProgramLog")?,
-                get(program, "nvrtcGetPTX")?,
-            );
+            let log = text_of(program, "nvrtcGetProgramLog")?;
+            let image = match target {
+                Target::Cubin(_) => get(program, "nvrtcGetCUBIN")?,
+                Target::Ptx(_) => text_of(program, "nvrtcGetPTX")?,
+            };
             destroy(&mut program);
             if status != 0 || !log.is_empty() {
                 let log = String::from_utf8_lossy(&log);
                 return Err(Error::failed(format!("NVRTC's status is {status}: {log}")));
             }
-            Ok(ptx)
+            Ok(image)
         }
     }
 }

@@ -57,9 +57,12 @@ parts=(kernels models runs dpo sampling ceilings profile 8b)
 for at in "${!parts[@]}"; do
     begin "$pack" --minutes 60 --parts "$(IFS=,; echo "${parts[*]:at}")"
     until [ -e "$out/logs.tgz" ] || ! kill -0 "$check" 2>/dev/null; do sleep 0.1; done
-    # All of its session: what has a limit of time is a process group of its own.
-    mapfile -t processes < <(ps -o pid= -s "$check" || true)
-    kill -9 ${processes[@]+"${processes[@]}"} 2>/dev/null || true
+    # All of its session, as what has a limit of time is a process group of its own. What one of them has
+    # begun meanwhile goes the next time round.
+    while mapfile -t processes < <(ps -o stat=,pid= -s "$check" | awk '$1 !~ /^Z/ { print $2 }'); [ ${#processes[@]} -gt 0 ]; do
+        kill -9 "${processes[@]}" 2>/dev/null || true
+        sleep 0.1
+    done
     wait "$check" || true
     whole
     if grep '"ok":false' "$out/gpu_check.jsonl"; then cat "$out.log"; fail "${parts[at]} is wrong"; fi

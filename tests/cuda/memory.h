@@ -153,10 +153,9 @@ API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*)
     return copy(to, (uint64_t)from, bytes, true, false);
 }
 API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
-    if (int code = copy((uint64_t)to, from, bytes, false, true)) return code;
-    // Who looks before the end sees NaN.
+    // Who looks before the end sees NaN. Another thread that waits may copy as soon as it is given.
     if (!setting("AT_ONCE")) memset(to, 0xff, bytes);
-    return 0;
+    return copy((uint64_t)to, from, bytes, false, true);
 }
 API int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void*) {
     return copy(to, from, bytes, true, true);

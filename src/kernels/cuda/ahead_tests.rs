@@ -34,7 +34,7 @@ fn of_tests() -> Listed {
         (256, 1),
     ];
     let lists = [
-        attention::modules_of(&[8, 16, 130])?,
+        attention::modules_of(&[6, 8, 12, 16, 130])?,
         kv_cache::modules_of(&groups)?,
     ];
     Ok(lists.concat())

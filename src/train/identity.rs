@@ -188,7 +188,7 @@ mod tests {
         (config.data.eval, config.data.samples) = (files(), Some(SampleSource::Auto));
         (config.data.unlabelled, config.data.reference_log_probs) = (files(), Some("x".into()));
         let run = &mut config.run;
-        (run.save_steps, run.save_total_limit) = (Some(1), Some(1));
+        (run.save_model, run.save_steps, run.save_total_limit) = (false, Some(1), Some(1));
         (run.metric_for_best_model, run.greater_is_better) = (path(), Some(true));
         (run.max_non_finite_steps, run.eval_prompts) = (1, 1);
         (run.eval_max_new_tokens, run.eval_margins) = (1, 1);

@@ -7,10 +7,10 @@ for tool in c++ nm readelf; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed"; exit 3; }
 done
 nvcc=""
-for place in "${NVCC:-}" "${CUDA_HOME:-}/bin/nvcc" "${CUDA_PATH:-}/bin/nvcc" \
+for candidate in "${NVCC:-}" "${CUDA_HOME:-}/bin/nvcc" "${CUDA_PATH:-}/bin/nvcc" \
     /usr/local/cuda/bin/nvcc "$(command -v nvcc || true)"; do
-    if [ -x "$place" ]; then
-        nvcc="$place"
+    if [ -x "$candidate" ]; then
+        nvcc="$candidate"
         break
     fi
 done

@@ -57,6 +57,23 @@ fn expo(place: &Path, args: &[&str]) -> Output {
     command(&cache, args).output().unwrap()
 }
 
+/// What scores a few pairs on a device, into `scores.jsonl` of `place`.
+fn score_args(place: &Path, device: &str) -> Vec<String> {
+    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
+    let out = place.join("scores.jsonl");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let mut args = vec!["score".to_owned()];
+    for (flag, value) in [
+        ("--model", path(&model)),
+        ("--data", path(&pairs)),
+        ("--out", path(&out)),
+        ("--device", device.to_owned()),
+    ] {
+        args.extend([flag.to_owned(), value]);
+    }
+    args
+}
+
 fn succeed(place: &Path, args: &[&str]) {
     let output = expo(place, args);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -261,20 +278,8 @@ fn a_gpu_that_is_not_there_is_refused() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let model = fixture("neox");
-    let pairs = fixture("pairs.jsonl");
-    let out = place.path().join("scores.jsonl");
-    let args = [
-        "score",
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        pairs.to_str().unwrap(),
-        "--out",
-        out.to_str().unwrap(),
-        "--device",
-        "cuda:77",
-    ];
+    let args = score_args(place.path(), "cuda:77");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let output = expo(place.path(), &args);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");

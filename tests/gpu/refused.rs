@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use super::{command, fixture, gpu};
+use super::{command, gpu, score_args};
 
 /// Whether the driver is the emulated one.
 fn emulated() -> bool {
@@ -18,19 +18,8 @@ fn emulated() -> bool {
 
 /// Scores a few pairs with these variables set, into `scores.jsonl` of `place`.
 fn score(place: &Path, variables: &[(&str, &str)]) -> Output {
-    let (model, pairs) = (fixture("neox"), fixture("pairs.jsonl"));
-    let out = place.join("scores.jsonl");
-    let args = [
-        "score",
-        "--model",
-        model.to_str().unwrap(),
-        "--data",
-        pairs.to_str().unwrap(),
-        "--out",
-        out.to_str().unwrap(),
-        "--device",
-        "cuda:0",
-    ];
+    let args = score_args(place, "cuda:0");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut command = command(&place.join("cache"), &args);
     command.envs(variables.iter().copied());
     command.output().unwrap()

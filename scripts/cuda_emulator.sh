@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds expo for CUDA and runs its tests of GPUs on the processor: tests/cuda/driver.cpp stands for the
+# Builds expo for CUDA and runs its tests of GPUs on the CPU: tests/cuda/driver.cpp stands for the
 # CUDA driver, NVRTC, cuBLAS and cuRAND, so that all of expo's own code for CUDA runs, launch by launch.
 #
 # Takes the toolkit of an nvcc that is there (NVCC, CUDA_HOME, CUDA_PATH or PATH), or makes one with
@@ -25,7 +25,7 @@ main="$(executable test)"
 program="$(executable bin)"
 [ -n "$library" ] && [ -n "$main" ] && [ -n "$program" ] || { echo "no test binaries"; exit 1; }
 
-step "the driver on the processor"
+step "the driver on the CPU"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 scripts/emulated_driver.sh "$work" "$library" "$main" "$program"

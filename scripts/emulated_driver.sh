@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes libraries in a folder that stand for the CUDA driver, NVRTC, cuBLAS and cuRAND where no GPU is:
+# Makes libraries in a directory that stand for the CUDA driver, NVRTC, cuBLAS and cuRAND where no GPU is:
 #
 #   scripts/emulated_driver.sh FOLDER BINARY...
 #

@@ -1,5 +1,5 @@
 # What gpu_rehearsal.sh runs in a namespace of its own, where it may hide the checkout and mount disks:
-# $root is the checkout, $place a folder with the $pack, $libraries and $kernels those of the emulated
+# $root is the checkout, $place a directory with the $pack, $libraries and $kernels those of the emulated
 # driver.
 : "${root:?}" "${place:?}" "${pack:?}" "${libraries:?}" "${kernels:?}"
 cd /

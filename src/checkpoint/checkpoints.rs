@@ -200,8 +200,8 @@ pub fn sweep_up(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of what a run removes from its folder before it begins or, after a checkpoint's `step`,
-/// goes on: weights, later checkpoints, what killed processes left.
+/// The bytes of what a run removes from its directory before it begins or, after a checkpoint's `step`,
+/// resumes: weights, later checkpoints, what killed processes left.
 pub fn removable_bytes(folder: &Path, step: Option<u64>) -> u64 {
     let removed = |path: &PathBuf| match checkpoint_step(path) {
         Some(other) => step.is_none_or(|step| other > step),

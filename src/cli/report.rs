@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use expo::error::{Error, Result};
-use expo::io::durable::{check_writable, write_file};
+use expo::io::durable::{check_writable, create_directory, parent, write_file};
 use expo::io::lock::is_locked;
 use expo::report::page::{Recorded, page};
 use expo::run_dir::SUMMARY;
@@ -71,6 +71,7 @@ Examples:
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let out = out(args)?;
     check_writable(&out)?;
+    create_directory(parent(&out))?;
     let said = |count: usize| match count {
         1 => format!("{}\n", out.display()),
         count => format!("{}, {count} runs\n", out.display()),

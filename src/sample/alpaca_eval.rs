@@ -9,6 +9,7 @@ use serde_json::json;
 use super::file::responses;
 use crate::data::Prompt;
 use crate::error::{Error, Result};
+use crate::io::durable::{create_directory, parent, write_file};
 
 /// Writes the first response to each prompt, in the order of prompts, from the sample file `from`, whose
 /// prompts these are.
@@ -43,5 +44,6 @@ pub fn write_alpaca_eval(
         }));
     }
     let text = serde_json::to_string_pretty(&list).map_err(|e| Error::failed(e.to_string()))?;
-    crate::io::durable::write_file(out, text.as_bytes())
+    create_directory(parent(out))?;
+    write_file(out, text.as_bytes())
 }

@@ -165,7 +165,10 @@ impl<'a> Source<'a> {
             session.check_same_tokens(reference)?;
             check_length(max_length, reference.arch.max_positions)?;
         }
-        let folder = reference.unwrap_or(&session.folder);
+        let folder = match reference {
+            Some(folder) => folder,
+            None => session.base()?,
+        };
         let (model, hash) = session.compute.load(folder)?;
         Ok(Self {
             sample: &config.sample,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Column, Score, Scorer};
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
-use crate::io::durable::write_with;
+use crate::io::durable::{create_directory, parent, write_with};
 use crate::io::untrusted::{self, Line};
 use crate::loss::Role;
 
@@ -78,6 +78,7 @@ pub fn write(
     columns: &[Column],
     scorer: &Scorer,
 ) -> Result<()> {
+    create_directory(parent(path))?;
     write_with(path, |out| {
         for (dataset, column) in datasets.iter().zip(columns) {
             for (index, example) in dataset.borrow().examples().enumerate() {

@@ -140,7 +140,8 @@ fn the_reference_follows_the_policy() {
     let weights = mean.weights().flat();
     let sum = ((moved.weights().flat() * 0.25).unwrap() + (weights * 0.75).unwrap()).unwrap();
     weights.slice_set(&sum, 0, 0).unwrap();
-    save(&mean, &one, &mixed, SaveDtype::F32).unwrap();
+    let files = expo::io::model_dir::ModelFiles::open(&one).unwrap();
+    save(&mean, &files, &mixed, SaveDtype::F32).unwrap();
     let second = moving(&out("second"), &one, &mixed, "", 1);
     for key in [
         "loss",

@@ -12,7 +12,7 @@ use expo::error::{Error, Result};
 use expo::eval::judge::{
     Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
 };
-use expo::io::durable::{check_writable, write_with};
+use expo::io::durable::{check_writable, create_directory, parent, write_with};
 use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
@@ -227,6 +227,7 @@ fn finish(
         args.seed,
     );
     if let Some(out) = &args.out {
+        create_directory(parent(out))?;
         write_with(out, |file| {
             for (item, judged) in items.items.iter().zip(&judged) {
                 let row = report::row(item, judged, calls, &asked.replies, &grammar);

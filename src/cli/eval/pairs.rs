@@ -11,7 +11,7 @@ use expo::eval::figure::Draws;
 use expo::eval::pairs::{
     Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
 };
-use expo::io::durable::write_with;
+use expo::io::durable::{create_directory, parent, write_with};
 use serde_json::Value;
 
 use crate::cli::answer;
@@ -220,6 +220,7 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
 }
 
 fn write(out: &Path, lines: &[Line]) -> Result<()> {
+    create_directory(parent(out))?;
     write_with(out, |file| {
         for line in lines {
             let line = serde_json::to_string(line).map_err(|e| Error::failed(e.to_string()))?;

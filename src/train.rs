@@ -205,13 +205,18 @@ impl Run {
         let tokenizer = Arc::clone(&session.tokenizer);
         let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref())?;
         match &hashes.reference {
-            Some(hash) if *hash == hashes.policy => {
+            // The weights of a checkpoint are not those that the reference has.
+            Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {
                 let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
                 Stepper::new(&config, &model).check_same_model(&train, &rows)?;
             }
-            Some(hash) => observe(Event::OtherReference(hash)),
-            None => {}
+            Some(hash) if *hash != hashes.policy => observe(Event::OtherReference(hash)),
+            _ => {}
+        }
+        if stories.is_some() {
+            // They are told before the first step, too.
+            session.base()?;
         }
         // The weights that the reference has: those of the directory that is named for it.
         let of_reference = match (&config.model.reference, &hashes.reference) {

@@ -46,9 +46,14 @@ impl Scene {
             .collect()
     }
 
-    fn template(&mut self, source: &str) {
+    fn template(&self, source: &str) {
+        let path = self.folder.path().join("model/chat_template.jinja");
+        std::fs::write(path, source).unwrap();
+    }
+
+    /// Opens the tokenizer again, with the template that is there now.
+    fn reopen(&mut self) {
         let model = self.folder.path().join("model");
-        std::fs::write(model.join("chat_template.jinja"), source).unwrap();
         self.tokenizer = Tokenizer::open(&model).unwrap();
     }
 }
@@ -89,6 +94,7 @@ fn templates_write_what_they_write_in_transformers() {
 fn the_date_is_todays() {
     let mut scene = scene("", ZEPHYR, "pairs", &[]);
     scene.template("{{ strftime_now('%Y-%m-%d') }} {{ strftime_now is defined }}");
+    scene.reopen();
     let template = scene.tokenizer.chat_template().unwrap();
     let text = template
         .render(&[Message::new("user", "x")], false)
@@ -102,7 +108,7 @@ fn the_date_is_todays() {
 
 #[test]
 fn a_template_is_found_in_its_file_then_in_the_config() {
-    let mut scene = scene("", ZEPHYR, "pairs", &[]);
+    let scene = scene("", ZEPHYR, "pairs", &[]);
     let folder = scene.folder.path().join("model");
     let config = |value: serde_json::Value| {
         let config = serde_json::json!({"chat_template": value, "eos_token": "</s>"});
@@ -356,6 +362,7 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
         let mut scene = scene("", CHATML, "pairs", std::slice::from_ref(&row));
         if !template.is_empty() {
             scene.template(template);
+            scene.reopen();
         }
         let message = scene.complaint(&PAIR);
         assert!(

@@ -6,6 +6,7 @@
 //! - [`lock`]: one owner per run directory.
 //! - [`model_dir`]: the files of a model directory.
 //! - [`hub`]: models by name, downloaded into the cache that Python shares.
+//! - [`output`]: where a result goes that a user names a place for.
 //! - [`number`]: numbers in JSON that may not be finite.
 
 pub mod cache;
@@ -14,4 +15,5 @@ pub mod hub;
 pub mod lock;
 pub mod model_dir;
 pub mod number;
+pub mod output;
 pub mod untrusted;

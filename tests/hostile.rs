@@ -6,6 +6,7 @@
 
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
+mod outputs;
 mod runs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,7 +7,7 @@ use clap::Args;
 use expo::checkpoint::{self, SaveDtype};
 use expo::data::Tokenizer;
 use expo::error::{Error, Result};
-use expo::io::durable::{self, Staging, json_text};
+use expo::io::durable::{self, Staging, check_no_link, json_text};
 use expo::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOKENIZER_CONFIG};
 use expo::io::untrusted::{self, Document};
 use expo::model::arch::ConfigJson;
@@ -15,6 +15,7 @@ use expo::model::family::family;
 use expo::model::init::fresh;
 use serde_json::{Map, Value, json};
 
+use super::out::directory;
 use super::{answer, grouped};
 
 /// Makes a randomly initialised model of any supported shape.
@@ -29,7 +30,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "TOKENIZER")]
     tokenizer: PathBuf,
 
-    /// The folder to make.
+    /// The folder to make; one that holds anything is refused.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -60,6 +61,8 @@ Example:
 
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    directory(&args.out)?;
+    check_no_link(&args.out)?;
     durable::check_new(&args.out)?;
     let sources = Sources::read(args)?;
     let config = ConfigJson::of(&sources.config)?;

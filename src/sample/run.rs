@@ -8,7 +8,8 @@ use super::Existing;
 use super::task::{Source, length_limit, prompts_of, write};
 use crate::config::{Config, SampleSource, SamplingConfig};
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::io::output::Output;
 use crate::loss::Role;
 use crate::score::{cache_folder, check_is_known};
 use crate::session::{Event, Observer, Session, StopCondition};
@@ -43,11 +44,11 @@ fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<PathBu
         name.update(&prompt.text);
     }
     let folder = cache_folder(config.run.cache_dir.as_deref())?;
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
     let name = format!("{:x}", name.finalize());
     let path = folder.join(format!("samples-{name:.32}.jsonl"));
     let until = StopCondition::default();
-    write(&writer, &prompts, &path, Existing::Cache, &until, observe)?;
+    let out = Output::File(path.clone());
+    write(&writer, &prompts, &out, Existing::Cache, &until, observe)?;
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),

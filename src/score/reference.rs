@@ -8,6 +8,7 @@ use crate::config::{Config, MICRO_BATCH_TOKENS};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::io::cache;
+use crate::io::output::Output;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::run_dir::Timing;
@@ -145,8 +146,7 @@ impl<'a> ReferencePass<'a> {
         };
         watch.tokens = datasets.iter().map(tokens).sum();
         let timing = watch.read(0);
-        std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-        write(&path, datasets, &columns, &scorer)?;
+        write(&Output::File(path), datasets, &columns, &scorer)?;
         Ok(Reference {
             timing: Some(timing),
             ..Reference::new(columns, scorer.model)

@@ -217,7 +217,8 @@ fn ld_dpo_asks_for_shared_sums_in_a_score_file() {
     let run = config("dpo", "");
     let session = Session::open(&run.model, &mut |_| {}).unwrap();
     let datasets = run_datasets(&run, &session, &mut |_| {}).unwrap();
-    score_run(&run, &session, &datasets, &file, &mut |_| {}).unwrap();
+    let out = expo::io::output::Output::File(file.clone());
+    score_run(&run, &session, &datasets, &out, &mut |_| {}).unwrap();
     let given = format!("reference_log_probs = {file:?}");
     let open = |loss: &str| Run::open(config(loss, &given), &mut |_| {}).map(drop);
     open("ld_dpo").unwrap();

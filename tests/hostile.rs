@@ -4,9 +4,9 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
+mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
-mod outputs;
 mod runs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

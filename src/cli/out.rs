@@ -101,7 +101,9 @@ pub fn descriptor(path: &Path) -> Option<u32> {
     }
     let own = format!("/proc/{}/fd/", std::process::id());
     let folders = ["/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/", &own];
-    let mut number = folders.iter().filter_map(|folder| name.strip_prefix(folder));
+    let mut number = folders
+        .iter()
+        .filter_map(|folder| name.strip_prefix(folder));
     number.next()?.parse().ok()
 }
 
@@ -114,9 +116,7 @@ fn stream(path: &Path) -> Result<Option<File>> {
         Some(2) => duplicate(&std::io::stderr()).map_err(io)?,
         // A pipe of the shell's, as in `--out >(gzip > out.gz)`; behind what a file has already.
         Some(_) => File::options().append(true).open(path).map_err(io)?,
-        None if is_character_device(path) => {
-            File::options().write(true).open(path).map_err(io)?
-        }
+        None if is_character_device(path) => File::options().write(true).open(path).map_err(io)?,
         None => return Ok(None),
     };
     Ok(Some(stream))
@@ -238,8 +238,18 @@ fn is_of_run(name: &str) -> bool {
 
 fn is_of_model(name: &str) -> bool {
     use model_dir::{ADDITIONAL_TEMPLATES, CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER_FILES};
-    let others = [CONFIG, GENERATION_CONFIG, INDEX, ADDITIONAL_TEMPLATES, MANIFEST];
-    TOKENIZER_FILES.iter().chain(&others).any(|own| *own == name) || name.ends_with(".safetensors")
+    let others = [
+        CONFIG,
+        GENERATION_CONFIG,
+        INDEX,
+        ADDITIONAL_TEMPLATES,
+        MANIFEST,
+    ];
+    TOKENIZER_FILES
+        .iter()
+        .chain(&others)
+        .any(|own| *own == name)
+        || name.ends_with(".safetensors")
 }
 
 #[cfg(test)]
@@ -250,7 +260,14 @@ mod tests {
     #[cfg(unix)]
     fn the_names_of_open_files_are_known() {
         let own = format!("/proc/{}/fd/1", std::process::id());
-        for name in ["-", "/dev/stdout", "//dev/./stdout", "/dev/fd/1", "/proc/self/fd/1", &own] {
+        for name in [
+            "-",
+            "/dev/stdout",
+            "//dev/./stdout",
+            "/dev/fd/1",
+            "/proc/self/fd/1",
+            &own,
+        ] {
             assert_eq!(descriptor(Path::new(name)), Some(STDOUT), "{name}");
         }
         for name in ["./-", "/dev/null", "/dev/fd/x", "stdout", "/proc/1/fd/1x"] {
@@ -265,7 +282,11 @@ mod tests {
         for name in ["run/checkpoint-3", "run/tensorboard", "model", "free"] {
             fs::create_dir_all(path(name)).unwrap();
         }
-        for name in ["run/run.json", "run/checkpoint-3/MANIFEST.json", "model/config.json"] {
+        for name in [
+            "run/run.json",
+            "run/checkpoint-3/MANIFEST.json",
+            "model/config.json",
+        ] {
             fs::write(path(name), "{}").unwrap();
         }
         for (name, kind) in [
@@ -280,7 +301,11 @@ mod tests {
             let expected = format!("is a part of the {kind} ");
             assert!(message.contains(&expected), "{name}: {message}");
         }
-        for name in ["run/report.html", "model/scores.jsonl", "free/metrics.jsonl"] {
+        for name in [
+            "run/report.html",
+            "model/scores.jsonl",
+            "free/metrics.jsonl",
+        ] {
             check_owner(&path(name)).unwrap();
         }
     }

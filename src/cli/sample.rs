@@ -12,9 +12,7 @@ use expo::io::output::Output;
 use expo::kernels::memory::peak;
 use expo::kernels::rates::read_rate;
 use expo::model::sampling::SampleConfig;
-use expo::sample::{
-    self, Target, TextPrompt, Written, is_alpaca_eval, sample_run, sample_text,
-};
+use expo::sample::{self, Target, TextPrompt, Written, is_alpaca_eval, sample_run, sample_text};
 use expo::session::StopCondition;
 use serde_json::json;
 
@@ -272,7 +270,9 @@ fn model(args: &SampleArgs) -> ModelConfig {
 /// The files that prompts are read from.
 fn inputs_of(prompts: &PromptSource) -> Vec<PathBuf> {
     let files = [&prompts.train].into_iter().chain(&prompts.eval);
-    paths(files.chain(&prompts.unlabelled)).map(Path::to_owned).collect()
+    paths(files.chain(&prompts.unlabelled))
+        .map(Path::to_owned)
+        .collect()
 }
 
 /// The config that the flags stand for.
@@ -366,12 +366,7 @@ fn finish(
 }
 
 /// Where AlpacaEval's form of the responses in `out` goes.
-fn alpaca_eval(
-    args: &SampleArgs,
-    path: &Path,
-    out: &Output,
-    inputs: &[PathBuf],
-) -> Result<Output> {
+fn alpaca_eval(args: &SampleArgs, path: &Path, out: &Output, inputs: &[PathBuf]) -> Result<Output> {
     let Output::File(responses) = out else {
         return Err(Error::input("is made of a file --out, not of a stream").at("--alpaca-eval"));
     };

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::args::{BatchArgs, ComputeArgs, RowArgs};
 use super::dispatch::DeviceRequest;
 use super::error::flagged;
-use super::progress::Progress;
 use super::grouped;
 use super::out::{Existing, answer_beside, open, paths};
+use super::progress::Progress;
 
 /// Writes the log-probs of responses under a model.
 #[derive(Args)]
@@ -133,7 +133,11 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     let (Some(name), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::input("neither --config nor --model with --data"));
     };
-    let out = open(&args.out, existing, paths([data].into_iter().chain(&args.samples)))?;
+    let out = open(
+        &args.out,
+        existing,
+        paths([data].into_iter().chain(&args.samples)),
+    )?;
     let data = ScoreData {
         model: args.compute.model(name),
         files: data.clone(),
@@ -142,9 +146,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
         micro_batch_tokens: args.batch.micro_batch_tokens,
         shrink: args.rows.shrink(),
     };
-    flagged(score_data(&data, &out, &mut |event| {
-        progress.show(event)
-    }))
+    flagged(score_data(&data, &out, &mut |event| progress.show(event)))
 }
 
 /// Scores the rows of a run under its reference.

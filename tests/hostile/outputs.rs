@@ -60,7 +60,11 @@ impl Scene {
         fs::create_dir(self.path("run")).unwrap();
         fs::write(self.path("run/run.json"), "{}").unwrap();
         fs::write(self.path("run/config.toml"), "").unwrap();
-        fs::write(self.path("run/metrics.jsonl"), "{\"step\":1,\"loss\":0.5}\n").unwrap();
+        fs::write(
+            self.path("run/metrics.jsonl"),
+            "{\"step\":1,\"loss\":0.5}\n",
+        )
+        .unwrap();
         fs::write(self.path("run/model.safetensors"), "weights").unwrap();
     }
 
@@ -92,17 +96,40 @@ fn an_output_that_is_an_input_is_refused() {
     fs::hard_link(scene.path("rows.jsonl"), scene.path("hard.jsonl")).unwrap();
     fs::create_dir(scene.path("below")).unwrap();
     let model = model();
-    for out in ["rows.jsonl", "below/../rows.jsonl", "./rows.jsonl", "hard.jsonl"] {
+    for out in [
+        "rows.jsonl",
+        "below/../rows.jsonl",
+        "./rows.jsonl",
+        "hard.jsonl",
+    ] {
         let reads = "the same command";
         scene.refuse(&Scene::score(&model, out, &["--overwrite"]), reads);
         scene.refuse(&Scene::sample(&model, out, &["--overwrite"]), reads);
         let pairs = [
-            "eval", "pairs", "--model", &model, "--data", "rows.jsonl", "--out", out, "--overwrite",
+            "eval",
+            "pairs",
+            "--model",
+            &model,
+            "--data",
+            "rows.jsonl",
+            "--out",
+            out,
+            "--overwrite",
         ];
         scene.refuse(&pairs, reads);
-        let judge = ["eval", "judge", "--samples", "rows.jsonl", "--against", "rows.jsonl"];
+        let judge = [
+            "eval",
+            "judge",
+            "--samples",
+            "rows.jsonl",
+            "--against",
+            "rows.jsonl",
+        ];
         let judge = [&judge[..], &["--judge", "length"]].concat();
-        scene.refuse(&[&judge[..], &["--out", out, "--overwrite"]].concat(), reads);
+        scene.refuse(
+            &[&judge[..], &["--out", out, "--overwrite"]].concat(),
+            reads,
+        );
         scene.refuse(&[&judge[..], &["--cache", out]].concat(), reads);
     }
     assert!(fs::read(scene.path("rows.jsonl")).unwrap() == rows);
@@ -113,13 +140,20 @@ fn a_part_of_a_run_or_a_model_is_refused() {
     let scene = Scene::new();
     scene.record();
     let model = model();
-    for name in ["run/metrics.jsonl", "run/model.safetensors", "run/margins.json"] {
+    for name in [
+        "run/metrics.jsonl",
+        "run/model.safetensors",
+        "run/margins.json",
+    ] {
         let part = "is a part of the run ";
         scene.refuse(&["report", "run", "--out", name], part);
         scene.refuse(&Scene::score(&model, name, &["--overwrite"]), part);
         scene.refuse(&Scene::sample(&model, name, &["--overwrite"]), part);
     }
-    assert_eq!(fs::read(scene.path("run/model.safetensors")).unwrap(), b"weights");
+    assert_eq!(
+        fs::read(scene.path("run/model.safetensors")).unwrap(),
+        b"weights"
+    );
     scene.refuse(
         &["bandit", "theory", "--out", "run/checkpoint-3"],
         "is a part of the run ",
@@ -149,7 +183,10 @@ fn a_report_replaces_reports_only() {
     let (out, err) = ok(report("-"));
     assert!(out.as_bytes() == page);
     assert_eq!(err, "-\n");
-    scene.refuse(&["report", "run", "--watch", "--out", "-"], "a file is needed");
+    scene.refuse(
+        &["report", "run", "--watch", "--out", "-"],
+        "a file is needed",
+    );
 }
 
 #[test]
@@ -227,7 +264,10 @@ fn devices_are_written_to_and_not_replaced() {
     // Where it may be made, one of the test's own, so that nothing of the machine is at stake.
     let own = |name: &str, minor: &str| {
         let path = scene.path(name);
-        let made = Command::new("mknod").arg(&path).args(["c", "1", minor]).output();
+        let made = Command::new("mknod")
+            .arg(&path)
+            .args(["c", "1", minor])
+            .output();
         let usable = || fs::OpenOptions::new().write(true).open(&path).is_ok();
         (made.is_ok_and(|end| end.status.success()) && usable()).then_some(path)
     };
@@ -250,11 +290,17 @@ fn devices_are_written_to_and_not_replaced() {
         let end = scene.run(&words);
         let said = String::from_utf8(end.stderr).unwrap();
         assert_eq!(end.status.code(), Some(1), "{said}");
-        assert!(said.contains("error: full: No space left on device"), "{said}");
+        assert!(
+            said.contains("error: full: No space left on device"),
+            "{said}"
+        );
     }
     assert!(is_device(&null) && is_device(&full));
     symlink("null", scene.path("link")).unwrap();
-    scene.refuse(&Scene::score(&model, "link", &[]), "is a symbolic link to null");
+    scene.refuse(
+        &Scene::score(&model, "link", &[]),
+        "is a symbolic link to null",
+    );
 }
 
 #[test]
@@ -276,8 +322,18 @@ fn standard_output_is_written_to_by_all_its_names() {
             // Where standard output is a file, it is that file.
             let to = fs::File::create(scene.path("to")).unwrap();
             let mut command = scene.command(&words(&model, name, &[]));
-            assert!(command.stdout(to).stderr(Stdio::null()).status().unwrap().success());
-            assert!(fs::read_to_string(scene.path("to")).unwrap() == file, "{name}");
+            assert!(
+                command
+                    .stdout(to)
+                    .stderr(Stdio::null())
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            assert!(
+                fs::read_to_string(scene.path("to")).unwrap() == file,
+                "{name}"
+            );
         }
     }
     assert!(!scene.path("-").exists());
@@ -287,7 +343,15 @@ fn standard_output_is_written_to_by_all_its_names() {
     }
     scene.refuse(&["bandit", "theory", "--out", "-"], "a directory is needed");
     let config = format!("{model}/config.json");
-    let init = ["init", "--config-json", &config, "--tokenizer", &model, "--out", "-"];
+    let init = [
+        "init",
+        "--config-json",
+        &config,
+        "--tokenizer",
+        &model,
+        "--out",
+        "-",
+    ];
     scene.refuse(&init, "a directory is needed");
     let list = ["--alpaca-eval", "list.json", "--generator", "x"];
     scene.refuse(&Scene::sample(&model, "-", &list), "is made of a file");

@@ -150,6 +150,11 @@ fn check<'a>(
 ) -> Result<()> {
     check_no_link(path)?;
     check_writable(path)?;
+    // The name of a directory that does not exist, or none at all.
+    let name = path.as_os_str().as_encoded_bytes();
+    if path.file_name().is_none() || name.ends_with(b"/") {
+        return Err(Error::input("is not the name of a file").at(path.display()));
+    }
     check_plain(path)?;
     check_owner(path)?;
     if !path.exists() {

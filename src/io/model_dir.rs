@@ -216,6 +216,29 @@ mod tests {
     }
 
     #[test]
+    fn files_are_those_of_the_moment_when_they_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [(TOKENIZER, "{}"), ("merges.txt", "a b"), ("notes.txt", "")] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let files = ModelFiles::open(folder.path()).unwrap();
+        std::fs::write(path(TOKENIZER), "garbage").unwrap();
+        std::fs::remove_file(path("merges.txt")).unwrap();
+        std::fs::write(path(CHAT_TEMPLATE), "new").unwrap();
+        let companions = files.companions();
+        let companions = companions.map(|(name, file)| (name, file.bytes().unwrap()));
+        let expected = [("merges.txt", &b"a b"[..]), (TOKENIZER, b"{}")];
+        assert_eq!(companions.collect::<Vec<_>>(), expected);
+        assert!(!files.get(CHAT_TEMPLATE).exists());
+        let message = files.get(CONFIG).json_object().unwrap_err().to_string();
+        assert!(
+            message.ends_with("config.json: no such file or folder"),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn companions_of_a_directory_are_those_of_its_file_list() {
         let folder = tempfile::tempdir().unwrap();
         let templates = folder.path().join(ADDITIONAL_TEMPLATES);

@@ -15,18 +15,20 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
+use crate::io::model_dir::ModelFiles;
 use crate::kernels::device::{kind, rounds_differently};
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
 use crate::run_dir::Record;
 use crate::sample::Drawn;
-use crate::session::{Event, Observer, Session, StopCondition, Stopped, Stopwatch};
+use crate::session::{Event, Observer, StopCondition, Stopped, Stopwatch};
 
 /// A run between two steps, with everything that the next one needs.
 pub(super) struct Training {
     config: Config,
-    session: Session,
+    /// What is saved beside the weights.
+    saved: ModelFiles,
     model: Decoder,
     train: Split,
     eval: Option<Split>,
@@ -94,6 +96,11 @@ impl Training {
             }
         }
         state.frozen = run.identity.clone();
+        // A run that goes on saves what it saved before.
+        let saved = match &origin.checkpoint {
+            Some((folder, _)) => ModelFiles::open(folder)?,
+            None => run.session.folder.files.clone(),
+        };
         let machine = kind(run.model.weights().flat().device())?;
         if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))
             && rounds_differently(&other, &machine)
@@ -123,7 +130,7 @@ impl Training {
         }
         let training = Self {
             config: run.config,
-            session: run.session,
+            saved,
             model: run.model,
             train: run.train,
             eval: run.eval,

@@ -173,8 +173,17 @@ fn a_run_goes_on_after_its_model_directory_is_gone() {
         let scene = Scene::new(more);
         let whole = scene.whole(&["run.save_steps=1"]);
         let config = || scene.config("run", &["run.save_steps=1"]);
-        let (end, _) = scene.train(config(), &Resume::Never, |step| step == 2);
+        let (end, _) = scene.train(config(), &Resume::Never, |step| step == 1);
         assert!(matches!(end, Ok(End::Stopped(_))), "{more}: {end:?}");
+        // What no hash is of is saved as it was when the run began.
+        fs::write(scene.path("model/merges.txt"), "others").unwrap();
+        let generation = scene.path("model/generation_config.json");
+        let mut settings = crate::support::json(&generation);
+        settings["temperature"] = 0.5.into();
+        fs::write(generation, settings.to_string()).unwrap();
+        let (end, said) = scene.train(config(), &Resume::Auto, |step| step == 2);
+        assert!(matches!(end, Ok(End::Stopped(_))), "{more}: {end:?}");
+        assert!(said.is_empty(), "{said:?}");
         // Files that cannot be parsed are as good as none.
         fs::write(scene.path("model/tokenizer.json"), "garbage").unwrap();
         let (end, said) = scene.train(config(), &Resume::Auto, |step| step == 3);

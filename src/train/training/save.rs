@@ -30,7 +30,7 @@ impl Training {
         let state = serde_json::to_value(&self.state);
         let snapshot = Snapshot {
             model: &self.model,
-            files: &self.session.folder.files,
+            files: &self.saved,
             dtype: self.config.model.save_dtype,
             buffers: buffers(&self.optimizer, &self.moving, &self.state),
             state: state.map_err(|error| Error::failed(error.to_string()))?,
@@ -101,7 +101,7 @@ impl Training {
 
     fn try_export(&mut self, observe: Observer) -> Result<()> {
         self.files.settle(observe)?;
-        let (files, run) = (&self.session.folder.files, &self.config.run);
+        let (files, run) = (&self.saved, &self.config.run);
         let dtype = self.config.model.save_dtype;
         checkpoint::export(&self.model, files, &run.output_dir, dtype)
     }
@@ -118,8 +118,7 @@ impl Training {
             RESCUED.map(within).find(free).filter(|_| folder.is_dir()),
             RESCUED.map(beside).find(free),
         ];
-        let files = &self.session.folder.files;
-        let save = |path: &Path| checkpoint::save(&self.model, files, path, SaveDtype::F32);
+        let save = |path: &Path| checkpoint::save(&self.model, &self.saved, path, SaveDtype::F32);
         let mut places = places.into_iter().flatten();
         places.find(|path| save(path).is_ok())
     }

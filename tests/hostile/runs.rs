@@ -129,23 +129,26 @@ fn assert_same(run: &Path, whole: &BTreeMap<PathBuf, Vec<u8>>) {
 
 #[test]
 fn a_model_directory_that_changes_or_vanishes_during_a_run_changes_nothing() {
-    let garbage = |path: &Path| fs::write(path, "garbage").unwrap();
-    let attacks: [(&str, &dyn Fn(&Path)); 4] = [
-        ("a tokenizer of garbage", &|model| {
+    fn garbage(path: &Path) {
+        fs::write(path, "garbage").unwrap();
+    }
+    type Attack = (&'static str, fn(&Path));
+    let attacks: [Attack; 4] = [
+        ("a tokenizer of garbage", |model| {
             garbage(&model.join("tokenizer.json"));
             fs::remove_file(model.join("generation_config.json")).unwrap();
             garbage(&model.join("additional_chat_templates/tools.jinja"));
         }),
-        ("another config", &|model| {
+        ("another config", |model| {
             let path = model.join("config.json");
             let mut config = crate::support::json(&path);
             config["rms_norm_eps"] = 0.5.into();
             fs::write(path, config.to_string()).unwrap();
         }),
-        ("weights that are cut off in place", &|model| {
+        ("weights that are cut off in place", |model| {
             garbage(&model.join("model.safetensors"));
         }),
-        ("no directory", &|model| fs::remove_dir_all(model).unwrap()),
+        ("no directory", |model| fs::remove_dir_all(model).unwrap()),
     ];
     let scene = Scene::new("[loss.dpo]\n[reference]\nsteps = 2");
     let whole = scene.whole(&[]);

@@ -7,10 +7,12 @@
 //! - [`model_dir`]: the files of a model directory.
 //! - [`hub`]: models by name, downloaded into the cache that Python shares.
 //! - [`output`]: where a result goes that a user names a place for.
+//! - [`http`]: what the clients of the hub and of a judge share.
 //! - [`number`]: numbers in JSON that may not be finite.
 
 pub mod cache;
 pub mod durable;
+pub mod http;
 pub mod hub;
 pub mod lock;
 pub mod model_dir;

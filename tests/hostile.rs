@@ -4,6 +4,7 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
+mod network;
 mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;

@@ -61,9 +61,9 @@ Example:
 
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
+    durable::check_new(&args.out)?;
     directory(&args.out)?;
     check_no_link(&args.out)?;
-    durable::check_new(&args.out)?;
     let sources = Sources::read(args)?;
     let config = ConfigJson::of(&sources.config)?;
     let family = family(&config)?;

@@ -65,6 +65,8 @@ pub fn directory(path: &Path) -> Result<()> {
     if path.exists() && !path.is_dir() {
         return Err(Error::input("is a file, not a folder").at(path.display()));
     }
+    // It lies below no file.
+    check_writable(&path.join("file"))?;
     check_owner(path)
 }
 

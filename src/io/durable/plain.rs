@@ -4,7 +4,7 @@
 //! a device or a pipe that is replaced by a file is gone.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -14,8 +14,12 @@ use crate::error::{Error, Result};
 pub fn check_plain(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => Err(refusal(path, &found)),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, &error)),
-        _ => Ok(()),
+        Ok(_) => Ok(()),
+        // Nothing is there, nor below a file.
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Ok(()),
+            _ => Err(Error::io(path, &error)),
+        },
     }
 }
 

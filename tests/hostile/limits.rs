@@ -231,7 +231,8 @@ fn counts_are_bounded_before_memory_is_asked_for() {
             );
         }
     }
-    scene.write("prompts.txt", &"Hi\n".repeat(200));
+    let lines: String = (0..200).map(|number| format!("Hi {number}\n")).collect();
+    scene.write("prompts.txt", &lines);
     let many = [
         "sample",
         "--model",
@@ -282,9 +283,7 @@ fn counts_are_bounded_before_memory_is_asked_for() {
         "chosen",
         "--data",
         "pairs.jsonl",
-        "--base-url",
-        "http://127.0.0.1:1",
-        "--model",
+        "--judge-model",
         "m",
         "--concurrency",
         huge,

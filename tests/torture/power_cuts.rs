@@ -28,7 +28,7 @@ const FILE_SYSTEMS: [FileSystem; 3] = [
         name: "ext4",
         make: &["mkfs.ext4", "-q", "-F"],
         options: "data=writeback,noauto_da_alloc",
-        mib: 64,
+        mib: 192,
     },
     FileSystem {
         name: "xfs",
@@ -40,7 +40,7 @@ const FILE_SYSTEMS: [FileSystem; 3] = [
         name: "btrfs",
         make: &["mkfs.btrfs", "-q", "-f"],
         options: "rw",
-        mib: 128,
+        mib: 320,
     },
 ];
 
@@ -110,11 +110,13 @@ fn cut(system: &FileSystem) {
     let mut random = Random::new(test);
     let stage = Stage::new(&memory(), 24);
     let mut counts = Counts::default();
-    let enough = size(3, 200);
+    let (enough, mut missed) = (size(3, 200), 0);
     while counts.cuts < enough {
         let wanted = CUTS_OF_A_RUN.min(enough - counts.cuts);
         let copies = copies(system, &stage, &image, wanted, &mut random);
-        if copies.is_empty() {
+        // A run may be over before the first of few cuts.
+        missed = if copies.is_empty() { missed + 1 } else { 0 };
+        if missed == 10 {
             report.fail("no run that could be cut".to_owned());
             break;
         }
@@ -162,8 +164,8 @@ fn copies(
     let mounted = Mounted::new(&image, &at, system.options).expect("mounted before");
     let mut process = start(stage, &at, 1);
     let mut copies = Vec::new();
-    // Copies take time of their own, so the run is spread over more than its time alone.
-    let pause = 2 * stage.time / wanted as u32;
+    // The mean is half of it, and a process that is stopped makes no way.
+    let pause = 2 * stage.time / (wanted + 1) as u32;
     while copies.len() < wanted {
         sleep(random.time_below(pause));
         if !process.is_alive() {

@@ -7,6 +7,7 @@
 #[cfg(target_os = "linux")]
 #[path = "hostile/limits.rs"]
 mod limits;
+mod network;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
 

@@ -15,8 +15,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::io::durable::{
-    MANIFEST, Staging, check_new, create_directory, json_text, list, parent, remove_file, rename,
-    sync,
+    MANIFEST, Staging, check_new, create_parent, json_text, list, remove_file, rename, sync,
 };
 use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, ModelFiles, companions_in};
 use crate::model::Decoder;
@@ -56,7 +55,7 @@ pub fn create(
 ) -> Result<()> {
     check_new(target)?;
     check_weights(model, dtype)?;
-    create_directory(parent(target))?;
+    create_parent(target)?;
     let mut staging = Staging::beside(target)?;
     companions(&mut staging)?;
     write_model(model, config, &mut staging, dtype, SHARD_BYTES)?;

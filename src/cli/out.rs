@@ -77,7 +77,9 @@ pub fn answer_beside(out: &Path, text: &str) -> anyhow::Result<()> {
         return super::answer(text);
     }
     // Where stderr is closed, nobody reads it.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = std::io::stderr()
+        .lock()
+        .write_all(super::printable(text).as_bytes());
     Ok(())
 }
 

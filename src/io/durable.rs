@@ -50,6 +50,15 @@ pub fn create_directory(path: &Path) -> Result<()> {
     sync(parent(path))
 }
 
+/// Makes the directory that a path lies in, where there is none.
+pub fn create_parent(path: &Path) -> Result<()> {
+    let directory = parent(path);
+    match directory.is_dir() {
+        true => Ok(()),
+        false => create_directory(directory),
+    }
+}
+
 /// Replaces the file at `path` by `contents`, atomically.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::durable::{create_directory, parent, write_with};
+use super::durable::{create_parent, write_with};
 use crate::error::{Error, Result};
 
 /// Where a result goes.
@@ -32,7 +32,7 @@ impl Output {
     pub fn write(&self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
         match self {
             Self::File(path) => {
-                create_directory(parent(path))?;
+                create_parent(path)?;
                 write_with(path, write)
             }
             Self::Stream(path, file) => {

@@ -19,10 +19,10 @@ use sha2::{Digest, Sha256};
 
 use super::drawing::Drawing;
 use super::reference::{Reference, SCORED_TOKENS};
-use super::{Drawn, Job, Sampler};
+use super::{Drawn, Job, Sampler, responses_in_all};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
-use crate::io::durable::{create_directory, open_plain, parent};
+use crate::io::durable::{create_parent, open_plain};
 use crate::io::lock::{lock, try_lock};
 use crate::io::output::Output;
 use crate::io::untrusted::{self, Line};
@@ -152,7 +152,7 @@ impl<'a> SampleWriter<'a> {
             self.sampler.limit(prompt.into())?;
         }
         let count = self.sampler.config.num_samples;
-        let total = prompts.len() * count;
+        let total = responses_in_all(prompts.len(), self.sampler.config)?;
         let path = out.path();
         let (mut file, found) = match out {
             Output::File(path) => self.open(prompts, path, existing)?,
@@ -287,7 +287,7 @@ impl<'a> SampleWriter<'a> {
     /// The file, locked and ready for its next row, and the number of rows it has.
     fn open(&self, prompts: &[Prompt], path: &Path, existing: Existing) -> Result<(File, usize)> {
         let io = |error: std::io::Error| Error::io(path, &error);
-        create_directory(parent(path))?;
+        create_parent(path)?;
         let mut options = OpenOptions::new();
         let file = open_plain(path, options.read(true).append(true).create(true))?;
         match existing {

@@ -391,7 +391,7 @@ fn send(state: &mut State, request: &Request, commit: &str, file: &str) -> Reply
     if let Some(Fault::CutAt(n) | Fault::CutOnce(n)) = fault
         && !head
     {
-        let from = request.range.as_ref().map_or(0, start_of);
+        let from = request.range.as_deref().map_or(0, start_of);
         let sent = served.len().saturating_sub(from);
         whole.truncate(whole.len() - sent + n.saturating_sub(from).min(sent));
         if matches!(fault, Some(Fault::CutOnce(_))) {
@@ -401,7 +401,7 @@ fn send(state: &mut State, request: &Request, commit: &str, file: &str) -> Reply
     whole.into()
 }
 
-fn start_of(range: &String) -> usize {
+fn start_of(range: &str) -> usize {
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     range.split('-').next().unwrap().parse().unwrap()
 }

@@ -269,7 +269,7 @@ fn mend_manifest(file: &Path, bytes: &[u8]) -> Option<()> {
     let path = file.with_file_name("MANIFEST.json");
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
     let name = file.file_name()?.to_str()?;
-    let entry = manifest["files"].get_mut(name)?;
+    let entry = manifest.get_mut("files")?.get_mut(name)?;
     *entry = json!({"bytes": bytes.len(), "sha256": format!("{:x}", Sha256::digest(bytes))});
     fs::write(path, manifest.to_string()).ok()
 }

@@ -12,6 +12,7 @@ mod loss;
 mod losses;
 mod plan;
 mod progress;
+mod renderer;
 mod report;
 mod sample;
 mod score;
@@ -31,6 +32,7 @@ use dispatch::DeviceRequest;
 pub use error::{exit_code, message};
 use expo::kernels::device::CUDA;
 use expo::report::grouped;
+pub use renderer::{is_renderer, render_templates};
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
@@ -121,6 +123,7 @@ impl Command {
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     stop::outlive_size_limits()?;
+    renderer::use_processes();
     let matches = with_exit_codes(Cli::command()).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some(asked) = cli.command.device() {

@@ -6,6 +6,9 @@
 
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
+mod program;
+mod templates;
+mod tokenizers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

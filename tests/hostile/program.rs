@@ -9,20 +9,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A pair of conversations, and the tokenizer of the fixtures for them.
+    /// A pair of conversations, and the tokenizer and the config of the smallest model.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let scene = Self { folder };
         std::fs::create_dir(scene.model()).unwrap();
-        let fixture = crate::support::fixture("chat");
-        for name in ["tokenizer.json", "tokenizer_config.json"] {
-            std::fs::copy(fixture.join(name), scene.model().join(name)).unwrap();
+        let tiny = super::parsers::repository().join("configs/tiny/model");
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(tiny.join(name), scene.model().join(name)).unwrap();
         }
-        std::fs::write(
-            scene.model().join("generation_config.json"),
-            r#"{"eos_token_id": 0}"#,
-        )
-        .unwrap();
         let row = serde_json::json!({
             "prompt": [{"role": "user", "content": "Why?"}],
             "chosen": [{"role": "assistant", "content": "So."}],
@@ -31,7 +26,7 @@ impl Scene {
         scene.rows(&row.to_string());
         let config = format!(
             "[model]\nmodel_name_or_path = {:?}\n[data]\nformat = \"pairs\"\ntrain = {:?}\n\
-             [loss.dpo]\n[run]\noutput_dir = {:?}\nmax_steps = 1\n",
+             max_length = 128\nmax_prompt_length = 100\n[loss.dpo]\n[run]\noutput_dir = {:?}\nmax_steps = 1\n",
             scene.model(),
             scene.path("rows.jsonl"),
             scene.path("run"),

@@ -4,7 +4,7 @@ use super::program::Scene;
 
 const HEAP: &str = "the chat template makes values of more than 128 MiB";
 const DEEP: &str = "the chat template nests values too deep, or in themselves";
-const LONG: &str = "the chat template writes more than 1 MiB";
+const LONG: &str = "the chat template writes more than 257 KiB";
 const ENDLESS: &str = "the chat template does not come to an end";
 const TAG: &str = "the chat template has a tag of more than 16 KiB";
 
@@ -33,37 +33,21 @@ fn check(cases: &[(String, &str)]) {
 fn values_in_themselves_are_refused() {
     let cycle = |end: &str| format!("{{% set ns=namespace() %}}{{% set ns.a=ns %}}{end}");
     check(&[
-        (cycle("{{ ns }}"), LONG),
+        (cycle("{{ ns }}"), DEEP),
         (cycle("{{ ns|tojson }}"), DEEP),
         (cycle("{{ [ns,ns]|sort }}"), DEEP),
-        (cycle("{{ ns == ns.a }}{{ [ns] == [ns.a] }}"), DEEP),
-        (cycle("{{ ns|string|length }}"), HEAP),
-        (cycle("{{ ns ~ '' }}"), HEAP),
+        (cycle("{{ ns|string|length }}"), DEEP),
+        (cycle("{{ ns ~ '' }}"), DEEP),
     ]);
 }
 
 #[test]
 fn deep_values_are_refused() {
+    let deeper = "{% for j in range(6) %}{% set ns.l=[ns.l] %}{% endfor %}";
     check(&[
+        (rounds("l=[1]", 99_999, deeper, "ns.l"), DEEP),
         (
-            rounds("l=[1]", 100_000, "{% set ns.l=[ns.l] %}", "ns.l"),
-            DEEP,
-        ),
-        (
-            rounds("l=1", 100_000, "{% set ns.l={1:ns.l} %}", "ns.l|tojson"),
-            DEEP,
-        ),
-        (
-            rounds("l=[1]", 100_000, "{% set ns.l=ns.l[0:] %}", "ns.l|length"),
-            DEEP,
-        ),
-        (
-            rounds(
-                "l=[1]",
-                100_000,
-                "{% set ns.l=ns.l|map('abs') %}",
-                "ns.l|list",
-            ),
+            rounds("l=1", 99_999, "{% set ns.l={'a':ns.l} %}", "ns.l|tojson"),
             DEEP,
         ),
         (
@@ -153,7 +137,7 @@ fn values_that_grow_without_end_are_refused() {
             HEAP,
         ),
         ("{% filter upper %}{% for i in range(99999) %}{{ 'a'*100000 }}{% endfor %}{% endfilter %}".into(), HEAP),
-        ("{{ 'a'*99999999 }}{{ 'a'*99999999 }}".into(), LONG),
+        ("{{ 'a'*99999999 }}{{ 'a'*99999999 }}".into(), HEAP),
         ("{% for i in range(99999) %}{{ 'a'*1000 }}{% endfor %}".into(), LONG),
         ("{{ strftime_now('%Y'*1000000) }}".into(), "the chat template fails: "),
         ("{{ messages|tojson(indent=1000000000) }}".into(), "the chat template fails: "),

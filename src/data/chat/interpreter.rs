@@ -3,7 +3,7 @@
 
 use super::message::Message;
 use super::python;
-use super::refusal::{Refusal, printable};
+use super::refusal::{ENDLESS, Refusal, printable};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
@@ -51,6 +51,10 @@ const LONGEST_TAG: usize = 16 << 10;
 
 /// `elif`s, each of which nests as well.
 const MOST_ELIFS: usize = 1000;
+
+/// The bytes that a template may write whatever its messages. Tokenizing them takes some hundred times
+/// that.
+const SHORT_TEXT: usize = 256 << 10;
 
 const NAME: &str = "chat";
 
@@ -105,8 +109,8 @@ impl Interpreter {
             done.map(drop)
         });
         if text.full {
-            let most = text.most >> 20;
-            let what = format!("the chat template writes more than {most} MiB");
+            let most = text.most >> 10;
+            let what = format!("the chat template writes more than {most} KiB");
             return Err(Refusal::new(what).hint("a text is about as long as its messages"));
         }
         rendered.map_err(|error| explain(&error))?;
@@ -127,7 +131,7 @@ impl Bounded {
     fn for_input(source: usize, messages: usize) -> Self {
         Self {
             bytes: Vec::new(),
-            most: (1 + ((source + 16 * messages) >> 20)) << 20,
+            most: SHORT_TEXT + source + 16 * messages,
             full: false,
         }
     }
@@ -176,7 +180,7 @@ fn explain(error: &minijinja::Error) -> Refusal {
     } else if kind == ErrorKind::SyntaxError {
         format!("the chat template does not parse{detail}")
     } else if kind == ErrorKind::OutOfFuel {
-        super::worker::ENDLESS.to_owned()
+        ENDLESS.to_owned()
     } else {
         format!("the chat template fails: {kind}{detail}")
     };

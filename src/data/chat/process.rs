@@ -5,8 +5,8 @@
 //! How such a process is started is the program's to know, which is one of two, or a user's own.
 
 use super::interpreter::Source;
-use super::refusal::Refusal;
-use super::worker::{ENDLESS, Reply, Worker};
+use super::refusal::{ENDLESS, Refusal};
+use super::worker::{Reply, Worker};
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;

@@ -10,6 +10,9 @@ use std::fmt::Display;
 /// The letters of a message that are shown.
 const LONGEST: usize = 2048;
 
+/// What is said of a template that is stopped.
+pub(super) const ENDLESS: &str = "the chat template does not come to an end";
+
 /// An error without its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refusal {

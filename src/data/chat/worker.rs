@@ -5,7 +5,7 @@
 //! asks.
 
 use super::interpreter::{Interpreter, Source};
-use super::refusal::Refusal;
+use super::refusal::{ENDLESS, Refusal};
 use crate::io::untrusted;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -16,9 +16,6 @@ const STACK: usize = 64 << 20;
 
 /// How long one conversation may take. Real templates take less than a millisecond.
 const CLOCK: Duration = Duration::from_secs(60);
-
-/// What is said of a template that is stopped.
-pub(super) const ENDLESS: &str = "the chat template does not come to an end";
 
 /// What a template answers.
 pub(super) type Reply = Result<String, Refusal>;

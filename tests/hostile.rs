@@ -4,6 +4,10 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
+#[cfg(target_os = "linux")]
+#[path = "hostile/limits.rs"]
+mod limits;
+mod network;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
 mod program;

@@ -20,6 +20,7 @@ use super::dispatch::DeviceRequest;
 use super::error::{flagged, located};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
+use super::terminal::printable;
 use super::{answer, grouped};
 
 /// Draws responses from a model.
@@ -217,6 +218,8 @@ Examples:
   $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat --temperature 0.9 --out dpo.jsonl
       --alpaca-eval outputs.json --generator dpo
 
+Standard output has control characters of a response as \\u001b; a file has them exactly.
+
 What was being drawn at INT or TERM is drawn anew by the same command.";
 
 impl SampleArgs {
@@ -374,7 +377,9 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
     let mut out = std::io::stdout().lock();
     let drawn = sample_text(&asked, &mut |event| progress.show(event), |piece| {
         if failed.is_ok() {
-            failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+            failed = out
+                .write_all(printable(piece).as_bytes())
+                .and_then(|()| out.flush());
         }
     });
     progress.close();
@@ -382,6 +387,7 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
     failed?;
     if several {
         for (number, (drawn, text)) in drawn.iter().enumerate() {
+            let text = printable(text);
             writeln!(out, "[{number}] log-prob {:.2}\n{text}", drawn.log_prob)?;
         }
     } else {

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::drawing::Drawing;
 use super::reference::{Reference, SCORED_TOKENS};
-use super::{Drawn, Job, Sampler};
+use super::{Drawn, Job, Sampler, responses_in_all};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
 use crate::io::lock::{lock, try_lock};
@@ -149,7 +149,7 @@ impl<'a> SampleWriter<'a> {
             self.sampler.limit(prompt.into())?;
         }
         let count = self.sampler.config.num_samples;
-        let total = prompts.len() * count;
+        let total = responses_in_all(prompts.len(), self.sampler.config)?;
         let (mut file, found) = self.open(prompts, path, existing)?;
         let mut written = Written {
             responses: found,

@@ -2,7 +2,6 @@
 
 mod table;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -22,7 +21,7 @@ use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::{flagged, flagged_as};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
-use crate::cli::{answer, grouped};
+use crate::cli::{answer, grouped, tell};
 
 /// Evaluates how much variety there is in samples, of several models side by side.
 #[derive(Args)]
@@ -386,10 +385,9 @@ fn remark(set: &SampleSet, model: &ModelConfig, scored: &[Vec<ResponseScore>]) {
     if off > 0.02 {
         let (name, model) = (&set.name, &model.model_name_or_path);
         let off = significant(off);
-        let _ = writeln!(
-            std::io::stderr().lock(),
+        tell(format!(
             "{name}: log-probs differ from those of {model} by up to {off} per token: another \
              model or dtype drew them, or their prompts were cut"
-        );
+        ));
     }
 }

@@ -272,6 +272,9 @@ fn refuse_headline(figures: &Figures, asked: &Asked, judged: &[Judged]) -> anyho
     Err(Error::failed(what).into())
 }
 
+/// The most questions at once: each has a thread.
+const MOST_AT_ONCE: usize = 1024;
+
 /// What clap does not see.
 fn check(args: &JudgeArgs) -> Result<()> {
     let input = |what: &str, hint: &str| Err(Error::input(what).hint(hint));
@@ -281,8 +284,9 @@ fn check(args: &JudgeArgs) -> Result<()> {
     if let Some(cache) = &args.cache {
         check_writable(cache)?;
     }
-    if args.concurrency == 0 {
-        return Err(Error::must_be("concurrency", ">= 1", 0));
+    if !(1..=MOST_AT_ONCE).contains(&args.concurrency) {
+        let valid = format!("in [1, {MOST_AT_ONCE}]");
+        return Err(Error::must_be("concurrency", valid, args.concurrency));
     }
     if args.max_items == Some(0) {
         return Err(Error::must_be("max_items", ">= 1", 0));

@@ -10,6 +10,7 @@ mod eval;
 mod init;
 mod loss;
 mod losses;
+mod out;
 mod plan;
 mod progress;
 mod renderer;

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 
-pub use alpaca_eval::write_alpaca_eval;
+pub use alpaca_eval::{is_alpaca_eval, write_alpaca_eval};
 use drawing::Drawing;
 pub use file::{Existing, SampleWriter, Written};
 pub use reference::Reference;

@@ -8,9 +8,11 @@
 #[path = "hostile/limits.rs"]
 mod limits;
 mod network;
+mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
 mod program;
+mod runs;
 mod templates;
 mod tokenizers;
 

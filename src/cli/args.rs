@@ -7,7 +7,6 @@ use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Source}
 use expo::data::format::Format;
 use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
-use expo::io::durable::check_writable;
 
 use super::tell;
 
@@ -167,17 +166,6 @@ fn format(named: Option<&'static Format>, files: &Files) -> Result<&'static Form
     let hint = format.columns_hint();
     tell(format!("{files}: {hint}"));
     Ok(format)
-}
-
-/// Refuses an output file that cannot be written, or that exists and is not to be replaced.
-pub fn check_out(out: &Path, overwrite: bool) -> Result<()> {
-    check_writable(out)?;
-    match out.exists() && !overwrite {
-        true => Err(Error::input("is there already")
-            .hint("choose another --out, or add --overwrite")
-            .at(out.display())),
-        false => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::config::{Config, SampleSource, SamplingConfig};
 use crate::data::{Dataset, Files};
 use crate::error::Result;
 use crate::io::durable::Staging;
+use crate::io::output::Output;
 use crate::loss::Role;
 use crate::score::{cache_directory, check_is_known};
 use crate::session::{Event, Observer, Session, StopCondition};
@@ -69,7 +70,8 @@ fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<DrawnF
         }
     };
     let until = StopCondition::default();
-    write(&writer, &prompts, &path, Existing::Cache, &until, observe)?;
+    let out = Output::File(path.clone());
+    write(&writer, &prompts, &out, Existing::Cache, &until, observe)?;
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),

@@ -8,6 +8,7 @@ use crate::config::{Config, MICRO_BATCH_TOKENS};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::io::cache;
+use crate::io::output::Output;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::run_dir::Timing;
@@ -148,7 +149,7 @@ impl<'a> ReferencePass<'a> {
         let timing = watch.read(0);
         let kept = directory.and_then(|directory| {
             let path = directory.join(cache_name(&scorer, datasets));
-            write(&path, datasets, &columns, &scorer)
+            write(&Output::File(path), datasets, &columns, &scorer)
         });
         if let Err(error) = kept {
             let what = format!("{error}; the reference's log-probs are not kept for another run");

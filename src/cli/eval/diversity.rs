@@ -10,6 +10,7 @@ use expo::data::Files;
 use expo::error::{Error, Result};
 use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
+use expo::io::output::Output;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
@@ -19,6 +20,7 @@ use expo::session::{Event, StopCondition};
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
 use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::{flagged, flagged_as};
+use crate::cli::out::{self, directory, file, paths};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped, tell};
@@ -203,8 +205,10 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
             signal: on_signal()?,
             ..StopCondition::default()
         };
+        directory(folder)?;
         for (model, name) in args.model.iter().zip(&names) {
             let out = folder.join(format!("{name}.jsonl"));
+            file(&out, out::Existing::Take, paths(&args.prompts.prompts))?;
             let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
             let (written, total) = flagged(drawn)?;
@@ -362,7 +366,7 @@ fn draw(
     };
     let mut observe = |event: Event| progress.show(event);
     let target = Target {
-        out,
+        out: &Output::File(out.to_owned()),
         existing: Existing::Continue,
         reference: None,
         alpaca_eval: None,

@@ -13,6 +13,7 @@ mod losses;
 mod out;
 mod plan;
 mod progress;
+mod renderer;
 mod report;
 mod sample;
 mod score;
@@ -34,6 +35,7 @@ pub use error::{exit_code, message};
 use expo::kernels::device::CUDA;
 use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;
+pub use renderer::{is_renderer, render_templates};
 use terminal::printable;
 pub use terminal::tell;
 
@@ -126,6 +128,7 @@ impl Command {
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     stop::outlive_size_limits()?;
+    renderer::use_processes();
     let matches = with_exit_codes(Cli::command()).try_get_matches();
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = cli.unwrap_or_else(|error| refuse(&error));

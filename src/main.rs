@@ -11,7 +11,6 @@ mod cli;
 static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
-    memory::keep_freed();
     let speak = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // A panic that becomes an error is reported as that error.
@@ -19,6 +18,10 @@ fn main() -> ExitCode {
             speak(panic);
         }
     }));
+    if cli::is_renderer() {
+        return cli::render_templates();
+    }
+    memory::keep_freed();
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

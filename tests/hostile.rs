@@ -11,7 +11,10 @@ mod network;
 mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
+mod program;
 mod runs;
+mod templates;
+mod tokenizers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

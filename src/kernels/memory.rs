@@ -6,7 +6,11 @@
 //! (`benches/RESULTS.md`). Two settings of glibc and one `madvise` per large block end that. A general
 //! allocator such as mimalloc would be a C library with settings of its own for the same two things.
 
+mod meter;
+
 use std::alloc::{GlobalAlloc, Layout, System};
+
+pub use meter::{allocated, allow};
 
 /// Blocks of at least this size lie in pages of this size where the system has them.
 const HUGE: usize = 2 << 20;
@@ -20,6 +24,30 @@ pub fn keep_freed() {
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
+/// Makes glibc's allocator give memory back as soon as it is freed; does nothing elsewhere. For a
+/// process that shall take no more than it holds. Call it at the start of a program.
+pub fn return_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: as above.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 256 << 10);
+    }
+}
+
+/// Has no image of this process written to the disk where it is aborted; does nothing outside Linux.
+pub fn never_dump() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: both calls are given a limit of this frame, the first to fill it.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) == 0 {
+            limit.rlim_cur = 0;
+            libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
+        }
     }
 }
 
@@ -55,6 +83,9 @@ pub struct HugePages;
 // `aligned` makes of the caller's, the same each time.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if !meter::take(layout.size()) {
+            return std::ptr::null_mut();
+        }
         let layout = aligned(layout);
         // SAFETY: the size is the caller's, not 0.
         let block = unsafe { System.alloc(layout) };
@@ -64,6 +95,9 @@ unsafe impl GlobalAlloc for HugePages {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.size() < HUGE {
+            if !meter::take(layout.size()) {
+                return std::ptr::null_mut();
+            }
             // SAFETY: as above.
             return unsafe { System.alloc_zeroed(layout) };
         }
@@ -78,12 +112,17 @@ unsafe impl GlobalAlloc for HugePages {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        meter::give(layout.size());
         // SAFETY: allocated with this layout.
         unsafe { System.dealloc(block, aligned(layout)) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.size() < HUGE && size < HUGE {
+            if !meter::take(size) {
+                return std::ptr::null_mut();
+            }
+            meter::give(layout.size());
             // SAFETY: allocated with this layout.
             return unsafe { System.realloc(block, layout, size) };
         }

@@ -150,8 +150,15 @@ fn float(x: f64) -> String {
     }
 }
 
+/// The bytes of a pattern of a date.
+const LONGEST_PATTERN: usize = 1024;
+
 /// Now, in the local time zone, by a pattern of C's strftime.
 pub(super) fn strftime_now(pattern: &str) -> Result<String, Error> {
+    if pattern.len() > LONGEST_PATTERN {
+        let what = format!("strftime_now takes at most {LONGEST_PATTERN} letters");
+        return Err(Error::new(ErrorKind::InvalidOperation, what));
+    }
     jiff::fmt::strtime::format(pattern, &jiff::Zoned::now())
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }

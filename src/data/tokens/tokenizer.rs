@@ -6,6 +6,7 @@
 //! *Why*: which tokens begin and end a text is a fact about the model, found once. Everything that
 //! trains, scores or samples asks the same value.
 
+use super::bounds::Bounds;
 use crate::data::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOKENIZER_CONFIG};
@@ -18,6 +19,7 @@ use std::path::Path;
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    bounds: Bounds,
     begin: Vec<u32>,
     ends: Vec<u32>,
     max_id: u32,
@@ -64,8 +66,9 @@ impl Tokenizer {
         if let Some(dropout) = definition["model"].get_mut("dropout") {
             *dropout = Value::Null;
         }
-        let definition = definition.to_string();
         let place = document.path().display().to_string();
+        let bounds = Bounds::of(&definition).map_err(|error| error.at(&place))?;
+        let definition = definition.to_string();
         let inner = untrusted::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
         let ends = end_tokens(document.path(), configs, tokenizer_config, &inner)?;
         let (begin, largest) = untrusted::guarded(&place, || {
@@ -81,6 +84,7 @@ impl Tokenizer {
         let hash = format!("{:x}", hasher.finalize());
         Ok(Self {
             inner,
+            bounds,
             begin,
             ends,
             max_id,
@@ -92,12 +96,16 @@ impl Tokenizer {
 
     /// The ids of a text, without anything in front or behind.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.guarded(|inner| encode(inner, text, false))
+        self.guarded(|inner| {
+            self.bounds.check(inner, text)?;
+            encode(inner, text, false)
+        })
     }
 
     /// The bytes of `text` that each of its ids stands for.
     pub fn offsets(&self, text: &str) -> Result<Vec<Range<usize>>> {
         self.guarded(|inner| {
+            self.bounds.check(inner, text)?;
             let encoding = inner.encode(text, false);
             let encoding = encoding.map_err(|error| refused(&*error))?;
             let offsets = encoding.get_offsets().iter();

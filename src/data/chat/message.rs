@@ -1,0 +1,151 @@
+//! What a conversation is made of: messages, and columns that hold them.
+//!
+//! *Why*: rows come from anywhere. What is no message is refused with its place, before a template of
+//! somebody else meets it.
+
+use crate::data::rows::read::Row;
+use crate::error::{Error, Result, nearest};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+const MESSAGE: &str = "a message is {\"role\": ..., \"content\": ...}";
+
+/// A turn of a conversation: an object with `role` and `content`, and what else a template reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Message(Map<String, Json>);
+
+impl Message {
+    /// A turn of `role` that says `content`.
+    pub fn new(role: &str, content: &str) -> Self {
+        let fields = [("role", role), ("content", content)];
+        Self(
+            fields
+                .map(|(key, text)| (key.to_owned(), text.into()))
+                .into_iter()
+                .collect(),
+        )
+    }
+
+    /// Whether the model itself says it.
+    pub fn is_assistant(&self) -> bool {
+        self.role() == "assistant"
+    }
+
+    /// What it says, where that is a text.
+    pub fn text(&self) -> Option<&str> {
+        self.0.get("content").and_then(Json::as_str)
+    }
+
+    /// Whether it says nothing: no tool is called, and the content is empty or only white space.
+    pub fn is_blank(&self) -> bool {
+        let content = self.text().unwrap_or_default();
+        content.trim().is_empty() && !self.0.contains_key("tool_calls")
+    }
+
+    fn role(&self) -> &str {
+        self.0
+            .get("role")
+            .and_then(Json::as_str)
+            .unwrap_or_default()
+    }
+
+    /// From a JSON object with `role` and `content`; what is null is the same as missing.
+    pub fn from_json(value: &Json) -> Result<Self> {
+        let fields = value
+            .as_object()
+            .ok_or_else(|| Error::input("is not an object").hint(MESSAGE))?;
+        let given = fields.iter().filter(|(_, value)| !value.is_null());
+        let mut fields: Map<String, Json> = given.map(|(k, v)| (k.clone(), v.clone())).collect();
+        let role = match fields.get("role") {
+            Some(Json::String(role)) => role,
+            Some(_) => return Err(Error::input("has a `role` that is no string").hint(MESSAGE)),
+            None => return Err(Error::input("has no `role`").hint(MESSAGE)),
+        };
+        if !ROLES.contains(&role.as_str()) {
+            return Err(Error::input(format!("has the role {role:?}")).hint(nearest(role, ROLES)));
+        }
+        match fields.get("content") {
+            Some(Json::String(_)) => {}
+            None if fields.contains_key("tool_calls") => {}
+            None => return Err(Error::input("has no `content`").hint(MESSAGE)),
+            Some(Json::Array(_)) => {
+                return Err(Error::input("has a list as `content`")
+                    .hint("contents are text; images and other parts are not supported"));
+            }
+            Some(_) => return Err(Error::input("has a `content` that is no string").hint(MESSAGE)),
+        }
+        name_reasoning(&mut fields);
+        Ok(Self(fields))
+    }
+}
+
+// A template reads a model's reasoning under one of several names; transformers fills them all.
+fn name_reasoning(fields: &mut Map<String, Json>) {
+    let names = ["reasoning_content", "thinking", "reasoning"];
+    let reasoning = names.iter().find_map(|name| fields.get(*name).cloned());
+    if let Some(reasoning) = reasoning {
+        fields
+            .entry("thinking")
+            .or_insert_with(|| reasoning.clone());
+        fields.insert("reasoning_content".into(), reasoning);
+    }
+}
+
+/// What a column says: a text, or turns of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Used as it is.
+    Text(String),
+    /// For the chat template; never empty.
+    Messages(Vec<Message>),
+}
+
+impl Content {
+    /// A column that is a string or a list of messages.
+    pub(in crate::data) fn read(row: &Row, column: &str) -> Result<Self> {
+        let items = match row.need(column)? {
+            Json::String(text) => return Ok(Self::Text(text.clone())),
+            Json::Array(items) => items,
+            _ => return Err(row.wrong(column, "a string or a list of messages")),
+        };
+        Self::messages(row, column, items).map(Self::Messages)
+    }
+
+    fn messages(row: &Row, column: &str, items: &[Json]) -> Result<Vec<Message>> {
+        // A template writes tools in front of the conversation: without them it is another text.
+        if let Some(tools) = row
+            .get("tools")
+            .filter(|tools| **tools != Json::Array(Vec::new()))
+        {
+            let count = tools.as_array().map_or(1, Vec::len);
+            return Err(Error::input(format!("column `tools` names {count} tools"))
+                .hint("conversations with tools are not supported")
+                .at(&row.place));
+        }
+        if items.is_empty() {
+            return Err(Error::input(format!("column `{column}` is an empty list"))
+                .hint("a conversation has messages")
+                .at(&row.place));
+        }
+        let message = |(index, item)| {
+            let at = || format!("{}: column `{column}`", row.place);
+            Message::from_json(item).map_err(|error| {
+                let number = index + 1;
+                error
+                    .with_fact(|fact| format!("message {number} {fact}"))
+                    .at(at())
+            })
+        };
+        items.iter().enumerate().map(message).collect()
+    }
+
+    /// Whether it has nothing to learn: the text, or the last message.
+    pub(in crate::data) fn is_blank(&self) -> bool {
+        match self {
+            Self::Text(text) => text.trim().is_empty(),
+            Self::Messages(messages) => messages.last().is_none_or(Message::is_blank),
+        }
+    }
+}

@@ -25,7 +25,9 @@ fn check(cases: &[(String, &str)]) {
         let said = refusal.strip_prefix("model/chat_template.jinja");
         let said = said.unwrap_or_else(|| panic!("{shown}: {refusal}"));
         let said = said.trim_start_matches([':', '1', ' ']);
-        assert!(said.starts_with(expected), "{shown}: {said}");
+        // Whether the stack or the text ends first depends on the build.
+        let or_long = *expected == DEEP && said.starts_with(LONG);
+        assert!(said.starts_with(expected) || or_long, "{shown}: {said}");
     }
 }
 

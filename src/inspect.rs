@@ -12,6 +12,7 @@ use crate::io::model_dir;
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
+use crate::model::weights::head;
 use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
 
 /// What there is to show.
@@ -75,7 +76,7 @@ pub fn show(
     let folder = find_tokenizer(name, revision, observe)?;
     let tokenizer = Tokenizer::open(&folder)?;
     let arch = architecture(&folder)?;
-    let fits = check_length(rows.length.max_length, arch.max_positions);
+    let fits = check_length(rows.length.max_length, arch.max_positions, &folder);
     if row.is_none() {
         // A row that is not there is reported before a length that does not fit.
         fits.clone()?;
@@ -119,10 +120,10 @@ pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<
 }
 
 fn architecture(folder: &Path) -> Result<Architecture> {
-    let path = folder.join(model_dir::CONFIG);
-    let json = ConfigJson::open(&path)?;
-    let arch = family(&json).and_then(|family| (family.architecture)(&json));
-    arch.map_err(|error| error.at(path.display()))
+    let config = ConfigJson::open(&folder.join(model_dir::CONFIG))?;
+    let arch = (family(&config)?.architecture)(&config)?;
+    // Where the weights are there, they decide whether the head is tied; they may well not be.
+    Ok(head::as_stored(folder, arch.clone()).unwrap_or(arch))
 }
 
 fn without_samples(needs: &Needs) -> Needs {

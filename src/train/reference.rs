@@ -41,6 +41,7 @@ pub(super) fn separate(
     check_length(
         config.data.rows.length.max_length,
         folder.arch.max_positions,
+        &folder.path,
     )
     .map_err(|error| error.at("model.reference"))?;
     let load = || Ok(session.compute.load(folder)?.0);

@@ -6,10 +6,12 @@
 //! - [`lock`]: one owner per run directory.
 //! - [`model_dir`]: the files of a model directory.
 //! - [`hub`]: models by name, downloaded into the cache that Python shares.
+//! - [`http`]: what the clients of the hub and of a judge share.
 //! - [`number`]: numbers in JSON that may not be finite.
 
 pub mod cache;
 pub mod durable;
+pub mod http;
 pub mod hub;
 pub mod lock;
 pub mod model_dir;

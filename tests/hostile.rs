@@ -4,9 +4,8 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
-#[path = "hostile/models.rs"]
 mod models;
-#[path = "hostile/numerics.rs"]
+mod network;
 mod numerics;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;

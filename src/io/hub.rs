@@ -1,19 +1,28 @@
 //! Models by name: the Hugging Face hub, and the cache on disk that is shared with Python.
 //!
 //! *Why*: every tool of the user reads the cache, so nothing appears in it under its final name before
-//! it is complete. hf-hub therefore works in a directory of its own beside the blobs; a downloaded file
-//! is checked for size and, if the hub names it, SHA-256, and only then moved in.
+//! it is complete. Downloads therefore have a directory of their own beside the blobs; a downloaded file
+//! is checked for size and, if the hub names it, SHA-256, and only then moved in. The layout of the cache
+//! is hf-hub's; its client is not used, for it takes the token to every host that the hub leads to.
 
+mod address;
+mod cached;
+mod client;
+mod failure;
+mod partial;
+mod remote;
 mod settings;
-mod transfer;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use settings::HubSettings;
-pub use transfer::Download;
-use transfer::{Remote, is_commit};
+use hf_hub::Repo;
+
+use cached::{cut_short, put_in_place};
+pub use remote::Download;
+use remote::{Remote, is_commit};
+pub use settings::{HubSettings, Patience};
 
 use super::model_dir::{CONFIG, INDEX, TOKENIZER, WEIGHTS, companions, read_index};
 use super::untrusted::{self, is_plain};
@@ -21,7 +30,7 @@ use crate::error::{Error, Result};
 
 /// The folder that holds the model `name_or_path`, downloaded if need be.
 ///
-/// A folder is returned as it is. Anything else is a name on the hub, at `revision` (a branch, a
+/// A directory is returned as it is. Anything else is a name on the hub, at `revision` (a branch, a
 /// tag or a commit; `main` by default), with the [settings of the environment](HubSettings).
 pub fn resolve(name_or_path: &str, revision: Option<&str>) -> Result<PathBuf> {
     let settings = HubSettings::from_env();
@@ -71,9 +80,8 @@ fn resolve_part(
     }
     let revision = revision.unwrap_or("main");
     check_names(name_or_path, revision)?;
-    let folder = settings
-        .cache
-        .join(format!("models--{}", name_or_path.replace('/', "--")));
+    let repo = Repo::model(name_or_path.to_owned());
+    let folder = settings.cache.join(repo.folder_name());
     let cached = cached_snapshot(&folder, revision);
     if settings.offline {
         return from_cache_alone(name_or_path, revision, cached, part);
@@ -85,7 +93,12 @@ fn resolve_part(
     {
         return Ok(snapshot.clone());
     }
-    let remote = match Remote::open(name_or_path, revision, &folder, settings) {
+    // Where a copy would do, nobody waits for a hub that is away.
+    let attempts = match whole {
+        Some(_) => 1,
+        None => settings.patience.attempts,
+    };
+    let remote = match Remote::open(name_or_path, revision, &folder, settings, attempts) {
         Ok(remote) => remote,
         Err(refusal) => {
             return match whole {
@@ -154,11 +167,14 @@ fn from_cache_alone(
         None => format!("no such folder, and revision `{revision}` is not in the hub cache"),
         Some(snapshot) => match missing(&snapshot, part) {
             None => return Ok(snapshot),
+            Some(file) if cut_short(&snapshot.join(&file)) => {
+                format!("{file} in the hub cache is cut short")
+            }
             Some(file) => format!("{file} is not in the hub cache"),
         },
     };
     Err(Error::input(lacking)
-        .hint("HF_HUB_OFFLINE is set: unset it to download")
+        .hint("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it to download")
         .at(name))
 }
 
@@ -170,9 +186,13 @@ fn cached_snapshot(folder: &Path, revision: &str) -> Option<PathBuf> {
     (is_plain(&commit) && snapshot.is_dir()).then_some(snapshot)
 }
 
-/// The first file without which the snapshot lacks the part; links to nothing count as missing.
+/// The first file without which the snapshot lacks the part; links to nothing count as missing, and so do
+/// files that are cut short.
 fn missing(snapshot: &Path, part: Part) -> Option<String> {
-    let lacks = |file: &str| !snapshot.join(file).exists();
+    let lacks = |file: &str| {
+        let path = snapshot.join(file);
+        !path.exists() || cut_short(&path)
+    };
     if lacks(CONFIG) {
         Some(CONFIG.into())
     } else if part == Part::Tokenizer {
@@ -196,7 +216,7 @@ fn remember(folder: &Path, revision: &str, commit: &str) -> Result<()> {
     }
     let parent = path.parent().unwrap_or(folder);
     fs::create_dir_all(parent)
-        .and_then(|()| transfer::put_in_place(&path, |new| fs::write(new, commit)))
+        .and_then(|()| put_in_place(&path, |new| fs::write(new, commit)))
         .map_err(|e| Error::failed(format!("{}: {e}", path.display())))
 }
 

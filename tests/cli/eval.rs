@@ -2,6 +2,8 @@
 
 #[path = "eval/alpaca.rs"]
 mod alpaca;
+#[path = "eval/hostile.rs"]
+mod hostile;
 #[path = "eval/judge.rs"]
 mod judge;
 #[path = "eval/offline.rs"]

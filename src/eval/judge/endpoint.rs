@@ -5,9 +5,10 @@
 //! *Why*: a judge is asked thousands of times over hours, and a server that is busy or away for a while
 //! is the normal case. What no second attempt can mend, a wrong key, name or request, is said at the
 //! first one. The key comes from the environment, goes into one header, and is in no message and no
-//! file.
+//! file, whatever the server repeats of it.
 
 mod address;
+mod completion;
 mod wait;
 
 use std::sync::{Mutex, PoisonError};
@@ -19,9 +20,11 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 
 use self::address::check_address;
-use self::wait::{sleep, wait_of};
+use self::completion::reply;
+use self::wait::sleep;
 use super::reply::{Miss, Reply};
 use crate::error::{Error, Result};
+use crate::io::http::{Secrets, read_bounded, retry_after};
 
 /// OpenAI's own.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -31,8 +34,15 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The longest wait that a server may ask for; a longer one is cut to it.
 const LONGEST_ASKED: Duration = Duration::from_secs(600);
-/// The bytes that an answer may have.
+/// The bytes that an answer may have, after decompression: an attempt needs no more memory.
 const LONGEST_ANSWER: u64 = 8 << 20;
+
+/// The same of a refusal.
+const LONGEST_REFUSAL: u64 = 1 << 20;
+/// Characters of another's message that are repeated.
+const LONGEST_MESSAGE: usize = 300;
+/// What stands in the place of the key.
+const KEY: &str = "[key]";
 
 /// Where and how a judge is asked.
 pub struct Settings {
@@ -58,6 +68,8 @@ pub struct Endpoint {
     agent: Agent,
     base: String,
     key: Option<String>,
+    /// The key, where it is not to be seen.
+    secrets: Secrets,
     model: String,
     request: Map<String, Value>,
     max_retries: u32,
@@ -142,6 +154,7 @@ impl Endpoint {
         Ok(Self {
             agent: Agent::new_with_config(agent),
             base,
+            secrets: Secrets::new(key.as_deref()),
             key,
             model: settings.model,
             request,
@@ -240,28 +253,37 @@ impl Endpoint {
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = match request.send(body) {
+        let response = match request.send(body) {
             Ok(response) => response,
             Err(error) => return self.unanswered(&error),
         };
         let status = response.status();
-        let asked = response.headers().get("retry-after");
-        let asked = asked.and_then(|value| wait_of(value.to_str().ok()?));
-        let read = response
-            .body_mut()
-            .with_config()
-            .limit(LONGEST_ANSWER)
-            .read_to_vec();
-        match (status, read) {
-            (StatusCode::OK, Ok(bytes)) => match reply(&bytes) {
-                Some(reply) => Attempt::Done(reply),
+        let asked = retry_after(response.headers());
+        let most = match status {
+            StatusCode::OK => LONGEST_ANSWER,
+            _ => LONGEST_REFUSAL,
+        };
+        let read = read_bounded(response.into_body().into_reader(), most);
+        match (status, read.map_err(ureq::Error::from)) {
+            (StatusCode::OK, Ok(Some(bytes))) => match reply(&bytes) {
+                Some(reply) => Attempt::Done(Reply {
+                    text: self.secrets.hide_long(&reply.text, KEY),
+                    ..reply
+                }),
                 None => Attempt::Again(
                     format!("its answer is no chat completion: {}", self.said(&bytes)),
                     None,
                 ),
             },
+            (StatusCode::OK, Ok(None)) => {
+                let mib = most >> 20;
+                Attempt::Again(format!("its answer has more than {mib} MiB"), None)
+            }
             (StatusCode::OK, Err(error)) => self.unanswered(&error),
-            (status, read) => self.refused(status, &read.unwrap_or_default(), asked),
+            (status, read) => {
+                let body = read.ok().flatten().unwrap_or_default();
+                self.refused(status, &body, asked)
+            }
         }
     }
 
@@ -319,7 +341,9 @@ impl Endpoint {
     /// What an answer says that is not the one hoped for: on one line, short, without the key.
     fn said(&self, body: &[u8]) -> String {
         let text = String::from_utf8_lossy(body);
-        let message = serde_json::from_str::<Value>(&text).ok().and_then(|body| {
+        let short = (body.len() as u64 <= LONGEST_REFUSAL).then_some(&text);
+        let body = short.and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let message = body.and_then(|body| {
             let message = [
                 &body["error"]["message"],
                 &body["message"],
@@ -334,34 +358,8 @@ impl Endpoint {
     }
 
     fn hidden(&self, text: &str) -> String {
-        let text = match &self.key {
-            Some(key) => text.replace(key.as_str(), "[key]"),
-            None => text.to_owned(),
-        };
-        let words: Vec<&str> = text.split_whitespace().collect();
-        words
-            .join(" ")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect()
+        self.secrets.line(text, KEY, LONGEST_MESSAGE)
     }
-}
-
-/// The reply of a chat completion. One without a text, as of a judge that refuses, is empty.
-fn reply(body: &[u8]) -> Option<Reply> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let message = body["choices"].get(0)?.get("message")?.as_object()?;
-    let text = match message.get("content") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => String::new(),
-        Some(_) => return None,
-    };
-    Some(Reply {
-        text,
-        prompt_tokens: body["usage"]["prompt_tokens"].as_u64(),
-        completion_tokens: body["usage"]["completion_tokens"].as_u64(),
-    })
 }
 
 #[cfg(test)]

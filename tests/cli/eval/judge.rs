@@ -11,18 +11,18 @@ use super::server::{Answer, Asked, Server};
 use crate::cli::{End, Place, lines, str, text};
 use crate::support::wait_until;
 
-const KEY: &str = "sk-verysecret";
+pub(super) const KEY: &str = "sk-verysecret";
 
 /// A place with the samples of two models: for prompt i the first says i letters more than 20 where i is
 /// even, and as many less where it is odd; the second says 20 letters.
-struct Bench {
-    place: Place,
-    samples: PathBuf,
-    others: PathBuf,
+pub(super) struct Bench {
+    pub place: Place,
+    pub samples: PathBuf,
+    pub others: PathBuf,
 }
 
 impl Bench {
-    fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         let place = Place::new();
         let file = |name: &str, response: &dyn Fn(usize) -> String| {
             let rows = (0..count).map(|number| {
@@ -45,7 +45,7 @@ impl Bench {
         }
     }
 
-    fn command(&self, server: &Server, more: &[&str]) -> Command {
+    pub fn command(&self, server: &Server, more: &[&str]) -> Command {
         self.at(&server.base, more)
     }
 
@@ -73,7 +73,7 @@ impl Bench {
         command
     }
 
-    fn run(&self, server: &Server, more: &[&str]) -> End {
+    pub fn run(&self, server: &Server, more: &[&str]) -> End {
         let end = end(self.command(server, more));
         for said in [&end.out, &end.err] {
             assert!(!said.contains("verysecret"), "{said}");
@@ -84,12 +84,12 @@ impl Bench {
         end
     }
 
-    fn cache(&self) -> PathBuf {
+    pub fn cache(&self) -> PathBuf {
         self.place.path("samples.jsonl.judge.jsonl")
     }
 }
 
-fn end(mut command: Command) -> End {
+pub(super) fn end(mut command: Command) -> End {
     let output = command.output().unwrap();
     End {
         code: output.status.code(),
@@ -98,7 +98,7 @@ fn end(mut command: Command) -> End {
     }
 }
 
-fn figures(end: &End) -> Value {
+pub(super) fn figures(end: &End) -> Value {
     serde_json::from_str(&end.out).unwrap_or_else(|_| panic!("{}{}", end.out, end.err))
 }
 
@@ -109,7 +109,7 @@ fn verdict(word: &str) -> Answer {
 }
 
 /// Prefers the response that says it is good, wherever it stands; of two or none A.
-fn honest(asked: &Asked) -> Answer {
+pub(super) fn honest(asked: &Asked) -> Answer {
     let good = |mark| asked.part(mark).starts_with("good ");
     verdict(if good("reply_b") && !good("reply_a") {
         "B"
@@ -507,8 +507,7 @@ fn a_dry_run_asks_nobody_and_writes_nothing() {
     );
     assert_eq!(end.code, Some(0), "{}", end.err);
     assert!(
-        end.out
-            .contains("<conversation>\nQuestion 0?\n</conversation>"),
+        end.out.contains(">\nQuestion 0?\n</conversation-"),
         "{}",
         end.out
     );

@@ -22,8 +22,10 @@ impl Asked {
 
     /// What stands between the marks of the template.
     pub fn part(&self, mark: &str) -> &str {
-        let (_, after) = self.question().split_once(&format!("<{mark}>\n")).unwrap();
-        after.split_once(&format!("\n</{mark}>")).unwrap().0
+        let (_, after) = self.question().split_once(&format!("<{mark}-")).unwrap();
+        let (nonce, after) = after.split_once(">\n").unwrap();
+        let end = format!("\n</{mark}-{nonce}>");
+        after.split_once(&end).unwrap().0
     }
 }
 
@@ -31,7 +33,7 @@ impl Asked {
 pub struct Answer {
     pub status: u16,
     pub headers: &'static str,
-    pub body: String,
+    pub body: Vec<u8>,
     pub after: Duration,
 }
 
@@ -46,7 +48,7 @@ impl Answer {
         )
     }
 
-    pub fn of(status: u16, body: impl Into<String>) -> Self {
+    pub fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
             headers: "",
@@ -138,10 +140,10 @@ fn serve(stream: TcpStream, state: &Mutex<State>, behaviour: &Behaviour) -> std:
     let mut stream = stream;
     write!(
         stream,
-        "HTTP/1.1 {} X\r\ncontent-length: {}\r\nconnection: close\r\n{}\r\n{}",
+        "HTTP/1.1 {} X\r\ncontent-length: {}\r\nconnection: close\r\n{}\r\n",
         answer.status,
         answer.body.len(),
-        answer.headers,
-        answer.body
-    )
+        answer.headers
+    )?;
+    stream.write_all(&answer.body)
 }

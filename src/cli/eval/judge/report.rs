@@ -48,7 +48,8 @@ questions on end that failed, or 5 where none was answered.
 
 A template is a text with {prompt}, {response_a}, {response_b} and, at the end of a line, {verdict:A|B}
 or {verdict:A|B|tie}, which allows ties. The last line of a reply must be that line with one of the words
-in the placeholder's place, to the letter. {{ and }} are braces.
+in the placeholder's place, to the letter. {{ and }} are braces. {nonce} is a number that none of the
+texts contains: a response cannot close marks that have it, such as <reply_a-{nonce}>.
 
 Each reply is a line of --cache: {\"key\", \"kind\", \"prompt\", \"model_is\", \"judge\", \"reply\", ...}, found
 again by a hash of judge, endpoint, template, question and settings. A run that was killed asks nothing

@@ -1,10 +1,9 @@
 //! Where requests may go.
 
-use std::net::Ipv4Addr;
-
 use ureq::http::Uri;
 
 use crate::error::{Error, Result};
+use crate::io::http::is_loopback;
 
 /// Refuses an address that no request should go to. Whether it is this machine's.
 pub(super) fn check_address(base: &str, key: bool) -> Result<bool> {
@@ -27,9 +26,7 @@ pub(super) fn check_address(base: &str, key: bool) -> Result<bool> {
         return wrong("has a query", valid);
     }
     let host = authority.host();
-    let local = host == "localhost"
-        || host == "[::1]"
-        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
+    let local = is_loopback(host);
     match scheme {
         "https" => Ok(local),
         "http" if local || !key => Ok(local),

@@ -235,7 +235,11 @@ fn what_a_config_says_beside_its_family_is_refused_by_name() {
             json!({"full_attention": {"rope_theta": 500.0}}),
             "all layers alike",
         ),
-        ("sliding_window", json!(8), "full attention in every layer"),
+        (
+            "layer_types",
+            json!(["sliding_attention", "sliding_attention"]),
+            "full attention in every layer",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut config = read(&fixture("llama/config.json"));

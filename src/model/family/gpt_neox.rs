@@ -23,7 +23,7 @@ pub(super) const FAMILY: Family = Family {
         ("num_hidden_layers", Key::Read),
         ("rotary_emb_base", Key::Read),
         ("rotary_pct", Key::Read),
-        ("sliding_window", Key::Off(NO_WINDOW)),
+        ("sliding_window", Key::Ignored),
         ("use_parallel_residual", Key::Read),
     ],
     ignored: &[

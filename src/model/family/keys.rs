@@ -27,7 +27,7 @@ pub enum Key {
     One(&'static str),
 }
 
-/// Of a family without windows. transformers trains it without them, but generates with them.
+/// Of a family without windows.
 pub(super) const NO_WINDOW: &str =
     "this family has full attention in every layer; remove the key to train so";
 

@@ -25,7 +25,7 @@ pub(super) const FAMILY: Family = Family {
         ("num_key_value_heads", Key::Read),
         ("rms_norm_eps", Key::Read),
         ("rope_theta", Key::Read),
-        ("sliding_window", Key::Off(NO_WINDOW)),
+        ("sliding_window", Key::Ignored),
     ],
     ignored: IGNORED,
 };

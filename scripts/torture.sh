@@ -1,28 +1,38 @@
 #!/usr/bin/env bash
-# What a run survives: kills, faults, signals, rivals, full disks, hostile inputs, against the real
-# program; a table of it in Markdown.
+# What a run survives: kills, faults, power cuts, signals, rivals, full disks, hostile inputs, against the
+# real program; a table of it in Markdown.
 #
-#   scripts/torture.sh [--short|--full] [--out FILE]
+#   scripts/torture.sh [--short|--full] [--out FILE] [GROUP ...]
 #
-# --short takes minutes, --full the better part of an hour and the numbers of benches/RELIABILITY.md.
-# Needs Rust; for all of it strace, the right to mount a tmpfs and, for --full, cargo-fuzz, and says what was
-# skipped without them. The table goes to FILE, else to standard output; messages to standard error. Exit
-# code 0: every target is met.
+# --short takes minutes, --full an hour and a half and the numbers of benches/RELIABILITY.md. GROUP is one of
+# torture (all against the program), powercut (of those the power cuts alone), damaged (the commands on
+# damaged files alone), resume, non_finite, hostile, wrong_inputs, accumulation, large and fuzz; without one,
+# all are run, large and fuzz with --full only. Needs Rust; for all of it strace, the right to mount a tmpfs
+# and loop devices, mkfs.ext4, mkfs.xfs, mkfs.btrfs and, for fuzz, cargo-fuzz, and says what was skipped
+# without them. The table goes to FILE, else to standard output; messages to standard error. Exit code 0:
+# every target is met.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; }
-size=short out=/dev/stdout
+size=short out=/dev/stdout groups=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --short) size=short ;;
         --full) size=full ;;
         --out) out="${2:?--out wants a file}"; shift ;;
         -h | --help) usage; exit 0 ;;
+        torture | powercut | damaged | resume | non_finite | hostile | wrong_inputs | accumulation | large | fuzz)
+            groups+=("$1") ;;
         *) usage >&2; exit 2 ;;
     esac
     shift
 done
+if [ "${#groups[@]}" -eq 0 ]; then
+    groups=(torture resume non_finite hostile wrong_inputs accumulation)
+    # Minutes and gigabytes.
+    [ "$size" = short ] || groups+=(large fuzz)
+fi
 export EXPO_TORTURE="$size"
 
 logs="$(mktemp -d)"
@@ -44,15 +54,6 @@ group() {
     fi
 }
 
-group torture main torture:: --ignored
-group resume main train::resume
-group non_finite lib train::non_finite
-group hostile main hostile::
-group wrong_inputs main cli::wrong
-group accumulation main train::accumulation
-# Minutes and gigabytes.
-[ "$size" = short ] || group large main large:: --ignored
-
 # A minute of each fuzz target, where there is cargo-fuzz; what it comes upon stays out of the corpus.
 fuzz() {
     if ! cargo fuzz --version >/dev/null 2>&1; then
@@ -68,7 +69,21 @@ fuzz() {
             failed+=("fuzz $name")
     done
 }
-[ "$size" = short ] || fuzz
+
+for name in "${groups[@]}"; do
+    case "$name" in
+        torture) group torture main torture:: --ignored ;;
+        powercut) group torture main torture::power_cuts --ignored ;;
+        damaged) group torture main torture::command_lines --ignored ;;
+        resume) group resume main train::resume ;;
+        non_finite) group non_finite lib train::non_finite ;;
+        hostile) group hostile main hostile:: ;;
+        wrong_inputs) group wrong_inputs main cli::wrong ;;
+        accumulation) group accumulation main train::accumulation ;;
+        large) group large main large:: --ignored ;;
+        fuzz) fuzz ;;
+    esac
+done
 
 target() {
     case "$1" in
@@ -82,6 +97,8 @@ target() {
         outputs) echo "every run is complete" ;;
         full_log) echo "training completes with the same weights" ;;
         threads) echo "the same bytes" ;;
+        power_cuts_*) echo "0 unreadable, 0 mismatches" ;;
+        damaged_files) echo "0 panics, 0 signals, 0 hangs over 20 s, 0 raw control characters" ;;
         *) echo "no failure" ;;
     esac
 }
@@ -107,8 +124,15 @@ table() {
         name="${name#test=}"
         row "${name//_/ }" "$(target "$name")" "$(words <<<"$figures")"
     done
-    row "resume at every step" "checkpoints, metrics.jsonl and model identical" "$(passed resume)"
-    row "NaN and infinity in weights, batch, loss, gradient, moments" "caught before the update" "$(passed non_finite)"
+    if [ -f "$logs/resume" ]; then
+        row "resume at every step" "checkpoints, metrics.jsonl and model identical" "$(passed resume)"
+    fi
+    if [ -f "$logs/non_finite" ]; then
+        row "NaN and infinity in weights, batch, loss, gradient, moments" "caught before the update" "$(passed non_finite)"
+    fi
+    if [ -f "$logs/hostile" ]; then
+        row "attacks: network, templates, tokenizers, models, outputs, limits" "each its message, nothing lost" "$(passed hostile)"
+    fi
     local formats
     formats="$(lines hostile 'format=.*')"
     if [ -n "$formats" ]; then

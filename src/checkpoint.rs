@@ -15,35 +15,33 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::io::durable::{
-    MANIFEST, Staging, check_new, json_text, list, remove_file, rename, sync,
+    MANIFEST, Staging, check_new, create_parent, json_text, list, remove_file, rename, sync,
 };
-use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, companions_in};
+use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, ModelFiles, companions_in};
 use crate::model::Decoder;
-use crate::model::arch::ConfigJson;
 
 pub use self::checkpoints::{Checkpoints, removable_bytes, sweep_up};
 pub use self::state::{SMALL_FILES, Snapshot, read_state, restore};
-pub use self::weights::SaveDtype;
-use self::weights::{check_weights, write_weights};
+use self::weights::write_weights;
+pub use self::weights::{SaveDtype, check_weights};
 
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Saves the model as the new folder `target`, with config and tokenizer files from `source`.
+/// Saves the model as the new folder `target`, with the config and the companions of the model whose
+/// `files` these are.
 ///
 /// # Errors
 /// As of [`create`].
-pub fn save(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
-    check_new(target)?;
-    check_weights(model, dtype)?;
-    let mut staging = Staging::beside(target)?;
-    write_like(model, source, &mut staging, dtype)?;
-    staging.seal()?;
-    staging.settle(target)
+pub fn save(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype) -> Result<()> {
+    let config = config_of(files)?;
+    create(model, config, target, dtype, |staging| {
+        files.write_companions(staging)
+    })
 }
 
-/// Saves the model as the new folder `target`, with this `config.json`; `companions` writes what
-/// else belongs there into the folder it is given.
+/// Saves the model as the new folder `target`, with this `config.json`; `companions` adds what else
+/// belongs there.
 ///
 /// # Errors
 /// If `target` is there already, or a weight is not finite or does not fit `dtype`; nothing is left
@@ -53,14 +51,14 @@ pub fn create(
     config: Value,
     target: &Path,
     dtype: SaveDtype,
-    companions: impl FnOnce(&Path) -> Result<()>,
+    companions: impl FnOnce(&mut Staging) -> Result<()>,
 ) -> Result<()> {
     check_new(target)?;
     check_weights(model, dtype)?;
+    create_parent(target)?;
     let mut staging = Staging::beside(target)?;
-    companions(staging.path())?;
+    companions(&mut staging)?;
     write_model(model, config, &mut staging, dtype, SHARD_BYTES)?;
-    staging.adopt()?;
     staging.seal()?;
     staging.settle(target)
 }
@@ -90,10 +88,10 @@ fn is_weights(path: &Path) -> bool {
 
 /// Saves the model into the folder `target`, which may hold other files but no model: weights get
 /// their names first, then `config.json`, the manifest last.
-pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -> Result<()> {
+pub fn export(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype) -> Result<()> {
     check_weights(model, dtype)?;
     let mut staging = Staging::beside(&target.join("final"))?;
-    write_like(model, source, &mut staging, dtype)?;
+    write_like(model, files, &mut staging, dtype)?;
     staging.seal()?;
     let rank = |path: &PathBuf| match path.file_name().and_then(|name| name.to_str()) {
         Some(MANIFEST) => 3,
@@ -113,17 +111,15 @@ pub fn export(model: &Decoder, source: &Path, target: &Path, dtype: SaveDtype) -
     sync(target)
 }
 
-/// Writes the model as a copy of the model in `source` that has other weights.
+/// Writes the model as a copy of the model whose `files` these are that has other weights.
 fn write_like(
     model: &Decoder,
-    source: &Path,
+    files: &ModelFiles,
     staging: &mut Staging,
     dtype: SaveDtype,
 ) -> Result<()> {
-    for name in companions_in(source)? {
-        staging.copy(source, &name)?;
-    }
-    write_model(model, read_config(source)?, staging, dtype, SHARD_BYTES)
+    files.write_companions(staging)?;
+    write_model(model, config_of(files)?, staging, dtype, SHARD_BYTES)
 }
 
 fn write_model(
@@ -143,8 +139,8 @@ fn write_model(
     write_weights(model, staging, dtype, shard_bytes)
 }
 
-fn read_config(source: &Path) -> Result<Value> {
-    Ok(ConfigJson::open(&source.join(model_dir::CONFIG))?.value)
+fn config_of(files: &ModelFiles) -> Result<Value> {
+    files.get(model_dir::CONFIG).json_object()
 }
 
 /// The config with the dtype that the weights now have.
@@ -154,12 +150,16 @@ fn with_dtype(mut config: Value, dtype: SaveDtype) -> Value {
         SaveDtype::F16 => "float16",
         SaveDtype::BF16 => "bfloat16",
     };
-    let key = if config.get("dtype").is_some() {
-        "dtype"
-    } else {
-        "torch_dtype"
-    };
-    config[key] = name.into();
+    let keys = ["dtype", "torch_dtype"];
+    let there: Vec<&str> = keys
+        .into_iter()
+        .filter(|key| config.get(key).is_some())
+        .collect();
+    // Older versions of transformers know only the second one.
+    let keys = if there.is_empty() { &keys[1..] } else { &there };
+    for key in keys {
+        config[*key] = name.into();
+    }
     config
 }
 
@@ -180,7 +180,7 @@ mod tests {
             .load(DType::F32, &Device::Cpu)
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let config = read_config(&fixture()).unwrap();
+        let config = config_of(&ModelFiles::open(&fixture()).unwrap()).unwrap();
         let mut staging = Staging::beside(&folder.path().join("model")).unwrap();
         write_model(&model, config, &mut staging, SaveDtype::F32, 20_000).unwrap();
         let index = staging.path().join("model.safetensors.index.json");
@@ -206,8 +206,11 @@ mod tests {
         fs::write(source.join("merges.txt"), "merges").unwrap();
         fs::write(source.join(&template), "tools").unwrap();
         fs::write(source.join("notes.txt"), "not a model's").unwrap();
+        let files = ModelFiles::open(&source).unwrap();
+        // What was read is saved, whatever becomes of the directory.
+        fs::remove_dir_all(&source).unwrap();
         for _ in 0..2 {
-            export(&model, &source, &target, SaveDtype::F32).unwrap();
+            export(&model, &files, &target, SaveDtype::F32).unwrap();
             crate::io::durable::verify(&target).unwrap();
         }
         assert_eq!(fs::read(target.join(&template)).unwrap(), b"tools");
@@ -225,10 +228,31 @@ mod tests {
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("checkpoint-1");
-        save(&model, &fixture(), &target, SaveDtype::BF16).unwrap();
-        assert!(save(&model, &fixture(), &target, SaveDtype::BF16).is_err());
+        let files = ModelFiles::open(&fixture()).unwrap();
+        save(&model, &files, &target, SaveDtype::BF16).unwrap();
+        assert!(save(&model, &files, &target, SaveDtype::BF16).is_err());
         let config = fs::read_to_string(target.join("config.json")).unwrap();
         assert!(config.contains("\"bfloat16\""), "{config}");
         assert_eq!(list(folder.path()).unwrap(), [target]);
+    }
+
+    #[test]
+    fn every_dtype_of_a_config_is_that_of_the_weights() {
+        for (config, expected) in [
+            (
+                serde_json::json!({"dtype": "float32", "torch_dtype": "float16"}),
+                serde_json::json!({"dtype": "bfloat16", "torch_dtype": "bfloat16"}),
+            ),
+            (
+                serde_json::json!({"dtype": "float32"}),
+                serde_json::json!({"dtype": "bfloat16"}),
+            ),
+            (
+                serde_json::json!({}),
+                serde_json::json!({"torch_dtype": "bfloat16"}),
+            ),
+        ] {
+            assert_eq!(with_dtype(config, SaveDtype::BF16), expected);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod eval;
 mod init;
 mod loss;
 mod losses;
+mod out;
 mod plan;
 mod progress;
 mod report;
@@ -18,6 +19,7 @@ mod score;
 mod sft;
 mod stop;
 mod sweep;
+mod terminal;
 mod train;
 mod verify;
 
@@ -30,7 +32,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dispatch::DeviceRequest;
 pub use error::{exit_code, message};
 use expo::kernels::device::CUDA;
+use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;
+use terminal::printable;
+pub use terminal::tell;
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
@@ -121,11 +126,13 @@ impl Command {
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
 pub fn run() -> anyhow::Result<()> {
     stop::outlive_size_limits()?;
-    let matches = with_exit_codes(Cli::command()).get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = with_exit_codes(Cli::command()).try_get_matches();
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = cli.unwrap_or_else(|error| refuse(&error));
     if let Some(asked) = cli.command.device() {
         dispatch::hand_over(&asked)?;
     }
+    start_threads()?;
     match cli.command {
         Command::Train(args) => train::run(args),
         Command::Sft(args) => sft::run(args),
@@ -145,9 +152,43 @@ pub fn run() -> anyhow::Result<()> {
     }
 }
 
+/// Ends the process with help, the version, or a usage error.
+fn refuse(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let plain = terminal::message(text.trim_end());
+    if error.use_stderr() && plain != text.trim_end() {
+        tell(plain);
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// Starts the threads that work is shared among, and says where they are others than were asked for.
+fn start_threads() -> anyhow::Result<()> {
+    let Threads {
+        wanted,
+        allowed,
+        started,
+    } = threads::start()?;
+    if wanted > allowed {
+        let variable = threads::VARIABLE;
+        tell(format!(
+            "warning: {variable} is {wanted}; this machine's cores allow for {allowed} threads"
+        ));
+    }
+    let asked = wanted.min(allowed);
+    if started < asked {
+        tell(format!(
+            "warning: the system lets this process start {started} of {asked} threads; results are the same"
+        ));
+    }
+    Ok(())
+}
+
 /// Writes a result to standard output.
 fn answer(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
+    let text = printable(text);
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context("standard output")
 }

@@ -3,12 +3,10 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
-use std::path::Path;
-
 use crate::config::{ModelConfig, RowsConfig, SampleSource};
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
-use crate::io::model_dir;
+use crate::io::model_dir::{CONFIG, ModelFiles};
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
@@ -74,8 +72,9 @@ pub fn show(
     };
     let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
     let folder = find_tokenizer(name, revision, observe)?;
-    let tokenizer = Tokenizer::open(&folder)?;
-    let arch = architecture(&folder)?;
+    let of_model = ModelFiles::open(&folder)?;
+    let tokenizer = Tokenizer::of(&of_model)?;
+    let arch = architecture(&of_model)?;
     let fits = check_length(rows.length.max_length, arch.max_positions, &folder);
     if row.is_none() {
         // A row that is not there is reported before a length that does not fit.
@@ -113,17 +112,17 @@ pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<
         return Ok(None);
     };
     let shape = find_tokenizer(name, model.reference_revision.as_deref(), observe)
-        .and_then(|folder| architecture(&folder));
+        .and_then(|folder| architecture(&ModelFiles::open(&folder)?));
     shape
         .map(Some)
         .map_err(|error| error.at_key("model.reference"))
 }
 
-fn architecture(folder: &Path) -> Result<Architecture> {
-    let config = ConfigJson::open(&folder.join(model_dir::CONFIG))?;
+fn architecture(files: &ModelFiles) -> Result<Architecture> {
+    let config = ConfigJson::of(&files.get(CONFIG))?;
     let arch = (family(&config)?.architecture)(&config)?;
     // Where the weights are there, they decide whether the head is tied; they may well not be.
-    Ok(head::as_stored(folder, arch.clone()).unwrap_or(arch))
+    Ok(head::as_stored(files.directory(), arch.clone()).unwrap_or(arch))
 }
 
 fn without_samples(needs: &Needs) -> Needs {

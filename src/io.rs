@@ -6,6 +6,7 @@
 //! - [`lock`]: one owner per run directory.
 //! - [`model_dir`]: the files of a model directory.
 //! - [`hub`]: models by name, downloaded into the cache that Python shares.
+//! - [`output`]: where a result goes that a user names a place for.
 //! - [`http`]: what the clients of the hub and of a judge share.
 //! - [`number`]: numbers in JSON that may not be finite.
 
@@ -16,4 +17,5 @@ pub mod hub;
 pub mod lock;
 pub mod model_dir;
 pub mod number;
+pub mod output;
 pub mod untrusted;

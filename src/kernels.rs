@@ -11,7 +11,7 @@
 //! - `operands`, `tensor`: types that operations and back ends share; [`Dst`] is what an operation
 //!   writes to.
 //! - [`device`]: opening devices and copies to and from them; [`installed`]: the driver of this machine;
-//!   [`memory`]: the allocator of host memory; [`profile`] and [`rates`]: where time goes, and what the
+//!   [`memory`]: the allocator of host memory; [`threads`]: the pool; [`profile`] and [`rates`]: where time goes, and what the
 //!   machine could do.
 //!
 //! *Why*: candle's fused operations drop gradients silently, its autograd keeps every intermediate
@@ -44,6 +44,7 @@ pub mod rates;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod threads;
 
 pub use ops::{
     activation, attention, elementwise, embedding, kv_cache, linear, mix, norm, optimizer, rotary,

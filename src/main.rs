@@ -1,6 +1,5 @@
 //! Entry point: runs the CLI and maps errors to exit codes.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use expo::io::untrusted;
@@ -24,8 +23,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where stderr is closed, the exit code alone tells.
-            let _ = writeln!(std::io::stderr(), "error: {}", cli::message(&error));
+            cli::tell(format!("error: {}", cli::message(&error)));
             ExitCode::from(cli::exit_code(&error))
         }
     }

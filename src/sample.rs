@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 
-pub use alpaca_eval::write_alpaca_eval;
+pub use alpaca_eval::{is_alpaca_eval, write_alpaca_eval};
 use drawing::Drawing;
 pub use file::{Existing, SampleWriter, Written};
 pub use reference::Reference;
@@ -49,6 +49,22 @@ pub struct Drawn {
     pub finished: bool,
     /// Whether it ended because its text has a stop text.
     pub stopped: bool,
+}
+
+/// The most responses of a call.
+const MOST_RESPONSES: usize = 100_000_000;
+
+/// How many responses so many prompts get in all.
+fn responses_in_all(prompts: usize, config: &SampleConfig) -> Result<usize> {
+    let each = config.num_samples;
+    match prompts.checked_mul(each) {
+        Some(all) if all <= MOST_RESPONSES => Ok(all),
+        _ => Err(
+            Error::input(format!("{prompts} prompts with {each} responses each"))
+                .hint(format!("at most {MOST_RESPONSES} responses at a time"))
+                .at_parameter("num_samples"),
+        ),
+    }
 }
 
 /// Samples `first..first + count` of a prompt.
@@ -92,7 +108,7 @@ impl<'a> Sampler<'a> {
     ) -> Result<Vec<Drawn>> {
         let prompts = prompts.into_iter().map(Into::into);
         let jobs: Vec<Job> = prompts.map(|prompt| self.whole(prompt)).collect();
-        let total = jobs.len() * self.config.num_samples;
+        let total = responses_in_all(jobs.len(), self.config)?;
         let mut all = vec![None; total];
         let (mut done, mut tokens) = (0, 0);
         let mut drawing = Drawing::new(self, &jobs)?;

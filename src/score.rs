@@ -27,7 +27,9 @@ use crate::session::Session;
 
 pub use column::Column;
 pub use file::{ScoreFile, write};
-pub use reference::{Reference, ReferencePass, cache_folder, check_is_known, micro_batch_tokens};
+pub use reference::{
+    Reference, ReferencePass, cache_directory, check_is_known, micro_batch_tokens,
+};
 pub use task::{ScoreCounts, ScoreData, score_data, score_run};
 
 /// Whose log-probs they are.

@@ -41,6 +41,8 @@ pub struct Session {
     pub tokenizer: Arc<Tokenizer>,
     config: ModelConfig,
     reference: OnceCell<Option<ModelFolder>>,
+    /// Why the directory that the section names cannot be read, where another one stands in for it.
+    lost: Option<Error>,
 }
 
 impl Session {
@@ -56,25 +58,72 @@ impl Session {
     /// As [`open`](Self::open), on a device that is open.
     pub fn open_on(compute: Compute, config: &ModelConfig, observe: Observer) -> Result<Self> {
         observe(Event::Device(&compute.place()?));
-        let name = &config.model_name_or_path;
-        let path = find_model(name, config.revision.as_deref(), observe)
-            .map_err(|error| error.at_key("model.model_name_or_path"))?;
-        let folder = ModelFolder::open(&path)?;
+        let (folder, tokenizer) = find_and_open(config, observe)?;
+        Self::new(compute, config, folder, tokenizer)
+    }
+
+    /// As [`open_on`](Self::open_on), for a run that goes on. Where the directory that the section names
+    /// cannot be read any more, the one that the run saved itself stands in for it, but for the weights
+    /// that the run began with.
+    pub fn resume_on(
+        compute: Compute,
+        config: &ModelConfig,
+        saved: &Path,
+        observe: Observer,
+    ) -> Result<Self> {
+        observe(Event::Device(&compute.place()?));
+        match find_and_open(config, observe) {
+            Ok((folder, tokenizer)) => Self::new(compute, config, folder, tokenizer),
+            Err(error) => {
+                let saved_in = saved.display();
+                let what = format!("{error}; going on with the files of {saved_in}");
+                observe(Event::Warning(&what));
+                let (folder, tokenizer) = open_directory(saved)?;
+                let session = Self::new(compute, config, folder, tokenizer)?;
+                let lost = Some(error);
+                Ok(Self { lost, ..session })
+            }
+        }
+    }
+
+    fn new(
+        compute: Compute,
+        config: &ModelConfig,
+        folder: ModelFolder,
+        tokenizer: Tokenizer,
+    ) -> Result<Self> {
         let folder = match &config.trainable {
             None => folder,
             Some(patterns) => folder
                 .with_trainable(patterns)
                 .map_err(|error| error.at_key("model.trainable"))?,
         };
-        let tokenizer = Arc::new(Tokenizer::open(&path)?);
-        check_vocabulary(&tokenizer, &folder)?;
         Ok(Self {
             compute,
             folder,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             config: config.clone(),
             reference: OnceCell::new(),
+            lost: None,
         })
+    }
+
+    /// Whether the files of a checkpoint stand in for the directory that the section names.
+    pub fn is_stand_in(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// The model's directory, for the weights that the section names.
+    ///
+    /// # Errors
+    /// If another directory stands in for it.
+    pub fn base(&self) -> Result<&ModelFolder> {
+        match &self.lost {
+            None => Ok(&self.folder),
+            Some(error) => Err(error
+                .clone()
+                .with_fact(|fact| format!("the reference needs the model's weights: {fact}"))),
+        }
     }
 
     /// The directory of the reference where the section names one; `None` where the model is its own
@@ -99,7 +148,7 @@ impl Session {
     /// Refuses another model whose tokenizer reads this model's ids as other tokens.
     pub fn check_same_tokens(&self, other: &ModelFolder) -> Result<()> {
         check_vocabulary(&self.tokenizer, other)?;
-        self.tokenizer.check_same(&other.path)
+        self.tokenizer.check_same(&other.files)
     }
 
     /// Loads the model's weights to score and to sample; with their content hash.
@@ -114,17 +163,47 @@ impl Session {
     }
 
     /// Loads the weights of the reference, which are the model's own where the section names no other.
-    pub fn load_reference(&self, observe: Observer) -> Result<Decoder> {
-        let folder = self.reference(observe)?.unwrap_or(&self.folder);
-        Ok(self.compute.load(folder)?.0)
+    ///
+    /// # Errors
+    /// If their content hash is not `hash`, where that is known.
+    pub fn load_reference(&self, hash: Option<&str>, observe: Observer) -> Result<Decoder> {
+        self.compute
+            .load_known(self.reference_folder(observe)?, hash)
     }
 
     /// As [`load_reference`](Self::load_reference), its parameters laid out as in `layout` where they are
     /// the same ones.
-    pub fn load_reference_as(&self, layout: &Layout, observe: Observer) -> Result<Decoder> {
-        let folder = self.reference(observe)?.unwrap_or(&self.folder);
-        Ok(self.compute.load(&folder.clone().with_layout(layout))?.0)
+    pub fn load_reference_as(
+        &self,
+        layout: &Layout,
+        hash: Option<&str>,
+        observe: Observer,
+    ) -> Result<Decoder> {
+        let folder = self.reference_folder(observe)?.clone();
+        self.compute.load_known(&folder.with_layout(layout), hash)
     }
+
+    fn reference_folder(&self, observe: Observer) -> Result<&ModelFolder> {
+        match self.reference(observe)? {
+            Some(folder) => Ok(folder),
+            None => self.base(),
+        }
+    }
+}
+
+/// The directory of the model that the section names, opened.
+fn find_and_open(config: &ModelConfig, observe: Observer) -> Result<(ModelFolder, Tokenizer)> {
+    let name = &config.model_name_or_path;
+    let path = find_model(name, config.revision.as_deref(), observe)
+        .map_err(|error| error.at_key("model.model_name_or_path"))?;
+    open_directory(&path)
+}
+
+fn open_directory(path: &Path) -> Result<(ModelFolder, Tokenizer)> {
+    let folder = ModelFolder::open(path)?;
+    let tokenizer = Tokenizer::of(&folder.files)?;
+    check_vocabulary(&tokenizer, &folder)?;
+    Ok((folder, tokenizer))
 }
 
 /// The directory of a model, downloaded if need be.

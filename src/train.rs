@@ -31,6 +31,7 @@ mod tensorboard;
 mod training;
 mod verify;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -57,9 +58,16 @@ use on_policy::OnPolicy;
 use resume::Origin;
 use room::check_room;
 use split::Split;
+use state::State;
 use step::Stepper;
 use story::Stories;
 use training::Training;
+
+/// The key of the weights that the policy starts from.
+const BASE: &str = "model.model_name_or_path";
+
+/// The key of the reference.
+const REFERENCE: &str = "model.reference";
 
 /// A run that was opened: everything is read and checked, nothing is written but the cache and, where
 /// the output folder holds a run, its lock.
@@ -74,7 +82,8 @@ pub struct Run {
     hashes: Hashes,
     /// Of the reference's scoring pass, where this run made one.
     scoring: Option<Timing>,
-    stories: Option<Stories>,
+    /// With the reference that they are scored under.
+    stories: Option<(Stories, Decoder)>,
     eval_samples: EvalSamples,
     moving: Option<MovingReference>,
     on_policy: Option<OnPolicy>,
@@ -125,8 +134,17 @@ impl Run {
             config.check_cpu()?;
         }
         let mut origin = Origin::find(&config.run, resume, observe)?;
-        let session = Session::open_on(compute, &config.model, observe)?;
-        files::check_apart(&config.run.output_dir, &session.folder.path)?;
+        // Another base model may be asked for by name.
+        let other = allow_change.iter().any(|key| key == BASE);
+        let session = match origin.saved_model(&config.run).filter(|_| !other) {
+            Some(saved) => Session::resume_on(compute, &config.model, &saved, observe)?,
+            None => Session::open_on(compute, &config.model, observe)?,
+        };
+        if !session.is_stand_in() {
+            files::check_apart(&config.run.output_dir, &session.folder.path)?;
+        }
+        // It cannot be read once more during the run.
+        session.folder.files.check()?;
         let on_cpu = session.compute.device.is_cpu();
         let layout = session.folder.layout();
         // A run that is finished writes nothing, unless it turns out to have changed.
@@ -146,10 +164,17 @@ impl Run {
             check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
         let separate = match config.has_reference() {
-            true => reference::separate(&config, &session, &datasets, observe)?,
+            true => {
+                let known = origin.known(REFERENCE);
+                reference::separate(&config, &session, &datasets, known, observe)?
+            }
             false => Some(Reference::none(&datasets)),
         };
         let (model, hash) = session.load_policy(config.optimizer.states)?;
+        let hash = match origin.known(BASE).filter(|_| session.is_stand_in()) {
+            Some(known) => known.to_owned(),
+            None => hash,
+        };
         let reference = match separate {
             Some(reference) => reference,
             None => reference::of_policy(&config, &session, &model, &hash, &datasets, observe)?,
@@ -162,8 +187,8 @@ impl Run {
             reference: reference.hash,
             tokenizer: session.tokenizer.hash().to_owned(),
         };
-        identity.set("model.model_name_or_path", hashes.policy.as_str());
-        identity.set("model.reference", hashes.reference.clone());
+        identity.set(BASE, hashes.policy.as_str());
+        identity.set(REFERENCE, hashes.reference.clone());
         if config.has_reference() {
             identity.set("data.reference_log_probs", of_columns(&reference.columns));
         }
@@ -180,16 +205,33 @@ impl Run {
         let tokenizer = Arc::clone(&session.tokenizer);
         let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref())?;
         match &hashes.reference {
-            Some(hash) if *hash == hashes.policy => {
+            // The weights of a checkpoint are not those that the reference has.
+            Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {
                 let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
                 Stepper::new(&config, &model).check_same_model(&train, &rows)?;
             }
-            Some(hash) => observe(Event::OtherReference(hash)),
-            None => {}
+            Some(hash) if *hash != hashes.policy => observe(Event::OtherReference(hash)),
+            _ => {}
         }
-        let moving = MovingReference::open(&config, &session, &model, observe)?;
-        let on_policy = OnPolicy::open(&config, &session, &hashes.policy, observe)?;
+        if stories.is_some() {
+            // They are told before the first step, too.
+            session.base()?;
+        }
+        // The weights that the reference has: those of the directory that is named for it.
+        let of_reference = match (&config.model.reference, &hashes.reference) {
+            (Some(_), hash) => hash.as_deref(),
+            (None, _) => Some(hashes.policy.as_str()),
+        };
+        let moved = |(_, state): &(PathBuf, State)| state.reference_moved;
+        let moved = origin.checkpoint.as_ref().is_some_and(moved);
+        let moving =
+            MovingReference::open(&config, &session, &model, of_reference, moved, observe)?;
+        let on_policy = OnPolicy::open(&config, &session, &hashes.policy, of_reference, observe)?;
+        let stories = match stories {
+            Some(stories) => Some((stories, session.load_reference(of_reference, observe)?)),
+            None => None,
+        };
         Ok(Opened::Run(Box::new(Self {
             config,
             session,

@@ -298,7 +298,8 @@ fn the_tiny_model_is_what_init_makes_with_seed_0() {
     let model = fresh(arch, 0, &Device::Cpu).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let made = folder.path().join("model");
-    save(&model, &source, &made, SaveDtype::F32).unwrap();
+    let files = expo::io::model_dir::ModelFiles::open(&source).unwrap();
+    save(&model, &files, &made, SaveDtype::F32).unwrap();
     let bytes = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
     assert!(bytes(&source) == bytes(&made));
 }

@@ -4,11 +4,16 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
+#[cfg(target_os = "linux")]
+#[path = "hostile/limits.rs"]
+mod limits;
 mod models;
 mod network;
 mod numerics;
+mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;
+mod runs;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

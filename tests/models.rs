@@ -387,6 +387,10 @@ fn families_agree_with_candle_transformers() {
     );
 }
 
+fn files(folder: &Path) -> expo::io::model_dir::ModelFiles {
+    expo::io::model_dir::ModelFiles::open(folder).unwrap()
+}
+
 #[test]
 fn a_saved_model_is_the_same_model() {
     for name in MODELS {
@@ -394,7 +398,7 @@ fn a_saved_model_is_the_same_model() {
         let temporary = tempfile::tempdir().unwrap();
         let target = temporary.path().join("saved");
         let model = load(&folder, DType::F32);
-        expo::checkpoint::save(&model, &folder, &target, Default::default()).unwrap();
+        expo::checkpoint::save(&model, &files(&folder), &target, Default::default()).unwrap();
         let packed = Packed::new(&fixture_pairs(name), PAIR);
         let logits = |model: &Decoder| -> Vec<f32> {
             model
@@ -427,7 +431,8 @@ fn a_weight_that_is_not_finite_is_not_saved() {
     let nan = Tensor::new(&[0f32, f32::NAN], &Device::Cpu).unwrap();
     let mut second = model.weights().flat().narrow(0, 100, 2).unwrap();
     expo::kernels::elementwise::add_assign(&mut second, &nan).unwrap();
-    let error = expo::checkpoint::save(&model, &folder, &target, Default::default()).unwrap_err();
+    let error =
+        expo::checkpoint::save(&model, &files(&folder), &target, Default::default()).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }

@@ -1,4 +1,5 @@
-//! What a run survives: kills, faults of the disk, signals, rivals, full disks, other threads.
+//! What a run survives: kills, faults of the disk, power cuts, signals, rivals, full disks, other
+//! threads, damaged files.
 //!
 //! Each test drives the real program on a tiny model and prints lines `torture test=NAME key=value`,
 //! which `scripts/torture.sh` makes a table of. `EXPO_TORTURE` is `short` or `full`.
@@ -6,6 +7,8 @@
 //! *Why*: a promise about any moment is kept at the moments nobody thought of, so they are drawn at
 //! random, or all of them are tried. The seed is fixed and printed; what the clock adds is not.
 
+#[path = "torture/command_lines.rs"]
+mod command_lines;
 #[path = "torture/disks.rs"]
 mod disks;
 #[path = "torture/faults.rs"]
@@ -14,10 +17,14 @@ mod faults;
 mod folders;
 #[path = "torture/kills.rs"]
 mod kills;
+#[path = "torture/mutations.rs"]
+mod mutations;
 #[path = "torture/outputs.rs"]
 mod outputs;
 #[path = "torture/owners.rs"]
 mod owners;
+#[path = "torture/power_cuts.rs"]
+mod power_cuts;
 #[path = "torture/program.rs"]
 mod program;
 #[path = "torture/signals.rs"]

@@ -402,7 +402,7 @@ fn a_run_draws_its_samples_itself() {
     let file = folder.path().join("samples.jsonl");
     let config = SamplingConfig::parse(&auto, &[]).unwrap();
     let target = Target {
-        out: &file,
+        out: &expo::io::output::Output::File(file.clone()),
         existing: Existing::Continue,
         reference: None,
         alpaca_eval: None,

@@ -16,6 +16,7 @@ use super::weights::{SaveDtype, check_weights};
 use super::write_like;
 use crate::error::{Error, Result};
 use crate::io::durable::{Staging, json_text};
+use crate::io::model_dir::ModelFiles;
 use crate::io::untrusted;
 use crate::model::Decoder;
 use crate::model::parameters::{Master, Params};
@@ -34,8 +35,8 @@ pub const SMALL_FILES: u64 = 32 << 20;
 pub struct Snapshot<'a> {
     /// The policy.
     pub model: &'a Decoder,
-    /// The folder that config and tokenizer are copied from.
-    pub source: &'a Path,
+    /// Config, tokenizer and what else is saved beside the weights.
+    pub files: &'a ModelFiles,
     /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
     pub dtype: SaveDtype,
     /// Buffers by name: the moments of what is trained, and a reference that has moved.
@@ -57,7 +58,7 @@ impl Snapshot<'_> {
     /// left behind.
     pub fn save(&self, target: &Path) -> Result<()> {
         let mut staging = Staging::beside(target)?;
-        write_like(self.model, self.source, &mut staging, self.dtype)?;
+        write_like(self.model, self.files, &mut staging, self.dtype)?;
         let buffers = self.buffers();
         let tensors = buffers.iter().flat_map(|(name, buffer)| {
             let entries = buffer.layout().entries.iter();

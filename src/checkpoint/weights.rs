@@ -60,7 +60,7 @@ impl FromStr for SaveDtype {
 }
 
 /// Refuses weights that `dtype` does not hold. That they are finite is seen when they are written.
-pub(super) fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
+pub fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
     if dtype != SaveDtype::F16 {
         return Ok(());
     }

@@ -1,6 +1,5 @@
 //! Flags that several commands share: one definition, one text, one meaning.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,7 +7,8 @@ use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Source}
 use expo::data::format::Format;
 use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
-use expo::io::durable::check_writable;
+
+use super::tell;
 
 /// The config of a command that cannot do without one.
 #[derive(Args)]
@@ -164,20 +164,8 @@ fn format(named: Option<&'static Format>, files: &Files) -> Result<&'static Form
     }
     let format = Format::of_file(files)?;
     let hint = format.columns_hint();
-    // Where stderr is closed, nobody reads it.
-    let _ = writeln!(std::io::stderr().lock(), "{files}: {hint}");
+    tell(format!("{files}: {hint}"));
     Ok(format)
-}
-
-/// Refuses an output file that cannot be written, or that exists and is not to be replaced.
-pub fn check_out(out: &Path, overwrite: bool) -> Result<()> {
-    check_writable(out)?;
-    match out.exists() && !overwrite {
-        true => Err(Error::input("is there already")
-            .hint("choose another --out, or add --overwrite")
-            .at(out.display())),
-        false => Ok(()),
-    }
 }
 
 #[cfg(test)]

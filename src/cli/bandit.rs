@@ -9,6 +9,7 @@ use expo::lab::bandit::Experiment;
 
 use super::answer;
 use super::error::located;
+use super::out::directory;
 
 /// Runs the papers' synthetic experiments, where the best policy is known.
 #[derive(Args)]
@@ -30,7 +31,7 @@ pub struct BanditArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Replaces the results that --out holds.
+    /// Replaces the results that --out holds; other files stay.
     #[arg(long, requires = "out")]
     overwrite: bool,
 
@@ -89,15 +90,9 @@ fn print(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
         false => report.summary.to_text(),
     };
     if let Some(folder) = &args.out {
-        let files = report.write(folder)?;
-        let config = folder.join("config.toml");
-        std::fs::write(&config, experiment.to_toml()?).map_err(|e| Error::io(&config, &e))?;
+        let files = report.write(folder, &experiment.to_toml()?, args.overwrite)?;
         if !args.json {
-            text += &format!(
-                "\n{}: config.toml, {}\n",
-                folder.display(),
-                files.join(", ")
-            );
+            text += &format!("\n{}: {}\n", folder.display(), files.join(", "));
         }
     }
     answer(&text)?;
@@ -109,15 +104,14 @@ fn check_out(args: &BanditArgs) -> Result<()> {
     let Some(folder) = &args.out else {
         return Ok(());
     };
-    if folder.exists() && !folder.is_dir() {
-        return Err(
-            Error::input("is a file, not a folder").at(format!("--out {}", folder.display()))
-        );
-    }
-    if folder.join("results.json").exists() && !args.overwrite {
-        return Err(Error::input("holds results already")
+    let at = |error: Error| error.at("--out");
+    directory(folder).map_err(at)?;
+    let known = ["results.json", "summary.csv", "config.toml"];
+    let mut there = known.iter().filter(|name| folder.join(name).exists());
+    match there.next() {
+        Some(name) if !args.overwrite => Err(Error::input(format!("holds a {name} already"))
             .hint("name another folder, or add --overwrite")
-            .at(format!("--out {}", folder.display())));
+            .at(format!("--out {}", folder.display()))),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -5,7 +5,6 @@
 //! on a device is handed over to the second where there is a GPU.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -17,7 +16,7 @@ use expo::kernels::installed::{Driver, driver};
 
 use super::args::ComputeArgs;
 use super::error::flagged;
-use super::version;
+use super::{tell, version};
 
 /// The version of CUDA that `expo-cuda` is built for, as drivers give it.
 const CUDA_VERSION: i32 = 13_000;
@@ -208,11 +207,7 @@ impl Obstacle {
             }
             Self::Driver(_) | Self::DoesNotStart(..) | Self::OtherVersion(_) => {
                 let warning = self.error(program);
-                // Where stderr is closed, nobody reads it.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "warning: computing on the CPU: {warning}"
-                );
+                tell(format!("warning: computing on the CPU: {warning}"));
                 return;
             }
         };

@@ -7,13 +7,15 @@ use clap::Args;
 use expo::checkpoint::{self, SaveDtype};
 use expo::data::Tokenizer;
 use expo::error::{Error, Result};
-use expo::io::durable;
-use expo::io::model_dir::{CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, companions_in};
+use expo::io::durable::{self, Staging, check_no_link, json_text};
+use expo::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOKENIZER_CONFIG};
+use expo::io::untrusted::{self, Document};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
 use serde_json::{Map, Value, json};
 
+use super::out::directory;
 use super::{answer, grouped};
 
 /// Makes a randomly initialised model of any supported shape.
@@ -28,7 +30,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "TOKENIZER")]
     tokenizer: PathBuf,
 
-    /// The folder to make.
+    /// The folder to make; one that holds anything is refused.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -60,21 +62,23 @@ Example:
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     durable::check_new(&args.out)?;
-    let sources = Sources::find(args)?;
-    let config = ConfigJson::open(&sources.config)?;
+    directory(&args.out)?;
+    check_no_link(&args.out)?;
+    let sources = Sources::read(args)?;
+    let config = ConfigJson::of(&sources.config)?;
     let family = family(&config)?;
     let arch = (family.architecture)(&config)?;
     let tokenizer = sources.tokenizer()?;
     tokenizer
         .check_fits(arch.vocab_size)
-        .map_err(|error| error.at(sources.definition.display()))?;
+        .map_err(|error| error.at(sources.definition.path().display()))?;
     let model = fresh(arch, args.seed, &Device::Cpu)?;
 
     let mut value = config.value;
     if value["architectures"].as_array().is_none_or(Vec::is_empty) {
         value["architectures"] = json!([family.class]);
     }
-    let companions = |folder: &Path| sources.write(folder, &value, &tokenizer);
+    let companions = |staging: &mut Staging| sources.write(staging, &value, &tokenizer);
     checkpoint::create(&model, value.clone(), &args.out, args.dtype, companions)?;
     let parameters = grouped(model.weights().layout().len);
     answer(&format!(
@@ -86,14 +90,16 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
 
 /// The files that a new model is made of.
 struct Sources {
-    config: PathBuf,
-    generation: PathBuf,
+    config: Document,
+    generation: Document,
     /// `tokenizer.json`, by whatever name.
-    definition: PathBuf,
+    definition: Document,
+    /// What lies beside the tokenizer.
+    beside: ModelFiles,
 }
 
 impl Sources {
-    fn find(args: &InitArgs) -> Result<Self> {
+    fn read(args: &InitArgs) -> Result<Self> {
         let within = |path: &Path, name: &str| match path.is_dir() {
             true => path.join(name),
             false => path.to_owned(),
@@ -105,45 +111,39 @@ impl Sources {
                 .at(definition.display())
                 .hint("--tokenizer names a tokenizer.json or the folder that holds it"));
         }
+        let generation = config.with_file_name(GENERATION_CONFIG);
         Ok(Self {
-            generation: config.with_file_name(GENERATION_CONFIG),
-            config,
-            definition,
+            generation: Document::read(&generation, untrusted::CONFIG),
+            config: Document::read(&config, untrusted::CONFIG),
+            beside: ModelFiles::open(durable::parent(&definition))?,
+            definition: Document::read(&definition, untrusted::TOKENIZER),
         })
-    }
-
-    fn beside(&self, name: &str) -> PathBuf {
-        self.definition.with_file_name(name)
     }
 
     fn tokenizer(&self) -> Result<Tokenizer> {
         let configs = [self.generation.clone(), self.config.clone()];
-        Tokenizer::from_files(&self.definition, &configs, &self.beside(TOKENIZER_CONFIG))
+        let tokenizer_config = self.beside.get(TOKENIZER_CONFIG);
+        Tokenizer::from_documents(&self.definition, &configs, &tokenizer_config)
     }
 
     /// Writes what a model folder has besides config and weights.
-    fn write(&self, folder: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<()> {
-        let definition = folder.join(TOKENIZER);
-        std::fs::copy(&self.definition, definition)
-            .map_err(|error| Error::io(&self.definition, &error))?;
-        let mut names = companions_in(durable::parent(&self.definition))?;
-        names.retain(|name| name != TOKENIZER && name != GENERATION_CONFIG);
-        for name in names {
-            let directory = folder.join(&name);
-            let directory = durable::parent(&directory);
-            durable::create_directory(directory)?;
-            durable::copy(&self.beside(&name), directory)?;
+    fn write(&self, staging: &mut Staging, config: &Value, tokenizer: &Tokenizer) -> Result<()> {
+        staging.bytes(TOKENIZER, self.definition.bytes()?)?;
+        let own = [TOKENIZER, GENERATION_CONFIG];
+        let beside = self.beside.companions();
+        for (name, file) in beside.filter(|(name, _)| !own.contains(name)) {
+            staging.bytes(name, file.bytes()?)?;
         }
-        let tokenizer_config = folder.join(TOKENIZER_CONFIG);
-        if !tokenizer_config.is_file() {
-            durable::write_json(&tokenizer_config, &minimal(config, tokenizer))?;
+        if !self.beside.get(TOKENIZER_CONFIG).exists() {
+            let text = json_text(&minimal(config, tokenizer))?;
+            staging.bytes(TOKENIZER_CONFIG, text.as_bytes())?;
         }
-        match self.generation.is_file() {
-            true => durable::copy(&self.generation, folder),
-            false => durable::write_json(
-                &folder.join(GENERATION_CONFIG),
-                &generation(config, tokenizer),
-            ),
+        match self.generation.exists() {
+            true => staging.bytes(GENERATION_CONFIG, self.generation.bytes()?),
+            false => {
+                let text = json_text(&generation(config, tokenizer))?;
+                staging.bytes(GENERATION_CONFIG, text.as_bytes())
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 mod columns;
 
+use super::terminal::printable;
 use columns::{CONFIDENCES, HELP, PAIR, ROW, SCORES, SHARED, Slot};
 
 /// Evaluates a loss and its gradient on log-probs given as JSON lines.
@@ -344,7 +345,7 @@ impl Calculator {
             grad.insert(name.clone(), value);
         }
         let answer = Map::from_iter([("loss".into(), loss), ("grad".into(), grad.into())]);
-        writeln!(out, "{}", Value::Object(answer))?;
+        writeln!(out, "{}", printable(&Value::Object(answer).to_string()))?;
         Ok(())
     }
 }

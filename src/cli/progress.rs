@@ -3,7 +3,7 @@
 //! *Why*: a log file wants a line per fact and a person wants to know when it will be over. Nobody
 //! may be there to read either, so nothing that goes wrong here stops a run.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use expo::io::hub::Download;
@@ -11,6 +11,7 @@ use expo::run_dir::Record;
 use expo::session::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::terminal::{printable, tell};
 use super::{dispatch, grouped};
 
 /// The time between two lines about scoring or downloading.
@@ -230,8 +231,7 @@ impl Progress {
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.set_prefix(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(500));
+        bar.set_prefix(printable(what).into_owned());
         self.bar = Some(bar);
     }
 
@@ -254,9 +254,7 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        let write = || {
-            let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
-        };
+        let write = || tell(text);
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

@@ -1,18 +1,21 @@
 //! `expo report`: runs as one page, once or while they go on.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::Args;
 use expo::error::{Error, Result};
-use expo::io::durable::{check_writable, write_file};
 use expo::io::lock::is_locked;
-use expo::report::page::{Recorded, page};
+use expo::io::output::Output;
+use expo::report::page::{Recorded, is_page, page};
 use expo::run_dir::SUMMARY;
 use expo::session::Reason;
 
 use super::answer;
+use super::out::{Existing, answer_beside, file, open};
 use super::stop::{ended, on_signal};
 
 /// Makes one HTML file of a run, or of several side by side.
@@ -23,7 +26,8 @@ pub struct ReportArgs {
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
 
-    /// The file [default: report.html in the folder of the run or of the sweep].
+    /// The file, or - for standard output [default: report.html in the folder of the run or of the
+    /// sweep]. An older report there is replaced, and no other file.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -59,7 +63,7 @@ against diversity, the curves over each other, the last samples side by side, wh
 
 A run that goes on or was interrupted, or that has no evaluation, makes a page of what there is; what is
 not there says which key has it made. Of very long runs not every point is drawn: the lowest and the
-highest of each column of the chart are, and the page says so. An older report is replaced.
+highest of each column of the chart are, and the page says so.
 
 Examples:
   $ expo report runs/quickstart
@@ -70,15 +74,20 @@ Examples:
 /// Runs the command.
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let out = out(args)?;
-    check_writable(&out)?;
+    let existing = Existing::Own(&is_report);
+    let output = match args.watch {
+        None => open(&out, existing, [])?,
+        // It is written again and again.
+        Some(_) => file(&out, existing, []).map(|()| Output::File(out.clone()))?,
+    };
     let said = |count: usize| match count {
         1 => format!("{}\n", out.display()),
         count => format!("{}, {count} runs\n", out.display()),
     };
     let Some(seconds) = args.watch else {
         let runs = read(&args.runs)?;
-        write_file(&out, page(&runs, None).as_bytes())?;
-        return answer(&said(runs.len()));
+        output.write_bytes(page(&runs, None).as_bytes())?;
+        return answer_beside(&out, &said(runs.len()));
     };
     let signal = on_signal()?;
     let mut before = None;
@@ -90,7 +99,7 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
             let over = args.runs.iter().all(|folder| is_over(folder, &runs));
             // Nobody writes the file any more: who has it open need not load it again.
             let refresh = (asked == 0 && !over).then_some(seconds);
-            write_file(&out, page(&runs, refresh).as_bytes())?;
+            output.write_bytes(page(&runs, refresh).as_bytes())?;
             if over {
                 return answer(&said(runs.len()));
             }
@@ -105,6 +114,13 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
         }
         wait(seconds, &signal);
     }
+}
+
+/// Whether a file is a page that this command wrote.
+fn is_report(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
+    read.is_ok() && is_page(&start)
 }
 
 /// Where the page goes.

@@ -5,21 +5,24 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use expo::config::{ModelConfig, SamplingConfig, Source};
+use expo::config::{ModelConfig, PromptSource, SamplingConfig, Source};
 use expo::data::TokenizeConfig;
 use expo::error::{Error, Result};
+use expo::io::output::Output;
 use expo::kernels::memory::peak;
 use expo::kernels::rates::read_rate;
 use expo::model::sampling::SampleConfig;
-use expo::sample::{Existing, Target, TextPrompt, Written, sample_run, sample_text};
+use expo::sample::{self, Target, TextPrompt, Written, is_alpaca_eval, sample_run, sample_text};
 use expo::session::StopCondition;
 use serde_json::json;
 
 use super::args::{ComputeArgs, PromptArgs};
 use super::dispatch::DeviceRequest;
 use super::error::{flagged, located};
+use super::out::{Existing, answer_beside, open, paths};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
+use super::terminal::printable;
 use super::{answer, grouped};
 
 /// Draws responses from a model.
@@ -66,7 +69,7 @@ pub struct SampleArgs {
     #[command(flatten)]
     settings: Settings,
 
-    /// Write the responses to this file; resume an interrupted one
+    /// Write the responses to this file, - for standard output; resume an interrupted file
     #[arg(long, value_name = "FILE", required_unless_present_any = ["prompt", "print_config"], conflicts_with = "prompt")]
     out: Option<PathBuf>,
 
@@ -95,7 +98,7 @@ pub struct SampleArgs {
     )]
     resume: Resume,
 
-    /// Replace the file --out
+    /// Replace the file --out; a link, a pipe, a device or a file that is read never is
     #[arg(long, requires = "out", conflicts_with = "resume")]
     overwrite: bool,
 
@@ -217,6 +220,8 @@ Examples:
   $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat --temperature 0.9 --out dpo.jsonl
       --alpaca-eval outputs.json --generator dpo
 
+Standard output has control characters of a response as \\u001b; a file has them exactly.
+
 What was being drawn at INT or TERM is drawn anew by the same command.";
 
 impl SampleArgs {
@@ -240,7 +245,9 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             answer(&config.to_toml()?)?;
             return Ok(());
         }
-        let drawn = finish(args, &mut progress, |target, progress| {
+        let mut inputs = inputs_of(&config.prompts);
+        inputs.push(path.clone());
+        let drawn = finish(args, &inputs, &mut progress, |target, progress| {
             sample_run(&config, target, &mut |event| progress.show(event))
         });
         return located(&source, drawn);
@@ -249,7 +256,8 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         return stream(args, prompt, &mut progress);
     }
     let config = flagged(configure(args))?;
-    finish(args, &mut progress, |target, progress| {
+    let inputs = inputs_of(&config.prompts);
+    finish(args, &inputs, &mut progress, |target, progress| {
         flagged(sample_run(&config, target, &mut |event| {
             progress.show(event)
         }))
@@ -260,6 +268,14 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
 fn model(args: &SampleArgs) -> ModelConfig {
     args.compute
         .model(args.model.as_deref().unwrap_or_default())
+}
+
+/// The files that prompts are read from.
+fn inputs_of(prompts: &PromptSource) -> Vec<PathBuf> {
+    let files = [&prompts.train].into_iter().chain(&prompts.eval);
+    paths(files.chain(&prompts.unlabelled))
+        .map(Path::to_owned)
+        .collect()
 }
 
 /// The config that the flags stand for.
@@ -297,6 +313,7 @@ impl Settings {
 
 fn finish(
     args: &SampleArgs,
+    inputs: &[PathBuf],
     progress: &mut Progress,
     draw: impl FnOnce(&Target, &mut Progress) -> Result<Written>,
 ) -> anyhow::Result<()> {
@@ -305,31 +322,27 @@ fn finish(
             .hint("name the file of the responses")
             .into());
     };
-    expo::io::durable::check_writable(out)?;
+    let output = open(out, Existing::Take, inputs.iter().map(PathBuf::as_path))?;
     let until = StopCondition {
         signal: on_signal()?,
         ..limited(args.max_time)
     };
-    if let Some(path) = &args.alpaca_eval {
-        expo::io::durable::check_writable(path)?;
-        // Beside responses that are gone on with it is this program's, and made anew.
-        if path.exists() && !args.overwrite && !out.exists() {
-            let error = Error::input("is there already").at(path.display());
-            return Err(error.hint("name another, or remove it").into());
-        }
-    }
+    let alpaca_eval = match &args.alpaca_eval {
+        None => None,
+        Some(path) => Some(alpaca_eval(args, path, &output, inputs)?),
+    };
     let target = Target {
-        out,
+        out: &output,
         existing: match (args.overwrite, args.resume) {
-            (true, _) => Existing::Replace,
-            (false, Resume::Auto) => Existing::Continue,
-            (false, Resume::Never) => Existing::Refuse,
+            (true, _) => sample::Existing::Replace,
+            (false, Resume::Auto) => sample::Existing::Continue,
+            (false, Resume::Never) => sample::Existing::Refuse,
         },
         reference: args
             .reference
             .as_deref()
             .map(|name| (name, args.reference_revision.as_deref())),
-        alpaca_eval: args.alpaca_eval.as_deref().zip(args.generator.as_deref()),
+        alpaca_eval: alpaca_eval.as_ref().zip(args.generator.as_deref()),
         until: &until,
     };
     let outcome = draw(&target, progress);
@@ -339,6 +352,7 @@ fn finish(
         let (responses, total) = (grouped(written.responses), grouped(written.total));
         let path = out.display();
         let how = match (args.overwrite, args.resume) {
+            _ if matches!(output, Output::Stream(..)) => "the rest is lost",
             (true, _) => "the same command without --overwrite goes on",
             (_, Resume::Never) => "go on with --resume auto",
             (_, Resume::Auto) => "the same command goes on",
@@ -347,11 +361,33 @@ fn finish(
         return ended(reason, &what);
     }
     let bound = args.profile.then(read_rate);
-    answer(&match args.json {
+    let text = match args.json {
         true => object(&written, bound, out),
         false => table(&written, bound, out),
-    })?;
-    Ok(())
+    };
+    answer_beside(out, &text)
+}
+
+/// Where AlpacaEval's form of the responses in `out` goes.
+fn alpaca_eval(args: &SampleArgs, path: &Path, out: &Output, inputs: &[PathBuf]) -> Result<Output> {
+    let Output::File(responses) = out else {
+        return Err(Error::input("is made of a file --out, not of a stream").at("--alpaca-eval"));
+    };
+    if path == responses {
+        return Err(Error::input("is --out, too")
+            .hint("name another")
+            .at(path.display()));
+    }
+    // Beside responses that are gone on with a list of this generator is this program's, and made anew.
+    let generator = args.generator.as_deref().unwrap_or_default();
+    let is_own = |path: &Path| is_alpaca_eval(path, generator);
+    let existing = match (args.overwrite, responses.exists()) {
+        (true, _) => Existing::Take,
+        (false, true) => Existing::Own(&is_own),
+        (false, false) => Existing::Refuse,
+    };
+    let inputs = inputs.iter().chain([responses]);
+    open(path, existing, inputs.map(PathBuf::as_path))
 }
 
 /// Writes the response to one prompt to standard output while it is drawn; several would mix, so
@@ -374,7 +410,9 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
     let mut out = std::io::stdout().lock();
     let drawn = sample_text(&asked, &mut |event| progress.show(event), |piece| {
         if failed.is_ok() {
-            failed = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+            failed = out
+                .write_all(printable(piece).as_bytes())
+                .and_then(|()| out.flush());
         }
     });
     progress.close();
@@ -382,6 +420,7 @@ fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::R
     failed?;
     if several {
         for (number, (drawn, text)) in drawn.iter().enumerate() {
+            let text = printable(text);
             writeln!(out, "[{number}] log-prob {:.2}\n{text}", drawn.log_prob)?;
         }
     } else {

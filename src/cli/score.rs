@@ -1,22 +1,24 @@
 //! `expo score`: log-probs of responses, as a file.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use expo::config::{Config, Source};
 use expo::data::Files;
 use expo::error::{Error, Result};
+use expo::io::output::Output;
 use expo::sample::run_datasets;
 use expo::score::{ScoreCounts, ScoreData, score_data, score_run};
 use expo::session::{Event, Session};
 use serde_json::json;
 
-use super::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use super::args::{BatchArgs, ComputeArgs, RowArgs};
 use super::dispatch::DeviceRequest;
 use super::error::flagged;
+use super::grouped;
+use super::out::{Existing, answer_beside, open, paths};
 use super::progress::Progress;
-use super::{answer, grouped};
 
 /// Writes the log-probs of responses under a model.
 #[derive(Args)]
@@ -56,11 +58,11 @@ pub struct ScoreArgs {
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// Write the log-probs to this file
+    /// Write the log-probs to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
-    /// Replace the file --out
+    /// Replace the file --out; a link, a pipe, a device or a file that is read never is
     #[arg(long)]
     overwrite: bool,
 
@@ -108,27 +110,34 @@ impl ScoreArgs {
 
 /// Runs the command.
 pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
-    check_out(&args.out, args.overwrite)?;
     let mut progress = Progress::new();
     let outcome = score(&args, &mut progress);
     progress.close();
     let scored = outcome?;
-    answer(&match args.json {
+    let text = match args.json {
         true => object(&scored, &args),
         false => table(&scored, &args),
-    })?;
-    Ok(())
+    };
+    answer_beside(&args.out, &text)
 }
 
 fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
+    let existing = Existing::overwrite(args.overwrite);
     if let Some(path) = &args.config {
         let source = Source::open(path, &args.set)?;
-        let scored = of_run(&Config::of(&source)?, &args.out, progress);
-        return scored.map_err(|error| source.locate(error));
+        let config = Config::of(&source)?;
+        let inputs = paths(config.data.files()).chain([path.as_path()]);
+        let out = open(&args.out, existing, inputs)?;
+        return of_run(&config, &out, progress).map_err(|error| source.locate(error));
     }
     let (Some(name), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::input("neither --config nor --model with --data"));
     };
+    let out = open(
+        &args.out,
+        existing,
+        paths([data].into_iter().chain(&args.samples)),
+    )?;
     let data = ScoreData {
         model: args.compute.model(name),
         files: data.clone(),
@@ -137,13 +146,11 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
         micro_batch_tokens: args.batch.micro_batch_tokens,
         shrink: args.rows.shrink(),
     };
-    flagged(score_data(&data, &args.out, &mut |event| {
-        progress.show(event)
-    }))
+    flagged(score_data(&data, &out, &mut |event| progress.show(event)))
 }
 
 /// Scores the rows of a run under its reference.
-fn of_run(config: &Config, out: &Path, progress: &mut Progress) -> Result<ScoreCounts> {
+fn of_run(config: &Config, out: &Output, progress: &mut Progress) -> Result<ScoreCounts> {
     if !config.has_reference() {
         let name = config.loss.name();
         return Err(Error::input(format!("the loss {name} has no reference"))

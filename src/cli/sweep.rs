@@ -1,11 +1,13 @@
 //! `expo sweep`: many runs from one file, and one comparison.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use clap::Args;
 use expo::config::SweepConfig;
-use expo::error::Error;
-use expo::io::durable::write_file;
+use expo::error::{Error, Result};
+use expo::io::durable::{self, check_plain, write_file};
+use expo::run_dir::RUN;
 use expo::session::StopCondition;
 use expo::train::{Outcome, comparison, frontier, sweep};
 
@@ -78,6 +80,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     if args.list {
         return answer(&list(&config));
     }
+    check_tables(&config.output_dir)?;
     let mut progress = Progress::new();
     let until = StopCondition {
         signal: on_signal()?,
@@ -109,6 +112,24 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         ))?,
     }
     failed(&outcomes)
+}
+
+/// What a sweep writes at its end.
+const TABLES: [&str; 4] = ["sweep.csv", "sweep.json", "frontier.svg", "frontier.png"];
+
+/// Refuses a directory whose files of these names are not a sweep's.
+fn check_tables(folder: &Path) -> Result<()> {
+    let entries = durable::list(folder).unwrap_or_default();
+    let is_sweep = entries.iter().any(|entry| entry.join(RUN).exists());
+    for path in TABLES.map(|name| folder.join(name)) {
+        check_plain(&path)?;
+        if path.exists() && !is_sweep {
+            return Err(Error::input("is there already, and is not a sweep's")
+                .at(path.display())
+                .hint("choose another run.output_dir"));
+        }
+    }
+    Ok(())
 }
 
 /// The error of the runs that met a value that is not finite.

@@ -46,6 +46,16 @@ impl PreferenceData {
         "train",
         "unlabelled",
     ];
+
+    /// All files of rows and of samples that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Files> {
+        let samples = self.samples.iter().filter_map(|samples| match samples {
+            SampleSource::Files(files) => Some(files),
+            SampleSource::Auto => None,
+        });
+        let rows = [&self.train].into_iter().chain(&self.eval);
+        rows.chain(&self.unlabelled).chain(samples)
+    }
 }
 
 /// Where the samples of a run come from.

@@ -80,7 +80,12 @@ impl SweepConfig {
             let number = number.to_string();
             let place = |error: Error| error.at_key(&number).at_key("sweep");
             let planned = combinations(entry).map_err(place);
-            for (loss, settings) in sweep.check(planned)? {
+            let planned = sweep.check(planned)?;
+            if runs.len() + planned.len() > MOST_RUNS {
+                let error = Error::input(format!("more than {MOST_RUNS} runs"));
+                return sweep.check(Err(place(error.hint("list fewer values"))));
+            }
+            for (loss, settings) in planned {
                 let run = plan(&base, &sweep, &number, &loss, &settings)?;
                 let folder = &run.config.run.output_dir;
                 if runs
@@ -103,6 +108,9 @@ impl SweepConfig {
         })
     }
 }
+
+/// The most runs of a sweep.
+const MOST_RUNS: usize = 10_000;
 
 /// The config that a sweep starts from.
 fn base(sweep: &Source) -> Result<Source> {
@@ -176,7 +184,8 @@ fn combinations(entry: &Table) -> Result<Vec<(String, Vec<Setting>)>> {
                 (loss.clone(), set)
             })
         };
-        all = all.into_iter().flat_map(with).collect();
+        // One more than is allowed tells.
+        all = all.into_iter().flat_map(with).take(MOST_RUNS + 1).collect();
     }
     Ok(all)
 }

@@ -13,7 +13,7 @@ mod python;
 
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
-use crate::io::model_dir::{CHAT_TEMPLATE, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
+use crate::io::model_dir::{CHAT_TEMPLATE, ModelFiles, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
 use crate::io::untrusted;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -176,32 +176,32 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Reads the template of a model folder: `chat_template.jinja`, else `chat_template` in
-    /// `tokenizer_config.json`.
+    /// As [`of`](Self::of), of the files that a model folder has now.
     pub fn open(folder: &Path) -> Result<Self> {
-        let config_path = folder.join(TOKENIZER_CONFIG);
-        let config =
-            untrusted::optional_json_object(&config_path, untrusted::CONFIG)?.unwrap_or_default();
-        let path = folder.join(CHAT_TEMPLATE);
-        let (place, source) = match path.try_exists() {
-            Ok(false) => {
-                let place = format!("{}: chat_template", config_path.display());
+        Self::of(&ModelFiles::open(folder)?)
+    }
+
+    /// Parses the template of a model: `chat_template.jinja`, else `chat_template` in
+    /// `tokenizer_config.json`.
+    pub fn of(files: &ModelFiles) -> Result<Self> {
+        let config_file = files.get(TOKENIZER_CONFIG);
+        let config = config_file.optional_json_object()?.unwrap_or_default();
+        let file = files.get(CHAT_TEMPLATE);
+        let (place, source) = match file.exists() {
+            false => {
+                let place = format!("{}: chat_template", config_file.path().display());
                 let source = in_config(&config["chat_template"]).map_err(|e| e.at(&place))?;
                 let source = source.ok_or_else(|| {
                     Error::input("the model has no chat template")
                         .hint("give its folder a chat_template.jinja, or its tokenizer_config.json a `chat_template`, or use rows of plain strings")
-                        .at(folder.display())
+                        .at(files.directory().display())
                 })?;
                 (place, source)
             }
-            _ => (
-                path.display().to_string(),
-                untrusted::text(&path, untrusted::TEMPLATE)?,
-            ),
+            true => (file.path().display().to_string(), file.text()?),
         };
-        let legacy =
-            untrusted::optional_json_object(&folder.join(SPECIAL_TOKENS_MAP), untrusted::CONFIG)?
-                .unwrap_or_default();
+        let legacy = files.get(SPECIAL_TOKENS_MAP);
+        let legacy = legacy.optional_json_object()?.unwrap_or_default();
         Self::new(source, place, special_tokens(&[config, legacy]))
     }
 

@@ -6,6 +6,7 @@ mod directory;
 mod hash;
 mod json;
 mod manifest;
+mod plain;
 mod space;
 mod staging;
 
@@ -14,8 +15,9 @@ use std::io::Write;
 use std::path::Path;
 
 pub use self::directory::{list, list_files, parent, rename, sync};
-pub use self::json::{json_text, write_json};
+pub use self::json::json_text;
 pub use self::manifest::{MANIFEST, Manifest, verify};
+pub use self::plain::{check_no_link, check_plain, open_plain};
 pub use self::space::{check_space, free_bytes};
 pub use self::staging::{Staging, TEMPORARY};
 use crate::error::{Error, Result};
@@ -48,28 +50,36 @@ pub fn create_directory(path: &Path) -> Result<()> {
     sync(parent(path))
 }
 
+/// Makes the directory that a path lies in, where there is none.
+pub fn create_parent(path: &Path) -> Result<()> {
+    let directory = parent(path);
+    match directory.is_dir() {
+        true => Ok(()),
+        false => create_directory(directory),
+    }
+}
+
 /// Replaces the file at `path` by `contents`, atomically.
+///
+/// # Errors
+/// As of [`write_with`].
 pub fn write_file(path: &Path, contents: &[u8]) -> Result<()> {
     let io = |error| Error::io(path, &error);
     write_with(path, |file| file.write_all(contents).map_err(io))
 }
 
-/// Replaces the file at `path` by what `write` writes, atomically.
+/// Replaces the file at `path` by what `write` writes, atomically. Its directory must exist.
 ///
 /// # Errors
-/// Of `write` and of the file system; the old file, if any, is then untouched.
+/// Of `write` and of the file system; the old file, if any, is then untouched. If something else than a
+/// [plain file](check_plain) is there.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    check_plain(path)?;
     let mut staging = Staging::beside(path)?;
     staging.file("file", write)?;
+    check_plain(path)?;
     rename(&staging.path().join("file"), path)?;
     sync(parent(path))
-}
-
-/// Copies a file into a directory under its own name; neither atomic nor synced.
-pub fn copy(from: &Path, directory: &Path) -> Result<()> {
-    let to = directory.join(from.file_name().unwrap_or_default());
-    fs::copy(from, to).map_err(|error| Error::io(from, &error))?;
-    Ok(())
 }
 
 /// Removes a file, if it exists.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::durable::open_plain;
 use crate::error::{Error, Result};
 
 /// The lock file of a run directory. It stays after the run; only the system's lock on it counts.
@@ -46,7 +47,7 @@ impl Lock {
         let io = |error: io::Error| Error::io(&path, &error);
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(io)?;
+        let mut file = open_plain(&path, options)?;
         let mut taken = try_lock(&file);
         if matches!(taken, Ok(false)) {
             // `is_locked` of another process holds it for a moment, too.
@@ -80,13 +81,23 @@ impl Lock {
         })
     }
 
+    /// Whether another process owns the directory now.
+    pub fn is_taken_over(&self) -> bool {
+        let owner = self.owner_now();
+        owner.is_some_and(|owner| owner.token != self.owner.token)
+    }
+
+    fn owner_now(&self) -> Option<Owner> {
+        let file = open_plain(&self.path, OpenOptions::new().read(true));
+        file.ok().and_then(|mut file| read(&mut file))
+    }
+
     /// Checks that this process still owns the directory.
     ///
     /// # Errors
     /// If another process has taken over, or the lock file is gone.
     pub fn check(&self) -> Result<()> {
-        let owner = File::open(&self.path).ok().and_then(|mut f| read(&mut f));
-        match owner {
+        match self.owner_now() {
             Some(owner) if owner.token == self.owner.token => Ok(()),
             Some(owner) => Err(Error::failed(format!(
                 "{}: process {} on {} has taken the run over; nothing was written",
@@ -104,7 +115,7 @@ impl Lock {
 
 /// Whether a process holds the lock of a run directory; `None` if that cannot be told.
 pub fn is_locked(folder: &Path) -> Option<bool> {
-    let file = File::open(folder.join(LOCK)).ok()?;
+    let file = open_plain(&folder.join(LOCK), OpenOptions::new().read(true)).ok()?;
     match file.try_lock_shared() {
         Ok(()) => Some(false),
         Err(TryLockError::WouldBlock) => Some(true),
@@ -143,7 +154,8 @@ fn unsupported(error: &io::Error) -> bool {
 fn owner_of(path: &Path) -> Option<Owner> {
     (0..10).find_map(|_| {
         std::thread::sleep(Duration::from_millis(100));
-        File::open(path).ok().and_then(|mut file| read(&mut file))
+        let file = open_plain(path, OpenOptions::new().read(true));
+        file.ok().and_then(|mut file| read(&mut file))
     })
 }
 

@@ -4,10 +4,10 @@
 //! said once, so that a download, a copy from a local directory and a saved model have the same ones.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::durable::list;
-use super::untrusted::{self, is_plain};
+use super::durable::{Staging, list};
+use super::untrusted::{self, Document, Kind, is_plain};
 use crate::error::{Error, Result};
 
 /// The architecture and its sizes.
@@ -39,6 +39,16 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+];
+
+/// The files that are parsed; one that is there and is no plain file is an error.
+const PARSED: [&str; 6] = [
+    CONFIG,
+    GENERATION_CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS_MAP,
+    CHAT_TEMPLATE,
 ];
 
 /// Of all files of a model, the names of those that stay the same when its weights change: the
@@ -75,6 +85,75 @@ pub fn companions_in(directory: &Path) -> Result<Vec<String>> {
     }
     names.retain(|name| is_companion(name));
     Ok(names)
+}
+
+/// The small files of a model, [`CONFIG`] and the [`companions`], as they were when the directory was
+/// opened.
+///
+/// *Why*: what is parsed, what is hashed and what is saved with other weights are the same bytes,
+/// whatever becomes of the directory meanwhile.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    directory: PathBuf,
+    files: BTreeMap<String, Document>,
+}
+
+impl ModelFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed. A file that cannot be read is the error of whoever asks for
+    /// it.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let names = PARSED.map(str::to_owned).into_iter();
+        let names = names.chain(companions_in(directory)?);
+        let read = |name: String| {
+            let document = Document::read(&directory.join(&name), kind_of(&name));
+            (name, document)
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            files: names.map(read).collect(),
+        })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The file of this name, which need not exist.
+    pub fn get(&self, name: &str) -> Document {
+        let known = self.files.get(name).cloned();
+        known.unwrap_or_else(|| Document::absent(&self.directory.join(name)))
+    }
+
+    /// The companions that exist.
+    pub fn companions(&self) -> impl Iterator<Item = (&str, &Document)> {
+        let files = self.files.iter().map(|(name, file)| (name.as_str(), file));
+        files.filter(|(name, file)| is_companion(name) && file.exists())
+    }
+
+    /// Refuses a companion that cannot be read, and so not be saved.
+    pub fn check(&self) -> Result<()> {
+        let mut companions = self.companions();
+        companions.try_for_each(|(_, file)| file.bytes().map(drop))
+    }
+
+    /// Writes the companions into a directory.
+    pub fn write_companions(&self, staging: &mut Staging) -> Result<()> {
+        let mut companions = self.companions();
+        companions.try_for_each(|(name, file)| staging.bytes(name, file.bytes()?))
+    }
+}
+
+/// What kind of file a name is of.
+fn kind_of(name: &str) -> Kind {
+    match name {
+        TOKENIZER | "tokenizer.model" | "vocab.json" | "merges.txt" => untrusted::TOKENIZER,
+        name if name.ends_with(".jinja") => untrusted::TEMPLATE,
+        _ => untrusted::CONFIG,
+    }
 }
 
 fn is_companion(name: &str) -> bool {
@@ -133,6 +212,29 @@ mod tests {
                 "generation_config.json",
                 "tokenizer.json"
             ]
+        );
+    }
+
+    #[test]
+    fn files_are_those_of_the_moment_when_they_were_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [(TOKENIZER, "{}"), ("merges.txt", "a b"), ("notes.txt", "")] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let files = ModelFiles::open(folder.path()).unwrap();
+        std::fs::write(path(TOKENIZER), "garbage").unwrap();
+        std::fs::remove_file(path("merges.txt")).unwrap();
+        std::fs::write(path(CHAT_TEMPLATE), "new").unwrap();
+        let companions = files.companions();
+        let companions = companions.map(|(name, file)| (name, file.bytes().unwrap()));
+        let expected = [("merges.txt", &b"a b"[..]), (TOKENIZER, b"{}")];
+        assert_eq!(companions.collect::<Vec<_>>(), expected);
+        assert!(!files.get(CHAT_TEMPLATE).exists());
+        let message = files.get(CONFIG).json_object().unwrap_err().to_string();
+        assert!(
+            message.ends_with("config.json: no such file or folder"),
+            "{message}"
         );
     }
 

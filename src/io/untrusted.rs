@@ -8,6 +8,7 @@
 //! answer is one error that names the file: no panic, no endless wait on a pipe, no unbounded memory.
 //! That holds because every file that this program did not write is read through here.
 
+mod document;
 mod json;
 
 use std::any::Any;
@@ -20,6 +21,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+pub use document::Document;
 pub use json::parse;
 
 use crate::error::{Error, Result};
@@ -125,38 +127,17 @@ pub fn bytes(path: &Path, kind: Kind) -> Result<Vec<u8>> {
 
 /// The text of a file of this kind, without a byte order mark.
 pub fn text(path: &Path, kind: Kind) -> Result<String> {
-    decode(bytes(path, kind)?, kind).map_err(|error| error.at(path.display()))
+    Document::read(path, kind).text()
 }
 
 /// The JSON of a file of this kind. A key that an object has twice is an error.
 pub fn json(path: &Path, kind: Kind) -> Result<Value> {
-    let text = text(path, kind)?;
-    parse(&text).map_err(|error| {
-        let what = match text.trim().is_empty() {
-            true => "the file is empty".to_owned(),
-            false => format!("not JSON: {error}"),
-        };
-        Error::input(what)
-            .hint("fetch the file again")
-            .at(path.display())
-    })
+    Document::read(path, kind).json()
 }
 
 /// As [`json`], of a file that holds an object.
 pub fn json_object(path: &Path, kind: Kind) -> Result<Value> {
-    let value = json(path, kind)?;
-    match value.is_object() {
-        true => Ok(value),
-        false => Err(Error::input("not a JSON object").at(path.display())),
-    }
-}
-
-/// As [`json_object`]; `None` if the file does not exist.
-pub fn optional_json_object(path: &Path, kind: Kind) -> Result<Option<Value>> {
-    match path.try_exists() {
-        Ok(false) => Ok(None),
-        _ => json_object(path, kind).map(Some),
-    }
+    Document::read(path, kind).json_object()
 }
 
 fn decode(mut bytes: Vec<u8>, kind: Kind) -> Result<String> {

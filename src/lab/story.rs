@@ -60,6 +60,9 @@ fn draw_index(probabilities: impl IntoIterator<Item = f64>, rng: &mut ChaCha8Rng
     last
 }
 
+/// The most stories per prompt; all are kept in memory.
+const MOST_SAMPLES: usize = 100_000;
+
 /// The `[story]` section of a run: what its samples are held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,8 +90,9 @@ fn tenth() -> f64 {
 impl StoryConfig {
     /// Checks the ranges of the keys.
     pub fn validate(&self) -> Result<()> {
-        if self.num_samples < 2 {
-            return Err(Error::must_be("num_samples", ">= 2", self.num_samples)
+        if !(2..=MOST_SAMPLES).contains(&self.num_samples) {
+            let valid = format!("in [2, {MOST_SAMPLES}]");
+            return Err(Error::must_be("num_samples", valid, self.num_samples)
                 .hint("diversity is that of several samples"));
         }
         Tilt::dpo(self.beta).map(|_| ())

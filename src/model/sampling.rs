@@ -19,6 +19,11 @@ use crate::error::{Error, Result};
 /// Changing how numbers are drawn means changing this text, and with it every sample.
 const VERSION: &str = "expo sample v1";
 
+/// The most responses per prompt, and the most sequences at once: more is a slip of the keyboard, and
+/// memory for them is asked for at the start.
+const MOST_SAMPLES: usize = 1_000_000;
+const MOST_AT_ONCE: usize = 65_536;
+
 /// The `[sample]` section. The defaults draw from the model itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -109,13 +114,16 @@ impl SampleConfig {
                 });
             }
         }
-        let counts = [
-            ("max_new_tokens", self.max_new_tokens),
-            ("num_samples", self.num_samples),
-            ("batch_size", self.batch_size),
-        ];
-        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::must_be(key, ">= 1", 0));
+        if self.max_new_tokens == 0 {
+            return Err(Error::must_be("max_new_tokens", ">= 1", 0));
+        }
+        for (key, count, most) in [
+            ("num_samples", self.num_samples, MOST_SAMPLES),
+            ("batch_size", self.batch_size, MOST_AT_ONCE),
+        ] {
+            if !(1..=most).contains(&count) {
+                return Err(Error::must_be(key, format!("in [1, {most}]"), count));
+            }
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(Error::input("stop has an empty text")

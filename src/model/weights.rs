@@ -23,7 +23,7 @@ use super::numerics::Numerics;
 use super::parameters::{Entry, Layout, Params};
 use super::trainable::select;
 use crate::error::{Error, Result};
-use crate::io::model_dir::{self, read_index};
+use crate::io::model_dir::{self, ModelFiles, read_index};
 use crate::io::untrusted;
 use crate::kernels::memory;
 pub(crate) use header::read_header;
@@ -36,6 +36,8 @@ const PIECE: usize = 1 << 20;
 pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
+    /// Its small files, as they were when it was opened.
+    pub files: ModelFiles,
     /// The model's shape.
     pub arch: Architecture,
     layout: Layout,
@@ -55,7 +57,8 @@ impl ModelFolder {
     /// Reads `config.json` and the headers of the safetensors files, and checks that every
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
-        let config = ConfigJson::open(&path.join(model_dir::CONFIG))?;
+        let files = ModelFiles::open(path)?;
+        let config = ConfigJson::of(&files.get(model_dir::CONFIG))?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config)?;
         let arch = head::as_stored(path, arch)?;
@@ -63,6 +66,7 @@ impl ModelFolder {
         let tensors = locate(path, &layout, &arch, family)?;
         Ok(Self {
             path: path.to_owned(),
+            files,
             arch,
             layout,
             tensors,

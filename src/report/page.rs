@@ -69,6 +69,13 @@ pub fn page(runs: &[Recorded], refresh: Option<u64>) -> String {
     )
 }
 
+/// Whether a file that begins so is a page that this program wrote.
+pub fn is_page(start: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(start);
+    text.starts_with("<!DOCTYPE html>\n")
+        && text.contains("\n<meta name=\"generator\" content=\"expo ")
+}
+
 fn of_one(run: &Recorded, charts: &mut Map<String, Value>) -> String {
     let mut sections = vec![
         ("Overview", "overview"),

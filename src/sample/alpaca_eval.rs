@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::file::responses;
 use crate::data::Prompt;
 use crate::error::{Error, Result};
+use crate::io::output::Output;
+use crate::io::untrusted;
 
 /// Writes the first response to each prompt, in the order of prompts, from the sample file `from`, whose
 /// prompts these are.
@@ -19,7 +21,7 @@ pub fn write_alpaca_eval(
     prompts: &[Prompt],
     from: &Path,
     generator: &str,
-    out: &Path,
+    out: &Output,
 ) -> Result<()> {
     let mut first: HashMap<String, String> = HashMap::new();
     for row in responses(from)? {
@@ -43,5 +45,16 @@ pub fn write_alpaca_eval(
         }));
     }
     let text = serde_json::to_string_pretty(&list).map_err(|e| Error::failed(e.to_string()))?;
-    crate::io::durable::write_file(out, text.as_bytes())
+    out.write_bytes(text.as_bytes())
+}
+
+/// Whether a file is such a list of this generator's responses.
+pub fn is_alpaca_eval(path: &Path, generator: &str) -> bool {
+    let is_own = |entry: &Value| {
+        let is_text = |key: &str| entry[key].is_string();
+        is_text("instruction") && is_text("output") && entry["generator"] == generator
+    };
+    let list = untrusted::json(path, untrusted::INDEX).ok();
+    let list = list.as_ref().and_then(Value::as_array);
+    list.is_some_and(|list| list.iter().all(is_own))
 }

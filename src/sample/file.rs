@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, ErrorKind, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,10 +19,12 @@ use sha2::{Digest, Sha256};
 
 use super::drawing::Drawing;
 use super::reference::{Reference, SCORED_TOKENS};
-use super::{Drawn, Job, Sampler};
+use super::{Drawn, Job, Sampler, responses_in_all};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
+use crate::io::durable::{create_parent, open_plain};
 use crate::io::lock::{lock, try_lock};
+use crate::io::output::Output;
 use crate::io::untrusted::{self, Line};
 use crate::kernels::Precision;
 use crate::model::sampling::SampleConfig;
@@ -130,10 +132,11 @@ impl<'a> SampleWriter<'a> {
         format!("{:.16}", format!("{:x}", hasher.finalize()))
     }
 
-    /// Draws every response to `prompts` that the file `path` does not have yet, and appends them
+    /// Draws every response to `prompts` that the file `out` does not have yet, and appends them
     /// in the order of prompts and numbers. `progress` is told of the responses in the file, those
     /// it will have, and the tokens drawn, and says whether to go on; where not, those that are being
-    /// drawn are left to the next call.
+    /// drawn are left to the next call. A stream has none to begin with; where nobody reads it any more,
+    /// drawing ends.
     ///
     /// # Errors
     /// If the file has rows of other prompts, another model or other settings, or another process
@@ -141,7 +144,7 @@ impl<'a> SampleWriter<'a> {
     pub fn write(
         &self,
         prompts: &[Prompt],
-        path: &Path,
+        out: &Output,
         existing: Existing,
         progress: &mut dyn FnMut(usize, usize, usize) -> bool,
     ) -> Result<Written> {
@@ -149,8 +152,15 @@ impl<'a> SampleWriter<'a> {
             self.sampler.limit(prompt.into())?;
         }
         let count = self.sampler.config.num_samples;
-        let total = prompts.len() * count;
-        let (mut file, found) = self.open(prompts, path, existing)?;
+        let total = responses_in_all(prompts.len(), self.sampler.config)?;
+        let path = out.path();
+        let (mut file, found) = match out {
+            Output::File(path) => self.open(prompts, path, existing)?,
+            Output::Stream(path, stream) => {
+                let stream = stream.try_clone();
+                (stream.map_err(|error| Error::io(path, &error))?, 0)
+            }
+        };
         let mut written = Written {
             responses: found,
             found,
@@ -194,31 +204,34 @@ impl<'a> SampleWriter<'a> {
             let tokens_of =
                 |(prompt, _, drawn): &(&Prompt, usize, Drawn)| prompt.ids.len() + drawn.ids.len();
             let many = due.iter().map(tokens_of).sum::<usize>() >= SCORED_TOKENS;
+            let mut read = true;
             if self.reference.is_none() || many {
-                self.append(&mut due, &mut file, path, &mut written)?;
+                read = self.append(&mut due, &mut file, path, &mut written)?;
             }
-            go_on = progress(written.responses, total, tokens);
+            go_on = progress(written.responses, total, tokens) && read;
         }
         if !due.is_empty() {
             self.append(&mut due, &mut file, path, &mut written)?;
             progress(written.responses, total, tokens);
         }
-        file.sync_all().map_err(|error| Error::io(path, &error))?;
+        if let Output::File(path) = out {
+            file.sync_all().map_err(|error| Error::io(path, &error))?;
+        }
         written.seconds = start.elapsed().as_secs_f64();
         written.bytes = drawing.bytes();
         Ok(written)
     }
 
-    /// Appends responses, and takes them.
+    /// Appends responses, and takes them. False where nobody reads the stream any more.
     fn append(
         &self,
         due: &mut Vec<(&Prompt, usize, Drawn)>,
         file: &mut File,
         path: &Path,
         written: &mut Written,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if due.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let references = match &self.reference {
             Some(reference) => {
@@ -237,8 +250,10 @@ impl<'a> SampleWriter<'a> {
             written.tokens += drawn.ids.len();
             written.finished += usize::from(drawn.finished || drawn.stopped);
         }
-        file.write_all(text.as_bytes())
-            .map_err(|error| Error::io(path, &error))
+        match file.write_all(text.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            done => done.map(|()| true).map_err(|error| Error::io(path, &error)),
+        }
     }
 
     fn line(
@@ -272,19 +287,9 @@ impl<'a> SampleWriter<'a> {
     /// The file, locked and ready for its next row, and the number of rows it has.
     fn open(&self, prompts: &[Prompt], path: &Path, existing: Existing) -> Result<(File, usize)> {
         let io = |error: std::io::Error| Error::io(path, &error);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(io)?;
-        }
-        if path.exists() {
-            untrusted::open(path)?;
-        }
+        create_parent(path)?;
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(io)?;
+        let file = open_plain(path, options.read(true).append(true).create(true))?;
         match existing {
             Existing::Cache => lock(&file).map_err(io)?,
             Existing::Continue | Existing::Refuse | Existing::Replace => {

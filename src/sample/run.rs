@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 use super::Existing;
 use super::task::{Source, length_limit, prompts_of, write};
 use crate::config::{Config, SampleSource, SamplingConfig};
-use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::data::{Dataset, Files};
+use crate::error::Result;
+use crate::io::durable::Staging;
+use crate::io::output::Output;
 use crate::loss::Role;
-use crate::score::{cache_folder, check_is_known};
+use crate::score::{cache_directory, check_is_known};
 use crate::session::{Event, Observer, Session, StopCondition};
 
 /// The datasets of a run: `train`, then `eval` and `unlabelled` where there are any. Samples that the
@@ -20,15 +22,24 @@ pub fn run_datasets(config: &Config, session: &Session, observe: Observer) -> Re
     let samples = match &config.data.samples {
         Some(SampleSource::Files(files)) => Some(files.clone()),
         Some(SampleSource::Auto) if needs.all.contains(&Role::Sampled) => {
-            Some(drawn(config, session, observe)?.into())
+            let drawn = drawn(config, session, observe)?;
+            let samples = Some(Files::from(drawn.path.clone()));
+            // What is in a temporary directory stays until it has been read.
+            return session.datasets(&config.data, samples.as_ref(), &needs, observe);
         }
         Some(SampleSource::Auto) | None => None,
     };
     session.datasets(&config.data, samples.as_ref(), &needs, observe)
 }
 
+/// A sample file, and the temporary directory that it is in where there is no cache.
+struct DrawnFile {
+    path: PathBuf,
+    _temporary: Option<Staging>,
+}
+
 /// The sample file of a run: found among those kept from earlier runs, else drawn from the reference.
-fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<PathBuf> {
+fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<DrawnFile> {
     let sampling = SamplingConfig::of_run(config.clone())?;
     let prompts = prompts_of(&sampling.prompts, &session.tokenizer, observe)?;
     let limit = length_limit(&sampling, session)?;
@@ -42,15 +53,31 @@ fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<PathBu
         name.update((prompt.text.len() as u64).to_le_bytes());
         name.update(&prompt.text);
     }
-    let folder = cache_folder(config.run.cache_dir.as_deref())?;
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-    let name = format!("{:x}", name.finalize());
-    let path = folder.join(format!("samples-{name:.32}.jsonl"));
+    let name = format!("samples-{:.32}.jsonl", format!("{:x}", name.finalize()));
+    let cache = cache_directory(config.run.cache_dir.as_deref()).and_then(|cache| {
+        let path = cache.join(&name);
+        // Only a write tells whether a directory can be written to.
+        Staging::beside(&path)?;
+        Ok(path)
+    });
+    let (path, temporary) = match cache {
+        Ok(path) => (path, None),
+        Err(error) => {
+            let what = format!("{error}; the samples are not kept for another run");
+            observe(Event::Warning(&what));
+            let temporary = Staging::beside(&std::env::temp_dir().join("expo-samples"))?;
+            (temporary.path().join(&name), Some(temporary))
+        }
+    };
     let until = StopCondition::default();
-    write(&writer, &prompts, &path, Existing::Cache, &until, observe)?;
+    let out = Output::File(path.clone());
+    write(&writer, &prompts, &out, Existing::Cache, &until, observe)?;
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),
     });
-    Ok(path)
+    Ok(DrawnFile {
+        path,
+        _temporary: temporary,
+    })
 }

@@ -1,13 +1,13 @@
 //! Samples of a model: for a file, or for a look at a terminal.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use super::{Drawn, Existing, Reference, SampleWriter, Sampler, Written, write_alpaca_eval};
 use crate::config::{ModelConfig, PromptSource, SamplingConfig};
 use crate::data::format::Format;
 use crate::data::{Files, Prompt, PromptConfig, TokenizeConfig, Tokenizer, prompts};
 use crate::error::{Error, Result};
+use crate::io::output::Output;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::model::weights::ModelFolder;
@@ -15,14 +15,15 @@ use crate::session::{Event, Observer, Session, StopCondition, check_length, find
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
-    /// The file of the responses.
-    pub out: &'a Path,
+    /// The file of the responses, or a stream of them, which cannot be gone on with.
+    pub out: &'a Output,
     /// What becomes of it where it is there.
     pub existing: Existing,
     /// A second model, a folder or a name on the hub with a revision, under which they are scored.
     pub reference: Option<(&'a str, Option<&'a str>)>,
-    /// A file in AlpacaEval's form, written once all responses are there, and the model's name in it.
-    pub alpaca_eval: Option<(&'a Path, &'a str)>,
+    /// Where AlpacaEval's form of a file of responses goes once all are there, and the model's name in
+    /// it.
+    pub alpaca_eval: Option<(&'a Output, &'a str)>,
     /// Stops drawing where it says so; the same call goes on.
     pub until: &'a StopCondition,
 }
@@ -62,10 +63,10 @@ pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -
     }
     let (out, until) = (target.out, target.until);
     let written = write(&writer, &prompts, out, target.existing, until, observe)?;
-    if let (Some((path, generator)), true) =
+    if let (Some((alpaca_eval, generator)), true) =
         (target.alpaca_eval, written.responses == written.total)
     {
-        write_alpaca_eval(&prompts, out, generator, path)?;
+        write_alpaca_eval(&prompts, out.path(), generator, alpaca_eval)?;
     }
     Ok(written)
 }
@@ -165,7 +166,10 @@ impl<'a> Source<'a> {
             session.check_same_tokens(reference)?;
             check_length(max_length, reference.arch.max_positions, &reference.path)?;
         }
-        let folder = reference.unwrap_or(&session.folder);
+        let folder = match reference {
+            Some(folder) => folder,
+            None => session.base()?,
+        };
         let (model, hash) = session.compute.load(folder)?;
         Ok(Self {
             sample: &config.sample,
@@ -186,7 +190,7 @@ impl<'a> Source<'a> {
 pub(super) fn write(
     writer: &SampleWriter,
     prompts: &[Prompt],
-    out: &Path,
+    out: &Output,
     existing: Existing,
     until: &StopCondition,
     observe: Observer,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Column, Score, Scorer};
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
-use crate::io::durable::write_with;
+use crate::io::output::Output;
 use crate::io::untrusted::{self, Line};
 use crate::loss::Role;
 
@@ -73,12 +73,13 @@ impl ScoreRow {
 /// Writes the columns of datasets as JSON lines, one after the other,
 /// `{"row": 0, "chosen": {"log_prob": …, "tokens": …}, …}`.
 pub fn write(
-    path: &Path,
+    out: &Output,
     datasets: &[impl Borrow<Dataset>],
     columns: &[Column],
     scorer: &Scorer,
 ) -> Result<()> {
-    write_with(path, |out| {
+    let path = out.path();
+    out.write(|out| {
         for (dataset, column) in datasets.iter().zip(columns) {
             for (index, example) in dataset.borrow().examples().enumerate() {
                 let row = ScoreRow::new(&example?, column.of(index), scorer);

@@ -8,6 +8,7 @@ use crate::config::{Config, MICRO_BATCH_TOKENS};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::io::cache;
+use crate::io::output::Output;
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::run_dir::Timing;
@@ -122,11 +123,12 @@ impl<'a> ReferencePass<'a> {
         model: impl FnOnce() -> Result<M>,
     ) -> Result<Reference> {
         let scorer = Scorer::new(hash, self.session);
-        let folder = cache_folder(self.cache_dir)?;
-        let path = folder.join(cache_name(&scorer, datasets));
-        if path.is_file() {
+        let directory = cache_directory(self.cache_dir);
+        if let Ok(directory) = &directory {
+            let path = directory.join(cache_name(&scorer, datasets));
             // A cache that cannot be read is made again: it is ours, not the user's.
-            if let Ok(file) = ScoreFile::open(&path)
+            if path.is_file()
+                && let Ok(file) = ScoreFile::open(&path)
                 && let Ok(columns) = self.columns(&file, datasets)
                 && file.scorer == scorer
             {
@@ -145,8 +147,14 @@ impl<'a> ReferencePass<'a> {
         };
         watch.tokens = datasets.iter().map(tokens).sum();
         let timing = watch.read(0);
-        std::fs::create_dir_all(&folder).map_err(|error| Error::io(&folder, &error))?;
-        write(&path, datasets, &columns, &scorer)?;
+        let kept = directory.and_then(|directory| {
+            let path = directory.join(cache_name(&scorer, datasets));
+            write(&Output::File(path), datasets, &columns, &scorer)
+        });
+        if let Err(error) = kept {
+            let what = format!("{error}; the reference's log-probs are not kept for another run");
+            observe(Event::Warning(&what));
+        }
         Ok(Reference {
             timing: Some(timing),
             ..Reference::new(columns, scorer.model)
@@ -212,13 +220,20 @@ pub(super) fn score_all(
 }
 
 /// Where columns and samples are kept between runs: `cache_dir` where it is set, else
-/// `expo/reference` in the user's cache directory.
-pub fn cache_folder(cache_dir: Option<&Path>) -> Result<PathBuf> {
-    if let Some(folder) = cache_dir {
-        return Ok(folder.to_owned());
-    }
-    Ok(cache::root()
-        .ok_or_else(|| Error::input("no cache folder: HOME is not set").hint("set run.cache_dir"))?
-        .join("expo")
-        .join("reference"))
+/// `expo/reference` in the user's cache directory. It is made, if it is not there.
+///
+/// # Errors
+/// If there is no cache directory, or none can be made.
+pub fn cache_directory(cache_dir: Option<&Path>) -> Result<PathBuf> {
+    let directory = match cache_dir {
+        Some(directory) => directory.to_owned(),
+        None => cache::root()
+            .ok_or_else(|| {
+                Error::input("no cache directory: HOME is not set").hint("set run.cache_dir")
+            })?
+            .join("expo")
+            .join("reference"),
+    };
+    std::fs::create_dir_all(&directory).map_err(|error| Error::io(&directory, &error))?;
+    Ok(directory)
 }

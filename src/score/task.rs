@@ -1,12 +1,11 @@
 //! The scoring pass by itself: log-probs into a file, for a later run or for people.
 
-use std::path::Path;
-
 use super::reference::{micro_batch_tokens, score_all};
 use super::{Column, Scorer, write};
 use crate::config::{Config, ModelConfig};
 use crate::data::{Dataset, Files, RowConfig};
 use crate::error::Result;
+use crate::io::output::Output;
 use crate::loss::{Needs, Role};
 use crate::model::weights::ModelFolder;
 use crate::session::{Observer, Session};
@@ -22,13 +21,13 @@ pub struct ScoreCounts {
     pub tokens: usize,
 }
 
-/// Scores the datasets of a run under its reference, as the run itself would, into the file `out`. A
+/// Scores the datasets of a run under its reference, as the run itself would, into `out`. A
 /// file that the config names for reference log-probs is not read.
 pub fn score_run(
     config: &Config,
     session: &Session,
     datasets: &[Dataset],
-    out: &Path,
+    out: &Output,
     observe: Observer,
 ) -> Result<ScoreCounts> {
     let reference = session.reference(observe)?;
@@ -57,8 +56,8 @@ pub struct ScoreData {
     pub shrink: bool,
 }
 
-/// Scores every chosen, rejected and sampled response into the file `out`.
-pub fn score_data(data: &ScoreData, out: &Path, observe: Observer) -> Result<ScoreCounts> {
+/// Scores every chosen, rejected and sampled response into `out`.
+pub fn score_data(data: &ScoreData, out: &Output, observe: Observer) -> Result<ScoreCounts> {
     let sampled: &[Role] = match data.samples {
         Some(_) => &[Role::Sampled],
         None => &[],
@@ -85,7 +84,7 @@ fn run(
     folder: &ModelFolder,
     datasets: &[Dataset],
     micro_batch_tokens: usize,
-    out: &Path,
+    out: &Output,
     observe: Observer,
 ) -> Result<ScoreCounts> {
     let (decoder, hash) = session.compute.load(folder)?;

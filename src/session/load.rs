@@ -6,7 +6,7 @@
 use candle_core::{Device, DeviceLocation};
 
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::device::kind;
 use crate::model::numerics::{Numerics, States};
 use crate::model::weights::ModelFolder;
@@ -56,6 +56,21 @@ impl Compute {
     /// Loads weights to be updated, with what `states` keeps beside bf16 ones; with their content hash.
     pub fn load_policy(&self, folder: &ModelFolder, states: States) -> Result<(Decoder, String)> {
         self.load_with(folder, self.numerics.updated(states))
+    }
+
+    /// As [`load`](Self::load), of weights whose content hash may be known.
+    ///
+    /// # Errors
+    /// If they have another one now.
+    pub fn load_known(&self, folder: &ModelFolder, hash: Option<&str>) -> Result<Decoder> {
+        let (model, found) = self.load(folder)?;
+        match hash.is_none_or(|hash| hash == found) {
+            true => Ok(model),
+            false => Err(Error::failed(format!(
+                "{}: the weights changed while they were read",
+                folder.path.display()
+            ))),
+        }
     }
 
     fn load_with(&self, folder: &ModelFolder, numerics: Numerics) -> Result<(Decoder, String)> {

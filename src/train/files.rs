@@ -14,11 +14,14 @@ use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_u
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::durable::{
-    check_space, check_writable, create_directory, json_text, parent, remove_file, write_file,
+    check_no_link, check_plain, check_space, check_writable, create_directory, json_text, parent,
+    remove_file, write_file,
 };
-use crate::io::lock::Lock;
+use crate::io::lock::{LOCK, Lock};
 use crate::io::model_dir;
-use crate::run_dir::{MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY};
+use crate::run_dir::{
+    FILES, LATEST, MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY, TENSORBOARD,
+};
 use crate::session::{Event, Observer};
 
 /// Saves that may fail one after the other.
@@ -43,6 +46,11 @@ pub(super) struct Files {
 pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     let folder = &run.output_dir;
     check_writable(&folder.join(RUN))?;
+    // A directory from elsewhere may have links to files of the user in their place.
+    for name in FILES.iter().chain([&LATEST, &LOCK]) {
+        check_plain(&folder.join(name))?;
+    }
+    check_no_link(&folder.join(TENSORBOARD))?;
     if folder.join(RUN).exists() {
         return Ok(true);
     }
@@ -56,6 +64,12 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
             .at(folder.display())
             .hint("choose another run.output_dir, and resume from the newest of them")
             .option("resume", format!("{}/checkpoint-{step}", folder.display())));
+    }
+    let mut known = FILES.iter().filter(|name| folder.join(name).exists());
+    if let (Some(name), false) = (known.next(), folder.join(LOCK).exists()) {
+        return Err(Error::input(format!("holds {name}, which is not a run's"))
+            .at(folder.display())
+            .hint("choose another run.output_dir"));
     }
     Ok(false)
 }
@@ -256,6 +270,11 @@ impl Files {
     pub fn at(&self, step: u64) -> Option<PathBuf> {
         let there = self.checkpoints.steps().contains(&step);
         there.then(|| self.checkpoints.path(step))
+    }
+
+    /// Whether another process owns the run now.
+    pub fn is_taken_over(&self) -> bool {
+        self.lock.is_taken_over()
     }
 
     /// The best checkpoint and its metric.

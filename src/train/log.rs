@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::io::durable::open_plain;
 
 /// An open file of lines.
 pub(super) struct Log {
@@ -37,11 +38,8 @@ impl Log {
         let io = |error: io::Error| Error::io(path, &error);
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(path).map_err(io)?;
+        let mut file = open_plain(path, options)?;
         let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(Error::input("is no plain file").at(path.display()));
-        }
         let length = match metadata.len() {
             longer if longer >= bytes => bytes,
             _ => whole_lines(&mut file).map_err(io)?,

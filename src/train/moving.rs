@@ -27,11 +27,14 @@ pub(super) struct MovingReference {
 }
 
 impl MovingReference {
-    /// Loads the reference where the config lets it move.
+    /// Loads the reference, whose content hash is `hash`, where the config lets it move. Of one that has
+    /// `moved` a checkpoint has the weights.
     pub fn open(
         config: &Config,
         session: &Session,
         policy: &Decoder,
+        hash: Option<&str>,
+        moved: bool,
         observe: Observer,
     ) -> Result<Option<Self>> {
         let Some(moving) = &config.reference else {
@@ -39,7 +42,13 @@ impl MovingReference {
         };
         // Both buffers are mixed element by element.
         let layout = policy.weights().layout();
-        let model = session.load_reference_as(layout, observe)?;
+        let model = match moved && session.is_stand_in() {
+            true => {
+                let folder = session.folder.clone().with_layout(layout);
+                session.compute.load(&folder)?.0
+            }
+            false => session.load_reference_as(layout, hash, observe)?,
+        };
         if model.weights().layout() != layout {
             return Err(
                 Error::input("the reference has other parameters than the policy")

@@ -27,11 +27,13 @@ pub(super) struct OnPolicy {
 }
 
 impl OnPolicy {
-    /// Loads the reference where the loss reads samples of the policy, whose content hash is `policy`.
+    /// Loads the reference, whose content hash is `reference`, where the loss reads samples of the policy,
+    /// whose content hash is `policy`.
     pub fn open(
         config: &Config,
         session: &Session,
         policy: &str,
+        reference: Option<&str>,
         observe: Observer,
     ) -> Result<Option<Self>> {
         if !config.loss.needs().on_policy {
@@ -39,7 +41,7 @@ impl OnPolicy {
         }
         check_is_known(config, policy)?;
         Ok(Some(Self {
-            reference: session.load_reference(observe)?,
+            reference: session.load_reference(reference, observe)?,
             tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
             max_length: config.data.rows.length.max_length,

@@ -8,14 +8,33 @@ use crate::model::Decoder;
 use crate::score::{Reference, ReferencePass};
 use crate::session::{Event, Observer, Session, check_length};
 
-/// The reference's log-probs where it is not the policy itself.
+/// The reference's log-probs where it is not the policy itself. For a run that goes on its content hash
+/// is `known`, so that log-probs in the cache do without its directory.
 pub(super) fn separate(
     config: &Config,
     session: &Session,
     datasets: &[Dataset],
+    known: Option<&str>,
     observe: Observer,
 ) -> Result<Option<Reference>> {
-    let folder = session.reference(observe)?;
+    let folder = match (session.reference(observe), known) {
+        (Ok(folder), _) => folder,
+        (Err(error), Some(hash)) => {
+            observe(Event::Warning(&format!("{error}; going on without it")));
+            let pass = ReferencePass::of_run(config, session);
+            return match &config.data.reference_log_probs {
+                Some(path) => {
+                    observe(Event::ReferenceFound(path));
+                    pass.from_file(path, datasets)
+                }
+                None => pass.cached(hash.to_owned(), datasets, observe, || {
+                    Err::<Decoder, _>(error)
+                }),
+            }
+            .map(Some);
+        }
+        (Err(error), None) => return Err(error),
+    };
     if let Some(folder) = folder {
         check_apart(&config.run.output_dir, &folder.path)?;
     }
@@ -44,9 +63,9 @@ pub(super) fn separate(
         &folder.path,
     )
     .map_err(|error| error.at("model.reference"))?;
-    let load = || Ok(session.compute.load(folder)?.0);
-    pass.cached(folder.content_hash()?, datasets, observe, load)
-        .map(Some)
+    let hash = folder.content_hash()?;
+    let load = || session.compute.load_known(folder, Some(&hash));
+    pass.cached(hash.clone(), datasets, observe, load).map(Some)
 }
 
 /// The log-probs of the policy, before its first update, as its own reference; `hash` is its content
@@ -60,5 +79,7 @@ pub(super) fn of_policy(
     observe: Observer,
 ) -> Result<Reference> {
     let pass = ReferencePass::of_run(config, session);
-    pass.cached(hash.to_owned(), datasets, observe, || Ok(model))
+    pass.cached(hash.to_owned(), datasets, observe, || {
+        session.base().map(|_| model)
+    })
 }

@@ -12,7 +12,7 @@ use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::io::durable::verify;
+use crate::io::durable::{check_no_link, verify};
 use crate::io::lock::Lock;
 use crate::run_dir::{SummaryRecord, checkpoint_step};
 use crate::session::{Event, Observer};
@@ -95,11 +95,27 @@ impl Origin {
     /// Looks for the newest checkpoint that is whole; damaged ones are set aside.
     fn look(&mut self, folder: &Path, observe: Observer) -> Result<()> {
         let mut checkpoints = Checkpoints::open(folder)?;
+        for &step in checkpoints.steps() {
+            check_no_link(&checkpoints.path(step))?;
+        }
         let newest = checkpoints.newest_whole(&mut |what| observe(Event::Warning(what)))?;
         if let Some(step) = newest {
             self.checkpoint = Some(opened(checkpoints.path(step))?);
         }
         Ok(())
+    }
+
+    /// A directory of the run itself that holds a whole model, where there is one.
+    pub fn saved_model(&self, run: &RunConfig) -> Option<PathBuf> {
+        let folder = &run.output_dir;
+        let finished = || self.finished.is_some() && verify(folder).is_ok();
+        let checkpoint = self.checkpoint.as_ref().map(|(path, _)| path.clone());
+        checkpoint.or_else(|| finished().then(|| folder.clone()))
+    }
+
+    /// The hash under this key in what must not have changed.
+    pub fn known(&self, key: &str) -> Option<&str> {
+        self.previous.as_ref()?.0.get(key)?.as_str()
     }
 
     fn from_checkpoint(path: &Path, folder: &Path, holds_run: bool) -> Result<Self> {
@@ -109,6 +125,7 @@ impl Origin {
                 .at(path.display())
                 .hint("auto, never, or a folder checkpoint-STEP of a run")));
         }
+        check_no_link(path).map_err(at)?;
         verify(path).map_err(at)?;
         let (path, state) = opened(path.to_owned()).map_err(at)?;
         let above = path.canonicalize().ok();

@@ -1,8 +1,8 @@
 //! The steps of a run, from its beginning or from a checkpoint on.
 
 mod evaluate;
+mod save;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::eval_samples::EvalSamples;
@@ -11,26 +11,29 @@ use super::non_finite::{LossInputs, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
 use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories, Summary};
-use crate::checkpoint::{self, Snapshot};
+use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
+use crate::io::model_dir::ModelFiles;
 use crate::kernels::device::{kind, rounds_differently};
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::{Optimizer, Updated};
 use crate::run_dir::Record;
 use crate::sample::Drawn;
-use crate::session::{Event, Observer, Session, StopCondition, Stopped, Stopwatch};
+use crate::session::{Event, Observer, StopCondition, Stopped, Stopwatch};
 
 /// A run between two steps, with everything that the next one needs.
 pub(super) struct Training {
     config: Config,
-    session: Session,
+    /// What is saved beside the weights.
+    saved: ModelFiles,
     model: Decoder,
     train: Split,
     eval: Option<Split>,
-    stories: Option<Stories>,
+    /// With the reference that they are scored under.
+    stories: Option<(Stories, Decoder)>,
     /// The stories of the model before its first step.
     before: Option<Vec<Drawn>>,
     eval_samples: EvalSamples,
@@ -57,7 +60,7 @@ impl Training {
     /// Makes the output folder, or takes up what its checkpoint holds.
     pub fn begin(mut run: Run, observe: Observer) -> Result<Self> {
         let before = match &run.stories {
-            Some(stories) => Some(stories.draw(&run.model, observe)?),
+            Some((stories, _)) => Some(stories.draw(&run.model, observe)?),
             None => None,
         };
         let batches = Batches {
@@ -93,6 +96,11 @@ impl Training {
             }
         }
         state.frozen = run.identity.clone();
+        // A run that goes on saves what it saved before.
+        let saved = match &origin.checkpoint {
+            Some((folder, _)) => ModelFiles::open(folder)?,
+            None => run.session.folder.files.clone(),
+        };
         let machine = kind(run.model.weights().flat().device())?;
         if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))
             && rounds_differently(&other, &machine)
@@ -122,7 +130,7 @@ impl Training {
         }
         let training = Self {
             config: run.config,
-            session: run.session,
+            saved,
             model: run.model,
             train: run.train,
             eval: run.eval,
@@ -172,22 +180,19 @@ impl Training {
             self.step(observe)?;
         }
         self.round_off(observe)?;
-        self.files.settle(observe)?;
-        let output_dir = self.config.run.output_dir.clone();
-        if self.config.run.save_model {
-            let dtype = self.config.model.save_dtype;
-            checkpoint::export(&self.model, &self.session.folder.path, &output_dir, dtype)?;
-            observe(Event::Saved(&output_dir));
+        match self.config.run.save_model {
+            true => self.export(observe)?,
+            false => self.files.settle(observe)?,
         }
+        let output_dir = self.config.run.output_dir.clone();
         let seconds = self.start.elapsed().as_secs_f64();
         if let Some(profile) = &mut self.profile {
             profile.finish(&self.model)?;
         }
         let story = match (&self.stories, &self.before) {
-            (Some(stories), Some(before)) => {
+            (Some((stories, reference)), Some(before)) => {
                 let after = stories.draw(&self.model, observe)?;
-                let reference = self.session.load_reference(observe)?;
-                Some(stories.report(before, &after, &reference)?)
+                Some(stories.report(before, &after, reference)?)
             }
             _ => None,
         };
@@ -335,43 +340,4 @@ impl Training {
         let epoch = step as f64 / self.batches.per_epoch() as f64;
         Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
     }
-
-    fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
-        self.files.logs.mark(&mut self.state, observe);
-        let state = serde_json::to_value(&self.state);
-        let snapshot = Snapshot {
-            model: &self.model,
-            source: &self.session.folder.path,
-            dtype: self.config.model.save_dtype,
-            buffers: buffers(&self.optimizer, &self.moving, &self.state),
-            state: state.map_err(|error| Error::failed(error.to_string()))?,
-        };
-        self.files.checkpoint(&snapshot, &self.state, observe)
-    }
-
-    /// Saves the run where it is, unless that was done a moment ago.
-    fn stop(&mut self, observe: Observer) -> Result<PathBuf> {
-        if let Some(path) = self.files.at(self.state.step) {
-            return Ok(path);
-        }
-        let saved = self.save(observe)?;
-        saved.ok_or_else(|| {
-            let (step, folder) = (self.state.step, self.config.run.output_dir.display());
-            let newest = self.files.newest();
-            Error::failed(format!(
-                "{folder}: ended after step {step}, which could not be saved; {newest}"
-            ))
-        })
-    }
-}
-
-/// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
-fn buffers<'a>(
-    optimizer: &'a Optimizer,
-    moving: &'a Option<MovingReference>,
-    state: &State,
-) -> Vec<(&'static str, &'a Params)> {
-    let moving = moving.as_ref().filter(|_| state.reference_moved);
-    let moving = moving.map(|moving| ("reference", moving.weights()));
-    optimizer.moments().into_iter().chain(moving).collect()
 }

@@ -50,6 +50,12 @@ impl Scene {
         let path = self.folder.path().join("model/chat_template.jinja");
         std::fs::write(path, source).unwrap();
     }
+
+    /// Opens the tokenizer again, with the template that is there now.
+    fn reopen(&mut self) {
+        let model = self.folder.path().join("model");
+        self.tokenizer = Tokenizer::open(&model).unwrap();
+    }
 }
 
 #[test]
@@ -86,8 +92,9 @@ fn templates_write_what_they_write_in_transformers() {
 
 #[test]
 fn the_date_is_todays() {
-    let scene = scene("", ZEPHYR, "pairs", &[]);
+    let mut scene = scene("", ZEPHYR, "pairs", &[]);
     scene.template("{{ strftime_now('%Y-%m-%d') }} {{ strftime_now is defined }}");
+    scene.reopen();
     let template = scene.tokenizer.chat_template().unwrap();
     let text = template
         .render(&[Message::new("user", "x")], false)
@@ -352,9 +359,10 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
         ),
     ];
     for (template, what) in refused {
-        let scene = scene("", CHATML, "pairs", std::slice::from_ref(&row));
+        let mut scene = scene("", CHATML, "pairs", std::slice::from_ref(&row));
         if !template.is_empty() {
             scene.template(template);
+            scene.reopen();
         }
         let message = scene.complaint(&PAIR);
         assert!(

@@ -35,6 +35,10 @@ fn all(column: &Column) -> Vec<Vec<Score>> {
         .collect()
 }
 
+fn file(path: &std::path::Path) -> expo::io::output::Output {
+    expo::io::output::Output::File(path.to_owned())
+}
+
 #[test]
 fn a_column_is_the_same_after_its_file_whatever_its_order() {
     let needs = Needs {
@@ -52,7 +56,7 @@ fn a_column_is_the_same_after_its_file_whatever_its_order() {
     let columns = [made_up(&lent), made_up(&pairs)];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("scores.jsonl");
-    write(&path, &[&lent, &pairs], &columns, &scorer()).unwrap();
+    write(&file(&path), &[&lent, &pairs], &columns, &scorer()).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().rev().collect();
     for text in [text.clone(), lines.join("\n")] {
@@ -134,7 +138,13 @@ fn many_rows_take_the_memory_of_an_index() {
         let opened = peak();
         let column = made_up(&dataset);
         let path = folder.path().join("scores.jsonl");
-        write(&path, &[&dataset], std::slice::from_ref(&column), &scorer()).unwrap();
+        write(
+            &file(&path),
+            &[&dataset],
+            std::slice::from_ref(&column),
+            &scorer(),
+        )
+        .unwrap();
         let read = ScoreFile::open(&path)
             .unwrap()
             .column(&dataset, true)

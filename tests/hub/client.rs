@@ -47,9 +47,9 @@ impl Client {
     pub fn impatient(endpoint: &str) -> Self {
         let mut client = Self::new(endpoint);
         let patience = &mut client.settings.patience;
-        patience.answer = Duration::from_millis(300);
+        patience.answer = Duration::from_millis(150);
         patience.silence = patience.answer;
-        patience.window = Duration::from_millis(200);
+        patience.window = Duration::from_millis(100);
         patience.least = 1000;
         client
     }

@@ -140,7 +140,8 @@ fn the_reference_follows_the_policy() {
     let weights = mean.weights().flat();
     let sum = ((moved.weights().flat() * 0.25).unwrap() + (weights * 0.75).unwrap()).unwrap();
     weights.slice_set(&sum, 0, 0).unwrap();
-    save(&mean, &one, &mixed, SaveDtype::F32).unwrap();
+    let files = expo::io::model_dir::ModelFiles::open(&one).unwrap();
+    save(&mean, &files, &mixed, SaveDtype::F32).unwrap();
     let second = moving(&out("second"), &one, &mixed, "", 1);
     for key in [
         "loss",
@@ -216,7 +217,8 @@ fn ld_dpo_asks_for_shared_sums_in_a_score_file() {
     let run = config("dpo", "");
     let session = Session::open(&run.model, &mut |_| {}).unwrap();
     let datasets = run_datasets(&run, &session, &mut |_| {}).unwrap();
-    score_run(&run, &session, &datasets, &file, &mut |_| {}).unwrap();
+    let out = expo::io::output::Output::File(file.clone());
+    score_run(&run, &session, &datasets, &out, &mut |_| {}).unwrap();
     let given = format!("reference_log_probs = {file:?}");
     let open = |loss: &str| Run::open(config(loss, &given), &mut |_| {}).map(drop);
     open("ld_dpo").unwrap();

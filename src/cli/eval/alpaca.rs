@@ -1,7 +1,6 @@
 //! `expo eval alpaca`: AlpacaEval 2's figures.
 
 use std::fmt::Write;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +8,7 @@ use expo::error::Result;
 use expo::eval::alpaca::{Annotations, FOLDS, Figures, difficulties, figures, gamed};
 use serde_json::json;
 
-use super::super::{answer, grouped};
+use super::super::{answer, grouped, tell};
 
 /// Computes AlpacaEval 2's win rates from its annotations, the length-controlled one among them.
 #[derive(Args)]
@@ -91,10 +90,9 @@ fn evaluate(args: &AlpacaArgs) -> Result<Figures> {
         _ => None,
     };
     if let Some(missing) = missing {
-        let _ = writeln!(
-            std::io::stderr().lock(),
+        tell(format!(
             "{missing}: the length-controlled win rate is not AlpacaEval's own"
-        );
+        ));
     }
     let rows = rows.unwrap_or_default();
     let figures = figures(&annotations, difficulty.as_deref(), &rows, args.seed);

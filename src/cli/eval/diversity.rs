@@ -2,7 +2,6 @@
 
 mod table;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -11,6 +10,7 @@ use expo::data::Files;
 use expo::error::{Error, Result};
 use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
+use expo::io::output::Output;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
@@ -20,9 +20,10 @@ use expo::session::{Event, StopCondition};
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
 use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::{flagged, flagged_as};
+use crate::cli::out::{self, directory, file, paths};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
-use crate::cli::{answer, grouped};
+use crate::cli::{answer, grouped, tell};
 
 /// Evaluates how much variety there is in samples, of several models side by side.
 #[derive(Args)]
@@ -204,8 +205,10 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
             signal: on_signal()?,
             ..StopCondition::default()
         };
+        directory(folder)?;
         for (model, name) in args.model.iter().zip(&names) {
             let out = folder.join(format!("{name}.jsonl"));
+            file(&out, out::Existing::Take, paths(&args.prompts.prompts))?;
             let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
             let (written, total) = flagged(drawn)?;
@@ -363,7 +366,7 @@ fn draw(
     };
     let mut observe = |event: Event| progress.show(event);
     let target = Target {
-        out,
+        out: &Output::File(out.to_owned()),
         existing: Existing::Continue,
         reference: None,
         alpaca_eval: None,
@@ -386,10 +389,9 @@ fn remark(set: &SampleSet, model: &ModelConfig, scored: &[Vec<ResponseScore>]) {
     if off > 0.02 {
         let (name, model) = (&set.name, &model.model_name_or_path);
         let off = significant(off);
-        let _ = writeln!(
-            std::io::stderr().lock(),
+        tell(format!(
             "{name}: log-probs differ from those of {model} by up to {off} per token: another \
              model or dtype drew them, or their prompts were cut"
-        );
+        ));
     }
 }

@@ -12,13 +12,14 @@ use expo::error::{Error, Result};
 use expo::eval::judge::{
     Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
 };
-use expo::io::durable::{check_writable, write_with};
+use expo::io::output::Output;
 use expo::session::StopCondition;
 use serde_json::{Map, Value};
 
-use super::super::args::{ComputeArgs, check_out};
+use super::super::args::ComputeArgs;
 use super::super::dispatch::DeviceRequest;
 use super::super::error::flagged;
+use super::super::out::{Existing, answer_beside, file, is_same, open, paths};
 use super::super::progress::Progress;
 use super::super::stop::{Limit, ended, on_signal};
 use super::super::{answer, grouped};
@@ -121,11 +122,11 @@ pub struct JudgeArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Where a line per item goes.
+    /// Where a line per item goes; - is standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Replaces the file --out if it is there.
+    /// Replaces the file --out if it is there; a link, a pipe, a device or a file that is read never is.
     #[arg(long, requires = "out")]
     overwrite: bool,
 
@@ -154,20 +155,12 @@ impl JudgeArgs {
 /// Runs the command.
 pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
     flagged(check(args))?;
+    let (cache, out) = outputs(args)?;
     let mut progress = Progress::new();
     let items = open::items(args, &mut progress)?;
     let judge = open::judge(args, &mut progress)?;
     progress.close();
     let calls = calls(&items.items, args.seed, args.both_orders, args.controls);
-    let cache = match (&args.cache, args.samples.paths().next()) {
-        (Some(path), _) => path.clone(),
-        (None, Some(samples)) => beside(samples),
-        (None, None) => return Err(Error::input("no --samples").into()),
-    };
-    if args.out.as_ref() == Some(&cache) {
-        let error = Error::input("is the file of replies, too").at(cache.display());
-        return Err(error.hint("name another --out").into());
-    }
     if args.dry_run {
         return answer(&dry(&judge, &items, &calls, &cache)?);
     }
@@ -205,7 +198,7 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         );
         return ended(reason, &what);
     }
-    finish(args, &judge, &items, &calls, &asked, &cache)
+    finish(args, &judge, &items, &calls, &asked, &cache, out.as_ref())
 }
 
 fn finish(
@@ -215,6 +208,7 @@ fn finish(
     calls: &[Call],
     asked: &Asked,
     cache: &Path,
+    out: Option<&Output>,
 ) -> anyhow::Result<()> {
     let grammar = judge.grammar();
     let judged = judged(&items.items, calls, &asked.replies, &grammar);
@@ -226,11 +220,11 @@ fn finish(
         &grammar,
         args.seed,
     );
-    if let Some(out) = &args.out {
-        write_with(out, |file| {
+    if let Some(out) = out {
+        out.write(|file| {
             for (item, judged) in items.items.iter().zip(&judged) {
                 let row = report::row(item, judged, calls, &asked.replies, &grammar);
-                writeln!(file, "{row}").map_err(|error| Error::io(out, &error))?;
+                writeln!(file, "{row}").map_err(|error| Error::io(out.path(), &error))?;
             }
             Ok(())
         })?;
@@ -244,10 +238,14 @@ fn finish(
         cache,
         out: args.out.as_deref(),
     };
-    answer(&match args.json {
+    let text = match args.json {
         true => report::object(&about, &figures),
         false => report::table(&about, &figures),
-    })?;
+    };
+    match &args.out {
+        Some(out) => answer_beside(out, &text)?,
+        None => answer(&text)?,
+    }
     refuse_headline(&figures, asked, &judged)
 }
 
@@ -272,17 +270,15 @@ fn refuse_headline(figures: &Figures, asked: &Asked, judged: &[Judged]) -> anyho
     Err(Error::failed(what).into())
 }
 
+/// The most questions at once: each has a thread.
+const MOST_AT_ONCE: usize = 1024;
+
 /// What clap does not see.
 fn check(args: &JudgeArgs) -> Result<()> {
     let input = |what: &str, hint: &str| Err(Error::input(what).hint(hint));
-    if let Some(out) = &args.out {
-        check_out(out, args.overwrite)?;
-    }
-    if let Some(cache) = &args.cache {
-        check_writable(cache)?;
-    }
-    if args.concurrency == 0 {
-        return Err(Error::must_be("concurrency", ">= 1", 0));
+    if !(1..=MOST_AT_ONCE).contains(&args.concurrency) {
+        let valid = format!("in [1, {MOST_AT_ONCE}]");
+        return Err(Error::must_be("concurrency", valid, args.concurrency));
     }
     if args.max_items == Some(0) {
         return Err(Error::must_be("max_items", ">= 1", 0));
@@ -308,6 +304,36 @@ fn check(args: &JudgeArgs) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// The file of replies, and where the lines go.
+fn outputs(args: &JudgeArgs) -> Result<(PathBuf, Option<Output>)> {
+    let against: Files = args.against.as_str().into();
+    let rows = || [&args.samples, &against].into_iter().chain(&args.data);
+    let lexicon = match &args.judge {
+        Some(Rule::Lexicon(path)) => Some(path.as_path()),
+        _ => None,
+    };
+    let inputs = || {
+        let others = args.template.as_deref().into_iter().chain(lexicon);
+        paths(rows()).chain(others)
+    };
+    let cache = match (&args.cache, args.samples.paths().next()) {
+        (Some(path), _) => path.clone(),
+        (None, Some(samples)) => beside(samples),
+        (None, None) => return Err(Error::input("no --samples")),
+    };
+    file(&cache, Existing::Take, inputs())?;
+    let Some(out) = &args.out else {
+        return Ok((cache, None));
+    };
+    if *out == cache || is_same(out, &cache) {
+        let error = Error::input("is the file of replies, too").at(cache.display());
+        return Err(error.hint("name another --out"));
+    }
+    let existing = Existing::overwrite(args.overwrite);
+    let out = open(out, existing, inputs())?;
+    Ok((cache, Some(out)))
 }
 
 /// `samples.jsonl` has its replies in `samples.jsonl.judge.jsonl`.

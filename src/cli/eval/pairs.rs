@@ -2,7 +2,7 @@
 
 mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use expo::data::{Files, Scores};
@@ -11,13 +11,14 @@ use expo::eval::figure::Draws;
 use expo::eval::pairs::{
     Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
 };
-use expo::io::durable::write_with;
+use expo::io::output::Output;
 use serde_json::Value;
 
 use crate::cli::answer;
-use crate::cli::args::{BatchArgs, ComputeArgs, RowArgs, check_out};
+use crate::cli::args::{BatchArgs, ComputeArgs, RowArgs};
 use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::flagged;
+use crate::cli::out::{Existing, answer_beside, open, paths};
 use crate::cli::progress::Progress;
 
 /// Evaluates a model, and a reference, on a preference set.
@@ -83,11 +84,11 @@ pub struct PairsArgs {
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// Write a line per row to this file
+    /// Write a line per row to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Replace the file --out
+    /// Replace the file --out; a link, a pipe, a device or a file that is read never is
     #[arg(long, requires = "out")]
     overwrite: bool,
 
@@ -157,9 +158,7 @@ impl PairsArgs {
 
 /// Runs the command.
 pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
-    if let Some(out) = &args.out {
-        check_out(out, args.overwrite)?;
-    }
+    let out = output(args)?;
     let settings = Settings {
         beta: args.beta,
         length_buckets: args.length_buckets,
@@ -176,13 +175,17 @@ pub fn run(args: &PairsArgs) -> anyhow::Result<()> {
     progress.close();
     let pairs = flagged(scored)?;
     let (report, lines) = evaluate(&pairs.rows, &pairs.examples, &settings)?;
-    if let Some(out) = &args.out {
+    if let Some(out) = &out {
         write(out, &lines)?;
     }
-    answer(&match args.json {
+    let text = match args.json {
         true => object(&report, &pairs, args)?,
         false => tables::text(&report, args.out.as_deref())?,
-    })
+    };
+    match &args.out {
+        Some(out) => answer_beside(out, &text),
+        None => answer(&text),
+    }
 }
 
 fn configure(args: &PairsArgs) -> Result<PairRows> {
@@ -219,11 +222,22 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
     })
 }
 
-fn write(out: &Path, lines: &[Line]) -> Result<()> {
-    write_with(out, |file| {
+/// Where the lines go.
+fn output(args: &PairsArgs) -> Result<Option<Output>> {
+    let inputs = || {
+        let rows = paths([&args.data].into_iter().chain(&args.samples));
+        rows.chain(args.reference_log_probs.as_deref())
+    };
+    let existing = Existing::overwrite(args.overwrite);
+    let out = args.out.as_ref();
+    out.map(|out| open(out, existing, inputs())).transpose()
+}
+
+fn write(out: &Output, lines: &[Line]) -> Result<()> {
+    out.write(|file| {
         for line in lines {
             let line = serde_json::to_string(line).map_err(|e| Error::failed(e.to_string()))?;
-            writeln!(file, "{line}").map_err(|error| Error::io(out, &error))?;
+            writeln!(file, "{line}").map_err(|error| Error::io(out.path(), &error))?;
         }
         Ok(())
     })

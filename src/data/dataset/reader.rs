@@ -25,8 +25,9 @@ use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::{mem, thread};
+use std::mem;
 
 /// The bytes of text that are tokenised together.
 pub(super) const CHUNK: usize = 8 << 20;
@@ -283,24 +284,9 @@ fn identify(example: &Example, hasher: &mut Sha256) {
     example.feed(hasher);
 }
 
-// In order, on all cores.
+// In order, on all cores. Fewer items than this per task are not worth waking a thread for.
 fn parallel<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let chunk = items.len().div_ceil(threads).max(64);
-    let work = &work;
-    thread::scope(|scope| {
-        let workers: Vec<_> = items
-            .chunks(chunk)
-            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect::<Vec<U>>()))
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| match worker.join() {
-                Ok(done) => done,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    })
+    items.par_iter().with_min_len(64).map(&work).collect()
 }
 
 #[cfg(test)]

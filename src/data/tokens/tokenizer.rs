@@ -8,12 +8,12 @@
 
 use crate::data::chat::ChatTemplate;
 use crate::error::{Error, Result};
-use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG};
-use crate::io::untrusted;
+use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOKENIZER_CONFIG};
+use crate::io::untrusted::{self, Document};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The tokenizer of a model folder.
 pub struct Tokenizer {
@@ -26,33 +26,40 @@ pub struct Tokenizer {
     largest: u32,
     hash: String,
     place: String,
-    // Where a chat template would be.
-    folder: Option<PathBuf>,
+    // Those that a chat template would be among.
+    files: Option<ModelFiles>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a model folder, and the end tokens from
-    /// `generation_config.json`, else `config.json`, else `tokenizer_config.json`.
+    /// As [`of`](Self::of), of the files that a model folder has now.
     pub fn open(dir: &Path) -> Result<Self> {
-        let path = dir.join(TOKENIZER);
-        let configs = [GENERATION_CONFIG, CONFIG].map(|name| dir.join(name));
-        if !path.is_file() {
+        Self::of(&ModelFiles::open(dir)?)
+    }
+
+    /// Parses `tokenizer.json` of a model, and the end tokens from `generation_config.json`, else
+    /// `config.json`, else `tokenizer_config.json`.
+    pub fn of(files: &ModelFiles) -> Result<Self> {
+        let definition = files.get(TOKENIZER);
+        if !definition.exists() {
             return Err(Error::input("the folder has no tokenizer.json")
                 .hint("save the model's fast tokenizer beside its weights")
-                .at(dir.display()));
+                .at(files.directory().display()));
         }
-        let mut tokenizer = Self::from_files(&path, &configs, &dir.join(TOKENIZER_CONFIG))?;
-        tokenizer.folder = Some(dir.to_owned());
+        let configs = [GENERATION_CONFIG, CONFIG].map(|name| files.get(name));
+        let mut tokenizer =
+            Self::from_documents(&definition, &configs, &files.get(TOKENIZER_CONFIG))?;
+        tokenizer.files = Some(files.clone());
         Ok(tokenizer)
     }
 
-    /// As [`open`](Self::open) where the files lie in several folders: the definition, the JSON
-    /// files that may have `eos_token_id`, and the one that may have `eos_token`.
-    pub fn from_files(path: &Path, configs: &[PathBuf], tokenizer_config: &Path) -> Result<Self> {
-        if !path.is_file() {
-            return Err(Error::input("no such file").at(path.display()));
-        }
-        let mut definition = untrusted::json_object(path, untrusted::TOKENIZER)?;
+    /// As [`of`](Self::of) where the files are of several folders: the definition, the JSON files that
+    /// may have `eos_token_id`, and the one that may have `eos_token`.
+    pub fn from_documents(
+        document: &Document,
+        configs: &[Document],
+        tokenizer_config: &Document,
+    ) -> Result<Self> {
+        let mut definition = document.json_object()?;
         // Lengths and randomness are this project's to decide, and so no part of the hash.
         for key in ["truncation", "padding"] {
             definition[key] = Value::Null;
@@ -61,9 +68,9 @@ impl Tokenizer {
             *dropout = Value::Null;
         }
         let definition = definition.to_string();
-        let place = path.display().to_string();
+        let place = document.path().display().to_string();
         let inner = untrusted::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
-        let (ends, ends_place) = end_tokens(path, configs, tokenizer_config, &inner)?;
+        let (ends, ends_place) = end_tokens(document.path(), configs, tokenizer_config, &inner)?;
         let (begin, largest) = untrusted::guarded(&place, || {
             let begin = begin_tokens(&inner).map_err(|error| error.at(&place))?;
             Ok((begin, inner.get_vocab(true).into_values().max()))
@@ -83,7 +90,7 @@ impl Tokenizer {
             largest,
             hash,
             place,
-            folder: None,
+            files: None,
         })
     }
 
@@ -102,13 +109,13 @@ impl Tokenizer {
         })
     }
 
-    /// The model's chat template, read anew.
+    /// The model's chat template.
     ///
     /// # Errors
     /// If the model has none, or one that does not parse.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        match &self.folder {
-            Some(folder) => ChatTemplate::open(folder),
+        match &self.files {
+            Some(files) => ChatTemplate::of(files),
             None => Err(Error::input("a tokenizer by itself has no chat template")
                 .hint("open the folder of its model")),
         }
@@ -216,11 +223,11 @@ impl Tokenizer {
 
     /// Refuses the tokenizer of another model, if its folder has one, where an id is another token
     /// there: that model would read other texts.
-    pub fn check_same(&self, folder: &Path) -> Result<()> {
-        if !folder.join(TOKENIZER).is_file() {
+    pub fn check_same(&self, files: &ModelFiles) -> Result<()> {
+        if !files.get(TOKENIZER).exists() {
             return Ok(());
         }
-        let other = Self::open(folder)?;
+        let other = Self::of(files)?;
         let own = self.inner.get_vocab(true).into_iter();
         let differs = own.filter_map(|(token, id)| {
             let there = other.inner.id_to_token(id)?;
@@ -231,7 +238,7 @@ impl Tokenizer {
             Some((id, token, there)) => Err(Error::input(format!(
                 "has another tokenizer: token {id} is {there:?} there, {token:?} for the policy"
             ))
-            .at(folder.display())
+            .at(files.directory().display())
             .hint("policy and reference must share a tokenizer")),
         }
     }
@@ -309,14 +316,17 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
 
 fn end_tokens(
     definition: &Path,
-    configs: &[PathBuf],
-    tokenizer_config: &Path,
+    configs: &[Document],
+    tokenizer_config: &Document,
     inner: &tokenizers::Tokenizer,
 ) -> Result<(Vec<u32>, String)> {
     let key = "eos_token_id";
-    let named = |path: &Path| path.file_name().unwrap_or_default().display().to_string();
-    for path in configs {
-        let Some(config) = untrusted::optional_json_object(path, untrusted::CONFIG)? else {
+    let named = |document: &Document| {
+        let name = document.path().file_name().unwrap_or_default();
+        name.display().to_string()
+    };
+    for document in configs {
+        let Some(config) = document.optional_json_object()? else {
             continue;
         };
         let ids = match &config[key] {
@@ -327,14 +337,13 @@ fn end_tokens(
         let ids: Vec<u32> = ids.ok_or_else(|| {
             Error::input(format!("`{key}` is {}", config[key]))
                 .hint("it must be a token id or a list of them")
-                .at(path.display())
+                .at(document.path().display())
         })?;
         if !ids.is_empty() {
-            return Ok((ids, named(path)));
+            return Ok((ids, named(document)));
         }
     }
-    let config =
-        untrusted::optional_json_object(tokenizer_config, untrusted::CONFIG)?.unwrap_or_default();
+    let config = tokenizer_config.optional_json_object()?.unwrap_or_default();
     let token = &config["eos_token"];
     let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
         return Err(Error::input("no file of the model names an end token")
@@ -346,7 +355,7 @@ fn end_tokens(
     let id = inner.token_to_id(token).ok_or_else(|| {
         Error::input(format!("`eos_token` {token:?} is not in the vocabulary"))
             .hint(format!("set `{key}` in generation_config.json"))
-            .at(tokenizer_config.display())
+            .at(tokenizer_config.path().display())
     })?;
     Ok((vec![id], named(tokenizer_config)))
 }

@@ -19,7 +19,7 @@ use super::items::{Answer, Item};
 use super::offline::Offline;
 use super::reply::{Miss, Reply};
 use super::template::{Grammar, Template};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Questions in a row that fail before the judge is given up.
 const GIVE_UP: usize = 20;
@@ -165,10 +165,11 @@ pub fn ask(
     let (mut failed, mut fatal, mut in_a_row) = (HashMap::new(), None, 0);
     std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
+        let mut started = 0;
         for _ in 0..concurrency.min(todo.len()) {
             let send = send.clone();
             let (todo, next, null, stopped, ended) = (&todo, &next, &null, &stopped, &ended);
-            scope.spawn(move || {
+            let work = move || {
                 while let Some(&call) = todo.get(next.fetch_add(1, Relaxed)) {
                     let (prompt, answers) = calls[call].texts(items, null);
                     let reply = judge.reply(prompt, answers, stopped);
@@ -179,7 +180,15 @@ pub fn ask(
                         break;
                     }
                 }
-            });
+            };
+            // With fewer threads than that it takes longer.
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                if started == 0 {
+                    fatal = Some(Error::failed(format!("no thread can be started: {error}")));
+                }
+                break;
+            }
+            started += 1;
         }
         drop(send);
         for (call, reply) in receive {

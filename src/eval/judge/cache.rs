@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::io::durable::open_plain;
 use crate::io::lock::try_lock;
 use crate::io::untrusted::{self, Line};
 
@@ -58,12 +59,8 @@ impl Cache {
     /// If another process has it, or a line is none of a judge's replies.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |error: io::Error| Error::io(path, &error);
-        if path.exists() {
-            untrusted::open(path)?;
-        }
         let mut options = OpenOptions::new();
-        let options = options.read(true).append(true).create(true);
-        let file = options.open(path).map_err(io)?;
+        let file = open_plain(path, options.read(true).append(true).create(true))?;
         if !try_lock(&file).map_err(io)? {
             return Err(Error::input("another process writes to it")
                 .hint("wait for it, or name another file")

@@ -131,7 +131,7 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
             let columns = if hash == policy {
                 vec![Some(column)]
             } else {
-                let load = || Ok(session.compute.load(folder)?.0);
+                let load = || session.compute.load_known(folder, Some(&hash));
                 pass.cached(hash.clone(), slice::from_ref(dataset), observe, load)?
                     .columns
             };

@@ -94,10 +94,6 @@ impl Manifest {
         self.files.insert(name.to_owned(), fingerprint);
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.files.contains_key(name)
-    }
-
     pub(super) fn to_json(&self) -> Result<String> {
         json_text(self)
     }

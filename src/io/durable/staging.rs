@@ -10,8 +10,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::directory::{list_files, parent, rename, sync};
-use super::hash::{HashingFile, hash_file};
+use super::directory::{parent, rename, sync};
+use super::hash::HashingFile;
 use super::manifest::{MANIFEST, Manifest};
 use crate::error::{Error, Result};
 
@@ -25,7 +25,8 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes an empty one in the directory that `target` is to lie in.
+    /// Makes an empty one in the directory that `target` is to lie in, which must exist: one that was
+    /// moved away is not made anew.
     pub fn beside(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         // Processes of two machines, or of two containers, may have the same id.
@@ -33,7 +34,7 @@ impl Staging {
         let since = since.unwrap_or_default().as_nanos();
         let name = format!("{TEMPORARY}{name}-{}-{since}", std::process::id());
         let path = parent(target).join(name);
-        fs::create_dir_all(&path).map_err(|error| Error::io(parent(target), &error))?;
+        fs::create_dir(&path).map_err(|error| Error::io(parent(target), &error))?;
         Ok(Self {
             path,
             manifest: Manifest::default(),
@@ -77,30 +78,6 @@ impl Staging {
             out.write_all(bytes)
                 .map_err(|error| Error::io(&path, &error))
         })
-    }
-
-    /// Copies the file `name` of another directory.
-    pub fn copy(&mut self, directory: &Path, name: &str) -> Result<()> {
-        let from = directory.join(name);
-        let bytes = fs::read(&from).map_err(|error| Error::io(&from, &error))?;
-        self.bytes(name, &bytes)
-    }
-
-    /// Adds the files that others put into the directory to the manifest, and syncs them.
-    pub fn adopt(&mut self) -> Result<()> {
-        for file in list_files(&self.path)? {
-            let parts = file.iter().map(|part| part.to_string_lossy());
-            let name = parts.collect::<Vec<_>>().join("/");
-            if self.manifest.has(&name) {
-                continue;
-            }
-            let path = self.path.join(file);
-            let (bytes, hash) = hash_file(&path)?;
-            sync(&path)?;
-            sync(parent(&path))?;
-            self.manifest.add(&name, bytes, hash);
-        }
-        Ok(())
     }
 
     /// Writes the manifest; no file may be added afterwards.

@@ -146,7 +146,10 @@ impl<'a> Client<'a> {
     /// What went wrong with a request or its answer.
     fn failure(&self, error: &ureq::Error) -> Failure {
         use ureq::Error as E;
-        let why = self.line(&error.to_string());
+        let why = match error {
+            E::Io(error) => self.line(&error.to_string()),
+            _ => self.line(&error.to_string()),
+        };
         match error {
             E::Timeout(_) => Failure::Late(why),
             E::Io(error) if error.kind() == io::ErrorKind::TimedOut => Failure::Late(why),

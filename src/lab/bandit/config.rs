@@ -86,6 +86,9 @@ pub struct Theory {
     pub losses: Losses,
 }
 
+/// The most comparisons of a prompt: each is a row in memory.
+const MOST_COMPARISONS: usize = 10_000_000;
+
 /// `[data]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,8 +159,11 @@ impl Data {
 
     pub(super) fn validate(&self, responses: usize) -> Result<()> {
         match &self.comparisons {
-            Comparisons::Draws(0) => Err(Error::must_be("comparisons", ">= 1", 0)),
-            Comparisons::Draws(_) => Ok(()),
+            Comparisons::Draws(1..=MOST_COMPARISONS) => Ok(()),
+            Comparisons::Draws(count) => {
+                let valid = format!("in [1, {MOST_COMPARISONS}]");
+                Err(Error::must_be("comparisons", valid, count))
+            }
             Comparisons::Wins(wins) => {
                 check_wins(wins, responses).map_err(|error| error.at_key("comparisons"))
             }
@@ -175,9 +181,11 @@ fn check_wins(wins: &[Vec<usize>], n: usize) -> Result<()> {
     if (0..n).any(|i| wins[i][i] > 0) {
         return wrong("a response is not preferred to itself; the diagonal is 0".to_owned());
     }
-    match wins.iter().flatten().sum::<usize>() {
+    let sum = wins.iter().flatten();
+    match sum.fold(0, |sum: usize, &count| sum.saturating_add(count)) {
         0 => wrong("all counts are 0".to_owned()),
-        _ => Ok(()),
+        1..=MOST_COMPARISONS => Ok(()),
+        _ => wrong(format!("the counts add up to more than {MOST_COMPARISONS}")),
     }
 }
 

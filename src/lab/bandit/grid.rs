@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::report::Axis;
 
+/// More points than a figure can show.
+const MOST_POINTS: usize = 100_000;
+
 /// Evenly spaced numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,8 +66,9 @@ impl Grid {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if self.points < 2 {
-            return Err(Error::must_be("points", ">= 2, the ends", self.points));
+        if !(2..=MOST_POINTS).contains(&self.points) {
+            let valid = format!("in [2, {MOST_POINTS}]");
+            return Err(Error::must_be("points", valid, self.points));
         }
         let ends = self.values();
         let (first, last) = (ends[0], ends[ends.len() - 1]);

@@ -15,6 +15,9 @@ use crate::loss::{Loss, Objective, Role, Scored};
 /// Changing how pairs are drawn means changing this text, and with it every draw.
 const VERSION: &[u8; 16] = b"expo bandit v1  ";
 
+/// The most responses of a prompt: every pair of them is looked at.
+const MOST_RESPONSES: usize = 1000;
+
 /// One prompt: the policy whose Bradley-Terry choices the preferences are, and where training
 /// begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +61,10 @@ impl Prompt {
             let wrong = |what: String| Err(Error::input(what).at_key(key));
             if p.len() < 2 {
                 return wrong(format!("{} probabilities; a choice needs 2", p.len()));
+            }
+            if p.len() > MOST_RESPONSES {
+                let count = p.len();
+                return wrong(format!("{count} probabilities; at most {MOST_RESPONSES}"));
             }
             if let Some(x) = p.iter().find(|x| !(**x > 0.0 && x.is_finite())) {
                 return wrong(format!("a probability must be > 0 and finite (got {x})"));

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::io::durable::{create_directory, write_file};
 use crate::report::{Figure, Table};
 
 /// What an experiment found.
@@ -30,11 +31,14 @@ impl Report {
         Value::Object(entries.collect::<Map<String, Value>>())
     }
 
-    /// Writes each table as CSV, each figure as SVG and PNG, and `results.json` into a folder,
-    /// which is made if need be; the names of the files.
-    pub fn write(&self, folder: &Path) -> Result<Vec<String>> {
-        std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, &error))?;
-        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    /// Writes each table as CSV, each figure as SVG and PNG, `results.json`, and `config` as `config.toml`
+    /// into a folder, which is made if need be; the names of the files.
+    ///
+    /// # Errors
+    /// If one of them is there and not to be `replaced`; then none is written.
+    pub fn write(&self, folder: &Path, config: &str, replace: bool) -> Result<Vec<String>> {
+        create_directory(folder)?;
+        let mut files = vec![("config.toml".to_owned(), config.as_bytes().to_vec())];
         for table in std::iter::once(&self.summary).chain(&self.details) {
             files.push((format!("{}.csv", table.name), table.to_csv().into_bytes()));
         }
@@ -44,9 +48,16 @@ impl Report {
         }
         let json = format!("{:#}\n", self.to_json());
         files.push(("results.json".to_owned(), json.into_bytes()));
-        for (name, bytes) in &files {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(|error| Error::io(&path, &error))?;
+        let paths = files.iter().map(|(name, _)| folder.join(name));
+        let there = paths.clone().find(|path| path.symlink_metadata().is_ok());
+        if let (Some(path), false) = (there, replace) {
+            return Err(Error::input("is there already")
+                .hint("name another folder, or replace what it holds")
+                .option("overwrite", "")
+                .at(path.display()));
+        }
+        for (path, (_, bytes)) in paths.zip(&files) {
+            write_file(&path, bytes)?;
         }
         Ok(files.into_iter().map(|(name, _)| name).collect())
     }

@@ -6,6 +6,9 @@ use super::problem::{Example, gathered};
 use crate::data::epoch_order;
 use crate::error::{Error, Result};
 
+/// The most epochs of all seeds together: a policy is kept of each.
+const MOST_EPOCHS: usize = 10_000_000;
+
 /// `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -62,6 +65,14 @@ impl TrainConfig {
         ];
         match numbers.iter().find(|(_, x)| !(*x > 0.0 && x.is_finite())) {
             Some((key, x)) => Err(Error::must_be(key, "> 0 and finite", x)),
+            None if self.num_train_epochs.saturating_mul(self.num_seeds) > MOST_EPOCHS => {
+                let (epochs, seeds) = (self.num_train_epochs, self.num_seeds);
+                Err(Error::input(format!("{epochs} epochs with {seeds} seeds"))
+                    .hint(format!(
+                        "at most {MOST_EPOCHS} epochs of all seeds together"
+                    ))
+                    .at_keys(&["num_train_epochs", "num_seeds"]))
+            }
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::io::untrusted;
+use crate::io::untrusted::{self, Document};
 
 /// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
 /// and a list with an entry per layer is a short one.
@@ -30,10 +30,14 @@ pub struct ConfigJson {
 impl ConfigJson {
     /// Reads the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let value = untrusted::json_object(path, untrusted::CONFIG)?;
+        Self::of(&Document::read(path, untrusted::CONFIG))
+    }
+
+    /// Parses the file.
+    pub fn of(document: &Document) -> Result<Self> {
         Ok(Self {
-            value,
-            place: path.display().to_string(),
+            value: document.json_object()?,
+            place: document.path().display().to_string(),
         })
     }
 

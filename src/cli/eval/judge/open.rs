@@ -1,6 +1,5 @@
 //! What the arguments name: the items, and the judge.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,8 +12,8 @@ use expo::eval::judge::{
 use expo::session::find_tokenizer;
 
 use super::super::super::error::flagged_as;
-use super::super::super::grouped;
 use super::super::super::progress::Progress;
+use super::super::super::{grouped, tell};
 use super::JudgeArgs;
 
 /// A judge of this machine, as it is named.
@@ -74,7 +73,7 @@ pub fn items(args: &JudgeArgs, progress: &mut Progress) -> Result<Items> {
         ),
     ] {
         if count > 0 {
-            let _ = writeln!(std::io::stderr().lock(), "{}: {}", what, grouped(count));
+            tell(format!("{what}: {}", grouped(count)));
         }
     }
     Ok(items)

@@ -1,0 +1,136 @@
+//! Checkpoints, and the final model, which must not be lost to a disk that fails at the end.
+
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use super::Training;
+use crate::checkpoint::{self, SaveDtype, Snapshot};
+use crate::error::{Error, Result};
+use crate::io::durable::parent;
+use crate::model::parameters::Params;
+use crate::optim::Optimizer;
+use crate::session::{Event, Observer};
+use crate::train::MovingReference;
+use crate::train::state::State;
+
+/// How long to wait after each failed attempt to save the final model but the last one.
+const WAITS: [Duration; 3] = [
+    Duration::from_millis(250),
+    Duration::from_millis(750),
+    Duration::from_millis(1500),
+];
+
+/// Names that are tried for a model that could not be saved where it belongs.
+const RESCUED: std::ops::Range<u32> = 1..100;
+
+impl Training {
+    pub(super) fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
+        self.files.logs.mark(&mut self.state, observe);
+        let state = serde_json::to_value(&self.state);
+        let snapshot = Snapshot {
+            model: &self.model,
+            files: &self.saved,
+            dtype: self.config.model.save_dtype,
+            buffers: buffers(&self.optimizer, &self.moving, &self.state),
+            state: state.map_err(|error| Error::failed(error.to_string()))?,
+        };
+        self.files.checkpoint(&snapshot, &self.state, observe)
+    }
+
+    /// Saves the run where it is, unless that was done a moment ago.
+    pub(super) fn stop(&mut self, observe: Observer) -> Result<PathBuf> {
+        if let Some(path) = self.files.at(self.state.step) {
+            return Ok(path);
+        }
+        let saved = self.save(observe)?;
+        saved.ok_or_else(|| {
+            let (step, folder) = (self.state.step, self.config.run.output_dir.display());
+            let newest = self.files.newest();
+            Error::failed(format!(
+                "{folder}: ended after step {step}, which could not be saved; {newest}"
+            ))
+        })
+    }
+
+    /// Writes the final model. Where the disk will not have it, after some attempts, the weights are kept
+    /// otherwise: in a checkpoint, or as a model under another name.
+    ///
+    /// # Errors
+    /// Says what failed and where the weights are. If another process owns the run, or a weight is not
+    /// finite, they are not written.
+    pub(super) fn export(&mut self, observe: Observer) -> Result<()> {
+        let mut waits = WAITS.iter();
+        let error = loop {
+            let Err(error) = self.try_export(observe) else {
+                observe(Event::Saved(&self.config.run.output_dir));
+                return Ok(());
+            };
+            if error.is_non_finite() || self.files.is_taken_over() {
+                return Err(error);
+            }
+            // Waiting makes no weight fit a dtype.
+            let fits = checkpoint::check_weights(&self.model, self.config.model.save_dtype);
+            match waits.next().filter(|_| fits.is_ok()) {
+                Some(wait) => {
+                    let what = format!("{error}; trying again to save the model");
+                    observe(Event::Warning(&what));
+                    sleep(*wait);
+                }
+                None => break error,
+            }
+        };
+        if let Ok(path) = self.stop(observe) {
+            return Err(error
+                .with_fact(|fact| {
+                    let path = path.display();
+                    format!("{fact}; the model could not be saved; its weights are in {path}")
+                })
+                .hint("resume the run to save it again")
+                .option("resume", "auto"));
+        }
+        let rescued = self.rescue();
+        Err(error.with_fact(|fact| match rescued {
+            Some(path) => {
+                let path = path.display();
+                format!("{fact}; the model could not be saved there, and is in {path}")
+            }
+            None => format!("{fact}; neither the model nor a checkpoint could be saved"),
+        }))
+    }
+
+    fn try_export(&mut self, observe: Observer) -> Result<()> {
+        self.files.settle(observe)?;
+        let (files, run) = (&self.saved, &self.config.run);
+        let dtype = self.config.model.save_dtype;
+        checkpoint::export(&self.model, files, &run.output_dir, dtype)
+    }
+
+    /// Saves the model under a name that is free: in the run's directory, or beside it where the directory
+    /// is gone. In f32, which holds every weight.
+    fn rescue(&self) -> Option<PathBuf> {
+        let folder = &self.config.run.output_dir;
+        let name = folder.file_name()?.to_string_lossy();
+        let within = |number: u32| folder.join(format!("rescued-{number}"));
+        let beside = |number: u32| parent(folder).join(format!("{name}-rescued-{number}"));
+        let free = |path: &PathBuf| path.symlink_metadata().is_err();
+        let places = [
+            RESCUED.map(within).find(free).filter(|_| folder.is_dir()),
+            RESCUED.map(beside).find(free),
+        ];
+        let save = |path: &Path| checkpoint::save(&self.model, &self.saved, path, SaveDtype::F32);
+        let mut places = places.into_iter().flatten();
+        places.find(|path| save(path).is_ok())
+    }
+}
+
+/// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
+fn buffers<'a>(
+    optimizer: &'a Optimizer,
+    moving: &'a Option<MovingReference>,
+    state: &State,
+) -> Vec<(&'static str, &'a Params)> {
+    let moving = moving.as_ref().filter(|_| state.reference_moved);
+    let moving = moving.map(|moving| ("reference", moving.weights()));
+    optimizer.moments().into_iter().chain(moving).collect()
+}

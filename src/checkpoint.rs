@@ -129,7 +129,12 @@ fn write_model(
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
-    let config = json_text(&with_dtype(config, dtype))?;
+    let mut config = with_dtype(config, dtype);
+    // A head of its own is one for every reader, also where the config that was loaded ties it.
+    if !model.architecture().tied && config["tie_word_embeddings"] == true {
+        config["tie_word_embeddings"] = false.into();
+    }
+    let config = json_text(&config)?;
     staging.bytes(model_dir::CONFIG, config.as_bytes())?;
     write_weights(model, staging, dtype, shard_bytes)
 }

@@ -10,6 +10,7 @@ use crate::io::model_dir::{CONFIG, ModelFiles};
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
+use crate::model::weights::head;
 use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
 
 /// What there is to show.
@@ -74,7 +75,7 @@ pub fn show(
     let of_model = ModelFiles::open(&folder)?;
     let tokenizer = Tokenizer::of(&of_model)?;
     let arch = architecture(&of_model)?;
-    let fits = check_length(rows.length.max_length, arch.max_positions);
+    let fits = check_length(rows.length.max_length, arch.max_positions, &folder);
     if row.is_none() {
         // A row that is not there is reported before a length that does not fit.
         fits.clone()?;
@@ -118,10 +119,10 @@ pub fn reference_shape(model: &ModelConfig, observe: Observer) -> Result<Option<
 }
 
 fn architecture(files: &ModelFiles) -> Result<Architecture> {
-    let config = files.get(CONFIG);
-    let json = ConfigJson::of(&config)?;
-    let arch = family(&json).and_then(|family| (family.architecture)(&json));
-    arch.map_err(|error| error.at(config.path().display()))
+    let config = ConfigJson::of(&files.get(CONFIG))?;
+    let arch = (family(&config)?.architecture)(&config)?;
+    // Where the weights are there, they decide whether the head is tied; they may well not be.
+    Ok(head::as_stored(files.directory(), arch.clone()).unwrap_or(arch))
 }
 
 fn without_samples(needs: &Needs) -> Needs {

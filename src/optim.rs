@@ -2,6 +2,8 @@
 //!
 //! Hides moments and their layout behind [`Optimizer::step`].
 
+mod overflow;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -242,6 +244,23 @@ pub struct Optimizer {
     /// The elements that weight decay applies to.
     decayed: Decayed,
     steps: u64,
+    /// At least the magnitude of every element of `mean`.
+    largest_mean: f64,
+}
+
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Updated {
+    /// It was made; the gradient norm before clipping.
+    Made(f64),
+    /// It was not made: these parameters would have got values that are NaN or infinite.
+    Overflows(Vec<String>),
+}
+
+/// The constants of one update.
+enum Rule {
+    Adam(Adam),
+    RmsProp(RmsProp),
 }
 
 impl Optimizer {
@@ -265,6 +284,7 @@ impl Optimizer {
             square: zeros()?,
             decayed: Decayed::new(decayed, weights.flat().device())?,
             steps: 0,
+            largest_mean: 0.0,
         })
     }
 
@@ -286,14 +306,15 @@ impl Optimizer {
     /// Goes on after so many updates, whose [`moments`](Self::moments) have been filled in.
     pub fn continue_after(&mut self, updates: u64) {
         self.steps = updates;
+        self.largest_mean = LARGEST_NORM;
     }
 
-    /// One update of what is trained of `weights`, in place, at this learning rate. Returns the gradient
-    /// norm before clipping.
+    /// One update of what is trained of `weights`, in place, at this learning rate.
     ///
     /// # Errors
-    /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the norm is not finite.
-    pub fn step(&mut self, weights: &mut Params, gradients: &Params, rate: f64) -> Result<f64> {
+    /// [`Kind::NonFinite`](crate::error::Kind::NonFinite), before any change, where the gradient norm is
+    /// not finite.
+    pub fn step(&mut self, weights: &mut Params, gradients: &Params, rate: f64) -> Result<Updated> {
         let norm = gradient_norm(gradients)?;
         if !norm.is_finite() {
             return Err(Error::non_finite(format!(
@@ -310,35 +331,63 @@ impl Optimizer {
                 "the gradient norm is {norm}; its square overflows, and no update was made"
             )));
         }
+        let rule = self.rule(rate);
+        let largest_mean = self.largest_mean.max(norm * scale);
+        let mut largest = rule.largest(weights.largest(), largest_mean);
+        if !overflow::fits(largest) {
+            let tried = self.try_out(&rule, weights, (gradients, scale))?;
+            if !tried.overflows.is_empty() {
+                return Ok(Updated::Overflows(tried.overflows));
+            }
+            largest = tried.largest;
+        }
+        self.apply(&rule, weights, (gradients, scale))?;
+        weights.set_largest(largest);
+        self.largest_mean = largest_mean;
         self.steps += 1;
+        Ok(Updated::Made(norm))
+    }
+
+    /// The next update at this learning rate.
+    fn rule(&self, rate: f64) -> Rule {
+        let read = |value: Option<f64>| value.unwrap_or_default();
+        let step = self.steps + 1;
+        match self.mean {
+            None => Rule::RmsProp(RmsProp {
+                alpha: read(self.config.rmsprop_alpha),
+                epsilon: read(self.config.rmsprop_epsilon),
+                rate,
+                step,
+            }),
+            Some(_) => Rule::Adam(Adam {
+                beta1: read(self.config.adam_beta1),
+                beta2: read(self.config.adam_beta2),
+                epsilon: read(self.config.adam_epsilon),
+                rate,
+                weight_decay: read(self.config.weight_decay),
+                step,
+            }),
+        }
+    }
+
+    /// Makes an update with gradients times `scale`.
+    fn apply(
+        &mut self,
+        rule: &Rule,
+        weights: &mut Params,
+        (gradients, scale): (&Params, f64),
+    ) -> Result<()> {
         let weights = weights.updated(gradients.layout().len)?;
         let square = self.square.flat_mut();
         let gradient = (gradients.flat(), scale);
-        let read = |value: Option<f64>| value.unwrap_or_default();
-        match &mut self.mean {
-            None => {
-                let rmsprop = RmsProp {
-                    alpha: read(self.config.rmsprop_alpha),
-                    epsilon: read(self.config.rmsprop_epsilon),
-                    rate,
-                    step: self.steps,
-                };
-                kernel::rmsprop(&rmsprop, weights, square, gradient)?;
-            }
-            Some(mean) => {
-                let adam = Adam {
-                    beta1: read(self.config.adam_beta1),
-                    beta2: read(self.config.adam_beta2),
-                    epsilon: read(self.config.adam_epsilon),
-                    rate,
-                    weight_decay: read(self.config.weight_decay),
-                    step: self.steps,
-                };
+        match (rule, &mut self.mean) {
+            (Rule::Adam(adam), Some(mean)) => {
                 let moments = (mean.flat_mut(), square);
-                kernel::adam(&adam, &self.decayed, weights, moments, gradient)?;
+                kernel::adam(adam, &self.decayed, weights, moments, gradient)
             }
+            (Rule::Adam(_), None) => Err(Error::failed("Adam without a mean")),
+            (Rule::RmsProp(rmsprop), _) => kernel::rmsprop(rmsprop, weights, square, gradient),
         }
-        Ok(norm)
     }
 }
 

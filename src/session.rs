@@ -220,13 +220,14 @@ pub fn find_tokenizer(name: &str, revision: Option<&str>, observe: Observer) -> 
     resolve_tokenizer(name, revision, &settings, &mut progress)
 }
 
-/// Refuses sequences that the model has no positions for.
-pub fn check_length(max_length: usize, positions: usize) -> Result<()> {
+/// Refuses sequences that the model in `folder` has no positions for.
+pub fn check_length(max_length: usize, positions: usize, folder: &Path) -> Result<()> {
     if max_length <= positions {
         return Ok(());
     }
     Err(Error::input(format!(
-        "max_length is {max_length}, the model was made for {positions} positions"
+        "max_length is {max_length}, the model in {} was made for {positions} positions",
+        folder.display()
     ))
     .at_key("data.max_length")
     .hint(format!("at most {positions}")))

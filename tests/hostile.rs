@@ -7,7 +7,9 @@
 #[cfg(target_os = "linux")]
 #[path = "hostile/limits.rs"]
 mod limits;
+mod models;
 mod network;
+mod numerics;
 mod outputs;
 #[path = "../fuzz/parsers.rs"]
 mod parsers;

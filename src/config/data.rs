@@ -97,8 +97,8 @@ pub(super) struct DataSection {
     eval: Option<Files>,
     #[serde(default = "default_max_length")]
     max_length: usize,
-    #[serde(default = "default_max_prompt_length")]
-    max_prompt_length: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_prompt_length: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     truncation_mode: Option<TruncationMode>,
     #[serde(default)]
@@ -131,8 +131,13 @@ fn default_max_length() -> usize {
     LengthConfig::default().max_length
 }
 
-fn default_max_prompt_length() -> usize {
-    LengthConfig::default().max_prompt_length
+/// The default for prompts, or half of a `max_length` that leaves no room beside it.
+fn default_max_prompt_length(max_length: usize) -> usize {
+    let default = LengthConfig::default().max_prompt_length;
+    match max_length > default {
+        true => default,
+        false => (max_length / 2).max(1),
+    }
 }
 
 fn default_unlabelled_ratio() -> f64 {
@@ -158,7 +163,9 @@ impl From<DataSection> for PreferenceData {
                 },
                 length: LengthConfig {
                     max_length: keys.max_length,
-                    max_prompt_length: keys.max_prompt_length,
+                    max_prompt_length: keys
+                        .max_prompt_length
+                        .unwrap_or_else(|| default_max_prompt_length(keys.max_length)),
                     truncation_mode: keys.truncation_mode,
                     official_truncation: keys.official_truncation,
                 },
@@ -188,7 +195,7 @@ impl From<PreferenceData> for DataSection {
             train: data.train,
             eval: data.eval,
             max_length: length.max_length,
-            max_prompt_length: length.max_prompt_length,
+            max_prompt_length: Some(length.max_prompt_length),
             truncation_mode: length.truncation_mode,
             tokenize: tokens.tokenize,
             add_bos: tokens.add_bos,

@@ -19,7 +19,7 @@ use super::interval::{Interval, bootstrap};
 use crate::error::{Error, Result};
 
 pub use files::{Annotation, Annotations, Difficulty, Gamed, difficulties, gamed};
-pub use regression::{Fit, Observation, cross_validated, fit, violation};
+pub use regression::{FOLDS, Fit, Observation, cross_validated, fit, violation};
 
 /// The weight of a gamed row: the strength of AlpacaEval's pull towards the baseline, 0.2, over its two
 /// gamed models.
@@ -55,9 +55,10 @@ pub struct Figures {
     pub mean_length: f64,
     /// Mean characters of the baseline's.
     pub baseline_length: f64,
-    /// The win rate at a length difference of 0.
-    pub length_controlled_win_rate: f64,
-    /// How that came about; `None` where model and baseline are one, whose rate is 50.
+    /// The win rate at a length difference of 0; `None` of fewer rows than its cross-validation takes.
+    pub length_controlled_win_rate: Option<f64>,
+    /// How that came about; `None` where model and baseline are one, whose rate is 50, and where there is
+    /// no such rate.
     pub regression: Option<Regression>,
 }
 
@@ -79,7 +80,7 @@ pub struct Regression {
 /// The figures of annotations. Difficulties are one per annotation.
 ///
 /// # Errors
-/// If no annotation has a preference, or there are too few for the cross-validation.
+/// If no annotation has a preference.
 pub fn figures(
     annotations: &Annotations,
     difficulties: Option<&[f64]>,
@@ -108,8 +109,9 @@ pub fn figures(
     let same = annotations.model.is_some() && annotations.model == annotations.baseline;
     let controlled = match same {
         true => None,
-        false => Some(controlled(rows, difficulties, gamed)?),
+        false => controlled(rows, difficulties, gamed)?,
     };
+    let rate = controlled.as_ref().map(|(rate, _)| *rate);
     Ok(Figures {
         model: annotations.model.clone(),
         baseline: annotations.baseline.clone(),
@@ -124,18 +126,18 @@ pub fn figures(
         draws: drawn,
         mean_length: length(|row| row.length),
         baseline_length: length(|row| row.baseline_length),
-        length_controlled_win_rate: controlled.as_ref().map_or(50.0, |(rate, _)| *rate),
+        length_controlled_win_rate: if same { Some(50.0) } else { rate },
         regression: controlled.map(|(_, regression)| regression),
     })
 }
 
 /// The length-controlled win rate: the mean over all annotations, also those without a preference, of
-/// what the regression says at a length difference of 0.
+/// what the regression says at a length difference of 0. `None` of too few rows.
 fn controlled(
     rows: &[Annotation],
     difficulties: Option<&[f64]>,
     gamed: &[Gamed],
-) -> Result<(f64, Regression)> {
+) -> Result<Option<(f64, Regression)>> {
     let gaps: Vec<f64> = rows
         .iter()
         .map(|row| row.baseline_length as f64 - row.length as f64)
@@ -162,6 +164,9 @@ fn controlled(
         })
     });
     let observations: Vec<Observation> = gamed_rows.chain(own).collect();
+    if observations.len() < FOLDS {
+        return Ok(None);
+    }
     let Fit { weights, c } = cross_validated(&observations)?;
     let (length, not_gamed) = (weights[0], weights[weights.len() - 1]);
     let slope = difficulties.map(|_| weights[1]);
@@ -177,7 +182,7 @@ fn controlled(
         c,
         gamed: gamed.len(),
     };
-    Ok((100.0 * rate, regression))
+    Ok(Some((100.0 * rate, regression)))
 }
 
 /// The standard deviation, with n - 1.

@@ -11,7 +11,7 @@ use crate::kernels::attention::Scores;
 
 pub use self::config_json::ConfigJson;
 pub(super) use self::identity::Identity;
-pub use self::rotary::{Rotary, Scaling};
+pub use self::rotary::{Keys as RotaryKeys, Rotary, Scaling};
 pub use crate::kernels::norm::Norm;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.

@@ -1,11 +1,13 @@
 //! The model families: each maps a `config.json` to an [`Architecture`].
 
 mod gpt_neox;
+mod keys;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
 
+use self::keys::Key;
 use super::arch::{Architecture, ConfigJson};
 use crate::error::Result;
 
@@ -17,6 +19,8 @@ pub struct Family {
     pub class: &'static str,
     /// The shape of the model a config describes.
     pub architecture: fn(&ConfigJson) -> Result<Architecture>,
+    /// What becomes of the keys of `config.json`, beside [`keys::SHARED`].
+    pub keys: &'static [(&'static str, Key)],
     /// Endings of tensors that old checkpoints carry and nothing reads.
     pub ignored: &'static [&'static str],
 }
@@ -31,9 +35,12 @@ pub const FAMILIES: &[Family] = &[
 ];
 
 /// The family of a config.
+///
+/// # Errors
+/// If there is no such family, or a key says that the model is none of it.
 pub fn family(config: &ConfigJson) -> Result<&'static Family> {
     let model_type = config.str_or("model_type", "")?;
-    FAMILIES
+    let family = FAMILIES
         .iter()
         .find(|family| family.model_type == model_type)
         .ok_or_else(|| {
@@ -41,5 +48,7 @@ pub fn family(config: &ConfigJson) -> Result<&'static Family> {
             config
                 .error(format!("model_type \"{model_type}\" is not supported"))
                 .hint(format!("valid: {}", valid.join(", ")))
-        })
+        })?;
+    keys::check(family, config)?;
+    Ok(family)
 }

@@ -114,6 +114,8 @@ pub struct Params {
     flat: Tensor,
     views: Vec<Tensor>,
     master: Master,
+    /// At least the magnitude of every value; infinite where nobody knows.
+    largest: f64,
 }
 
 impl Params {
@@ -129,6 +131,7 @@ impl Params {
             flat,
             views,
             master: Master::Itself,
+            largest: f64::INFINITY,
         })
     }
 
@@ -149,7 +152,11 @@ impl Params {
     /// A buffer of zeros.
     pub fn zeros(layout: Arc<Layout>, dtype: DType, device: &Device) -> Result<Self> {
         let flat = zeros(layout.len, dtype, device)?;
-        Self::new(layout, flat)
+        let zeros = Self::new(layout, flat)?;
+        Ok(Self {
+            largest: 0.0,
+            ..zeros
+        })
     }
 
     /// The names, shapes and places.
@@ -164,11 +171,24 @@ impl Params {
 
     /// The whole buffer, (elements), to be written in place.
     pub fn flat_mut(&mut self) -> Dst<'_> {
+        self.largest = f64::INFINITY;
         (&mut self.flat).into()
+    }
+
+    /// At least the magnitude of every value, as far as values were [`set`](Self::set): infinite after
+    /// other writes.
+    pub fn largest(&self) -> f64 {
+        self.largest
+    }
+
+    /// Says that no value is of a larger magnitude than this.
+    pub fn set_largest(&mut self, largest: f64) {
+        self.largest = largest;
     }
 
     /// What an update writes to: the first `len` elements, with their master weights.
     pub fn updated(&mut self, len: usize) -> Result<optimizer::Weights<'_>> {
+        self.largest = f64::INFINITY;
         let first = |x: &Tensor| x.narrow(0, 0, len);
         let weights = Dst::view(&mut self.flat, first)?;
         Ok(match &mut self.master {
@@ -215,6 +235,8 @@ impl Params {
         fn part<'a>(x: &'a mut Tensor, range: &Range<usize>) -> Result<Dst<'a>> {
             Dst::view(x, |x| x.narrow(0, range.start, range.len()))
         }
+        let largest = values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        self.largest = self.largest.max(f64::from(largest));
         let [first, rest] = self.divide(start..start + values.len());
         let (head, tail) = values.split_at(first.len());
         match &mut self.master {

@@ -3,6 +3,7 @@
 //! Hides shards, dtypes and old tensors. Each tensor is read piece by piece into its place, so the
 //! weights are held once.
 
+pub(crate) mod head;
 pub(super) mod header;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,7 @@ impl ModelFolder {
         let config = ConfigJson::of(&files.get(model_dir::CONFIG))?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config)?;
+        let arch = head::as_stored(path, arch)?;
         let layout = Layout::new(&arch);
         let tensors = locate(path, &layout, &arch, family)?;
         Ok(Self {

@@ -16,7 +16,7 @@ pub struct NonFiniteStep {
     /// The rows of the batch, as the loss saw them.
     #[serde(default)]
     pub rows: Vec<NonFiniteRow>,
-    /// The parameters whose gradient is not finite.
+    /// The parameters whose gradient, or else whose update, is not finite.
     #[serde(default)]
     pub parameters: Vec<String>,
 }

@@ -139,7 +139,7 @@ pub fn sample_text(
 pub(super) fn length_limit(config: &SamplingConfig, session: &Session) -> Result<usize> {
     let positions = session.folder.arch.max_positions;
     let limit = config.prompts.max_length.unwrap_or(positions);
-    check_length(limit, positions)?;
+    check_length(limit, positions, &session.folder.path)?;
     Ok(limit)
 }
 
@@ -164,7 +164,7 @@ impl<'a> Source<'a> {
         let reference = session.reference(observe)?;
         if let Some(reference) = reference {
             session.check_same_tokens(reference)?;
-            check_length(max_length, reference.arch.max_positions)?;
+            check_length(max_length, reference.arch.max_positions, &reference.path)?;
         }
         let folder = match reference {
             Some(folder) => folder,

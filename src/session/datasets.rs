@@ -8,6 +8,15 @@ use crate::error::Result;
 use crate::loss::Needs;
 
 impl Session {
+    fn check_length(&self, rows: &RowConfig) -> Result<()> {
+        let folder = &self.folder;
+        check_length(
+            rows.length.max_length,
+            folder.arch.max_positions,
+            &folder.path,
+        )
+    }
+
     /// The dataset of files by themselves, called `data`; the responses in `samples` join its rows.
     pub fn dataset(
         &self,
@@ -17,7 +26,7 @@ impl Session {
         needs: &Needs,
         observe: Observer,
     ) -> Result<Dataset> {
-        check_length(rows.length.max_length, self.folder.arch.max_positions)?;
+        self.check_length(rows)?;
         let samples = self.samples(samples)?;
         self.open_split("data", files, rows, samples.as_ref(), needs, observe)
     }
@@ -31,7 +40,7 @@ impl Session {
         needs: &Needs,
         observe: Observer,
     ) -> Result<Vec<Dataset>> {
-        check_length(data.rows.length.max_length, self.folder.arch.max_positions)?;
+        self.check_length(&data.rows)?;
         let samples = self.samples(samples)?;
         let samples = samples.as_ref();
         let files = [("train", Some(&data.train)), ("eval", data.eval.as_ref())];

@@ -132,7 +132,8 @@ impl Averages {
             .iter()
             .filter(|(name, ..)| !ORDER.contains(&&**name));
         for (name, sum, weight) in known.chain(others) {
-            record.insert(format!("{prefix}{name}"), (sum / weight).into());
+            // Of the two zeros only one is written.
+            record.insert(format!("{prefix}{name}"), (sum / weight + 0.0).into());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is kept of a step that met a value that is not finite.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::device::download;
 use crate::loss::{Response, Scored};
 use crate::model::parameters::Params;
@@ -8,17 +8,36 @@ use crate::run_dir::{NonFiniteResponse, NonFiniteRow, NonFiniteStep};
 
 /// The rows of a step as its loss saw them.
 #[derive(Default)]
-pub(super) struct LossInputs(Vec<(usize, f64, Scored)>);
+pub(super) struct LossInputs {
+    rows: Vec<(usize, f64, Scored)>,
+    /// The parameters that the step's update would have made infinite.
+    overflowing: Vec<String>,
+}
 
 impl LossInputs {
     /// Adds a row's number, its loss, and its responses.
     pub fn add(&mut self, row: usize, loss: f64, scored: &Scored) {
-        self.0.push((row, loss, scored.clone()));
+        self.rows.push((row, loss, scored.clone()));
     }
 
     /// Forgets them.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.rows.clear();
+        self.overflowing.clear();
+    }
+
+    /// The error of an update that would have left these parameters with values that are not finite.
+    pub fn overflow(&mut self, parameters: Vec<String>, rate: f64) -> Error {
+        let first = parameters.first().map_or("the weights", String::as_str);
+        let others = match parameters.len().saturating_sub(1) {
+            0 => String::new(),
+            n => format!(" and of {n} other parameters"),
+        };
+        let error = Error::non_finite(format!(
+            "the update of {first}{others} overflows at a learning rate of {rate:e}; no update was made"
+        ));
+        self.overflowing = parameters;
+        error
     }
 
     /// A line of `non_finite.jsonl`: in the step of this number, or in the evaluation after it, `what` was
@@ -38,8 +57,8 @@ impl LossInputs {
         NonFiniteStep {
             step,
             what: what.into(),
-            rows: self.0.iter().map(row).collect(),
-            parameters: parameters.to_vec(),
+            rows: self.rows.iter().map(row).collect(),
+            parameters: [parameters, &self.overflowing].concat(),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn separate(
     check_length(
         config.data.rows.length.max_length,
         folder.arch.max_positions,
+        &folder.path,
     )
     .map_err(|error| error.at("model.reference"))?;
     let hash = folder.content_hash()?;

@@ -194,6 +194,17 @@ impl<'a> Stepper<'a> {
             let mut slack =
                 1e-6 * (1.0 + expected.value.abs()) + 2.0 * slopes * same_model * longest;
             for response in &scored.responses {
+                for (of, value) in [
+                    ("policy", response.policy.value),
+                    ("reference", response.reference),
+                ] {
+                    if !value.is_finite() {
+                        return Err(at_step_0(
+                            example,
+                            &format!("the {of}'s log-prob is {value}"),
+                        ));
+                    }
+                }
                 let off = response.log_ratio().value.abs();
                 let allowed = same_model * response.tokens;
                 if off > allowed || off.is_nan() {
@@ -206,6 +217,15 @@ impl<'a> Stepper<'a> {
                     ));
                 }
                 slack += off * off;
+            }
+            if !expected.value.is_finite() || !loss.is_finite() {
+                return Err(at_step_0(
+                    example,
+                    &format!(
+                        "the loss {} is {loss}, though policy and reference agree: a key of it, such as beta, overflows",
+                        self.loss.name()
+                    ),
+                ));
             }
             let off = (loss - expected.value).abs();
             if off > slack || off.is_nan() {
@@ -254,6 +274,14 @@ fn unscored(example: &Example) -> Scored {
         .map(|r| (r.role, f64::NAN, f64::NAN, example.scored_tokens(r) as f64))
         .collect();
     Scored::new(&responses, example.preference)
+}
+
+/// What is not finite before the first update.
+fn at_step_0(example: &Example, what: &str) -> Error {
+    Error::non_finite(format!(
+        "step 0: row {}: {what}; no update was made",
+        example.row
+    ))
 }
 
 fn disagreement(example: &Example, what: &str) -> Error {

@@ -19,7 +19,7 @@ use crate::io::model_dir::ModelFiles;
 use crate::kernels::device::{kind, rounds_differently};
 use crate::model::Decoder;
 use crate::model::parameters::Params;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, Updated};
 use crate::run_dir::Record;
 use crate::sample::Drawn;
 use crate::session::{Event, Observer, StopCondition, Stopped, Stopwatch};
@@ -285,9 +285,11 @@ impl Training {
         let stepper = Stepper::new(&self.config, &self.model);
         let tokens =
             stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
-        let norm = self
-            .optimizer
-            .step(self.model.weights_mut(), &self.gradients, rate)?;
+        let weights = self.model.weights_mut();
+        let norm = match self.optimizer.step(weights, &self.gradients, rate)? {
+            Updated::Made(norm) => norm,
+            Updated::Overflows(parameters) => return Err(self.inputs.overflow(parameters, rate)),
+        };
         self.state.averages.add("grad_norm", norm);
         self.state.updates += 1;
         Ok(tokens)

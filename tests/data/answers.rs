@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn mismatched_answers_rotate() {
     let prompts = ["p", "p", "q", "q", "r"];
-    assert_eq!(mismatched_answers(&prompts, None).unwrap(), [2, 2, 4, 4, 0]);
+    assert_eq!(mismatched_answers(&prompts, None).unwrap(), [2, 3, 4, 4, 0]);
     assert_eq!(
         mismatched_answers(&prompts, Some(2)).unwrap(),
         [1, 0, 3, 2, 4]
@@ -18,6 +18,12 @@ fn mismatched_answers_rotate() {
     assert_eq!(
         mismatched_answers(&["p", "q", "p"], None).unwrap(),
         [1, 2, 1]
+    );
+    // Of pairs, a chosen answer comes to stand beside a chosen one, a rejected beside a rejected one.
+    let pairs = ["p", "p", "q", "q", "r", "r"];
+    assert_eq!(
+        mismatched_answers(&pairs, None).unwrap(),
+        [2, 3, 4, 5, 0, 1]
     );
     assert!(mismatched_answers(&["p", "p"], None).is_err());
     assert!(mismatched_answers(&["p", "p"], Some(2)).is_err());
@@ -36,7 +42,8 @@ fn a_pair_is_two_rows_and_the_same_loan_is_kept_once() {
         examples(dataset).iter().map(words).collect()
     };
     let whole = scene.open(&KTO).unwrap();
-    assert_eq!(loans(&whole), [["x<|end|>"], ["u<|end|>"], ["x<|end|>"]]);
+    let [first, second] = [["x<|end|>", "y<|end|>"], ["u<|end|>", "v<|end|>"]];
+    assert_eq!(loans(&whole), [first, second, first]);
     let grouped = scene
         .open(&Needs {
             mismatch_group: Some(4),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use expo::error::Result;
-use expo::eval::alpaca::{Annotations, Figures, difficulties, figures, gamed};
+use expo::eval::alpaca::{Annotations, FOLDS, Figures, difficulties, figures, gamed};
 use serde_json::json;
 
 use super::super::{answer, grouped, tell};
@@ -136,9 +136,10 @@ fn table(figures: &Figures) -> String {
         format!("{:.2}", figures.discrete_win_rate),
         counts,
     );
-    let how = match &figures.regression {
-        None => "model and baseline are one".into(),
-        Some(regression) => {
+    let how = match (&figures.regression, figures.length_controlled_win_rate) {
+        (None, None) => format!("takes {FOLDS} preferences or gamed rows at least"),
+        (None, Some(_)) => "model and baseline are one".into(),
+        (Some(regression), _) => {
             let difficulty = regression.difficulty;
             let difficulty = difficulty.map_or(none(), |w| format!("difficulty {w:.4}, "));
             format!(
@@ -152,7 +153,9 @@ fn table(figures: &Figures) -> String {
     };
     line(
         "length-controlled",
-        format!("{:.2}", figures.length_controlled_win_rate),
+        figures
+            .length_controlled_win_rate
+            .map_or("-".into(), |rate| format!("{rate:.2}")),
         how,
     );
     line(

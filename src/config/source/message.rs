@@ -41,6 +41,22 @@ pub(super) fn of_value(error: &toml::de::Error, path: &str) -> Error {
     }
 }
 
+fn out_of_range(number: &str) -> Error {
+    Error::input(format!("the number {number} is out of range"))
+        .hint(format!("a whole number is at most {}", i64::MAX))
+}
+
+/// The whole number of an override that no i64 holds, which TOML does not take for a number, where a
+/// whole number is expected.
+fn too_long(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("invalid type: string \"")?;
+    let (text, expected) = rest.split_once("\", expected ")?;
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && text.parse::<i64>().is_err() && ["usize", "u64"].contains(&expected))
+        .then_some(text)
+}
+
 fn translate(message: &str) -> Error {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let kinds = [("unknown field", "key"), ("unknown variant", "value")];
@@ -52,10 +68,9 @@ fn translate(message: &str) -> Error {
                 .hint(nearest(word, valid.iter().copied()))
         }
         _ if message.starts_with("invalid type: integer") && message.contains(" as i128") => {
-            let number = quoted.first().copied().unwrap_or_default();
-            Error::input(format!("the number {number} is out of range"))
-                .hint(format!("a whole number is at most {}", i64::MAX))
+            out_of_range(quoted.first().copied().unwrap_or_default())
         }
+        _ if too_long(message).is_some() => out_of_range(too_long(message).unwrap_or_default()),
         _ => {
             let names = [
                 ("usize", "a whole number"),

@@ -6,6 +6,8 @@
 //! log-prob of a mismatched answer is a column like any other and micro-batching changes nothing.
 //! It is known when the last row is: until then of each row its place is in memory, not its text.
 
+use std::ops::Range;
+
 use super::build::Draft;
 use super::render::{Answer, TextExample};
 use super::store::{Key, Span, Store, key};
@@ -82,7 +84,9 @@ impl MismatchedPairs {
 
 /// For each row, the row whose answer is its y'.
 ///
-/// By default the next row, around the whole set, that has another prompt. With `group` the
+/// By default those of the next prompt, around the whole set: of rows in turn that share a prompt, such
+/// as the two of a pair, the k-th takes the k-th answer to the next prompt, counted round. So y' are
+/// chosen and rejected answers alike, whatever they are the estimate for. With `group` the
 /// previous row within groups of so many rows, rotating, whatever its prompt: what TRL does with
 /// each of its batches (its trajectory is reproduced in the tests).
 pub fn mismatched_answers<T: PartialEq>(prompts: &[T], group: Option<usize>) -> Result<Vec<usize>> {
@@ -103,17 +107,21 @@ pub fn mismatched_answers<T: PartialEq>(prompts: &[T], group: Option<usize>) -> 
         };
         return Ok((0..rows).map(rotate).collect());
     }
-    // Backwards from a row whose successor differs: a row with its successor's prompt has its
-    // successor's answer.
+    // Rows in turn from the one after `turn` on, so that no run of a prompt goes over the end.
+    let place = |at: usize| (turn + 1 + at) % rows;
+    let begins = |&at: &usize| at == 0 || prompts[place(at)] != prompts[place(at - 1)];
+    let starts: Vec<usize> = (0..rows).filter(begins).collect();
+    let ends = starts.iter().skip(1).copied().chain([rows]);
+    let runs: Vec<Range<usize>> = starts
+        .iter()
+        .zip(ends)
+        .map(|(&start, end)| start..end)
+        .collect();
     let mut next = vec![0; rows];
-    for back in 0..rows {
-        let row = (turn + rows - back) % rows;
-        let after = (row + 1) % rows;
-        next[row] = if prompts[row] == prompts[after] {
-            next[after]
-        } else {
-            after
-        };
+    for (run, following) in runs.iter().zip(runs.iter().cycle().skip(1)) {
+        for (k, at) in run.clone().enumerate() {
+            next[place(at)] = place(following.start + k % following.len());
+        }
     }
     Ok(next)
 }

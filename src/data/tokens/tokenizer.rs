@@ -22,7 +22,10 @@ pub struct Tokenizer {
     bounds: Bounds,
     begin: Vec<u32>,
     ends: Vec<u32>,
-    max_id: u32,
+    /// The file that the ends are from.
+    ends_place: String,
+    /// The largest id of the vocabulary.
+    largest: u32,
     hash: String,
     place: String,
     // Those that a chat template would be among.
@@ -70,12 +73,12 @@ impl Tokenizer {
         let bounds = Bounds::of(&definition).map_err(|error| error.at(&place))?;
         let definition = definition.to_string();
         let inner = untrusted::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
-        let ends = end_tokens(document.path(), configs, tokenizer_config, &inner)?;
+        let (ends, ends_place) = end_tokens(document.path(), configs, tokenizer_config, &inner)?;
         let (begin, largest) = untrusted::guarded(&place, || {
             let begin = begin_tokens(&inner).map_err(|error| error.at(&place))?;
             Ok((begin, inner.get_vocab(true).into_values().max()))
         })?;
-        let max_id = ends.iter().copied().chain(largest).max().unwrap_or(0);
+        let largest = largest.unwrap_or(0);
         let mut hasher = Sha256::new();
         for end in &ends {
             hasher.update(end.to_le_bytes());
@@ -87,7 +90,8 @@ impl Tokenizer {
             bounds,
             begin,
             ends,
-            max_id,
+            ends_place,
+            largest,
             hash,
             place,
             files: None,
@@ -202,19 +206,27 @@ impl Tokenizer {
 
     /// The largest id that can come out: the model's embedding must have a row for it.
     pub fn max_id(&self) -> u32 {
-        self.max_id
+        self.ends.iter().copied().fold(self.largest, u32::max)
     }
 
     /// Refuses an embedding that lacks rows for ids that can come out.
     pub fn check_fits(&self, rows: usize) -> Result<()> {
-        if (self.max_id as usize) < rows {
-            return Ok(());
+        let lacks = |id: u32| id as usize >= rows;
+        if lacks(self.largest) {
+            let largest = self.largest;
+            return Err(Error::input(format!(
+                "the tokenizer has ids up to {largest}, the embedding {rows} rows"
+            ))
+            .hint("tokenizer.json and the weights must be of one model"));
         }
-        Err(Error::input(format!(
-            "the tokenizer has ids up to {}, the embedding {rows} rows",
-            self.max_id
-        ))
-        .hint("tokenizer.json and the weights must be of one model"))
+        match self.ends.iter().find(|end| lacks(**end)) {
+            None => Ok(()),
+            Some(end) => Err(Error::input(format!(
+                "`eos_token_id` {end} of {} is beyond the {rows} rows of the embedding",
+                self.ends_place
+            ))
+            .hint("it is an id of the model's vocabulary")),
+        }
     }
 
     /// Refuses the tokenizer of another model, if its folder has one, where an id is another token
@@ -315,8 +327,12 @@ fn end_tokens(
     configs: &[Document],
     tokenizer_config: &Document,
     inner: &tokenizers::Tokenizer,
-) -> Result<Vec<u32>> {
+) -> Result<(Vec<u32>, String)> {
     let key = "eos_token_id";
+    let named = |document: &Document| {
+        let name = document.path().file_name().unwrap_or_default();
+        name.display().to_string()
+    };
     for document in configs {
         let Some(config) = document.optional_json_object()? else {
             continue;
@@ -332,7 +348,7 @@ fn end_tokens(
                 .at(document.path().display())
         })?;
         if !ids.is_empty() {
-            return Ok(ids);
+            return Ok((ids, named(document)));
         }
     }
     let config = tokenizer_config.optional_json_object()?.unwrap_or_default();
@@ -349,7 +365,7 @@ fn end_tokens(
             .hint(format!("set `{key}` in generation_config.json"))
             .at(tokenizer_config.path().display())
     })?;
-    Ok(vec![id])
+    Ok((vec![id], named(tokenizer_config)))
 }
 
 fn token_id(value: &Value) -> Option<u32> {

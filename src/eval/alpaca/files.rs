@@ -60,9 +60,14 @@ impl Annotations {
             for (known, column) in generators.iter_mut().zip(["generator_1", "generator_2"]) {
                 let name = row.get(column).map(|_| row.text(column)).transpose()?;
                 if number > 0 && name != known.as_deref() {
-                    return Err(row
-                        .wrong(column, &format!("{known:?} as in the first row"))
-                        .hint("a file has the annotations of one model against one baseline"));
+                    let show =
+                        |name: Option<&str>| name.map_or("missing".into(), |n| format!("{n:?}"));
+                    let (name, first) = (show(name), show(known.as_deref()));
+                    return Err(Error::input(format!(
+                        "column `{column}` is {name}, not {first} as in the first row"
+                    ))
+                    .at(&row.place)
+                    .hint("a file has the annotations of one model against one baseline"));
                 }
                 *known = name.map(str::to_owned);
             }
@@ -195,6 +200,9 @@ pub fn gamed(path: &Path) -> Result<Vec<Gamed>> {
     table(path)?.into_iter().map(read).collect()
 }
 
+/// The largest magnitude of a difficulty or a length difference; real ones are a few units.
+const LARGEST: f64 = 1e9;
+
 /// The cells of a row that has a place.
 struct Cells {
     place: String,
@@ -217,15 +225,17 @@ impl Cells {
 
     fn number(&self, column: &str) -> Result<f64> {
         let text = self.text(column).ok_or_else(|| self.missing(column))?;
-        let number = text
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|number| number.is_finite());
-        number.ok_or_else(|| {
-            let what = format!("column `{column}` is {text:?}, not a number");
-            Error::input(what).at(&self.place)
-        })
+        let number = text.trim().parse::<f64>().ok();
+        let number = number.filter(|number| number.is_finite());
+        let wrong = |what: &str| Error::input(format!("column `{column}` is {text:?}, {what}"));
+        match number {
+            // Its square must be a number, too.
+            Some(number) if number.abs() > LARGEST => Err(wrong("which is out of range")
+                .at(&self.place)
+                .hint(format!("a magnitude is at most {LARGEST:e}"))),
+            Some(number) => Ok(number),
+            None => Err(wrong("not a number").at(&self.place)),
+        }
     }
 
     fn index(&self) -> Result<Option<usize>> {

@@ -35,7 +35,7 @@ pub struct Fit {
 }
 
 /// Parts of the cross-validation.
-const FOLDS: usize = 5;
+pub const FOLDS: usize = 5;
 /// The inverse strengths that are tried: ten from 1e-4 to 1e4, scikit-learn's own.
 const STRENGTHS: usize = 10;
 

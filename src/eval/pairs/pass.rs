@@ -66,8 +66,12 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
     }
     if let Some(folder) = separate {
         session.check_same_tokens(folder)?;
-        check_length(rows.length.max_length, folder.arch.max_positions)
-            .map_err(|error| error.at("the reference"))?;
+        check_length(
+            rows.length.max_length,
+            folder.arch.max_positions,
+            &folder.path,
+        )
+        .map_err(|error| error.at("the reference"))?;
     }
     let pass = ReferencePass {
         session: &session,

@@ -83,11 +83,23 @@ impl ConfigJson {
             .hint(why)
     }
 
-    /// Checks that `key` is not there, or null or false.
-    pub fn without(&self, key: &str, why: &str) -> Result<()> {
-        match self.get(key) {
-            None | Some(Value::Bool(false)) => Ok(()),
-            Some(_) => Err(self.error(format!("`{key}` is not supported")).hint(why)),
+    /// A key whose value changes a computation that is not implemented; the value is shown where it is
+    /// short.
+    pub fn unsupported(&self, key: &str, why: &str) -> Error {
+        let value = self.value.get(key).map(ToString::to_string);
+        let value = value.filter(|value| value.len() <= 60);
+        let value = value.map_or(String::new(), |value| format!(" = {value}"));
+        self.error(format!("`{key}`{value} is not supported"))
+            .hint(why)
+    }
+
+    /// Checks that `key` is not there with null: transformers would compute with that null.
+    pub fn not_null(&self, key: &str) -> Result<()> {
+        match self.value.get(key) {
+            Some(Value::Null) => Err(self
+                .error(format!("`{key}` is null"))
+                .hint("give it a value, or leave it out")),
+            _ => Ok(()),
         }
     }
 

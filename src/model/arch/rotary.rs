@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al. 2021) and its scaling for longer contexts.
 
+use serde_json::Value;
+
 use super::ConfigJson;
 use crate::error::Result;
 
@@ -34,6 +36,16 @@ pub enum Scaling {
     },
 }
 
+/// Where a family has what is not in the section of its rotary embedding.
+pub struct Keys {
+    /// The key of the base.
+    pub theta: &'static str,
+    /// The key of the rotated share of a head, and its default; `None` where heads are rotated whole.
+    pub fraction: Option<(&'static str, f64)>,
+    /// The default of `max_position_embeddings`.
+    pub max_positions: f64,
+}
+
 impl Rotary {
     /// The `dim / 2` inverse frequencies. In f32 like transformers', on whose values models were
     /// trained.
@@ -59,17 +71,34 @@ impl Rotary {
         }
     }
 
-    /// From `rope_parameters` (transformers 5) or `rope_scaling` with `theta_key` (transformers 4).
-    pub fn read(config: &ConfigJson, dim: usize, theta_key: &str) -> Result<Self> {
-        let scaling = ["rope_parameters", "rope_scaling"]
+    /// As transformers reads it: a `rope_scaling` that says anything takes the place of the whole
+    /// `rope_parameters`. What the section lacks is at the top.
+    pub fn read(config: &ConfigJson, head_dim: usize, keys: &Keys) -> Result<Self> {
+        let says = |value: &Value| match value {
+            Value::Null => false,
+            Value::Object(map) => !map.is_empty(),
+            _ => true,
+        };
+        let section = ["rope_scaling", "rope_parameters"]
             .into_iter()
-            .find(|key| config.value.get(key).is_some_and(|v| !v.is_null()));
-        let section = match scaling {
+            .find(|key| config.value.get(key).is_some_and(says));
+        let section = match section {
             Some(key) => config.section(key)?,
             None => config.empty(),
         };
+        let parts = section.value.as_object();
+        if let Some((key, _)) =
+            parts.and_then(|map| map.iter().find(|(_, value)| value.is_object()))
+        {
+            return Err(section.unsupported(key, "expo rotates all layers alike"));
+        }
+        section.not_null("rope_type")?;
+        section.not_null("rope_theta")?;
         let theta = match section.f64_or("rope_theta", f64::NAN)? {
-            theta if theta.is_nan() => config.f64_or(theta_key, 10_000.0)?,
+            theta if theta.is_nan() => {
+                config.not_null(keys.theta)?;
+                config.f64_or(keys.theta, 10_000.0)?
+            }
             theta => theta,
         };
         if theta <= 0.0 {
@@ -77,18 +106,14 @@ impl Rotary {
                 .error(format!("the base of the rotary embedding is {theta}"))
                 .hint("rope_theta must be above 0"));
         }
+        let dim = (head_dim as f64 * fraction(config, &section, keys)?) as usize;
         let kind = section.str_or("rope_type", section.str_or("type", "default")?)?;
         let scaling = match kind {
             "default" => Scaling::None,
             "linear" => Scaling::Linear(section.positive("factor")?),
-            "llama3" => Scaling::Llama3 {
-                factor: section.positive("factor")?,
-                low: section.positive("low_freq_factor")?,
-                high: section.positive("high_freq_factor")?,
-                original: section.positive("original_max_position_embeddings")?,
-            },
+            "llama3" => llama3(config, &section, keys)?,
             other => {
-                return Err(config.refuse(
+                return Err(section.refuse(
                     "rope_type",
                     other,
                     "expo implements default, linear and llama3; another scaling would change the model",
@@ -106,6 +131,59 @@ impl Rotary {
             scaling,
         })
     }
+}
+
+/// The rotated share of a head.
+fn fraction(config: &ConfigJson, section: &ConfigJson, keys: &Keys) -> Result<f64> {
+    const KEY: &str = "partial_rotary_factor";
+    let fraction = match keys.fraction {
+        None => 1.0,
+        Some((key, default)) => {
+            section.not_null(KEY)?;
+            config.not_null(key)?;
+            let fraction = section.f64_or(KEY, config.f64_or(key, default)?)?;
+            if !(fraction > 0.0 && fraction <= 1.0) {
+                return Err(config.error(format!(
+                    "the rotated part of a head, {key} or {KEY}, is {fraction}: it lies in (0, 1]"
+                )));
+            }
+            fraction
+        }
+    };
+    for place in [section, config] {
+        if place.f64_or(KEY, fraction)? != fraction {
+            return Err(place.unsupported(
+                KEY,
+                &format!("this family rotates {fraction} of each head in transformers, whatever this key says"),
+            ));
+        }
+    }
+    Ok(fraction)
+}
+
+fn llama3(config: &ConfigJson, section: &ConfigJson, keys: &Keys) -> Result<Scaling> {
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    section.not_null(ORIGINAL)?;
+    config.not_null(ORIGINAL)?;
+    let (low, high) = ("low_freq_factor", "high_freq_factor");
+    let (low, high) = (section.positive(low)?, section.positive(high)?);
+    if low >= high {
+        return Err(section
+            .error(format!("low_freq_factor is {low}, high_freq_factor {high}"))
+            .hint("high_freq_factor must be the larger one"));
+    }
+    // In transformers the one at the top wins.
+    let original = match (config.value.get(ORIGINAL), section.value.get(ORIGINAL)) {
+        (Some(_), _) => config.positive(ORIGINAL)?,
+        (None, Some(_)) => section.positive(ORIGINAL)?,
+        (None, None) => config.positive_or("max_position_embeddings", keys.max_positions)?,
+    };
+    Ok(Scaling::Llama3 {
+        factor: section.positive("factor")?,
+        low,
+        high,
+        original,
+    })
 }
 
 #[cfg(test)]

@@ -1,15 +1,31 @@
 //! GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023).
 
 use super::Family;
+use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gelu, Names, Norm, Positions, Qkv, Residual, Rotary,
+    Architecture, ConfigJson, Ffn, Gelu, Names, Norm, Positions, Qkv, Residual, Rotary, RotaryKeys,
 };
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
     class: "GPTNeoXForCausalLM",
     architecture,
+    keys: &[
+        ("attention_bias", Key::Read),
+        ("head_dim", Key::Read),
+        ("hidden_act", Key::Read),
+        ("hidden_size", Key::Read),
+        ("intermediate_size", Key::Read),
+        ("layer_norm_eps", Key::Read),
+        ("layer_types", Key::Off(NO_WINDOW)),
+        ("num_attention_heads", Key::Read),
+        ("num_hidden_layers", Key::Read),
+        ("rotary_emb_base", Key::Read),
+        ("rotary_pct", Key::Read),
+        ("sliding_window", Key::Ignored),
+        ("use_parallel_residual", Key::Read),
+    ],
     ignored: &[
         ".attention.bias",
         ".attention.masked_bias",
@@ -29,19 +45,16 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         )));
     }
     let head_dim = hidden_size / heads;
-    let fraction = config.f64_or("rotary_pct", 0.25)?;
-    let fraction = match config.value.get("rope_parameters") {
-        Some(rope) if !rope.is_null() => {
-            let rope = config.section("rope_parameters")?;
-            rope.f64_or("partial_rotary_factor", fraction)?
-        }
-        _ => fraction,
-    };
-    if !(fraction > 0.0 && fraction <= 1.0) {
-        return Err(config.error(format!(
-            "the rotated part of a head, rotary_pct or partial_rotary_factor, is {fraction}: it lies in (0, 1]"
-        )));
+    if config.count_or("head_dim", head_dim)? != head_dim {
+        let why =
+            format!("in this family a head is hidden_size / num_attention_heads = {head_dim} wide");
+        return Err(config.unsupported("head_dim", &why));
     }
+    let rotary = RotaryKeys {
+        theta: "rotary_emb_base",
+        fraction: Some(("rotary_pct", 0.25)),
+        max_positions: 2048.0,
+    };
     let bias = config.bool_or("attention_bias", true)?;
     let layers = config.usize("num_hidden_layers")?;
     Ok(Architecture {
@@ -60,11 +73,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
             true => Residual::Parallel,
             false => Residual::Sequential,
         },
-        positions: Positions::Rotary(Rotary::read(
-            config,
-            (head_dim as f64 * fraction) as usize,
-            "rotary_emb_base",
-        )?),
+        positions: Positions::Rotary(Rotary::read(config, head_dim, &rotary)?),
         qkv: Qkv::HeadInterleaved("attention.query_key_value".into()),
         qk_norm: None,
         attention_bias: (bias, bias),

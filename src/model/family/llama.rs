@@ -2,15 +2,31 @@
 //! have taken from it.
 
 use super::Family;
+use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gate, Names, Norm, Positions, Qkv, Residual, Rotary,
+    Architecture, ConfigJson, Ffn, Gate, Names, Norm, Positions, Qkv, Residual, Rotary, RotaryKeys,
 };
 
 pub(super) const FAMILY: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
     architecture,
+    keys: &[
+        ("attention_bias", Key::Read),
+        ("head_dim", Key::Read),
+        ("hidden_act", Key::Read),
+        ("hidden_size", Key::Read),
+        ("intermediate_size", Key::Read),
+        ("layer_types", Key::Off(NO_WINDOW)),
+        ("mlp_bias", Key::Read),
+        ("num_attention_heads", Key::Read),
+        ("num_hidden_layers", Key::Read),
+        ("num_key_value_heads", Key::Read),
+        ("rms_norm_eps", Key::Read),
+        ("rope_theta", Key::Read),
+        ("sliding_window", Key::Ignored),
+    ],
     ignored: IGNORED,
 };
 
@@ -29,6 +45,15 @@ pub(super) struct Defaults {
 }
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
+    let (hidden_size, heads) = (
+        config.usize("hidden_size")?,
+        config.usize("num_attention_heads")?,
+    );
+    if hidden_size % heads != 0 {
+        return Err(config.error(format!(
+            "hidden_size {hidden_size} is no multiple of {heads} heads"
+        )));
+    }
     let bias = config.bool_or("attention_bias", false)?;
     let defaults = Defaults {
         mlp_bias: config.bool_or("mlp_bias", false)?,
@@ -62,6 +87,11 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     let head_dim = config.usize_or("head_dim", head_dim)?;
     let layers = config.usize("num_hidden_layers")?;
     let vocab_size = config.usize("vocab_size")?;
+    let rotary = RotaryKeys {
+        theta: "rope_theta",
+        fraction: None,
+        max_positions: defaults.max_positions as f64,
+    };
     let padding = config
         .value
         .get("pad_token_id")
@@ -79,7 +109,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         },
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         residual: Residual::Sequential,
-        positions: Positions::Rotary(Rotary::read(config, head_dim, "rope_theta")?),
+        positions: Positions::Rotary(Rotary::read(config, head_dim, &rotary)?),
         qkv: Qkv::Separate(
             ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(Into::into),
         ),

@@ -1,6 +1,7 @@
 //! Mistral (Jiang et al. 2023): Llama's shape, with a sliding window in every layer.
 
 use super::Family;
+use super::keys::Key;
 use super::llama::{self, Defaults};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson};
@@ -9,14 +10,27 @@ pub(super) const FAMILY: Family = Family {
     model_type: "mistral",
     class: "MistralForCausalLM",
     architecture,
+    keys: &[
+        ("attention_bias", Key::Ignored),
+        ("head_dim", Key::Read),
+        ("hidden_act", Key::Read),
+        ("hidden_size", Key::Read),
+        ("intermediate_size", Key::Read),
+        ("layer_types", Key::Off(ALIKE)),
+        ("num_attention_heads", Key::Read),
+        ("num_hidden_layers", Key::Read),
+        ("num_key_value_heads", Key::Read),
+        ("rms_norm_eps", Key::Read),
+        ("rope_theta", Key::Read),
+        ("sliding_window", Key::Read),
+        ("mlp_bias", Key::Ignored),
+    ],
     ignored: llama::IGNORED,
 };
 
+const ALIKE: &str = "in a Mistral model every layer has the window; one with layers of several kinds is another family";
+
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
-    config.without(
-        "layer_types",
-        "in a Mistral model every layer has the window; one with layers of several kinds is another family",
-    )?;
     let defaults = Defaults {
         mlp_bias: false,
         kv_heads: Some(8),

@@ -1,6 +1,7 @@
 //! Qwen2 and Qwen2.5 (Yang et al. 2024): Llama's shape with biases on query, key and value.
 
 use super::Family;
+use super::keys::Key;
 use super::llama::{self, Defaults};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson};
@@ -9,6 +10,23 @@ pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
     architecture,
+    keys: &[
+        ("attention_bias", Key::Ignored),
+        ("head_dim", Key::Read),
+        ("hidden_act", Key::Read),
+        ("hidden_size", Key::Read),
+        ("intermediate_size", Key::Read),
+        ("layer_types", Key::Read),
+        ("max_window_layers", Key::Read),
+        ("num_attention_heads", Key::Read),
+        ("num_hidden_layers", Key::Read),
+        ("num_key_value_heads", Key::Read),
+        ("rms_norm_eps", Key::Read),
+        ("rope_theta", Key::Read),
+        ("sliding_window", Key::Read),
+        ("mlp_bias", Key::Ignored),
+        ("use_sliding_window", Key::Read),
+    ],
     ignored: llama::IGNORED,
 };
 
@@ -22,14 +40,6 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
 
 /// What Qwen2 and Qwen3 share: Llama's shape with a sliding window in some layers.
 pub(super) fn shape(config: &ConfigJson, head_dim: Option<usize>) -> Result<Architecture> {
-    config.without(
-        "dual_chunk_attention_config",
-        "expo implements full and sliding attention; remove the key to train with full attention, as transformers does",
-    )?;
-    config.without(
-        "use_mrope",
-        "expo implements positions of text, not of images and video",
-    )?;
     let defaults = Defaults {
         mlp_bias: false,
         kv_heads: Some(32),

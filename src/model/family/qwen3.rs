@@ -2,6 +2,7 @@
 //! place of biases.
 
 use super::Family;
+use super::keys::Key;
 use super::{llama, qwen2};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson, QkNorm};
@@ -10,6 +11,23 @@ pub(super) const FAMILY: Family = Family {
     model_type: "qwen3",
     class: "Qwen3ForCausalLM",
     architecture,
+    keys: &[
+        ("attention_bias", Key::Read),
+        ("head_dim", Key::Read),
+        ("hidden_act", Key::Read),
+        ("hidden_size", Key::Read),
+        ("intermediate_size", Key::Read),
+        ("layer_types", Key::Read),
+        ("max_window_layers", Key::Read),
+        ("num_attention_heads", Key::Read),
+        ("num_hidden_layers", Key::Read),
+        ("num_key_value_heads", Key::Read),
+        ("rms_norm_eps", Key::Read),
+        ("rope_theta", Key::Read),
+        ("sliding_window", Key::Read),
+        ("mlp_bias", Key::Ignored),
+        ("use_sliding_window", Key::Read),
+    ],
     ignored: llama::IGNORED,
 };
 

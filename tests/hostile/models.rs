@@ -30,6 +30,7 @@ const READ_ANYWAY: &[(&str, &str)] = &[
     ("pad_token_id", "100000"),
     ("return_dict", "false"),
     ("rms_norm_eps", "1"),
+    ("sliding_window", "-1"),
     ("sliding_window", "\"8\""),
     ("sliding_window", "0"),
     ("sliding_window", "8.0"),

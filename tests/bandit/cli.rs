@@ -192,7 +192,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "losses.lambda.points=1"],
-            "--set losses.lambda.points=1: points must be >= 2",
+            "--set losses.lambda.points=1: points must be in [2, 100000]",
         ),
         (
             &["interpolation", "--set", "losses.lambda.from=3"],
@@ -228,7 +228,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         ),
         (
             &["interpolation", "--set", "data.comparisons=0"],
-            "--set data.comparisons=0: comparisons must be >= 1",
+            "--set data.comparisons=0: comparisons must be in [1, 10000000]",
         ),
         (
             &["interpolation", "--set", "data.comparisons=many"],

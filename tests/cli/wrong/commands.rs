@@ -63,7 +63,7 @@ pub const CASES: &[Case] = &[
     refused("no tokens to draw", |p| draw(p, &["--max-new-tokens", "0"]),
         &["max_new_tokens must be >= 1 (got 0)"]),
     refused("no batch to draw", |p| draw(p, &["--batch-size", "0"]),
-        &["batch_size must be >= 1 (got 0)"]),
+        &["batch_size must be in [1, 65536] (got 0)"]),
     refused("no prompt length", |p| draw(p, &["--max-prompt-length", "0"]),
         &["--max-prompt-length: max_prompt_length must be >= 1 (got 0)"]),
     refused("a chat with a model without a template", |p| draw(p, &["--chat"]),

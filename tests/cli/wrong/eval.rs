@@ -79,7 +79,7 @@ pub const CASES: &[Case] = &[
     refused("no items", |_| judge(&["--judge", "length", "--max-items", "0"]),
         &["--max-items: max_items must be >= 1 (got 0)"]),
     refused("no question at once", |_| judge(&["--judge-model", "m", "--concurrency", "0"]),
-        &["--concurrency: concurrency must be >= 1 (got 0)"]),
+        &["--concurrency: concurrency must be in [1, 1024] (got 0)"]),
     refused("items into the file of replies", |_| judge(&["--judge", "length", "--out", "r.jsonl", "--cache", "r.jsonl"]),
         &["r.jsonl", "replies", "another --out"]),
     refused("items into a file that is there", |p| { p.write("out.jsonl", "mine"); judge(&["--judge", "length", "--out", "out.jsonl"]) },

@@ -36,8 +36,10 @@ pub fn message(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.into_owned();
     }
-    let begin = text.floor_char_boundary(LONGEST - END);
-    let end = text.ceil_char_boundary(text.len() - END);
+    let is_boundary = |at: &usize| text.is_char_boundary(*at);
+    let begin = (0..=LONGEST - END).rev().find(is_boundary).unwrap_or(0);
+    let end = (text.len() - END..text.len()).find(is_boundary);
+    let end = end.unwrap_or(text.len());
     let left_out = end - begin;
     format!(
         "{} [... {left_out} bytes left out ...] {}",

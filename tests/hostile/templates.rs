@@ -82,7 +82,7 @@ fn the_longest_tags_are_parsed_and_dropped() {
         "-".repeat(16_000) + "1",
         "1".to_owned() + &"+1".repeat(8_000),
         "not ".repeat(4_000) + "1",
-        "''".to_owned() + &".a".repeat(1) + &"|e".repeat(8_000),
+        "''.a".to_owned() + &"|e".repeat(8_000),
         "1".to_owned() + &"~1".repeat(8_000),
         "1".to_owned() + &"<1".repeat(8_000),
         "1".to_owned() + &" if 1".repeat(3_000),

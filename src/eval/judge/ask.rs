@@ -165,8 +165,7 @@ pub fn ask(
     let (mut failed, mut fatal, mut in_a_row) = (HashMap::new(), None, 0);
     std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
-        let mut started = 0;
-        for _ in 0..concurrency.min(todo.len()) {
+        for started in 0..concurrency.min(todo.len()) {
             let send = send.clone();
             let (todo, next, null, stopped, ended) = (&todo, &next, &null, &stopped, &ended);
             let work = move || {
@@ -188,7 +187,6 @@ pub fn ask(
                 }
                 break;
             }
-            started += 1;
         }
         drop(send);
         for (call, reply) in receive {

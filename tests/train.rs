@@ -579,3 +579,31 @@ fn evaluation_per_token_does_not_depend_on_the_batch() {
         close(loss(size), whole, 1e-6, "eval_loss");
     }
 }
+
+/// What a loss reads of a batch, KTO's z0 or the order of AOT, is that of all evaluation rows.
+#[test]
+fn an_evaluation_of_a_loss_that_reads_its_batch_does_not_depend_on_the_batch() {
+    let record = |loss: &str, size: usize| {
+        let (model, rows) = (fixture("llama"), fixture("pairs.jsonl"));
+        let reference = fixture("llama-ref");
+        let (_folder, records) = train(&format!(
+            "[model]\nmodel_name_or_path = {model:?}\nreference = {reference:?}\n\
+             [data]\nformat = \"pairs\"\ntrain = {rows:?}\neval = {rows:?}\n\
+             max_length = 128\nmax_prompt_length = 64\n[loss.{loss}]\n\
+             [batch]\nbatch_size = {size}\n[optimizer]\nlearning_rate = 1e-30\n{TAIL}max_steps = 1\n",
+        ));
+        let kl = (loss == "kto").then(|| numbers(&records, "eval_kl")[0]);
+        (numbers(&records, "eval_loss")[0], kl)
+    };
+    for loss in ["kto", "aot", "aot_unpaired"] {
+        let (whole, kl) = record(loss, 48);
+        for size in [3, 5] {
+            let (part, part_kl) = record(loss, size);
+            close(part, whole, 1e-6, loss);
+            assert_eq!(part_kl.is_some(), kl.is_some());
+            if let (Some(part), Some(whole)) = (part_kl, kl) {
+                close(part, whole, 1e-5, "eval_kl");
+            }
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub struct Family {
     pub class: &'static str,
     /// The shape of the model a config describes.
     pub architecture: fn(&ConfigJson) -> Result<Architecture>,
-    /// What becomes of the keys of `config.json`, beside [`keys::SHARED`].
+    /// What becomes of the keys of `config.json`, beside those that all families share.
     pub keys: &'static [(&'static str, Key)],
     /// Endings of tensors that old checkpoints carry and nothing reads.
     pub ignored: &'static [&'static str],

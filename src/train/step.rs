@@ -88,26 +88,21 @@ impl<'a> Stepper<'a> {
     ) -> Result<Averages> {
         let mut averages = Averages::default();
         let rows: Vec<usize> = (0..split.len()).collect();
-        // A statistic that costs nothing is that of the whole split; one of log-probs is a batch's,
-        // as in training.
-        let by_batch = !self.loss.needs().batch.is_empty();
-        let mut prepared = match by_batch {
-            true => Vec::new(),
-            false => self.prepare(split, &rows)?,
-        };
+        // What a loss reads of a batch is that of the whole split, so that the figures do not depend on
+        // how many rows are computed at a time.
+        let mut all = Vec::with_capacity(rows.len());
+        for batch in rows.chunks(self.config.batch.batch_size) {
+            all.extend(self.batch_inputs(split, batch)?);
+        }
+        let prepared = self.loss.prepare(&all);
         for batch in rows.chunks(self.config.batch.batch_size) {
             inputs.clear();
-            if by_batch {
-                prepared = self.prepare(split, batch)?;
-            }
-            // Where the statistics of the batch begin.
-            let first = if by_batch { 0 } else { batch[0] };
             for part in self.micro_batches(split, batch, &self.roles) {
                 let rows = &batch[part.clone()];
                 let examples = split.examples(rows)?;
                 let scores = self.model.score(&Packed::new(&examples, &self.roles))?;
                 for (i, scores) in scores.into_iter().enumerate() {
-                    let at = first + part.start + i;
+                    let at = batch[0] + part.start + i;
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
                     let value = self.loss.evaluate(&scored, &prepared, at).value;
                     inputs.add(examples[i].row, value, &scored);
@@ -121,9 +116,14 @@ impl<'a> Stepper<'a> {
         Ok(averages)
     }
 
-    /// The statistics of a batch, from a score-only pass over the roles whose log-probs the loss
-    /// reads of the whole batch.
+    /// The statistics of a batch.
     fn prepare(&self, split: &Split, batch: &[usize]) -> Result<Vec<Prepared>> {
+        Ok(self.loss.prepare(&self.batch_inputs(split, batch)?))
+    }
+
+    /// What the statistics of a batch are made of, from a score-only pass over the roles whose log-probs
+    /// the loss reads of the whole batch.
+    fn batch_inputs(&self, split: &Split, batch: &[usize]) -> Result<Vec<Scored>> {
         let reading = part(Part::Data);
         let examples = batch.iter().map(|&row| split.example(row));
         let mut all: Vec<Scored> = examples
@@ -145,7 +145,7 @@ impl<'a> Stepper<'a> {
                 }
             }
         }
-        Ok(self.loss.prepare(&all))
+        Ok(all)
     }
 
     fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {

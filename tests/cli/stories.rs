@@ -89,7 +89,7 @@ fn what_stories_refuse() {
             "story.num_samples=1".to_owned(),
             [
                 "--set story.num_samples=1:",
-                "num_samples must be >= 2 (got 1)",
+                "num_samples must be in [2, 100000] (got 1)",
             ],
         ),
         (

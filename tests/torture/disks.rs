@@ -7,7 +7,7 @@ use super::folders::{differences, names, unreadable};
 use super::program::{Ended, Stage, memory};
 use super::{Random, Report, send, size, skip, succeeds};
 
-/// A tmpfs, for as long as this value lives.
+/// A mount, for as long as this value lives.
 pub struct Mounted {
     pub path: PathBuf,
 }
@@ -20,6 +20,14 @@ impl Mounted {
         let mounted = succeeds("mount", &["-t", "tmpfs", "-o", options, "tmpfs", name]);
         mounted.then(|| Self {
             path: path.to_owned(),
+        })
+    }
+
+    /// A file in the place of another.
+    pub fn bind(file: &Path, over: &Path) -> Option<Self> {
+        let words = ["--bind", file.to_str()?, over.to_str()?];
+        succeeds("mount", &words).then(|| Self {
+            path: over.to_owned(),
         })
     }
 

@@ -85,17 +85,20 @@ fn a_full_log_stops_nothing() {
     let Some(device) = Mounted::new(&stage.path("device"), "size=4k") else {
         return skip("full_log", "no right to mount a tmpfs");
     };
+    // The file of a run whose owner is gone, on the device; a link to it would be refused.
     let metrics = |run: &Path| {
         fs::create_dir_all(run).unwrap();
-        let file = device.path.join("metrics.jsonl");
-        File::create(&file).unwrap();
-        std::os::unix::fs::symlink(file, run.join("metrics.jsonl")).unwrap();
+        let (file, log) = (device.path.join("metrics.jsonl"), run.join("metrics.jsonl"));
+        for path in [&file, &log, &run.join("run.lock")] {
+            File::create(path).unwrap();
+        }
+        Mounted::bind(&file, &log)
     };
     let whole = fs::read(stage.whole.join("metrics.jsonl")).unwrap();
     assert!(whole.len() > 5000, "more than the device holds");
 
     let full = stage.path("full");
-    metrics(&full);
+    let _log = metrics(&full).expect("mounted before");
     let ended = stage.start(&[], &full, 1).wait();
     let warned = ended.err.contains("lines wait in memory");
     let found = differences(&full, &stage.whole, true);
@@ -105,7 +108,7 @@ fn a_full_log_stops_nothing() {
     }
 
     let later = stage.path("later");
-    metrics(&later);
+    let _log = metrics(&later).expect("mounted before");
     let mut process = stage.start(&[], &later, 1);
     process.wait_until(|| steps(&later).last() >= Some(&25));
     send("STOP", process.process());

@@ -24,6 +24,7 @@
 //!   will take, before it is made. [`eval`]: evaluation of a model. [`lab::bandit`]: the papers'
 //!   synthetic experiments, where the best policy is known. [`inspect`]: the rows of a run as it would
 //!   see them.
+//! - [`guide`]: what the README leaves out, one page per subject.
 //!
 //! The program (`main`, `cli`) stands on top of these and is the only part that prints or exits.
 //!
@@ -52,6 +53,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod guide;
 pub mod inspect;
 pub mod io;
 pub mod kernels;

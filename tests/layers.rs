@@ -13,7 +13,7 @@ use source::{Source, program};
 /// Lowest first; a module imports only from the rows above its own. A module of `lab` stands for
 /// itself: stories are data to train on, bandits are experiments on losses and configs.
 const LAYERS: [&[&str]; 15] = [
-    &["error"],
+    &["error", "guide"],
     &["io", "segment"],
     &["loss", "kernels", "lab::story"],
     &["data"],

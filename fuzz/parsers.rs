@@ -344,12 +344,14 @@ fn render(template: &ChatTemplate) -> Result<String> {
 
 fn rows(folder: &Path) -> Result<()> {
     let path = folder.join("rows.jsonl");
-    for row in expo::data::read::rows(&path)? {
-        let row = row?;
+    for record in expo::data::read::rows(&path)? {
+        let row = record?.row?;
         let mut read = FORMATS.iter().map(|format| format.example(&row));
         // No format reads every row; each must say why.
-        let wrong =
-            read.find_map(|read| read.err().filter(|e| !e.to_string().contains("rows.jsonl")));
+        let wrong = read.find_map(|read| {
+            let error = read.err()?.into_error();
+            (!error.to_string().contains("rows.jsonl")).then_some(error)
+        });
         assert!(wrong.is_none(), "{wrong:?}");
     }
     dataset(folder, path)

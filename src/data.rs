@@ -49,5 +49,5 @@ pub use dataset::{
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;
-pub use rows::{Files, Invalid, Lines, RowReport, Spread, read};
+pub use rows::{Files, Invalid, Lines, RowError, RowReport, Spread, read};
 pub use tokens::{Continuation, TokenRule, Tokenizer};

@@ -237,7 +237,7 @@ fn imports_from_the_right_are_found_in_every_spelling() {
         let found = check("data/mod.rs", import);
         assert_eq!(found.len(), 1, "{import}: {found:?}");
         assert!(found[0].contains(
-            "`data` imports `model`; it may import: error, io, segment, loss, kernels, lab::story"
+            "`data` imports `model`; it may import: error, guide, io, segment, loss, kernels, lab::story"
         ));
     }
     assert_eq!(

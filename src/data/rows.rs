@@ -5,4 +5,4 @@ pub mod read;
 pub mod report;
 
 pub use files::Files;
-pub use report::{Invalid, Lines, RowReport, Spread};
+pub use report::{Invalid, Lines, RowError, RowReport, Spread};

@@ -233,8 +233,8 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Option<Fig
 /// Score against KL from the grammar, exactly, as means over the prompts of a file.
 fn optima(grammar: &Grammar, prompts: &Path, color: usize, widest: f64) -> Result<Vec<Curve>> {
     let mut texts = Vec::new();
-    for row in crate::data::read::rows(prompts)? {
-        texts.push(row?.text("prompt")?.to_owned());
+    for record in crate::data::read::rows(prompts)? {
+        texts.push(record?.row?.text("prompt")?.to_owned());
     }
     let prompts: Vec<_> = texts
         .iter()

@@ -9,7 +9,7 @@ use super::render::Renderer;
 use crate::data::chat::{Content, Message};
 use crate::data::config::TokenizeConfig;
 use crate::data::format::{Format, RowExample};
-use crate::data::rows::Files;
+use crate::data::rows::{Files, RowError};
 use crate::data::tokens::Tokenizer;
 use crate::error::Result;
 use crate::loss::Role;
@@ -38,20 +38,33 @@ pub fn chosen_answers(
     let tokens = TokenizeConfig::default();
     let renderer = Renderer::new(&tokens, tokenizer);
     let mut found = ChosenAnswers::default();
-    for row in files.rows() {
-        let (_, row) = row?;
+    for record in files.records() {
+        let (_, record) = record?;
         found.rows += 1;
-        let Ok(example) = format.example(&row)? else {
-            found.unusable += 1;
-            continue;
+        let example = match record.row.map_err(RowError::from) {
+            Ok(row) => format.example(&row),
+            Err(error) => Err(error),
+        };
+        let example = match example {
+            Ok(example) => example,
+            Err(RowError::Fatal(error)) => return Err(error),
+            Err(RowError::Unusable(..)) => {
+                found.unusable += 1;
+                continue;
+            }
         };
         let Some(answer) = chosen(&example).filter(|answer| !answer.trim().is_empty()) else {
             found.unusable += 1;
             continue;
         };
-        let (prompt, _) = renderer
-            .prompt(example)
-            .map_err(|error| error.at(&row.place))?;
+        let (prompt, _) = match renderer.prompt(example) {
+            Ok(prompt) => prompt,
+            Err(RowError::Fatal(error)) => return Err(error.at(&record.place)),
+            Err(RowError::Unusable(..)) => {
+                found.unusable += 1;
+                continue;
+            }
+        };
         match found.by_prompt.contains_key(&prompt) {
             true => found.repeated += 1,
             false => {

@@ -21,8 +21,8 @@ impl Dataset {
     /// to row by [`mismatched_answers`](super::mismatched_answers).
     ///
     /// # Errors
-    /// A malformed row is an error whatever `on_invalid` says, and so is a dataset without a usable
-    /// row, or a temporary folder that cannot hold what memory does not.
+    /// A file that cannot be read is an error, and so is a dataset without a usable row, a row that
+    /// cannot be used where `on_invalid` says so, or a temporary folder that cannot hold what memory does not.
     pub fn open(
         files: &Files,
         config: &RowConfig,

@@ -9,7 +9,8 @@ use super::render::Renderer;
 use crate::data::chat::Content;
 use crate::data::config::{OnInvalid, PromptConfig, TokenizeConfig};
 use crate::data::format::RowExample;
-use crate::data::rows::Files;
+use crate::data::rows::read::Row;
+use crate::data::rows::{Files, RowError};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::cut_prompt;
@@ -65,7 +66,8 @@ impl Prompt {
             preference: None,
             scores: None,
         };
-        let (text, _) = Renderer::new(config, tokenizer).prompt(row)?;
+        let rendered = Renderer::new(config, tokenizer).prompt(row);
+        let (text, _) = rendered.map_err(RowError::into_error)?;
         Ok(Self {
             ids: TokenRule::new(config, tokenizer).prompt(&text)?,
             text,
@@ -88,30 +90,31 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
     let renderer = Renderer::new(&config.tokens, tokenizer);
     let mut seen = HashSet::new();
     let mut prompts = Vec::new();
-    for row in files.rows() {
-        let (_, row) = row?;
-        let (asked, (text, is_chat)) = match format.example(&row)? {
-            Ok(example) => {
-                let asked = example.prompt.as_ref().and_then(asked);
-                let rendered = renderer.prompt(example);
-                (asked, rendered.map_err(|error| error.at(&row.place))?)
-            }
-            Err(reason) if config.on_invalid == OnInvalid::Error => {
-                return Err(reason.refuse().at(&row.place));
-            }
-            Err(_) => continue,
+    for record in files.records() {
+        let (_, record) = record?;
+        let place = record.place;
+        let read = |row: Row| {
+            let example = format.example(&row)?;
+            let asked = example.prompt.as_ref().and_then(asked);
+            let rendered = renderer.prompt(example);
+            Ok((asked, rendered.map_err(|error| error.at(&place))?))
+        };
+        let (asked, (text, is_chat)) = match record.row.map_err(RowError::from).and_then(read) {
+            Ok(prompt) => prompt,
+            Err(RowError::Unusable(..)) if config.on_invalid == OnInvalid::Skip => continue,
+            Err(error) => return Err(error.into_error()),
         };
         if !seen.insert(text.clone()) {
             continue;
         }
-        let mut ids = rule.prompt(&text).map_err(|error| error.at(&row.place))?;
+        let mut ids = rule.prompt(&text).map_err(|error| error.at(&place))?;
         if ids.is_empty() {
             match config.on_invalid {
                 OnInvalid::Skip => continue,
                 OnInvalid::Error => {
                     return Err(Error::input("the prompt has no tokens")
                         .hint("nothing can be drawn after it")
-                        .at(&row.place));
+                        .at(&place));
                 }
             }
         }
@@ -125,7 +128,7 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
             instruction: asked.unwrap_or_else(|| text.clone()),
             text,
             ids,
-            place: row.place.to_string(),
+            place: place.to_string(),
             cut: keep.is_some(),
         });
     }

@@ -10,7 +10,7 @@ use super::Dataset;
 use super::build::{Draft, build};
 use super::inspect::Inspection;
 use super::mismatch::MismatchedPairs;
-use super::render::Renderer;
+use super::render::{Renderer, TextExample};
 use super::samples::Samples;
 use super::scores;
 use super::store::Store;
@@ -19,8 +19,8 @@ use crate::data::config::{OnInvalid, RowConfig};
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
 use crate::data::rows::Files;
-use crate::data::rows::read::{Place, Row};
-use crate::data::rows::report::{Invalid, Tally};
+use crate::data::rows::read::{Place, Record, Row};
+use crate::data::rows::report::{Invalid, RowError, Tally};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
@@ -113,9 +113,9 @@ impl Reader<'_> {
         let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
         let mismatches = needs.batch.contains(&Role::Mismatched);
         let mut pairs = MismatchedPairs::default();
-        for row in files.rows() {
-            let (number, row) = row?;
-            match self.draft(number, &row, &renderer)? {
+        for record in files.records() {
+            let (number, record) = record?;
+            match self.draft(number, record, &renderer)? {
                 Some(draft) if mismatches => pairs.push(draft)?,
                 Some(draft) => self.take(draft)?,
                 None => {}
@@ -133,31 +133,40 @@ impl Reader<'_> {
     }
 
     // `None` where the row is left out.
-    fn draft(&mut self, number: usize, row: &Row, renderer: &Renderer) -> Result<Option<Draft>> {
+    fn draft(
+        &mut self,
+        number: usize,
+        record: Record,
+        renderer: &Renderer,
+    ) -> Result<Option<Draft>> {
         self.dataset.report.rows += 1;
-        let reason = match self.read(row)? {
-            Err(reason) => reason,
-            Ok(example) => {
-                let text = renderer.example(example);
-                let text = text.map_err(|error| error.at(&row.place))?;
-                let sampled = self.samples.is_none_or(|all| all.has(&text.prompt));
-                if sampled {
-                    return Ok(Some(Draft::new(number, row.place.clone(), text)));
-                }
-                Invalid::NoSample
+        let place = record.place;
+        let read = |row: Row| -> std::result::Result<TextExample, RowError> {
+            let text = renderer.example(self.read(&row)?);
+            let text = text.map_err(|error| error.at(&place))?;
+            match self.samples.is_none_or(|all| all.has(&text.prompt)) {
+                true => Ok(text),
+                false => Err(RowError::from(Invalid::NoSample).at(&place)),
             }
         };
-        self.invalid(reason, number, &row.place)?;
-        Ok(None)
+        let row = record
+            .row
+            .map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
+        match row.and_then(read) {
+            Ok(text) => Ok(Some(Draft::new(number, place, text))),
+            Err(RowError::Fatal(error)) => Err(error),
+            Err(RowError::Unusable(reason, error)) => {
+                self.invalid(reason, error, number, &place)?;
+                Ok(None)
+            }
+        }
     }
 
     // What the row has for the loss, or why it cannot be used.
-    fn read(&self, row: &Row) -> Result<Reading> {
+    fn read(&self, row: &Row) -> Reading {
         let Source { config, needs, .. } = *self.source;
-        let mut example = match config.format.example(row)? {
-            Ok(example) => example,
-            Err(reason) => return Ok(Err(reason)),
-        };
+        let refuse = |reason: Invalid| Err(RowError::from(reason).at(&row.place));
+        let mut example = config.format.example(row)?;
         if !self.reads(Role::Chosen) && !self.reads(Role::Rejected) {
             // Its prompt is all that is wanted, whatever its answers and their labels say.
             example
@@ -165,21 +174,18 @@ impl Reader<'_> {
                 .get_or_insert_with(|| Content::Text(String::new()));
             example.answers.clear();
             example.preference = None;
-            return Ok(Ok(example));
+            return Ok(example);
         }
         if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
-            return Ok(Err(Invalid::EmptyAnswer));
+            return refuse(Invalid::EmptyAnswer);
         }
-        if let Some(reason) = scores::apply(config.scores, needs.scores, row, &mut example)? {
-            return Ok(Err(reason));
-        }
+        scores::apply(config.scores, needs.scores, row, &mut example)?;
         let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
         if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
-            return Ok(Err(Invalid::NothingChosen));
+            return refuse(Invalid::NothingChosen);
         }
-        self.needed(example)
-            .map(Ok)
-            .map_err(|error| error.at(&row.place))
+        let needed = self.needed(example);
+        needed.map_err(|error| RowError::from(error.at(&row.place)))
     }
 
     fn reads(&self, role: Role) -> bool {
@@ -217,7 +223,9 @@ impl Reader<'_> {
             let example = &built.example;
             let mut responses = example.responses.iter();
             if responses.any(|response| example.scored_tokens(response) == 0) {
-                self.invalid(Invalid::NothingToScore, draft.row, &draft.place)?;
+                let reason = Invalid::NothingToScore;
+                let error = reason.refuse().at(&draft.place);
+                self.invalid(reason, error, draft.row, &draft.place)?;
                 continue;
             }
             let report = &mut self.dataset.report;
@@ -236,17 +244,15 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn invalid(&mut self, reason: Invalid, row: usize, place: &Place) -> Result<()> {
+    fn invalid(&mut self, reason: Invalid, error: Error, row: usize, place: &Place) -> Result<()> {
         // A rejected answer is no fault of its row.
         let refused =
             self.source.config.on_invalid == OnInvalid::Error && reason != Invalid::NothingChosen;
         if refused {
-            return Err(reason.refuse().at(place));
+            return Err(error);
         }
         if self.watched == Some(row) {
-            return Err(Error::input(reason.to_string())
-                .hint("the row is left out")
-                .at(place));
+            return Err(error.hint("the row is left out"));
         }
         self.dataset
             .report

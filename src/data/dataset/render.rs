@@ -10,6 +10,7 @@
 use crate::data::chat::{ChatTemplate, Content, Message};
 use crate::data::config::{AssistantTurns, TokenizeConfig};
 use crate::data::format::RowExample;
+use crate::data::rows::RowError;
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -54,7 +55,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    pub fn example(&self, row: RowExample) -> Result<TextExample> {
+    pub fn example(&self, row: RowExample) -> std::result::Result<TextExample, RowError> {
         let (preference, scores) = (row.preference, row.scores);
         let (prompt, is_chat, answers) = match self.conversation(row)? {
             Turns::Plain { prompt, answers } => {
@@ -70,7 +71,7 @@ impl<'a> Renderer<'a> {
                 let answers = answers
                     .into_iter()
                     .map(|(role, messages)| self.answer(&prompt, &text, role, messages))
-                    .collect::<Result<_>>()?;
+                    .collect::<std::result::Result<_, RowError>>()?;
                 (text, true, answers)
             }
         };
@@ -84,9 +85,10 @@ impl<'a> Renderer<'a> {
     }
 
     /// The text of the prompt alone, and whether the chat template wrote it.
-    pub fn prompt(&self, row: RowExample) -> Result<(String, bool)> {
+    pub fn prompt(&self, row: RowExample) -> std::result::Result<(String, bool), RowError> {
         if row.prompt.is_none() && matches!(row.answers.first(), Some((_, Content::Text(_)))) {
-            return Err(Error::input("the row has no prompt").hint("its whole text is the answer"));
+            let error = Error::input("the row has no prompt");
+            return Err(error.hint("its whole text is the answer").into());
         }
         match self.conversation(row)? {
             Turns::Plain { prompt, .. } => Ok((prompt, false)),
@@ -167,7 +169,12 @@ impl<'a> Renderer<'a> {
         Ok((Some(Content::Messages(prompt)), answers))
     }
 
-    fn template(&self) -> Result<&ChatTemplate> {
+    // Without one no conversation can be read.
+    fn template(&self) -> std::result::Result<&ChatTemplate, RowError> {
+        self.opened().map_err(RowError::Fatal)
+    }
+
+    fn opened(&self) -> Result<&ChatTemplate> {
         if let Some(template) = self.template.get() {
             return Ok(template);
         }
@@ -179,15 +186,17 @@ impl<'a> Renderer<'a> {
         Ok(self.template.get_or_init(|| template))
     }
 
-    fn prompt_text(&self, prompt: &[Message]) -> Result<String> {
+    fn prompt_text(&self, prompt: &[Message]) -> std::result::Result<String, RowError> {
         match prompt.last() {
             None => Err(Error::input("the conversation begins with the assistant")
-                .hint("a message of the user or the system comes before it")),
+                .hint("a message of the user or the system comes before it")
+                .into()),
             Some(last) if last.is_assistant() => {
                 Err(Error::input("the prompt's last message is the assistant's")
-                    .hint("to continue a message is not supported; end the prompt with the user's"))
+                    .hint("to continue a message is not supported; end the prompt with the user's")
+                    .into())
             }
-            Some(_) => self.template()?.render(prompt, true),
+            Some(_) => Ok(self.template()?.render(prompt, true)?),
         }
     }
 
@@ -197,7 +206,7 @@ impl<'a> Renderer<'a> {
         prompt_text: &str,
         role: Role,
         messages: Vec<Message>,
-    ) -> Result<Answer> {
+    ) -> std::result::Result<Answer, RowError> {
         let name = role.name();
         let ends = [("begins", messages.first()), ("ends", messages.last())];
         if let Some((end, _)) = ends
@@ -207,7 +216,8 @@ impl<'a> Renderer<'a> {
             return Err(Error::input(format!(
                 "the {name} answer {end} with a message that is not the assistant's"
             ))
-            .hint("the answer is the assistant's, from its first message to its last"));
+            .hint("the answer is the assistant's, from its first message to its last")
+            .into());
         }
         let template = self.template()?;
         let all = [prompt, &messages].concat();

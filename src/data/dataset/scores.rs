@@ -8,19 +8,19 @@
 use crate::data::config::Scores;
 use crate::data::format::RowExample;
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
-use crate::error::{Error, Result};
+use crate::data::rows::report::{Invalid, RowError};
+use crate::error::Error;
 
 /// Reads `score_chosen` and `score_rejected` for what they are to do, and for the loss if it is
-/// `needed`; the reason where the row cannot be used.
+/// `needed`.
 pub(super) fn apply(
     scores: Scores,
     needed: bool,
     row: &Row,
     example: &mut RowExample,
-) -> Result<Option<Invalid>> {
+) -> std::result::Result<(), RowError> {
     if scores == Scores::Ignore && !needed {
-        return Ok(None);
+        return Ok(());
     }
     let hint = if needed { LOSS_HINT } else { HINT };
     let score = |column| {
@@ -33,8 +33,8 @@ pub(super) fn apply(
     let margin = chosen - rejected;
     if scores == Scores::Check || needed {
         match margin {
-            0.0 => return Ok(Some(Invalid::Tie)),
-            margin if margin < 0.0 => return Ok(Some(Invalid::ScoresDisagree)),
+            0.0 => return Err(Invalid::Tie.into()),
+            margin if margin < 0.0 => return Err(Invalid::ScoresDisagree.into()),
             _ => {}
         }
     }
@@ -42,14 +42,15 @@ pub(super) fn apply(
         example.scores = Some([chosen, rejected]);
     }
     if scores != Scores::BradleyTerry {
-        return Ok(None);
+        return Ok(());
     }
     let soft = 1.0 / (1.0 + (-margin).exp());
     match example.preference.replace(soft) {
-        None => Ok(None),
+        None => Ok(()),
         Some(_) => Err(Error::input("the row has a `preference` beside its scores")
             .hint("one of them is the soft label: leave out data.scores or the column")
-            .at(&row.place)),
+            .at(&row.place)
+            .into()),
     }
 }
 

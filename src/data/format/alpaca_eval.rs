@@ -8,7 +8,6 @@ use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::data::rows::report::Invalid;
-use crate::error::Result;
 use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
@@ -22,27 +21,31 @@ pub(super) const FORMAT: Format = Format {
     read,
 };
 
-fn read(row: &Row) -> Result<Reading> {
+fn read(row: &Row) -> Reading {
     let content = |column| row.text(column).map(|text| Content::Text(text.to_owned()));
     let (first, second) = (content("output_1")?, content("output_2")?);
     let prompt = Some(content("instruction")?);
     // An annotator that failed leaves none.
     let Some(value) = row.get("preference") else {
-        return Ok(Err(Invalid::NoPreference));
+        return Err(Invalid::NoPreference.into());
     };
     let preference = match value.as_f64() {
         Some(preference) if (1.0..=2.0).contains(&preference) => preference,
-        _ => return Err(row.wrong("preference", "a number from 1 (output_1 is better) to 2")),
+        _ => {
+            return Err(row
+                .wrong("preference", "a number from 1 (output_1 is better) to 2")
+                .into());
+        }
     };
     let (chosen, rejected) = match preference {
         2.0 => (second, first),
         _ => (first, second),
     };
     let is_soft = preference > 1.0 && preference < 2.0;
-    Ok(Ok(RowExample {
+    Ok(RowExample {
         prompt,
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: is_soft.then_some(2.0 - preference),
         scores: None,
-    }))
+    })
 }

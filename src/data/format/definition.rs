@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
+use crate::data::rows::report::RowError;
 use crate::error::Result;
 use crate::loss::Role;
 
@@ -22,8 +22,8 @@ pub struct RowExample {
     pub scores: Option<[f64; 2]>,
 }
 
-/// What a row turned out to be. A malformed one is an error instead.
-pub type Reading = std::result::Result<RowExample, Invalid>;
+/// What a row turned out to be.
+pub type Reading = std::result::Result<RowExample, RowError>;
 
 /// Which part of a prompt is kept when it is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -52,7 +52,7 @@ pub struct Format {
     pub splits_turns: bool,
     /// How many of a row's columns it would read; 0 where the row is not of this format.
     pub(super) fits: fn(&Row) -> usize,
-    pub(super) read: fn(&Row) -> Result<Reading>,
+    pub(super) read: fn(&Row) -> Reading,
 }
 
 impl PartialEq for Format {
@@ -62,11 +62,19 @@ impl PartialEq for Format {
 }
 
 impl Format {
-    /// From a row to its contents. An error for a row that is not of this format.
-    pub fn example(&self, row: &Row) -> Result<Reading> {
-        (self.read)(row).map_err(|error| match error.remedy() {
-            None => error.hint(self.columns_hint()),
-            Some(_) => error,
+    /// From a row to its contents.
+    pub fn example(&self, row: &Row) -> Reading {
+        (self.read)(row).map_err(|error| match error {
+            RowError::Unusable(reason, mut error) => {
+                if error.remedy().is_none() {
+                    error = error.hint(self.columns_hint());
+                }
+                if error.places().is_empty() {
+                    error = error.at(&row.place);
+                }
+                RowError::Unusable(reason, error)
+            }
+            error => error,
         })
     }
 
@@ -95,18 +103,13 @@ pub(super) fn has(row: &Row, columns: &[&str]) -> usize {
 }
 
 /// A pair of answers, with the soft label of the row.
-pub(super) fn pair(
-    row: &Row,
-    prompt: Content,
-    chosen: Content,
-    rejected: Content,
-) -> Result<Reading> {
-    Ok(Ok(RowExample {
+pub(super) fn pair(row: &Row, prompt: Content, chosen: Content, rejected: Content) -> Reading {
+    Ok(RowExample {
         prompt: Some(prompt),
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: preference(row)?,
         scores: None,
-    }))
+    })
 }
 
 /// The soft label of a row, if it has one.

@@ -8,7 +8,6 @@ use super::definition::{Format, Reading, TruncationMode, has, pair};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::data::rows::report::Invalid;
-use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",
@@ -30,7 +29,7 @@ fn fits(row: &Row) -> usize {
     }
 }
 
-fn read(row: &Row) -> Result<Reading> {
+fn read(row: &Row) -> Reading {
     let text = |column| {
         let messages = "lists of messages are of format `pairs`";
         row.text(column).map_err(|error| match row.get(column) {
@@ -40,12 +39,12 @@ fn read(row: &Row) -> Result<Reading> {
     };
     let (chosen, rejected) = (text("chosen")?, text("rejected")?);
     let Some(at) = chosen.rfind(TURN) else {
-        return Ok(Err(Invalid::NoAssistantTurn));
+        return Err(Invalid::NoAssistantTurn.into());
     };
     let (prompt, chosen) = chosen.split_at(at + TURN.len());
     let content = |text: &str| Content::Text(text.to_owned());
     match rejected.strip_prefix(prompt) {
         Some(rejected) => pair(row, content(prompt), content(chosen), content(rejected)),
-        None => Ok(Err(Invalid::PromptDiffers)),
+        None => Err(Invalid::PromptDiffers.into()),
     }
 }

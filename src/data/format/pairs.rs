@@ -8,7 +8,6 @@ use super::definition::{Format, Reading, TruncationMode, has, pair};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::data::rows::report::Invalid;
-use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "pairs",
@@ -30,7 +29,7 @@ fn fits(row: &Row) -> usize {
     }
 }
 
-fn read(row: &Row) -> Result<Reading> {
+fn read(row: &Row) -> Reading {
     let are_texts = row.get("chosen").is_some_and(|chosen| chosen.is_string());
     if row.get("prompt").is_some() || fits(row) == 0 {
         let lists = "without a prompt, chosen and rejected are lists of messages; whole transcripts \
@@ -53,7 +52,9 @@ fn read(row: &Row) -> Result<Reading> {
     );
     let (Content::Messages(mut chosen), Content::Messages(mut rejected)) = (chosen, rejected)
     else {
-        return Err(row.wrong("rejected", "a list of messages, as `chosen` is"));
+        return Err(row
+            .wrong("rejected", "a list of messages, as `chosen` is")
+            .into());
     };
     // Each keeps an answer, also where the two are the same.
     let most = chosen.len().min(rejected.len()) - 1;
@@ -61,7 +62,7 @@ fn read(row: &Row) -> Result<Reading> {
     let common = same.count().min(most);
     let answers = [&chosen[common], &rejected[common]];
     if common == 0 || answers.iter().any(|message| !message.is_assistant()) {
-        return Ok(Err(Invalid::PromptDiffers));
+        return Err(Invalid::PromptDiffers.into());
     }
     let answer = chosen.split_off(common);
     let other = rejected.split_off(common);

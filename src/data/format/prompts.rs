@@ -6,7 +6,6 @@
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
-use crate::error::Result;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
@@ -19,13 +18,13 @@ pub(super) const FORMAT: Format = Format {
     read,
 };
 
-fn read(row: &Row) -> Result<Reading> {
-    Ok(Ok(RowExample {
+fn read(row: &Row) -> Reading {
+    Ok(RowExample {
         prompt: Some(Content::read(row, column(row))?),
         answers: Vec::new(),
         preference: None,
         scores: None,
-    }))
+    })
 }
 
 /// AlpacaEval's set calls it an instruction.

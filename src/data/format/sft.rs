@@ -6,7 +6,7 @@
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
@@ -27,7 +27,7 @@ pub(super) const FORMAT: Format = Format {
     read,
 };
 
-fn read(row: &Row) -> Result<Reading> {
+fn read(row: &Row) -> Reading {
     let layouts = ["messages", "completion", "text"];
     let given: Vec<&str> = layouts
         .into_iter()
@@ -40,7 +40,8 @@ fn read(row: &Row) -> Result<Reading> {
             return Err(
                 Error::input(format!("the row has columns {}", several.join(" and ")))
                     .hint("it is one of: messages; prompt and completion; text")
-                    .at(&row.place),
+                    .at(&row.place)
+                    .into(),
             );
         }
     };
@@ -51,14 +52,14 @@ fn read(row: &Row) -> Result<Reading> {
         ),
         "text" => (None, Content::Text(row.text("text")?.to_owned())),
         _ => match Content::read(row, "messages")? {
-            Content::Text(_) => return Err(row.wrong("messages", "a list of messages")),
+            Content::Text(_) => return Err(row.wrong("messages", "a list of messages").into()),
             messages => (None, messages),
         },
     };
-    Ok(Ok(RowExample {
+    Ok(RowExample {
         prompt,
         answers: vec![(Role::Chosen, answer)],
         preference: None,
         scores: None,
-    }))
+    })
 }

@@ -6,7 +6,6 @@
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
-use crate::error::Result;
 use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
@@ -20,18 +19,18 @@ pub(super) const FORMAT: Format = Format {
     read,
 };
 
-fn read(row: &Row) -> Result<Reading> {
+fn read(row: &Row) -> Reading {
     let prompt = Content::read(row, "prompt")?;
     let completion = Content::read(row, "completion")?;
     let role = match row.need("label")?.as_bool() {
         Some(true) => Role::Chosen,
         Some(false) => Role::Rejected,
-        None => return Err(row.wrong("label", "true or false")),
+        None => return Err(row.wrong("label", "true or false").into()),
     };
-    Ok(Ok(RowExample {
+    Ok(RowExample {
         prompt: Some(prompt),
         answers: vec![(role, completion)],
         preference: None,
         scores: None,
-    }))
+    })
 }

@@ -6,7 +6,7 @@
 //! *Why*: a row's number is its place in the files one after the other, each whole. So a row keeps
 //! its number whatever slice it is read through, and no two rows of a dataset share one.
 
-use super::read::{self, Place, Row, Rows};
+use super::read::{self, Place, Record, Row, Rows};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
@@ -61,8 +61,18 @@ impl Files {
     }
 
     /// The rows of all files in order, each with its number from 0 in the files one after the other.
-    /// Rows outside a slice are counted, not parsed. Ends after the first error.
+    /// Ends after the first error, which may be that of a row.
     pub fn rows(&self) -> impl Iterator<Item = Result<(usize, Row)>> + '_ {
+        let mut failed = false;
+        self.records().map_while(move |record| {
+            let row = record.and_then(|(number, record)| Ok((number, record.row?)));
+            (!std::mem::replace(&mut failed, row.is_err())).then_some(row)
+        })
+    }
+
+    /// As [`rows`](Self::rows), where a row that is no JSON object does not end them. Rows outside a
+    /// slice are counted, not parsed. Ends after the first file that cannot be read.
+    pub fn records(&self) -> impl Iterator<Item = Result<(usize, Record)>> + '_ {
         let mut parts = self.parts.iter();
         let mut open: Option<Open> = None;
         let mut before = 0;
@@ -84,9 +94,9 @@ impl Files {
                         before += part.total.unwrap_or(part.next);
                         open = None;
                     }
-                    Some(row) => {
-                        ended = row.is_err();
-                        return Some(row.map(|(number, row)| (before + number, row)));
+                    Some(record) => {
+                        ended = record.is_err();
+                        return Some(record.map(|(number, record)| (before + number, record)));
                     }
                 }
             }
@@ -137,16 +147,16 @@ impl Part {
 }
 
 impl Iterator for Open {
-    type Item = Result<(usize, Row)>;
+    type Item = Result<(usize, Record)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next == self.end {
             return None;
         }
-        let row = self.rows.next()?;
+        let record = self.rows.next()?;
         let number = self.next;
         self.next += 1;
-        Some(row.map(|row| (number, row)))
+        Some(record.map(|record| (number, record)))
     }
 }
 

@@ -99,7 +99,16 @@ impl Row {
     }
 }
 
-/// The rows of a file, in order. Ends after the first error.
+/// What stands at a place of a file: a row, or something that is none.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where it stands.
+    pub place: Place,
+    /// The row. An error names the place.
+    pub row: Result<Row>,
+}
+
+/// The records of a file, in order. Ends after the first error: the file cannot be read any further.
 pub struct Rows {
     path: Arc<Path>,
     reader: Box<dyn BufRead>,
@@ -327,14 +336,19 @@ fn not_json(error: &serde_json::Error) -> String {
 }
 
 impl Iterator for Rows {
-    type Item = Result<Row>;
+    type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
         }
         let row = match self.next_raw() {
-            Ok(raw) => raw.map(|raw| self.row(raw)),
+            Ok(raw) => raw.map(|raw| {
+                Ok(Record {
+                    place: self.place(),
+                    row: self.row(raw),
+                })
+            }),
             Err(error) => Some(Err(error)),
         };
         self.ended = !matches!(row, Some(Ok(_)));

@@ -6,15 +6,19 @@
 //! happened, and where, without having to ask.
 
 use crate::data::example::Example;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::ops::Range;
 
-/// Why a well-formed row cannot be used.
+/// Why a row cannot be used: what it is counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invalid {
+    /// The line or item is not a JSON object.
+    NotAnObject,
+    /// A column is missing or is not what the format reads.
+    Malformed,
     /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
     PromptDiffers,
     /// HH: the chosen transcript has no `\n\nAssistant:`.
@@ -39,6 +43,8 @@ impl Invalid {
     /// Its name in the record of a run.
     pub fn name(self) -> &'static str {
         match self {
+            Self::NotAnObject => "not_an_object",
+            Self::Malformed => "malformed",
             Self::PromptDiffers => "prompt_differs",
             Self::NoAssistantTurn => "no_assistant_turn",
             Self::EmptyAnswer => "empty_answer",
@@ -57,9 +63,54 @@ impl Invalid {
     }
 }
 
+/// Why a row does not become an example.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RowError {
+    /// The row is left out and counted, or refused with this error, as `on_invalid` says.
+    Unusable(Invalid, Error),
+    /// What no other row would change: a failure of the system, a model without a chat template.
+    Fatal(Error),
+}
+
+/// An input error is the row's, under [`Invalid::Malformed`]; any other is fatal.
+impl From<Error> for RowError {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            Kind::Input => Self::Unusable(Invalid::Malformed, error),
+            _ => Self::Fatal(error),
+        }
+    }
+}
+
+impl From<Invalid> for RowError {
+    fn from(reason: Invalid) -> Self {
+        Self::Unusable(reason, reason.refuse())
+    }
+}
+
+impl RowError {
+    /// Names the place of the row.
+    #[must_use]
+    pub fn at(self, place: impl Display) -> Self {
+        match self {
+            Self::Unusable(reason, error) => Self::Unusable(reason, error.at(place)),
+            Self::Fatal(error) => Self::Fatal(error.at(place)),
+        }
+    }
+
+    /// The error, whatever became of the row.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Unusable(_, error) | Self::Fatal(error) => error,
+        }
+    }
+}
+
 impl Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
+            Self::NotAnObject => "not a JSON object",
+            Self::Malformed => "a column is missing or has another type",
             Self::PromptDiffers => "the two answers have different prompts",
             Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
             Self::EmptyAnswer => "an answer is empty or only white space",

@@ -54,8 +54,8 @@ impl Annotations {
     pub fn open(path: &Path) -> Result<Self> {
         let mut all = Vec::new();
         let mut generators: [Option<String>; 2] = [None, None];
-        for (number, row) in rows(path)?.enumerate() {
-            let row = row?;
+        for (number, record) in rows(path)?.enumerate() {
+            let row = record?.row?;
             all.push(annotation(&row).map_err(|error| error.hint(COLUMNS))?);
             for (known, column) in generators.iter_mut().zip(["generator_1", "generator_2"]) {
                 let name = row.get(column).map(|_| row.text(column)).transpose()?;
@@ -259,7 +259,9 @@ fn table(path: &Path) -> Result<Vec<Cells>> {
         .extension()
         .is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
     if !is_csv {
-        return rows(path)?.map(|row| Ok(of_row(&row?))).collect();
+        return rows(path)?
+            .map(|record| Ok(of_row(&record?.row?)))
+            .collect();
     }
     let csv = Csv::open(path)?;
     let known = [

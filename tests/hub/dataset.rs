@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use expo::io::hub::{DatasetFiles, DatasetName, resolve_dataset_with};
 
 use super::client::{Client, TOKEN, message};
+use crate::support::fixture;
+
 use super::server::{COMMIT, EXPORT_COMMIT, Fault, Hub};
 
 const README: &str = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    \
@@ -174,5 +177,53 @@ fn what_is_no_dataset_is_said_in_one_line() {
     assert!(
         text.contains("accept its terms on the dataset's page") && !text.contains(TOKEN),
         "{text}"
+    );
+}
+
+#[test]
+fn a_run_reads_a_slice_of_a_split_and_fetch_says_what_it_is() {
+    let hub = Hub::start(&[(
+        "train.jsonl",
+        "{\"text\": \"One.\"}\n{\"text\": \"Two.\"}\n{\"text\": \"Three.\"}\n",
+    )]);
+    let place = tempfile::tempdir().unwrap();
+    let expo = |args: &[&str], offline: &str| {
+        let out = Command::new(env!("CARGO_BIN_EXE_expo"))
+            .args(args)
+            .current_dir(&place)
+            .env("HF_ENDPOINT", &hub.endpoint)
+            .env("HF_HUB_CACHE", place.path().join("hub"))
+            .env("HF_HUB_OFFLINE", offline)
+            .env_remove("HF_TOKEN")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    let fetch = ["data", "fetch", "hub:org/name:train", "--json"];
+    let (code, out, error) = expo(&fetch, "0");
+    assert_eq!(code, Some(0), "{error}");
+    let fetched: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(fetched["commit"], COMMIT);
+    assert_eq!(fetched["bytes"], 52);
+    assert_eq!(fetched["files"].as_array().unwrap().len(), 1);
+    let config = format!(
+        "[model]\nmodel_name_or_path = {:?}\n[data]\nformat = \"sft\"\ntrain = \"hub:org/name:train[1:]\"\n",
+        fixture("neox")
+    );
+    fs::write(place.path().join("run.toml"), config).unwrap();
+    let show = ["data", "show", "--config", "run.toml", "--row", "2"];
+    let (code, out, error) = expo(&show, "1");
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.contains("row 2") && out.contains("Three."), "{out}");
+    let (code, _, error) = expo(&["data", "fetch", "hub:org/name"], "0");
+    assert!(
+        code == Some(2) && error.contains("names no split"),
+        "{error}"
+    );
+    let (code, _, error) = expo(&["data", "fetch", "train.jsonl"], "0");
+    assert!(
+        code == Some(2) && error.contains("no dataset of the hub is named"),
+        "{error}"
     );
 }

@@ -1,9 +1,10 @@
 //! `expo data fetch`: downloads datasets.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::Args;
-use expo::config::RowsConfig;
+use expo::config::{RowsConfig, Source};
 use expo::data::Files;
 use expo::error::{Error, Result};
 use expo::io::hub::{DatasetFiles, DatasetName, Download};
@@ -11,7 +12,6 @@ use expo::session::Event;
 use serde_json::{Value, json};
 
 use super::super::answer;
-use super::super::args::ConfigArgs;
 use super::super::error::located;
 use super::super::progress::Progress;
 
@@ -23,8 +23,13 @@ pub struct FetchArgs {
     #[arg(value_name = "DATASET", value_parser = str::parse::<Files>, required_unless_present = "config")]
     datasets: Vec<Files>,
 
-    #[command(flatten)]
-    config: Option<ConfigArgs>,
+    /// Download those that this config names, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set a key of the config; may be repeated, the last value wins
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    set: Vec<String>,
 
     /// Print one JSON object for each dataset, on a line of its own
     #[arg(long)]
@@ -50,7 +55,7 @@ Examples:
 pub fn run(args: &FetchArgs) -> anyhow::Result<()> {
     let mut all: Vec<Files> = args.datasets.clone();
     if let Some(config) = &args.config {
-        let source = config.source()?;
+        let source = Source::open(config, &args.set)?;
         let named = RowsConfig::of(&source).map(|config| config.data.files().cloned().collect());
         let named: Vec<Files> = located(&source, named.map_err(anyhow::Error::from))?;
         all.extend(named);

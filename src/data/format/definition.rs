@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
-use crate::data::rows::report::RowError;
+use crate::data::rows::report::{Invalid, RowError};
 use crate::error::Result;
 use crate::loss::Role;
 
@@ -66,7 +66,7 @@ impl Format {
     pub fn example(&self, row: &Row) -> Reading {
         (self.read)(row).map_err(|error| match error {
             RowError::Unusable(reason, mut error) => {
-                if error.remedy().is_none() {
+                if error.remedy().is_none() && reason == Invalid::Malformed {
                     error = error.hint(self.columns_hint());
                 }
                 if error.places().is_empty() {

@@ -19,6 +19,7 @@ mod directories;
 mod files;
 mod flat;
 mod lint;
+mod mixture;
 mod rows;
 mod sft;
 mod tokens;

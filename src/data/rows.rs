@@ -2,8 +2,10 @@
 
 mod expand;
 mod files;
+mod mixture;
 pub mod read;
 pub mod report;
 
 pub use files::Files;
-pub use report::{Invalid, Lines, RowError, RowReport, Spread};
+pub use mixture::{Weight, Weighted};
+pub use report::{Invalid, Lines, PartCount, RowError, RowReport, Spread};

@@ -7,14 +7,15 @@
 //! generation prompt behind it. So a prompt is the same text for all its answers and for sampling,
 //! and what a template would write differently once an answer follows is seen, not trained on.
 
-use crate::data::chat::{ChatTemplate, Content, Message};
+use crate::data::chat::{ChatTemplate, Content, Conversation, Message, Rendering};
 use crate::data::config::{AssistantTurns, TokenizeConfig};
 use crate::data::format::RowExample;
-use crate::data::rows::RowError;
+use crate::data::rows::{Invalid, RowError};
 use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use std::cell::OnceCell;
 use std::ops::Range;
 
@@ -186,6 +187,23 @@ impl<'a> Renderer<'a> {
         Ok(self.template.get_or_init(|| template))
     }
 
+    fn text(&self, messages: &[Message], prompt: bool) -> std::result::Result<String, RowError> {
+        let variables = &Map::new();
+        let conversation = Conversation {
+            messages,
+            variables,
+        };
+        let rendering = Rendering {
+            conversation: 0,
+            messages: messages.len(),
+            add_generation_prompt: prompt,
+        };
+        let texts = self.template()?.render_all(&[conversation], &[rendering]);
+        let texts = texts.map_err(RowError::Fatal)?.into_iter();
+        let refused = |error| RowError::Unusable(Invalid::TemplateRefuses, error);
+        texts.map(|text| Ok(text.map_err(refused)?.text)).collect()
+    }
+
     fn prompt_text(&self, prompt: &[Message]) -> std::result::Result<String, RowError> {
         match prompt.last() {
             None => Err(Error::input("the conversation begins with the assistant")
@@ -196,7 +214,7 @@ impl<'a> Renderer<'a> {
                     .hint("to continue a message is not supported; end the prompt with the user's")
                     .into())
             }
-            Some(_) => Ok(self.template()?.render(prompt, true)?),
+            Some(_) => self.text(prompt, true),
         }
     }
 
@@ -219,16 +237,18 @@ impl<'a> Renderer<'a> {
             .hint("the answer is the assistant's, from its first message to its last")
             .into());
         }
-        let template = self.template()?;
         let all = [prompt, &messages].concat();
-        let whole = template.render(&all, false)?;
+        let whole = self.text(&all, false)?;
         // The length of what stands in front, which nothing that follows may change.
         let before = |front: String, hint: &str| match whole.starts_with(&front) {
             true => Ok(front.len()),
-            false => Err(Error::input(
-                "the chat template writes the same messages differently once others follow",
-            )
-            .hint(hint)),
+            false => Err(RowError::Unusable(
+                Invalid::NotPrefixStable,
+                Error::input(
+                    "the chat template writes the same messages differently once others follow",
+                )
+                .hint(hint),
+            )),
         };
         let start = before(
             prompt_text.to_owned(),
@@ -238,8 +258,8 @@ impl<'a> Renderer<'a> {
         let spoken = (prompt.len()..all.len()).filter(|&turn| all[turn].is_assistant());
         for turn in spoken.filter(|_| messages.len() > 1) {
             let hint = "data.assistant_turns = \"last\" takes only the last turn of a conversation";
-            let from = before(template.render(&all[..turn], true)?, hint)?;
-            let to = before(template.render(&all[..=turn], false)?, hint)?;
+            let from = before(self.text(&all[..turn], true)?, hint)?;
+            let to = before(self.text(&all[..=turn], false)?, hint)?;
             turns.push(from.max(start) - start..to.max(start) - start);
         }
         Ok(Answer {

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod answers;
 mod chat;
+mod directories;
 mod files;
 mod flat;
 mod rows;

@@ -34,10 +34,10 @@ impl Existing<'_> {
 }
 
 /// The output of this name, which must be none of the `inputs`: a file, or an open stream.
-pub fn open<'a>(
+pub fn open(
     path: &Path,
     existing: Existing<'_>,
-    inputs: impl IntoIterator<Item = &'a Path>,
+    inputs: impl IntoIterator<Item = PathBuf>,
 ) -> Result<Output> {
     match stream(path)? {
         Some(file) => Ok(Output::Stream(path.to_owned(), file)),
@@ -46,10 +46,10 @@ pub fn open<'a>(
 }
 
 /// As [`open`], where it has to be a file.
-pub fn file<'a>(
+pub fn file(
     path: &Path,
     existing: Existing<'_>,
-    inputs: impl IntoIterator<Item = &'a Path>,
+    inputs: impl IntoIterator<Item = PathBuf>,
 ) -> Result<()> {
     match descriptor(path) {
         Some(_) => Err(Error::input("is a stream, and a file is needed").at(path.display())),
@@ -84,7 +84,7 @@ pub fn answer_beside(out: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// The paths of files of rows.
-pub fn paths<'a>(files: impl IntoIterator<Item = &'a Files>) -> impl Iterator<Item = &'a Path> {
+pub fn paths<'a>(files: impl IntoIterator<Item = &'a Files>) -> impl Iterator<Item = PathBuf> {
     files.into_iter().flat_map(Files::paths)
 }
 
@@ -147,10 +147,10 @@ fn is_character_device(_: &Path) -> bool {
     false
 }
 
-fn check<'a>(
+fn check(
     path: &Path,
     existing: Existing<'_>,
-    inputs: impl IntoIterator<Item = &'a Path>,
+    inputs: impl IntoIterator<Item = PathBuf>,
 ) -> Result<()> {
     check_no_link(path)?;
     check_writable(path)?;

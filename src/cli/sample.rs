@@ -273,9 +273,7 @@ fn model(args: &SampleArgs) -> ModelConfig {
 /// The files that prompts are read from.
 fn inputs_of(prompts: &PromptSource) -> Vec<PathBuf> {
     let files = [&prompts.train].into_iter().chain(&prompts.eval);
-    paths(files.chain(&prompts.unlabelled))
-        .map(Path::to_owned)
-        .collect()
+    paths(files.chain(&prompts.unlabelled)).collect()
 }
 
 /// The config that the flags stand for.
@@ -322,7 +320,7 @@ fn finish(
             .hint("name the file of the responses")
             .into());
     };
-    let output = open(out, Existing::Take, inputs.iter().map(PathBuf::as_path))?;
+    let output = open(out, Existing::Take, inputs.iter().cloned())?;
     let until = StopCondition {
         signal: on_signal()?,
         ..limited(args.max_time)
@@ -387,7 +385,7 @@ fn alpaca_eval(args: &SampleArgs, path: &Path, out: &Output, inputs: &[PathBuf])
         (false, false) => Existing::Refuse,
     };
     let inputs = inputs.iter().chain([responses]);
-    open(path, existing, inputs.map(PathBuf::as_path))
+    open(path, existing, inputs.cloned())
 }
 
 /// Writes the response to one prompt to standard output while it is drawn; several would mix, so

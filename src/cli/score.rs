@@ -126,7 +126,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     if let Some(path) = &args.config {
         let source = Source::open(path, &args.set)?;
         let config = Config::of(&source)?;
-        let inputs = paths(config.data.files()).chain([path.as_path()]);
+        let inputs = paths(config.data.files()).chain([path.clone()]);
         let out = open(&args.out, existing, inputs)?;
         return of_run(&config, &out, progress).map_err(|error| source.locate(error));
     }

@@ -303,7 +303,7 @@ impl PreferenceData {
             ("samples", samples),
             ("unlabelled", self.unlabelled.as_ref()),
         ] {
-            if files.is_some_and(|files| files.paths().any(is_empty)) {
+            if files.is_some_and(|files| files.names().any(is_empty)) {
                 return Err(Error::input("the path is empty").at_key(key));
             }
         }

@@ -1,5 +1,6 @@
 //! Files of rows, and the report of what became of each.
 
+mod expand;
 mod files;
 pub mod read;
 pub mod report;

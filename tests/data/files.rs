@@ -6,20 +6,32 @@ use expo::data::PromptConfig;
 use expo::data::{Files, prompts};
 
 /// Files of one folder, named without it.
-struct Folder {
+pub(super) struct Folder {
     folder: TempDir,
 }
 
 impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
+        let folder = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         for (name, contents) in files {
-            std::fs::write(folder.path().join(name), contents).unwrap();
+            folder.write(name, contents);
         }
-        Self { folder }
+        folder
     }
 
-    fn files(&self, names: &[&str]) -> Files {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(super) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, contents).unwrap();
+    }
+
+    pub(super) fn files(&self, names: &[&str]) -> Files {
         let folder = self.folder.path().display();
         let quoted: Vec<String> = names.iter().map(|n| format!("'{folder}/{n}'")).collect();
         let text = format!("files = [{}]", quoted.join(", "));
@@ -27,13 +39,13 @@ impl Folder {
         table.remove("files").unwrap()
     }
 
-    fn strip(&self, message: impl ToString) -> String {
+    pub(super) fn strip(&self, message: impl ToString) -> String {
         let folder = format!("{}/", self.folder.path().display());
         message.to_string().replace(&folder, "")
     }
 
     /// Number and prompt of each row, or the error.
-    fn rows(&self, names: &[&str]) -> std::result::Result<Vec<(usize, String)>, String> {
+    pub(super) fn rows(&self, names: &[&str]) -> std::result::Result<Vec<(usize, String)>, String> {
         let files = self.files(names);
         let row = |row: Result<(usize, expo::data::read::Row)>| {
             let (number, row) = row?;
@@ -44,7 +56,7 @@ impl Folder {
     }
 }
 
-fn numbered(prompts: &[&str]) -> String {
+pub(super) fn numbered(prompts: &[&str]) -> String {
     let row = |prompt: &&str| format!("{{\"prompt\": \"{prompt}\"}}\n\n");
     prompts.iter().map(row).collect()
 }

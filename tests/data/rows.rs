@@ -77,7 +77,12 @@ fn files_that_are_something_else_are_named() {
     }
     let mut scene = Scene::new("pairs", "byte-level", ROW);
     scene.files = scene.folder.path().into();
-    assert!(scene.complaint(&PAIR).contains("a folder, not a file"));
+    std::fs::remove_file(scene.folder.path().join("rows.jsonl")).unwrap();
+    let message = scene.complaint(&PAIR);
+    assert!(
+        message.contains("the directory has no data files"),
+        "{message}"
+    );
     scene.files = "nowhere.jsonl".into();
     assert_eq!(
         scene.complaint(&PAIR),

@@ -315,7 +315,7 @@ fn names(args: &DiversityArgs) -> Result<Vec<String>> {
 }
 
 fn of_file(files: &Files) -> String {
-    let stem = files.paths().next().and_then(Path::file_name);
+    let stem = files.names().next().and_then(Path::file_name);
     let name = stem.map_or_else(|| files.to_string(), |s| s.to_string_lossy().into_owned());
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.strip_suffix(".jsonl").unwrap_or(name).to_owned()

@@ -316,9 +316,9 @@ fn outputs(args: &JudgeArgs) -> Result<(PathBuf, Option<Output>)> {
     };
     let inputs = || {
         let others = args.template.as_deref().into_iter().chain(lexicon);
-        paths(rows()).chain(others)
+        paths(rows()).chain(others.map(Path::to_owned))
     };
-    let cache = match (&args.cache, args.samples.paths().next()) {
+    let cache = match (&args.cache, args.samples.names().next()) {
         (Some(path), _) => path.clone(),
         (None, Some(samples)) => beside(samples),
         (None, None) => return Err(Error::input("no --samples")),

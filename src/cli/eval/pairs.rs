@@ -226,7 +226,7 @@ fn configure(args: &PairsArgs) -> Result<PairRows> {
 fn output(args: &PairsArgs) -> Result<Option<Output>> {
     let inputs = || {
         let rows = paths([&args.data].into_iter().chain(&args.samples));
-        rows.chain(args.reference_log_probs.as_deref())
+        rows.chain(args.reference_log_probs.clone())
     };
     let existing = Existing::overwrite(args.overwrite);
     let out = args.out.as_ref();

@@ -1,11 +1,12 @@
 //! The files of a dataset: one or several, each whole or a slice of its rows.
 //!
-//! Hides how a slice is written (as in Hugging Face: `rows.jsonl[:1000]`, `[90%:]`, `[100:200]`) and
-//! how the rows of several files become one sequence.
+//! Hides how a slice is written (as in Hugging Face: `rows.jsonl[:1000]`, `[90%:]`, `[100:200]`), that
+//! a part may be several files of a directory or a pattern, and how all their rows become one sequence.
 //!
 //! *Why*: a row's number is its place in the files one after the other, each whole. So a row keeps
 //! its number whatever slice it is read through, and no two rows of a dataset share one.
 
+use super::expand::expand;
 use super::read::{self, Place, Record, Row, Rows};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -22,10 +23,10 @@ pub struct Files {
     is_list: bool,
 }
 
-/// A file, or a slice of one.
+/// What one name stands for, one file or several, or a slice of their rows one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
-    path: PathBuf,
+    name: PathBuf,
     slice: Option<Slice>,
 }
 
@@ -50,14 +51,21 @@ enum Written {
 }
 
 impl Files {
-    /// Whether there are several of them, so that a line number alone does not name a row.
+    /// Whether there may be several of them, so that a line number alone does not name a row.
     pub fn several(&self) -> bool {
-        self.parts.len() > 1
+        self.parts.len() > 1 || self.names().any(|name| !name.is_file())
     }
 
-    /// The paths, in order.
-    pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.parts.iter().map(|part| part.path.as_path())
+    /// The names as they are written, without slices, in order.
+    pub fn names(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.name.as_path())
+    }
+
+    /// The paths of all files, in order: what a directory or a pattern stands for in its place. A name
+    /// that stands for no file is itself.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.names()
+            .flat_map(|name| expand(name).unwrap_or_else(|_| vec![name.to_owned()]))
     }
 
     /// The rows of all files in order, each with its number from 0 in the files one after the other.
@@ -113,36 +121,59 @@ impl Files {
     }
 }
 
-/// A file that is being read.
+/// A part that is being read.
 struct Open {
-    rows: Rows,
-    // The number in the file of the row that comes next.
+    // The file that is being read, and those after it.
+    rows: Option<Rows>,
+    files: std::vec::IntoIter<PathBuf>,
+    // The number in the part of the row that comes next.
     next: usize,
     end: usize,
-    // The rows of the whole file, where they were counted.
+    // The rows of the whole part, where they were counted.
     total: Option<usize>,
 }
 
 impl Part {
     fn open(&self) -> Result<Open> {
-        let mut rows = read::rows(&self.path)?;
-        let Some(slice) = self.slice else {
-            return Ok(Open {
-                rows,
-                next: 0,
-                end: usize::MAX,
-                total: None,
-            });
+        let files = expand(&self.name)?;
+        let mut open = Open {
+            rows: None,
+            files: files.clone().into_iter(),
+            next: 0,
+            end: usize::MAX,
+            total: None,
         };
-        let total = read::rows(&self.path)?.pass(usize::MAX)?;
-        let range = slice.of(total).map_err(|error| error.at(self))?;
-        rows.pass(range.start)?;
-        Ok(Open {
-            rows,
-            next: range.start,
-            end: range.end,
-            total: Some(total),
-        })
+        if let Some(slice) = self.slice {
+            let count = |file: &PathBuf| read::rows(file)?.pass(usize::MAX);
+            let counts = files.iter().map(count).collect::<Result<Vec<_>>>()?;
+            let total = counts.iter().sum();
+            let range = slice.of(total, files.len() > 1);
+            let range = range.map_err(|error| error.at(self))?;
+            // Files before the slice are not opened again.
+            let mut counts = counts.into_iter().peekable();
+            while let Some(rows) = counts.next_if(|rows| open.next + rows <= range.start) {
+                open.next += rows;
+                open.files.next();
+            }
+            let within = range.start - open.next;
+            open.next_file()?;
+            if let Some(rows) = &mut open.rows {
+                open.next += rows.pass(within)?;
+            }
+            (open.end, open.total) = (range.end, Some(total));
+        }
+        Ok(open)
+    }
+}
+
+impl Open {
+    fn next_file(&mut self) -> Result<bool> {
+        self.rows = self
+            .files
+            .next()
+            .map(|file| read::rows(&file))
+            .transpose()?;
+        Ok(self.rows.is_some())
     }
 }
 
@@ -153,15 +184,23 @@ impl Iterator for Open {
         if self.next == self.end {
             return None;
         }
-        let record = self.rows.next()?;
-        let number = self.next;
-        self.next += 1;
-        Some(record.map(|record| (number, record)))
+        loop {
+            if let Some(record) = self.rows.as_mut().and_then(Iterator::next) {
+                let number = self.next;
+                self.next += 1;
+                return Some(record.map(|record| (number, record)));
+            }
+            match self.next_file() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 
 impl Slice {
-    fn of(self, rows: usize) -> Result<Range<usize>> {
+    fn of(self, rows: usize, several: bool) -> Result<Range<usize>> {
         let bound = |bound: Bound| match bound {
             Bound::Row(row) => row,
             // As Hugging Face rounds, so that `[:90%]` and `[90%:]` are the same parts there and here.
@@ -171,7 +210,11 @@ impl Slice {
         };
         let range = self.from.map_or(0, bound)..self.to.map_or(rows, bound);
         if range.end > rows || range.start > rows {
-            return Err(Error::input(format!("the file has {rows} rows"))
+            let what = match several {
+                true => format!("the files have {rows} rows"),
+                false => format!("the file has {rows} rows"),
+            };
+            return Err(Error::input(what)
                 .hint("a slice lies within its file; leave a bound out for the file's own"));
         }
         if range.is_empty() {
@@ -195,7 +238,7 @@ impl FromStr for Part {
             .and_then(|rest| rest.rsplit_once('['));
         let Some((path, slice)) = sliced else {
             return Ok(Self {
-                path: whole(text)?,
+                name: whole(text)?,
                 slice: None,
             });
         };
@@ -217,7 +260,7 @@ impl FromStr for Part {
             }
         };
         Ok(Self {
-            path: whole(path)?,
+            name: whole(path)?,
             slice: Some(Slice {
                 from: bound(from)?,
                 to: bound(to)?,
@@ -228,7 +271,7 @@ impl FromStr for Part {
 
 impl Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        write!(f, "{}", self.name.display())?;
         let bound = |bound: Option<Bound>| match bound {
             None => String::new(),
             Some(Bound::Row(row)) => row.to_string(),
@@ -286,7 +329,7 @@ impl<P: Into<PathBuf>> From<P> for Files {
     /// One whole file, whatever its name.
     fn from(path: P) -> Self {
         let part = Part {
-            path: path.into(),
+            name: path.into(),
             slice: None,
         };
         Self {

@@ -6,6 +6,7 @@
 //! *Why*: a message about data must lead to the line. And the files that are wrong in practice are
 //! rarely wrong JSON: they are a pointer left by Git LFS, a web page, an archive, UTF-16.
 
+use super::expand;
 use crate::error::{Error, Result};
 use crate::io::untrusted::{self, Line};
 use flate2::bufread::MultiGzDecoder;
@@ -125,8 +126,11 @@ pub struct Rows {
 /// in its first bytes; a name that ends in `.txt` or `.txt.gz` makes every line a prompt. A file
 /// without any row is an error.
 pub fn rows(path: &Path) -> Result<Rows> {
-    let file = untrusted::open(path).map_err(|error| match path.is_dir() {
-        true => error.hint("name a .jsonl or .jsonl.gz file in it"),
+    let file = untrusted::open(path).map_err(|error| match is_like_a_dataset(path) {
+        true => error.hint(format!(
+            "a dataset of the hub is written hub:{}:train, with the name of its split",
+            path.display()
+        )),
         false => error,
     })?;
     let mut reader = BufReader::with_capacity(1 << 16, file);
@@ -151,6 +155,13 @@ pub fn rows(path: &Path) -> Result<Rows> {
         any: false,
         ended: false,
     })
+}
+
+// Whether a path that leads nowhere is written as the hub's names are: owner/name.
+fn is_like_a_dataset(path: &Path) -> bool {
+    let names = path.to_str().and_then(|path| path.split_once('/'));
+    let plain = |(owner, name)| untrusted::is_plain(owner) && untrusted::is_plain(name);
+    names.is_some_and(plain) && !expand::is_data(path) && !path.exists()
 }
 
 impl Rows {

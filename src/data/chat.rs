@@ -33,13 +33,16 @@ mod spans;
 mod tags;
 mod worker;
 
+pub(in crate::data) use message::variables;
 pub use message::{Content, Message};
 pub use process::{Link, Meter, render_in, serve};
 pub use request::{Conversation, Rendered, Rendering};
 
 use crate::error::{Error, Result};
-use crate::io::model_dir::{CHAT_TEMPLATE, ModelFiles, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG};
-use crate::io::untrusted;
+use crate::io::model_dir::{
+    ADDITIONAL_TEMPLATES, CHAT_TEMPLATE, ModelFiles, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG,
+};
+use crate::io::untrusted::{self, Document};
 use interpreter::Source;
 use process::Host;
 use refusal::Refusal;
@@ -73,7 +76,7 @@ impl ChatTemplate {
                 let source = in_config(&config["chat_template"]).map_err(|e| e.at(&place))?;
                 let source = source.ok_or_else(|| {
                     Error::input("the model has no chat template")
-                        .hint("give its folder a chat_template.jinja, or its tokenizer_config.json a `chat_template`, or use rows of plain strings")
+                        .hint("set data.chat_template = \"chatml\", \"plain\" or a file, or use rows of plain strings")
                         .at(files.directory().display())
                 })?;
                 (place, source)
@@ -143,13 +146,54 @@ impl ChatTemplate {
             messages,
             variables,
         };
-        let rendering = Rendering {
-            conversation: 0,
-            messages: messages.len(),
-            add_generation_prompt,
-        };
+        let rendering = Rendering::new(0, messages.len(), add_generation_prompt);
         let texts = self.render_all(&[conversation], &[rendering])?;
         texts.into_iter().map(|text| Ok(text?.text)).collect()
+    }
+}
+
+/// The templates that every model has, by name.
+const BUILTIN: [(&str, &str); 2] = [
+    ("chatml", include_str!("chat/builtin/chatml.jinja")),
+    ("plain", include_str!("chat/builtin/plain.jinja")),
+];
+
+/// A template by its name: a file, or one of the model's own for special uses, or a built-in one.
+///
+/// # Errors
+/// If there is none; with the names that there are.
+pub(in crate::data) fn template_of(files: &ModelFiles, name: &str) -> Result<Document> {
+    let path = Path::new(name);
+    if path.is_file() || name.contains(['/', '\\']) || path.extension().is_some() {
+        let file = Document::read(path, untrusted::TEMPLATE);
+        file.bytes()?;
+        return Ok(file);
+    }
+    let file = files.get(&format!("{ADDITIONAL_TEMPLATES}/{name}.jinja"));
+    if file.exists() {
+        return Ok(file);
+    }
+    let config = files.get(TOKENIZER_CONFIG);
+    let config = config.optional_json_object()?.unwrap_or_default();
+    let named: Vec<(&str, &str)> = match &config["chat_template"] {
+        Json::Array(named) => named
+            .iter()
+            .filter_map(|entry| Some((entry["name"].as_str()?, entry["template"].as_str()?)))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let all = || named.iter().copied().chain(BUILTIN);
+    match all().find(|(known, _)| *known == name) {
+        Some((_, text)) => {
+            let path = files.directory().join(format!("chat template {name}"));
+            Ok(Document::of(&path, untrusted::TEMPLATE, text.into()))
+        }
+        None => {
+            let names: Vec<&str> = all().map(|(name, _)| name).collect();
+            let names = refusal::printable(&names.join(", "));
+            Err(Error::input(format!("there is no chat template {name:?}"))
+                .hint(format!("it is a file, FILE.jinja, or one of: {names}")))
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Conversation<'a> {
 }
 
 /// One text of a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rendering {
     /// The number of the conversation.
     pub conversation: usize,
@@ -27,6 +27,17 @@ pub struct Rendering {
     pub messages: usize,
     /// Whether what the template writes in front of the assistant's answer stands behind them.
     pub add_generation_prompt: bool,
+}
+
+impl Rendering {
+    /// Of the first `messages` of a conversation.
+    pub fn new(conversation: usize, messages: usize, add_generation_prompt: bool) -> Self {
+        Self {
+            conversation,
+            messages,
+            add_generation_prompt,
+        }
+    }
 }
 
 /// What a template wrote.

@@ -83,9 +83,12 @@ impl Scene {
         Samples::open(&path.into(), &self.tokenizer)
     }
 
-    /// The error without the folder's name.
+    /// The error of a reading that stops at the first row it cannot use, without the folder's name.
     fn complaint(&self, needs: &Needs) -> String {
-        self.strip(&self.open(needs).unwrap_err().to_string())
+        let mut config = self.config.clone();
+        config.on_invalid = OnInvalid::Error;
+        let opened = Dataset::open(&self.files, &config, &self.tokenizer, needs, None);
+        self.strip(&opened.unwrap_err().to_string())
     }
 
     fn strip(&self, message: &str) -> String {

@@ -9,6 +9,7 @@
 mod answers;
 mod build;
 mod inspect;
+mod left_out;
 mod mismatch;
 mod open;
 mod prompts;

@@ -35,6 +35,7 @@ fn a_row_report_is_recorded_with_its_reasons_in_order() {
     let lines = |first: &str| Rows {
         rows: 1,
         first: vec![first.to_owned()],
+        fact: String::new(),
     };
     report.invalid.insert(Invalid::Tie, lines("4"));
     report.invalid.insert(Invalid::EmptyAnswer, lines("2"));

@@ -167,19 +167,59 @@ fn hh_takes_the_prompt_up_to_the_last_assistant() {
     scene.config.on_invalid = OnInvalid::Error;
     assert_eq!(
         scene.complaint(&PAIR),
-        "rows.jsonl:2: an answer is empty or only white space; mend the row, or set on_invalid = \"skip\""
+        "rows.jsonl:2: an answer is empty or only white space; mend the row, or set data.on_invalid = \"skip\""
     );
 }
 
 #[test]
 fn rows_without_a_usable_one_are_an_error() {
-    let message =
-        Scene::pairs("byte-level", &[["p", "", "no"], ["p", "yes", " "]]).complaint(&PAIR);
+    let message = |rows: &[&str]| {
+        let scene = Scene::new("pairs", "byte-level", rows.join("\n"));
+        scene.strip(&scene.open(&PAIR).unwrap_err().to_string())
+    };
+    let empty = r#"{"prompt": "p", "chosen": "", "rejected": "no"}"#;
     assert_eq!(
-        message,
-        "rows.jsonl: none of 2 rows is usable: an answer is empty or only white space in 2 (first: line 1); \
+        message(&[empty, empty]),
+        "rows.jsonl: none of 2 rows is usable; \
+         rows.jsonl:1: an answer is empty or only white space"
+    );
+    // The first is said in full, with what would be valid.
+    assert_eq!(
+        message(&[r#"{"prompt": 3}"#, empty, "[]", empty]),
+        "rows.jsonl: none of 4 rows is usable: 1 not a JSON object (lines 3), \
+         1 a column is missing or has another type (lines 1), \
+         2 an answer is empty or only white space (lines 2, 4); \
+         rows.jsonl:1: column `prompt` is 3, not a string or a list of messages; \
          format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)"
     );
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_left_out_and_counted() {
+    let rows = [
+        ROW,
+        "{\"prompt\": ",
+        "{\"prompt\": \"p\", \"chosen\": \"c\"}",
+        ROW,
+        "3",
+    ];
+    let scene = Scene::new("pairs", "byte-level", rows.join("\n"));
+    let dataset = scene.open(&PAIR).unwrap();
+    let kept: Vec<usize> = examples(&dataset).iter().map(|e| e.row).collect();
+    assert_eq!(kept, [0, 3]);
+    assert_eq!((dataset.report.rows, dataset.report.kept), (5, 2));
+    let table = dataset.report.to_string();
+    for line in [
+        "left out                       2  not a JSON object (lines 2, 5): \
+         not JSON: EOF while parsing a value at column 11\n",
+        "left out                       1  a column is missing or has another type (lines 3): \
+         the row has no column `rejected`, only `prompt`, `chosen`\n",
+    ] {
+        assert!(table.contains(line), "{table}");
+    }
+    // The others are what they are without them.
+    let good = Scene::new("pairs", "byte-level", [ROW, ROW].join("\n"));
+    assert_eq!(dataset.fingerprint, good.open(&PAIR).unwrap().fingerprint);
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Scene {
         (said.replace(&place, ""), output.status.code())
     }
 
-    /// The one line of a refusal, behind `error: rows.jsonl:1: `.
+    /// The one line of a refusal, behind the place and that no row is usable.
     pub fn refusal(&self, what: &str) -> String {
         let (said, code) = self.show();
         assert_eq!(code, Some(2), "{what}: {said}");
@@ -76,6 +76,7 @@ impl Scene {
             "{what}: {said:?}"
         );
         let line = said.trim_end().trim_start_matches("error: ");
+        let line = line.trim_start_matches("rows.jsonl: none of 1 rows is usable; ");
         line.trim_start_matches("rows.jsonl:1: ").to_owned()
     }
 }

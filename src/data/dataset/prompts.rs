@@ -5,12 +5,13 @@
 //! *Why*: what is drawn joins the rows by the prompt's text before any cut, so text and ids travel
 //! together, and a prompt that many rows share is drawn for once.
 
+use super::left_out::LeftOut;
 use super::render::Renderer;
 use crate::data::chat::Content;
-use crate::data::config::{OnInvalid, PromptConfig, TokenizeConfig};
+use crate::data::config::{PromptConfig, TokenizeConfig};
 use crate::data::format::RowExample;
 use crate::data::rows::read::Row;
-use crate::data::rows::{Files, RowError};
+use crate::data::rows::{Files, Invalid, RowError};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::cut_prompt;
@@ -90,10 +91,12 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
     let format = config.format;
     let rule = TokenRule::new(&config.tokens, tokenizer);
     let renderer = Renderer::new(&config.tokens, tokenizer);
-    let mut seen = HashSet::new();
+    let mut left_out = LeftOut::new(files, config.on_invalid);
+    let (mut rows, mut seen) = (0, HashSet::new());
     let mut prompts = Vec::new();
     for record in files.records() {
         let (_, record) = record?;
+        rows += 1;
         let place = record.place;
         let read = |row: Row| {
             let example = format.example(&row)?;
@@ -101,24 +104,25 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
             let rendered = renderer.prompt(example);
             Ok((asked, rendered.map_err(|error| error.at(&place))?))
         };
-        let (asked, (text, is_chat)) = match record.row.map_err(RowError::from).and_then(read) {
+        let row = record
+            .row
+            .map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
+        let (asked, (text, is_chat)) = match row.and_then(read) {
             Ok(prompt) => prompt,
-            Err(RowError::Unusable(..)) if config.on_invalid == OnInvalid::Skip => continue,
-            Err(error) => return Err(error.into_error()),
+            Err(error) => {
+                left_out.add(error, &place)?;
+                continue;
+            }
         };
         if !seen.insert(text.clone()) {
             continue;
         }
         let mut ids = rule.prompt(&text).map_err(|error| error.at(&place))?;
         if ids.is_empty() {
-            match config.on_invalid {
-                OnInvalid::Skip => continue,
-                OnInvalid::Error => {
-                    return Err(Error::input("the prompt has no tokens")
-                        .hint("nothing can be drawn after it")
-                        .at(&place));
-                }
-            }
+            let error = Error::input("the prompt has no tokens");
+            let error = RowError::from(error.hint("nothing can be drawn after it"));
+            left_out.add(error.at(&place), &place)?;
+            continue;
         }
         let keep = config.max_prompt_length;
         let keep = keep.filter(|&keep| ids.len() > keep);
@@ -134,12 +138,8 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
             cut: keep.is_some(),
         });
     }
-    match prompts.is_empty() {
-        true => Err(Error::input("no row has a prompt")
-            .hint(format.columns_hint())
-            .at(files)),
-        false => Ok(prompts),
-    }
+    left_out.check(rows, prompts.len())?;
+    Ok(prompts)
 }
 
 /// What a prompt asks, in its own words.

@@ -9,13 +9,14 @@
 use super::Dataset;
 use super::build::{Draft, build};
 use super::inspect::Inspection;
+use super::left_out::LeftOut;
 use super::mismatch::MismatchedPairs;
 use super::render::{Renderer, TextExample};
 use super::samples::Samples;
 use super::scores;
 use super::store::Store;
 use crate::data::chat::Content;
-use crate::data::config::{OnInvalid, RowConfig};
+use crate::data::config::RowConfig;
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
 use crate::data::rows::Files;
@@ -56,6 +57,7 @@ pub(super) fn read(
         samples: samples(source)?,
         watched,
         found: None,
+        left_out: LeftOut::new(source.files, source.config.on_invalid),
         waiting: Vec::new(),
         bytes: 0,
         chunk,
@@ -69,8 +71,10 @@ pub(super) fn read(
         hasher,
         mut dataset,
         found,
+        left_out,
         ..
     } = reader;
+    dataset.report.invalid = left_out.invalid;
     dataset.report.measure(&tally);
     dataset.fingerprint = format!("{:x}", hasher.finalize());
     Ok((dataset, found))
@@ -84,6 +88,7 @@ struct Reader<'a> {
     // A row that somebody wants to see, so that it may not be left out.
     watched: Option<usize>,
     found: Option<Inspection>,
+    left_out: LeftOut<'a>,
     // Rows that are not tokenised yet, and the bytes that they take, up to those of a chunk.
     waiting: Vec<Draft>,
     bytes: usize,
@@ -122,14 +127,16 @@ impl Reader<'_> {
             }
         }
         if mismatches {
-            self.usable(pairs.len())?;
+            let rows = self.dataset.report.rows;
+            self.left_out.check(rows, pairs.len())?;
             let drafts = pairs.drafts(needs.mismatch_group);
             for draft in drafts.map_err(|error| error.at(files))? {
                 self.take(draft?)?;
             }
         }
         self.tokenise()?;
-        self.usable(self.dataset.len())
+        let rows = self.dataset.report.rows;
+        self.left_out.check(rows, self.dataset.len())
     }
 
     // `None` where the row is left out.
@@ -154,9 +161,8 @@ impl Reader<'_> {
             .map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
         match row.and_then(read) {
             Ok(text) => Ok(Some(Draft::new(number, place, text))),
-            Err(RowError::Fatal(error)) => Err(error),
-            Err(RowError::Unusable(reason, error)) => {
-                self.invalid(reason, error, number, &place)?;
+            Err(error) => {
+                self.leave_out(error, number, &place)?;
                 Ok(None)
             }
         }
@@ -223,9 +229,8 @@ impl Reader<'_> {
             let example = &built.example;
             let mut responses = example.responses.iter();
             if responses.any(|response| example.scored_tokens(response) == 0) {
-                let reason = Invalid::NothingToScore;
-                let error = reason.refuse().at(&draft.place);
-                self.invalid(reason, error, draft.row, &draft.place)?;
+                let error = RowError::from(Invalid::NothingToScore).at(&draft.place);
+                self.leave_out(error, draft.row, &draft.place)?;
                 continue;
             }
             let report = &mut self.dataset.report;
@@ -247,38 +252,16 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn invalid(&mut self, reason: Invalid, error: Error, row: usize, place: &Place) -> Result<()> {
-        // A rejected answer is no fault of its row.
-        let refused =
-            self.source.config.on_invalid == OnInvalid::Error && reason != Invalid::NothingChosen;
-        if refused {
-            return Err(error);
-        }
+    fn leave_out(&mut self, error: RowError, row: usize, place: &Place) -> Result<()> {
         if self.watched == Some(row) {
-            return Err(error.hint("the row is left out"));
-        }
-        self.dataset
-            .report
-            .drop_row(reason, self.source.files.name(place));
-        Ok(())
-    }
-
-    fn usable(&self, left: usize) -> Result<()> {
-        if left > 0 {
-            return Ok(());
-        }
-        let why = self.dataset.report.invalid.iter().map(|(reason, lines)| {
-            let Some(first) = lines.first.first() else {
-                return reason.to_string();
+            let error = error.into_error();
+            let hint = match error.remedy() {
+                Some(remedy) => format!("the row is left out; {remedy}"),
+                None => "the row is left out".to_owned(),
             };
-            format!("{reason} in {} (first: line {first})", lines.rows)
-        });
-        let (why, rows) = (why.collect::<Vec<_>>().join(", "), self.dataset.report.rows);
-        Err(
-            Error::input(format!("none of {rows} rows is usable: {why}"))
-                .hint(self.source.config.format.columns_hint())
-                .at(self.source.files),
-        )
+            return Err(error.hint(hint));
+        }
+        self.left_out.add(error, place)
     }
 }
 
@@ -301,6 +284,7 @@ fn parallel<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::config::OnInvalid;
     use crate::data::format::Format;
     use std::path::{Path, PathBuf};
 
@@ -310,7 +294,8 @@ mod tests {
     }
 
     fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<Dataset> {
-        let config = RowConfig::new(Format::named("pairs").unwrap());
+        let mut config = RowConfig::new(Format::named("pairs").unwrap());
+        config.on_invalid = OnInvalid::Error;
         let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
         let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
         let source = Source {

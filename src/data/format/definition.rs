@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::data::chat::{Content, variables};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::RowError;
+use crate::data::rows::report::{Invalid, RowError};
 use crate::error::Result;
 use crate::loss::Role;
 
@@ -76,7 +76,7 @@ impl Format {
         });
         read.map_err(|error| match error {
             RowError::Unusable(reason, mut error) => {
-                if error.remedy().is_none() {
+                if error.remedy().is_none() && reason == Invalid::Malformed {
                     error = error.hint(self.columns_hint());
                 }
                 if error.places().is_empty() {

@@ -65,11 +65,6 @@ impl Invalid {
             Self::NothingToScore => "nothing_to_score",
         }
     }
-
-    /// The error of a row that is not to be left out.
-    pub(in crate::data) fn refuse(self) -> Error {
-        Error::input(self.to_string()).hint("mend the row, or set on_invalid = \"skip\"")
-    }
 }
 
 /// Why a row does not become an example.
@@ -93,7 +88,7 @@ impl From<Error> for RowError {
 
 impl From<Invalid> for RowError {
     fn from(reason: Invalid) -> Self {
-        Self::Unusable(reason, reason.refuse())
+        Self::Unusable(reason, Error::input(reason.to_string()))
     }
 }
 
@@ -146,6 +141,21 @@ pub struct Lines {
     pub rows: usize,
     /// The line numbers of the first ten, as `file:line` where the rows are of several files.
     pub first: Vec<String>,
+    /// What is wrong with the first.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fact: String,
+}
+
+impl Lines {
+    /// The first of them, and whether there are more.
+    pub(in crate::data) fn shown(&self) -> String {
+        let more = if self.rows > self.first.len() {
+            ", ..."
+        } else {
+            ""
+        };
+        self.first.join(", ") + more
+    }
 }
 
 /// Median, 95th percentile (both by nearest rank) and maximum.
@@ -228,14 +238,6 @@ pub struct RowReport {
 }
 
 impl RowReport {
-    pub(in crate::data) fn drop_row(&mut self, reason: Invalid, line: String) {
-        let lines = self.invalid.entry(reason).or_default();
-        lines.rows += 1;
-        if lines.first.len() < 10 {
-            lines.first.push(line);
-        }
-    }
-
     pub(in crate::data) fn count(&mut self, example: &Example, tally: &mut Tally) {
         self.kept += 1;
         let mut whole = example.prompt.len();
@@ -260,17 +262,14 @@ impl Display for RowReport {
         writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
         writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;
         for (reason, lines) in &self.invalid {
-            let more = if lines.rows > lines.first.len() {
-                ", ..."
-            } else {
-                ""
-            };
-            let first = lines.first.join(", ");
-            writeln!(
-                f,
-                "{:<22}{:>10}  {reason} (lines {first}{more})",
-                "left out", lines.rows
-            )?;
+            let (rows, shown) = (lines.rows, lines.shown());
+            write!(f, "{:<22}{rows:>10}  {reason} (lines {shown})", "left out")?;
+            // Most reasons say all there is.
+            match lines.fact.as_str() {
+                "" => writeln!(f)?,
+                fact if fact == reason.to_string() => writeln!(f)?,
+                fact => writeln!(f, ": {fact}")?,
+            }
         }
         for (name, count) in [
             ("cut prompts", self.cut_prompts),

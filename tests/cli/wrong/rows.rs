@@ -17,8 +17,14 @@ fn rows(place: &Place, name: &str, bytes: impl AsRef<[u8]>) -> Option<Vec<String
     train(place, "dpo", &[&format!("data.train={name}")])
 }
 
-fn lines(place: &Place, rows_: &[&str]) -> Option<Vec<String>> {
-    rows(place, "rows.jsonl", rows_.join("\n") + "\n")
+/// Lines that none is to be missing of.
+fn lines(place: &Place, rows: &[&str]) -> Option<Vec<String>> {
+    place.write("rows.jsonl", rows.join("\n") + "\n");
+    train(
+        place,
+        "dpo",
+        &["data.train=rows.jsonl", "data.on_invalid=error"],
+    )
 }
 
 /// `expo data show` of these bytes.
@@ -243,7 +249,7 @@ pub const CASES: &[Case] = &[
     refused("samples of negative tokens", |p| { sampled(p, "{\"prompt\": \"Is the duck kind?\", \"response\": \"b\", \"token_ids\": [-1], \"finish_reason\": \"stop\", \"index\": 0, \"seed\": 0}") },
         &["samples.jsonl:1", "token_ids"]),
     refused("samples of other prompts", |p| { sampled(p, "{\"prompt\": \"nobody's\", \"response\": \"b\", \"token_ids\": [5], \"finish_reason\": \"stop\", \"index\": 0, \"seed\": 0}") },
-        &["pairs.jsonl", "the sample file has no response to the prompt in 24"]),
+        &["pairs.jsonl", "none of 24 rows", "the sample file has no response to the prompt"]),
     refused("pairs as samples", |p| { fs::copy(fixture("pairs.jsonl"), p.path("s.jsonl")).unwrap(); train(p, "cexpo", &["data.samples=s.jsonl"]) },
         &["s.jsonl:1", "token_ids"]),
     refused("rows as a .txt of gzip that is none", |p| { File::create(p.path("p.txt")).unwrap().write_all(b"\x1f\x8bno").unwrap(); words(&["sample", "--model", &path("neox"), "--prompts", "p.txt", "--out", "out"]) },

@@ -20,7 +20,9 @@ mod files;
 mod flat;
 mod rows;
 mod sft;
+mod templates;
 mod tokens;
+mod turns;
 mod whole;
 
 const PAIR: Needs = Needs::referenced_pair();

@@ -121,9 +121,8 @@ fn a_template_that_forgets_is_refused_where_all_turns_count() {
     let message = scene.complaint(&SFT);
     assert!(
         message.starts_with(
-            "rows.jsonl:1: the chat template writes the same messages differently once others follow; \
-             data.assistant_turns = \"last\""
-        ),
+            "rows.jsonl:1: the chat template is not prefix-stable: message 2 rendered alone go on with \"<think>"
+        ) && message.contains("; data.assistant_turns = \"last\" takes"),
         "{message}"
     );
     scene.config.tokens.assistant_turns = AssistantTurns::Last;

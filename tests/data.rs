@@ -18,6 +18,7 @@ mod chat;
 mod directories;
 mod files;
 mod flat;
+mod lint;
 mod rows;
 mod sft;
 mod templates;

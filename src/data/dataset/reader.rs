@@ -24,6 +24,7 @@ use crate::data::rows::read::{Place, Record, Row};
 use crate::data::rows::report::{Invalid, RowError, Tally};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
+use crate::data::tokens::length::Cuts;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use rayon::prelude::*;
@@ -234,6 +235,9 @@ impl Reader<'_> {
                 continue;
             }
             let report = &mut self.dataset.report;
+            if built.cuts != Cuts::default() {
+                report.cut.add(self.source.files.name(&draft.place));
+            }
             report.cut_prompts += usize::from(built.cuts.prompt);
             report.cut_responses += built.cuts.responses.len();
             if let Some(token) = built.other_end.and_then(|id| rule.tokenizer.token(id)) {

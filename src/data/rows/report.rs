@@ -156,6 +156,30 @@ impl Lines {
         };
         self.first.join(", ") + more
     }
+
+    pub(in crate::data) fn add(&mut self, line: String) {
+        self.rows += 1;
+        if self.first.len() < 10 {
+            self.first.push(line);
+        }
+    }
+
+    /// Adds a row with what is wrong with it.
+    pub(in crate::data) fn add_unusable(&mut self, line: String, error: &Error) {
+        self.add(line);
+        if self.rows == 1 {
+            self.fact = shortened(error.fact());
+        }
+    }
+}
+
+/// A fact that fits a line: a template may say what it likes, and a row have a hundred columns.
+fn shortened(fact: &str) -> String {
+    let most = 200;
+    match fact.char_indices().nth(most) {
+        Some((end, _)) => format!("{} ...", &fact[..end]),
+        None => fact.to_owned(),
+    }
 }
 
 /// Median, 95th percentile (both by nearest rank) and maximum.
@@ -172,15 +196,15 @@ pub struct Spread {
 
 /// How often there was which length: no more of them than the longest has tokens.
 #[derive(Default)]
-struct Lengths(BTreeMap<usize, usize>);
+pub(in crate::data) struct Lengths(BTreeMap<usize, usize>);
 
 impl Lengths {
-    fn add(&mut self, length: usize) {
+    pub fn add(&mut self, length: usize) {
         *self.0.entry(length).or_default() += 1;
     }
 
     /// Zeros where there are none.
-    fn spread(&self) -> Spread {
+    pub fn spread(&self) -> Spread {
         let all: usize = self.0.values().sum();
         let rank = |percent: usize| {
             let rank = (all * percent).div_ceil(100);
@@ -216,6 +240,8 @@ pub struct RowReport {
     pub kept: usize,
     /// Rows left out, by reason.
     pub invalid: BTreeMap<Invalid, Lines>,
+    /// Rows of which the prompt or a response was cut.
+    pub cut: Lines,
     /// Prompts cut for length.
     pub cut_prompts: usize,
     /// Responses cut for length.

@@ -259,6 +259,17 @@ impl TokenizeConfig {
     fn validate(&self, format: &Format) -> Result<()> {
         self.chat.validate()?;
         let name = format.name;
+        let set = [
+            ("chat_template", self.chat.template.is_some()),
+            ("chat_template_kwargs", !self.chat.variables.is_empty()),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, set)| *set && format.writes_turns) {
+            return Err(Error::input(format!("{key} for format `{name}`"))
+                .hint(
+                    "its transcripts have turns of their own; use another format, or leave it out",
+                )
+                .at_keys(&[key, "format"]));
+        }
         if self.apply_chat_template && format.writes_turns {
             return Err(
                 Error::input(format!("apply_chat_template for format `{name}`"))

@@ -1,5 +1,6 @@
 //! `run.json`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -26,6 +27,9 @@ pub struct RunRecord {
     pub eval: Option<RowCounts>,
     /// What became of the rows without a preference.
     pub unlabelled: Option<RowCounts>,
+    /// The commits of the datasets on the hub, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<String, String>,
     /// The kind of CPU or GPU; absent in records of early versions.
     pub machine: Option<String>,
     /// Everything the weights depend on, by config key; always written.

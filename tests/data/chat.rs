@@ -350,8 +350,8 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
         ),
         (
             "{{ messages | length }}",
-            "the chat template is not prefix-stable: the prompt rendered alone go on with \"1\" behind \"\", \
-             the whole conversation with \"2\"; name a training template",
+            "the chat template is not prefix-stable: after \"\" it writes \"1\" where what comes first is rendered \
+             alone, \"2\" in the whole conversation; name a training template",
         ),
     ];
     for (template, what) in refused {

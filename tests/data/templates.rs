@@ -149,6 +149,9 @@ fn variables_and_tools_reach_the_template() {
     let one = expo::data::prompts(&scene.files, &scene.config.prompts(), &scene.tokenizer).unwrap();
     assert_eq!(one[1].text, tools);
 
+    // Rows of plain text have such columns for something else.
+    let text = Scene::new("pairs", "byte-level", ROW.replace("source", "tools"));
+    assert_eq!(text.open(&PAIR).unwrap().len(), 1);
     for (key, value, what) in [
         (
             "tools",

@@ -13,7 +13,7 @@ const SFT: Needs = Needs {
     ..PAIR
 };
 
-/// A scene whose model has this template, in which `~` stands for the rest of it.
+/// A scene whose model has this template.
 fn templated(template: &str, ends: &[&str], rows: &[Value]) -> Scene {
     let mut scene = scene("chatml", ends, "sft", rows);
     scene.template(template);
@@ -73,11 +73,8 @@ fn marks_of_the_template_say_what_the_assistant_speaks() {
     let scene = templated(&thinking(true), CHATML, &rows);
     assert_eq!(learned(&scene), ["1.<|im_end|>", "()2.<|im_end|>"]);
     let texts = scene.first(&SFT);
-    assert_eq!(texts[0], "<user>One?\n<assistant>");
-    assert_eq!(
-        texts[1],
-        "1.<|im_end|>\n<user>Two?\n<assistant>()2.<|im_end|>"
-    );
+    assert_eq!(texts[0], "<user>One?<assistant>");
+    assert_eq!(texts[1], "1.<|im_end|><user>Two?<assistant>()2.<|im_end|>");
     let mut last = templated(&thinking(true), CHATML, &rows);
     last.config.tokens.assistant_turns = AssistantTurns::Last;
     assert_eq!(learned(&last), ["()2.<|im_end|>"]);
@@ -85,9 +82,9 @@ fn marks_of_the_template_say_what_the_assistant_speaks() {
     let unmarked = templated(&thinking(false), CHATML, &rows);
     assert_eq!(
         unmarked.complaint(&SFT),
-        "rows.jsonl:1: the chat template is not prefix-stable: message 2 rendered alone go on with \
-         \"()1.<|im_end|>\\n\" behind \"<user>One?\\n<assistant>\", the whole conversation with \
-         \"1.<|im_end|>\\n<user>Two?\\n<assist\"; data.assistant_turns = \"last\" takes only the last turn of a \
+        "rows.jsonl:1: the chat template is not prefix-stable: after \"<user>One?<assistant>\" it writes \
+         \"()1.<|im_end|>\" where the first 2 messages are rendered alone, \"1.<|im_end|><user>Two?<assistant\" \
+         in the whole conversation; data.assistant_turns = \"last\" takes only the last turn of a \
          conversation; or name a training template, one with {% generation %} around what the assistant says, \
          in data.chat_template"
     );
@@ -152,6 +149,20 @@ fn an_answer_ends_with_the_first_end_token_behind_its_content() {
 }
 
 #[test]
+fn a_turn_whose_end_is_not_known_is_refused() {
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}\
+                    {% if add_generation_prompt %}<assistant>{% else %}<|eot_id|>{% endif %}";
+    let unknown = templated(template, &["<|eot_id|>"], &[row(&turns())]);
+    let message = unknown.complaint(&SFT);
+    assert!(
+        message.ends_with("; name the token that ends a turn in data.eot_tokens"),
+        "{message}"
+    );
+    let known = templated(template, &["<|eot_id|>", "<|end|>"], &[row(&turns())]);
+    assert_eq!(learned(&known), ["1.<|end|>", "2.<|end|>"]);
+}
+
+#[test]
 fn turns_of_no_weight_are_context() {
     let mut messages = turns();
     messages[1]["weight"] = 0.into();
@@ -183,8 +194,8 @@ fn a_generation_prompt_that_begins_the_answer_is_none_where_the_answer_is_there(
     let message = thought.complaint(&SFT);
     assert!(
         message.starts_with(
-            "rows.jsonl:1: the chat template is not prefix-stable: the prompt rendered alone go on with \
-             \"<think>\\n\" behind \"<user>One?<assistant>\", the whole conversation with \"1.<|im_end|>\"; name a"
+            "rows.jsonl:1: the chat template is not prefix-stable: after \"<user>One?<assistant>\" it writes \
+             \"<think>\\n\" where what comes first is rendered alone, \"1.<|im_end|>\" in the whole conversation; name a"
         ),
         "{message}"
     );

@@ -79,7 +79,8 @@ impl<'a> Renderer<'a> {
                         (text, true, Vec::new())
                     }
                     false => {
-                        let (prompt, answers) = turns::split(self.template()?, &chat)?;
+                        let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_texts);
+                        let (prompt, answers) = turns::split(self.template()?, &chat, ends)?;
                         (prompt, true, answers)
                     }
                 }

@@ -25,6 +25,15 @@ pub struct RowExample {
     pub variables: Map<String, Value>,
 }
 
+impl RowExample {
+    /// Whether any of it is a list of messages.
+    fn is_chat(&self) -> bool {
+        let answers = self.answers.iter().map(|(_, answer)| answer);
+        let mut contents = self.prompt.iter().chain(answers);
+        contents.any(|content| matches!(content, Content::Messages(_)))
+    }
+}
+
 /// What a row turned out to be.
 pub type Reading = std::result::Result<RowExample, RowError>;
 
@@ -68,7 +77,11 @@ impl Format {
     /// From a row to its contents.
     pub fn example(&self, row: &Row) -> Reading {
         let read = (self.read)(row).and_then(|example| {
-            let variables = variables(row)?;
+            // Rows of plain text may have such columns for whatever else.
+            let variables = match example.is_chat() {
+                true => variables(row)?,
+                false => Map::new(),
+            };
             Ok(RowExample {
                 variables,
                 ..example

@@ -89,7 +89,11 @@ impl<'a> Texts<'a> {
 }
 
 /// The prompt and the answers as text.
-pub(super) fn split(template: &ChatTemplate, chat: &Chat) -> Rendering<(String, Vec<Answer>)> {
+pub(super) fn split(
+    template: &ChatTemplate,
+    chat: &Chat,
+    ends: &[String],
+) -> Rendering<(String, Vec<Answer>)> {
     let conversations: Vec<Vec<Message>> = chat
         .answers
         .iter()
@@ -104,7 +108,7 @@ pub(super) fn split(template: &ChatTemplate, chat: &Chat) -> Rendering<(String, 
         }
     }
     texts.fetch(&keys)?;
-    let mut split = Splitter { chat, texts };
+    let mut split = Splitter { chat, ends, texts };
     let mut prompt: Option<String> = None;
     let mut answers = Vec::new();
     for (number, (role, _)) in chat.answers.iter().enumerate() {
@@ -120,12 +124,8 @@ pub(super) fn split(template: &ChatTemplate, chat: &Chat) -> Rendering<(String, 
         let (own, text) = (&whole[..found.text.start], &whole[found.text.clone()]);
         match &prompt {
             Some(prompt) if prompt != own => {
-                return Err(unstable(
-                    prompt,
-                    own,
-                    "the prompts of the two answers differ",
-                    TEMPLATE,
-                ));
+                let places = ["in front of one answer", "in front of the other"];
+                return Err(unstable([prompt, own], places, TEMPLATE));
             }
             _ => prompt = Some(own.to_owned()),
         }
@@ -161,6 +161,8 @@ struct Found {
 
 struct Splitter<'a> {
     chat: &'a Chat,
+    /// The texts of the end tokens.
+    ends: &'a [String],
     texts: Texts<'a>,
 }
 
@@ -248,8 +250,7 @@ impl Splitter<'_> {
                 false => {
                     let before = &self.texts.get(Key::new(number, turn, true))?.text;
                     if !whole.starts_with(before) {
-                        let what = format!("message {} and those before it", turn);
-                        return Err(unstable(before, whole, &what, self.remedy(number)));
+                        return Err(self.unstable(number, before, turn));
                     }
                     before.len()
                 }
@@ -261,14 +262,18 @@ impl Splitter<'_> {
                     // What a template writes behind the last message may be otherwise.
                     let alone = &self.texts.get(Key::new(number, turn + 1, false))?.text;
                     let to = common(alone, whole);
-                    match said(to) {
-                        Ok(said) => (to, said),
+                    let said = match said(to) {
                         Err(_) if to < alone.len() => {
-                            let what = format!("message {}", turn + 1);
-                            return Err(unstable(alone, whole, &what, self.remedy(number)));
+                            return Err(self.unstable(number, alone, turn + 1));
                         }
-                        Err(error) => return Err(error),
+                        said => said?,
+                    };
+                    let behind = &whole[from + said..to];
+                    let has_end = self.ends.iter().any(|end| behind.contains(end.as_str()));
+                    if to < alone.len() && !has_end {
+                        return Err(unstable([alone, whole], PLACES, END));
                     }
+                    (to, said)
                 }
             };
             if messages[turn].is_learned() {
@@ -304,7 +309,20 @@ impl Splitter<'_> {
             }
         }
         let (whole, asked) = (&self.whole(number)?.text, self.asked()?);
-        Err(unstable(asked, whole, "the prompt", self.remedy(number)))
+        Err(unstable([asked, whole], PLACES, self.remedy(number)))
+    }
+
+    /// The error of the first `count` messages, which are `alone` by themselves.
+    fn unstable(&self, number: usize, alone: &str, count: usize) -> RowError {
+        let here = format!("where the first {count} messages are rendered alone");
+        match self.whole(number) {
+            Ok(whole) => unstable(
+                [alone, &whole.text],
+                [&here, PLACES[1]],
+                self.remedy(number),
+            ),
+            Err(error) => error,
+        }
     }
 
     /// What would help: the last turn alone, where that is stable.
@@ -332,6 +350,11 @@ impl Splitter<'_> {
     }
 }
 
+const PLACES: [&str; 2] = [
+    "where what comes first is rendered alone",
+    "in the whole conversation",
+];
+const END: &str = "name the token that ends a turn in data.eot_tokens";
 const TEMPLATE: &str = "name a training template, one with {% generation %} around what the assistant says, in \
                         data.chat_template";
 const LAST: &str = "data.assistant_turns = \"last\" takes only the last turn of a conversation; or name a training \
@@ -346,18 +369,17 @@ fn common(a: &str, b: &str) -> usize {
         .unwrap_or(0)
 }
 
-fn unstable(alone: &str, whole: &str, what: &str, remedy: &str) -> RowError {
-    let at = common(alone, whole);
-    let end = |text: &str| text[at..].chars().take(32).collect::<String>();
-    let before: String = {
-        let mut letters: Vec<char> = alone[..at].chars().rev().take(24).collect();
-        letters.reverse();
-        letters.into_iter().collect()
-    };
-    let (alone, whole) = (end(alone), end(whole));
+/// Two texts that should begin alike, and where each is from.
+fn unstable(texts: [&str; 2], places: [&str; 2], remedy: &str) -> RowError {
+    let [a, b] = texts;
+    let at = common(a, b);
+    let mut before: Vec<char> = a[..at].chars().rev().take(24).collect();
+    before.reverse();
+    let before: String = before.into_iter().collect();
+    let [a, b] = texts.map(|text| text[at..].chars().take(32).collect::<String>());
+    let [here, there] = places;
     let error = Error::input(format!(
-        "the chat template is not prefix-stable: {what} rendered alone go on with {alone:?} behind {before:?}, \
-         the whole conversation with {whole:?}"
+        "the chat template is not prefix-stable: after {before:?} it writes {a:?} {here}, {b:?} {there}"
     ));
     RowError::Unusable(Invalid::NotPrefixStable, error.hint(remedy))
 }

@@ -3,7 +3,7 @@
 //! The way of one row:
 //!
 //! ```text
-//! file              rows.jsonl[:1000], .jsonl.gz, .json, .txt                        [`Files`]
+//! file              rows.jsonl[:1000], .parquet, .arrow, .csv, a directory            [`Files`]
 //!   | read          one object of columns, and where it stands (file:line)
 //! Row                                                                           [`read::Row`]
 //!   | format        a prompt and its answers, each with a role; or why the row is left out

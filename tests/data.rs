@@ -18,6 +18,7 @@ mod chat;
 mod directories;
 mod files;
 mod flat;
+pub(crate) mod formats;
 mod lint;
 mod rows;
 mod sft;

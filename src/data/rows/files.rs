@@ -143,7 +143,7 @@ impl Files {
     pub fn name(&self, place: &Place) -> String {
         match self.several() {
             true => place.to_string(),
-            false => place.number().to_string(),
+            false => place.short(),
         }
     }
 }

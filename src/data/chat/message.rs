@@ -3,6 +3,7 @@
 //! *Why*: rows come from anywhere. What is no message is refused with its place, before a template of
 //! somebody else meets it.
 
+use super::python::is_space;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
 use crate::io::untrusted;
@@ -42,6 +43,12 @@ impl Message {
     /// What it says, where that is a text.
     pub fn text(&self) -> Option<&str> {
         self.0.get("content").and_then(Json::as_str)
+    }
+
+    /// The text without white space at its ends, as Python strips it; empty where there is none.
+    pub(in crate::data) fn stripped(&self) -> &str {
+        let text = self.text().unwrap_or_default();
+        text.trim_matches(is_space)
     }
 
     /// Whether it says nothing: no tool is called, and the content is empty or only white space.

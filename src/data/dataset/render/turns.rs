@@ -294,7 +294,7 @@ impl Splitter<'_> {
         if let [answer] = self.chat.answers[number].1.as_slice() {
             self.texts.fetch(&[bare])?;
             let (whole, asked) = (&self.whole(number)?.text, self.asked()?);
-            let content = answer.text().unwrap_or_default().trim();
+            let content = answer.stripped();
             let bare = self.texts.get(bare).map_or("", |bare| bare.text.as_str());
             if !bare.is_empty()
                 && !content.is_empty()
@@ -388,7 +388,7 @@ fn unstable(texts: [&str; 2], places: [&str; 2], remedy: &str) -> RowError {
 ///
 /// A template may trim the content, drop what was thought or write it as JSON; its last line must be there.
 fn said(message: &Message, text: &str) -> Rendering<usize> {
-    let content = message.text().unwrap_or_default().trim();
+    let content = message.stripped();
     if content.is_empty() {
         return Ok(0);
     }

@@ -50,5 +50,7 @@ pub use dataset::{
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;
-pub use rows::{Files, Invalid, Lines, RowError, RowReport, Spread, read};
+pub use rows::{
+    Files, Invalid, Lines, PartCount, RowError, RowReport, Spread, Weight, Weighted, read,
+};
 pub use tokens::{Continuation, TokenRule, Tokenizer};

@@ -20,6 +20,7 @@ mod files;
 mod flat;
 pub(crate) mod formats;
 mod lint;
+mod mixture;
 mod rows;
 mod sft;
 mod templates;

@@ -8,6 +8,7 @@ mod expand;
 mod files;
 mod json_lines;
 mod json_list;
+mod mixture;
 mod parquet;
 pub mod read;
 mod recognize;
@@ -15,4 +16,5 @@ pub mod report;
 mod row;
 
 pub use files::Files;
-pub use report::{Invalid, Lines, RowError, RowReport, Spread};
+pub use mixture::{Weight, Weighted};
+pub use report::{Invalid, Lines, PartCount, RowError, RowReport, Spread};

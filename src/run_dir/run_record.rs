@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::names::RUN;
 use super::record::read;
-use crate::data::{Lines, RowReport, Spread};
+use crate::data::{Lines, PartCount, RowReport, Spread};
 use crate::error::Result;
 
 /// What was run, on what, and what must not change when it is resumed.
@@ -85,6 +85,9 @@ pub struct RowCounts {
     pub kept: Option<usize>,
     /// Rows left out, by reason.
     pub invalid: LeftOut,
+    /// What became of the rows of each file, where one of them has a weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<PartCount>,
     /// Prompts truncated.
     pub cut_prompts: Option<usize>,
     /// Responses truncated.
@@ -111,6 +114,7 @@ impl From<&RowReport> for RowCounts {
             rows: Some(report.rows),
             kept: Some(report.kept),
             invalid: LeftOut(reasons.collect()),
+            mixture: report.mixture.clone(),
             cut_prompts: Some(report.cut_prompts),
             cut_responses: Some(report.cut_responses),
             unfinished_responses: Some(report.unfinished_responses),

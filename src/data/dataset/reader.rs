@@ -11,6 +11,7 @@ use super::build::{Draft, build};
 use super::inspect::Inspection;
 use super::left_out::LeftOut;
 use super::mismatch::MismatchedPairs;
+use super::mixture::Mixture;
 use super::render::{Renderer, TextExample};
 use super::samples::Samples;
 use super::scores;
@@ -19,9 +20,9 @@ use crate::data::chat::Content;
 use crate::data::config::RowConfig;
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
-use crate::data::rows::Files;
 use crate::data::rows::read::{Place, Record, Row};
 use crate::data::rows::report::{Invalid, RowError, Tally};
+use crate::data::rows::{Files, Weighted};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::Cuts;
@@ -59,6 +60,7 @@ pub(super) fn read(
         watched,
         found: None,
         left_out: LeftOut::new(source.files, source.config.on_invalid),
+        mixture: Mixture::new(source.files),
         waiting: Vec::new(),
         bytes: 0,
         chunk,
@@ -69,12 +71,17 @@ pub(super) fn read(
     reader.read_all()?;
     let Reader {
         tally,
-        hasher,
+        mut hasher,
         mut dataset,
         found,
         left_out,
+        mixture,
         ..
     } = reader;
+    if let Some(mixture) = mixture {
+        dataset.repeat(&mixture.order(&mut hasher));
+        dataset.report.mixture = mixture.into_counts();
+    }
     dataset.report.invalid = left_out.invalid;
     dataset.report.measure(&tally);
     dataset.fingerprint = format!("{:x}", hasher.finalize());
@@ -90,6 +97,8 @@ struct Reader<'a> {
     watched: Option<usize>,
     found: Option<Inspection>,
     left_out: LeftOut<'a>,
+    // Where a file has a weight.
+    mixture: Option<Mixture>,
     // Rows that are not tokenised yet, and the bytes that they take, up to those of a chunk.
     waiting: Vec<Draft>,
     bytes: usize,
@@ -119,13 +128,32 @@ impl Reader<'_> {
         let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
         let mismatches = needs.batch.contains(&Role::Mismatched);
         let mut pairs = MismatchedPairs::default();
-        for record in files.records() {
-            let (number, record) = record?;
+        for weighted in files.weighted(self.source.config.seed) {
+            let weighted = weighted?;
+            self.dataset.report.rows += 1;
+            if let Some(mixture) = &mut self.mixture {
+                mixture.count(&weighted);
+            }
+            let Weighted {
+                number,
+                times,
+                record,
+                ..
+            } = weighted;
+            if times == 0 {
+                self.check_watched(number, &record.place)?;
+                continue;
+            }
             match self.draft(number, record, &renderer)? {
                 Some(draft) if mismatches => pairs.push(draft)?,
                 Some(draft) => self.take(draft)?,
                 None => {}
             }
+        }
+        if self.mixture.as_ref().is_some_and(Mixture::is_empty) {
+            let rows = self.dataset.report.rows;
+            let what = format!("the weights leave out all of {rows} rows");
+            return Err(Error::input(what).at(files));
         }
         if mismatches {
             let rows = self.dataset.report.rows;
@@ -147,7 +175,6 @@ impl Reader<'_> {
         record: Record,
         renderer: &Renderer,
     ) -> Result<Option<Draft>> {
-        self.dataset.report.rows += 1;
         let place = record.place;
         let read = |row: Row| -> std::result::Result<TextExample, RowError> {
             let text = renderer.example(self.read(&row)?);
@@ -252,8 +279,19 @@ impl Reader<'_> {
             }
             identify(example, &mut self.hasher);
             self.dataset.push(example)?;
+            if let Some(mixture) = &mut self.mixture {
+                mixture.keep(draft.row);
+            }
         }
         Ok(())
+    }
+
+    // A row that its file's weight leaves out.
+    fn check_watched(&self, row: usize, place: &Place) -> Result<()> {
+        match self.watched == Some(row) {
+            true => Err(Error::input("the weight of its file leaves the row out").at(place)),
+            false => Ok(()),
+        }
     }
 
     fn leave_out(&mut self, error: RowError, row: usize, place: &Place) -> Result<()> {

@@ -23,7 +23,9 @@ mod lint;
 mod mixture;
 mod rows;
 mod sft;
+mod templates;
 mod tokens;
+mod turns;
 mod whole;
 
 const PAIR: Needs = Needs::referenced_pair();

@@ -16,6 +16,7 @@ use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::cut_prompt;
 use crate::error::{Error, Result};
+use serde_json::Map;
 use std::collections::HashSet;
 
 /// A prompt as text and as ids.
@@ -66,6 +67,7 @@ impl Prompt {
             answers: Vec::new(),
             preference: None,
             scores: None,
+            variables: Map::new(),
         };
         let rendered = Renderer::new(config, tokenizer).prompt(row);
         let (text, _) = rendered.map_err(RowError::into_error)?;

@@ -9,6 +9,7 @@ use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::data::rows::report::Invalid;
 use crate::loss::Role;
+use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "alpaca_eval",
@@ -47,5 +48,6 @@ fn read(row: &Row) -> Reading {
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: is_soft.then_some(2.0 - preference),
         scores: None,
+        variables: Map::new(),
     })
 }

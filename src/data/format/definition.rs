@@ -1,8 +1,9 @@
 //! What a dataset format is, and what its reader may use.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::data::chat::Content;
+use crate::data::chat::{Content, variables};
 use crate::data::rows::read::Row;
 use crate::data::rows::report::{Invalid, RowError};
 use crate::error::Result;
@@ -20,6 +21,17 @@ pub struct RowExample {
     pub preference: Option<f64>,
     /// The scores of the chosen and the rejected answer, where something reads them.
     pub scores: Option<[f64; 2]>,
+    /// What a chat template gets beside the messages, by name: `tools`, and the row's own variables.
+    pub variables: Map<String, Value>,
+}
+
+impl RowExample {
+    /// Whether any of it is a list of messages.
+    fn is_chat(&self) -> bool {
+        let answers = self.answers.iter().map(|(_, answer)| answer);
+        let mut contents = self.prompt.iter().chain(answers);
+        contents.any(|content| matches!(content, Content::Messages(_)))
+    }
 }
 
 /// What a row turned out to be.
@@ -64,7 +76,18 @@ impl PartialEq for Format {
 impl Format {
     /// From a row to its contents.
     pub fn example(&self, row: &Row) -> Reading {
-        (self.read)(row).map_err(|error| match error {
+        let read = (self.read)(row).and_then(|example| {
+            // Rows of plain text may have such columns for whatever else.
+            let variables = match example.is_chat() {
+                true => variables(row)?,
+                false => Map::new(),
+            };
+            Ok(RowExample {
+                variables,
+                ..example
+            })
+        });
+        read.map_err(|error| match error {
             RowError::Unusable(reason, mut error) => {
                 if error.remedy().is_none() && reason == Invalid::Malformed {
                     error = error.hint(self.columns_hint());
@@ -109,6 +132,7 @@ pub(super) fn pair(row: &Row, prompt: Content, chosen: Content, rejected: Conten
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: preference(row)?,
         scores: None,
+        variables: Map::new(),
     })
 }
 

@@ -6,6 +6,7 @@
 use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
+use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
@@ -24,6 +25,7 @@ fn read(row: &Row) -> Reading {
         answers: Vec::new(),
         preference: None,
         scores: None,
+        variables: Map::new(),
     })
 }
 

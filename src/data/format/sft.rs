@@ -8,6 +8,7 @@ use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::error::Error;
 use crate::loss::Role;
+use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "sft",
@@ -61,5 +62,6 @@ fn read(row: &Row) -> Reading {
         answers: vec![(Role::Chosen, answer)],
         preference: None,
         scores: None,
+        variables: Map::new(),
     })
 }

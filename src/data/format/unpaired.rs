@@ -7,6 +7,7 @@ use super::definition::{Format, Reading, RowExample, TruncationMode, has};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::loss::Role;
+use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "unpaired",
@@ -32,5 +33,6 @@ fn read(row: &Row) -> Reading {
         answers: vec![(role, completion)],
         preference: None,
         scores: None,
+        variables: Map::new(),
     })
 }

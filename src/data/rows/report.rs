@@ -35,6 +35,12 @@ pub enum Invalid {
     NothingChosen,
     /// The sample file has no response to the prompt.
     NoSample,
+    /// The chat template fails or raises an exception.
+    TemplateRefuses,
+    /// The chat template writes the prompt, or a turn, differently once others follow.
+    NotPrefixStable,
+    /// The chat template does not write the content of an answer.
+    AnswerNotRendered,
     /// An answer has no token with a log-prob: after an empty prompt the first one has none.
     NothingToScore,
 }
@@ -53,6 +59,9 @@ impl Invalid {
             Self::Tie => "tie",
             Self::NothingChosen => "nothing_chosen",
             Self::NoSample => "no_sample",
+            Self::TemplateRefuses => "template_refuses",
+            Self::NotPrefixStable => "not_prefix_stable",
+            Self::AnswerNotRendered => "answer_not_rendered",
             Self::NothingToScore => "nothing_to_score",
         }
     }
@@ -116,6 +125,9 @@ impl Display for Invalid {
                 "the only answer is a rejected one, which the loss does not read"
             }
             Self::NoSample => "the sample file has no response to the prompt",
+            Self::TemplateRefuses => "the chat template refuses the messages",
+            Self::NotPrefixStable => "the chat template is not prefix-stable for the messages",
+            Self::AnswerNotRendered => "the chat template does not write the answer's content",
             Self::NothingToScore => "an answer has no token that could be scored",
         })
     }
@@ -261,6 +273,8 @@ pub struct RowReport {
     /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
     /// itself.
     pub boundary_merges: usize,
+    /// Rows by the special token that stands right behind an answer's content and is no end token.
+    pub other_ends: BTreeMap<String, usize>,
     /// Tokens of a prompt.
     pub prompt_tokens: Spread,
     /// Tokens of a response.
@@ -345,6 +359,14 @@ impl Display for RowReport {
             ("boundary merges", self.boundary_merges),
         ] {
             writeln!(f, "{name:<22}{count:>10}")?;
+        }
+        for (token, rows) in &self.other_ends {
+            writeln!(
+                f,
+                "{:<22}{rows:>10}  {token} is not an end token of the model: to end with it, set \
+                 data.eos_token = {token:?}",
+                "end in another token"
+            )?;
         }
         if self.context_tokens > 0 {
             writeln!(f, "{:<22}{:>10}", "context tokens", self.context_tokens)?;

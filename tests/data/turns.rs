@@ -149,6 +149,16 @@ fn an_answer_ends_with_the_first_end_token_behind_its_content() {
 }
 
 #[test]
+fn a_turn_that_is_marked_in_pieces_ends_with_the_first_end_token_too() {
+    let template = "{% for m in messages %}{{ '<' + m.role + '>' }}{% if m.role == 'assistant' %}{% generation %}\
+                    {{ m.content }}<|end|>\n{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}\
+                    {% if add_generation_prompt %}<assistant>{% else %}{% generation %}<|im_end|>{% endgeneration %}\
+                    {% endif %}";
+    let scene = templated(template, &["<|end|>", "<|im_end|>"], &[row(&turns())]);
+    assert_eq!(learned(&scene), ["1.<|end|>", "2.<|end|>"]);
+}
+
+#[test]
 fn a_turn_whose_end_is_not_known_is_refused() {
     let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}\
                     {% if add_generation_prompt %}<assistant>{% else %}<|eot_id|>{% endif %}";

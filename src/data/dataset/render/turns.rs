@@ -184,10 +184,13 @@ impl Splitter<'_> {
     /// By the template's own marks; `None` where they do not say whose turn is whose.
     fn by_marks(&mut self, number: usize) -> Rendering<Option<Found>> {
         let prompt = self.chat.prompt.len();
-        let spans = self.whole(number)?.spans.clone();
         let messages = &self.texts.conversations[number];
         let spoken = (0..messages.len()).filter(|turn| messages[*turn].is_assistant());
         let spoken: Vec<usize> = spoken.collect();
+        let mut spans = self.whole(number)?.spans.clone();
+        if spans.len() != spoken.len() {
+            spans = joined(&spans);
+        }
         let own: Vec<(Option<usize>, Range<usize>)> = match spans.len() == spoken.len() {
             true => {
                 let each = spoken.into_iter().zip(spans);
@@ -197,7 +200,7 @@ impl Splitter<'_> {
             false => {
                 let before = Key::new(number, prompt, false);
                 self.texts.fetch(&[before])?;
-                let before = self.texts.get(before)?.spans.len();
+                let before = joined(&self.texts.get(before)?.spans).len();
                 let own = spans.into_iter().skip(before);
                 own.map(|span| (None, span)).collect()
             }
@@ -359,6 +362,18 @@ const TEMPLATE: &str = "name a training template, one with {% generation %} arou
                         data.chat_template";
 const LAST: &str = "data.assistant_turns = \"last\" takes only the last turn of a conversation; or name a training \
                     template, one with {% generation %} around what the assistant says, in data.chat_template";
+
+/// Spans with nothing between them as one: a template may mark a turn in pieces, e.g. its end by itself.
+fn joined(spans: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if last.end == span.start => last.end = span.end,
+            _ => joined.push(span.clone()),
+        }
+    }
+    joined
+}
 
 /// The bytes that two texts have in common at their beginning, in whole letters.
 fn common(a: &str, b: &str) -> usize {

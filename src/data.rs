@@ -40,8 +40,8 @@ mod tokens;
 
 pub use batches::{Batches, ORDER_VERSION, Orders, epoch_order, pack};
 pub use config::{
-    AddBos, AssistantTurns, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores, Tokenize,
-    TokenizeConfig,
+    AddBos, AssistantTurns, LengthConfig, MAX_INVALID_FRACTION, OnInvalid, PromptConfig, RowConfig,
+    Scores, Tokenize, TokenizeConfig,
 };
 pub use dataset::{
     ChosenAnswers, Dataset, Inspection, Part, Prompt, PromptTokens, Sample, Samples,

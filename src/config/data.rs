@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::prompt_source::PromptSource;
-use crate::data::format::{Format, by_name};
+use crate::data::format::{Columns, Format, by_name};
 use crate::data::{
-    AddBos, AssistantTurns, Files, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores,
-    Tokenize, TokenizeConfig, TruncationMode,
+    AddBos, AssistantTurns, Files, LengthConfig, MAX_INVALID_FRACTION, OnInvalid, PromptConfig,
+    RowConfig, Scores, Tokenize, TokenizeConfig, TruncationMode,
 };
 use crate::error::{Error, Result};
 
@@ -90,8 +90,10 @@ impl From<SampleSource> for Files {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DataSection {
-    #[serde(with = "by_name")]
+    #[serde(with = "by_name", default = "default_format")]
     format: &'static Format,
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    columns: Columns,
     train: Files,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     eval: Option<Files>,
@@ -107,6 +109,8 @@ pub(super) struct DataSection {
     add_bos: AddBos,
     #[serde(default)]
     on_invalid: OnInvalid,
+    #[serde(default = "default_max_invalid_fraction")]
+    max_invalid_fraction: f64,
     #[serde(default)]
     apply_chat_template: bool,
     #[serde(default)]
@@ -144,6 +148,14 @@ fn default_unlabelled_ratio() -> f64 {
     1.0
 }
 
+fn default_format() -> &'static Format {
+    Format::GUESSED
+}
+
+fn default_max_invalid_fraction() -> f64 {
+    MAX_INVALID_FRACTION
+}
+
 fn default_shuffle() -> bool {
     true
 }
@@ -153,7 +165,9 @@ impl From<DataSection> for PreferenceData {
         Self {
             rows: RowConfig {
                 format: keys.format,
+                columns: keys.columns,
                 on_invalid: keys.on_invalid,
+                max_invalid_fraction: keys.max_invalid_fraction,
                 scores: keys.scores,
                 tokens: TokenizeConfig {
                     tokenize: keys.tokenize,
@@ -185,13 +199,16 @@ impl From<PreferenceData> for DataSection {
     fn from(data: PreferenceData) -> Self {
         let RowConfig {
             format,
+            columns,
             on_invalid,
+            max_invalid_fraction,
             scores,
             tokens,
             length,
         } = data.rows;
         Self {
             format,
+            columns,
             train: data.train,
             eval: data.eval,
             max_length: length.max_length,
@@ -200,6 +217,7 @@ impl From<PreferenceData> for DataSection {
             tokenize: tokens.tokenize,
             add_bos: tokens.add_bos,
             on_invalid,
+            max_invalid_fraction,
             apply_chat_template: tokens.apply_chat_template,
             assistant_turns: tokens.assistant_turns,
             scores,
@@ -230,7 +248,9 @@ impl From<PromptSource> for PreferenceData {
     fn from(prompts: PromptSource) -> Self {
         let PromptConfig {
             format,
+            columns,
             on_invalid,
+            max_invalid_fraction,
             tokens,
             max_prompt_length,
             truncation_mode,
@@ -238,7 +258,9 @@ impl From<PromptSource> for PreferenceData {
         let length = LengthConfig::default();
         Self {
             rows: RowConfig {
+                columns,
                 on_invalid,
+                max_invalid_fraction,
                 tokens,
                 length: LengthConfig {
                     max_length: prompts.max_length.unwrap_or(length.max_length),

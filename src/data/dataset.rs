@@ -15,6 +15,7 @@ mod open;
 mod prompts;
 mod reader;
 mod render;
+mod row;
 mod samples;
 mod scores;
 mod store;

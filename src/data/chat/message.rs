@@ -33,6 +33,11 @@ impl Message {
         self.role() == "assistant"
     }
 
+    /// Whether it tells the model what to be.
+    pub fn is_instruction(&self) -> bool {
+        matches!(self.role(), "system" | "developer")
+    }
+
     /// What it says, where that is a text.
     pub fn text(&self) -> Option<&str> {
         self.0.get("content").and_then(Json::as_str)

@@ -17,8 +17,30 @@ use std::ops::Range;
 pub enum Invalid {
     /// The line or item is not a JSON object.
     NotAnObject,
-    /// A column is missing or is not what the format reads.
+    /// A column that the format reads is not there.
+    MissingColumn,
+    /// A column that the format reads is null.
+    NullColumn,
+    /// A column is not what the format reads.
     Malformed,
+    /// A conversation is an empty list.
+    NoMessages,
+    /// An item of a conversation is not an object with `role` and `content`.
+    NotAMessage,
+    /// A message has a role that templates do not know.
+    UnknownRole,
+    /// A message has no content, or null.
+    NoContent,
+    /// The content of a message is a number, an image or another thing than text.
+    ContentIsNoText,
+    /// A conversation has no message of the assistant.
+    NoAssistantMessage,
+    /// A conversation begins with the assistant.
+    NoUserMessage,
+    /// An answer begins with a message that is not the assistant's.
+    NotTheAssistants,
+    /// A conversation ends with a message that is not the assistant's.
+    EndsWithUser,
     /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
     PromptDiffers,
     /// HH: the chosen transcript has no `\n\nAssistant:`.
@@ -40,11 +62,42 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// Whether the row is left out for what the user chose, and nothing is wrong with it.
+    pub(in crate::data) fn is_choice(self) -> bool {
+        matches!(
+            self,
+            Self::NoPreference
+                | Self::ScoresDisagree
+                | Self::Tie
+                | Self::NothingChosen
+                | Self::NoSample
+        )
+    }
+
+    /// Whether the columns are to blame.
+    pub(in crate::data) fn is_of_columns(self) -> bool {
+        matches!(
+            self,
+            Self::MissingColumn | Self::NullColumn | Self::Malformed
+        )
+    }
+
     /// Its name in the record of a run.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotAnObject => "not_an_object",
+            Self::MissingColumn => "missing_column",
+            Self::NullColumn => "null_column",
             Self::Malformed => "malformed",
+            Self::NoMessages => "no_messages",
+            Self::NotAMessage => "not_a_message",
+            Self::UnknownRole => "unknown_role",
+            Self::NoContent => "no_content",
+            Self::ContentIsNoText => "content_is_no_text",
+            Self::NoAssistantMessage => "no_assistant_message",
+            Self::NoUserMessage => "no_user_message",
+            Self::NotTheAssistants => "not_the_assistants",
+            Self::EndsWithUser => "ends_with_user",
             Self::PromptDiffers => "prompt_differs",
             Self::NoAssistantTurn => "no_assistant_turn",
             Self::EmptyAnswer => "empty_answer",
@@ -93,6 +146,15 @@ impl RowError {
         }
     }
 
+    /// Names the place of the row where the error names none.
+    #[must_use]
+    pub fn placed(self, place: impl Display) -> Self {
+        let has_place = match &self {
+            Self::Unusable(_, error) | Self::Fatal(error) => !error.places().is_empty(),
+        };
+        if has_place { self } else { self.at(place) }
+    }
+
     /// The error, whatever became of the row.
     pub fn into_error(self) -> Error {
         match self {
@@ -105,7 +167,20 @@ impl Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Self::NotAnObject => "not a JSON object",
-            Self::Malformed => "a column is missing or has another type",
+            Self::MissingColumn => "a column is missing",
+            Self::NullColumn => "a column is null",
+            Self::Malformed => "a column is not what the format reads",
+            Self::NoMessages => "a conversation is an empty list",
+            Self::NotAMessage => "a message is not an object with `role` and `content`",
+            Self::UnknownRole => "a message has an unknown role",
+            Self::NoContent => "a message has no content",
+            Self::ContentIsNoText => "the content of a message is not text",
+            Self::NoAssistantMessage => "the conversation has no message of the assistant",
+            Self::NoUserMessage => "the conversation begins with the assistant",
+            Self::NotTheAssistants => "an answer begins with a message that is not the assistant's",
+            Self::EndsWithUser => {
+                "the conversation ends with a message that is not the assistant's"
+            }
             Self::PromptDiffers => "the two answers have different prompts",
             Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
             Self::EmptyAnswer => "an answer is empty or only white space",
@@ -135,6 +210,14 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Counts a row by how the report names it.
+    pub(in crate::data) fn add(&mut self, name: String) {
+        self.rows += 1;
+        if self.first.len() < 10 {
+            self.first.push(name);
+        }
+    }
+
     /// The first of them, and whether there are more.
     pub(in crate::data) fn shown(&self) -> String {
         let more = if self.rows > self.first.len() {
@@ -204,6 +287,12 @@ pub struct RowReport {
     pub kept: usize,
     /// Rows left out, by reason.
     pub invalid: BTreeMap<Invalid, Lines>,
+    /// Rows that were kept although both answers are the same.
+    pub identical: Lines,
+    /// Columns that nothing reads, in the first thousand rows.
+    pub unread: Vec<String>,
+    /// What is odd about the rows as a whole.
+    pub notes: Vec<String>,
     /// Prompts cut for length.
     pub cut_prompts: usize,
     /// Responses cut for length.
@@ -256,6 +345,17 @@ impl Display for RowReport {
                 fact if fact == reason.to_string() => writeln!(f)?,
                 fact => writeln!(f, ": {fact}")?,
             }
+        }
+        if self.identical.rows > 0 {
+            let (rows, shown) = (self.identical.rows, self.identical.shown());
+            let what = "both answers are the same (lines";
+            writeln!(f, "{:<22}{rows:>10}  {what} {shown})", "kept although")?;
+        }
+        if !self.unread.is_empty() {
+            writeln!(f, "{:<22}{}", "columns not read", self.unread.join(", "))?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{:<22}{note}", "note")?;
         }
         for (name, count) in [
             ("cut prompts", self.cut_prompts),

@@ -11,7 +11,7 @@ use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
 use crate::model::weights::head;
-use crate::session::{Observer, check_length, find_tokenizer, prompts_only, unlabelled};
+use crate::session::{Observer, check_length, fetch, find_tokenizer, prompts_only, unlabelled};
 
 /// What there is to show.
 pub struct Shown {
@@ -58,6 +58,7 @@ pub fn show(
         RowSplit::Eval => named(&data.eval, "eval")?,
         RowSplit::Unlabelled => named(&data.unlabelled, "unlabelled")?,
     };
+    fetch([&files], observe)?;
     if split == RowSplit::Unlabelled {
         rows = unlabelled(&rows, &files)?;
         needs = prompts_only(&needs);

@@ -25,7 +25,7 @@ use crate::model::parameters::Layout;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
-pub use datasets::{prompts_only, unlabelled};
+pub use datasets::{fetch, prompts_only, unlabelled};
 pub use event::{Event, Observer};
 pub use load::Compute;
 pub use stop::{Reason, StopCondition, Stopped};

@@ -1,6 +1,7 @@
 //! The hub client against a small hub of our own on 127.0.0.1: nothing here leaves the machine.
 
 pub mod client;
+mod dataset;
 pub mod server;
 
 use std::fs;

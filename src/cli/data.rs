@@ -1,5 +1,7 @@
 //! `expo data`: rows as a run sees them.
 
+mod fetch;
+
 use std::fmt::Write;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -26,12 +28,14 @@ pub struct DataArgs {
 #[derive(Subcommand)]
 enum DataCommand {
     Show(ShowArgs),
+    Fetch(fetch::FetchArgs),
 }
 
 const DATA_HELP: &str = "\
 Examples:
   $ expo data show --config run.toml
-  $ expo data show --config run.toml --row 3 --split eval";
+  $ expo data show --config run.toml --row 3 --split eval
+  $ expo data fetch --config run.toml";
 
 /// Counts what became of the rows of a run, and shows one of them token by token.
 #[derive(Args)]
@@ -89,7 +93,10 @@ Examples:
 
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
-    let DataCommand::Show(args) = &args.command;
+    let args = match &args.command {
+        DataCommand::Show(args) => args,
+        DataCommand::Fetch(args) => return fetch::run(args),
+    };
     let source = args.config.source()?;
     located(&source, print(args, &RowsConfig::of(&source)?))
 }

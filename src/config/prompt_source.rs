@@ -19,6 +19,14 @@ pub struct PromptSource {
 }
 
 impl PromptSource {
+    /// All files of rows that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Files> {
+        [&self.train]
+            .into_iter()
+            .chain(&self.eval)
+            .chain(&self.unlabelled)
+    }
+
     /// Rows laid out as `format` in the files `train`, in the lengths that the model can hold.
     pub fn new(format: &'static Format, train: impl Into<Files>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Models by name: the Hugging Face hub, and the cache on disk that is shared with Python.
+//! Models and datasets by name: the Hugging Face hub, and the cache on disk that is shared with Python.
 //!
 //! *Why*: every tool of the user reads the cache, so nothing appears in it under its final name before
 //! it is complete. Downloads therefore have a directory of their own beside the blobs; a downloaded file
@@ -8,7 +8,9 @@
 mod address;
 mod cached;
 mod client;
+mod dataset;
 mod failure;
+mod kind;
 mod partial;
 mod remote;
 mod settings;
@@ -17,9 +19,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::Repo;
+pub use dataset::{DatasetFiles, DatasetName, resolve_dataset, resolve_dataset_with};
 
 use cached::{cut_short, put_in_place};
+use kind::Kind;
 pub use remote::Download;
 use remote::{Remote, is_commit};
 pub use settings::{HubSettings, Patience};
@@ -80,8 +83,7 @@ fn resolve_part(
     }
     let revision = revision.unwrap_or("main");
     check_names(name_or_path, revision)?;
-    let repo = Repo::model(name_or_path.to_owned());
-    let folder = settings.cache.join(repo.folder_name());
+    let folder = settings.cache.join(Kind::Model.directory(name_or_path));
     let cached = cached_snapshot(&folder, revision);
     if settings.offline {
         return from_cache_alone(name_or_path, revision, cached, part);
@@ -98,7 +100,14 @@ fn resolve_part(
         Some(_) => 1,
         None => settings.patience.attempts,
     };
-    let remote = match Remote::open(name_or_path, revision, &folder, settings, attempts) {
+    let remote = match Remote::open(
+        Kind::Model,
+        name_or_path,
+        revision,
+        &folder,
+        settings,
+        attempts,
+    ) {
         Ok(remote) => remote,
         Err(refusal) => {
             return match whole {

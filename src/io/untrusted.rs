@@ -76,6 +76,15 @@ impl Kind {
         }
     }
 
+    /// A kind of text that may begin with `<`, of at most so many bytes.
+    pub const fn text(name: &'static str, most: u64) -> Self {
+        Self {
+            name,
+            most,
+            markup: true,
+        }
+    }
+
     /// Refuses more bytes than this kind of file may have.
     pub fn check(&self, bytes: usize) -> Result<()> {
         if bytes as u64 <= self.most {

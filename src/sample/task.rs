@@ -11,7 +11,7 @@ use crate::io::output::Output;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::model::weights::ModelFolder;
-use crate::session::{Event, Observer, Session, StopCondition, check_length, find_model};
+use crate::session::{Event, Observer, Session, StopCondition, check_length, fetch, find_model};
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
@@ -219,6 +219,7 @@ pub(super) fn prompts_of(
         all.extend(prompts.filter(|prompt| seen.insert(prompt.text.clone())));
         Ok(())
     };
+    fetch(source.files(), observe)?;
     add(&source.train, &source.rows)?;
     if let Some(files) = &source.eval {
         add(files, &source.rows)?;

@@ -5,6 +5,7 @@ use crate::config::PreferenceData;
 use crate::data::format::{Columns, Format};
 use crate::data::{Dataset, Files, RowConfig, Samples};
 use crate::error::Result;
+use crate::io::hub::Download;
 use crate::loss::Needs;
 
 impl Session {
@@ -27,6 +28,7 @@ impl Session {
         observe: Observer,
     ) -> Result<Dataset> {
         self.check_length(rows)?;
+        fetch([files].into_iter().chain(samples), observe)?;
         let samples = self.samples(samples)?;
         self.open_split("data", files, rows, samples.as_ref(), needs, observe)
     }
@@ -41,6 +43,7 @@ impl Session {
         observe: Observer,
     ) -> Result<Vec<Dataset>> {
         self.check_length(&data.rows)?;
+        fetch(data.files(), observe)?;
         let samples = self.samples(samples)?;
         let samples = samples.as_ref();
         let files = [("train", Some(&data.train)), ("eval", data.eval.as_ref())];
@@ -75,6 +78,15 @@ impl Session {
         observe(Event::Rows(split, &dataset.report));
         Ok(dataset)
     }
+}
+
+/// Downloads the datasets on the hub among files of rows.
+pub fn fetch<'a>(files: impl IntoIterator<Item = &'a Files>, observe: Observer) -> Result<()> {
+    let mut progress = |download: Download<'_>| observe(Event::Download(download));
+    for files in files {
+        files.fetch(&mut progress)?;
+    }
+    Ok(())
 }
 
 /// How unlabelled rows, which may be of any format, become examples.

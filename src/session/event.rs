@@ -11,7 +11,7 @@ use crate::run_dir::Record;
 pub enum Event<'a> {
     /// The device that the command computes on: `cpu`, or `cuda:0` and the kind of GPU.
     Device(&'a str),
-    /// A file of a model is on its way from the hub.
+    /// A file of a model or a dataset is on its way from the hub.
     Download(Download<'a>),
     /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
     Rows(&'static str, &'a RowReport),

@@ -11,6 +11,9 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Of what the hub makes of a dataset: the files whose names begin so.
+pub const EXPORT_COMMIT: &str = "fedcba9876543210fedcba9876543210fedcba98";
+pub const EXPORT: &str = "export:";
 pub const OTHER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 
 /// What goes wrong with one file; `(model)` stands for the answer about the model itself.
@@ -233,6 +236,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 
 fn reply_to(state: &mut State, request: &Request) -> Reply {
     let path = request.path.replacen("/moved/", "/org/", 1);
+    // Datasets are elsewhere, and otherwise as models are.
+    let path = path.replacen("/api/datasets/", "/api/models/", 1);
+    let path = path.replacen("/datasets/org/", "/org/", 1);
     let description = path.strip_prefix("/api/models/org/name/revision/");
     if let Some(revision) = description {
         let revision = revision.trim_end_matches("?blobs=true");
@@ -301,14 +307,25 @@ fn describe(state: &mut State, request: &Request, revision: &str) -> Reply {
     let sha = match revision {
         "main" | COMMIT => COMMIT,
         "refs%2Fpr%2F1" | "v2" | OTHER_COMMIT => OTHER_COMMIT,
+        "refs%2Fconvert%2Fparquet" | EXPORT_COMMIT if has_export(state) => EXPORT_COMMIT,
         _ => {
             let headers = "X-Error-Code: RevisionNotFound\r\n";
             return reply(404, headers, b"Invalid rev id").into();
         }
     };
+    let of_commit = |(name, content): (&String, &Vec<u8>)| {
+        let exported = name.strip_prefix(EXPORT);
+        let name = if sha == EXPORT_COMMIT {
+            exported?
+        } else {
+            name
+        };
+        Some((name.to_owned(), content.clone()))
+    };
     let siblings: Vec<_> = state
         .files
         .iter()
+        .filter_map(of_commit)
         .map(|(name, content)| match state.no_sizes {
             true => format!(r#"{{"rfilename": "{name}"}}"#),
             false => format!(r#"{{"rfilename": "{name}", "size": {}}}"#, content.len()),
@@ -328,7 +345,17 @@ fn describe(state: &mut State, request: &Request, revision: &str) -> Reply {
     }
 }
 
+fn has_export(state: &State) -> bool {
+    state.files.keys().any(|name| name.starts_with(EXPORT))
+}
+
 fn send(state: &mut State, request: &Request, commit: &str, file: &str) -> Reply {
+    let exported = format!("{EXPORT}{file}");
+    let file = if commit == EXPORT_COMMIT {
+        &exported
+    } else {
+        file
+    };
     let Some(content) = state.files.get(file).cloned() else {
         let headers = "X-Error-Code: EntryNotFound\r\n";
         return reply(404, headers, b"Entry not found").into();

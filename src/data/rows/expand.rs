@@ -1,4 +1,5 @@
-//! The files that a name stands for: one file, all of a directory, those that a pattern matches.
+//! The files that a name stands for: one file, all of a directory, those that a pattern matches, a split
+//! of a dataset on the hub.
 //!
 //! Hides the walk, the names of data files and of what lies beside them, and the order.
 //!
@@ -7,6 +8,7 @@
 //! the splits of a dataset side by side.
 
 use crate::error::{Error, Result};
+use crate::io::hub::{DatasetName, resolve_dataset};
 use globset::{GlobBuilder, GlobMatcher};
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,6 +59,9 @@ const STATE: &str = "state.json";
 /// If a directory or a pattern stands for no data file, or for files that are not one dataset. That
 /// a plain file does not exist shows when it is opened.
 pub(super) fn expand(name: &Path) -> Result<Vec<PathBuf>> {
+    if let Some(dataset) = on_hub(name) {
+        return Ok(resolve_dataset(&dataset.map_err(Error::input)?)?.paths);
+    }
     if name.is_dir() {
         return directory(name).map_err(|error| error.at(name.display()));
     }
@@ -67,6 +72,12 @@ pub(super) fn expand(name: &Path) -> Result<Vec<PathBuf>> {
         Some(pattern) if !name.exists() => glob(pattern).map_err(|error| error.at(pattern)),
         _ => Ok(vec![name.to_owned()]),
     }
+}
+
+/// The dataset on the hub that a name stands for, if it is meant as one.
+pub(super) fn on_hub(name: &Path) -> Option<std::result::Result<DatasetName, String>> {
+    let name = name.to_str().filter(|name| DatasetName::is_meant(name))?;
+    Some(name.parse())
 }
 
 fn directory(root: &Path) -> Result<Vec<PathBuf>> {

@@ -6,9 +6,10 @@
 //! *Why*: a row's number is its place in the files one after the other, each whole. So a row keeps
 //! its number whatever slice it is read through, and no two rows of a dataset share one.
 
-use super::expand::expand;
+use super::expand::{expand, on_hub};
 use super::read::{self, Place, Record, Row, Rows};
 use crate::error::{Error, Result};
+use crate::io::hub::{DatasetFiles, DatasetName, Download, HubSettings, resolve_dataset_with};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::Range;
@@ -66,6 +67,24 @@ impl Files {
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.names()
             .flat_map(|name| expand(name).unwrap_or_else(|_| vec![name.to_owned()]))
+    }
+
+    /// Downloads the datasets on the hub that are not on disk; what each of them is. `progress` is told
+    /// how far each download is. Rows are found without it, silently.
+    ///
+    /// # Errors
+    /// As of [`resolve_dataset_with`].
+    pub fn fetch(
+        &self,
+        progress: &mut dyn FnMut(Download<'_>),
+    ) -> Result<Vec<(DatasetName, DatasetFiles)>> {
+        let settings = HubSettings::from_env();
+        let fetch = |name: DatasetName| {
+            let files = resolve_dataset_with(&name, &settings, progress)?;
+            Ok((name, files))
+        };
+        let names = self.names().filter_map(on_hub).flatten();
+        names.map(fetch).collect()
     }
 
     /// The rows of all files in order, each with its number from 0 in the files one after the other.
@@ -231,7 +250,10 @@ impl FromStr for Part {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let whole = |path: &str| match path.is_empty() {
             true => Err("the path is empty".to_owned()),
-            false => Ok(PathBuf::from(path)),
+            false => match on_hub(Path::new(path)) {
+                Some(Err(wrong)) => Err(wrong),
+                _ => Ok(PathBuf::from(path)),
+            },
         };
         let sliced = text
             .strip_suffix(']')

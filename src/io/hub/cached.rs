@@ -32,12 +32,13 @@ pub(super) fn is_sum(etag: &str) -> bool {
 }
 
 /// Whether a file ends before its time, as far as its kind shows it: safetensors are as long as their
-/// header says, and an object of JSON ends with a brace. Nothing but the header is read.
+/// header says, parquet ends as it begins, and an object of JSON with a brace. Nothing but the header is read.
 pub(super) fn cut_short(path: &Path) -> bool {
     let kind = path.extension().and_then(|kind| kind.to_str());
     let looked = match kind {
         Some("safetensors") => weights_cut_short(path),
         Some("json") => json_cut_short(path),
+        Some("parquet") => parquet_cut_short(path),
         _ => Ok(false),
     };
     // What cannot be read is for whoever wants to read it.
@@ -66,6 +67,16 @@ fn weights_cut_short(path: &Path) -> io::Result<bool> {
         return Ok(false);
     };
     Ok(((size - 8 - length) as u128) < metadata.data_len() as u128)
+}
+
+/// It begins and ends alike.
+fn parquet_cut_short(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let (mut start, mut end) = ([0; 4], [0; 4]);
+    file.read_exact(&mut start)?;
+    file.seek(SeekFrom::End(-4))?;
+    file.read_exact(&mut end)?;
+    Ok(start == *b"PAR1" && start != end)
 }
 
 fn json_cut_short(path: &Path) -> io::Result<bool> {

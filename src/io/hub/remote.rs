@@ -1,4 +1,4 @@
-//! What one revision of a model holds, and how its files come into the cache.
+//! What one revision of a repository holds, and how its files come into the cache.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,13 +10,14 @@ use ureq::http::{HeaderMap, Method, header};
 use super::cached::{cut_short, is_whole, link, put_in_place};
 use super::client::{Asked, Client};
 use super::failure::{Answer, Failure, persist};
+use super::kind::Kind;
 use super::partial::{Part, STAGING};
 use super::settings::HubSettings;
 use crate::error::{Error, Result};
 use crate::io::http::read_bounded;
 use crate::io::untrusted::is_plain;
 
-/// The bytes that an answer about a model may have, after decompression.
+/// The bytes that an answer about a repository may have, after decompression.
 const LONGEST_ANSWER: u64 = 16 << 20;
 /// The bytes that it has at most as a rule.
 const USUAL_ANSWER: u64 = 256 << 10;
@@ -40,6 +41,7 @@ pub(super) struct Refusal {
 
 /// What one revision holds, at the commit it pointed to when it was opened.
 pub(super) struct Remote<'a> {
+    kind: Kind,
     name: &'a str,
     client: Client<'a>,
     directory: &'a Path,
@@ -73,6 +75,7 @@ struct Metadata {
 impl<'a> Remote<'a> {
     /// Asks what `revision` is, up to `attempts` times.
     pub(super) fn open(
+        kind: Kind,
         name: &'a str,
         revision: &str,
         directory: &'a Path,
@@ -86,28 +89,32 @@ impl<'a> Remote<'a> {
         let client = Client::new(settings).map_err(|error| refuse(error, false))?;
         // Mirrors that know nothing of `blobs` leave out the sizes.
         let path = format!(
-            "/api/models/{name}/revision/{}?blobs=true",
+            "{}{name}/revision/{}?blobs=true",
+            kind.api(),
             escaped(revision, "")
         );
         let info = persist(&settings.patience, attempts, || ask(&client, &path));
+        let noun = kind.noun();
         let info = info.map_err(|failure| {
             let (error, cache_may_serve) = match failure {
                 Failure::Status {
                     name: Some(name), ..
                 } if name == "RevisionNotFound" => {
-                    let what = format!("the model has no revision `{revision}`");
+                    let what = format!("the {noun} has no revision `{revision}`");
                     (Error::input(what), false)
                 }
                 Failure::Status { code: 404, .. } => {
                     let hub = settings.hub();
-                    let what = format!("no such folder, and {hub} has no model of this name");
+                    let what = format!("{}{hub} has no {noun} of this name", kind.not_here());
                     (Error::input(what), false)
                 }
-                Failure::Status { code, .. } => (refused(code, "the model", settings), true),
-                Failure::Odd(why) => (odd_answer(settings, "the model", &why), false),
+                Failure::Status { code, .. } => {
+                    (refused(code, &format!("the {noun}"), kind, settings), true)
+                }
+                Failure::Odd(why) => (odd_answer(settings, &format!("the {noun}"), &why), false),
                 failure => {
                     let hub = settings.hub();
-                    let what = format!("no such folder, and {hub} cannot be reached: ");
+                    let what = format!("{}{hub} cannot be reached: ", kind.not_here());
                     (Error::failed(what + &said(failure)), true)
                 }
             };
@@ -115,6 +122,7 @@ impl<'a> Remote<'a> {
         })?;
         let files = info.siblings.into_iter();
         Ok(Self {
+            kind,
             name,
             client,
             directory,
@@ -202,10 +210,11 @@ impl<'a> Remote<'a> {
     }
 
     /// Where a file is. Files are asked for by commit: a branch that moves meanwhile would mix two
-    /// models.
+    /// commits.
     fn path(&self, file: &str) -> String {
         format!(
-            "/{}/resolve/{}/{}",
+            "{}{}/resolve/{}/{}",
+            self.kind.files(),
             self.name,
             self.commit,
             escaped(file, "/")
@@ -267,7 +276,7 @@ impl<'a> Remote<'a> {
         let what = format!("`{file}`");
         let settings = self.client.settings;
         match failure {
-            Failure::Status { code, .. } => refused(code, &what, settings),
+            Failure::Status { code, .. } => refused(code, &what, self.kind, settings),
             Failure::Odd(why) => odd_answer(settings, &what, &why),
             Failure::Busy => Error::failed(format!("another process keeps downloading {what}")),
             Failure::Local(text) => Error::failed(text),
@@ -348,17 +357,19 @@ fn escaped(text: &str, kept: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-fn refused(status: u16, what: &str, settings: &HubSettings) -> Error {
-    let hub = settings.hub();
+fn refused(status: u16, what: &str, kind: Kind, settings: &HubSettings) -> Error {
+    let (hub, noun) = (settings.hub(), kind.noun());
     match (status, &settings.token) {
         (401, None) => Error::input(format!("{hub} does not show {what} to everyone (401)"))
             .hint("check the name; if it is private or gated, set HF_TOKEN to a token of yours"),
         (401, Some(_)) => Error::input(format!("{hub} refuses {what} (401)"))
             .hint("check the name, and that the token in HF_TOKEN is valid and may read it"),
-        (403, None) => Error::input(format!("{what} is gated (403)"))
-            .hint("accept its terms on the model's page, then set HF_TOKEN"),
-        (403, Some(_)) => Error::input(format!("{what} is gated (403)"))
-            .hint("accept its terms on the model's page as the user of HF_TOKEN"),
+        (403, None) => Error::input(format!("{what} is gated (403)")).hint(format!(
+            "accept its terms on the {noun}'s page, then set HF_TOKEN"
+        )),
+        (403, Some(_)) => Error::input(format!("{what} is gated (403)")).hint(format!(
+            "accept its terms on the {noun}'s page as the user of HF_TOKEN"
+        )),
         (404, _) => Error::failed(format!("{hub} lists {what} but does not have it")),
         _ => Error::failed(format!("{hub} answered {status} for {what}")),
     }

@@ -15,11 +15,14 @@ use tempfile::TempDir;
 
 mod answers;
 mod chat;
+mod columns;
 mod directories;
 mod files;
 mod flat;
 mod rows;
 mod sft;
+mod shapes;
+mod skipped;
 mod tokens;
 mod whole;
 

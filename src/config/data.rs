@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::prompt_source::PromptSource;
-use crate::data::format::{Columns, Format, by_name};
+use crate::data::format::{Columns, Format, Pairing, by_name};
 use crate::data::{
     AddBos, AssistantTurns, Files, LengthConfig, MAX_INVALID_FRACTION, OnInvalid, PromptConfig,
     RowConfig, Scores, Tokenize, TokenizeConfig, TruncationMode,
@@ -116,6 +116,8 @@ pub(super) struct DataSection {
     #[serde(default)]
     assistant_turns: AssistantTurns,
     #[serde(default)]
+    pairing: Pairing,
+    #[serde(default)]
     scores: Scores,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     samples: Option<SampleSource>,
@@ -168,6 +170,7 @@ impl From<DataSection> for PreferenceData {
                 columns: keys.columns,
                 on_invalid: keys.on_invalid,
                 max_invalid_fraction: keys.max_invalid_fraction,
+                pairing: keys.pairing,
                 scores: keys.scores,
                 tokens: TokenizeConfig {
                     tokenize: keys.tokenize,
@@ -202,6 +205,7 @@ impl From<PreferenceData> for DataSection {
             columns,
             on_invalid,
             max_invalid_fraction,
+            pairing,
             scores,
             tokens,
             length,
@@ -220,6 +224,7 @@ impl From<PreferenceData> for DataSection {
             max_invalid_fraction,
             apply_chat_template: tokens.apply_chat_template,
             assistant_turns: tokens.assistant_turns,
+            pairing,
             scores,
             samples: data.samples,
             unlabelled: data.unlabelled,
@@ -348,6 +353,7 @@ impl PreferenceData {
             ),
             ("official_truncation", self.rows.length.official_truncation),
             ("shuffle", self.shuffle != default_shuffle()),
+            ("pairing", self.rows.pairing != Pairing::default()),
             ("scores", self.rows.scores != Scores::default()),
         ];
         set.into_iter().find(|(_, set)| *set).map(|(key, _)| key)

@@ -6,7 +6,7 @@
 //! *Why*: training reads all of it, sampling the part that is about prompts, a judge the tokens
 //! alone. Each takes the part that it reads, so there is no key that somebody has to make up.
 
-use crate::data::format::{Columns, Format, TruncationMode};
+use crate::data::format::{Columns, Format, Pairing, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub struct RowConfig {
     pub on_invalid: OnInvalid,
     /// The largest part of a hundred or more rows that may be left out for what they say.
     pub max_invalid_fraction: f64,
+    /// Which of a row's ranked answers are pairs.
+    pub pairing: Pairing,
     /// What `score_chosen` and `score_rejected` are for.
     pub scores: Scores,
     /// How texts become tokens.
@@ -242,6 +244,7 @@ impl RowConfig {
             columns: Columns::default(),
             on_invalid: OnInvalid::default(),
             max_invalid_fraction: MAX_INVALID_FRACTION,
+            pairing: Pairing::default(),
             scores: Scores::default(),
             tokens: TokenizeConfig::default(),
             length: LengthConfig::default(),
@@ -274,6 +277,12 @@ impl RowConfig {
     /// Refuses what rows of this format have no use for.
     pub(in crate::data) fn check(&self, format: &Format) -> Result<()> {
         format.check_columns(&self.columns)?;
+        if self.pairing != Pairing::default() && !format.is_ranked() {
+            let what = format!("pairing for format `{}`", format.name);
+            return Err(Error::input(what)
+                .hint("only rankings are paired: leave it out")
+                .at_keys(&["pairing", "format"]));
+        }
         self.tokens.validate(format)
     }
 }

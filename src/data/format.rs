@@ -7,17 +7,20 @@
 
 mod alpaca_eval;
 mod columns;
+mod compared;
 mod definition;
 mod hh;
 mod messages;
 mod pairs;
 mod prompts;
+mod ranked;
 mod sft;
 mod shapes;
 mod unpaired;
 
 pub use self::columns::Columns;
 pub use self::definition::{CommonRow, Format, Reading, RowExample, TruncationMode};
+pub use self::ranked::Pairing;
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
@@ -31,6 +34,8 @@ pub static FORMATS: &[Format] = &[
     prompts::FORMAT,
     sft::FORMAT,
     alpaca_eval::FORMAT,
+    compared::FORMAT,
+    ranked::FORMAT,
 ];
 
 /// Rows of the format that their columns show: [`Format::of`] says which it is.
@@ -110,6 +115,11 @@ impl Format {
         }
         let shape = shapes::SHAPES.iter().find(|shape| shape.fits(row))?;
         Self::named(shape.format).ok()
+    }
+
+    /// Whether a row may have more than two answers.
+    pub fn is_ranked(&self) -> bool {
+        *self == ranked::FORMAT || *self == GUESSED
     }
 
     /// The format called `name`.

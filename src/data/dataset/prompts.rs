@@ -62,12 +62,7 @@ impl Prompt {
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let instruction = text.to_owned();
-        let row = RowExample {
-            prompt: Some(Content::Text(text.to_owned())),
-            answers: Vec::new(),
-            preference: None,
-            scores: None,
-        };
+        let row = RowExample::of_prompt(Content::Text(text.to_owned()));
         let rendered = Renderer::new(config, tokenizer).prompt(row);
         let (text, _) = rendered.map_err(RowError::into_error)?;
         Ok(Self {

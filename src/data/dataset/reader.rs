@@ -144,10 +144,11 @@ impl Reader<'_> {
         let mut pairs = MismatchedPairs::default();
         for record in files.records() {
             let (number, record) = record?;
-            match self.draft(number, record, &renderer)? {
-                Some(draft) if mismatches => pairs.push(draft)?,
-                Some(draft) => self.take(draft)?,
-                None => {}
+            for draft in self.drafts(number, record, &renderer)? {
+                match mismatches {
+                    true => pairs.push(draft)?,
+                    false => self.take(draft)?,
+                }
             }
         }
         if mismatches {
@@ -163,47 +164,46 @@ impl Reader<'_> {
         self.left_out.check(rows, self.dataset.len())
     }
 
-    // `None` where the row is left out.
-    fn draft(
-        &mut self,
-        number: usize,
-        record: Record,
-        renderer: &Renderer,
-    ) -> Result<Option<Draft>> {
+    // None where the row is left out; several where its ranked answers make several pairs.
+    fn drafts(&mut self, number: usize, record: Record, renderer: &Renderer) -> Result<Vec<Draft>> {
         self.dataset.report.rows += 1;
         let place = record.place;
         let mut is_tie = false;
-        let read = |row: Row| -> std::result::Result<TextExample, RowError> {
-            let example = self.read(&row)?;
-            is_tie = row::is_tie(&example);
-            let text = renderer.example(example);
-            let text = text.map_err(|error| error.at(&place))?;
-            match self.samples.is_none_or(|all| all.has(&text.prompt)) {
-                true => Ok(text),
-                false => Err(RowError::from(Invalid::NoSample).at(&place)),
-            }
+        let read = |row: Row| -> std::result::Result<Vec<TextExample>, RowError> {
+            let examples = self.read(&row, number)?.into_iter();
+            let render = |example: RowExample| {
+                is_tie |= row::is_tie(&example);
+                let text = renderer.example(example);
+                let text = text.map_err(|error| error.at(&place))?;
+                match self.samples.is_none_or(|all| all.has(&text.prompt)) {
+                    true => Ok(text),
+                    false => Err(RowError::from(Invalid::NoSample).at(&place)),
+                }
+            };
+            examples.map(render).collect()
         };
         let row = record
             .row
             .map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
         match row.and_then(read) {
-            Ok(text) => {
+            Ok(texts) => {
                 if is_tie {
                     let name = self.source.files.name(&place);
                     self.dataset.report.identical.add(name);
                 }
-                Ok(Some(Draft::new(number, place, text)))
+                let draft = |text| Draft::new(number, place.clone(), text);
+                Ok(texts.into_iter().map(draft).collect())
             }
             Err(error) => {
                 self.leave_out(error, number, &place)?;
-                Ok(None)
+                Ok(Vec::new())
             }
         }
     }
 
     // What the row has for the loss, or why it cannot be used.
-    fn read(&mut self, row: &Row) -> Reading {
-        let Source { config, needs, .. } = *self.source;
+    fn read(&mut self, row: &Row, number: usize) -> std::result::Result<Vec<RowExample>, RowError> {
+        let config = self.source.config;
         let (mut example, row) = self.rows.read(row)?;
         if !self.reads(Role::Chosen) && !self.reads(Role::Rejected) {
             // Its prompt is all that is wanted, whatever its answers and their labels say.
@@ -212,10 +212,16 @@ impl Reader<'_> {
                 .get_or_insert_with(|| Content::Text(String::new()));
             example.answers.clear();
             example.preference = None;
-            return Ok(example);
+            return Ok(vec![example]);
         }
+        let pairs = example.pairs(config.pairing, number).into_iter();
+        pairs.map(|example| self.usable(&row, example)).collect()
+    }
+
+    fn usable(&self, row: &Row, mut example: RowExample) -> Reading {
+        let Source { config, needs, .. } = *self.source;
         row::check_answers(&example)?;
-        scores::apply(config.scores, needs.scores, &row, &mut example)?;
+        scores::apply(config.scores, needs.scores, row, &mut example)?;
         let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
         if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
             return Err(Invalid::NothingChosen.into());

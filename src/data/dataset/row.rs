@@ -143,13 +143,6 @@ pub(super) fn check_answers(example: &RowExample) -> std::result::Result<(), Row
                 );
             }
             let begins = messages.first().is_some_and(Message::is_assistant);
-            if example.prompt.is_none() && begins {
-                return no_answer(
-                    Invalid::NoUserMessage,
-                    "the conversation begins with the assistant".into(),
-                    "a message of the user or the system comes before it",
-                );
-            }
             let all = "the answer is the assistant's, from its first message to its last";
             if example.prompt.is_some() && !begins {
                 let what =

@@ -51,9 +51,8 @@ fn read(row: &Row) -> Reading {
     };
     let is_soft = preference > 1.0 && preference < 2.0;
     Ok(RowExample {
-        prompt,
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: is_soft.then_some(2.0 - preference),
-        scores: None,
+        ..RowExample::of_prompt(prompt)
     })
 }

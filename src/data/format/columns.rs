@@ -34,9 +34,8 @@ pub(super) const NAMES: &[&str] = &[
     "output_2",
     "winner",
     "answers",
-    "answer",
-    "rank",
-    "score",
+    "ranks",
+    "scores",
 ];
 
 /// From the names that a format reads to where a row has them; a name that is not there is the column
@@ -68,7 +67,7 @@ pub struct Constant {
     value: Json,
 }
 
-/// The name of a column, or the way to something in one: `a.b[0]`, `a[-1]`.
+/// The name of a column, or the way to something in one: `a.b[0]`, `a[-1]`, of every item `a[].b`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Path {
@@ -81,6 +80,8 @@ enum Step {
     Field(String),
     // From the end where it is negative.
     Item(i64),
+    // What every item has, as a list.
+    Each,
 }
 
 impl TryFrom<BTreeMap<String, Source>> for Columns {
@@ -166,11 +167,6 @@ impl Path {
         };
         within(row.raw(column)?, rest)
     }
-
-    /// What stands there in a value of its own.
-    pub(super) fn find_in(&self, value: &Json) -> Option<Json> {
-        within(value, &self.steps)
-    }
 }
 
 // A list or an object may stand there as text, as CSV has it.
@@ -183,6 +179,11 @@ fn within(value: &Json, steps: &[Step]) -> Option<Json> {
     }
     let next = match step {
         Step::Field(name) => value.get(name)?,
+        Step::Each => {
+            let items = value.as_array()?.iter();
+            let item = |item| within(item, rest).unwrap_or(Json::Null);
+            return Some(items.map(item).collect());
+        }
         Step::Item(index) => {
             let items = value.as_array()?;
             let at = match index.is_negative() {
@@ -200,7 +201,9 @@ impl FromStr for Path {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is no column: valid are e.g. question, a.b, answers[0].text, a[-1]")
+            format!(
+                "`{text}` is no column: valid are e.g. question, a.b, answers[0].text, answers[].text, a[-1]"
+            )
         };
         let mut steps = Vec::new();
         for part in text.split('.') {
@@ -214,7 +217,10 @@ impl FromStr for Path {
                     .strip_prefix('[')
                     .and_then(|rest| rest.split_once(']'));
                 let (index, rest) = item.ok_or_else(wrong)?;
-                steps.push(Step::Item(index.parse().map_err(|_| wrong())?));
+                steps.push(match index {
+                    "" => Step::Each,
+                    index => Step::Item(index.parse().map_err(|_| wrong())?),
+                });
                 items = rest;
             }
         }

@@ -24,6 +24,21 @@ pub struct RowExample {
     pub preference: Option<f64>,
     /// The scores of the chosen and the rejected answer, where something reads them.
     pub scores: Option<[f64; 2]>,
+    /// How good each of several ranked answers is, the best first; else empty.
+    pub ranking: Vec<f64>,
+}
+
+impl RowExample {
+    /// A prompt without answers.
+    pub fn of_prompt(prompt: impl Into<Option<Content>>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            answers: Vec::new(),
+            preference: None,
+            scores: None,
+            ranking: Vec::new(),
+        }
+    }
 }
 
 /// What a row turned out to be.
@@ -282,10 +297,9 @@ pub(super) fn parted(prompt: Content, answer: Content) -> (Content, Content) {
 /// A pair of answers, with the soft label of the row.
 pub(super) fn pair(row: &Row, prompt: Content, chosen: Content, rejected: Content) -> Reading {
     Ok(RowExample {
-        prompt: Some(prompt),
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: preference(row)?,
-        scores: None,
+        ..RowExample::of_prompt(prompt)
     })
 }
 

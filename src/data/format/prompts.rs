@@ -19,12 +19,7 @@ pub(super) const FORMAT: Format = Format {
 };
 
 fn read(row: &Row) -> Reading {
-    Ok(RowExample {
-        prompt: Some(content(row, column(row))?),
-        answers: Vec::new(),
-        preference: None,
-        scores: None,
-    })
+    Ok(RowExample::of_prompt(content(row, column(row))?))
 }
 
 /// AlpacaEval's set calls it an instruction.

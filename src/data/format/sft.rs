@@ -65,9 +65,7 @@ fn read(row: &Row) -> Reading {
         },
     };
     Ok(RowExample {
-        prompt,
         answers: vec![(Role::Chosen, answer)],
-        preference: None,
-        scores: None,
+        ..RowExample::of_prompt(prompt)
     })
 }

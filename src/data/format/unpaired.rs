@@ -31,9 +31,7 @@ fn read(row: &Row) -> Reading {
         _ => return Err(row.wrong("label", "true or false").into()),
     };
     Ok(RowExample {
-        prompt: Some(prompt),
         answers: vec![(role, completion)],
-        preference: None,
-        scores: None,
+        ..RowExample::of_prompt(prompt)
     })
 }

@@ -49,6 +49,10 @@ pub enum Invalid {
     EmptyAnswer,
     /// AlpacaEval: the annotation has no preference.
     NoPreference,
+    /// A comparison is a tie.
+    NoWinner,
+    /// Fewer than two of the answers have a rank.
+    FewAnswers,
     /// The chosen answer has a lower score than the rejected one.
     ScoresDisagree,
     /// The two answers have the same score.
@@ -67,6 +71,8 @@ impl Invalid {
         matches!(
             self,
             Self::NoPreference
+                | Self::NoWinner
+                | Self::FewAnswers
                 | Self::ScoresDisagree
                 | Self::Tie
                 | Self::NothingChosen
@@ -102,6 +108,8 @@ impl Invalid {
             Self::NoAssistantTurn => "no_assistant_turn",
             Self::EmptyAnswer => "empty_answer",
             Self::NoPreference => "no_preference",
+            Self::NoWinner => "no_winner",
+            Self::FewAnswers => "few_answers",
             Self::ScoresDisagree => "scores_disagree",
             Self::Tie => "tie",
             Self::NothingChosen => "nothing_chosen",
@@ -185,6 +193,8 @@ impl Display for Invalid {
             Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
             Self::EmptyAnswer => "an answer is empty or only white space",
             Self::NoPreference => "the annotation has no preference",
+            Self::NoWinner => "neither answer won",
+            Self::FewAnswers => "fewer than two of the answers have a rank",
             Self::ScoresDisagree => "the chosen answer has a lower score than the rejected one",
             Self::Tie => "the two answers have the same score",
             Self::NothingChosen => {

@@ -68,7 +68,7 @@ fn wrong_columns_are_refused_with_what_would_be_valid() {
     assert!(
         scene
             .complaint(&PAIR)
-            .starts_with("data.columns.label: format `pairs` does not read `label`"),
+            .starts_with("[data.columns]: format `pairs` does not read `label`"),
         "{}",
         scene.complaint(&PAIR)
     );
@@ -131,7 +131,7 @@ fn a_system_column_is_the_first_message_of_a_conversation() {
     assert!(
         scene
             .complaint(&PAIR)
-            .starts_with("data.columns.system: texts by themselves have no system"),
+            .starts_with("[data.columns]: texts by themselves have no system"),
         "{}",
         scene.complaint(&PAIR)
     );

@@ -35,6 +35,7 @@ mod config;
 mod dataset;
 mod example;
 pub mod format;
+pub mod lint;
 mod rows;
 mod tokens;
 

@@ -3,6 +3,8 @@
 //! *Why*: rows are looked at before a run is worth its time, on any machine. So nothing of the
 //! weights is read or fetched; what a run checks of the rows is checked here too.
 
+mod lint;
+
 use crate::config::{ModelConfig, RowsConfig, SampleSource};
 use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
 use crate::error::{Error, Result};
@@ -12,6 +14,8 @@ use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
 use crate::model::weights::head;
 use crate::session::{Observer, check_length, fetch, find_tokenizer, prompts_only, unlabelled};
+
+pub use lint::{LintedSplit, TokenReport, lint_files, lint_run};
 
 /// What there is to show.
 pub struct Shown {

@@ -220,6 +220,15 @@ pub fn find_tokenizer(name: &str, revision: Option<&str>, observe: Observer) -> 
     resolve_tokenizer(name, revision, &settings, &mut progress)
 }
 
+/// As [`find_tokenizer`], of what is on this machine: no hub is asked.
+pub fn find_local_tokenizer(name: &str, revision: Option<&str>) -> Result<PathBuf> {
+    let settings = HubSettings {
+        offline: true,
+        ..HubSettings::from_env()
+    };
+    resolve_tokenizer(name, revision, &settings, &mut |_| ())
+}
+
 /// Refuses sequences that the model in `folder` has no positions for.
 pub fn check_length(max_length: usize, positions: usize, folder: &Path) -> Result<()> {
     if max_length <= positions {

@@ -2,6 +2,8 @@
 
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/data_lint.rs"]
+mod data_lint;
 #[cfg(target_os = "linux")]
 #[path = "cli/dispatch.rs"]
 mod dispatch;

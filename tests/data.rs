@@ -19,6 +19,7 @@ mod columns;
 mod directories;
 mod files;
 mod flat;
+mod lint;
 mod rows;
 mod sft;
 mod shapes;

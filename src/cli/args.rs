@@ -158,7 +158,7 @@ impl PromptArgs {
 }
 
 /// The layout that is named, or that of the first row, which is then reported.
-fn format(named: Option<&'static Format>, files: &Files) -> Result<&'static Format> {
+pub fn format(named: Option<&'static Format>, files: &Files) -> Result<&'static Format> {
     if let Some(format) = named {
         return Ok(format);
     }

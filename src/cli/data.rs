@@ -1,6 +1,7 @@
 //! `expo data`: rows as a run sees them.
 
 mod fetch;
+mod lint;
 
 use std::fmt::Write;
 
@@ -17,7 +18,7 @@ use super::args::ConfigArgs;
 use super::error::located;
 use super::progress::Progress;
 
-/// Shows rows as a run sees them.
+/// Shows rows as a run sees them, and looks for faults in them.
 #[derive(Args)]
 #[command(after_long_help = DATA_HELP)]
 pub struct DataArgs {
@@ -28,6 +29,7 @@ pub struct DataArgs {
 #[derive(Subcommand)]
 enum DataCommand {
     Show(ShowArgs),
+    Lint(lint::LintArgs),
     Fetch(fetch::FetchArgs),
 }
 
@@ -35,6 +37,7 @@ const DATA_HELP: &str = "\
 Examples:
   $ expo data show --config run.toml
   $ expo data show --config run.toml --row 3 --split eval
+  $ expo data lint train.jsonl --eval test.jsonl
   $ expo data fetch --config run.toml";
 
 /// Counts what became of the rows of a run, and shows one of them token by token.
@@ -95,6 +98,7 @@ Examples:
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let args = match &args.command {
         DataCommand::Show(args) => args,
+        DataCommand::Lint(args) => return lint::run(args),
         DataCommand::Fetch(args) => return fetch::run(args),
     };
     let source = args.config.source()?;

@@ -54,7 +54,7 @@ pub fn flagged_as<T>(model: &str, result: Result<T>) -> Result<T> {
 
 /// An error with the flags of the parameters that it names, and a remedy where only the program
 /// knows one.
-fn with_flags(error: &Error) -> String {
+pub fn with_flags(error: &Error) -> String {
     let text = error.worded(flag);
     match error.kind() {
         Kind::OutOfMemory => format!("{text}; {OUT_OF_MEMORY}"),

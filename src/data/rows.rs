@@ -2,8 +2,10 @@
 
 mod expand;
 mod files;
+pub mod invalid;
 pub mod read;
 pub mod report;
 
 pub use files::Files;
-pub use report::{Invalid, Lines, RowError, RowReport, Spread};
+pub use invalid::{Invalid, RowError};
+pub use report::{Lines, RowReport, Spread};

@@ -49,7 +49,8 @@ impl Message {
         content.trim().is_empty() && !self.0.contains_key("tool_calls")
     }
 
-    fn role(&self) -> &str {
+    /// Who says it.
+    pub fn role(&self) -> &str {
         self.0
             .get("role")
             .and_then(Json::as_str)

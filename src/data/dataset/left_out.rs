@@ -51,10 +51,7 @@ impl<'a> LeftOut<'a> {
             });
         }
         let lines = self.invalid.entry(reason).or_default();
-        lines.add(self.files.name(place));
-        if lines.rows == 1 {
-            lines.fact = shortened(error.fact());
-        }
+        lines.add_unusable(self.files.name(place), &error);
         self.first.get_or_insert(error);
         Ok(())
     }
@@ -109,12 +106,3 @@ impl<'a> LeftOut<'a> {
 const FEW: usize = 100;
 
 const MEND: &str = "mend the row, or set data.on_invalid = \"skip\"";
-
-/// A fact that fits a line: a template may say what it likes, and a row have a hundred columns.
-fn shortened(fact: &str) -> String {
-    let most = 200;
-    match fact.char_indices().nth(most) {
-        Some((end, _)) => format!("{} ...", &fact[..end]),
-        None => fact.to_owned(),
-    }
-}

@@ -21,10 +21,12 @@ use crate::data::config::RowConfig;
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
 use crate::data::rows::Files;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::{Place, Record, Row};
-use crate::data::rows::report::{Invalid, RowError, Tally};
+use crate::data::rows::report::Tally;
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
+use crate::data::tokens::length::Cuts;
 use crate::error::{Error, Result};
 use crate::loss::{Needs, Role};
 use rayon::prelude::*;
@@ -270,6 +272,9 @@ impl Reader<'_> {
                 continue;
             }
             let report = &mut self.dataset.report;
+            if built.cuts != Cuts::default() {
+                report.cut.add(self.source.files.name(&draft.place));
+            }
             report.cut_prompts += usize::from(built.cuts.prompt);
             report.cut_responses += built.cuts.responses.len();
             report.boundary_merges += usize::from(built.merged.contains(&true));

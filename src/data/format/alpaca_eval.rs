@@ -6,8 +6,8 @@
 
 use super::definition::{Format, Reading, RowExample, TruncationMode, has, text};
 use crate::data::chat::Content;
+use crate::data::rows::invalid::Invalid;
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
 use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {

@@ -6,8 +6,8 @@
 //! name, and a table says where it stands, so that no file has to be written anew.
 
 use super::messages::parsed;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::{Invalid, RowError};
 use crate::error::{Error, nearest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

@@ -6,8 +6,8 @@
 use super::definition::{Format, Reading, TruncationMode, content, has, need, pair};
 use super::pairs::read_whole;
 use crate::data::chat::Content;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::{Invalid, RowError};
 use serde_json::Value as Json;
 
 pub(super) const FORMAT: Format = Format {

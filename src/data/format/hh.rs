@@ -6,8 +6,8 @@
 
 use super::definition::{Format, Reading, TruncationMode, has, need, pair};
 use crate::data::chat::Content;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::{Invalid, RowError};
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",

@@ -10,8 +10,8 @@
 use super::definition::{Format, Reading, RowExample, TruncationMode, content, has, need};
 use super::messages::{common, parsed};
 use crate::data::chat::{Content, Message};
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::{Invalid, RowError};
 use crate::error::Error;
 use crate::loss::Role;
 use serde::{Deserialize, Serialize};

@@ -57,6 +57,14 @@ impl Files {
         self.parts.len() > 1 || self.names().any(|name| !name.is_file())
     }
 
+    /// These files, and then others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.parts.extend(others.parts);
+        self.is_list = true;
+        self
+    }
+
     /// The names as they are written, without slices, in order.
     pub fn names(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().map(|part| part.name.as_path())

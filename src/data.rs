@@ -3,7 +3,7 @@
 //! The way of one row:
 //!
 //! ```text
-//! file              rows.jsonl[:1000], .jsonl.gz, .json, .txt                        [`Files`]
+//! file              rows.jsonl[:1000], .parquet, .arrow, .csv, a directory            [`Files`]
 //!   | read          one object of columns, and where it stands (file:line)
 //! Row                                                                           [`read::Row`]
 //!   | format        a prompt and its answers, each with a role; or why the row is left out
@@ -50,5 +50,7 @@ pub use dataset::{
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;
-pub use rows::{Files, Invalid, Lines, RowError, RowReport, Spread, read};
+pub use rows::{
+    Files, Invalid, Lines, PartCount, RowError, RowReport, Spread, Weight, Weighted, read,
+};
 pub use tokens::{Continuation, TokenRule, Tokenizer};

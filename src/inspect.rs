@@ -50,6 +50,7 @@ pub fn show(
 ) -> Result<Shown> {
     let (model, data) = (&config.model, &config.data);
     let (mut rows, mut needs) = (data.rows.clone(), config.needs);
+    rows.seed = config.seed;
     let named = |files: &Option<Files>, key: &str| {
         files.clone().ok_or_else(|| {
             Error::input(format!("the config has no data.{key}"))

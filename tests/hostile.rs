@@ -4,6 +4,7 @@
 //! repository. Of those, some hundred cases at a stride that is a prime are looked at; all of them
 //! are in the test that is ignored.
 
+mod data_files;
 #[cfg(target_os = "linux")]
 #[path = "hostile/limits.rs"]
 mod limits;

@@ -41,7 +41,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "MODEL", requires = "data")]
     model: Option<String>,
 
-    /// Score these rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100
+    /// Score these rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100] takes the first 100
     #[arg(long, value_name = "FILE", requires = "model", value_parser = str::parse::<Files>)]
     data: Option<Files>,
 

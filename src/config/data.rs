@@ -186,6 +186,7 @@ impl From<DataSection> for PreferenceData {
                     truncation_mode: keys.truncation_mode,
                     official_truncation: keys.official_truncation,
                 },
+                ..RowConfig::new(keys.format)
             },
             train: keys.train,
             eval: keys.eval,
@@ -209,6 +210,7 @@ impl From<PreferenceData> for DataSection {
             scores,
             tokens,
             length,
+            seed: _,
         } = data.rows;
         Self {
             format,
@@ -332,6 +334,13 @@ impl PreferenceData {
         ] {
             if files.is_some_and(|files| files.names().any(is_empty)) {
                 return Err(Error::input("the path is empty").at_key(key));
+            }
+        }
+        for (key, files) in [("eval", self.eval.as_ref()), ("samples", samples)] {
+            if files.is_some_and(Files::is_weighted) {
+                return Err(Error::input(format!("{key} has a file with a weight"))
+                    .hint("weights are for the rows of train and unlabelled")
+                    .at_key(key));
             }
         }
         match &self.reference_log_probs {

@@ -21,6 +21,8 @@ pub struct RowsConfig {
     pub data: PreferenceData,
     /// What is read of a row.
     pub needs: Needs,
+    /// The seed of the run: which rows a weight with a fraction takes.
+    pub seed: u64,
 }
 
 /// A config without `[run]`. Sections that rows do not depend on are read for their keys alone.
@@ -67,6 +69,7 @@ impl RowsConfig {
             model: sections.model,
             data: sections.data,
             needs: loss.needs(),
+            seed: 0,
         })
     }
 }
@@ -77,6 +80,7 @@ impl From<&Config> for RowsConfig {
             model: config.model.clone(),
             data: config.data.clone(),
             needs: config.loss.needs(),
+            seed: config.run.seed,
         }
     }
 }

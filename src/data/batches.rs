@@ -7,6 +7,7 @@ pub mod pack;
 
 use std::ops::Range;
 
+pub(in crate::data) use order::below;
 pub use order::{ORDER_VERSION, epoch_order};
 
 /// Passes over unlabelled rows have orders of their own.

@@ -29,6 +29,8 @@ pub struct RowConfig {
     pub tokens: TokenizeConfig,
     /// How long an example may be.
     pub length: LengthConfig,
+    /// Seed of the choice of rows of files whose weight has a fraction.
+    pub seed: u64,
 }
 
 /// How the prompts of rows become tokens, for whoever answers them.
@@ -248,6 +250,7 @@ impl RowConfig {
             scores: Scores::default(),
             tokens: TokenizeConfig::default(),
             length: LengthConfig::default(),
+            seed: 0,
         }
     }
 

@@ -11,6 +11,7 @@ mod build;
 mod inspect;
 mod left_out;
 mod mismatch;
+mod mixture;
 mod open;
 mod prompts;
 mod reader;
@@ -24,6 +25,7 @@ use crate::data::example::Example;
 use crate::data::rows::RowReport;
 use crate::error::Result;
 use crate::loss::Role;
+use std::collections::HashMap;
 use store::{Span, Store};
 
 pub use answers::{ChosenAnswers, chosen_answers};
@@ -36,15 +38,18 @@ pub use samples::{Sample, Samples, one_each};
 #[derive(Debug)]
 pub struct Dataset {
     index: Vec<Entry>,
+    // Whether an example may be there more than once.
+    repeats: bool,
     store: Store,
     /// What became of the rows.
     pub report: RowReport,
-    /// SHA-256, in hex, of all examples as tokens, with their order, soft labels and gaps between scores.
+    /// SHA-256, in hex, of all examples as tokens, with their order, soft labels and gaps between scores,
+    /// and of how often each is there.
     pub fingerprint: String,
 }
 
 /// What is known of an example without its tokens: how many they are.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     span: Span,
     prompt: u32,
@@ -57,6 +62,7 @@ impl Dataset {
     fn empty(store: Store) -> Self {
         Self {
             index: Vec::new(),
+            repeats: false,
             store,
             report: RowReport::default(),
             fingerprint: String::new(),
@@ -74,6 +80,12 @@ impl Dataset {
             responses,
         });
         Ok(())
+    }
+
+    /// Puts the examples of these places in the place of all.
+    fn repeat(&mut self, places: &[usize]) {
+        self.repeats = true;
+        self.index = places.iter().map(|&place| self.index[place]).collect();
     }
 
     /// The number of examples.
@@ -110,9 +122,35 @@ impl Dataset {
         (0..self.len()).map(|example| self.example(example))
     }
 
+    /// Of each example the first one that is the same example of the same row; `None` where no row is
+    /// there more than once.
+    pub fn originals(&self) -> Option<Vec<usize>> {
+        if !self.repeats {
+            return None;
+        }
+        let mut first = HashMap::new();
+        let entries = self.index.iter().enumerate();
+        let originals: Vec<usize> = entries
+            .map(|(example, entry)| *first.entry(entry.span.at).or_insert(example))
+            .collect();
+        (first.len() < self.len()).then_some(originals)
+    }
+
+    /// The examples without those that repeat an earlier one, in their order.
+    pub fn distinct(&self) -> Vec<usize> {
+        let all = 0..self.len();
+        match self.originals() {
+            Some(originals) => all
+                .filter(|&example| originals[example] == example)
+                .collect(),
+            None => all.collect(),
+        }
+    }
+
     /// Appends the examples of another one. RowReport and fingerprint stay what they are.
     pub fn append(&mut self, other: Self) -> Result<()> {
         let shift = self.store.append(&other.store)?;
+        self.repeats |= other.repeats;
         self.index.extend(other.index.into_iter().map(|mut entry| {
             entry.span.at += shift;
             entry

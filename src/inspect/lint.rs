@@ -6,9 +6,9 @@
 use super::{RowSplit, show};
 use crate::config::RowsConfig;
 use crate::data::lint::{LengthBias, SplitReport, lint, token_bias};
-use crate::data::{Files, OnInvalid, RowReport};
+use crate::data::{Files, OnInvalid, RowConfig, RowReport};
 use crate::error::Result;
-use crate::session::{Event, Observer, find_local_tokenizer};
+use crate::session::{Event, Observer, fetch, find_local_tokenizer};
 
 /// What was found in the rows of a split.
 pub struct LintedSplit {
@@ -41,6 +41,7 @@ impl LintedSplit {
 /// As of [`lint`].
 pub fn lint_run(config: &RowsConfig, observe: Observer) -> Result<Vec<LintedSplit>> {
     let data = &config.data;
+    fetch([&data.train].into_iter().chain(&data.eval), observe)?;
     let (train, eval) = lint(&data.train, data.eval.as_ref(), &data.rows)?;
     let model = &config.model;
     let found = find_local_tokenizer(&model.model_name_or_path, model.revision.as_deref());
@@ -89,8 +90,10 @@ pub fn lint_run(config: &RowsConfig, observe: Observer) -> Result<Vec<LintedSpli
 pub fn lint_files(
     train: &Files,
     eval: Option<&Files>,
-    rows: &crate::data::RowConfig,
+    rows: &RowConfig,
+    observe: Observer,
 ) -> Result<Vec<LintedSplit>> {
+    fetch([train].into_iter().chain(eval), observe)?;
     let (report, eval_report) = lint(train, eval, rows)?;
     let splits = [(Some(train), Some(report)), (eval, eval_report)];
     let split = |(files, report): (Option<&Files>, Option<SplitReport>)| {

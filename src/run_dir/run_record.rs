@@ -1,5 +1,6 @@
 //! `run.json`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -7,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::names::RUN;
 use super::record::read;
-use crate::data::{Lines, RowReport, Spread};
+use crate::data::{Lines, PartCount, RowReport, Spread};
 use crate::error::Result;
 
 /// What was run, on what, and what must not change when it is resumed.
@@ -26,6 +27,9 @@ pub struct RunRecord {
     pub eval: Option<RowCounts>,
     /// What became of the rows without a preference.
     pub unlabelled: Option<RowCounts>,
+    /// The commits of the datasets on the hub, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub datasets: BTreeMap<String, String>,
     /// The kind of CPU or GPU; absent in records of early versions.
     pub machine: Option<String>,
     /// Everything the weights depend on, by config key; always written.
@@ -90,6 +94,9 @@ pub struct RowCounts {
     /// What is odd about the rows as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What became of the rows of each file, where one of them has a weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<PartCount>,
     /// Prompts truncated.
     pub cut_prompts: Option<usize>,
     /// Responses truncated.
@@ -119,6 +126,7 @@ impl From<&RowReport> for RowCounts {
             identical: Some(report.identical.clone()).filter(|lines| lines.rows > 0),
             unread: report.unread.clone(),
             notes: report.notes.clone(),
+            mixture: report.mixture.clone(),
             cut_prompts: Some(report.cut_prompts),
             cut_responses: Some(report.cut_responses),
             unfinished_responses: Some(report.unfinished_responses),

@@ -25,11 +25,23 @@ pub fn run_datasets(config: &Config, session: &Session, observe: Observer) -> Re
             let drawn = drawn(config, session, observe)?;
             let samples = Some(Files::from(drawn.path.clone()));
             // What is in a temporary directory stays until it has been read.
-            return session.datasets(&config.data, samples.as_ref(), &needs, observe);
+            return session.datasets(
+                &config.data,
+                config.run.seed,
+                samples.as_ref(),
+                &needs,
+                observe,
+            );
         }
         Some(SampleSource::Auto) | None => None,
     };
-    session.datasets(&config.data, samples.as_ref(), &needs, observe)
+    session.datasets(
+        &config.data,
+        config.run.seed,
+        samples.as_ref(),
+        &needs,
+        observe,
+    )
 }
 
 /// A sample file, and the temporary directory that it is in where there is no cache.

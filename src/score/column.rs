@@ -3,11 +3,13 @@
 //! Hides that an example's scores lie side by side in flat lists: 12 bytes for a response, 20 with
 //! the sum of shared tokens, and 8 for the example.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 use super::Score;
+use crate::data::Dataset;
 
 /// The scores of every response of every example, in the order of the examples.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +53,22 @@ impl Column {
     /// Appends another column.
     pub fn append(&mut self, other: &Self) {
         (0..other.len()).for_each(|example| self.push(other.of(example)));
+    }
+
+    /// The column of all examples of a dataset from that of its distinct ones.
+    #[must_use]
+    pub fn repeated(self, dataset: &Dataset) -> Self {
+        let Some(originals) = dataset.originals() else {
+            return self;
+        };
+        let mut places = HashMap::new();
+        let mut column = Self::default();
+        for original in originals {
+            let next = places.len();
+            let place = *places.entry(original).or_insert(next);
+            column.push(self.of(place));
+        }
+        column
     }
 
     /// The number of examples.

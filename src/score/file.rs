@@ -70,7 +70,7 @@ impl ScoreRow {
     }
 }
 
-/// Writes the columns of datasets as JSON lines, one after the other,
+/// Writes the scores of the distinct examples of datasets as JSON lines, one after the other,
 /// `{"row": 0, "chosen": {"log_prob": …, "tokens": …}, …}`.
 pub fn write(
     out: &Output,
@@ -81,8 +81,9 @@ pub fn write(
     let path = out.path();
     out.write(|out| {
         for (dataset, column) in datasets.iter().zip(columns) {
-            for (index, example) in dataset.borrow().examples().enumerate() {
-                let row = ScoreRow::new(&example?, column.of(index), scorer);
+            let dataset = dataset.borrow();
+            for (index, example) in dataset.distinct().into_iter().enumerate() {
+                let row = ScoreRow::new(&dataset.example(example)?, column.of(index), scorer);
                 let text = serde_json::to_string(&row)
                     .map_err(|error| Error::failed(error.to_string()))?;
                 writeln!(out, "{text}").map_err(|error| Error::io(path, &error))?;

@@ -139,10 +139,10 @@ impl<'a> ReferencePass<'a> {
         let model = model()?;
         let mut watch = Stopwatch::start();
         let columns = score_all(model.borrow(), datasets, self.micro_batch_tokens, observe)?;
-        watch.rows = datasets.iter().map(Dataset::len).sum();
+        watch.rows = columns.iter().map(Column::len).sum();
         let tokens = |dataset: &Dataset| {
-            (0..dataset.len())
-                .map(|row| dataset.tokens(row, Role::ALL))
+            let rows = dataset.distinct().into_iter();
+            rows.map(|row| dataset.tokens(row, Role::ALL))
                 .sum::<usize>()
         };
         watch.tokens = datasets.iter().map(tokens).sum();
@@ -155,6 +155,10 @@ impl<'a> ReferencePass<'a> {
             let what = format!("{error}; the reference's log-probs are not kept for another run");
             observe(Event::Warning(&what));
         }
+        let columns = columns.into_iter().zip(datasets);
+        let columns = columns
+            .map(|(column, dataset)| column.repeated(dataset))
+            .collect();
         Ok(Reference {
             timing: Some(timing),
             ..Reference::new(columns, scorer.model)
@@ -178,14 +182,16 @@ pub fn micro_batch_tokens(config: &Config) -> usize {
         .unwrap_or(MICRO_BATCH_TOKENS)
 }
 
-/// Scores each dataset by itself, so that the sums do not depend on how they will be used.
+/// Scores the distinct examples of each dataset by itself, so that the sums do not depend on how they will
+/// be used.
 pub(super) fn score_all(
     model: &Decoder,
     datasets: &[Dataset],
     micro_batch_tokens: usize,
     observe: Observer,
 ) -> Result<Vec<Column>> {
-    let total = datasets.iter().map(Dataset::len).sum();
+    let distinct: Vec<Vec<usize>> = datasets.iter().map(Dataset::distinct).collect();
+    let total = distinct.iter().map(Vec::len).sum();
     let (mut before, mut computed) = (0, 0);
     let mut columns = Vec::new();
     observe(Event::Scoring {
@@ -193,11 +199,11 @@ pub(super) fn score_all(
         total,
         tokens: computed,
     });
-    for dataset in datasets {
+    for (dataset, rows) in datasets.iter().zip(&distinct) {
         let mut counted = 0;
         let progress = |done: usize| {
-            computed += (counted..done)
-                .map(|row| dataset.tokens(row, Role::ALL))
+            computed += (rows[counted..done].iter())
+                .map(|&row| dataset.tokens(row, Role::ALL))
                 .sum::<usize>();
             counted = done;
             observe(Event::Scoring {
@@ -206,15 +212,14 @@ pub(super) fn score_all(
                 tokens: computed,
             });
         };
-        let rows: Vec<usize> = (0..dataset.len()).collect();
         columns.push(score_rows(
             model,
             dataset,
-            &rows,
+            rows,
             micro_batch_tokens,
             progress,
         )?);
-        before += dataset.len();
+        before += rows.len();
     }
     Ok(columns)
 }

@@ -34,26 +34,32 @@ impl Session {
     }
 
     /// The datasets of `[data]`: the training rows, then the evaluation rows and the unlabelled ones
-    /// where there are any. The responses in `samples` join their rows.
+    /// where there are any. The responses in `samples` join their rows; `seed` chooses the rows of files
+    /// whose weight has a fraction.
     pub fn datasets(
         &self,
         data: &PreferenceData,
+        seed: u64,
         samples: Option<&Files>,
         needs: &Needs,
         observe: Observer,
     ) -> Result<Vec<Dataset>> {
         self.check_length(&data.rows)?;
         fetch(data.files(), observe)?;
+        let rows = RowConfig {
+            seed,
+            ..data.rows.clone()
+        };
         let samples = self.samples(samples)?;
         let samples = samples.as_ref();
         let files = [("train", Some(&data.train)), ("eval", data.eval.as_ref())];
         let mut datasets = Vec::new();
         for (split, files) in files {
             let Some(files) = files else { continue };
-            datasets.push(self.open_split(split, files, &data.rows, samples, needs, observe)?);
+            datasets.push(self.open_split(split, files, &rows, samples, needs, observe)?);
         }
         if let Some(files) = &data.unlabelled {
-            let (rows, needs) = (unlabelled(&data.rows, files)?, prompts_only(needs));
+            let (rows, needs) = (unlabelled(&rows, files)?, prompts_only(needs));
             datasets.push(self.open_split("unlabelled", files, &rows, samples, &needs, observe)?);
         }
         Ok(datasets)

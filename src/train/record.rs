@@ -1,5 +1,6 @@
 //! `run.json`: what was run, on what, and what must not change when the run is resumed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::identity::{self, RunIdentity};
@@ -61,6 +62,11 @@ impl About<'_> {
         let config = self.config.to_toml()?;
         write_file(&folder.join(CONFIG), config.as_bytes())?;
         let [train, eval, unlabelled] = self.reports.map(|report| report.map(RowCounts::from));
+        let mut datasets = BTreeMap::new();
+        for files in self.config.data.files() {
+            let found = files.fetch(&mut |_| ())?.into_iter();
+            datasets.extend(found.map(|(name, files)| (name.to_string(), files.commit)));
+        }
         let record = RunRecord {
             expo: env!("CARGO_PKG_VERSION").into(),
             loss: self.config.loss.name(),
@@ -68,6 +74,7 @@ impl About<'_> {
             train,
             eval,
             unlabelled,
+            datasets,
             machine: Some(self.machine.into()),
             frozen: Some(self.frozen.0.clone()),
             changes,

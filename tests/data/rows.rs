@@ -68,7 +68,10 @@ fn files_that_are_something_else_are_named() {
         (b"\n", "the file has no rows"),
         (b"", "the file has no rows"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
-        (b"PAR1\x15\x04", "parquet"),
+        (b"PAR1\x15\x04", "cannot be read as parquet"),
+        (b"BZh9", "compressed with bzip2"),
+        (b"\xfd7zXZ\0", "compressed with xz"),
+        (b"ORC\n", "ORC"),
         (&utf16, "UTF-16"),
         (&utf16[2..], "UTF-16"),
     ] {

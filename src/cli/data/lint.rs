@@ -8,14 +8,15 @@ use expo::config::{RowsConfig, Source};
 use expo::data::format::Format;
 use expo::data::lint::{Check, Finding, LengthBias, LengthSummary, Level};
 use expo::data::{Files, RowConfig};
-use expo::error::Error;
+use expo::error::{Error, Result};
 use expo::eval::interval::{Interval, wilson};
 use expo::inspect::{LintedSplit, lint_files, lint_run};
 use expo::run_dir::RowCounts;
+use expo::session::Event;
 use serde_json::{Value, json};
 
 use super::super::args::format;
-use super::super::error::{located, with_flags};
+use super::super::error::with_flags;
 use super::super::progress::Progress;
 use super::super::{answer, grouped};
 
@@ -94,29 +95,10 @@ Examples:
 
 /// Runs the command.
 pub fn run(args: &LintArgs) -> anyhow::Result<()> {
-    let splits = match &args.config {
-        Some(path) => {
-            let source = Source::open(path, &args.set)?;
-            let config = RowsConfig::of(&source)?;
-            let mut progress = Progress::new();
-            let outcome = lint_run(&config, &mut |event| progress.show(event));
-            progress.close();
-            let mut splits = located(&source, outcome.map_err(Into::into))?;
-            for tokens in splits.iter_mut().filter_map(|split| split.tokens.as_mut()) {
-                if let Err(error) = tokens {
-                    *error = source.locate(error.clone());
-                }
-            }
-            splits
-        }
-        None => {
-            let joined = |files: &[Files]| files.iter().cloned().reduce(Files::and);
-            let train =
-                joined(&args.files).ok_or_else(|| Error::input("neither a file nor a config"))?;
-            let rows = RowConfig::new(format(args.format, &train)?);
-            lint_files(&train, joined(&args.eval).as_ref(), &rows)?
-        }
-    };
+    let mut progress = Progress::new();
+    let outcome = lint(args, &mut progress);
+    progress.close();
+    let splits = outcome?;
     let text = match args.json {
         true => format!("{}\n", object(&splits)),
         false => splits
@@ -133,6 +115,25 @@ pub fn run(args: &LintArgs) -> anyhow::Result<()> {
         1 => Err(Error::failed("there is 1 warning").into()),
         warnings => Err(Error::failed(format!("there are {warnings} warnings")).into()),
     }
+}
+
+fn lint(args: &LintArgs, progress: &mut Progress) -> Result<Vec<LintedSplit>> {
+    let mut observe = |event: Event| progress.show(event);
+    if let Some(path) = &args.config {
+        let source = Source::open(path, &args.set)?;
+        let splits = lint_run(&RowsConfig::of(&source)?, &mut observe);
+        let mut splits = splits.map_err(|error| source.locate(error))?;
+        for tokens in splits.iter_mut().filter_map(|split| split.tokens.as_mut()) {
+            if let Err(error) = tokens {
+                *error = source.locate(error.clone());
+            }
+        }
+        return Ok(splits);
+    }
+    let joined = |files: &[Files]| files.iter().cloned().reduce(Files::and);
+    let train = joined(&args.files).ok_or_else(|| Error::input("neither a file nor a config"))?;
+    let rows = RowConfig::new(format(args.format, &train)?);
+    lint_files(&train, joined(&args.eval).as_ref(), &rows, &mut observe)
 }
 
 fn warnings(splits: &[LintedSplit]) -> usize {

@@ -41,7 +41,7 @@ pub struct JudgeArgs {
     #[arg(long, value_name = "chosen|FILE")]
     against: String,
 
-    /// With --against chosen: the rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100.
+    /// With --against chosen: the rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100] takes the first 100.
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     data: Option<Files>,
 

@@ -41,7 +41,7 @@ pub struct PairsArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "reference")]
     reference_log_probs: Option<PathBuf>,
 
-    /// Evaluate on these rows, .jsonl or .jsonl.gz; rows.jsonl[:100] takes the first 100
+    /// Evaluate on these rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100] takes the first 100
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     data: Files,
 

@@ -32,9 +32,9 @@ pub fn epoch_order(n: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<usize>
     order
 }
 
-// Uniform in 0..bound: the high half of a 128-bit product, drawn again in the sliver of low halves
-// that would favour some values (Lemire 2019).
-fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
+/// Uniform in 0..bound: the high half of a 128-bit product, drawn again in the sliver of low halves
+/// that would favour some values (Lemire 2019).
+pub(in crate::data) fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
     let sliver = bound.wrapping_neg() % bound;
     loop {
         let product = u128::from(rng.next_u64()) * u128::from(bound);

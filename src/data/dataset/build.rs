@@ -37,14 +37,18 @@ impl Draft {
         }
     }
 
-    /// About the bytes that it takes in memory.
+    /// About the bytes that it takes in memory, its tokens included.
     pub fn bytes(&self) -> usize {
         let answers = self.text.answers.iter().chain(&self.mismatched);
         let samples = self.samples.iter().map(|sample| sample.response.len());
         let texts = answers.map(|answer| answer.text.len()).chain(samples);
-        size_of::<Self>() + self.text.prompt.len() + texts.sum::<usize>()
+        SMALL_PARTS + size_of::<Self>() + self.text.prompt.len() + texts.sum::<usize>()
     }
 }
+
+/// What the lists of a row and of its tokens take beside their contents, in bytes: a chunk of rows of a
+/// few words is mostly that.
+const SMALL_PARTS: usize = 1 << 10;
 
 /// A row as tokens, and what was done to it.
 pub(super) struct Built {

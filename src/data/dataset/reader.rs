@@ -11,6 +11,7 @@ use super::build::{Draft, build};
 use super::inspect::Inspection;
 use super::left_out::LeftOut;
 use super::mismatch::MismatchedPairs;
+use super::mixture::Mixture;
 use super::render::{Renderer, TextExample};
 use super::row::{self, RowReader};
 use super::samples::Samples;
@@ -20,10 +21,10 @@ use crate::data::chat::Content;
 use crate::data::config::RowConfig;
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
-use crate::data::rows::Files;
 use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::{Place, Record, Row};
 use crate::data::rows::report::Tally;
+use crate::data::rows::{Files, Weighted};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::Cuts;
@@ -73,6 +74,7 @@ pub(super) fn read(
         ),
         spoken: [false; Role::ALL.len()],
         rows: RowReader::of_rows(format, source.config),
+        mixture: Mixture::new(source.files),
         waiting: Vec::new(),
         bytes: 0,
         chunk,
@@ -83,14 +85,19 @@ pub(super) fn read(
     reader.read_all()?;
     let Reader {
         tally,
-        hasher,
+        mut hasher,
         mut dataset,
         found,
         left_out,
         rows,
         spoken,
+        mixture,
         ..
     } = reader;
+    if let Some(mixture) = mixture {
+        dataset.repeat(&mixture.order(&mut hasher));
+        dataset.report.mixture = mixture.into_counts();
+    }
     dataset.report.invalid = left_out.invalid;
     dataset.report.unread = rows.unread();
     if *format != *source.config.format {
@@ -115,6 +122,8 @@ struct Reader<'a> {
     rows: RowReader<'a>,
     // Whether an answer has the role, in the order of `Role::ALL`.
     spoken: [bool; Role::ALL.len()],
+    // Where a file has a weight.
+    mixture: Option<Mixture>,
     // Rows that are not tokenised yet, and the bytes that they take, up to those of a chunk.
     waiting: Vec<Draft>,
     bytes: usize,
@@ -144,14 +153,33 @@ impl Reader<'_> {
         let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
         let mismatches = needs.batch.contains(&Role::Mismatched);
         let mut pairs = MismatchedPairs::default();
-        for record in files.records() {
-            let (number, record) = record?;
+        for weighted in files.weighted(self.source.config.seed) {
+            let weighted = weighted?;
+            self.dataset.report.rows += 1;
+            if let Some(mixture) = &mut self.mixture {
+                mixture.count(&weighted);
+            }
+            let Weighted {
+                number,
+                times,
+                record,
+                ..
+            } = weighted;
+            if times == 0 {
+                self.check_watched(number, &record.place)?;
+                continue;
+            }
             for draft in self.drafts(number, record, &renderer)? {
                 match mismatches {
                     true => pairs.push(draft)?,
                     false => self.take(draft)?,
                 }
             }
+        }
+        if self.mixture.as_ref().is_some_and(Mixture::is_empty) {
+            let rows = self.dataset.report.rows;
+            let what = format!("the weights leave out all of {rows} rows");
+            return Err(Error::input(what).at(files));
         }
         if mismatches {
             let rows = self.dataset.report.rows;
@@ -168,7 +196,6 @@ impl Reader<'_> {
 
     // None where the row is left out; several where its ranked answers make several pairs.
     fn drafts(&mut self, number: usize, record: Record, renderer: &Renderer) -> Result<Vec<Draft>> {
-        self.dataset.report.rows += 1;
         let place = record.place;
         let mut is_tie = false;
         let read = |row: Row| -> std::result::Result<Vec<TextExample>, RowError> {
@@ -289,8 +316,19 @@ impl Reader<'_> {
             }
             identify(example, &mut self.hasher);
             self.dataset.push(example)?;
+            if let Some(mixture) = &mut self.mixture {
+                mixture.keep(draft.row);
+            }
         }
         Ok(())
+    }
+
+    // A row that its file's weight leaves out.
+    fn check_watched(&self, row: usize, place: &Place) -> Result<()> {
+        match self.watched == Some(row) {
+            true => Err(Error::input("the weight of its file leaves the row out").at(place)),
+            false => Ok(()),
+        }
     }
 
     fn leave_out(&mut self, error: RowError, row: usize, place: &Place) -> Result<()> {

@@ -72,6 +72,12 @@ impl Store {
             self.write_tail().map_err(|error| self.failed(&error))?;
         }
         let at = self.length();
+        if self.tail.len() + record.len() > self.tail.capacity() && self.tail.capacity() >= BLOCK {
+            // Grown step by step it would leave holes of its own size behind; what is only reserved
+            // takes no memory yet.
+            self.tail
+                .reserve_exact(limit.min(MEMORY).saturating_sub(self.tail.len()));
+        }
         self.tail.extend_from_slice(record);
         Ok(Span {
             at,

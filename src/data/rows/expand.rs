@@ -181,18 +181,13 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The kind of a data file, by its name.
-fn kind(path: &Path) -> Option<&'static str> {
+pub(super) fn kind(path: &Path) -> Option<&'static str> {
     let name = file_name(path);
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     let name = name.strip_suffix(".zst").unwrap_or(name);
     let (_, ending) = name.rsplit_once('.')?;
     let known = ENDINGS.iter().find(|(known, _)| *known == ending);
     known.map(|(_, kind)| *kind)
-}
-
-/// Whether a name ends like that of a data file.
-pub(super) fn is_data(path: &Path) -> bool {
-    kind(path).is_some()
 }
 
 fn is_sidecar(path: &Path) -> bool {

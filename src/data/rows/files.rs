@@ -6,7 +6,10 @@
 //! *Why*: a row's number is its place in the files one after the other, each whole. So a row keeps
 //! its number whatever slice it is read through, and no two rows of a dataset share one.
 
+mod written;
+
 use super::expand::{expand, on_hub};
+use super::mixture::{Choice, Weight, Weighted};
 use super::read::{self, Place, Record, Row, Rows};
 use crate::error::{Error, Result};
 use crate::io::hub::{DatasetFiles, DatasetName, Download, HubSettings, resolve_dataset_with};
@@ -15,8 +18,10 @@ use std::fmt::{self, Display};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use written::{Written, WrittenPart};
 
-/// One or several files of rows: a string or a list of strings in a configuration.
+/// One or several files of rows: a string, a table of `path` and `weight`, or a list of them in a
+/// configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Files {
@@ -29,6 +34,7 @@ pub struct Files {
 struct Part {
     name: PathBuf,
     slice: Option<Slice>,
+    weight: Weight,
 }
 
 /// `[from:to]`; a bound that is left out is the file's own.
@@ -42,13 +48,6 @@ struct Slice {
 enum Bound {
     Row(usize),
     Percent(usize),
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged, expecting = "expected a path or a list of paths")]
-enum Written {
-    One(String),
-    List(Vec<String>),
 }
 
 impl Files {
@@ -108,15 +107,40 @@ impl Files {
     /// As [`rows`](Self::rows), where a row that is no JSON object does not end them. Rows outside a
     /// slice are counted, not parsed. Ends after the first file that cannot be read.
     pub fn records(&self) -> impl Iterator<Item = Result<(usize, Record)>> + '_ {
-        let mut parts = self.parts.iter();
-        let mut open: Option<Open> = None;
+        let records = self.all(None);
+        records.map(|weighted| weighted.map(|weighted| (weighted.number, weighted.record)))
+    }
+
+    /// As [`records`](Self::records), each with how often it is in a dataset of this seed. A part whose
+    /// weight has a fraction is read twice: its rows are counted first.
+    pub fn weighted(&self, seed: u64) -> impl Iterator<Item = Result<Weighted>> + '_ {
+        self.all(Some(seed))
+    }
+
+    /// Whether a weight is another than 1.
+    pub fn is_weighted(&self) -> bool {
+        self.parts.iter().any(|part| !part.weight.is_one())
+    }
+
+    /// Each name with its slice, and its weight.
+    pub fn weights(&self) -> impl Iterator<Item = (String, f64)> + '_ {
+        self.parts
+            .iter()
+            .map(|part| (part.to_string(), part.weight.into()))
+    }
+
+    // Without a seed every row is there once.
+    fn all(&self, seed: Option<u64>) -> impl Iterator<Item = Result<Weighted>> + '_ {
+        let mut parts = self.parts.iter().enumerate();
+        let mut open: Option<(usize, Option<Choice>, Open)> = None;
         let mut before = 0;
         let mut ended = false;
         std::iter::from_fn(move || {
             while !ended {
-                let Some(part) = &mut open else {
-                    match parts.next()?.open() {
-                        Ok(part) => open = Some(part),
+                let Some((index, choice, part)) = &mut open else {
+                    let (index, part) = parts.next()?;
+                    match part.open_weighted(seed, index) {
+                        Ok((choice, part)) => open = Some((index, choice, part)),
                         Err(error) => {
                             ended = true;
                             return Some(Err(error));
@@ -131,7 +155,13 @@ impl Files {
                     }
                     Some(record) => {
                         ended = record.is_err();
-                        return Some(record.map(|(number, record)| (before + number, record)));
+                        let times = choice.as_mut().map_or(1, Choice::next);
+                        return Some(record.map(|(number, record)| Weighted {
+                            number: before + number,
+                            part: *index,
+                            times,
+                            record,
+                        }));
                     }
                 }
             }
@@ -143,7 +173,7 @@ impl Files {
     pub fn name(&self, place: &Place) -> String {
         match self.several() {
             true => place.to_string(),
-            false => place.number().to_string(),
+            false => place.short(),
         }
     }
 }
@@ -161,6 +191,25 @@ struct Open {
 }
 
 impl Part {
+    fn open_weighted(&self, seed: Option<u64>, index: usize) -> Result<(Option<Choice>, Open)> {
+        let open = self.open()?;
+        let Some(seed) = seed.filter(|_| !self.weight.is_one()) else {
+            return Ok((None, open));
+        };
+        let rows = match (self.weight.has_fraction(), open.total) {
+            (false, _) => 0,
+            (true, Some(_)) => open.end - open.next,
+            (true, None) => self.counts()?.iter().sum(),
+        };
+        Ok((Some(Choice::new(self.weight, rows, seed, index)), open))
+    }
+
+    /// The rows of each file.
+    fn counts(&self) -> Result<Vec<usize>> {
+        let count = |file: &PathBuf| read::rows(file)?.pass(usize::MAX);
+        expand(&self.name)?.iter().map(count).collect()
+    }
+
     fn open(&self) -> Result<Open> {
         let files = expand(&self.name)?;
         let mut open = Open {
@@ -171,8 +220,7 @@ impl Part {
             total: None,
         };
         if let Some(slice) = self.slice {
-            let count = |file: &PathBuf| read::rows(file)?.pass(usize::MAX);
-            let counts = files.iter().map(count).collect::<Result<Vec<_>>>()?;
+            let counts = self.counts()?;
             let total = counts.iter().sum();
             let range = slice.of(total, files.len() > 1);
             let range = range.map_err(|error| error.at(self))?;
@@ -270,6 +318,7 @@ impl FromStr for Part {
             return Ok(Self {
                 name: whole(text)?,
                 slice: None,
+                weight: Weight::default(),
             });
         };
         let wrong = || {
@@ -295,6 +344,7 @@ impl FromStr for Part {
                 from: bound(from)?,
                 to: bound(to)?,
             }),
+            weight: Weight::default(),
         })
     }
 }
@@ -314,44 +364,12 @@ impl Display for Part {
     }
 }
 
-impl TryFrom<Written> for Files {
-    type Error = String;
-
-    fn try_from(written: Written) -> std::result::Result<Self, String> {
-        let (texts, is_list) = match written {
-            Written::One(text) => (vec![text], false),
-            Written::List(texts) => (texts, true),
-        };
-        if texts.is_empty() {
-            return Err("the list of files is empty".into());
-        }
-        let parts = texts
-            .iter()
-            .map(|text| text.parse())
-            .collect::<std::result::Result<_, _>>()?;
-        Ok(Self { parts, is_list })
-    }
-}
-
-impl From<Files> for Written {
-    fn from(files: Files) -> Self {
-        let mut texts: Vec<String> = files.parts.iter().map(Part::to_string).collect();
-        match (files.is_list, texts.pop()) {
-            (false, Some(text)) => Self::One(text),
-            (_, last) => {
-                texts.extend(last);
-                Self::List(texts)
-            }
-        }
-    }
-}
-
 impl FromStr for Files {
     type Err = String;
 
     /// One file, with a slice or without.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        Self::try_from(Written::One(text.to_owned()))
+        Self::try_from(Written::One(WrittenPart::Path(text.to_owned())))
     }
 }
 
@@ -361,6 +379,7 @@ impl<P: Into<PathBuf>> From<P> for Files {
         let part = Part {
             name: path.into(),
             slice: None,
+            weight: Weight::default(),
         };
         Self {
             parts: vec![part],

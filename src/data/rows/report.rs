@@ -111,13 +111,33 @@ pub(in crate::data) struct Tally {
     examples: Lengths,
 }
 
+/// What became of the rows of one name in a list of files, where one of them has a weight.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartCount {
+    /// The name with its slice.
+    pub path: String,
+    /// Its weight.
+    pub weight: f64,
+    /// Rows.
+    pub rows: usize,
+    /// Rows that the weight leaves out, without a look at them.
+    pub left_out: usize,
+    /// Rows that became examples.
+    pub kept: usize,
+    /// Examples in the dataset: each kept row as often as the weight says.
+    pub examples: usize,
+}
+
 /// The report of [`Dataset::open`](crate::data::Dataset::open). Token counts are those after cutting.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RowReport {
     /// Rows in the files, or in the slices of them.
     pub rows: usize,
     /// Rows that became examples.
     pub kept: usize,
+    /// By name, in the order of the list; empty where every weight is 1.
+    pub mixture: Vec<PartCount>,
     /// Rows left out, by reason.
     pub invalid: BTreeMap<Invalid, Lines>,
     /// Rows that were kept although both answers are the same.
@@ -148,6 +168,40 @@ pub struct RowReport {
 }
 
 impl RowReport {
+    /// Rows that the weights of their files leave out.
+    pub fn left_out_by_weight(&self) -> usize {
+        self.mixture.iter().map(|part| part.left_out).sum()
+    }
+
+    fn show_mixture(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if self.mixture.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "{:<22}{:>10}",
+            "left out by weight",
+            self.left_out_by_weight()
+        )?;
+        let examples: usize = self.mixture.iter().map(|part| part.examples).sum();
+        writeln!(f, "{:<22}{examples:>10}", "examples")?;
+        for PartCount {
+            path,
+            weight,
+            rows,
+            kept,
+            examples,
+            ..
+        } in &self.mixture
+        {
+            writeln!(
+                f,
+                "  {path} x {weight}: {rows} rows, {kept} kept, {examples} examples"
+            )?;
+        }
+        Ok(())
+    }
+
     pub(in crate::data) fn count(&mut self, example: &Example, tally: &mut Tally) {
         self.kept += 1;
         let mut whole = example.prompt.len();
@@ -171,6 +225,7 @@ impl Display for RowReport {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "{:<22}{:>10}", "rows", self.rows)?;
         writeln!(f, "{:<22}{:>10}", "kept", self.kept)?;
+        self.show_mixture(f)?;
         for (reason, lines) in &self.invalid {
             let (rows, shown) = (lines.rows, lines.shown());
             write!(f, "{:<22}{rows:>10}  {reason} (lines {shown})", "left out")?;

@@ -187,8 +187,11 @@ pub fn config(run: &Recorded) -> String {
         expo,
         machine,
         hashes,
+        datasets,
         ..
     } = &run.run;
+    let commits = datasets.iter();
+    let commits = commits.map(|(name, commit)| (name.as_str(), Some(commit)));
     let rows: Vec<Vec<String>> = [
         ("expo", Some(expo)),
         ("machine", machine.as_ref()),
@@ -197,10 +200,11 @@ pub fn config(run: &Recorded) -> String {
         ("tokenizer", Some(&hashes.tokenizer)),
     ]
     .into_iter()
+    .chain(commits)
     .map(|(name, value)| {
         let known = value.filter(|value| !value.is_empty());
         let value = known.map_or_else(|| "–".to_owned(), |value| text(value));
-        vec![name.to_owned(), format!("<code>{value}</code>")]
+        vec![text(name).to_string(), format!("<code>{value}</code>")]
     })
     .collect();
     let config = match run.config.is_empty() {

@@ -89,7 +89,8 @@ pub(super) fn split(
         Some(readme) => configs(readme)?,
         None => Vec::new(),
     };
-    let splits = match choose(&named, config)? {
+    let chosen = choose(&named, config)?;
+    let splits = match chosen {
         Some(config) => of_config(files, config)?,
         None => by_names(files, config.unwrap_or_default()),
     };
@@ -109,7 +110,16 @@ pub(super) fn split(
             splits.iter().map(|(name, _)| name.as_str()),
         ));
     };
-    Ok(Some(of_one_kind(found)).filter(|files| !files.is_empty()))
+    let files = of_one_kind(found);
+    // What is named in the README is meant, all of it.
+    let other = found.iter().find(|file| !files.contains(file));
+    if let (Some(_), Some(other), Some(file)) = (chosen, other, files.first()) {
+        return Err(Error::input(format!(
+            "split `{split}` is files of several kinds: {file}, {other}"
+        ))
+        .hint("name those of one kind as the split, with a pattern such as data/*.parquet"));
+    }
+    Ok(Some(files).filter(|files| !files.is_empty()))
 }
 
 /// The files of a split among the parquet files that the hub made of a dataset.
@@ -232,7 +242,7 @@ fn of_config(files: &[String], config: &Config) -> Result<Splits> {
             });
         }
         let mut seen = std::collections::HashSet::new();
-        found.retain(|file| seen.insert(file.clone()));
+        found.retain(|file| kind(file).is_some() && seen.insert(file.clone()));
         splits.push((split.clone(), found));
     }
     Ok(splits)
@@ -467,6 +477,11 @@ mod tests {
         assert!(
             error.starts_with("the dataset has no configuration `none`"),
             "{error}"
+        );
+        let mixed = find(&["m/1.jsonl", "m/2.csv"], readme, Some("main"), "train");
+        assert!(
+            mixed.starts_with("split `train` is files of several kinds: m/2.csv, m/1.jsonl"),
+            "{mixed}"
         );
         let outside = readme.replace("m/*", "https://example.org/x.csv");
         let error = find(&files, &outside, Some("main"), "train");

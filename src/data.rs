@@ -45,8 +45,8 @@ pub use config::{
     Scores, Tokenize, TokenizeConfig,
 };
 pub use dataset::{
-    ChosenAnswers, Dataset, Inspection, Part, Prompt, PromptTokens, Sample, Samples,
-    chosen_answers, mismatched_answers, one_each, prompts,
+    ChosenAnswers, Dataset, Inspection, Look, Part, Prompt, PromptTokens, Sample, Samples,
+    chosen_answers, look, mismatched_answers, one_each, prompts,
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;

@@ -10,6 +10,7 @@ mod answers;
 mod build;
 mod inspect;
 mod left_out;
+mod look;
 mod mismatch;
 mod mixture;
 mod open;
@@ -30,6 +31,7 @@ use store::{Span, Store};
 
 pub use answers::{ChosenAnswers, chosen_answers};
 pub use inspect::{Inspection, Part};
+pub use look::{Look, look};
 pub use mismatch::mismatched_answers;
 pub use prompts::{Prompt, PromptTokens, prompts};
 pub use samples::{Sample, Samples, one_each};

@@ -9,6 +9,7 @@ mod alpaca_eval;
 mod columns;
 mod compared;
 mod definition;
+mod guess;
 mod hh;
 mod messages;
 mod pairs;
@@ -20,6 +21,7 @@ mod unpaired;
 
 pub use self::columns::Columns;
 pub use self::definition::{CommonRow, Format, Reading, RowExample, TruncationMode};
+pub use self::guess::guess;
 pub use self::ranked::Pairing;
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;

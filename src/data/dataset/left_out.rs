@@ -62,12 +62,8 @@ impl<'a> LeftOut<'a> {
     /// If none could, with the whole error of the first; if there are a hundred or more and too many
     /// could not for what they say.
     pub fn check(&self, rows: usize, used: usize) -> Result<()> {
-        let faults = self
-            .invalid
-            .iter()
-            .filter(|(reason, _)| !reason.is_choice());
-        let faults: usize = faults.map(|(_, lines)| lines.rows).sum();
-        if used > 0 && rows >= FEW && faults as f64 > self.most * rows as f64 {
+        if used > 0 && self.is_too_much(rows, self.most) {
+            let faults = self.faults();
             let percent = 100.0 * faults as f64 / rows as f64;
             let most = self.most;
             return Err(Error::input(format!(
@@ -91,6 +87,20 @@ impl<'a> LeftOut<'a> {
             error = error.hint(first.to_string());
         }
         Err(error.at(self.files))
+    }
+
+    /// Whether too many of `rows` rows cannot be used for what they say.
+    pub fn is_too_much(&self, rows: usize, most: f64) -> bool {
+        rows >= FEW && self.faults() as f64 > most * rows as f64
+    }
+
+    // A choice of the user is none.
+    fn faults(&self) -> usize {
+        let faults = self
+            .invalid
+            .iter()
+            .filter(|(reason, _)| !reason.is_choice());
+        faults.map(|(_, lines)| lines.rows).sum()
     }
 
     fn reasons(&self) -> String {

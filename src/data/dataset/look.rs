@@ -121,6 +121,10 @@ fn needs_template(format: &Format, example: &RowExample, has_system: bool) -> bo
 impl Look {
     /// The answers of the shown row, by what they are called.
     pub fn answers(&self) -> impl Iterator<Item = (Role, &Content)> {
-        self.row.2.answers.iter().map(|(role, answer)| (*role, answer))
+        self.row
+            .2
+            .answers
+            .iter()
+            .map(|(role, answer)| (*role, answer))
     }
 }

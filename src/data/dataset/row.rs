@@ -11,6 +11,7 @@ use crate::data::rows::read::Row;
 use crate::data::rows::{Invalid, RowError};
 use crate::error::Error;
 use crate::loss::Role;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Reads rows of one layout.
@@ -57,7 +58,10 @@ impl<'a> RowReader<'a> {
     }
 
     /// What the row says, and the row with its columns where the format looks for them.
-    pub fn read(&mut self, row: &Row) -> std::result::Result<(RowExample, Row), RowError> {
+    pub fn read<'r>(
+        &mut self,
+        row: &'r Row,
+    ) -> std::result::Result<(RowExample, Cow<'r, Row>), RowError> {
         let common = self.format.common(row, self.columns)?;
         let mut example = self.format.example(&common)?;
         let has_system = self.add_system(&common.row, &mut example)?;
@@ -73,7 +77,7 @@ impl<'a> RowReader<'a> {
                 }
             }
         }
-        Ok((example, common.row.into_owned()))
+        Ok((example, common.row))
     }
 
     /// The columns that no row was read for.

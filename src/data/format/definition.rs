@@ -154,6 +154,14 @@ impl Format {
         })
     }
 
+    /// What its names stand for in a row of a set that is known by its columns, as `[data.columns]`
+    /// would say it.
+    pub fn known(&self, row: &Row, columns: &Columns) -> Vec<(&'static str, String)> {
+        let common = self.common(row, columns).ok();
+        let shape = common.and_then(|common| common.shape);
+        shape.map(shapes::Shape::shown).unwrap_or_default()
+    }
+
     /// Refuses a table of columns with one that the format does not read.
     ///
     /// # Errors

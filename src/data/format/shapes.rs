@@ -299,6 +299,16 @@ impl Shape {
         })
     }
 
+    /// What it takes for the format's names.
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let taken = |take: &Take| match take {
+            At(path) => format!("{path:?}"),
+            Made(columns, _) => format!("of {}", columns.join(", ")),
+        };
+        let takes = self.takes.iter();
+        takes.map(|(name, take)| (*name, taken(take))).collect()
+    }
+
     /// Puts what the format reads among a row's columns.
     pub fn fill(&self, row: &Row, columns: &mut Map<String, Json>) {
         for (name, take) in self.takes {

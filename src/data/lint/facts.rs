@@ -257,11 +257,11 @@ fn measure(prompt: Option<&Side>, answers: &[(Role, Side)], found: &mut Contents
     let messages = || sides().flat_map(|side| &side.messages);
     let spoken = messages().filter(|message| message.is_assistant());
     found.turns = Some([messages().count(), spoken.count()]);
-    let orders = answers.iter().map(|(_, answer)| {
+    let mut orders = answers.iter().map(|(_, answer)| {
         let all = prompt.into_iter().chain([answer]);
         alternates(all.flat_map(|side| &side.messages).map(Message::role))
     });
-    let in_order = orders.fold(true, |all, one| all && one);
+    let in_order = orders.all(|one| one);
     found.find(Check::TurnOrder, !in_order);
 }
 
@@ -269,13 +269,13 @@ fn measure(prompt: Option<&Side>, answers: &[(Role, Side)], found: &mut Contents
 fn alternates<'a>(roles: impl Iterator<Item = &'a str>) -> bool {
     let mut before = "system";
     for role in roles {
-        let fits = match (before, role) {
-            ("system", "system" | "developer" | "user") => true,
-            ("user", "assistant")
-            | ("assistant", "user" | "tool")
-            | ("tool", "tool" | "assistant") => true,
-            _ => false,
-        };
+        let fits = matches!(
+            (before, role),
+            ("system", "system" | "developer" | "user")
+                | ("user", "assistant")
+                | ("assistant", "user" | "tool")
+                | ("tool", "tool" | "assistant")
+        );
         if !fits {
             return false;
         }

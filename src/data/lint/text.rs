@@ -143,11 +143,11 @@ pub(super) fn is_mojibake(text: &str) -> bool {
     };
     let pair = |at: usize| {
         let lead = bytes.get(at);
-        lead.is_some_and(|byte| matches!(byte, 0xce | 0xcf | 0xd0 | 0xd1)) && continues(at + 1)
+        lead.is_some_and(|byte| matches!(byte, 0xce..=0xd1)) && continues(at + 1)
     };
     (0..bytes.len()).any(|at| match bytes[at] {
         0xc2 | 0xc3 => continues(at + 1) && !PUNCTUATION.contains(&bytes[at + 1]),
-        0xce | 0xcf | 0xd0 | 0xd1 => pair(at) && pair(at + 2),
+        0xce..=0xd1 => pair(at) && pair(at + 2),
         // The signs of general punctuation, such as the quotation marks.
         0xe2 => bytes.get(at + 1) == Some(&0x80) && continues(at + 2),
         0xf0 => bytes.get(at + 1) == Some(&0x9f) && continues(at + 2) && continues(at + 3),
@@ -249,7 +249,7 @@ mod tests {
             let latin = |byte: u8| {
                 let high = (0x80..0xa0).contains(&byte).then(|| {
                     let all = (0x80..=0x2122).filter_map(char::from_u32);
-                    all.filter(|c| windows_1252(*c) == Some(byte)).last()
+                    all.filter(|c| windows_1252(*c) == Some(byte)).next_back()
                 });
                 high.flatten().unwrap_or(byte as char)
             };

@@ -41,8 +41,8 @@ mod tokens;
 
 pub use batches::{Batches, ORDER_VERSION, Orders, epoch_order, pack};
 pub use config::{
-    AddBos, AssistantTurns, LengthConfig, MAX_INVALID_FRACTION, OnInvalid, PromptConfig, RowConfig,
-    Scores, Tokenize, TokenizeConfig,
+    AddBos, AssistantTurns, ChatConfig, LengthConfig, MAX_INVALID_FRACTION, OnInvalid,
+    PromptConfig, RowConfig, Scores, TokenName, Tokenize, TokenizeConfig,
 };
 pub use dataset::{
     ChosenAnswers, Dataset, Inspection, Look, Part, Prompt, PromptTokens, Sample, Samples,

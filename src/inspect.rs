@@ -84,7 +84,7 @@ pub fn show(
     let (name, revision) = (&model.model_name_or_path, model.revision.as_deref());
     let folder = find_tokenizer(name, revision, observe)?;
     let of_model = ModelFiles::open(&folder)?;
-    let tokenizer = Tokenizer::of(&of_model)?;
+    let (tokenizer, of_model) = Tokenizer::with(&of_model, &rows.tokens.chat)?;
     let arch = architecture(&of_model)?;
     let fits = check_length(rows.length.max_length, arch.max_positions, &folder);
     if row.is_none() {

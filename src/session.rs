@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::ModelConfig;
-use crate::data::Tokenizer;
+use crate::data::{ChatConfig, Tokenizer};
 use crate::error::{Error, Result};
 use crate::io::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
 use crate::model::Decoder;
@@ -106,6 +106,21 @@ impl Session {
             reference: OnceCell::new(),
             lost: None,
         })
+    }
+
+    /// With another chat template and other end tokens, where `chat` names any.
+    ///
+    /// # Errors
+    /// As of [`Tokenizer::with`].
+    pub fn with_chat(mut self, chat: &ChatConfig) -> Result<Self> {
+        if chat.leaves_files() {
+            return Ok(self);
+        }
+        let (tokenizer, files) = Tokenizer::with(&self.folder.files, chat)?;
+        check_vocabulary(&tokenizer, &self.folder)?;
+        self.tokenizer = Arc::new(tokenizer);
+        self.folder.files = files;
+        Ok(self)
     }
 
     /// Whether the files of a checkpoint stand in for the directory that the section names.

@@ -140,6 +140,7 @@ impl Run {
             Some(saved) => Session::resume_on(compute, &config.model, &saved, observe)?,
             None => Session::open_on(compute, &config.model, observe)?,
         };
+        let session = session.with_chat(&config.data.rows.tokens.chat)?;
         if !session.is_stand_in() {
             files::check_apart(&config.run.output_dir, &session.folder.path)?;
         }

@@ -26,7 +26,9 @@ mod rows;
 mod sft;
 mod shapes;
 mod skipped;
+mod templates;
 mod tokens;
+mod turns;
 mod whole;
 
 const PAIR: Needs = Needs::referenced_pair();

@@ -5,12 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::prompt_source::PromptSource;
 use crate::data::format::{Columns, Format, Pairing, by_name};
 use crate::data::{
-    AddBos, AssistantTurns, Files, LengthConfig, MAX_INVALID_FRACTION, OnInvalid, PromptConfig,
-    RowConfig, Scores, Tokenize, TokenizeConfig, TruncationMode,
+    AddBos, AssistantTurns, ChatConfig, Files, LengthConfig, MAX_INVALID_FRACTION, OnInvalid,
+    PromptConfig, RowConfig, Scores, TokenName, Tokenize, TokenizeConfig, TruncationMode,
 };
 use crate::error::{Error, Result};
 
@@ -115,6 +116,14 @@ pub(super) struct DataSection {
     apply_chat_template: bool,
     #[serde(default)]
     assistant_turns: AssistantTurns,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat_template: Option<String>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    chat_template_kwargs: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eos_token: Option<TokenName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    eot_tokens: Vec<TokenName>,
     #[serde(default)]
     pairing: Pairing,
     #[serde(default)]
@@ -177,6 +186,12 @@ impl From<DataSection> for PreferenceData {
                     add_bos: keys.add_bos,
                     apply_chat_template: keys.apply_chat_template,
                     assistant_turns: keys.assistant_turns,
+                    chat: ChatConfig {
+                        template: keys.chat_template,
+                        variables: keys.chat_template_kwargs,
+                        eos_token: keys.eos_token,
+                        eot_tokens: keys.eot_tokens,
+                    },
                 },
                 length: LengthConfig {
                     max_length: keys.max_length,
@@ -227,6 +242,10 @@ impl From<PreferenceData> for DataSection {
             apply_chat_template: tokens.apply_chat_template,
             assistant_turns: tokens.assistant_turns,
             pairing,
+            chat_template: tokens.chat.template,
+            chat_template_kwargs: tokens.chat.variables,
+            eos_token: tokens.chat.eos_token,
+            eot_tokens: tokens.chat.eot_tokens,
             scores,
             samples: data.samples,
             unlabelled: data.unlabelled,

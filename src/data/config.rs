@@ -9,6 +9,7 @@
 use crate::data::format::{Columns, Format, Pairing, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// How the rows of one format become examples.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,8 +53,31 @@ pub struct PromptConfig {
     pub truncation_mode: Option<TruncationMode>,
 }
 
+/// How conversations become texts, and where answers end: what the model has otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChatConfig {
+    /// The chat template: a file, or the name of one of the model's or of a built-in one.
+    pub template: Option<String>,
+    /// Variables of the template by name.
+    pub variables: Map<String, Value>,
+    /// The token that is appended to an answer, in front of the model's own end tokens.
+    pub eos_token: Option<TokenName>,
+    /// More end tokens.
+    pub eot_tokens: Vec<TokenName>,
+}
+
+/// A token of the vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged, expecting = "a token is its text or its id")]
+pub enum TokenName {
+    /// Its id.
+    Id(u32),
+    /// Its text.
+    Text(String),
+}
+
 /// How texts become tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenizeConfig {
     /// Whether a response is tokenised together with its prompt.
     pub tokenize: Tokenize,
@@ -64,6 +88,8 @@ pub struct TokenizeConfig {
     pub apply_chat_template: bool,
     /// Which of the assistant's turns in a conversation are learned.
     pub assistant_turns: AssistantTurns,
+    /// The chat template and the end tokens.
+    pub chat: ChatConfig,
 }
 
 /// How many tokens an example may have, and what is cut of one that has more.
@@ -218,10 +244,44 @@ impl LengthConfig {
     }
 }
 
+impl ChatConfig {
+    /// What transformers itself sets.
+    const SET: [&str; 2] = ["messages", "add_generation_prompt"];
+
+    /// Whether a model's files stay as they are.
+    pub fn leaves_files(&self) -> bool {
+        self.template.is_none() && self.eos_token.is_none() && self.eot_tokens.is_empty()
+    }
+
+    fn validate(&self) -> Result<()> {
+        match Self::SET
+            .iter()
+            .find(|name| self.variables.contains_key(**name))
+        {
+            Some(name) => Err(Error::input(format!("chat_template_kwargs sets `{name}`"))
+                .hint("it is set for every text; leave it out")
+                .at_key("chat_template_kwargs")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl TokenizeConfig {
     /// Refuses what rows of this format have no use for.
     fn validate(&self, format: &Format) -> Result<()> {
+        self.chat.validate()?;
         let name = format.name;
+        let set = [
+            ("chat_template", self.chat.template.is_some()),
+            ("chat_template_kwargs", !self.chat.variables.is_empty()),
+        ];
+        if let Some((key, _)) = set.iter().find(|(_, set)| *set && format.writes_turns) {
+            return Err(Error::input(format!("{key} for format `{name}`"))
+                .hint(
+                    "its transcripts have turns of their own; use another format, or leave it out",
+                )
+                .at_keys(&[key, "format"]));
+        }
         if self.apply_chat_template && format.writes_turns {
             return Err(
                 Error::input(format!("apply_chat_template for format `{name}`"))
@@ -261,7 +321,7 @@ impl RowConfig {
             columns: self.columns.clone(),
             on_invalid: self.on_invalid,
             max_invalid_fraction: self.max_invalid_fraction,
-            tokens: self.tokens,
+            tokens: self.tokens.clone(),
             max_prompt_length: Some(self.length.max_prompt_length),
             truncation_mode: self.length.truncation_mode,
         }

@@ -2,8 +2,9 @@
 
 mod bounds;
 pub mod length;
+mod overrides;
 mod rule;
 pub mod tokenizer;
 
-pub use rule::{Continuation, TokenRule};
+pub use rule::{Continuation, TokenRule, Turn};
 pub use tokenizer::Tokenizer;

@@ -128,6 +128,11 @@ impl ModelFiles {
         known.unwrap_or_else(|| Document::absent(&self.directory.join(name)))
     }
 
+    /// Has `file` under this name.
+    pub fn replace(&mut self, name: &str, file: Document) {
+        self.files.insert(name.to_owned(), file);
+    }
+
     /// The companions that exist.
     pub fn companions(&self) -> impl Iterator<Item = (&str, &Document)> {
         let files = self.files.iter().map(|(name, file)| (name.as_str(), file));

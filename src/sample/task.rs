@@ -31,6 +31,7 @@ pub struct Target<'a> {
 /// Draws responses to the prompts of a config.
 pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -> Result<Written> {
     let session = Session::open(&config.model, observe)?;
+    let session = session.with_chat(&config.prompts.rows.tokens.chat)?;
     let limit = length_limit(config, &session)?;
     let prompts = prompts_of(&config.prompts, &session.tokenizer, observe)?;
     let second = match target.reference {
@@ -94,6 +95,7 @@ pub fn sample_text(
     mut text: impl FnMut(&str),
 ) -> Result<Vec<(Drawn, String)>> {
     let session = Session::open(asked.model, observe)?;
+    let session = session.with_chat(&asked.tokens.chat)?;
     let tokenizer = &session.tokenizer;
     let prompt = Prompt::of_text(asked.text, asked.place, &asked.tokens, tokenizer)?;
     let (model, _) = session.load()?;

@@ -69,6 +69,7 @@ pub fn score_data(data: &ScoreData, out: &Output, observe: Observer) -> Result<S
         ..Needs::referenced_pair()
     };
     let session = Session::open(&data.model, observe)?;
+    let session = session.with_chat(&data.rows.tokens.chat)?;
     let mut rows = data.rows.clone();
     if data.shrink {
         rows.length = rows.length.within(session.folder.arch.max_positions);

@@ -398,7 +398,7 @@ fn what_python_writes_as_numbers_that_are_none_is_null() {
     let value = json!({"prompt": "NaN \" Infinity", "a": null, "b": [null, 1], "c": null});
     folder.write("rows.jsonl", row);
     folder.write("rows.json", format!("[{row},{row}]"));
-    assert_eq!(objects(&folder, "rows.jsonl"), [value.clone()]);
+    assert_eq!(objects(&folder, "rows.jsonl"), std::slice::from_ref(&value));
     assert_eq!(objects(&folder, "rows.json"), [value.clone(), value]);
     for (row, what) in [
         (

@@ -89,3 +89,34 @@ fn no_flipped_bit_loses_a_row_in_silence() {
         println!("{name}: {refused} refused, {read_all} read whole");
     }
 }
+
+/// A parquet file without rows, whose only column lies so many groups deep.
+fn nested(groups: usize) -> Vec<u8> {
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    let mut elements = groups + 2;
+    while elements > 0x7f {
+        footer.push(elements as u8 | 0x80);
+        elements >>= 7;
+    }
+    footer.push(elements as u8);
+    footer.extend_from_slice(b"\x48\x01r\x15\x02\x00");
+    footer.extend(b"\x35\x00\x18\x01a\x15\x02\x00".repeat(groups));
+    footer.extend_from_slice(b"\x15\x00\x25\x00\x18\x01b\x00\x16\x00\x19\x0c\x00");
+    let length = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", &footer[..], &length, b"PAR1"].concat()
+}
+
+#[test]
+fn columns_nested_too_deep_for_a_stack_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep.parquet");
+    for (groups, what) in [
+        (3, "the file has no rows"),
+        (90, "the file has no rows"),
+        (100, "the columns are nested more than 100 deep"),
+        (1_000_000, "the columns are nested more than 100 deep"),
+    ] {
+        let message = read(&path, &nested(groups)).unwrap_err();
+        assert!(message.contains(what), "{message}");
+    }
+}

@@ -208,7 +208,7 @@ fn a_run_reads_a_slice_of_a_split_and_fetch_says_what_it_is() {
     assert_eq!(fetched["bytes"], 53);
     assert_eq!(fetched["files"].as_array().unwrap().len(), 1);
     let config = format!(
-        "[model]\nmodel_name_or_path = {:?}\n[data]\nformat = \"sft\"\ntrain = \"hub:org/name:train[1:]\"\n",
+        "[model]\nmodel_name_or_path = {:?}\n[data]\nformat = \"sft\"\ntrain = \"hub:org/name:train[1:]\"\nmax_length = 64\n",
         fixture("neox")
     );
     fs::write(place.path().join("run.toml"), config).unwrap();

@@ -1,13 +1,14 @@
 //! The Jinja engine, made to do what `transformers` does with it: its filters and functions, Python's
 //! string methods, `{% generation %}`.
 
-use super::message::Message;
-use super::python;
 use super::refusal::{ENDLESS, Refusal, printable};
+use super::request::{Answers, Arrived, Rendered, Request};
+use super::source::{SPAN, translate};
+use super::spans::Marks;
+use super::{filters, methods, python};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,35 +23,11 @@ pub(super) struct Source {
     pub special_tokens: BTreeMap<String, String>,
 }
 
-/// What is asked of a template.
-#[derive(Serialize, Deserialize)]
-struct Request<M> {
-    messages: M,
-    add_generation_prompt: bool,
-}
-
-/// A conversation as [`Interpreter::render`] takes it.
-pub(super) fn request(messages: &[Message], add_generation_prompt: bool) -> Vec<u8> {
-    let request = Request {
-        messages,
-        add_generation_prompt,
-    };
-    serde_json::to_vec(&request).unwrap_or_default()
-}
-
 /// The steps that one conversation may take; those of real templates are some hundreds per message.
 const FUEL: u64 = 20_000_000;
 
 /// Macros inside macros.
 const DEEPEST: usize = 100;
-
-/// The letters of one tag outside its texts. Each may be an operator, and each operator nests the
-/// expression, which the engine parses, compiles and drops recursively. Real templates have some
-/// hundreds.
-const LONGEST_TAG: usize = 16 << 10;
-
-/// `elif`s, each of which nests as well.
-const MOST_ELIFS: usize = 1000;
 
 /// The bytes that a template may write whatever its messages. Tokenizing them takes some hundred times
 /// that.
@@ -62,47 +39,86 @@ const NAME: &str = "chat";
 pub(super) struct Interpreter {
     environment: Environment<'static>,
     special_tokens: BTreeMap<String, String>,
-    source_bytes: usize,
+    source: String,
+    marks: Marks,
+    /// Whether it marks what the assistant says.
+    pub has_spans: bool,
 }
 
 impl Interpreter {
     pub fn new(source: Source) -> Result<Self, Refusal> {
-        check_tags(&source.text)?;
+        let translated = translate(&source.text)?;
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
             .lstrip_blocks(true)
             .build();
         environment.set_syntax(syntax.map_err(Refusal::failed)?);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_unknown_method_callback(methods::call);
+        filters::add_to(&mut environment);
+        let marks = Marks::default();
+        environment.add_filter(SPAN, marks.filter());
         environment.add_filter("tojson", python::to_json);
         environment.add_function("strftime_now", python::strftime_now);
         environment.add_function("raise_exception", raise_exception);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(DEEPEST);
-        let parsed = environment.add_template_owned(NAME, without_generation_tags(&source.text));
+        let parsed = environment.add_template_owned(NAME, translated.text.clone());
         parsed.map_err(|error| explain(&error).hint("templates are Jinja"))?;
         Ok(Self {
             environment,
             special_tokens: source.special_tokens,
-            source_bytes: source.text.len(),
+            source: translated.text,
+            marks,
+            has_spans: translated.has_spans,
         })
     }
 
-    /// The text of a [`request`].
-    pub fn render(&self, request: &[u8]) -> Result<String, Refusal> {
-        let asked: Request<Vec<Message>> =
-            serde_json::from_slice(request).map_err(Refusal::failed)?;
+    /// The texts of a [`request`](super::request::request).
+    pub fn render(&self, request: &[u8]) -> Result<Answers, Refusal> {
+        let asked: Request = postcard::from_bytes(request).map_err(Refusal::failed)?;
+        if self.has_spans {
+            let texts = asked.conversations.iter().map(Vec::as_slice);
+            self.marks.choose(texts.chain([self.source.as_bytes()]))?;
+        }
+        let arrive = |json: &Vec<u8>| {
+            let arrived: Arrived = serde_json::from_slice(json)?;
+            let messages = arrived.messages.iter().map(|message| Serde(message).into());
+            let mut variables = self.variables();
+            let own = arrived.variables.iter();
+            variables.extend(own.map(|(name, value)| (name.clone(), Serde(value).into())));
+            Ok((messages.collect(), variables))
+        };
+        let conversations: Vec<(Vec<Value>, BTreeMap<String, Value>)> = asked
+            .conversations
+            .iter()
+            .map(arrive)
+            .collect::<serde_json::Result<_>>()
+            .map_err(Refusal::failed)?;
+        let one = |rendering: &super::Rendering| {
+            let (messages, variables) = &conversations[rendering.conversation];
+            let mut variables = variables.clone();
+            let messages = messages[..rendering.messages].to_vec();
+            variables.insert("messages".into(), messages.into());
+            let prompt = rendering.add_generation_prompt;
+            variables.insert("add_generation_prompt".into(), prompt.into());
+            let length = asked.conversations[rendering.conversation].len();
+            self.text(variables, length).map(|text| self.rendered(text))
+        };
+        Ok(asked.renderings.iter().map(one).collect())
+    }
+
+    /// What every conversation has.
+    fn variables(&self) -> BTreeMap<String, Value> {
         let special = self.special_tokens.iter();
-        let mut variables: BTreeMap<&str, Value> = special
-            .map(|(name, token)| (name.as_str(), token.as_str().into()))
-            .collect();
-        variables.insert("messages", Serde(&asked.messages).into());
-        variables.insert("add_generation_prompt", asked.add_generation_prompt.into());
+        let special = special.map(|(name, token)| (name.clone(), token.as_str().into()));
         // What transformers passes where there are none.
-        variables.insert("tools", ().into());
-        variables.insert("documents", ().into());
-        let mut text = Bounded::for_input(self.source_bytes, request.len());
+        let none = ["tools", "documents"].map(|name| (name.to_owned(), ().into()));
+        special.chain(none).collect()
+    }
+
+    fn text(&self, variables: BTreeMap<String, Value>, length: usize) -> Result<String, Refusal> {
+        let mut text = Bounded::for_input(self.source.len(), length);
         let template = self.environment.get_template(NAME);
         let rendered = template.and_then(|template| {
             let done = template.render_captured_to(Value::from(variables), &mut text);
@@ -115,6 +131,16 @@ impl Interpreter {
         }
         rendered.map_err(|error| explain(&error))?;
         String::from_utf8(text.bytes).map_err(|_| Refusal::new("the chat template cuts a letter"))
+    }
+
+    fn rendered(&self, text: String) -> Rendered {
+        match self.has_spans {
+            true => self.marks.take(&text),
+            false => Rendered {
+                text,
+                spans: Vec::new(),
+            },
+        }
     }
 }
 
@@ -185,119 +211,4 @@ fn explain(error: &minijinja::Error) -> Refusal {
         format!("the chat template fails: {kind}{detail}")
     };
     Refusal::new(what).line(error.line())
-}
-
-/// Refuses expressions and branches that would nest too deep for the engine's parser.
-fn check_tags(source: &str) -> Result<(), Refusal> {
-    let refuse = |at: usize, what: String| {
-        let line = source[..at].matches('\n').count() + 1;
-        Err(Refusal::new(what).line(Some(line)))
-    };
-    let mut elifs = 0;
-    let mut from = 0;
-    while let Some(open) = source[from..].find('{') {
-        let open = from + open;
-        let rest = &source[open + 1..];
-        from = open + 1;
-        let close = match rest.as_bytes().first() {
-            Some(b'{') => "}}",
-            Some(b'%') => "%}",
-            Some(b'#') => {
-                from += rest.find("#}").unwrap_or(rest.len());
-                continue;
-            }
-            _ => continue,
-        };
-        let tag = &rest[1..];
-        let word = tag.trim_start_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
-        elifs += usize::from(word.starts_with("elif"));
-        if elifs > MOST_ELIFS {
-            return refuse(
-                open,
-                format!("the chat template has more than {MOST_ELIFS} `elif`s"),
-            );
-        }
-        let (length, own) = measure(tag, close);
-        if own > LONGEST_TAG {
-            let most = LONGEST_TAG >> 10;
-            return refuse(
-                open,
-                format!("the chat template has a tag of more than {most} KiB"),
-            );
-        }
-        from += 1 + length;
-    }
-    Ok(())
-}
-
-/// The bytes up to `close`, with and without those in quotes.
-fn measure(tag: &str, close: &str) -> (usize, usize) {
-    let (mut own, mut quote, mut escaped) = (0, None, false);
-    for (at, letter) in tag.bytes().enumerate() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if letter == b'\\' => escaped = true,
-            Some(end) if letter == end => quote = None,
-            Some(_) => {}
-            None if tag.as_bytes()[at..].starts_with(close.as_bytes()) => return (at, own),
-            None => {
-                own += 1;
-                quote = matches!(letter, b'"' | b'\'').then_some(letter);
-            }
-        }
-    }
-    (tag.len(), own)
-}
-
-/// `{% generation %}` marks what an assistant says and writes nothing itself. The engine does not
-/// know the tag; `with` is a block that does nothing else either, and keeps names to itself.
-fn without_generation_tags(source: &str) -> String {
-    let mut parts = source.split("{%");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        text += "{%";
-        let sign = usize::from(part.starts_with(['-', '+']));
-        let word = part[sign..].trim_start();
-        let tags = [("generation", "with"), ("endgeneration", "endwith")];
-        let renamed = tags.iter().find_map(|(own, known)| {
-            let rest = word.strip_prefix(own)?;
-            let end = rest.trim_start().trim_start_matches(['-', '+']);
-            end.starts_with("%}")
-                .then(|| format!("{} {known}{rest}", &part[..sign]))
-        });
-        text += renamed.as_deref().unwrap_or(part);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_measured_without_their_texts_and_comments() {
-        let tag = |letters: &str| format!("{{{{ {letters} }}}}");
-        let text = "x".repeat(LONGEST_TAG);
-        for fine in [
-            format!("{text}{text}"),
-            format!("{{# {text}{text} #}}{{{{ a }}}}"),
-            tag(&format!("'{text}\\'{text}' ~ \"{text}{text}\"")),
-            format!("{}{}", tag(&text[20..]), tag(&text[20..])),
-            "{ é { % {".to_owned(),
-            "{% elif a %}".repeat(MOST_ELIFS),
-        ] {
-            assert_eq!(check_tags(&fine), Ok(()));
-        }
-        for (long, line) in [
-            (tag(&text), 1),
-            (format!("\n{{% if {text} %}}"), 2),
-            (format!("\n\n{{{{ 'a' {text}"), 3),
-        ] {
-            let refusal = check_tags(&long).unwrap_err().at("t").to_string();
-            let expected = format!("t:{line}: the chat template has a tag of more than 16 KiB");
-            assert_eq!(refusal, expected);
-        }
-        let branches = "{%- elif a %}".repeat(MOST_ELIFS + 1);
-        assert!(check_tags(&branches).is_err());
-    }
 }

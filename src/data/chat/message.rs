@@ -3,8 +3,10 @@
 //! *Why*: rows come from anywhere. What is no message is refused with its place, before a template of
 //! somebody else meets it.
 
+use super::python::is_space;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
+use crate::io::untrusted;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
@@ -38,9 +40,20 @@ impl Message {
         matches!(self.role(), "system" | "developer")
     }
 
+    /// Whether it is to be learned: its `weight`, if it has one, is not 0.
+    pub fn is_learned(&self) -> bool {
+        self.0.get("weight").and_then(Json::as_f64) != Some(0.0)
+    }
+
     /// What it says, where that is a text.
     pub fn text(&self) -> Option<&str> {
         self.0.get("content").and_then(Json::as_str)
+    }
+
+    /// The text without white space at its ends, as Python strips it; empty where there is none.
+    pub(in crate::data) fn stripped(&self) -> &str {
+        let text = self.text().unwrap_or_default();
+        text.trim_matches(is_space)
     }
 
     /// Whether it says nothing: no tool is called, and the content is empty or only white space.
@@ -99,6 +112,33 @@ fn name_reasoning(fields: &mut Map<String, Json>) {
     }
 }
 
+/// What a chat template gets beside the messages of a row: its `tools`, and its `chat_template_kwargs`. Each may
+/// be JSON in a string, since tables want one type in a column.
+pub(in crate::data) fn variables(row: &Row) -> Result<Map<String, Json>> {
+    let parsed = |column: &str, what: &str| match row.get(column) {
+        None | Some(Json::Null) => Ok(Json::Null),
+        Some(Json::String(text)) if text.trim().is_empty() => Ok(Json::Null),
+        Some(Json::String(text)) => untrusted::parse(text).map_err(|_| row.wrong(column, what)),
+        Some(value) => Ok(value.clone()),
+    };
+    let object = "an object of variables of the chat template";
+    let mut variables = match parsed("chat_template_kwargs", object)? {
+        Json::Null => Map::new(),
+        Json::Object(variables) => variables,
+        _ => return Err(row.wrong("chat_template_kwargs", object)),
+    };
+    let list = "a list of tools, or a string that holds one as JSON";
+    match parsed("tools", list)? {
+        Json::Null => {}
+        Json::Array(tools) if tools.is_empty() => {}
+        Json::Array(tools) => {
+            variables.insert("tools".into(), tools.into());
+        }
+        _ => return Err(row.wrong("tools", list)),
+    }
+    Ok(variables)
+}
+
 /// What a column says: a text, or turns of a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
@@ -120,16 +160,6 @@ impl Content {
     }
 
     fn messages(row: &Row, column: &str, items: &[Json]) -> Result<Vec<Message>> {
-        // A template writes tools in front of the conversation: without them it is another text.
-        if let Some(tools) = row
-            .get("tools")
-            .filter(|tools| **tools != Json::Array(Vec::new()))
-        {
-            let count = tools.as_array().map_or(1, Vec::len);
-            return Err(Error::input(format!("column `tools` names {count} tools"))
-                .hint("conversations with tools are not supported")
-                .at(&row.place));
-        }
         if items.is_empty() {
             return Err(Error::input(format!("column `{column}` is an empty list"))
                 .hint("a conversation has messages")

@@ -6,6 +6,7 @@
 
 use super::interpreter::Source;
 use super::refusal::{ENDLESS, Refusal};
+use super::request::Answers;
 use super::worker::{Reply, Worker};
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -69,8 +70,8 @@ pub(super) enum Host {
 }
 
 impl Host {
-    /// Parses a template where this program's are.
-    pub fn start(source: Source) -> Result<Self, Refusal> {
+    /// Parses a template where this program's are; whether it marks what the assistant says.
+    pub fn start(source: Source) -> Result<(Self, bool), Refusal> {
         let (mut host, reply) = match START.get() {
             None => {
                 let worker = Worker::start(source)?;
@@ -87,11 +88,11 @@ impl Host {
             }
         };
         host.end_if_last(&reply);
-        reply.map(|_| host)
+        reply.map(|reply| (host, reply == [1]))
     }
 
-    /// The text of a [request](super::interpreter::request).
-    pub fn render(&mut self, request: Vec<u8>) -> Reply {
+    /// The answers to a [request](super::request::request).
+    pub fn render(&mut self, request: Vec<u8>) -> Result<Answers, Refusal> {
         let reply = match self {
             Self::Here(worker) => {
                 worker.ask(request);
@@ -101,7 +102,7 @@ impl Host {
             Self::Over(refusal) => Err(refusal.clone()),
         };
         self.end_if_last(&reply);
-        reply
+        postcard::from_bytes(&reply?).map_err(Refusal::failed)
     }
 
     fn end_if_last(&mut self, reply: &Reply) {
@@ -124,7 +125,7 @@ impl Link {
             let length = read_length(&mut *self.replies)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             let reply = read_bytes(&mut *self.replies, length)?;
             Ok(match refused {
-                [0] => Ok(String::from_utf8(reply).map_err(io::Error::other)?),
+                [0] => Ok(reply),
                 _ => Err(serde_json::from_slice(&reply)?),
             })
         };
@@ -180,7 +181,7 @@ pub fn serve(input: &mut dyn Read, output: &mut dyn Write, meter: Meter) -> io::
                 .and_then(|started| worker.insert(started).wait(stop)),
         };
         let (refused, bytes) = match &reply {
-            Ok(text) => (0, Cow::Borrowed(text.as_bytes())),
+            Ok(bytes) => (0, Cow::Borrowed(bytes.as_slice())),
             Err(refusal) => (1, Cow::Owned(serde_json::to_vec(refusal)?)),
         };
         output.write_all(&[refused])?;

@@ -1,16 +1,15 @@
 //! What templates take from Python: `json.dumps` as a filter, and the date.
 //!
 //! *Why*: a template's text is compared to the letter with what `transformers` renders, and Python
-//! writes JSON with other spaces, and other numbers, than anyone else. (A number with an exponent that
-//! a template writes without `tojson` is the engine's own: `1e16`, where Python has `1e+16`.)
+//! writes JSON with other spaces, and other numbers, than anyone else. (A number with an exponent within a
+//! list or beside `~` is the engine's own: `1e16`, where Python has `1e+16`.)
 
-use minijinja::value::{Kwargs, Serde};
-use minijinja::{Error, ErrorKind};
-use serde_json::Value;
+use minijinja::value::{Kwargs, Serde, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
 
 /// `tojson` as transformers defines it: `json.dumps` with non-ASCII letters left as they are.
-pub(super) fn to_json(value: Serde<Value>, options: Kwargs) -> Result<String, Error> {
-    let indent = match options.get::<Option<minijinja::Value>>("indent")? {
+pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let indent = match options.get::<Option<Value>>("indent")? {
         None => None,
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(match indent.as_str() {
@@ -41,7 +40,7 @@ pub(super) fn to_json(value: Serde<Value>, options: Kwargs) -> Result<String, Er
         return Err(Error::new(ErrorKind::InvalidOperation, what));
     }
     let mut text = String::new();
-    style.write(&value.0, 0, &mut text);
+    style.write(value, 0, &mut text)?;
     Ok(text)
 }
 
@@ -57,69 +56,78 @@ struct Style {
 }
 
 impl Style {
-    fn write(&self, value: &Value, depth: usize, text: &mut String) {
-        match value {
-            Value::Array(items) => {
-                self.block('[', ']', items.iter(), depth, text, |item, text| {
-                    self.write(item, depth + 1, text);
-                });
+    fn write(&self, value: &Value, depth: usize, text: &mut String) -> Result<(), Error> {
+        match value.kind() {
+            ValueKind::None => *text += "null",
+            ValueKind::Bool => *text += if value.is_true() { "true" } else { "false" },
+            ValueKind::Number if value.is_integer() => *text += &value.to_string(),
+            ValueKind::Number => *text += &json_float(f64::try_from(value.clone())?),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default(), text),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items: Vec<Value> = value.try_iter()?.collect();
+                self.block(['[', ']'], &items, depth, text, |item, text| {
+                    self.write(item, depth + 1, text)
+                })?;
             }
-            Value::Object(fields) => {
-                let mut fields: Vec<_> = fields.iter().collect();
+            ValueKind::Map => {
+                let mut keys: Vec<Value> = value.try_iter()?.collect();
                 if self.sort_keys {
-                    fields.sort_by_key(|(key, _)| *key);
+                    keys.sort();
                 }
-                self.block(
-                    '{',
-                    '}',
-                    fields.into_iter(),
-                    depth,
-                    text,
-                    |(key, value), text| {
-                        self.string(key, text);
-                        *text += &self.key;
-                        self.write(value, depth + 1, text);
-                    },
-                );
+                self.block(['{', '}'], &keys, depth, text, |key, text| {
+                    self.key(key, text)?;
+                    *text += &self.key;
+                    self.write(&value.get_item(key)?, depth + 1, text)
+                })?;
             }
-            Value::String(string) => self.string(string, text),
-            Value::Number(number) if number.is_f64() => {
-                *text += &float(number.as_f64().unwrap_or_default());
+            kind => {
+                let what = format!("tojson: a value of type {kind} has no JSON");
+                return Err(Error::new(ErrorKind::InvalidOperation, what));
             }
-            other => *text += &other.to_string(),
         }
+        Ok(())
     }
 
-    fn block<T>(
+    /// A key is a string, whatever it was.
+    fn key(&self, key: &Value, text: &mut String) -> Result<(), Error> {
+        if key.kind() == ValueKind::String {
+            return self.write(key, 0, text);
+        }
+        text.push('"');
+        self.write(key, 0, text)?;
+        text.push('"');
+        Ok(())
+    }
+
+    fn block(
         &self,
-        open: char,
-        close: char,
-        items: impl ExactSizeIterator<Item = T>,
+        [open, close]: [char; 2],
+        items: &[Value],
         depth: usize,
         text: &mut String,
-        write: impl Fn(T, &mut String),
-    ) {
+        write: impl Fn(&Value, &mut String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         text.push(open);
-        let filled = items.len() > 0;
         let line = |depth: usize, text: &mut String| {
-            if let Some(indent) = self.indent.as_ref().filter(|_| filled) {
+            if let Some(indent) = self.indent.as_ref().filter(|_| !items.is_empty()) {
                 text.push('\n');
                 *text += &indent.repeat(depth);
             }
         };
-        for (index, item) in items.enumerate() {
+        for (index, item) in items.iter().enumerate() {
             if index > 0 {
                 *text += &self.item;
             }
             line(depth + 1, text);
-            write(item, text);
+            write(item, text)?;
         }
         line(depth, text);
         text.push(close);
+        Ok(())
     }
 
     fn string(&self, string: &str, text: &mut String) {
-        let quoted = Value::from(string).to_string();
+        let quoted = serde_json::Value::from(string).to_string();
         if !self.ensure_ascii {
             *text += &quoted;
             return;
@@ -137,8 +145,32 @@ impl Style {
     }
 }
 
+/// What a template asks for that is not there.
+pub(super) fn not_supported(what: &str) -> Error {
+    let what = format!("{what} is not supported in chat templates");
+    Error::new(ErrorKind::InvalidOperation, what)
+}
+
+/// Whether Python takes the letter for white space.
+pub(super) fn is_space(letter: char) -> bool {
+    letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter)
+}
+
+/// As `json.dumps` writes a float.
+fn json_float(x: f64) -> String {
+    match x {
+        _ if x.is_nan() => "NaN".into(),
+        _ if x.is_infinite() && x > 0.0 => "Infinity".into(),
+        _ if x.is_infinite() => "-Infinity".into(),
+        _ => float(x),
+    }
+}
+
 /// As Python writes a float: with a point, or with two digits of exponent from 1e16 and below 1e-4.
-fn float(x: f64) -> String {
+pub(super) fn float(x: f64) -> String {
+    if !x.is_finite() {
+        return format!("{x:?}").to_lowercase();
+    }
     let scientific = format!("{x:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     match exponent.parse::<i32>() {

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 /// The stack, in bytes. Memory is taken as it is used.
 const STACK: usize = 64 << 20;
 
-/// How long one conversation may take. Real templates take less than a millisecond.
+/// How long one request may take. Real templates take less than a millisecond for a text.
 const CLOCK: Duration = Duration::from_secs(60);
 
-/// What a template answers.
-pub(super) type Reply = Result<String, Refusal>;
+/// What a template answers: whether it marks what the assistant says once it is parsed, then
+/// [`Answers`](super::request::Answers), as bytes.
+pub(super) type Reply = Result<Vec<u8>, Refusal>;
 
 /// A template on its own thread, which ends with it.
 pub(super) struct Worker {
@@ -27,7 +28,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Parses; the first [reply](Self::wait) says whether it could be, with an empty text.
+    /// Parses; the first [reply](Self::wait) says whether it could be.
     pub fn start(source: Source) -> Result<Self, Refusal> {
         let (requests, asked) = channel::<Vec<u8>>();
         let (answer, replies) = channel();
@@ -39,11 +40,14 @@ impl Worker {
                     return;
                 }
             };
-            let mut reply = Ok(String::new());
+            let mut reply = Ok(vec![u8::from(interpreter.has_spans)]);
             // Nobody waits for an answer any more once there is no one to ask.
             while answer.send(reply).is_ok() {
                 let Ok(request) = asked.recv() else { return };
-                reply = guarded(|| interpreter.render(&request));
+                reply = guarded(|| {
+                    let answers = interpreter.render(&request)?;
+                    postcard::to_allocvec(&answers).map_err(Refusal::failed)
+                });
             }
         };
         let thread = thread::Builder::new().name("chat-template".into());
@@ -54,7 +58,7 @@ impl Worker {
         Ok(Self { requests, replies })
     }
 
-    /// Asks for the text of a [request](super::interpreter::request).
+    /// Asks for the texts of a [request](super::request::request).
     pub fn ask(&self, request: Vec<u8>) {
         // If the thread is gone, `wait` says so.
         let _ = self.requests.send(request);

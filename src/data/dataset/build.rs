@@ -56,6 +56,8 @@ pub(super) struct Built {
     pub cuts: Cuts,
     /// Of each response: whether it shares a token with what stands in front of it.
     pub merged: Vec<bool>,
+    /// The special token that an answer's template ends it with, where that is no end token.
+    pub other_end: Option<u32>,
 }
 
 pub(super) fn build(draft: &Draft, config: &RowConfig, rule: &TokenRule) -> Result<Built> {
@@ -63,7 +65,11 @@ pub(super) fn build(draft: &Draft, config: &RowConfig, rule: &TokenRule) -> Resu
     let prompt = rule.prompt(&text.prompt)?;
     let answer = |answer: &Answer| respond(rule, &text.prompt, &prompt, answer, true);
     let sample = |sample: &Sample| match &sample.ids {
-        Some(ids) => Ok((Response::new(Role::Sampled, ids.clone()), false)),
+        Some(ids) => Ok(Responded {
+            response: Response::new(Role::Sampled, ids.clone()),
+            merged: false,
+            other_end: None,
+        }),
         None => {
             let answer = Answer {
                 role: Role::Sampled,
@@ -73,14 +79,16 @@ pub(super) fn build(draft: &Draft, config: &RowConfig, rule: &TokenRule) -> Resu
             respond(rule, &text.prompt, &prompt, &answer, sample.finished)
         }
     };
-    let built: Vec<(Response, bool)> = text
+    let built: Vec<Responded> = text
         .answers
         .iter()
         .map(answer)
         .chain(draft.samples.iter().map(sample))
         .chain(draft.mismatched.iter().map(answer))
         .collect::<Result<_>>()?;
-    let (mut responses, merged): (Vec<Response>, _) = built.into_iter().unzip();
+    let merged = built.iter().map(|built| built.merged).collect();
+    let other_end = built.iter().find_map(|built| built.other_end);
+    let mut responses: Vec<Response> = built.into_iter().map(|built| built.response).collect();
     for response in &mut responses {
         response.score = text
             .scores
@@ -101,23 +109,36 @@ pub(super) fn build(draft: &Draft, config: &RowConfig, rule: &TokenRule) -> Resu
         example,
         cuts,
         merged,
+        other_end,
     })
 }
 
-/// An answer as tokens, and whether it shares one with what stands in front of it.
+/// An answer as tokens.
+struct Responded {
+    response: Response,
+    /// Whether it shares a token with what stands in front of it.
+    merged: bool,
+    /// The special token that its template ends it with, where that is no end token.
+    other_end: Option<u32>,
+}
+
 fn respond(
     rule: &TokenRule,
     prompt: &str,
     prompt_ids: &[u32],
     answer: &Answer,
     finished: bool,
-) -> Result<(Response, bool)> {
+) -> Result<Responded> {
     let Answer { role, text, turns } = answer;
     let (Continuation { mut ids, merged }, mut own) = match turns.is_empty() {
         true => (rule.response(prompt, prompt_ids, text)?, Vec::new()),
         false => rule.response_in_turns(prompt, prompt_ids, text, turns)?,
     };
+    let mut other_end = None;
     if finished {
+        if let Some(turn) = turns.last().filter(|_| !rule.is_finished(&ids)) {
+            other_end = rule.other_end(text, turn.said)?;
+        }
         rule.finish(&mut ids)?;
     }
     own.resize(ids.len(), true);
@@ -125,7 +146,11 @@ fn respond(
     if !turns.is_empty() {
         response.context = gaps(&own);
     }
-    Ok((response, merged))
+    Ok(Responded {
+        response,
+        merged,
+        other_end,
+    })
 }
 
 /// The ranges of what is false.

@@ -304,6 +304,9 @@ impl Reader<'_> {
             }
             report.cut_prompts += usize::from(built.cuts.prompt);
             report.cut_responses += built.cuts.responses.len();
+            if let Some(token) = built.other_end.and_then(|id| rule.tokenizer.token(id)) {
+                *report.other_ends.entry(token).or_default() += 1;
+            }
             report.boundary_merges += usize::from(built.merged.contains(&true));
             let unfinished = |response: &&Response| !rule.is_finished(&response.ids);
             report.unfinished_responses += example.responses.iter().filter(unfinished).count();

@@ -3,20 +3,22 @@
 //! Hides whether a chat template had a part in it, and where in an answer of several messages the
 //! assistant speaks.
 //!
-//! *Why*: an answer is what follows the prompt's own rendering, the prompt's with the template's
-//! generation prompt behind it. So a prompt is the same text for all its answers and for sampling,
-//! and what a template would write differently once an answer follows is seen, not trained on.
+//! *Why*: what is learned is what the model would write behind the prompt as it is rendered when it is asked.
+//! So a prompt is the same text for all its answers, and what a template would write differently once an
+//! answer follows is seen, not trained on.
+
+mod turns;
 
 use crate::data::chat::{ChatTemplate, Content, Message};
 use crate::data::config::{AssistantTurns, TokenizeConfig};
 use crate::data::format::RowExample;
 use crate::data::rows::{Invalid, RowError};
-use crate::data::tokens::Tokenizer;
+use crate::data::tokens::{Tokenizer, Turn};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
-use std::ops::Range;
+use turns::{Chat, Key, Texts, Variables};
 
 /// A prompt with its answers, as text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +36,8 @@ pub(super) struct TextExample {
 pub(super) struct Answer {
     pub role: Role,
     pub text: String,
-    /// The assistant's turns, as bytes of the text, where it has others between them; else empty.
-    pub turns: Vec<Range<usize>>,
+    /// The assistant's turns that are learned, in order; none where no chat template wrote the text.
+    pub turns: Vec<Turn>,
 }
 
 pub(super) struct Renderer<'a> {
@@ -55,7 +57,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    pub fn example(&self, row: RowExample) -> std::result::Result<TextExample, RowError> {
+    pub fn example(&self, row: RowExample) -> Rendering<TextExample> {
         let (preference, scores) = (row.preference, row.scores);
         let (prompt, is_chat, answers) = match self.conversation(row)? {
             Turns::Plain { prompt, answers } => {
@@ -66,13 +68,22 @@ impl<'a> Renderer<'a> {
                 };
                 (prompt, false, answers.into_iter().map(answer).collect())
             }
-            Turns::Chat { prompt, answers } => {
-                let text = self.prompt_text(&prompt)?;
-                let answers = answers
-                    .into_iter()
-                    .map(|(role, messages)| self.answer(&prompt, &text, role, messages))
-                    .collect::<std::result::Result<_, RowError>>()?;
-                (text, true, answers)
+            Turns::Chat(chat) => {
+                check_prompt(&chat.prompt)?;
+                for (role, messages) in &chat.answers {
+                    check_answer(*role, messages)?;
+                }
+                match chat.answers.is_empty() {
+                    true => {
+                        let text = self.prompt_text(&chat.prompt, chat.variables)?;
+                        (text, true, Vec::new())
+                    }
+                    false => {
+                        let ends = self.tokenizer.map_or(&[][..], Tokenizer::end_texts);
+                        let (prompt, answers) = turns::split(self.template()?, &chat, ends)?;
+                        (prompt, true, answers)
+                    }
+                }
             }
         };
         Ok(TextExample {
@@ -85,20 +96,23 @@ impl<'a> Renderer<'a> {
     }
 
     /// The text of the prompt alone, and whether the chat template wrote it.
-    pub fn prompt(&self, row: RowExample) -> std::result::Result<(String, bool), RowError> {
+    pub fn prompt(&self, row: RowExample) -> Rendering<(String, bool)> {
         if row.prompt.is_none() && matches!(row.answers.first(), Some((_, Content::Text(_)))) {
             let error = Error::input("the row has no prompt");
             return Err(error.hint("its whole text is the answer").into());
         }
         match self.conversation(row)? {
             Turns::Plain { prompt, .. } => Ok((prompt, false)),
-            Turns::Chat { prompt, .. } => Ok((self.prompt_text(&prompt)?, true)),
+            Turns::Chat(chat) => Ok((self.prompt_text(&chat.prompt, chat.variables)?, true)),
         }
     }
 
     /// Settles whether the template has a part, and where a conversation's prompt ends.
     fn conversation(&self, row: RowExample) -> Result<Turns> {
         let apply = self.config.apply_chat_template;
+        let is_whole = row.prompt.is_none();
+        let mut variables = self.config.chat.variables.clone();
+        variables.extend(row.variables);
         let (prompt, mut answers) = match (row.prompt, row.answers) {
             (Some(prompt), answers) => (prompt, answers),
             (None, answers) => match self.split(answers)? {
@@ -144,10 +158,12 @@ impl<'a> Renderer<'a> {
             .drain(..)
             .map(|(role, content)| (role, messages(content, "assistant")))
             .collect();
-        Ok(Turns::Chat {
+        Ok(Turns::Chat(Chat {
             prompt: messages(prompt, "user"),
             answers,
-        })
+            variables,
+            is_whole,
+        }))
     }
 
     /// A whole conversation as prompt and answer; a text has no prompt.
@@ -170,7 +186,7 @@ impl<'a> Renderer<'a> {
     }
 
     // Without one no conversation can be read.
-    fn template(&self) -> std::result::Result<&ChatTemplate, RowError> {
+    fn template(&self) -> Rendering<&ChatTemplate> {
         self.opened().map_err(RowError::Fatal)
     }
 
@@ -186,71 +202,50 @@ impl<'a> Renderer<'a> {
         Ok(self.template.get_or_init(|| template))
     }
 
-    fn prompt_text(&self, prompt: &[Message]) -> std::result::Result<String, RowError> {
-        match prompt.last() {
-            None => {
-                let error = Error::input("the conversation begins with the assistant")
-                    .hint("a message of the user or the system comes before it");
-                Err(RowError::Unusable(Invalid::NoUserMessage, error))
-            }
-            Some(last) if last.is_assistant() => {
-                Err(Error::input("the prompt's last message is the assistant's")
-                    .hint("to continue a message is not supported; end the prompt with the user's")
-                    .into())
-            }
-            Some(_) => Ok(self.template()?.render(prompt, true)?),
-        }
-    }
-
-    fn answer(
-        &self,
-        prompt: &[Message],
-        prompt_text: &str,
-        role: Role,
-        messages: Vec<Message>,
-    ) -> std::result::Result<Answer, RowError> {
-        let name = role.name();
-        let ends = [("begins", messages.first()), ("ends", messages.last())];
-        if let Some((end, _)) = ends
-            .iter()
-            .find(|(_, m)| !m.is_some_and(Message::is_assistant))
-        {
-            return Err(Error::input(format!(
-                "the {name} answer {end} with a message that is not the assistant's"
-            ))
-            .hint("the answer is the assistant's, from its first message to its last")
-            .into());
-        }
-        let template = self.template()?;
-        let all = [prompt, &messages].concat();
-        let whole = template.render(&all, false)?;
-        // The length of what stands in front, which nothing that follows may change.
-        let before = |front: String, hint: &str| match whole.starts_with(&front) {
-            true => Ok(front.len()),
-            false => Err(Error::input(
-                "the chat template writes the same messages differently once others follow",
-            )
-            .hint(hint)),
-        };
-        let start = before(
-            prompt_text.to_owned(),
-            "the rendering of prompt and answer must begin with that of the prompt",
-        )?;
-        let mut turns = Vec::new();
-        let spoken = (prompt.len()..all.len()).filter(|&turn| all[turn].is_assistant());
-        for turn in spoken.filter(|_| messages.len() > 1) {
-            let hint = "data.assistant_turns = \"last\" takes only the last turn of a conversation";
-            let from = before(template.render(&all[..turn], true)?, hint)?;
-            let to = before(template.render(&all[..=turn], false)?, hint)?;
-            turns.push(from.max(start) - start..to.max(start) - start);
-        }
-        Ok(Answer {
-            role,
-            text: whole[start..].to_owned(),
-            turns,
-        })
+    fn prompt_text(&self, prompt: &[Message], variables: Variables) -> Rendering<String> {
+        check_prompt(prompt)?;
+        let conversations = vec![prompt.to_vec()];
+        let mut texts = Texts::new(self.template()?, conversations, &variables);
+        let key = Key::new(0, prompt.len(), true);
+        texts.fetch(&[key])?;
+        Ok(texts.get(key)?.text.clone())
     }
 }
+
+fn check_prompt(prompt: &[Message]) -> Rendering<()> {
+    match prompt.last() {
+        None => {
+            let error = Error::input("the conversation begins with the assistant")
+                .hint("a message of the user or the system comes before it");
+            Err(RowError::Unusable(Invalid::NoUserMessage, error))
+        }
+        Some(last) if last.is_assistant() => {
+            Err(Error::input("the prompt's last message is the assistant's")
+                .hint("to continue a message is not supported; end the prompt with the user's")
+                .into())
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_answer(role: Role, messages: &[Message]) -> Rendering<()> {
+    let ends = [("begins", messages.first()), ("ends", messages.last())];
+    let other = ends
+        .iter()
+        .find(|(_, message)| !message.is_some_and(Message::is_assistant));
+    match other {
+        None => Ok(()),
+        Some((end, _)) => Err(Error::input(format!(
+            "the {} answer {end} with a message that is not the assistant's",
+            role.name()
+        ))
+        .hint("the answer is the assistant's, from its first message to its last")
+        .into()),
+    }
+}
+
+/// What a row becomes, or why not.
+pub(super) type Rendering<T> = std::result::Result<T, RowError>;
 
 type Contents = Vec<(Role, Content)>;
 
@@ -259,8 +254,5 @@ enum Turns {
         prompt: String,
         answers: Vec<(Role, String)>,
     },
-    Chat {
-        prompt: Vec<Message>,
-        answers: Vec<(Role, Vec<Message>)>,
-    },
+    Chat(Chat),
 }

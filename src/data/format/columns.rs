@@ -26,6 +26,7 @@ pub(super) const NAMES: &[&str] = &[
     "messages",
     "text",
     "tools",
+    "chat_template_kwargs",
     "preference",
     "score_chosen",
     "score_rejected",

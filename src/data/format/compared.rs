@@ -13,7 +13,13 @@ use serde_json::Value as Json;
 pub(super) const FORMAT: Format = Format {
     name: "compared",
     names: &[
-        "prompt", "output_1", "output_2", "winner", "system", "tools",
+        "prompt",
+        "output_1",
+        "output_2",
+        "winner",
+        "system",
+        "tools",
+        "chat_template_kwargs",
     ],
     columns: "prompt, output_1, output_2, strings or lists of messages, or output_1 and output_2 alone as \
               whole conversations; winner: 1, 2 or \"tie\"",

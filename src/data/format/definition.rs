@@ -3,13 +3,13 @@
 use super::columns::Columns;
 use super::messages;
 use super::shapes;
-use crate::data::chat::{Content, Message};
+use crate::data::chat::{Content, Message, variables};
 use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
 use crate::loss::Role;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use std::borrow::Cow;
 
 /// A prompt with its answers, as the row has them.
@@ -26,6 +26,8 @@ pub struct RowExample {
     pub scores: Option<[f64; 2]>,
     /// How good each of several ranked answers is, the best first; else empty.
     pub ranking: Vec<f64>,
+    /// What a chat template gets beside the messages, by name: `tools`, and the row's own variables.
+    pub variables: Map<String, Json>,
 }
 
 impl RowExample {
@@ -37,7 +39,15 @@ impl RowExample {
             preference: None,
             scores: None,
             ranking: Vec::new(),
+            variables: Map::new(),
         }
+    }
+
+    /// Whether any of it is a list of messages.
+    fn is_chat(&self) -> bool {
+        let answers = self.answers.iter().map(|(_, answer)| answer);
+        let mut contents = self.prompt.iter().chain(answers);
+        contents.any(|content| matches!(content, Content::Messages(_)))
     }
 }
 
@@ -140,7 +150,18 @@ impl Format {
 
     /// From a row to its contents.
     pub fn example(&self, row: &CommonRow) -> Reading {
-        (self.read)(&row.row).map_err(|error| match error {
+        let read = (self.read)(&row.row).and_then(|example| {
+            // Rows of plain text may have such columns for whatever else.
+            let variables = match example.is_chat() {
+                true => variables(&row.row)?,
+                false => Map::new(),
+            };
+            Ok(RowExample {
+                variables,
+                ..example
+            })
+        });
+        read.map_err(|error| match error {
             RowError::Unusable(reason, mut error) => {
                 if error.remedy().is_none() && reason.is_of_columns() {
                     error = error.hint(self.columns_hint());

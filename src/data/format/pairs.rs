@@ -17,6 +17,7 @@ pub(super) const FORMAT: Format = Format {
         "rejected",
         "system",
         "tools",
+        "chat_template_kwargs",
         "preference",
         "score_chosen",
         "score_rejected",

@@ -8,7 +8,13 @@ use crate::data::rows::read::Row;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
-    names: &["prompt", "instruction", "system", "tools"],
+    names: &[
+        "prompt",
+        "instruction",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
     columns: "prompt or instruction, a string or a list of messages; or a .txt file with a prompt on each line",
     truncation: TruncationMode::KeepStart,
     has_pairs: false,

@@ -20,7 +20,15 @@ use sha2::{Digest, Sha256};
 
 pub(super) const FORMAT: Format = Format {
     name: "ranked",
-    names: &["prompt", "answers", "ranks", "scores", "system", "tools"],
+    names: &[
+        "prompt",
+        "answers",
+        "ranks",
+        "scores",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
     columns: "prompt; answers: a list; ranks (1 is the best) or scores (the highest is), a list of numbers",
     truncation: TruncationMode::KeepStart,
     has_pairs: true,
@@ -157,8 +165,10 @@ impl RowExample {
                     (Role::Chosen, answer(better)),
                     (Role::Rejected, answer(worse)),
                 ],
+                preference: self.preference,
+                scores: self.scores,
                 ranking: Vec::new(),
-                ..self
+                variables: self.variables.clone(),
             }
         };
         pairs.into_iter().map(pair).collect()

@@ -18,6 +18,7 @@ pub(super) const FORMAT: Format = Format {
         "text",
         "system",
         "tools",
+        "chat_template_kwargs",
     ],
     columns: "messages: a conversation; or prompt and completion, strings or lists of messages; or text: \
               all of it is the answer",

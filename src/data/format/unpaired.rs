@@ -9,7 +9,14 @@ use crate::loss::Role;
 
 pub(super) const FORMAT: Format = Format {
     name: "unpaired",
-    names: &["prompt", "completion", "label", "system", "tools"],
+    names: &[
+        "prompt",
+        "completion",
+        "label",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
     columns: "prompt, completion, strings or lists of messages; label (true or 1: desirable)",
     truncation: TruncationMode::KeepStart,
     has_pairs: false,

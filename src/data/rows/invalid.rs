@@ -55,6 +55,12 @@ pub enum Invalid {
     NothingChosen,
     /// The sample file has no response to the prompt.
     NoSample,
+    /// The chat template fails or raises an exception.
+    TemplateRefuses,
+    /// The chat template writes the prompt, or a turn, differently once others follow.
+    NotPrefixStable,
+    /// The chat template does not write the content of an answer.
+    AnswerNotRendered,
     /// An answer has no token with a log-prob: after an empty prompt the first one has none.
     NothingToScore,
 }
@@ -108,6 +114,9 @@ impl Invalid {
             Self::Tie => "tie",
             Self::NothingChosen => "nothing_chosen",
             Self::NoSample => "no_sample",
+            Self::TemplateRefuses => "template_refuses",
+            Self::NotPrefixStable => "not_prefix_stable",
+            Self::AnswerNotRendered => "answer_not_rendered",
             Self::NothingToScore => "nothing_to_score",
         }
     }
@@ -195,6 +204,9 @@ impl Display for Invalid {
                 "the only answer is a rejected one, which the loss does not read"
             }
             Self::NoSample => "the sample file has no response to the prompt",
+            Self::TemplateRefuses => "the chat template refuses the messages",
+            Self::NotPrefixStable => "the chat template is not prefix-stable for the messages",
+            Self::AnswerNotRendered => "the chat template does not write the answer's content",
             Self::NothingToScore => "an answer has no token that could be scored",
         })
     }

@@ -57,18 +57,13 @@ impl JsonLines {
     }
 
     fn peek(&mut self) -> Result<&[u8]> {
-        // The error is that of the line to come.
-        let error = match self.reader.fill_buf() {
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
+        if let Err(error) = self.reader.fill_buf() {
+            // It is that of the line to come.
             self.line += 1;
             return Err(self.unreadable(&error));
         }
-        self.reader
-            .fill_buf()
-            .map_err(|error| Error::io(&*self.path, &error))
+        let filled = self.reader.fill_buf();
+        filled.map_err(|error| Error::io(&*self.path, &error))
     }
 
     // What the file is, by its beginning.

@@ -6,6 +6,8 @@
 //! batch has a few megabytes, texts of a dictionary are shared, not copied, and the pages of lists are
 //! counted before they are read.
 
+mod depth;
+
 use super::columnar::{Batches, check_names};
 use crate::error::{Error, Result};
 use crate::io::untrusted::guarded;
@@ -159,6 +161,7 @@ fn damaged(error: &ParquetError) -> Error {
 }
 
 fn metadata(file: &File) -> Result<ArrowReaderMetadata> {
+    depth::check(file)?;
     let damaged = |error| damaged(&error);
     let options = ArrowReaderOptions::new()
         .with_skip_arrow_metadata(true)

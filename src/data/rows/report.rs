@@ -159,6 +159,8 @@ pub struct RowReport {
     /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
     /// itself.
     pub boundary_merges: usize,
+    /// Rows by the special token that stands right behind an answer's content and is no end token.
+    pub other_ends: BTreeMap<String, usize>,
     /// Tokens of a prompt.
     pub prompt_tokens: Spread,
     /// Tokens of a response.
@@ -254,6 +256,14 @@ impl Display for RowReport {
             ("boundary merges", self.boundary_merges),
         ] {
             writeln!(f, "{name:<22}{count:>10}")?;
+        }
+        for (token, rows) in &self.other_ends {
+            writeln!(
+                f,
+                "{:<22}{rows:>10}  {token} is not an end token of the model: to end with it, set \
+                 data.eos_token = {token:?}",
+                "end in another token"
+            )?;
         }
         if self.context_tokens > 0 {
             writeln!(f, "{:<22}{:>10}", "context tokens", self.context_tokens)?;

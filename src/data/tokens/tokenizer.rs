@@ -13,6 +13,7 @@ use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOK
 use crate::io::untrusted::{self, Document};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -24,6 +25,8 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     /// The file that the ends are from.
     ends_place: String,
+    end_texts: Vec<String>,
+    special: HashSet<u32>,
     /// The largest id of the vocabulary.
     largest: u32,
     hash: String,
@@ -79,6 +82,13 @@ impl Tokenizer {
             Ok((begin, inner.get_vocab(true).into_values().max()))
         })?;
         let largest = largest.unwrap_or(0);
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special = added.filter_map(|(id, token)| token.special.then_some(id));
+        let special = special.collect();
+        let end_texts = ends
+            .iter()
+            .filter_map(|id| inner.id_to_token(*id))
+            .collect();
         let mut hasher = Sha256::new();
         for end in &ends {
             hasher.update(end.to_le_bytes());
@@ -91,6 +101,8 @@ impl Tokenizer {
             begin,
             ends,
             ends_place,
+            end_texts,
+            special,
             largest,
             hash,
             place,
@@ -189,6 +201,23 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The id of a token by its text, as the definition has it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The special tokens of the definition.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let added = self.inner.get_added_tokens_decoder().into_values();
+        let special = added.filter(|token| token.special);
+        special.map(|token| token.content).collect()
+    }
+
+    /// Whether an id is a special token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
     /// What the tokenizer's own post-processor puts in front of a text; often nothing.
     pub fn begin(&self) -> &[u32] {
         &self.begin
@@ -197,6 +226,11 @@ impl Tokenizer {
     /// Every token that ends a response; never empty.
     pub fn ends(&self) -> &[u32] {
         &self.ends
+    }
+
+    /// The texts of the end tokens, as the definition has them.
+    pub fn end_texts(&self) -> &[String] {
+        &self.end_texts
     }
 
     /// The end token that is appended to a response: the first of [`ends`](Self::ends).

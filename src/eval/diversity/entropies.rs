@@ -23,6 +23,10 @@ pub fn entropies(
     observe: Observer,
 ) -> Result<Vec<Vec<ResponseScore>>> {
     let session = Session::open(model, observe)?;
+    let session = match source {
+        Some(source) => session.with_chat(&source.rows.tokens.chat)?,
+        None => session,
+    };
     let tokenizer = &session.tokenizer;
     let known: HashMap<String, Vec<u32>> = match source {
         None => HashMap::new(),

@@ -56,6 +56,7 @@ pub struct Pairs {
 /// [`Kind::NonFinite`](crate::error::Kind::NonFinite) naming the row where a log-prob is not finite.
 pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
     let session = Session::open(&pairs.model, observe)?;
+    let session = session.with_chat(&pairs.rows.tokens.chat)?;
     let separate = session.reference(observe)?;
     let shapes = [Some(&session.folder), separate];
     let positions = shapes.into_iter().flatten().map(|f| f.arch.max_positions);

@@ -33,6 +33,15 @@ impl Document {
         }
     }
 
+    /// One of these bytes, that stands for the file at `path`.
+    pub fn of(path: &Path, kind: Kind, bytes: Vec<u8>) -> Self {
+        Self {
+            path: path.to_owned(),
+            kind,
+            contents: Ok(Some(bytes.into())),
+        }
+    }
+
     /// One that does not exist.
     pub(in crate::io) fn absent(path: &Path) -> Self {
         Self {

@@ -480,7 +480,7 @@ mod tests {
         );
         let mixed = find(&["m/1.jsonl", "m/2.csv"], readme, Some("main"), "train");
         assert!(
-            mixed.starts_with("split `train` is files of several kinds: m/2.csv, m/1.jsonl"),
+            mixed.starts_with("split `train` is files of several kinds: m/1.jsonl, m/2.csv"),
             "{mixed}"
         );
         let outside = readme.replace("m/*", "https://example.org/x.csv");

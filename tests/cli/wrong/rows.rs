@@ -229,7 +229,7 @@ pub const CASES: &[Case] = &[
     refused("an empty answer, none of them usable", |p| { formatted(p, "pairs", "{\"prompt\": \"a\", \"chosen\": \"\", \"rejected\": \"c\"}") },
         &["rows.jsonl:1", "on_invalid"]),
     refused("conversations without a template", |p| chat(p, None),
-        &["chat.jsonl:1", "no chat template", "chat_template.jinja"]),
+        &["chat.jsonl:1", "no chat template", "data.chat_template"]),
     refused("a template that does not parse", |p| chat(p, Some("{% for m in messages %}")),
         &["chat_template.jinja"]),
     refused("a template that refuses", |p| chat(p, Some("{{ raise_exception('only poems') }}")),

@@ -248,8 +248,8 @@ mod tests {
         let misread = |text: &str| -> String {
             let latin = |byte: u8| {
                 let high = (0x80..0xa0).contains(&byte).then(|| {
-                    let all = (0x80..=0x2122).filter_map(char::from_u32);
-                    all.filter(|c| windows_1252(*c) == Some(byte)).next_back()
+                    let mut all = (0x80..=0x2122).filter_map(char::from_u32);
+                    all.rfind(|c| windows_1252(*c) == Some(byte))
                 });
                 high.flatten().unwrap_or(byte as char)
             };

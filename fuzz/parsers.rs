@@ -11,7 +11,7 @@ use std::{fs, panic};
 use candle_core::{DType, Device};
 use expo::config::{Config, SamplingConfig, SweepConfig};
 use expo::data::chat::{ChatTemplate, Message};
-use expo::data::format::{FORMATS, Format};
+use expo::data::format::{Columns, FORMATS, Format};
 use expo::data::pack::Packed;
 use expo::data::{Dataset, Example, Files, Response, RowConfig, Samples, Tokenizer, prompts};
 use expo::error::{Error, Result};
@@ -346,7 +346,10 @@ fn rows(folder: &Path) -> Result<()> {
     let path = folder.join("rows.jsonl");
     for record in expo::data::read::rows(&path)? {
         let row = record?.row?;
-        let mut read = FORMATS.iter().map(|format| format.example(&row));
+        let mut read = FORMATS.iter().map(|format| {
+            let common = format.common(&row, &Columns::default())?;
+            format.example(&common)
+        });
         // No format reads every row; each must say why.
         let wrong = read.find_map(|read| {
             let error = read.err()?.into_error();

@@ -41,12 +41,12 @@ mod tokens;
 
 pub use batches::{Batches, ORDER_VERSION, Orders, epoch_order, pack};
 pub use config::{
-    AddBos, AssistantTurns, ChatConfig, LengthConfig, OnInvalid, PromptConfig, RowConfig, Scores,
-    TokenName, Tokenize, TokenizeConfig,
+    AddBos, AssistantTurns, ChatConfig, LengthConfig, MAX_INVALID_FRACTION, OnInvalid,
+    PromptConfig, RowConfig, Scores, TokenName, Tokenize, TokenizeConfig,
 };
 pub use dataset::{
-    ChosenAnswers, Dataset, Inspection, Part, Prompt, PromptTokens, Sample, Samples,
-    chosen_answers, mismatched_answers, one_each, prompts,
+    ChosenAnswers, Dataset, Inspection, Look, Part, Prompt, PromptTokens, Sample, Samples,
+    chosen_answers, look, mismatched_answers, one_each, prompts,
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;

@@ -5,8 +5,9 @@
 
 mod lint;
 
-use crate::config::{ModelConfig, RowsConfig, SampleSource};
-use crate::data::{Dataset, Files, Inspection, Samples, Tokenizer};
+use crate::config::{ModelConfig, PreferenceData, RowsConfig, SampleSource};
+use crate::data::format::Format;
+use crate::data::{Dataset, Files, Inspection, Look, Samples, Tokenizer, look};
 use crate::error::{Error, Result};
 use crate::io::model_dir::{CONFIG, ModelFiles};
 use crate::loss::{Needs, Role};
@@ -68,6 +69,10 @@ pub fn show(
         rows = unlabelled(&rows, &files)?;
         needs = prompts_only(&needs);
     }
+    // Prompts to be sampled have nothing to learn.
+    if !config.names_a_loss && *rows.format.of(&files, &rows.columns)? == *Format::PROMPTS {
+        needs.all = &[];
+    }
     let samples = match &data.samples {
         Some(SampleSource::Files(files)) => Some(files),
         Some(SampleSource::Auto) => {
@@ -110,6 +115,52 @@ pub fn show(
         tokenizer,
         arch,
     })
+}
+
+/// Looks at files of rows without a config, downloading those on the hub.
+///
+/// # Errors
+/// As of [`look`].
+pub fn look_at(
+    files: &Files,
+    format: Option<&'static Format>,
+    row: Option<usize>,
+    observe: Observer,
+) -> Result<Look> {
+    fetch([files], observe)?;
+    look(files, format, row)
+}
+
+/// As [`show`] of the row that a look at files showed, with the tokenizer and template of a model and
+/// in the lengths that it can hold.
+pub fn show_file(model: &str, files: &Files, look: &Look, observe: Observer) -> Result<Shown> {
+    let folder = find_tokenizer(model, None, observe)?;
+    let positions = architecture(&ModelFiles::open(&folder)?)?.max_positions;
+    let mut data = PreferenceData::new(look.format, files.clone());
+    data.rows.columns = look.columns.clone();
+    data.rows.tokens.apply_chat_template = look.apply_chat_template;
+    data.rows.length = data.rows.length.within(positions);
+    data.rows.max_invalid_fraction = 1.0;
+    let needs = match look.answers().count() {
+        0 => Needs {
+            all: &[],
+            ..Needs::pair()
+        },
+        1 => Needs {
+            all: &[],
+            any: &[Role::Chosen, Role::Rejected],
+            ..Needs::pair()
+        },
+        _ => Needs::pair(),
+    };
+    let config = RowsConfig {
+        model: ModelConfig::new(model),
+        data,
+        needs,
+        names_a_loss: true,
+        seed: 0,
+    };
+    show(&config, RowSplit::Train, Some(look.row.0), observe)
 }
 
 /// The shape of the reference where it is another model than the policy.

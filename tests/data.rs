@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod answers;
 mod chat;
+mod columns;
 mod directories;
 mod files;
 mod flat;
@@ -23,6 +24,8 @@ mod lint;
 mod mixture;
 mod rows;
 mod sft;
+mod shapes;
+mod skipped;
 mod templates;
 mod tokens;
 mod turns;

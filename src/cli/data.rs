@@ -2,19 +2,21 @@
 
 mod fetch;
 mod lint;
+mod look;
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use expo::config::RowsConfig;
-use expo::data::{Inspection, Part, Response, Tokenizer};
-use expo::error::Result;
+use expo::config::{RowsConfig, Source};
+use expo::data::format::Format;
+use expo::data::{Files, Inspection, Part, Response, Tokenizer};
+use expo::error::{Error, Result};
 use expo::inspect::{RowSplit, Shown, show};
 use expo::run_dir::RowCounts;
 use serde_json::{Value, json};
 
 use super::answer;
-use super::args::ConfigArgs;
 use super::error::located;
 use super::progress::Progress;
 
@@ -35,6 +37,7 @@ enum DataCommand {
 
 const DATA_HELP: &str = "\
 Examples:
+  $ expo data show rows.jsonl
   $ expo data show --config run.toml
   $ expo data show --config run.toml --row 3 --split eval
   $ expo data lint train.jsonl --eval test.jsonl
@@ -44,8 +47,30 @@ Examples:
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 struct ShowArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
+    /// Look at these rows without a config; several files are one dataset
+    #[arg(
+        value_name = "FILE",
+        value_parser = str::parse::<Files>,
+        required_unless_present = "config",
+        conflicts_with_all = ["config", "split"]
+    )]
+    files: Vec<Files>,
+
+    /// Read rows of this layout; by default the one that the first rows have
+    #[arg(long, value_parser = Format::named, conflicts_with = "config")]
+    format: Option<&'static Format>,
+
+    /// Show the tokens that this model's tokenizer makes of the row
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    model: Option<String>,
+
+    /// Read this config, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Set a key of the config; may be repeated, the last value wins
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    set: Vec<String>,
 
     /// The number of a row to show, from 0, as in score files.
     #[arg(long, value_name = "N")]
@@ -68,7 +93,10 @@ enum SplitName {
 }
 
 const HELP: &str = "\
-Reads the rows with the model's tokenizer and chat template, joins the samples and lends the answers
+With a FILE the rows are looked at without a config: their format and columns are guessed, and the lines
+of a config for them are printed, with what became of the rows and the first of them.
+
+With --config reads the rows with the model's tokenizer and chat template, joins the samples and lends the answers
 that the loss of the config asks for, cuts what is too long, and says what became of the rows: how
 many were left out for which reason and in which lines, how many prompts and answers were cut, and
 how long they are in tokens. Weights are not needed: nothing of them is read or downloaded.
@@ -90,6 +118,8 @@ Rows are counted from 0 in their files one after the other, those that are left 
 row that is left out the reason is said.
 
 Examples:
+  $ expo data show rows.jsonl
+  $ expo data show rows.jsonl --model runs/tiny --row 3
   $ expo data show --config run.toml
   $ expo data show --config run.toml --row 0
   $ expo data show --config run.toml --set data.max_length=1024 --split eval --row 17 --json";
@@ -101,7 +131,12 @@ pub fn run(args: &DataArgs) -> anyhow::Result<()> {
         DataCommand::Lint(args) => return lint::run(args),
         DataCommand::Fetch(args) => return fetch::run(args),
     };
-    let source = args.config.source()?;
+    let Some(config) = &args.config else {
+        let files = args.files.iter().cloned().reduce(Files::and);
+        let files = files.ok_or_else(|| Error::input("neither a file nor a config"))?;
+        return look::run(args, &files);
+    };
+    let source = Source::open(config, &args.set)?;
     located(&source, print(args, &RowsConfig::of(&source)?))
 }
 
@@ -165,8 +200,13 @@ fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
 
 fn table(shown: &Shown) -> Result<String> {
     let mut text = shown.dataset.report.to_string();
+    row_table(shown, &mut text)?;
+    Ok(text)
+}
+
+fn row_table(shown: &Shown, text: &mut String) -> Result<()> {
     let Some(row) = &shown.row else {
-        return Ok(text);
+        return Ok(());
     };
     let (example, tokenizer) = (&row.example, &shown.tokenizer);
     let _ = write!(text, "\nrow {}, {}", example.row, row.place);
@@ -179,9 +219,9 @@ fn table(shown: &Shown) -> Result<String> {
         "prompt",
         &[count(length, "token"), cut(&row.prompt)],
         &row.prompt,
-        &mut text,
+        text,
     );
-    lines(&example.prompt, tokenizer, |_| false, &mut text)?;
+    lines(&example.prompt, tokenizer, |_| false, text)?;
     for (response, part) in example.responses.iter().zip(&row.responses) {
         let scored = example.scored_tokens(response);
         let notes = [
@@ -191,11 +231,11 @@ fn table(shown: &Shown) -> Result<String> {
             said(part.merged, "boundary merge"),
             said(!is_finished(response, tokenizer), "no end token"),
         ];
-        heading(response.role.name(), &notes, part, &mut text);
+        heading(response.role.name(), &notes, part, text);
         let is_scored = |at| example.is_scored(response, at);
-        lines(&response.ids, tokenizer, is_scored, &mut text)?;
+        lines(&response.ids, tokenizer, is_scored, text)?;
     }
-    Ok(text)
+    Ok(())
 }
 
 fn heading(name: &str, notes: &[String], part: &Part, text: &mut String) {

@@ -63,7 +63,7 @@ A config:
   [model]
   model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a folder, or a name on the hub
   [data]
-  format = \"hh\"                                   # hh, pairs, unpaired, prompts, sft, alpaca_eval
+  format = \"hh\"                                   # or leave it out: as the columns show
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
   [loss.dpo]                                      # or another of `expo losses`

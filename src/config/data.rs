@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::prompt_source::PromptSource;
-use crate::data::format::{Format, by_name};
+use crate::data::format::{Columns, Format, Pairing, by_name};
 use crate::data::{
-    AddBos, AssistantTurns, ChatConfig, Files, LengthConfig, OnInvalid, PromptConfig, RowConfig,
-    Scores, TokenName, Tokenize, TokenizeConfig, TruncationMode,
+    AddBos, AssistantTurns, ChatConfig, Files, LengthConfig, MAX_INVALID_FRACTION, OnInvalid,
+    PromptConfig, RowConfig, Scores, TokenName, Tokenize, TokenizeConfig, TruncationMode,
 };
 use crate::error::{Error, Result};
 
@@ -91,8 +91,10 @@ impl From<SampleSource> for Files {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DataSection {
-    #[serde(with = "by_name")]
+    #[serde(with = "by_name", default = "default_format")]
     format: &'static Format,
+    #[serde(default, skip_serializing_if = "Columns::is_empty")]
+    columns: Columns,
     train: Files,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     eval: Option<Files>,
@@ -108,6 +110,8 @@ pub(super) struct DataSection {
     add_bos: AddBos,
     #[serde(default)]
     on_invalid: OnInvalid,
+    #[serde(default = "default_max_invalid_fraction")]
+    max_invalid_fraction: f64,
     #[serde(default)]
     apply_chat_template: bool,
     #[serde(default)]
@@ -120,6 +124,8 @@ pub(super) struct DataSection {
     eos_token: Option<TokenName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     eot_tokens: Vec<TokenName>,
+    #[serde(default)]
+    pairing: Pairing,
     #[serde(default)]
     scores: Scores,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +159,14 @@ fn default_unlabelled_ratio() -> f64 {
     1.0
 }
 
+fn default_format() -> &'static Format {
+    Format::GUESSED
+}
+
+fn default_max_invalid_fraction() -> f64 {
+    MAX_INVALID_FRACTION
+}
+
 fn default_shuffle() -> bool {
     true
 }
@@ -162,7 +176,10 @@ impl From<DataSection> for PreferenceData {
         Self {
             rows: RowConfig {
                 format: keys.format,
+                columns: keys.columns,
                 on_invalid: keys.on_invalid,
+                max_invalid_fraction: keys.max_invalid_fraction,
+                pairing: keys.pairing,
                 scores: keys.scores,
                 tokens: TokenizeConfig {
                     tokenize: keys.tokenize,
@@ -201,7 +218,10 @@ impl From<PreferenceData> for DataSection {
     fn from(data: PreferenceData) -> Self {
         let RowConfig {
             format,
+            columns,
             on_invalid,
+            max_invalid_fraction,
+            pairing,
             scores,
             tokens,
             length,
@@ -209,6 +229,7 @@ impl From<PreferenceData> for DataSection {
         } = data.rows;
         Self {
             format,
+            columns,
             train: data.train,
             eval: data.eval,
             max_length: length.max_length,
@@ -217,8 +238,10 @@ impl From<PreferenceData> for DataSection {
             tokenize: tokens.tokenize,
             add_bos: tokens.add_bos,
             on_invalid,
+            max_invalid_fraction,
             apply_chat_template: tokens.apply_chat_template,
             assistant_turns: tokens.assistant_turns,
+            pairing,
             chat_template: tokens.chat.template,
             chat_template_kwargs: tokens.chat.variables,
             eos_token: tokens.chat.eos_token,
@@ -251,7 +274,9 @@ impl From<PromptSource> for PreferenceData {
     fn from(prompts: PromptSource) -> Self {
         let PromptConfig {
             format,
+            columns,
             on_invalid,
+            max_invalid_fraction,
             tokens,
             max_prompt_length,
             truncation_mode,
@@ -259,7 +284,9 @@ impl From<PromptSource> for PreferenceData {
         let length = LengthConfig::default();
         Self {
             rows: RowConfig {
+                columns,
                 on_invalid,
+                max_invalid_fraction,
                 tokens,
                 length: LengthConfig {
                     max_length: prompts.max_length.unwrap_or(length.max_length),
@@ -354,6 +381,7 @@ impl PreferenceData {
             ),
             ("official_truncation", self.rows.length.official_truncation),
             ("shuffle", self.shuffle != default_shuffle()),
+            ("pairing", self.rows.pairing != Pairing::default()),
             ("scores", self.rows.scores != Scores::default()),
         ];
         set.into_iter().find(|(_, set)| *set).map(|(key, _)| key)

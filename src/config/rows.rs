@@ -23,6 +23,8 @@ pub struct RowsConfig {
     pub needs: Needs,
     /// The seed of the run: which rows a weight with a fraction takes.
     pub seed: u64,
+    /// Whether a loss is named. Without one, prompts are enough.
+    pub names_a_loss: bool,
 }
 
 /// A config without `[run]`. Sections that rows do not depend on are read for their keys alone.
@@ -56,6 +58,7 @@ impl RowsConfig {
             losses::check(source.table())?;
         }
         let sections: Sections = source.read()?;
+        let names_a_loss = sections.loss.is_some();
         let loss = match sections.loss {
             Some(loss) => loss,
             None => Loss::default_of("sft")?.into(),
@@ -70,6 +73,7 @@ impl RowsConfig {
             data: sections.data,
             needs: loss.needs(),
             seed: 0,
+            names_a_loss,
         })
     }
 }
@@ -81,6 +85,7 @@ impl From<&Config> for RowsConfig {
             data: config.data.clone(),
             needs: config.loss.needs(),
             seed: config.run.seed,
+            names_a_loss: true,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! *Why*: training reads all of it, sampling the part that is about prompts, a judge the tokens
 //! alone. Each takes the part that it reads, so there is no key that somebody has to make up.
 
-use crate::data::format::{Format, TruncationMode};
+use crate::data::format::{Columns, Format, Pairing, TruncationMode};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,8 +16,14 @@ use serde_json::{Map, Value};
 pub struct RowConfig {
     /// How a row is laid out.
     pub format: &'static Format,
+    /// Where the columns that the format reads stand.
+    pub columns: Columns,
     /// What happens to rows that cannot be used for what they say.
     pub on_invalid: OnInvalid,
+    /// The largest part of a hundred or more rows that may be left out for what they say.
+    pub max_invalid_fraction: f64,
+    /// Which of a row's ranked answers are pairs.
+    pub pairing: Pairing,
     /// What `score_chosen` and `score_rejected` are for.
     pub scores: Scores,
     /// How texts become tokens.
@@ -33,8 +39,12 @@ pub struct RowConfig {
 pub struct PromptConfig {
     /// How a row is laid out.
     pub format: &'static Format,
+    /// Where the columns that the format reads stand.
+    pub columns: Columns,
     /// What happens to rows without a prompt.
     pub on_invalid: OnInvalid,
+    /// The largest part of a hundred or more rows that may be without a prompt.
+    pub max_invalid_fraction: f64,
     /// How texts become tokens.
     pub tokens: TokenizeConfig,
     /// The most tokens that are left of a prompt; `None` leaves all.
@@ -293,7 +303,10 @@ impl RowConfig {
     pub fn new(format: &'static Format) -> Self {
         Self {
             format,
+            columns: Columns::default(),
             on_invalid: OnInvalid::default(),
+            max_invalid_fraction: MAX_INVALID_FRACTION,
+            pairing: Pairing::default(),
             scores: Scores::default(),
             tokens: TokenizeConfig::default(),
             length: LengthConfig::default(),
@@ -305,7 +318,9 @@ impl RowConfig {
     pub fn prompts(&self) -> PromptConfig {
         PromptConfig {
             format: self.format,
+            columns: self.columns.clone(),
             on_invalid: self.on_invalid,
+            max_invalid_fraction: self.max_invalid_fraction,
             tokens: self.tokens.clone(),
             max_prompt_length: Some(self.length.max_prompt_length),
             truncation_mode: self.length.truncation_mode,
@@ -318,7 +333,20 @@ impl RowConfig {
     /// Names the key.
     pub fn validate(&self) -> Result<()> {
         self.length.validate()?;
-        self.tokens.validate(self.format)
+        check_fraction(self.max_invalid_fraction)?;
+        self.check(self.format)
+    }
+
+    /// Refuses what rows of this format have no use for.
+    pub(in crate::data) fn check(&self, format: &Format) -> Result<()> {
+        format.check_columns(&self.columns)?;
+        if self.pairing != Pairing::default() && !format.is_ranked() {
+            let what = format!("pairing for format `{}`", format.name);
+            return Err(Error::input(what)
+                .hint("only rankings are paired: leave it out")
+                .at_keys(&["pairing", "format"]));
+        }
+        self.tokens.validate(format)
     }
 }
 
@@ -339,7 +367,28 @@ impl PromptConfig {
         if self.max_prompt_length == Some(0) {
             return Err(no_prompt());
         }
-        self.tokens.validate(self.format)
+        check_fraction(self.max_invalid_fraction)?;
+        self.check(self.format)
+    }
+
+    /// Refuses what rows of this format have no use for.
+    pub(in crate::data) fn check(&self, format: &Format) -> Result<()> {
+        format.check_columns(&self.columns)?;
+        self.tokens.validate(format)
+    }
+}
+
+/// The default of `max_invalid_fraction`.
+pub const MAX_INVALID_FRACTION: f64 = 0.1;
+
+fn check_fraction(fraction: f64) -> Result<()> {
+    match (0.0..=1.0).contains(&fraction) {
+        true => Ok(()),
+        false => Err(Error::must_be(
+            "max_invalid_fraction",
+            "in [0, 1]",
+            fraction,
+        )),
     }
 }
 

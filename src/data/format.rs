@@ -6,14 +6,23 @@
 //! one is one file and one row of [`FORMATS`].
 
 mod alpaca_eval;
+mod columns;
+mod compared;
 mod definition;
+mod guess;
 mod hh;
+mod messages;
 mod pairs;
 mod prompts;
+mod ranked;
 mod sft;
+mod shapes;
 mod unpaired;
 
-pub use self::definition::{Format, Reading, RowExample, TruncationMode};
+pub use self::columns::Columns;
+pub use self::definition::{CommonRow, Format, Reading, RowExample, TruncationMode};
+pub use self::guess::guess;
+pub use self::ranked::Pairing;
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
@@ -27,45 +36,115 @@ pub static FORMATS: &[Format] = &[
     prompts::FORMAT,
     sft::FORMAT,
     alpaca_eval::FORMAT,
+    compared::FORMAT,
+    ranked::FORMAT,
 ];
+
+/// Rows of the format that their columns show: [`Format::of`] says which it is.
+static GUESSED: Format = Format {
+    name: "auto",
+    columns: "rows of the format that their columns show",
+    names: columns::NAMES,
+    truncation: TruncationMode::KeepStart,
+    has_pairs: false,
+    writes_turns: false,
+    splits_turns: true,
+    fits: |_| 0,
+    read: |row| Err(unknown(row).into()),
+};
+
+/// So many rows are looked at to see of which format they are.
+const FIRST_ROWS: usize = 100;
 
 impl Format {
     /// Prompts without any answer.
     pub const PROMPTS: &'static Self = &prompts::FORMAT;
 
-    /// The format whose columns the first row of the files has.
+    /// Whichever the rows show.
+    pub const GUESSED: &'static Self = &GUESSED;
+
+    /// The format of the rows of `files`: itself, or the one that their columns show.
+    ///
+    /// # Errors
+    /// If they show none, or the files cannot be read.
+    pub fn of(&'static self, files: &Files, columns: &Columns) -> Result<&'static Self> {
+        match *self == GUESSED {
+            true => Self::of_rows(files, columns),
+            false => Ok(self),
+        }
+    }
+
+    /// The format that the columns of the first rows of the files show.
     ///
     /// # Errors
     /// If no format reads such rows.
     pub fn of_file(files: &Files) -> Result<&'static Self> {
-        let row = first(files)?;
-        let best = FORMATS.iter().max_by_key(|format| (format.fits)(&row));
-        best.filter(|format| (format.fits)(&row) > 0)
-            .ok_or_else(|| {
-                let valid: Vec<String> = FORMATS.iter().map(Self::columns_hint).collect();
-                Error::input("the columns of the row are of no known format")
-                    .hint(valid.join("; "))
-                    .at(&row.place)
-            })
+        Self::of_rows(files, &Columns::default())
+    }
+
+    fn of_rows(files: &Files, columns: &Columns) -> Result<&'static Self> {
+        let mut first = None;
+        for record in files.records().take(FIRST_ROWS) {
+            let row = match record?.1.row {
+                Ok(row) => row,
+                Err(error) => {
+                    first.get_or_insert(error);
+                    continue;
+                }
+            };
+            match Self::of_row(&row, columns) {
+                Some(format) => return Ok(format),
+                None => {
+                    first.get_or_insert(unknown(&row));
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::input("the file has no rows").at(files)))
+    }
+
+    /// The format that the columns of a row show.
+    pub fn of_row(row: &Row, columns: &Columns) -> Option<&'static Self> {
+        let common = GUESSED.common(row, columns).ok()?;
+        let row = &*common.row;
+        let best = FORMATS.iter().max_by_key(|format| (format.fits)(row))?;
+        if (best.fits)(row) > 0 {
+            // Prompts alone are what is left of a set with answers under other names.
+            let shape = shapes::SHAPES.iter().find(|shape| shape.fits(row));
+            return match shape {
+                Some(shape) if *best == prompts::FORMAT => Self::named(shape.format).ok(),
+                _ => Some(best),
+            };
+        }
+        let shape = shapes::SHAPES.iter().find(|shape| shape.fits(row))?;
+        Self::named(shape.format).ok()
+    }
+
+    /// Whether a row may have more than two answers.
+    pub fn is_ranked(&self) -> bool {
+        *self == ranked::FORMAT || *self == GUESSED
     }
 
     /// The format called `name`.
     pub fn named(name: &str) -> std::result::Result<&'static Self, String> {
-        FORMATS
-            .iter()
+        let all = FORMATS.iter().chain([&GUESSED]);
+        all.clone()
             .find(|format| format.name == name)
             .ok_or_else(|| {
-                let names = FORMATS.iter().map(|format| format.name);
+                let names = all.map(|format| format.name);
                 format!("no format `{name}`; {}", nearest(name, names))
             })
     }
 }
 
-fn first(files: &Files) -> Result<Row> {
-    match files.rows().next().transpose()? {
-        Some((_, row)) => Ok(row),
-        None => Err(Error::input("the file has no rows").at(files)),
-    }
+fn unknown(row: &Row) -> Error {
+    let valid: Vec<String> = FORMATS.iter().map(Format::columns_hint).collect();
+    let what = match row.names() {
+        names if names.is_empty() => "the row has no column at all".to_owned(),
+        names => format!("the columns of the row are of no known format: {names}"),
+    };
+    Error::input(what)
+        .hint(format!("name them in [data.columns]; {}", valid.join("; ")))
+        .at(&row.place)
 }
 
 /// A format by its name, for `#[serde(with)]`.

@@ -47,6 +47,10 @@ pub fn lint(
 }
 
 fn split(files: &Files, rows: &RowConfig, train: Option<&Seen>) -> Result<(SplitReport, Seen)> {
+    let rows = &RowConfig {
+        format: rows.format.of(files, &rows.columns)?,
+        ..rows.clone()
+    };
     let mut tally = Tally::new(rows.format);
     let (mut waiting, mut bytes) = (Vec::new(), 0);
     let mut take = |waiting: Vec<(usize, Record)>| -> Result<()> {

@@ -6,6 +6,7 @@ mod compressed;
 mod csv;
 mod expand;
 mod files;
+pub mod invalid;
 mod json_lines;
 mod json_list;
 mod mixture;
@@ -16,5 +17,6 @@ pub mod report;
 mod row;
 
 pub use files::Files;
+pub use invalid::{Invalid, RowError};
 pub use mixture::{Weight, Weighted};
-pub use report::{Invalid, Lines, PartCount, RowError, RowReport, Spread};
+pub use report::{Lines, PartCount, RowReport, Spread};

@@ -51,6 +51,7 @@ pub fn lint_run(config: &RowsConfig, observe: Observer) -> Result<Vec<LintedSpli
     }
     let mut lenient = config.clone();
     lenient.data.rows.on_invalid = OnInvalid::Skip;
+    lenient.data.rows.max_invalid_fraction = 1.0;
     let mut tokens = |split| {
         found.is_ok().then(|| {
             let dataset = show(&lenient, split, None, observe)?.dataset;

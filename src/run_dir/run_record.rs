@@ -85,6 +85,15 @@ pub struct RowCounts {
     pub kept: Option<usize>,
     /// Rows left out, by reason.
     pub invalid: LeftOut,
+    /// Rows kept whose answers are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identical: Option<Lines>,
+    /// Columns that nothing reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// What is odd about the rows as a whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What became of the rows of each file, where one of them has a weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<PartCount>,
@@ -114,6 +123,9 @@ impl From<&RowReport> for RowCounts {
             rows: Some(report.rows),
             kept: Some(report.kept),
             invalid: LeftOut(reasons.collect()),
+            identical: Some(report.identical.clone()).filter(|lines| lines.rows > 0),
+            unread: report.unread.clone(),
+            notes: report.notes.clone(),
             mixture: report.mixture.clone(),
             cut_prompts: Some(report.cut_prompts),
             cut_responses: Some(report.cut_responses),

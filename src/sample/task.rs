@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Drawn, Existing, Reference, SampleWriter, Sampler, Written, write_alpaca_eval};
 use crate::config::{ModelConfig, PromptSource, SamplingConfig};
-use crate::data::format::Format;
+use crate::data::format::{Columns, Format};
 use crate::data::{Files, Prompt, PromptConfig, TokenizeConfig, Tokenizer, prompts};
 use crate::error::{Error, Result};
 use crate::io::output::Output;
@@ -229,6 +229,7 @@ pub(super) fn prompts_of(
     if let Some(files) = &source.unlabelled {
         let rows = PromptConfig {
             format: Format::of_file(files)?,
+            columns: Columns::default(),
             ..source.rows.clone()
         };
         add(files, &rows)?;

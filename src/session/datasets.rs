@@ -2,7 +2,7 @@
 
 use super::{Event, Observer, Session, check_length};
 use crate::config::PreferenceData;
-use crate::data::format::Format;
+use crate::data::format::{Columns, Format};
 use crate::data::{Dataset, Files, RowConfig, Samples};
 use crate::error::Result;
 use crate::io::hub::Download;
@@ -99,6 +99,7 @@ pub fn fetch<'a>(files: impl IntoIterator<Item = &'a Files>, observe: Observer) 
 pub fn unlabelled(rows: &RowConfig, files: &Files) -> Result<RowConfig> {
     Ok(RowConfig {
         format: Format::of_file(files)?,
+        columns: Columns::default(),
         ..rows.clone()
     })
 }

@@ -158,3 +158,113 @@ fn what_cannot_be_shown_is_refused() {
         &["ends in no slice"],
     );
 }
+
+#[test]
+fn a_file_is_shown_without_a_config() {
+    let place = Place::new();
+    let rows = [
+        serde_json::json!({"query": "Why?", "preferred": "So.", "dispreferred": "No.", "id": 3}),
+        serde_json::json!({"query": null, "preferred": "So.", "dispreferred": "No.", "id": 4}),
+    ];
+    let rows = rows.map(|row| row.to_string()).join("\n");
+    let path = place.write("rows.jsonl", rows);
+    let shown = place.succeed(&["data", "show", str(&path)]);
+    let begins = format!(
+        "rows                           2\n\
+         usable                         1\n\
+         left out                       1  a column is null (lines 2): column `prompt` is null\n\
+         columns not read      id\n\
+         \n\
+         [data]\n\
+         train = {:?}\n\
+         format = \"pairs\"\n\
+         \n\
+         [data.columns]\n\
+         chosen = \"preferred\"\n\
+         prompt = \"query\"\n\
+         rejected = \"dispreferred\"\n\
+         \n\
+         row 0, ",
+        str(&path)
+    );
+    assert!(shown.starts_with(&begins), "{shown}");
+    assert!(
+        shown.ends_with("\nprompt\n\"Why?\"\n\nchosen\n\"So.\"\n\nrejected\n\"No.\"\n"),
+        "{shown}"
+    );
+    let model = without_weights(&place);
+    let tokens = place.succeed(&["data", "show", str(&path), "--model", str(&model)]);
+    assert!(
+        tokens.starts_with(&begins) && tokens.contains("\n\"Why?\"\n  . "),
+        "{tokens}"
+    );
+    let json = place.succeed(&["data", "show", str(&path), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["columns"]["prompt"], "query");
+    assert_eq!(json["invalid"]["null_column"]["rows"], 1);
+    assert_eq!(json["row"]["responses"][1]["content"], "No.");
+    // What is to be pasted is a config that reads them.
+    let lines = json["config"].as_str().unwrap();
+    let config = format!("[model]\nmodel_name_or_path = {:?}\n{lines}", str(&model));
+    let config = place.write("pasted.toml", config);
+    let set = "loss=dpo";
+    let length = ["--set", "data.max_length=64"];
+    let args = [
+        "data",
+        "show",
+        "--config",
+        str(&config),
+        "--set",
+        set,
+        length[0],
+        length[1],
+    ];
+    let report = place.succeed(&args);
+    assert!(
+        report.contains("kept                           1\n"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_set_that_is_known_says_what_its_columns_are() {
+    let place = Place::new();
+    let row = serde_json::json!({"system": "Be brief.", "question": "Why?", "chosen": "So.", "rejected": "No."});
+    let path = place.write("rows.jsonl", row.to_string());
+    let shown = place.succeed(&["data", "show", str(&path)]);
+    assert!(
+        shown.contains("format = \"pairs\"\napply_chat_template = true\n# prompt = \"question\"\n"),
+        "{shown}"
+    );
+    let row = serde_json::json!({"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]});
+    let path = place.write("chat.jsonl", row.to_string());
+    let shown = place.succeed(&["data", "show", str(&path)]);
+    assert!(
+        shown.ends_with("\nchosen\nuser: \"Why?\"\nassistant: \"So.\"\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn prompts_to_sample_are_shown_by_their_config() {
+    let place = Place::new();
+    let model = without_weights(&place);
+    let rows = place.write("rows.jsonl", "{\"prompt\": \"Is the fox red?\"}\n");
+    for format in ["format = \"prompts\"\n", ""] {
+        let config = format!(
+            "[model]\nmodel_name_or_path = {:?}\n[data]\n{format}train = {:?}\nmax_length = 64\n[sample]\n",
+            str(&model),
+            str(&rows),
+        );
+        let config = place.write("sample.toml", config);
+        let shown = place.succeed(&["data", "show", "--config", str(&config), "--row", "0"]);
+        assert!(
+            shown.contains("kept                           1\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("\nprompt: ") && shown.contains("\"Is the fox red?\""),
+            "{shown}"
+        );
+    }
+}

@@ -276,7 +276,7 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
     let chosen = |messages: serde_json::Value| pair(serde_json::json!(user), messages);
     for (row, what) in [
         (
-            prompt(serde_json::json!({"from": "human", "value": "x"})),
+            prompt(serde_json::json!({"speaker": "human", "value": "x"})),
             "column `prompt`: message 1 has no `role`; a message is {\"role\": ..., \"content\": ...}",
         ),
         (

@@ -159,7 +159,7 @@ fn rows_that_cannot_be_used_are_counted_by_reason() {
         reasons,
         [
             (Some("not_an_object"), 1),
-            (Some("malformed"), 1),
+            (Some("missing_column"), 1),
             (Some("empty_answer"), 2)
         ]
     );

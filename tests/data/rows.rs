@@ -23,7 +23,7 @@ fn a_wrong_row_is_reported_with_its_line() {
         ),
         (
             "{\"prompt\": null, \"text\": 1}",
-            "the row has no column `prompt`, only `prompt`, `text`; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
+            "column `prompt` is null; format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)",
         ),
         (
             "{}",
@@ -190,7 +190,7 @@ fn rows_without_a_usable_one_are_an_error() {
     assert_eq!(
         message(&[r#"{"prompt": 3}"#, empty, "[]", empty]),
         "rows.jsonl: none of 4 rows is usable: 1 not a JSON object (lines 3), \
-         1 a column is missing or has another type (lines 1), \
+         1 a column is not what the format reads (lines 1), \
          2 an answer is empty or only white space (lines 2, 4); \
          rows.jsonl:1: column `prompt` is 3, not a string or a list of messages; \
          format `pairs` reads prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected alone; preference, score_chosen, score_rejected (optional)"
@@ -215,7 +215,7 @@ fn rows_that_cannot_be_used_are_left_out_and_counted() {
     for line in [
         "left out                       2  not a JSON object (lines 2, 5): \
          not JSON: EOF while parsing a value at column 11\n",
-        "left out                       1  a column is missing or has another type (lines 3): \
+        "left out                       1  a column is missing (lines 3): \
          the row has no column `rejected`, only `prompt`, `chosen`\n",
     ] {
         assert!(table.contains(line), "{table}");
@@ -258,12 +258,12 @@ fn unpaired_rows_are_chosen_or_rejected_and_no_pair() {
         scene.complaint(&PAIR),
         "rows.jsonl:1: no rejected response; the loss reads one in every example"
     );
-    let row = "{\"prompt\": \"p\", \"completion\": \"yes\", \"label\": 1}";
+    let row = "{\"prompt\": \"p\", \"completion\": \"yes\", \"label\": 2}";
     let message = Scene::new("unpaired", "byte-level", row).complaint(&KTO);
     assert_eq!(
         message,
-        "rows.jsonl:1: column `label` is 1, not true or false; \
-         format `unpaired` reads prompt, completion, strings or lists of messages; label (true: desirable)"
+        "rows.jsonl:1: column `label` is 2, not true or false; \
+         format `unpaired` reads prompt, completion, strings or lists of messages; label (true or 1: desirable)"
     );
 }
 

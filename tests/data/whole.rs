@@ -46,12 +46,17 @@ fn a_configuration_is_read_with_its_defaults_and_written_again() {
     assert_eq!(toml::from_str::<PreferenceData>(&text).unwrap(), config);
     let all = "format = \"sft\"\ntrain = \"a\"\neval = [\"b[:9]\", \"c[10%:]\"]\nmax_length = 9\nmax_prompt_length = 3\n\
                truncation_mode = \"keep_end\"\ntokenize = \"separate\"\nadd_bos = false\n\
-               on_invalid = \"error\"\napply_chat_template = true\nassistant_turns = \"last\"\n\
-               scores = \"bradley_terry\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\
+               on_invalid = \"error\"\nmax_invalid_fraction = 0.2\napply_chat_template = true\nassistant_turns = \"last\"\n\
+               pairing = \"all\"\nscores = \"bradley_terry\"\nsamples = \"c\"\nunlabelled = [\"u.txt\"]\n\
                unlabelled_ratio = 0.5\nreference_log_probs = \"d\"\n\
                official_truncation = true\nshuffle = false\n";
     let config: PreferenceData = toml::from_str(all).unwrap();
     assert_eq!(toml::to_string(&config).unwrap(), all);
+    let mapped = "train = \"a\"\ncolumns = { prompt = \"q[0].b\", system = { value = \"s\" } }";
+    let config: PreferenceData = toml::from_str(mapped).unwrap();
+    let again = toml::to_string(&config).unwrap();
+    assert!(again.contains("format = \"auto\"\n"), "{again}");
+    assert_eq!(toml::from_str::<PreferenceData>(&again).unwrap(), config);
     for (key, what) in [
         (
             "format = \"pair\"",

@@ -35,6 +35,11 @@ impl Message {
         self.role() == "assistant"
     }
 
+    /// Whether it tells the model what to be.
+    pub fn is_instruction(&self) -> bool {
+        matches!(self.role(), "system" | "developer")
+    }
+
     /// Whether it is to be learned: its `weight`, if it has one, is not 0.
     pub fn is_learned(&self) -> bool {
         self.0.get("weight").and_then(Json::as_f64) != Some(0.0)

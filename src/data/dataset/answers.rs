@@ -6,9 +6,10 @@
 //! prompt is the text that samples name, and the answer is what the row itself says.
 
 use super::render::Renderer;
+use super::row::RowReader;
 use crate::data::chat::{Content, Message};
 use crate::data::config::TokenizeConfig;
-use crate::data::format::{Format, RowExample};
+use crate::data::format::{Columns, Format, RowExample};
 use crate::data::rows::{Files, RowError};
 use crate::data::tokens::Tokenizer;
 use crate::error::Result;
@@ -37,12 +38,14 @@ pub fn chosen_answers(
 ) -> Result<ChosenAnswers> {
     let tokens = TokenizeConfig::default();
     let renderer = Renderer::new(&tokens, tokenizer);
+    let columns = Columns::default();
+    let mut reader = RowReader::plain(format, &columns);
     let mut found = ChosenAnswers::default();
     for record in files.records() {
         let (_, record) = record?;
         found.rows += 1;
         let example = match record.row.map_err(RowError::from) {
-            Ok(row) => format.example(&row),
+            Ok(row) => reader.read(&row).map(|(example, _)| example),
             Err(error) => Err(error),
         };
         let example = match example {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 pub(super) struct LeftOut<'a> {
     files: &'a Files,
     on_invalid: OnInvalid,
+    most: f64,
     /// By reason.
     pub invalid: BTreeMap<Invalid, Lines>,
     // Of the first of them.
@@ -22,11 +23,12 @@ pub(super) struct LeftOut<'a> {
 }
 
 impl<'a> LeftOut<'a> {
-    /// None yet.
-    pub fn new(files: &'a Files, on_invalid: OnInvalid) -> Self {
+    /// None yet; `most` is the largest part of the rows that may be unusable.
+    pub fn new(files: &'a Files, on_invalid: OnInvalid, most: f64) -> Self {
         Self {
             files,
             on_invalid,
+            most,
             invalid: BTreeMap::new(),
             first: None,
         }
@@ -37,7 +39,7 @@ impl<'a> LeftOut<'a> {
     /// # Errors
     /// If it may not be left out, or the error is not the row's.
     pub fn add(&mut self, error: RowError, place: &Place) -> Result<()> {
-        let (reason, error) = match error {
+        let (reason, error) = match error.placed(place) {
             RowError::Fatal(error) => return Err(error),
             RowError::Unusable(reason, error) => (reason, error),
         };
@@ -57,8 +59,22 @@ impl<'a> LeftOut<'a> {
     /// Whether enough is left of `rows` rows, of which `used` could be used.
     ///
     /// # Errors
-    /// If none could: with the whole error of the first.
+    /// If none could, with the whole error of the first; if there are a hundred or more and too many
+    /// could not for what they say.
     pub fn check(&self, rows: usize, used: usize) -> Result<()> {
+        if used > 0 && self.is_too_much(rows, self.most) {
+            let faults = self.faults();
+            let percent = 100.0 * faults as f64 / rows as f64;
+            let most = self.most;
+            return Err(Error::input(format!(
+                "{faults} of {rows} rows ({percent:.1}%) cannot be used: {}",
+                self.reasons()
+            ))
+            .hint(format!(
+                "mend them, or raise data.max_invalid_fraction (now {most})"
+            ))
+            .at(self.files));
+        }
         if used > 0 {
             return Ok(());
         }
@@ -73,6 +89,20 @@ impl<'a> LeftOut<'a> {
         Err(error.at(self.files))
     }
 
+    /// Whether too many of `rows` rows cannot be used for what they say.
+    pub fn is_too_much(&self, rows: usize, most: f64) -> bool {
+        rows >= FEW && self.faults() as f64 > most * rows as f64
+    }
+
+    // A choice of the user is none.
+    fn faults(&self) -> usize {
+        let faults = self
+            .invalid
+            .iter()
+            .filter(|(reason, _)| !reason.is_choice());
+        faults.map(|(_, lines)| lines.rows).sum()
+    }
+
     fn reasons(&self) -> String {
         let reason = |(reason, lines): (&Invalid, &Lines)| {
             format!("{} {reason} (lines {})", lines.rows, lines.shown())
@@ -81,5 +111,8 @@ impl<'a> LeftOut<'a> {
         reasons.join(", ")
     }
 }
+
+/// Of fewer rows a part says little.
+const FEW: usize = 100;
 
 const MEND: &str = "mend the row, or set data.on_invalid = \"skip\"";

@@ -7,6 +7,7 @@
 
 use super::left_out::LeftOut;
 use super::render::Renderer;
+use super::row::RowReader;
 use crate::data::chat::Content;
 use crate::data::config::{PromptConfig, TokenizeConfig};
 use crate::data::format::RowExample;
@@ -16,7 +17,6 @@ use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
 use crate::data::tokens::length::cut_prompt;
 use crate::error::{Error, Result};
-use serde_json::Map;
 use std::collections::HashSet;
 
 /// A prompt as text and as ids.
@@ -62,13 +62,7 @@ impl Prompt {
         tokenizer: &Tokenizer,
     ) -> Result<Self> {
         let instruction = text.to_owned();
-        let row = RowExample {
-            prompt: Some(Content::Text(text.to_owned())),
-            answers: Vec::new(),
-            preference: None,
-            scores: None,
-            variables: Map::new(),
-        };
+        let row = RowExample::of_prompt(Content::Text(text.to_owned()));
         let rendered = Renderer::new(config, tokenizer).prompt(row);
         let (text, _) = rendered.map_err(RowError::into_error)?;
         Ok(Self {
@@ -88,10 +82,12 @@ impl Prompt {
 pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
     let checked = config.validate();
     checked.map_err(|error| error.at_key("data"))?;
-    let format = config.format;
+    let format = config.format.of(files, &config.columns)?;
+    config.check(format).map_err(|error| error.at_key("data"))?;
     let rule = TokenRule::new(&config.tokens, tokenizer);
     let renderer = Renderer::new(&config.tokens, tokenizer);
-    let mut left_out = LeftOut::new(files, config.on_invalid);
+    let mut rows_of = RowReader::of_prompts(format, config);
+    let mut left_out = LeftOut::new(files, config.on_invalid, config.max_invalid_fraction);
     let (mut rows, mut seen) = (0, HashSet::new());
     let mut prompts = Vec::new();
     for record in files.records() {
@@ -99,7 +95,7 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
         rows += 1;
         let place = record.place;
         let read = |row: Row| {
-            let example = format.example(&row)?;
+            let (example, _) = rows_of.read(&row)?;
             let asked = example.prompt.as_ref().and_then(asked);
             let rendered = renderer.prompt(example);
             Ok((asked, rendered.map_err(|error| error.at(&place))?))

@@ -13,6 +13,7 @@ use super::left_out::LeftOut;
 use super::mismatch::MismatchedPairs;
 use super::mixture::Mixture;
 use super::render::{Renderer, TextExample};
+use super::row::{self, RowReader};
 use super::samples::Samples;
 use super::scores;
 use super::store::Store;
@@ -20,8 +21,9 @@ use crate::data::chat::Content;
 use crate::data::config::RowConfig;
 use crate::data::example::{Example, Response};
 use crate::data::format::{Reading, RowExample};
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::{Place, Record, Row};
-use crate::data::rows::report::{Invalid, RowError, Tally};
+use crate::data::rows::report::Tally;
 use crate::data::rows::{Files, Weighted};
 use crate::data::tokens::TokenRule;
 use crate::data::tokens::Tokenizer;
@@ -53,13 +55,25 @@ pub(super) fn read(
 ) -> Result<(Dataset, Option<Inspection>)> {
     let checked = source.config.validate();
     checked.map_err(|error| error.at_key("data"))?;
+    let format = source
+        .config
+        .format
+        .of(source.files, &source.config.columns)?;
+    let fits = source.config.check(format);
+    fits.map_err(|error| error.at_key("data"))?;
     let mut reader = Reader {
         source,
         rule: TokenRule::new(&source.config.tokens, source.tokenizer),
         samples: samples(source)?,
         watched,
         found: None,
-        left_out: LeftOut::new(source.files, source.config.on_invalid),
+        left_out: LeftOut::new(
+            source.files,
+            source.config.on_invalid,
+            source.config.max_invalid_fraction,
+        ),
+        spoken: [false; Role::ALL.len()],
+        rows: RowReader::of_rows(format, source.config),
         mixture: Mixture::new(source.files),
         waiting: Vec::new(),
         bytes: 0,
@@ -75,6 +89,8 @@ pub(super) fn read(
         mut dataset,
         found,
         left_out,
+        rows,
+        spoken,
         mixture,
         ..
     } = reader;
@@ -83,6 +99,12 @@ pub(super) fn read(
         dataset.report.mixture = mixture.into_counts();
     }
     dataset.report.invalid = left_out.invalid;
+    dataset.report.unread = rows.unread();
+    if *format != *source.config.format {
+        let note = format!("the first rows are of format `{}`", format.name);
+        dataset.report.notes.push(note);
+    }
+    dataset.report.notes.extend(one_class(source.needs, spoken));
     dataset.report.measure(&tally);
     dataset.fingerprint = format!("{:x}", hasher.finalize());
     Ok((dataset, found))
@@ -97,6 +119,9 @@ struct Reader<'a> {
     watched: Option<usize>,
     found: Option<Inspection>,
     left_out: LeftOut<'a>,
+    rows: RowReader<'a>,
+    // Whether an answer has the role, in the order of `Role::ALL`.
+    spoken: [bool; Role::ALL.len()],
     // Where a file has a weight.
     mixture: Option<Mixture>,
     // Rows that are not tokenised yet, and the bytes that they take, up to those of a chunk.
@@ -144,10 +169,11 @@ impl Reader<'_> {
                 self.check_watched(number, &record.place)?;
                 continue;
             }
-            match self.draft(number, record, &renderer)? {
-                Some(draft) if mismatches => pairs.push(draft)?,
-                Some(draft) => self.take(draft)?,
-                None => {}
+            for draft in self.drafts(number, record, &renderer)? {
+                match mismatches {
+                    true => pairs.push(draft)?,
+                    false => self.take(draft)?,
+                }
             }
         }
         if self.mixture.as_ref().is_some_and(Mixture::is_empty) {
@@ -168,39 +194,46 @@ impl Reader<'_> {
         self.left_out.check(rows, self.dataset.len())
     }
 
-    // `None` where the row is left out.
-    fn draft(
-        &mut self,
-        number: usize,
-        record: Record,
-        renderer: &Renderer,
-    ) -> Result<Option<Draft>> {
+    // None where the row is left out; several where its ranked answers make several pairs.
+    fn drafts(&mut self, number: usize, record: Record, renderer: &Renderer) -> Result<Vec<Draft>> {
         let place = record.place;
-        let read = |row: Row| -> std::result::Result<TextExample, RowError> {
-            let text = renderer.example(self.read(&row)?);
-            let text = text.map_err(|error| error.at(&place))?;
-            match self.samples.is_none_or(|all| all.has(&text.prompt)) {
-                true => Ok(text),
-                false => Err(RowError::from(Invalid::NoSample).at(&place)),
-            }
+        let mut is_tie = false;
+        let read = |row: Row| -> std::result::Result<Vec<TextExample>, RowError> {
+            let examples = self.read(&row, number)?.into_iter();
+            let render = |example: RowExample| {
+                is_tie |= row::is_tie(&example);
+                let text = renderer.example(example);
+                let text = text.map_err(|error| error.at(&place))?;
+                match self.samples.is_none_or(|all| all.has(&text.prompt)) {
+                    true => Ok(text),
+                    false => Err(RowError::from(Invalid::NoSample).at(&place)),
+                }
+            };
+            examples.map(render).collect()
         };
         let row = record
             .row
             .map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
         match row.and_then(read) {
-            Ok(text) => Ok(Some(Draft::new(number, place, text))),
+            Ok(texts) => {
+                if is_tie {
+                    let name = self.source.files.name(&place);
+                    self.dataset.report.identical.add(name);
+                }
+                let draft = |text| Draft::new(number, place.clone(), text);
+                Ok(texts.into_iter().map(draft).collect())
+            }
             Err(error) => {
                 self.leave_out(error, number, &place)?;
-                Ok(None)
+                Ok(Vec::new())
             }
         }
     }
 
     // What the row has for the loss, or why it cannot be used.
-    fn read(&self, row: &Row) -> Reading {
-        let Source { config, needs, .. } = *self.source;
-        let refuse = |reason: Invalid| Err(RowError::from(reason).at(&row.place));
-        let mut example = config.format.example(row)?;
+    fn read(&mut self, row: &Row, number: usize) -> std::result::Result<Vec<RowExample>, RowError> {
+        let config = self.source.config;
+        let (mut example, row) = self.rows.read(row)?;
         if !self.reads(Role::Chosen) && !self.reads(Role::Rejected) {
             // Its prompt is all that is wanted, whatever its answers and their labels say.
             example
@@ -208,15 +241,19 @@ impl Reader<'_> {
                 .get_or_insert_with(|| Content::Text(String::new()));
             example.answers.clear();
             example.preference = None;
-            return Ok(example);
+            return Ok(vec![example]);
         }
-        if example.answers.iter().any(|(_, answer)| answer.is_blank()) {
-            return refuse(Invalid::EmptyAnswer);
-        }
+        let pairs = example.pairs(config.pairing, number).into_iter();
+        pairs.map(|example| self.usable(&row, example)).collect()
+    }
+
+    fn usable(&self, row: &Row, mut example: RowExample) -> Reading {
+        let Source { config, needs, .. } = *self.source;
+        row::check_answers(&example)?;
         scores::apply(config.scores, needs.scores, row, &mut example)?;
         let roles: Vec<Role> = example.answers.iter().map(|(role, _)| *role).collect();
         if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
-            return refuse(Invalid::NothingChosen);
+            return Err(Invalid::NothingChosen.into());
         }
         let needed = self.needed(example);
         needed.map_err(|error| RowError::from(error.at(&row.place)))
@@ -277,6 +314,9 @@ impl Reader<'_> {
             if self.watched == Some(draft.row) {
                 self.found = Some(Inspection::new(draft, &built));
             }
+            for response in &example.responses {
+                self.spoken[response.role as usize] = true;
+            }
             identify(example, &mut self.hasher);
             self.dataset.push(example)?;
             if let Some(mixture) = &mut self.mixture {
@@ -296,7 +336,7 @@ impl Reader<'_> {
 
     fn leave_out(&mut self, error: RowError, row: usize, place: &Place) -> Result<()> {
         if self.watched == Some(row) {
-            let error = error.into_error();
+            let error = error.placed(place).into_error();
             let hint = match error.remedy() {
                 Some(remedy) => format!("the row is left out; {remedy}"),
                 None => "the row is left out".to_owned(),
@@ -305,6 +345,22 @@ impl Reader<'_> {
         }
         self.left_out.add(error, place)
     }
+}
+
+// What a loss that learns from either kind of answer is short of.
+fn one_class(needs: &Needs, spoken: [bool; Role::ALL.len()]) -> Option<String> {
+    let both = [Role::Chosen, Role::Rejected];
+    if !both.iter().all(|role| needs.any.contains(role)) {
+        return None;
+    }
+    let (all, none) = match both.map(|role| spoken[role as usize]) {
+        [true, false] => ("desirable", "an undesirable"),
+        [false, true] => ("undesirable", "a desirable"),
+        _ => return None,
+    };
+    Some(format!(
+        "every answer is {all}, none {none} one: the loss learns from both"
+    ))
 }
 
 fn identify(example: &Example, hasher: &mut Sha256) {
@@ -324,80 +380,4 @@ fn parallel<T: Sync, U: Send>(items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::config::OnInvalid;
-    use crate::data::format::Format;
-    use std::path::{Path, PathBuf};
-
-    fn fixture(name: &str) -> PathBuf {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        root.join("tests/fixtures").join(name)
-    }
-
-    fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<Dataset> {
-        let mut config = RowConfig::new(Format::named("pairs").unwrap());
-        config.on_invalid = OnInvalid::Error;
-        let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
-        let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
-        let source = Source {
-            files: &train.into(),
-            config: &config,
-            tokenizer: &tokenizer,
-            needs,
-            samples: Some(&samples),
-        };
-        Ok(read(&source, None, store, chunk)?.0)
-    }
-
-    fn all(dataset: &Dataset) -> Vec<Example> {
-        dataset.examples().collect::<Result<_>>().unwrap()
-    }
-
-    #[test]
-    fn examples_are_the_same_on_disk_and_in_memory_in_one_chunk_and_in_many() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = |limit| Store::new(limit, folder.path().to_owned());
-        let everything = Needs {
-            all: &[Role::Sampled],
-            any: &[Role::Chosen, Role::Rejected],
-            batch: &[Role::Mismatched],
-            ..Needs::referenced_pair()
-        };
-        for needs in [Needs::referenced_pair(), everything] {
-            let open =
-                |limit, chunk| opened(fixture("pairs.jsonl"), &needs, store(limit), chunk).unwrap();
-            let whole = open(usize::MAX, CHUNK);
-            assert!(whole.len() > 1 && !whole.is_empty());
-            for (limit, chunk) in [(0, 0), (300, 500), (usize::MAX, 0), (0, CHUNK)] {
-                let mut other = open(limit, chunk);
-                assert_eq!(all(&other), all(&whole));
-                assert_eq!(other.report, whole.report);
-                assert_eq!(other.fingerprint, whole.fingerprint);
-                other.append(open(CHUNK - limit.min(CHUNK), chunk)).unwrap();
-                assert_eq!(all(&other), [all(&whole), all(&whole)].concat());
-                for (index, example) in all(&other).iter().enumerate() {
-                    for roles in [Role::ALL, &[Role::Sampled], &[]] {
-                        let tokens = crate::data::batches::pack::packed_tokens(example, roles);
-                        assert_eq!(other.tokens(index, roles), tokens);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_error_in_the_middle_leaves_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows = folder.path().join("rows.jsonl");
-        let good = std::fs::read_to_string(fixture("pairs.jsonl")).unwrap();
-        std::fs::write(&rows, format!("{good}{{\"prompt\": 3}}\n{good}")).unwrap();
-        let temporary = tempfile::tempdir().unwrap();
-        let store = Store::new(0, temporary.path().to_owned());
-        let error = opened(rows.clone(), &Needs::referenced_pair(), store, 0).unwrap_err();
-        let line = good.lines().count() + 1;
-        let place = format!("{}:{line}: ", rows.display());
-        assert!(error.to_string().starts_with(&place), "{error}");
-        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
-    }
-}
+mod tests;

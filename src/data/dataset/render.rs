@@ -12,7 +12,7 @@ mod turns;
 use crate::data::chat::{ChatTemplate, Content, Message};
 use crate::data::config::{AssistantTurns, TokenizeConfig};
 use crate::data::format::RowExample;
-use crate::data::rows::RowError;
+use crate::data::rows::{Invalid, RowError};
 use crate::data::tokens::{Tokenizer, Turn};
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -214,9 +214,11 @@ impl<'a> Renderer<'a> {
 
 fn check_prompt(prompt: &[Message]) -> Rendering<()> {
     match prompt.last() {
-        None => Err(Error::input("the conversation begins with the assistant")
-            .hint("a message of the user or the system comes before it")
-            .into()),
+        None => {
+            let error = Error::input("the conversation begins with the assistant")
+                .hint("a message of the user or the system comes before it");
+            Err(RowError::Unusable(Invalid::NoUserMessage, error))
+        }
         Some(last) if last.is_assistant() => {
             Err(Error::input("the prompt's last message is the assistant's")
                 .hint("to continue a message is not supported; end the prompt with the user's")

@@ -7,8 +7,8 @@
 
 use crate::data::config::Scores;
 use crate::data::format::RowExample;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::{Invalid, RowError};
 use crate::error::Error;
 
 /// Reads `score_chosen` and `score_rejected` for what they are to do, and for the loss if it is

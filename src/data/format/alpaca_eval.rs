@@ -4,15 +4,22 @@
 //! annotators or a judge's probability something between. At its ends the label is hard, and the
 //! better output is the chosen one; between them `output_1` is, with the probability that it wins.
 
-use super::definition::{Format, Reading, RowExample, TruncationMode, has};
+use super::definition::{Format, Reading, RowExample, TruncationMode, has, text};
 use crate::data::chat::Content;
+use crate::data::rows::invalid::Invalid;
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
 use crate::loss::Role;
-use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "alpaca_eval",
+    names: &[
+        "instruction",
+        "output_1",
+        "output_2",
+        "preference",
+        "score_chosen",
+        "score_rejected",
+    ],
     columns: "instruction, output_1, output_2; preference in [1, 2], the better output's number or between",
     truncation: TruncationMode::KeepStart,
     has_pairs: true,
@@ -23,7 +30,7 @@ pub(super) const FORMAT: Format = Format {
 };
 
 fn read(row: &Row) -> Reading {
-    let content = |column| row.text(column).map(|text| Content::Text(text.to_owned()));
+    let content = |column| text(row, column).map(Content::Text);
     let (first, second) = (content("output_1")?, content("output_2")?);
     let prompt = Some(content("instruction")?);
     // An annotator that failed leaves none.
@@ -44,10 +51,8 @@ fn read(row: &Row) -> Reading {
     };
     let is_soft = preference > 1.0 && preference < 2.0;
     Ok(RowExample {
-        prompt,
         answers: vec![(Role::Chosen, chosen), (Role::Rejected, rejected)],
         preference: is_soft.then_some(2.0 - preference),
-        scores: None,
-        variables: Map::new(),
+        ..RowExample::of_prompt(prompt)
     })
 }

@@ -4,13 +4,20 @@
 //! DPO repository. The longest common prefix of both transcripts, which others take for it, moves
 //! answer text into the prompt wherever two answers begin alike.
 
-use super::definition::{Format, Reading, TruncationMode, has, pair};
+use super::definition::{Format, Reading, TruncationMode, has, need, pair};
 use crate::data::chat::Content;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
 
 pub(super) const FORMAT: Format = Format {
     name: "hh",
+    names: &[
+        "chosen",
+        "rejected",
+        "preference",
+        "score_chosen",
+        "score_rejected",
+    ],
     columns: "chosen, rejected: whole transcripts; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepEnd,
     has_pairs: true,
@@ -23,7 +30,9 @@ pub(super) const FORMAT: Format = Format {
 const TURN: &str = "\n\nAssistant:";
 
 fn fits(row: &Row) -> usize {
-    match row.get("chosen").is_some_and(|chosen| chosen.is_string()) {
+    let begins = |text: &str| text.contains(TURN) || text.contains("\n\nHuman:");
+    let chosen = row.get("chosen").and_then(|chosen| chosen.as_str());
+    match chosen.is_some_and(begins) {
         true => has(row, &["chosen", "rejected"]),
         false => 0,
     }
@@ -32,10 +41,12 @@ fn fits(row: &Row) -> usize {
 fn read(row: &Row) -> Reading {
     let text = |column| {
         let messages = "lists of messages are of format `pairs`";
-        row.text(column).map_err(|error| match row.get(column) {
+        need(row, column)?;
+        let text = row.text(column).map_err(|error| match row.get(column) {
             Some(value) if value.is_array() => error.hint(messages),
             _ => error,
-        })
+        });
+        text.map_err(RowError::from)
     };
     let (chosen, rejected) = (text("chosen")?, text("rejected")?);
     let Some(at) = chosen.rfind(TURN) else {

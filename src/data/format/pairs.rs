@@ -4,13 +4,24 @@
 //! template's last token, is for the file to say. Of two conversations the prompt is what they have
 //! in common, message by message; of two texts nobody can say where an answer begins.
 
-use super::definition::{Format, Reading, TruncationMode, has, pair};
+use super::definition::{Format, Reading, TruncationMode, content, has, pair, parted};
 use crate::data::chat::Content;
+use crate::data::rows::invalid::{Invalid, RowError};
 use crate::data::rows::read::Row;
-use crate::data::rows::report::Invalid;
 
 pub(super) const FORMAT: Format = Format {
     name: "pairs",
+    names: &[
+        "prompt",
+        "chosen",
+        "rejected",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+        "preference",
+        "score_chosen",
+        "score_rejected",
+    ],
     columns: "prompt, chosen, rejected, strings or lists of messages, or the lists chosen and rejected \
               alone; preference, score_chosen, score_rejected (optional)",
     truncation: TruncationMode::KeepStart,
@@ -31,25 +42,41 @@ fn fits(row: &Row) -> usize {
 
 fn read(row: &Row) -> Reading {
     let are_texts = row.get("chosen").is_some_and(|chosen| chosen.is_string());
-    if row.get("prompt").is_some() || fits(row) == 0 {
-        let lists = "without a prompt, chosen and rejected are lists of messages; whole transcripts \
-                     are of format `hh`";
-        row.need("prompt").map_err(|error| match are_texts {
-            true => error.hint(lists),
-            false => error,
-        })?;
-        let content = |column| Content::read(row, column);
-        return pair(
-            row,
-            content("prompt")?,
-            content("chosen")?,
-            content("rejected")?,
-        );
+    if row.get("prompt").is_none() && fits(row) > 0 {
+        return read_whole(row, content(row, "chosen")?, content(row, "rejected")?);
     }
-    let (chosen, rejected) = (
-        Content::read(row, "chosen")?,
-        Content::read(row, "rejected")?,
-    );
+    let lists = "without a prompt, chosen and rejected are lists of messages; whole transcripts \
+                 are of format `hh`";
+    let prompt = content(row, "prompt").map_err(|error| match error {
+        RowError::Unusable(reason, error) if are_texts && row.get("prompt").is_none() => {
+            RowError::Unusable(reason, error.hint(lists))
+        }
+        error => error,
+    })?;
+    let (chosen, rejected) = (content(row, "chosen")?, content(row, "rejected")?);
+    let has_prompt = |content: &Content| match content {
+        Content::Messages(messages) => messages.first().is_some_and(|m| !m.is_assistant()),
+        Content::Text(_) => false,
+    };
+    match &prompt {
+        // The conversations say it again, with what a text cannot say.
+        Content::Text(_) if has_prompt(&chosen) && has_prompt(&rejected) => {
+            read_whole(row, chosen, rejected)
+        }
+        Content::Messages(_) if has_prompt(&chosen) && has_prompt(&rejected) => {
+            let (first, chosen) = parted(prompt.clone(), chosen);
+            let (second, rejected) = parted(prompt, rejected);
+            match first == second {
+                true => pair(row, first, chosen, rejected),
+                false => Err(Invalid::PromptDiffers.into()),
+            }
+        }
+        _ => pair(row, prompt, chosen, rejected),
+    }
+}
+
+/// Two conversations: the prompt is what they begin with.
+pub(super) fn read_whole(row: &Row, chosen: Content, rejected: Content) -> Reading {
     let (Content::Messages(mut chosen), Content::Messages(mut rejected)) = (chosen, rejected)
     else {
         return Err(row
@@ -66,6 +93,6 @@ fn read(row: &Row) -> Reading {
     }
     let answer = chosen.split_off(common);
     let other = rejected.split_off(common);
-    let content = Content::Messages;
-    pair(row, content(chosen), content(answer), content(other))
+    let messages = Content::Messages;
+    pair(row, messages(chosen), messages(answer), messages(other))
 }

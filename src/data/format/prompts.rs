@@ -3,13 +3,18 @@
 //! *Why*: a loss may learn from what was drawn from the reference alone. The answers then come from
 //! a sample file, and the prompts need no preference.
 
-use super::definition::{Format, Reading, RowExample, TruncationMode, has};
-use crate::data::chat::Content;
+use super::definition::{Format, Reading, RowExample, TruncationMode, content, has};
 use crate::data::rows::read::Row;
-use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "prompts",
+    names: &[
+        "prompt",
+        "instruction",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
     columns: "prompt or instruction, a string or a list of messages; or a .txt file with a prompt on each line",
     truncation: TruncationMode::KeepStart,
     has_pairs: false,
@@ -20,13 +25,7 @@ pub(super) const FORMAT: Format = Format {
 };
 
 fn read(row: &Row) -> Reading {
-    Ok(RowExample {
-        prompt: Some(Content::read(row, column(row))?),
-        answers: Vec::new(),
-        preference: None,
-        scores: None,
-        variables: Map::new(),
-    })
+    Ok(RowExample::of_prompt(content(row, column(row))?))
 }
 
 /// AlpacaEval's set calls it an instruction.

@@ -3,15 +3,23 @@
 //! *Why*: what is imitated is a chosen answer without a rejected one. So supervised fine-tuning is
 //! one more loss on the same batches, and reads the rows of any other format too.
 
-use super::definition::{Format, Reading, RowExample, TruncationMode, has};
+use super::definition::{Format, Reading, RowExample, TruncationMode, content, has, parted, text};
 use crate::data::chat::Content;
 use crate::data::rows::read::Row;
 use crate::error::Error;
 use crate::loss::Role;
-use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "sft",
+    names: &[
+        "messages",
+        "prompt",
+        "completion",
+        "text",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
     columns: "messages: a conversation; or prompt and completion, strings or lists of messages; or text: \
               all of it is the answer",
     truncation: TruncationMode::KeepStart,
@@ -47,21 +55,18 @@ fn read(row: &Row) -> Reading {
         }
     };
     let (prompt, answer) = match layout {
-        "completion" => (
-            Some(Content::read(row, "prompt")?),
-            Content::read(row, "completion")?,
-        ),
-        "text" => (None, Content::Text(row.text("text")?.to_owned())),
-        _ => match Content::read(row, "messages")? {
+        "completion" => {
+            let parts = parted(content(row, "prompt")?, content(row, "completion")?);
+            (Some(parts.0), parts.1)
+        }
+        "text" => (None, Content::Text(text(row, "text")?)),
+        _ => match content(row, "messages")? {
             Content::Text(_) => return Err(row.wrong("messages", "a list of messages").into()),
             messages => (None, messages),
         },
     };
     Ok(RowExample {
-        prompt,
         answers: vec![(Role::Chosen, answer)],
-        preference: None,
-        scores: None,
-        variables: Map::new(),
+        ..RowExample::of_prompt(prompt)
     })
 }

@@ -3,15 +3,21 @@
 //! *Why*: a good answer is a chosen one without a rejected one beside it, so the losses that take
 //! either kind need no third role.
 
-use super::definition::{Format, Reading, RowExample, TruncationMode, has};
-use crate::data::chat::Content;
+use super::definition::{Format, Reading, RowExample, TruncationMode, content, has, need, parted};
 use crate::data::rows::read::Row;
 use crate::loss::Role;
-use serde_json::Map;
 
 pub(super) const FORMAT: Format = Format {
     name: "unpaired",
-    columns: "prompt, completion, strings or lists of messages; label (true: desirable)",
+    names: &[
+        "prompt",
+        "completion",
+        "label",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+    ],
+    columns: "prompt, completion, strings or lists of messages; label (true or 1: desirable)",
     truncation: TruncationMode::KeepStart,
     has_pairs: false,
     writes_turns: false,
@@ -21,18 +27,18 @@ pub(super) const FORMAT: Format = Format {
 };
 
 fn read(row: &Row) -> Reading {
-    let prompt = Content::read(row, "prompt")?;
-    let completion = Content::read(row, "completion")?;
-    let role = match row.need("label")?.as_bool() {
-        Some(true) => Role::Chosen,
-        Some(false) => Role::Rejected,
-        None => return Err(row.wrong("label", "true or false").into()),
+    let (prompt, completion) = parted(content(row, "prompt")?, content(row, "completion")?);
+    let label = need(row, "label")?;
+    // A table of numbers or texts has no other way to say it.
+    let role = match (label.as_bool(), label.as_f64(), label.as_str()) {
+        (Some(true), ..) | (_, Some(1.0), _) | (.., Some("true" | "True" | "1")) => Role::Chosen,
+        (Some(false), ..) | (_, Some(0.0), _) | (.., Some("false" | "False" | "0")) => {
+            Role::Rejected
+        }
+        _ => return Err(row.wrong("label", "true or false").into()),
     };
     Ok(RowExample {
-        prompt: Some(prompt),
         answers: vec![(role, completion)],
-        preference: None,
-        scores: None,
-        variables: Map::new(),
+        ..RowExample::of_prompt(prompt)
     })
 }

@@ -78,7 +78,8 @@ pub(super) fn facts(number: usize, record: Record, config: &RowConfig) -> Result
 }
 
 fn read(row: &Row, config: &RowConfig) -> Reading {
-    let example = config.format.example(row)?;
+    let common = config.format.common(row, &config.columns)?;
+    let example = config.format.example(&common)?;
     match example.answers.iter().any(|(_, answer)| answer.is_blank()) {
         true => Err(Invalid::EmptyAnswer.into()),
         false => Ok(example),

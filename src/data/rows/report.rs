@@ -5,133 +5,13 @@
 //! *Why*: cutting and dropping change what is learned. Whoever trains should see how much of it
 //! happened, and where, without having to ask.
 
+use super::invalid::Invalid;
 use crate::data::example::Example;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::ops::Range;
-
-/// Why a row cannot be used: what it is counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Invalid {
-    /// The line or item is not a JSON object.
-    NotAnObject,
-    /// A column is missing or is not what the format reads.
-    Malformed,
-    /// The rejected transcript or conversation does not begin with the prompt of the chosen one.
-    PromptDiffers,
-    /// HH: the chosen transcript has no `\n\nAssistant:`.
-    NoAssistantTurn,
-    /// An answer is empty or only white space.
-    EmptyAnswer,
-    /// AlpacaEval: the annotation has no preference.
-    NoPreference,
-    /// The chosen answer has a lower score than the rejected one.
-    ScoresDisagree,
-    /// The two answers have the same score.
-    Tie,
-    /// The only answer is a rejected one, and the loss reads chosen ones.
-    NothingChosen,
-    /// The sample file has no response to the prompt.
-    NoSample,
-    /// The chat template fails or raises an exception.
-    TemplateRefuses,
-    /// The chat template writes the prompt, or a turn, differently once others follow.
-    NotPrefixStable,
-    /// The chat template does not write the content of an answer.
-    AnswerNotRendered,
-    /// An answer has no token with a log-prob: after an empty prompt the first one has none.
-    NothingToScore,
-}
-
-impl Invalid {
-    /// Its name in the record of a run.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotAnObject => "not_an_object",
-            Self::Malformed => "malformed",
-            Self::PromptDiffers => "prompt_differs",
-            Self::NoAssistantTurn => "no_assistant_turn",
-            Self::EmptyAnswer => "empty_answer",
-            Self::NoPreference => "no_preference",
-            Self::ScoresDisagree => "scores_disagree",
-            Self::Tie => "tie",
-            Self::NothingChosen => "nothing_chosen",
-            Self::NoSample => "no_sample",
-            Self::TemplateRefuses => "template_refuses",
-            Self::NotPrefixStable => "not_prefix_stable",
-            Self::AnswerNotRendered => "answer_not_rendered",
-            Self::NothingToScore => "nothing_to_score",
-        }
-    }
-}
-
-/// Why a row does not become an example.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RowError {
-    /// The row is left out and counted, or refused with this error, as `on_invalid` says.
-    Unusable(Invalid, Error),
-    /// What no other row would change: a failure of the system, a model without a chat template.
-    Fatal(Error),
-}
-
-/// An input error is the row's, under [`Invalid::Malformed`]; any other is fatal.
-impl From<Error> for RowError {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            Kind::Input => Self::Unusable(Invalid::Malformed, error),
-            _ => Self::Fatal(error),
-        }
-    }
-}
-
-impl From<Invalid> for RowError {
-    fn from(reason: Invalid) -> Self {
-        Self::Unusable(reason, Error::input(reason.to_string()))
-    }
-}
-
-impl RowError {
-    /// Names the place of the row.
-    #[must_use]
-    pub fn at(self, place: impl Display) -> Self {
-        match self {
-            Self::Unusable(reason, error) => Self::Unusable(reason, error.at(place)),
-            Self::Fatal(error) => Self::Fatal(error.at(place)),
-        }
-    }
-
-    /// The error, whatever became of the row.
-    pub fn into_error(self) -> Error {
-        match self {
-            Self::Unusable(_, error) | Self::Fatal(error) => error,
-        }
-    }
-}
-
-impl Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAnObject => "not a JSON object",
-            Self::Malformed => "a column is missing or has another type",
-            Self::PromptDiffers => "the two answers have different prompts",
-            Self::NoAssistantTurn => "the transcript has no `\\n\\nAssistant:`",
-            Self::EmptyAnswer => "an answer is empty or only white space",
-            Self::NoPreference => "the annotation has no preference",
-            Self::ScoresDisagree => "the chosen answer has a lower score than the rejected one",
-            Self::Tie => "the two answers have the same score",
-            Self::NothingChosen => {
-                "the only answer is a rejected one, which the loss does not read"
-            }
-            Self::NoSample => "the sample file has no response to the prompt",
-            Self::TemplateRefuses => "the chat template refuses the messages",
-            Self::NotPrefixStable => "the chat template is not prefix-stable for the messages",
-            Self::AnswerNotRendered => "the chat template does not write the answer's content",
-            Self::NothingToScore => "an answer has no token that could be scored",
-        })
-    }
-}
 
 /// How many rows, and the first of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -260,6 +140,12 @@ pub struct RowReport {
     pub mixture: Vec<PartCount>,
     /// Rows left out, by reason.
     pub invalid: BTreeMap<Invalid, Lines>,
+    /// Rows that were kept although both answers are the same.
+    pub identical: Lines,
+    /// Columns that nothing reads, in the first thousand rows.
+    pub unread: Vec<String>,
+    /// What is odd about the rows as a whole.
+    pub notes: Vec<String>,
     /// Rows of which the prompt or a response was cut.
     pub cut: Lines,
     /// Prompts cut for length.
@@ -351,6 +237,17 @@ impl Display for RowReport {
                 fact if fact == reason.to_string() => writeln!(f)?,
                 fact => writeln!(f, ": {fact}")?,
             }
+        }
+        if self.identical.rows > 0 {
+            let (rows, shown) = (self.identical.rows, self.identical.shown());
+            let what = "both answers are the same (lines";
+            writeln!(f, "{:<22}{rows:>10}  {what} {shown})", "kept although")?;
+        }
+        if !self.unread.is_empty() {
+            writeln!(f, "{:<22}{}", "columns not read", self.unread.join(", "))?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{:<22}{note}", "note")?;
         }
         for (name, count) in [
             ("cut prompts", self.cut_prompts),

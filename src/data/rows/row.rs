@@ -76,6 +76,24 @@ impl Row {
         self.columns.get(column).filter(|value| !value.is_null())
     }
 
+    /// A column as it is, null too.
+    pub(in crate::data) fn raw(&self, column: &str) -> Option<&Value> {
+        self.columns.get(column)
+    }
+
+    /// The same row with other columns.
+    pub(in crate::data) fn with(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
+        let mut row = self.clone();
+        change(&mut row.columns);
+        row
+    }
+
+    /// The names of its columns, for messages.
+    pub(in crate::data) fn names(&self) -> String {
+        let names = self.columns.keys().map(|name| format!("`{name}`"));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
     /// Every column with its name.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.columns
@@ -86,16 +104,12 @@ impl Row {
     /// A column that must be there.
     pub fn need(&self, column: &str) -> Result<&Value> {
         self.get(column).ok_or_else(|| {
-            let names: Vec<String> = self
-                .columns
-                .keys()
-                .map(|name| format!("`{name}`"))
-                .collect();
-            let has = match names.as_slice() {
-                [] => "no column at all".to_owned(),
-                names => format!("no column `{column}`, only {}", names.join(", ")),
+            let what = match self.columns.contains_key(column) {
+                true => format!("column `{column}` is null"),
+                false if self.columns.is_empty() => "the row has no column at all".to_owned(),
+                false => format!("the row has no column `{column}`, only {}", self.names()),
             };
-            Error::input(format!("the row has {has}")).at(&self.place)
+            Error::input(what).at(&self.place)
         })
     }
 

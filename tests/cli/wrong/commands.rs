@@ -67,7 +67,7 @@ pub const CASES: &[Case] = &[
     refused("no prompt length", |p| draw(p, &["--max-prompt-length", "0"]),
         &["--max-prompt-length: max_prompt_length must be >= 1 (got 0)"]),
     refused("a chat with a model without a template", |p| draw(p, &["--chat"]),
-        &["no chat template", "chat_template.jinja"]),
+        &["no chat template", "data.chat_template"]),
     refused("a GPU to draw with that is not there", |p| draw(p, &["--device", "cuda:7"]),
         &["cuda:7"]),
     refused("an empty prompt", |_| words(&["sample", "--model", &path("neox"), "--prompt", ""]),

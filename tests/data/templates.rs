@@ -177,8 +177,8 @@ fn variables_and_tools_reach_the_template() {
             "{message}"
         );
     }
-    let name = || json!({"messages": []}).as_object().unwrap().clone();
-    scene.config.tokens.chat.variables = name();
+    let variables = json!({"messages": []});
+    scene.config.tokens.chat.variables = variables.as_object().unwrap().clone();
     assert!(
         scene
             .complaint(&SFT)

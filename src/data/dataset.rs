@@ -17,7 +17,7 @@ mod open;
 mod prompts;
 mod reader;
 mod render;
-mod row;
+pub(in crate::data) mod row;
 mod samples;
 mod scores;
 mod store;

@@ -84,6 +84,8 @@ impl Format {
 
     fn of_rows(files: &Files, columns: &Columns) -> Result<&'static Self> {
         let mut first = None;
+        // What is left of a row whose answers are null.
+        let mut prompts_alone = None;
         for record in files.records().take(FIRST_ROWS) {
             let row = match record?.1.row {
                 Ok(row) => row,
@@ -93,13 +95,15 @@ impl Format {
                 }
             };
             match Self::of_row(&row, columns) {
+                Some(format) if *format == prompts::FORMAT => prompts_alone = Some(format),
                 Some(format) => return Ok(format),
                 None => {
                     first.get_or_insert(unknown(&row));
                 }
             }
         }
-        Err(first.unwrap_or_else(|| Error::input("the file has no rows").at(files)))
+        let none = || Error::input("the file has no rows").at(files);
+        prompts_alone.ok_or_else(|| first.unwrap_or_else(none))
     }
 
     /// The format that the columns of a row show.

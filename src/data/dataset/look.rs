@@ -88,7 +88,11 @@ pub fn look(files: &Files, format: Option<&'static Format>, row: Option<usize>) 
         }
     }
     left_out.check(rows, usable)?;
-    let unread = reader.unread();
+    let mut unread = reader.unread();
+    if apply {
+        // It is a message then.
+        unread.retain(|name| name != "system");
+    }
     let shown = shown.ok_or_else(|| {
         Error::input(format!("there is no row {}", row.unwrap_or_default()))
             .hint(format!("rows are counted from 0; {rows} were read"))

@@ -6,7 +6,7 @@
 
 use crate::data::chat::{Content, Message};
 use crate::data::config::{PromptConfig, RowConfig};
-use crate::data::format::{Columns, Format, RowExample};
+use crate::data::format::{Columns, CommonRow, Format, RowExample};
 use crate::data::rows::read::Row;
 use crate::data::rows::{Invalid, RowError};
 use crate::error::Error;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Reads rows of one layout.
-pub(super) struct RowReader<'a> {
+pub(in crate::data) struct RowReader<'a> {
     format: &'a Format,
     columns: &'a Columns,
     apply_chat_template: bool,
@@ -62,9 +62,7 @@ impl<'a> RowReader<'a> {
         &mut self,
         row: &'r Row,
     ) -> std::result::Result<(RowExample, Cow<'r, Row>), RowError> {
-        let common = self.format.common(row, self.columns)?;
-        let mut example = self.format.example(&common)?;
-        let has_system = self.add_system(&common.row, &mut example)?;
+        let (example, common, has_system) = self.contents(row)?;
         if self.rows < ROWS_THAT_SHOW {
             self.rows += 1;
             for (name, _) in row.columns() {
@@ -78,6 +76,18 @@ impl<'a> RowReader<'a> {
             }
         }
         Ok((example, common.row))
+    }
+
+    /// As [`read`](Self::read), where nobody asks which columns were read; and whether a column `system`
+    /// became a message.
+    pub fn contents<'r>(
+        &self,
+        row: &'r Row,
+    ) -> std::result::Result<(RowExample, CommonRow<'r>, bool), RowError> {
+        let common = self.format.common(row, self.columns)?;
+        let mut example = self.format.example(&common)?;
+        let has_system = self.add_system(&common.row, &mut example)?;
+        Ok((example, common, has_system))
     }
 
     /// The columns that no row was read for.

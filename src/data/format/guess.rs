@@ -75,6 +75,8 @@ const ALIASES: &[(&str, &[&str])] = &[
 /// If the files cannot be read, or nothing fits, with the columns there are.
 pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
     let mut first = None;
+    // What is left of a row whose answers are null.
+    let mut prompts_alone = None;
     for record in files.records().take(FIRST_ROWS) {
         let row = match record?.1.row {
             Ok(row) => row,
@@ -93,14 +95,15 @@ pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
             (None | Some(_), Some(format)) if *format != *Format::PROMPTS => {
                 return Ok((format, columns));
             }
-            (Some(format), _) => return Ok((format, plain)),
-            (None, Some(format)) => return Ok((format, columns)),
+            (Some(format), _) => prompts_alone = prompts_alone.or(Some((format, plain))),
+            (None, Some(format)) => prompts_alone = prompts_alone.or(Some((format, columns))),
             (None, None) => {
                 first.get_or_insert(unknown(&row));
             }
         }
     }
-    Err(first.unwrap_or_else(|| Error::input("the file has no rows").at(files)))
+    let none = || Error::input("the file has no rows").at(files);
+    prompts_alone.ok_or_else(|| first.unwrap_or_else(none))
 }
 
 // The row's columns under the names that formats read.

@@ -7,7 +7,8 @@ use super::check::Check;
 use super::text;
 use crate::data::chat::{Content, Message};
 use crate::data::config::{AssistantTurns, RowConfig};
-use crate::data::format::{Reading, RowExample};
+use crate::data::dataset::row::RowReader;
+use crate::data::format::RowExample;
 use crate::data::rows::read::{Place, Record, Row};
 use crate::data::rows::{Invalid, RowError};
 use crate::error::{Error, Result};
@@ -64,7 +65,7 @@ impl Contents {
 pub(super) fn facts(number: usize, record: Record, config: &RowConfig) -> Result<Facts> {
     let Record { place, row } = record;
     let row = row.map_err(|error| RowError::Unusable(Invalid::NotAnObject, error));
-    let contents = row.and_then(|row| Ok(contents(&row, read(&row, config)?, config)));
+    let contents = row.and_then(|row| read(&row, config));
     let contents = match contents {
         Ok(contents) => Ok(contents),
         Err(RowError::Unusable(reason, error)) => Err((reason, error)),
@@ -77,12 +78,11 @@ pub(super) fn facts(number: usize, record: Record, config: &RowConfig) -> Result
     })
 }
 
-fn read(row: &Row, config: &RowConfig) -> Reading {
-    let common = config.format.common(row, &config.columns)?;
-    let example = config.format.example(&common)?;
+fn read(row: &Row, config: &RowConfig) -> std::result::Result<Contents, RowError> {
+    let (example, common, _) = RowReader::of_rows(config.format, config).contents(row)?;
     match example.answers.iter().any(|(_, answer)| answer.is_blank()) {
         true => Err(Invalid::EmptyAnswer.into()),
-        false => Ok(example),
+        false => Ok(contents(&common.row, example, config)),
     }
 }
 

@@ -76,7 +76,8 @@ impl ChatTemplate {
                 let source = in_config(&config["chat_template"]).map_err(|e| e.at(&place))?;
                 let source = source.ok_or_else(|| {
                     Error::input("the model has no chat template")
-                        .hint("set data.chat_template = \"chatml\", \"plain\" or a file, or use rows of plain strings")
+                        .hint("set data.chat_template = \"chatml\", \"plain\" or a file, give the directory a chat_template.jinja or \
+                               its tokenizer_config.json a `chat_template`, or use rows of plain strings")
                         .at(files.directory().display())
                 })?;
                 (place, source)

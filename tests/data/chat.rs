@@ -123,7 +123,8 @@ fn a_template_is_found_in_its_file_then_in_the_config() {
     assert_eq!(
         render().unwrap_err(),
         "model: the model has no chat template; set data.chat_template = \"chatml\", \"plain\" or a file, \
-         or use rows of plain strings"
+         give the directory a chat_template.jinja or its tokenizer_config.json a `chat_template`, or use rows \
+         of plain strings"
     );
     config("one {{ eos_token }}".into());
     assert_eq!(render().unwrap(), "one </s>");

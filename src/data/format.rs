@@ -84,8 +84,7 @@ impl Format {
 
     fn of_rows(files: &Files, columns: &Columns) -> Result<&'static Self> {
         let mut first = None;
-        // What is left of a row whose answers are null.
-        let mut prompts_alone = None;
+        let mut found = Poll::default();
         for record in files.records().take(FIRST_ROWS) {
             let row = match record?.1.row {
                 Ok(row) => row,
@@ -95,15 +94,14 @@ impl Format {
                 }
             };
             match Self::of_row(&row, columns) {
-                Some(format) if *format == prompts::FORMAT => prompts_alone = Some(format),
-                Some(format) => return Ok(format),
+                Some(format) => found.add(format, *format == prompts::FORMAT),
                 None => {
                     first.get_or_insert(unknown(&row));
                 }
             }
         }
         let none = || Error::input("the file has no rows").at(files);
-        prompts_alone.ok_or_else(|| first.unwrap_or_else(none))
+        found.most().ok_or_else(|| first.unwrap_or_else(none))
     }
 
     /// The format that the columns of a row show.
@@ -111,6 +109,15 @@ impl Format {
         let common = GUESSED.common(row, columns).ok()?;
         let row = &*common.row;
         let best = FORMATS.iter().max_by_key(|format| (format.fits)(row))?;
+        let is_judged = ["label", "kto_tag"]
+            .iter()
+            .any(|name| row.get(name).is_some_and(|label| label.is_boolean()));
+        if is_judged
+            && *best != unpaired::FORMAT
+            && shapes::of(unpaired::FORMAT.name, row).is_some()
+        {
+            return Self::named(unpaired::FORMAT.name).ok();
+        }
         if (best.fits)(row) > 0 {
             // Prompts alone are what is left of a set with answers under other names.
             let shape = shapes::SHAPES.iter().find(|shape| shape.fits(row));
@@ -137,6 +144,32 @@ impl Format {
                 let names = all.map(|format| format.name);
                 format!("no format `{name}`; {}", nearest(name, names))
             })
+    }
+}
+
+/// What rows were found to be, and how many.
+struct Poll<T>(Vec<(T, bool, usize)>);
+
+impl<T> Default for Poll<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: PartialEq> Poll<T> {
+    /// Counts one; `is_rest` if it may be what is left of another whose columns are null.
+    fn add(&mut self, one: T, is_rest: bool) {
+        match self.0.iter_mut().find(|(other, ..)| *other == one) {
+            Some((.., count)) => *count += 1,
+            None => self.0.push((one, is_rest, 1)),
+        }
+    }
+
+    /// The most frequent one, of equals the first; a rest where there is nothing else.
+    fn most(self) -> Option<T> {
+        let by = |(_, is_rest, count): &(T, bool, usize)| (!is_rest, *count);
+        let best = self.0.into_iter().rev().max_by_key(by)?;
+        Some(best.0)
     }
 }
 

@@ -54,7 +54,24 @@ fn columns_are_found_under_other_names_and_in_nested_ones() {
 }
 
 #[test]
+fn the_table_comes_before_what_a_set_is_known_by() {
+    let row = json!({
+        "prompt": "p", "response_0": "a", "response_1": "b",
+        "better_response_id": 0, "safer_response_id": "2",
+    });
+    assert_eq!(
+        first("compared", "", &row),
+        ["p", "a<|im_end|>", "b<|im_end|>"]
+    );
+    assert_eq!(
+        first("compared", "winner = \"safer_response_id\"", &row),
+        ["p", "b<|im_end|>", "a<|im_end|>"]
+    );
+}
+
+#[test]
 fn wrong_columns_are_refused_with_what_would_be_valid() {
+    assert!(wrong("chosen = [\"rejected\"]").contains("expected a column"));
     assert!(wrong("promt = \"q\"").contains("no format reads `promt`; did you mean `prompt`?"));
     for path in ["", "a..b", "a[x]", "a[1", "a]", "[0]"] {
         let message = wrong(&format!("prompt = \"{path}\""));

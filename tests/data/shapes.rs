@@ -350,6 +350,10 @@ fn labels_of_numbers_and_texts_are_labels() {
         (json!("true"), Role::Chosen),
         (json!("False"), Role::Rejected),
         (json!(1.0), Role::Chosen),
+        (json!("TRUE"), Role::Chosen),
+        (json!("0.0"), Role::Rejected),
+        (json!(-1), Role::Rejected),
+        (json!("undesirable"), Role::Rejected),
     ] {
         let row = json!({"prompt": "p", "completion": "c", "label": label}).to_string();
         let dataset = Scene::new("unpaired", "byte-level", row).open(&Needs { batch: &[], ..KTO });
@@ -359,4 +363,35 @@ fn labels_of_numbers_and_texts_are_labels() {
             "{label}"
         );
     }
+}
+
+#[test]
+fn judged_answers_are_not_imitated() {
+    let said = [say("user", "Why?"), say("assistant", "No.")];
+    let chat = json!([{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "No."}]);
+    for row in [
+        json!({"messages": said, "label": false}),
+        json!({"messages": said, "kto_tag": false}),
+        json!({"conversations": chat, "kto_tag": false}),
+        json!({"prompt": "Why?", "response": "No.", "label": false}),
+        json!({"instruction": "Why?", "input": "", "output": "No.", "kto_tag": false}),
+    ] {
+        let text = row.to_string();
+        let scene = Scene::new("auto", "byte-level", text.clone());
+        let format = Format::of_file(&scene.files).unwrap().name;
+        assert_eq!(format, "unpaired", "{text}");
+    }
+    // A label that is no verdict says nothing.
+    let row = json!({"messages": said, "label": "math"}).to_string();
+    let scene = Scene::new("auto", "byte-level", row);
+    assert_eq!(Format::of_file(&scene.files).unwrap().name, "sft");
+}
+
+#[test]
+fn the_format_is_that_of_most_rows() {
+    let bare = json!({"prompt": "p", "completion": "c", "label": null});
+    let labelled = json!({"prompt": "p", "completion": "c", "label": true});
+    let rows = [&bare, &labelled, &labelled].map(ToString::to_string);
+    let scene = Scene::new("auto", "byte-level", rows.join("\n"));
+    assert_eq!(Format::of_file(&scene.files).unwrap().name, "unpaired");
 }

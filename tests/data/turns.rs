@@ -251,3 +251,21 @@ fn a_row_that_the_template_refuses_is_left_out() {
         "{message}"
     );
 }
+
+#[test]
+fn a_call_that_the_template_does_not_write_is_no_answer() {
+    let call = json!({"type": "function", "function": {"name": "add", "arguments": {"a": 1}}});
+    let mut messages = turns()[..2].to_vec();
+    messages[1] = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+    let scene = scene("chatml", CHATML, "sft", &[row(&messages)]);
+    let message = scene.complaint(&SFT);
+    assert!(
+        message.contains("the chat template does not write the call of \"add\""),
+        "{message}"
+    );
+    // Without a call it says nothing at all.
+    messages[1]["tool_calls"] = json!([]);
+    let scene = self::scene("chatml", CHATML, "sft", &[row(&messages)]);
+    let message = scene.complaint(&SFT);
+    assert!(message.contains("an answer is empty"), "{message}");
+}

@@ -59,7 +59,16 @@ impl Message {
     /// Whether it says nothing: no tool is called, and the content is empty or only white space.
     pub fn is_blank(&self) -> bool {
         let content = self.text().unwrap_or_default();
-        content.trim().is_empty() && !self.0.contains_key("tool_calls")
+        content.trim().is_empty() && !has_calls(&self.0)
+    }
+
+    /// The names of the functions that it calls.
+    pub(in crate::data) fn calls(&self) -> Vec<&str> {
+        let calls = self.0.get("tool_calls").and_then(Json::as_array);
+        let calls = calls.into_iter().flatten();
+        calls
+            .filter_map(|call| call["function"]["name"].as_str().or(call["name"].as_str()))
+            .collect()
     }
 
     /// Who says it.
@@ -87,7 +96,7 @@ impl Message {
         }
         match fields.get("content") {
             Some(Json::String(_)) => {}
-            None if fields.contains_key("tool_calls") => {}
+            None if has_calls(&fields) => {}
             None => return Err(Error::input("has no `content`").hint(MESSAGE)),
             Some(Json::Array(_)) => {
                 return Err(Error::input("has a list as `content`")
@@ -98,6 +107,11 @@ impl Message {
         name_reasoning(&mut fields);
         Ok(Self(fields))
     }
+}
+
+fn has_calls(fields: &Map<String, Json>) -> bool {
+    let calls = fields.get("tool_calls");
+    calls.is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty()))
 }
 
 // A template reads a model's reasoning under one of several names; transformers fills them all.

@@ -49,7 +49,7 @@ pub fn look(files: &Files, format: Option<&'static Format>, row: Option<usize>) 
     };
     let mut reader = RowReader::plain(format, &columns);
     let mut left_out = LeftOut::new(files, OnInvalid::Skip, 1.0);
-    let (mut rows, mut usable, mut apply) = (0, 0, false);
+    let (mut rows, mut usable, mut wanting) = (0, 0, 0);
     let (mut shown, mut known) = (None, Vec::new());
     for record in files.records() {
         let (number, record) = record?;
@@ -67,7 +67,7 @@ pub fn look(files: &Files, format: Option<&'static Format>, row: Option<usize>) 
         match read {
             Ok((example, has_system, names)) => {
                 usable += 1;
-                apply |= needs_template(format, &example, has_system);
+                wanting += usize::from(needs_template(format, &example, has_system));
                 if row.unwrap_or(number) == number && shown.is_none() {
                     let mut pairs = example.pairs(Pairing::BestWorst, number);
                     shown = Some((number, place.to_string(), pairs.swap_remove(0)));
@@ -88,6 +88,8 @@ pub fn look(files: &Files, format: Option<&'static Format>, row: Option<usize>) 
         }
     }
     left_out.check(rows, usable)?;
+    // What most rows want; a few of another kind do not decide.
+    let apply = 2 * wanting > usable;
     let mut unread = reader.unread();
     if apply {
         // It is a message then.

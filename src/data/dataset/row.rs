@@ -142,7 +142,7 @@ impl<'a> RowReader<'a> {
 }
 
 /// Whether the answers are the assistant's, and say something.
-pub(super) fn check_answers(example: &RowExample) -> std::result::Result<(), RowError> {
+pub(in crate::data) fn check_answers(example: &RowExample) -> std::result::Result<(), RowError> {
     let no_answer = |reason: Invalid, what: String, hint: &str| {
         Err(RowError::Unusable(reason, Error::input(what).hint(hint)))
     };

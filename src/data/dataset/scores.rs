@@ -24,8 +24,13 @@ pub(super) fn apply(
     }
     let hint = if needed { LOSS_HINT } else { HINT };
     let score = |column| {
-        let value = row.need(column)?.as_f64();
-        let finite = value.filter(|score| score.is_finite());
+        let value = row.need(column)?;
+        // A table of texts has no other way to say it.
+        let parsed = || value.as_str()?.trim().parse().ok();
+        let finite = value
+            .as_f64()
+            .or_else(parsed)
+            .filter(|score: &f64| score.is_finite());
         finite.ok_or_else(|| row.wrong(column, "a number"))
     };
     let score = |column| score(column).map_err(|error| error.hint(hint));

@@ -63,9 +63,21 @@ pub enum Source {
 
 /// A value that every row has.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "BTreeMap<String, Json>")]
 pub struct Constant {
     value: Json,
+}
+
+// By itself a list of one item would do for a table of one.
+impl TryFrom<BTreeMap<String, Json>> for Constant {
+    type Error = &'static str;
+
+    fn try_from(mut table: BTreeMap<String, Json>) -> Result<Self, Self::Error> {
+        match (table.remove("value"), table.is_empty()) {
+            (Some(value), true) => Ok(Self { value }),
+            _ => Err("a constant is { value = ... }"),
+        }
+    }
 }
 
 /// The name of a column, or the way to something in one: `a.b[0]`, `a[-1]`, of every item `a[].b`.

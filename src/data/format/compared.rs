@@ -59,7 +59,10 @@ fn winner(row: &Row) -> Result<Winner, RowError> {
     match text.as_str() {
         "1" | "1.0" | "a" | "model_a" | "output_1" => Ok(Winner::First),
         "2" | "2.0" | "b" | "model_b" | "output_2" => Ok(Winner::Second),
-        text if text.starts_with("tie") || text == "neither" || text == "both" => {
+        text if ["tie", "both", "neither", "draw"]
+            .iter()
+            .any(|word| text.starts_with(word)) =>
+        {
             Ok(Winner::Neither)
         }
         _ => Err(row.wrong("winner", "1, 2 or \"tie\"").into()),

@@ -130,7 +130,8 @@ impl Format {
             _ => None,
         };
         if let Some(shape) = shape {
-            row = Cow::Owned(row.with(|fields| shape.fill(&row, fields)));
+            // What the table says comes first.
+            row = Cow::Owned(row.with(|fields| shape.fill(&row, fields, columns)));
         }
         for name in CONTENTS {
             let other = row

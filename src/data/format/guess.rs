@@ -4,7 +4,7 @@
 //! granted, but whoever writes a config is helped by a proposal.
 
 use super::columns::{Columns, Path};
-use super::{FIRST_ROWS, Format, unknown};
+use super::{FIRST_ROWS, Format, Poll, unknown};
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result};
@@ -75,8 +75,7 @@ const ALIASES: &[(&str, &[&str])] = &[
 /// If the files cannot be read, or nothing fits, with the columns there are.
 pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
     let mut first = None;
-    // What is left of a row whose answers are null.
-    let mut prompts_alone = None;
+    let mut found = Poll::default();
     for record in files.records().take(FIRST_ROWS) {
         let row = match record?.1.row {
             Ok(row) => row,
@@ -91,19 +90,19 @@ pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
         let columns = renamed(&row);
         let guessed = Format::of_row(&row, &columns);
         match (known, guessed) {
-            (Some(format), _) if *format != *Format::PROMPTS => return Ok((format, plain)),
+            (Some(format), _) if *format != *Format::PROMPTS => found.add((format, plain), false),
             (None | Some(_), Some(format)) if *format != *Format::PROMPTS => {
-                return Ok((format, columns));
+                found.add((format, columns), false);
             }
-            (Some(format), _) => prompts_alone = prompts_alone.or(Some((format, plain))),
-            (None, Some(format)) => prompts_alone = prompts_alone.or(Some((format, columns))),
+            (Some(format), _) => found.add((format, plain), true),
+            (None, Some(format)) => found.add((format, columns), true),
             (None, None) => {
                 first.get_or_insert(unknown(&row));
             }
         }
     }
     let none = || Error::input("the file has no rows").at(files);
-    prompts_alone.ok_or_else(|| first.unwrap_or_else(none))
+    found.most().ok_or_else(|| first.unwrap_or_else(none))
 }
 
 // The row's columns under the names that formats read.

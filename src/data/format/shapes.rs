@@ -5,7 +5,7 @@
 //! *Why*: a set is known by the columns it has. So a table says for each which of them a format's
 //! columns are; it is asked only where the format cannot read the row as it is.
 
-use super::columns::Path;
+use super::columns::{Columns, Path};
 use super::messages::parsed;
 use crate::data::rows::read::Row;
 use serde_json::{Map, Value as Json, json};
@@ -239,6 +239,53 @@ pub(super) static SHAPES: &[Shape] = &[
             ("ranks", At("answers[].rank")),
         ],
     },
+    // Answers that are judged, under other names than KTO's.
+    Shape {
+        format: "unpaired",
+        needs: &["prompt", "response", "label"],
+        takes: &[("completion", At("response"))],
+    },
+    Shape {
+        format: "unpaired",
+        needs: &["messages", "label"],
+        takes: &[
+            ("prompt", Made(&["messages"], |row| asked(row, "messages"))),
+            ("completion", At("messages[-1]")),
+        ],
+    },
+    Shape {
+        format: "unpaired",
+        needs: &["messages", "kto_tag"],
+        takes: &[
+            ("prompt", Made(&["messages"], |row| asked(row, "messages"))),
+            ("completion", At("messages[-1]")),
+            ("label", At("kto_tag")),
+        ],
+    },
+    Shape {
+        format: "unpaired",
+        needs: &["conversations", "kto_tag"],
+        takes: &[
+            (
+                "prompt",
+                Made(&["conversations"], |row| asked(row, "conversations")),
+            ),
+            ("completion", At("conversations[-1]")),
+            ("label", At("kto_tag")),
+        ],
+    },
+    Shape {
+        format: "unpaired",
+        needs: &["instruction", "output", "kto_tag"],
+        takes: &[
+            (
+                "prompt",
+                Made(&["instruction", "input", "history"], with_history),
+            ),
+            ("completion", At("output")),
+            ("label", At("kto_tag")),
+        ],
+    },
     // ShareGPT.
     Shape {
         format: "sft",
@@ -309,14 +356,15 @@ impl Shape {
         takes.map(|(name, take)| (*name, taken(take))).collect()
     }
 
-    /// Puts what the format reads among a row's columns.
-    pub fn fill(&self, row: &Row, columns: &mut Map<String, Json>) {
-        for (name, take) in self.takes {
+    /// Puts what the format reads among a row's fields, but for what `mapped` has put there.
+    pub fn fill(&self, row: &Row, fields: &mut Map<String, Json>, mapped: &Columns) {
+        let is_mapped = |name: &str| mapped.names().any(|other| other == name);
+        for (name, take) in self.takes.iter().filter(|(name, _)| !is_mapped(name)) {
             let value = match take {
                 At(path) => path.parse::<Path>().ok().and_then(|path| path.find(row)),
                 Made(_, make) => make(row),
             };
-            columns.insert((*name).to_owned(), value.unwrap_or(Json::Null));
+            fields.insert((*name).to_owned(), value.unwrap_or(Json::Null));
         }
     }
 }
@@ -327,6 +375,8 @@ fn instruction(row: &Row) -> Option<Json> {
     let about = row.get("input").or_else(|| row.get("context"));
     match (asked.as_str(), about.and_then(Json::as_str)) {
         (Some(asked), Some(about)) if !about.is_empty() => Some(format!("{asked}\n{about}").into()),
+        // It is no text, and what reads it says so.
+        (_, None) if about.is_some() => about.cloned(),
         _ => Some(asked.clone()),
     }
 }
@@ -335,6 +385,7 @@ fn instruction(row: &Row) -> Option<Json> {
 fn with_history(row: &Row) -> Option<Json> {
     let asked = instruction(row)?;
     let history = match row.get("history") {
+        Some(Json::String(text)) if text.trim().is_empty() => return Some(asked),
         Some(Json::String(text)) => parsed(text)?,
         Some(history) => history.clone(),
         None => return Some(asked),
@@ -350,6 +401,16 @@ fn with_history(row: &Row) -> Option<Json> {
     }
     messages.push(json!({"role": "user", "content": asked}));
     Some(messages.into())
+}
+
+/// A conversation without its last message.
+fn asked(row: &Row, column: &str) -> Option<Json> {
+    let messages = match row.get(column)? {
+        Json::String(text) => parsed(text)?,
+        messages => messages.clone(),
+    };
+    let (_, asked) = messages.as_array()?.split_last()?;
+    Some(asked.to_vec().into())
 }
 
 fn number(row: &Row, column: &str) -> Option<f64> {

@@ -30,9 +30,13 @@ fn read(row: &Row) -> Reading {
     let (prompt, completion) = parted(content(row, "prompt")?, content(row, "completion")?);
     let label = need(row, "label")?;
     // A table of numbers or texts has no other way to say it.
-    let role = match (label.as_bool(), label.as_f64(), label.as_str()) {
-        (Some(true), ..) | (_, Some(1.0), _) | (.., Some("true" | "True" | "1")) => Role::Chosen,
-        (Some(false), ..) | (_, Some(0.0), _) | (.., Some("false" | "False" | "0")) => {
+    let text = match label.as_str() {
+        Some(text) => text.trim().to_lowercase(),
+        None => label.to_string(),
+    };
+    let role = match text.as_str() {
+        "true" | "1" | "1.0" | "desirable" | "good" | "chosen" => Role::Chosen,
+        "false" | "0" | "0.0" | "-1" | "-1.0" | "undesirable" | "bad" | "rejected" => {
             Role::Rejected
         }
         _ => return Err(row.wrong("label", "true or false").into()),

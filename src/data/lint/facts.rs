@@ -7,7 +7,7 @@ use super::check::Check;
 use super::text;
 use crate::data::chat::{Content, Message};
 use crate::data::config::{AssistantTurns, RowConfig};
-use crate::data::dataset::row::RowReader;
+use crate::data::dataset::row::{RowReader, check_answers};
 use crate::data::format::RowExample;
 use crate::data::rows::read::{Place, Record, Row};
 use crate::data::rows::{Invalid, RowError};
@@ -80,10 +80,8 @@ pub(super) fn facts(number: usize, record: Record, config: &RowConfig) -> Result
 
 fn read(row: &Row, config: &RowConfig) -> std::result::Result<Contents, RowError> {
     let (example, common, _) = RowReader::of_rows(config.format, config).contents(row)?;
-    match example.answers.iter().any(|(_, answer)| answer.is_blank()) {
-        true => Err(Invalid::EmptyAnswer.into()),
-        false => Ok(contents(&common.row, example, config)),
-    }
+    check_answers(&example)?;
+    Ok(contents(&common.row, example, config))
 }
 
 /// The text of a content, and whether a chat template writes its turns.

@@ -72,7 +72,6 @@ impl Invalid {
             self,
             Self::NoPreference
                 | Self::NoWinner
-                | Self::FewAnswers
                 | Self::ScoresDisagree
                 | Self::Tie
                 | Self::NothingChosen

@@ -405,6 +405,16 @@ fn unstable(texts: [&str; 2], places: [&str; 2], remedy: &str) -> RowError {
 fn said(message: &Message, text: &str) -> Rendering<usize> {
     let content = message.stripped();
     if content.is_empty() {
+        let calls = message.calls();
+        if let Some(name) = calls.first()
+            && !calls.iter().any(|name| text.contains(name))
+        {
+            let error = Error::input(format!(
+                "the chat template does not write the call of {name:?}, which is all that the answer is"
+            ));
+            let error = error.hint("name a template that writes tool calls in data.chat_template");
+            return Err(RowError::Unusable(Invalid::AnswerNotRendered, error));
+        }
         return Ok(0);
     }
     let answer = content.rsplit("</think>").next().unwrap_or_default().trim();

@@ -46,7 +46,7 @@ pub use config::{
 };
 pub use dataset::{
     ChosenAnswers, Dataset, Inspection, Look, Part, Prompt, PromptTokens, Sample, Samples,
-    chosen_answers, look, mismatched_answers, one_each, prompts,
+    chosen_answers, look, mismatched_answers, one_each, prompts, read_prompts,
 };
 pub use example::{Example, Response};
 pub use format::TruncationMode;

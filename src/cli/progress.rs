@@ -64,7 +64,14 @@ impl Progress {
                 total,
                 tokens,
             } => self.scoring(done, total, tokens),
-            Event::Prompts { prompts, cut } => {
+            Event::Prompts {
+                prompts,
+                cut,
+                left_out,
+            } => {
+                for reason in left_out {
+                    self.line(&format!("left out {reason}"));
+                }
                 self.line(&format!("{} prompts, {cut} of them cut", grouped(prompts)));
             }
             Event::Sampling {

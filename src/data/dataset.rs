@@ -33,7 +33,7 @@ pub use answers::{ChosenAnswers, chosen_answers};
 pub use inspect::{Inspection, Part};
 pub use look::{Look, look};
 pub use mismatch::mismatched_answers;
-pub use prompts::{Prompt, PromptTokens, prompts};
+pub use prompts::{Prompt, PromptTokens, prompts, read_prompts};
 pub use samples::{Sample, Samples, one_each};
 
 /// The examples of files, in their order.

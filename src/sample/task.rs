@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Drawn, Existing, Reference, SampleWriter, Sampler, Written, write_alpaca_eval};
 use crate::config::{ModelConfig, PromptSource, SamplingConfig};
 use crate::data::format::{Columns, Format};
-use crate::data::{Files, Prompt, PromptConfig, TokenizeConfig, Tokenizer, prompts};
+use crate::data::{Files, Prompt, PromptConfig, TokenizeConfig, Tokenizer, read_prompts};
 use crate::error::{Error, Result};
 use crate::io::output::Output;
 use crate::model::Decoder;
@@ -215,10 +215,15 @@ pub(super) fn prompts_of(
     observe: Observer,
 ) -> Result<Vec<Prompt>> {
     let mut seen = HashSet::new();
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), Vec::new());
     let mut add = |files: &Files, rows: &PromptConfig| -> Result<()> {
-        let prompts = prompts(files, rows, tokenizer)?.into_iter();
-        all.extend(prompts.filter(|prompt| seen.insert(prompt.text.clone())));
+        let (prompts, others) = read_prompts(files, rows, tokenizer)?;
+        left_out.extend(others);
+        all.extend(
+            prompts
+                .into_iter()
+                .filter(|prompt| seen.insert(prompt.text.clone())),
+        );
         Ok(())
     };
     fetch(source.files(), observe)?;
@@ -237,6 +242,7 @@ pub(super) fn prompts_of(
     observe(Event::Prompts {
         prompts: all.len(),
         cut: all.iter().filter(|prompt| prompt.cut).count(),
+        left_out: &left_out,
     });
     Ok(all)
 }

@@ -34,6 +34,8 @@ pub enum Event<'a> {
         prompts: usize,
         /// Prompts that were cut to `max_prompt_length`.
         cut: usize,
+        /// Of each reason for which rows are left out how many and which, in words.
+        left_out: &'a [String],
     },
     /// Drawing is so far.
     Sampling {

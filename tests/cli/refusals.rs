@@ -189,7 +189,7 @@ fn data() {
                 "blank.jsonl",
                 "{\"prompt\": \"a\", \"chosen\": \" b\", \"rejected\": \" \"}\n",
             ),
-            ["blank.jsonl", "none of 1 rows is usable"],
+            ["blank.jsonl:1", "an answer is empty"],
         ),
         (
             "data.reference_log_probs=none.jsonl".into(),
@@ -204,7 +204,8 @@ fn data() {
         ),
     ] {
         let set: String = set;
-        place.refuse_run(&config, &[&set], &words);
+        // A row that cannot be used would be left out.
+        place.refuse_run(&config, &[&set, "data.on_invalid=error"], &words);
     }
 }
 

@@ -214,3 +214,23 @@ fn prompts_are_left_out_by_the_same_rules() {
         "{message}"
     );
 }
+
+#[test]
+fn a_file_of_which_nothing_is_left_is_refused_among_others() {
+    let mut scene = Scene::new("pairs", "byte-level", vec![ROW; 1000].join("\n"));
+    let bad = scene.folder.path().join("bad.jsonl");
+    let list = json!([scene.folder.path().join("rows.jsonl"), bad]);
+    scene.files = serde_json::from_value(list).unwrap();
+    let open = |rows: usize| {
+        std::fs::write(&bad, "{}\n".repeat(rows)).unwrap();
+        scene.open(&PAIR)
+    };
+    assert_eq!(open(99).unwrap().len(), 1000);
+    let message = scene.strip(&open(100).unwrap_err().to_string());
+    assert!(
+        message.contains(
+            "none of the 100 rows of bad.jsonl is usable; left out of all files: 100 a column"
+        ),
+        "{message}"
+    );
+}

@@ -89,6 +89,29 @@ impl<'a> LeftOut<'a> {
         Err(error.at(self.files))
     }
 
+    /// Whether something is left of each name in a list, of which so many rows are used and so many are
+    /// left out.
+    ///
+    /// # Errors
+    /// If of a name with a hundred rows or more none is: among many others they might go unseen.
+    pub fn check_parts(&self, parts: &[(usize, usize)]) -> Result<()> {
+        let mut named = self.files.weights().zip(parts);
+        // Not where it may be by choice.
+        let faults = self.faults();
+        let vanished = |(_, (used, left_out)): &(_, &(usize, usize))| {
+            parts.len() > 1 && *used == 0 && (FEW..=faults).contains(left_out)
+        };
+        match named.find(vanished) {
+            None => Ok(()),
+            Some(((name, _), (_, rows))) => Err(Error::input(format!(
+                "none of the {rows} rows of {name} is usable; left out of all files: {}",
+                self.reasons()
+            ))
+            .hint("mend it, or leave it out of the list")
+            .at(self.files)),
+        }
+    }
+
     /// Whether too many of `rows` rows cannot be used for what they say.
     pub fn is_too_much(&self, rows: usize, most: f64) -> bool {
         rows >= FEW && self.faults() as f64 > most * rows as f64
@@ -103,12 +126,16 @@ impl<'a> LeftOut<'a> {
         faults.map(|(_, lines)| lines.rows).sum()
     }
 
-    fn reasons(&self) -> String {
+    /// Each reason with its rows, in words.
+    pub fn said(&self) -> Vec<String> {
         let reason = |(reason, lines): (&Invalid, &Lines)| {
             format!("{} {reason} (lines {})", lines.rows, lines.shown())
         };
-        let reasons: Vec<String> = self.invalid.iter().map(reason).collect();
-        reasons.join(", ")
+        self.invalid.iter().map(reason).collect()
+    }
+
+    fn reasons(&self) -> String {
+        self.said().join(", ")
     }
 }
 

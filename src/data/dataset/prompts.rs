@@ -80,6 +80,15 @@ impl Prompt {
 /// the prompt is used, so what its answers lack does not matter; a row without a prompt, or with one
 /// that has no tokens, is left out or an error by `on_invalid`.
 pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> Result<Vec<Prompt>> {
+    Ok(read_prompts(files, config, tokenizer)?.0)
+}
+
+/// As [`prompts`], with the rows that are left out: of each reason how many and which, in words.
+pub fn read_prompts(
+    files: &Files,
+    config: &PromptConfig,
+    tokenizer: &Tokenizer,
+) -> Result<(Vec<Prompt>, Vec<String>)> {
     let checked = config.validate();
     checked.map_err(|error| error.at_key("data"))?;
     let format = config.format.of(files, &config.columns)?;
@@ -135,7 +144,7 @@ pub fn prompts(files: &Files, config: &PromptConfig, tokenizer: &Tokenizer) -> R
         });
     }
     left_out.check(rows, prompts.len())?;
-    Ok(prompts)
+    Ok((prompts, left_out.said()))
 }
 
 /// What a prompt asks, in its own words.

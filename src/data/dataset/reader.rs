@@ -153,6 +153,8 @@ impl Reader<'_> {
         let renderer = Renderer::new(&self.source.config.tokens, self.source.tokenizer);
         let mismatches = needs.batch.contains(&Role::Mismatched);
         let mut pairs = MismatchedPairs::default();
+        // Of every name in the list: rows that are used, and rows that cannot be.
+        let mut parts = vec![(0, 0); files.names().count()];
         for weighted in files.weighted(self.source.config.seed) {
             let weighted = weighted?;
             self.dataset.report.rows += 1;
@@ -161,15 +163,18 @@ impl Reader<'_> {
             }
             let Weighted {
                 number,
+                part,
                 times,
                 record,
-                ..
             } = weighted;
             if times == 0 {
                 self.check_watched(number, &record.place)?;
                 continue;
             }
-            for draft in self.drafts(number, record, &renderer)? {
+            let drafts = self.drafts(number, record, &renderer)?;
+            parts[part].0 += drafts.len();
+            parts[part].1 += usize::from(drafts.is_empty());
+            for draft in drafts {
                 match mismatches {
                     true => pairs.push(draft)?,
                     false => self.take(draft)?,
@@ -181,6 +186,7 @@ impl Reader<'_> {
             let what = format!("the weights leave out all of {rows} rows");
             return Err(Error::input(what).at(files));
         }
+        self.left_out.check_parts(&parts)?;
         if mismatches {
             let rows = self.dataset.report.rows;
             self.left_out.check(rows, pairs.len())?;

@@ -83,25 +83,10 @@ impl Format {
     }
 
     fn of_rows(files: &Files, columns: &Columns) -> Result<&'static Self> {
-        let mut first = None;
-        let mut found = Poll::default();
-        for record in files.records().take(FIRST_ROWS) {
-            let row = match record?.1.row {
-                Ok(row) => row,
-                Err(error) => {
-                    first.get_or_insert(error);
-                    continue;
-                }
-            };
-            match Self::of_row(&row, columns) {
-                Some(format) => found.add(format, *format == prompts::FORMAT),
-                None => {
-                    first.get_or_insert(unknown(&row));
-                }
-            }
-        }
-        let none = || Error::input("the file has no rows").at(files);
-        found.most().ok_or_else(|| first.unwrap_or_else(none))
+        most(files, |row| {
+            let format = Self::of_row(row, columns)?;
+            Some((format, *format == prompts::FORMAT))
+        })
     }
 
     /// The format that the columns of a row show.
@@ -147,30 +132,36 @@ impl Format {
     }
 }
 
-/// What rows were found to be, and how many.
-struct Poll<T>(Vec<(T, bool, usize)>);
-
-impl<T> Default for Poll<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<T: PartialEq> Poll<T> {
-    /// Counts one; `is_rest` if it may be what is left of another whose columns are null.
-    fn add(&mut self, one: T, is_rest: bool) {
-        match self.0.iter_mut().find(|(other, ..)| *other == one) {
-            Some((.., count)) => *count += 1,
-            None => self.0.push((one, is_rest, 1)),
+/// What most of the first rows of files are, of equally frequent things the first. `of` says it of a row,
+/// and whether that may be what is left of something else whose columns are null: it counts where there is
+/// nothing else.
+///
+/// # Errors
+/// If the files cannot be read, or it says nothing of any row.
+fn most<T: PartialEq>(files: &Files, of: impl Fn(&Row) -> Option<(T, bool)>) -> Result<T> {
+    let mut first = None;
+    let mut found: Vec<((T, bool), usize)> = Vec::new();
+    for record in files.records().take(FIRST_ROWS) {
+        let one = record?
+            .1
+            .row
+            .and_then(|row| of(&row).ok_or_else(|| unknown(&row)));
+        match one {
+            Ok(one) => match found.iter_mut().find(|(other, _)| *other == one) {
+                Some((_, count)) => *count += 1,
+                None => found.push((one, 1)),
+            },
+            Err(error) => {
+                first.get_or_insert(error);
+            }
         }
     }
-
-    /// The most frequent one, of equals the first; a rest where there is nothing else.
-    fn most(self) -> Option<T> {
-        let by = |(_, is_rest, count): &(T, bool, usize)| (!is_rest, *count);
-        let best = self.0.into_iter().rev().max_by_key(by)?;
-        Some(best.0)
-    }
+    let by = |((_, is_rest), count): &((T, bool), usize)| (!is_rest, *count);
+    // Of equals `max_by_key` takes the last.
+    let best = found.into_iter().rev().max_by_key(by);
+    let none = || Error::input("the file has no rows").at(files);
+    best.map(|((one, _), _)| one)
+        .ok_or_else(|| first.unwrap_or_else(none))
 }
 
 fn unknown(row: &Row) -> Error {

@@ -4,10 +4,10 @@
 //! granted, but whoever writes a config is helped by a proposal.
 
 use super::columns::{Columns, Path};
-use super::{FIRST_ROWS, Format, Poll, unknown};
+use super::{Format, most};
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a column is often called.
 const ALIASES: &[(&str, &[&str])] = &[
@@ -74,35 +74,21 @@ const ALIASES: &[(&str, &[&str])] = &[
 /// # Errors
 /// If the files cannot be read, or nothing fits, with the columns there are.
 pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
-    let mut first = None;
-    let mut found = Poll::default();
-    for record in files.records().take(FIRST_ROWS) {
-        let row = match record?.1.row {
-            Ok(row) => row,
-            Err(error) => {
-                first.get_or_insert(error);
-                continue;
-            }
-        };
-        let plain = Columns::default();
-        let known = Format::of_row(&row, &plain);
+    most(files, |row| {
+        let (plain, columns) = (Columns::default(), renamed(row));
+        let known = Format::of_row(row, &plain).map(|format| (format, plain));
+        let guessed = Format::of_row(row, &columns).map(|format| (format, columns));
         // A prompt alone is what is left of a pair under other names.
-        let columns = renamed(&row);
-        let guessed = Format::of_row(&row, &columns);
-        match (known, guessed) {
-            (Some(format), _) if *format != *Format::PROMPTS => found.add((format, plain), false),
-            (None | Some(_), Some(format)) if *format != *Format::PROMPTS => {
-                found.add((format, columns), false);
-            }
-            (Some(format), _) => found.add((format, plain), true),
-            (None, Some(format)) => found.add((format, columns), true),
-            (None, None) => {
-                first.get_or_insert(unknown(&row));
-            }
+        let is_rest = |(format, _): &(&Format, Columns)| **format == *Format::PROMPTS;
+        let whole = [&known, &guessed]
+            .into_iter()
+            .flatten()
+            .find(|one| !is_rest(one));
+        match whole.cloned() {
+            Some(one) => Some((one, false)),
+            None => known.or(guessed).map(|one| (one, true)),
         }
-    }
-    let none = || Error::input("the file has no rows").at(files);
-    found.most().ok_or_else(|| first.unwrap_or_else(none))
+    })
 }
 
 // The row's columns under the names that formats read.

@@ -173,6 +173,14 @@ fn a_turn_whose_end_is_not_known_is_refused() {
 }
 
 #[test]
+fn a_turn_that_says_nothing_is_context() {
+    let mut messages = turns();
+    messages[1] = say("assistant", " ");
+    let scene = scene("chatml", CHATML, "sft", &[row(&messages)]);
+    assert_eq!(learned(&scene), ["2.<|im_end|>"]);
+}
+
+#[test]
 fn turns_of_no_weight_are_context() {
     let mut messages = turns();
     messages[1]["weight"] = 0.into();

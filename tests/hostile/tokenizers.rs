@@ -52,6 +52,12 @@ fn a_text_that_a_tokenizer_makes_too_long_is_refused() {
     std::fs::write(&path, definition.to_string()).unwrap();
     let said = scene.refusal("a long text");
     assert!(said.contains("normalizer: makes more than "), "{said}");
+    // Among others it is a row that cannot be used.
+    let good = json!({"prompt": "b", "chosen": "b", "rejected": "c"});
+    let long = json!({"prompt": prompt, "chosen": "b", "rejected": "c"});
+    scene.rows(&format!("{good}\n{long}\n{good}\n"));
+    let (said, code) = scene.show();
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

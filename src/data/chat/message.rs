@@ -40,9 +40,9 @@ impl Message {
         matches!(self.role(), "system" | "developer")
     }
 
-    /// Whether it is to be learned: its `weight`, if it has one, is not 0.
+    /// Whether it is to be learned: it says something, and its `weight`, if it has one, is not 0.
     pub fn is_learned(&self) -> bool {
-        self.0.get("weight").and_then(Json::as_f64) != Some(0.0)
+        self.0.get("weight").and_then(Json::as_f64) != Some(0.0) && !self.is_blank()
     }
 
     /// What it says, where that is a text.

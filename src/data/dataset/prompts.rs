@@ -122,7 +122,13 @@ pub fn read_prompts(
         if !seen.insert(text.clone()) {
             continue;
         }
-        let mut ids = rule.prompt(&text).map_err(|error| error.at(&place))?;
+        let mut ids = match rule.prompt(&text) {
+            Ok(ids) => ids,
+            Err(error) => {
+                left_out.add(RowError::of_tokens(error).at(&place), &place)?;
+                continue;
+            }
+        };
         if ids.is_empty() {
             let error = Error::input("the prompt has no tokens");
             let error = RowError::from(error.hint("nothing can be drawn after it"));

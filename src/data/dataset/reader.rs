@@ -296,7 +296,14 @@ impl Reader<'_> {
         let (config, rule) = (self.source.config, self.rule);
         let built = parallel(&drafts, |draft| build(draft, config, &rule));
         for (draft, built) in drafts.iter().zip(built) {
-            let built = built.map_err(|error| error.at(&draft.place))?;
+            let built = match built {
+                Ok(built) => built,
+                Err(error) => {
+                    let error = RowError::of_tokens(error).at(&draft.place);
+                    self.leave_out(error, draft.row, &draft.place)?;
+                    continue;
+                }
+            };
             let example = &built.example;
             let mut responses = example.responses.iter();
             if responses.any(|response| example.scored_tokens(response) == 0) {

@@ -55,6 +55,8 @@ pub enum Invalid {
     NothingChosen,
     /// The sample file has no response to the prompt.
     NoSample,
+    /// The tokenizer makes no tokens of a text.
+    TokenizerRefuses,
     /// The chat template fails or raises an exception.
     TemplateRefuses,
     /// The chat template writes the prompt, or a turn, differently once others follow.
@@ -113,6 +115,7 @@ impl Invalid {
             Self::Tie => "tie",
             Self::NothingChosen => "nothing_chosen",
             Self::NoSample => "no_sample",
+            Self::TokenizerRefuses => "tokenizer_refuses",
             Self::TemplateRefuses => "template_refuses",
             Self::NotPrefixStable => "not_prefix_stable",
             Self::AnswerNotRendered => "answer_not_rendered",
@@ -147,6 +150,14 @@ impl From<Invalid> for RowError {
 }
 
 impl RowError {
+    /// An input error of a text's tokens is the row's; any other is fatal.
+    pub(in crate::data) fn of_tokens(error: Error) -> Self {
+        match Self::from(error) {
+            Self::Unusable(_, error) => Self::Unusable(Invalid::TokenizerRefuses, error),
+            fatal @ Self::Fatal(_) => fatal,
+        }
+    }
+
     /// Names the place of the row.
     #[must_use]
     pub fn at(self, place: impl Display) -> Self {
@@ -203,6 +214,7 @@ impl Display for Invalid {
                 "the only answer is a rejected one, which the loss does not read"
             }
             Self::NoSample => "the sample file has no response to the prompt",
+            Self::TokenizerRefuses => "the tokenizer refuses a text",
             Self::TemplateRefuses => "the chat template refuses the messages",
             Self::NotPrefixStable => "the chat template is not prefix-stable for the messages",
             Self::AnswerNotRendered => "the chat template does not write the answer's content",

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::fs;
 
+use expo::run_dir::Metric;
+
 use super::root;
 use crate::support::{check, replaced};
 
@@ -74,6 +76,26 @@ fn the_guide_has_the_table_of_config_keys() {
     };
     let ends = |line: &str| line.starts_with("Each loss has its own knobs");
     check(&path, &replaced(&page, begins, ends, &tables));
+}
+
+#[test]
+fn the_guide_has_the_table_of_metrics() {
+    let head = "| name | meaning | when |\n";
+    let mut table = format!("{head}|---|---|---|\n");
+    for Metric {
+        name,
+        meaning,
+        when,
+    } in Metric::ALL
+    {
+        writeln!(table, "| `{name}` | {meaning} | {when} |").unwrap();
+    }
+    let path = root().join("src/guide/metrics.md");
+    let page = fs::read_to_string(&path).unwrap();
+    check(
+        &path,
+        &replaced(&page, head, |line| !line.starts_with('|'), &table),
+    );
 }
 
 fn escaped(text: &str) -> String {

@@ -42,13 +42,6 @@ fn the_guide_has_the_table_of_config_keys() {
             continue;
         }
         let line = if optional { bare } else { line };
-        // A comment that goes on below its key.
-        if let Some(more) = line.trim_start_matches('#').trim_start().strip_prefix("# ") {
-            assert!(tables.ends_with(" |\n"), "{line}");
-            tables.truncate(tables.len() - " |\n".len());
-            writeln!(tables, " {} |", escaped(more)).unwrap();
-            continue;
-        }
         let (setting, has_default) = match line.strip_prefix("# ") {
             Some(rest) => (rest, false),
             None => (line, true),
@@ -56,6 +49,10 @@ fn the_guide_has_the_table_of_config_keys() {
         let Some((key, rest)) = setting.split_once(" = ") else {
             continue;
         };
+        // A sentence has spaces in front of its first " = ".
+        if key.contains(' ') {
+            continue;
+        }
         let (value, meaning) = rest.split_once(" # ").unwrap_or_else(|| panic!("{line}"));
         let (value, meaning) = (value.trim(), escaped(meaning.trim()));
         let required = meaning.strip_prefix("required: ");

@@ -96,9 +96,9 @@ impl Error {
         use std::io::ErrorKind;
         let path = path.as_ref().display();
         let fact = match error.kind() {
-            ErrorKind::NotFound => "no such file or folder",
-            ErrorKind::IsADirectory => "is a folder, not a file",
-            ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+            ErrorKind::NotFound => "no such file or directory",
+            ErrorKind::IsADirectory => "is a directory, not a file",
+            ErrorKind::NotADirectory => "a part of the path is a file, not a directory",
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::InvalidData => "is not UTF-8 text",
             _ => return Self::failed(error.to_string()).at(path),

@@ -43,7 +43,7 @@ pub struct Sampler<'a> {
 pub struct Drawn {
     /// Token ids, the end token included where it ended by itself.
     pub ids: Vec<u32>,
-    /// log pi(y|x) under the model itself, before any processor, in nats.
+    /// log pi(y|x) under the model itself, before any logits processor, in nats.
     pub log_prob: f64,
     /// Whether it ended by itself, not at a length limit or a stop text.
     pub finished: bool,

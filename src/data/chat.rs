@@ -59,7 +59,7 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// As [`of`](Self::of), of the files that a model folder has now.
+    /// As [`of`](Self::of), of the files that a model directory has now.
     pub fn open(folder: &Path) -> Result<Self> {
         Self::of(&ModelFiles::open(folder)?)
     }

@@ -1,4 +1,4 @@
-//! Floating-point numbers in JSON, which has no word for those that are not finite.
+//! Floating-point numbers in JSON, where NaN and infinities are null.
 
 use serde::{Deserialize, Deserializer};
 

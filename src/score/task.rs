@@ -1,4 +1,4 @@
-//! The scoring pass by itself: log-probs into a file, for a later run or for people.
+//! The scoring pass on its own: log-probs into a file, for a later run or another program.
 
 use super::reference::{micro_batch_tokens, score_all};
 use super::{Column, Scorer, write};

@@ -306,7 +306,7 @@ fn without_a_whole_checkpoint_nothing_begins_again_by_itself() {
     }
     for _ in 0..2 {
         let error = run_error(again(&folder, &[]), &Resume::Auto, &[]);
-        assert!(error.contains("none of them is whole"), "{error}");
+        assert!(error.contains("none of them is valid"), "{error}");
     }
     let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
     assert!(!metrics.is_empty());

@@ -99,7 +99,7 @@ fn directory(root: &Path) -> Result<Vec<PathBuf>> {
 
 fn glob(pattern: &str) -> Result<Vec<PathBuf>> {
     let wrong = |error: globset::Error| {
-        Error::input(format!("is no pattern: {}", error.kind()))
+        Error::input(format!("is not a pattern: {}", error.kind()))
             .hint("`*` and `?` stand for characters of a name, `**` for directories")
     };
     let matcher: GlobMatcher = GlobBuilder::new(pattern)

@@ -95,7 +95,7 @@ fn check_environment() -> Result<()> {
     const NAME: &str = "NVIDIA_TF32_OVERRIDE";
     match std::env::var(NAME) {
         Ok(value) if !["", "0"].contains(&value.trim()) => {
-            let what = format!("{NAME}={value} makes f32 products inexact");
+            let what = format!("{NAME}={value} makes f32 matmuls inexact");
             Err(Error::input(what).hint("unset it, or set it to 0"))
         }
         _ => Ok(()),

@@ -363,7 +363,7 @@ fn check_name(name: &str) -> Result<()> {
     if starts && letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Ok(());
     }
-    Err(Error::input(format!("`{name}` is no name"))
+    Err(Error::input(format!("`{name}` is not a name"))
         .hint("a name has letters, digits and _, and begins with a small letter"))
 }
 

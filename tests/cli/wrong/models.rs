@@ -225,7 +225,7 @@ pub const CASES: &[Case] = &[
     refused("a file as model", |p| { p.write("file", ""); train(p, "dpo", &["model.model_name_or_path=file"]) },
         &["file", "the folder of a model"]),
     refused("a path that leaves the hub", |p| train(p, "dpo", &["model.model_name_or_path=../../none"]),
-        &["../../none", "no such folder"]),
+        &["../../none", "no such directory"]),
     refused("a reference with another tokenizer", |p| train(p, "dpo", &[&format!("model.reference={}", path("llama"))]),
         &["llama: has another tokenizer: token", "must share a tokenizer"]),
     refused("no name of a model", |p| train(p, "dpo", &["model.model_name_or_path="]),

@@ -35,11 +35,11 @@ fn scored(out: &str) -> Option<Vec<String>> {
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[
     refused("a run into a file", |p| { p.write("file", "mine"); train(p, "dpo", &["run.output_dir=file"]) },
-        &["file", "is not a folder"]),
+        &["file", "is not a directory"]),
     refused("a run into a folder nobody may write to", |p| { fs::create_dir(p.path("shut")).unwrap(); let args = train(p, "dpo", &["run.output_dir=shut/out"]); forbid(&p.path("shut"), 0o555)?; args },
         &["shut", "permission denied"]),
     refused("samples into a folder", |p| { fs::create_dir(p.path("dir")).unwrap(); drawn(p, "dir") },
-        &["dir", "is a folder, not a file"]),
+        &["dir", "is a directory, not a file"]),
     refused("samples below a file", |p| { p.write("file", ""); drawn(p, "file/s.jsonl") },
         &["file", "not a folder"]),
     refused("samples into another run's file", |p| { let other = ["sample", "--model", &path("neox-sequential"), "--prompts", "p.txt", "--max-new-tokens", "4", "--out", "s.jsonl"]; p.write("p.txt", "a\n"); p.succeed(&other); drawn(p, "s.jsonl") },
@@ -49,7 +49,7 @@ pub const CASES: &[Case] = &[
     refused("samples into a page", |p| { p.write("s.jsonl", "<html>\n"); drawn(p, "s.jsonl") },
         &["s.jsonl", "--overwrite"]),
     refused("scores into a folder", |p| { fs::create_dir(p.path("dir")).unwrap(); scored("dir") },
-        &["dir", "is a folder, not a file"]),
+        &["dir", "is a directory, not a file"]),
     refused("scores below a file", |p| { p.write("file", ""); scored("file/out.jsonl") },
         &["file", "not a folder"]),
     refused("scores into a folder nobody may write to", |p| { fs::create_dir(p.path("shut")).unwrap(); forbid(&p.path("shut"), 0o555)?; scored("shut/s.jsonl") },
@@ -61,5 +61,5 @@ pub const CASES: &[Case] = &[
     refused("an experiment below a file", |p| { p.write("file", "mine"); words(&["bandit", "theory", "--out", "file/out"]) },
         &["file"]),
     refused("a sweep below a file", |p| { train(p, "dpo", &[])?; p.write("file", "mine"); p.write("s.toml", "base = \"run.toml\"\n[run]\noutput_dir = \"file/out\"\n[[sweep]]\nloss = \"dpo\"\n"); words(&["sweep", "--config", "s.toml"]) },
-        &["file", "is not a folder"]),
+        &["file", "is not a directory"]),
 ];

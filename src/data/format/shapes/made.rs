@@ -1,4 +1,4 @@
-//! Values that a format reads and a set has in another form.
+//! Converts values of public datasets into what a format reads.
 
 use crate::data::format::messages::parsed;
 use crate::data::rows::read::Row;

@@ -1,4 +1,4 @@
-//! Floating-point numbers in JSON, where NaN and infinities are null.
+//! Floating-point numbers in JSON, including those that are not finite.
 
 use serde::{Deserialize, Deserializer};
 

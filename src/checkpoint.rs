@@ -44,7 +44,7 @@ pub fn save(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype
 /// belongs there.
 ///
 /// # Errors
-/// If `target` is there already, or a weight is not finite or does not fit `dtype`; nothing is left
+/// If `target` already exists, or a weight is not finite or does not fit `dtype`; nothing is left
 /// behind.
 pub fn create(
     model: &Decoder,

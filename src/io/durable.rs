@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 pub fn check_new(target: &Path) -> Result<()> {
     let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
     if target.exists() && !empty() {
-        return Err(Error::input("is there already")
+        return Err(Error::input("already exists")
             .at(target.display())
             .hint("name a new directory"));
     }

@@ -300,7 +300,7 @@ impl<'a> SampleWriter<'a> {
             }
         }
         if existing == Existing::Refuse && file.metadata().map_err(io)?.len() > 0 {
-            return Err(Error::input("is there already")
+            return Err(Error::input("already exists")
                 .hint("name another file, resume it, or replace it")
                 .option("resume", "auto")
                 .option("overwrite", "")

@@ -238,7 +238,7 @@ fn models() {
         fs::write(&weights, &bytes[..length]).unwrap();
         refuse(
             &model,
-            &["model.safetensors", "not a whole safetensors file"],
+            &["model.safetensors", "the safetensors file is incomplete"],
         );
     }
     let mut nan = bytes.clone();
@@ -386,5 +386,5 @@ fn scores_and_new_models() {
         "--out",
         str(&there),
     ];
-    place.refuse(&args, &["is there already"]);
+    place.refuse(&args, &["already exists"]);
 }

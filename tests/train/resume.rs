@@ -565,7 +565,7 @@ fn a_run_ends_when_its_time_is_over_and_another_process_waits() {
     assert!(stopped.checkpoint.ends_with("checkpoint-0"));
     let other = other.unwrap();
     assert!(
-        other.contains("is at work here; wait for its end"),
+        other.contains("is using this directory; wait for it to end"),
         "{other}"
     );
     let summary = finish(again(&folder, &[]), &Resume::Auto);

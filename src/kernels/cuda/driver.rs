@@ -373,7 +373,7 @@ pub fn product(
             blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     };
-    done.map_err(|error| Error::failed(format!("CUDA, a product of {shape:?}: {error:?}")))
+    done.map_err(|error| Error::failed(format!("CUDA, a matmul of {shape:?}: {error:?}")))
 }
 
 fn failed(what: &str) -> impl Fn(DriverError) -> Error {

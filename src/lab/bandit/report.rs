@@ -51,7 +51,7 @@ impl Report {
         let paths = files.iter().map(|(name, _)| folder.join(name));
         let there = paths.clone().find(|path| path.symlink_metadata().is_ok());
         if let (Some(path), false) = (there, replace) {
-            return Err(Error::input("is there already")
+            return Err(Error::input("already exists")
                 .hint("name another directory, or replace what it holds")
                 .option("overwrite", "")
                 .at(path.display()));

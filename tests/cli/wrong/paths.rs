@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
     refused("scores into a folder nobody may write to", |p| { fs::create_dir(p.path("shut")).unwrap(); forbid(&p.path("shut"), 0o555)?; scored("shut/s.jsonl") },
         &["shut", "permission denied"]),
     refused("a new model into a file", |p| { p.write("file", "mine"); words(&["init", "--config-json", &path("neox"), "--tokenizer", &path("neox"), "--out", "file"]) },
-        &["file", "is there already"]),
+        &["file", "already exists"]),
     refused("a new model below a file", |p| { p.write("file", "mine"); words(&["init", "--config-json", &path("neox"), "--tokenizer", &path("neox"), "--out", "file/model"]) },
         &["file", "not a folder"]),
     refused("an experiment below a file", |p| { p.write("file", "mine"); words(&["bandit", "theory", "--out", "file/out"]) },

@@ -428,7 +428,7 @@ fn said(message: &Message, text: &str) -> Rendering<usize> {
         let error = Error::input(format!(
             "the chat template does not write the answer's content: {shown:?} is not in its text"
         ));
-        let error = error.hint("the template swallows it, or wants contents of another form");
+        let error = error.hint("the template drops it, or expects contents of another form");
         RowError::Unusable(Invalid::AnswerNotRendered, error)
     })
 }

@@ -34,7 +34,7 @@ pub(super) fn check(file: &File) -> Result<()> {
 }
 
 fn damaged() -> Error {
-    Error::input("cannot be read as parquet: its footer is not whole").hint(super::FETCH)
+    Error::input("cannot be read as parquet: its footer is incomplete").hint(super::FETCH)
 }
 
 fn footer(mut file: &File) -> Option<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! The state of a run after a step: what `checkpoint-N` holds beside the model.
 //!
 //! `training_state.safetensors` holds the buffers, each tensor as `{buffer}.{parameter}` in the width
-//! it is kept in; `training_state.json` what is no tensor.
+//! it is kept in; `training_state.json` everything else.
 
 use std::path::Path;
 
@@ -98,7 +98,7 @@ fn width_of(buffer: &Params) -> Dtype {
     }
 }
 
-/// What is no tensor of a checkpoint.
+/// The part of a checkpoint that is not tensors.
 ///
 /// # Errors
 /// If the directory has no state, or one that is not of this version of the program.

@@ -41,7 +41,7 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "merges.txt",
 ];
 
-/// The files that are parsed; one that is there and is no plain file is an error.
+/// The files that are parsed; one that exists and is not a plain file is an error.
 const PARSED: [&str; 6] = [
     CONFIG,
     GENERATION_CONFIG,

@@ -31,7 +31,7 @@ pub struct Generation<'a> {
     model: &'a Decoder,
     /// The model's weights where matmuls keep them otherwise for few rows.
     rounded: Option<Params>,
-    /// Whether each row is computed by itself: what a sequence gives does not depend on the others.
+    /// Row-invariant: what a sequence gives does not depend on the others in the batch.
     row_invariant: bool,
     /// One per block.
     blocks: Vec<KvCache>,

@@ -55,7 +55,7 @@ pub struct Written {
     pub found: usize,
     /// Tokens drawn now.
     pub tokens: usize,
-    /// Responses drawn now that ended by themselves or at a stop text.
+    /// Responses drawn now that ended with an end token or at a stop text.
     pub finished: usize,
     /// The responses it is to have.
     pub total: usize,

@@ -39,7 +39,7 @@ pub fn score_run(
     run(session, folder, datasets, tokens, out, observe)
 }
 
-/// Rows to score by themselves.
+/// Rows to score without a run.
 #[derive(Debug)]
 pub struct ScoreData {
     /// The model.

@@ -1,6 +1,6 @@
 //! What a conversation is made of: messages, and columns that hold them.
 //!
-//! *Why*: rows come from anywhere. What is no message is refused with its place, before a template of
+//! *Why*: rows come from anywhere. What is not a message is refused with its place, before a template of
 //! somebody else meets it.
 
 use super::python::is_space;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// A directory of more files, or of directories nested deeper, is no dataset.
+/// A directory of more files, or of directories nested deeper, is not a dataset.
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 32;
 

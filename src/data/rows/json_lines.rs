@@ -16,7 +16,7 @@ use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
 
-/// So many blank lines in a row are no dataset, but a kilobyte of gzip may hold them.
+/// So many blank lines in a row are not a dataset, but a kilobyte of gzip may hold them.
 const MOST_BLANK_LINES: usize = 1 << 20;
 
 pub(super) struct JsonLines {

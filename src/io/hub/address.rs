@@ -276,7 +276,7 @@ mod tests {
         for token in ["two words", "caf\u{e9}", "a\u{7}b"] {
             let error = checked("https://hub.example", Some(token));
             assert!(
-                error.contains("is no token") && !error.contains(token),
+                error.contains("the hub token is malformed") && !error.contains(token),
                 "{error}"
             );
         }

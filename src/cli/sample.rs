@@ -354,12 +354,12 @@ fn finish(
         let path = out.display();
         let how = match (args.overwrite, args.resume) {
             _ if matches!(output, Output::Stream(..)) => "the rest is lost",
-            (true, _) => "the same command without --overwrite goes on",
-            (_, Resume::Never) => "go on with --resume auto",
-            (_, Resume::Auto) => "the same command goes on",
+            (true, _) => "run the same command without --overwrite to resume",
+            (_, Resume::Never) => "resume with --resume auto",
+            (_, Resume::Auto) => "run the same command to resume",
         };
-        let what = format!("{responses} of {total} responses are in {path}; {how}");
-        return ended(reason, &what);
+        let at = format!("after {responses} of {total} responses");
+        return ended(reason, &at, &format!("saved in {path}; {how}"));
     }
     let bound = args.profile.then(read_rate);
     let text = match args.json {

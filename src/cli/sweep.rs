@@ -90,7 +90,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     progress.close();
     let (outcomes, stopped) = outcome?;
     if let Some(stopped) = stopped {
-        return ended(&stopped, "the same command goes on");
+        return ended(&stopped, "run the same command to resume");
     }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;

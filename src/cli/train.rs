@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use expo::config::Config;
 use expo::error::Result;
+use expo::io::durable::json_line;
 use expo::run_dir::{Record, SummaryRecord};
 use expo::session::{StopCondition, Stopped};
 use expo::train::{End, Opened, Resume, Run, Summary};
@@ -15,6 +16,7 @@ use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
+use super::terminal::width;
 use super::{answer, grouped};
 
 /// Train a model on preferences
@@ -171,9 +173,9 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
     let text = match (outcome?, args.json) {
         (Ended::Now(End::Stopped(stopped)), _) => {
             let how = match (&resume, overwrite) {
-                (Resume::Auto, _) => "the same command goes on",
-                (_, false) => "go on with --resume auto",
-                (_, true) => "go on with --resume auto --set run.overwrite=false",
+                (Resume::Auto, _) => "run the same command to resume",
+                (_, false) => "resume with --resume auto",
+                (_, true) => "resume with --resume auto --set run.overwrite=false",
             };
             return ended(&stopped, how);
         }
@@ -191,7 +193,7 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
 
 /// A summary as one line of JSON.
 fn line(summary: &SummaryRecord) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(summary)? + "\n")
+    Ok(json_line(summary)?)
 }
 
 /// When a run ended, and how.
@@ -222,12 +224,11 @@ fn open_and_train(
     Ok(Ended::Now(run.train(&mut |event| progress.show(event))?))
 }
 
-/// Says where a run that ended early can be gone on from, and how.
+/// Says where a run that was interrupted is saved, and how to resume it.
 pub fn ended(stopped: &Stopped, how: &str) -> anyhow::Result<()> {
-    let (step, steps) = (stopped.step, stopped.steps);
-    let saved = stopped.checkpoint.display();
-    let what = format!("ended after step {step} of {steps}, saved {saved}; {how}");
-    super::stop::ended(stopped.reason, &what)
+    let at = format!("after step {} of {}", stopped.step, stopped.steps);
+    let then = format!("saved in {}; {how}", stopped.checkpoint.display());
+    super::stop::ended(stopped.reason, &at, &then)
 }
 
 fn table(summary: &Summary) -> String {
@@ -251,6 +252,13 @@ fn table(summary: &Summary) -> String {
         if let Some((first, last)) = records {
             text.push('\n');
             compare(name, first, last, &mut text);
+        }
+    }
+    if !summary.findings.is_empty() {
+        text.push('\n');
+        for finding in &summary.findings {
+            let options = textwrap::Options::new(width()).subsequent_indent("  ");
+            let _ = writeln!(text, "{}", textwrap::fill(finding, options));
         }
     }
     if let Some(story) = &summary.story {

@@ -63,7 +63,7 @@ pub fn directory(path: &Path) -> Result<()> {
         return Err(Error::input("is a stream, and a directory is needed").at(path.display()));
     }
     if path.exists() && !path.is_dir() {
-        return Err(Error::input("is a file, not a folder").at(path.display()));
+        return Err(Error::input("is a file, not a directory").at(path.display()));
     }
     // It lies below no file.
     check_writable(&path.join("file"))?;

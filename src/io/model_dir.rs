@@ -238,7 +238,7 @@ mod tests {
         assert!(!files.get(CHAT_TEMPLATE).exists());
         let message = files.get(CONFIG).json_object().unwrap_err().to_string();
         assert!(
-            message.ends_with("config.json: no such file or folder"),
+            message.ends_with("config.json: no such file or directory"),
             "{message}"
         );
     }

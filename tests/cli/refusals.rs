@@ -318,7 +318,7 @@ fn a_run_over_its_own_model() {
     place.refuse_run(
         &config,
         &["run.output_dir=file/out"],
-        &["file", "is not a folder"],
+        &["file", "is not a directory"],
     );
 }
 

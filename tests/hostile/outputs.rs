@@ -234,7 +234,7 @@ fn links_pipes_sockets_and_directories_are_not_replaced() {
     for (name, expected) in [
         ("link", "is a symbolic link to precious; "),
         ("dangling", "is a symbolic link to nowhere; "),
-        ("directory", "is a folder, not a file"),
+        ("directory", "is a directory, not a file"),
         ("pipe", "is a pipe, not a file"),
         ("socket", "is a socket, not a file"),
     ] {

@@ -165,7 +165,10 @@ fn what_cannot_be_used_is_refused_in_one_line() {
         "slot.deed: no option applies where mood = \"sad\"; add an option without `when`, or widen one"
     );
     let missing = Grammar::open(Path::new("no/such.toml")).unwrap_err();
-    assert_eq!(missing.to_string(), "no/such.toml: no such file or folder");
+    assert_eq!(
+        missing.to_string(),
+        "no/such.toml: no such file or directory"
+    );
     for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(
             Tilt::dpo(beta).is_err(),

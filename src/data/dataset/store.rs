@@ -255,7 +255,7 @@ mod tests {
         let mut store = Store::new(0, "/no/such/folder".into());
         assert_eq!(
             store.push(b"x").unwrap_err().to_string(),
-            "/no/such/folder: no such file or folder; what does not fit into memory is kept there; \
+            "/no/such/folder: no such file or directory; what does not fit into memory is kept there; \
              TMPDIR names another folder"
         );
     }

@@ -87,7 +87,7 @@ pub const CASES: &[Case] = &[
     refused("replies into a file of rows", |p| { p.write("c.jsonl", SAMPLE); judge(&["--judge", "length", "--cache", "c.jsonl"]) },
         &["c.jsonl:1", "no reply of a judge", "--cache"]),
     refused("replies into a folder", |_| judge(&["--judge", "length", "--cache", "."]),
-        &["is a folder"]),
+        &["is a directory"]),
     refused("a judge without a key", |_| judge(&["--judge-model", "m"]),
         &["OPENAI_API_KEY is not set", "OPENAI_BASE_URL", "length, lexicon:FILE", "(--judge)"]),
     refused("a template without a verdict", |p| template(p, &TEMPLATE.replace("{verdict:A|B}", "A or B?")),

@@ -7,6 +7,7 @@ mod data;
 mod dispatch;
 mod error;
 mod eval;
+mod guide;
 mod init;
 mod loss;
 mod losses;
@@ -88,6 +89,7 @@ enum Command {
     Loss(loss::LossArgs),
     Losses(losses::LossesArgs),
     Bandit(bandit::BanditArgs),
+    Guide(guide::GuideArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -120,6 +122,7 @@ impl Command {
             | Self::Loss(_)
             | Self::Losses(_)
             | Self::Bandit(_)
+            | Self::Guide(_)
             | Self::Completions(_) => None,
         }
     }
@@ -151,6 +154,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Loss(args) => loss::run(&args),
         Command::Losses(args) => losses::run(&args),
         Command::Bandit(args) => bandit::run(&args),
+        Command::Guide(args) => guide::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

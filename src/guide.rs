@@ -1,4 +1,53 @@
-//! The guide: what the README leaves out, one page per subject.
+//! The guide: one page per subject.
+//!
+//! The pages are Markdown files in `src/guide`. They are read there, here, and on a terminal with
+//! `expo guide TOPIC`. Their `sh` blocks are run by `tests/docs.rs` in the order of [`PAGES`].
 
-#[doc = include_str!("guide/data.md")]
-pub mod data {}
+/// A page of the guide.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// The name of its file without `.md`.
+    pub name: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// Markdown.
+    pub text: &'static str,
+}
+
+impl Page {
+    /// The page of this name; `-`, spaces and case do not matter.
+    pub fn find(name: &str) -> Option<Self> {
+        let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+        let wanted = plain(name);
+        PAGES.iter().copied().find(|page| page.name == wanted)
+    }
+}
+
+/// Declares the pages: the list, and a module each that rustdoc shows.
+///
+/// A page links to others as `[text][name]` and defines `[name]: name.md` at its end, for readers of the
+/// files. Of two definitions Markdown takes the first, so those in front of the text lead rustdoc to the
+/// modules.
+macro_rules! pages {
+    ($($name:ident: $about:literal,)*) => {
+        /// Every page, in the order in which they build on each other.
+        pub const PAGES: &[Page] = &[$(Page {
+            name: stringify!($name),
+            about: $about,
+            text: include_str!(concat!("guide/", stringify!($name), ".md")),
+        }),*];
+
+        pages! { @modules ($($name)*) $($name)* }
+    };
+    (@modules $all:tt $($name:ident)*) => { $(pages! { @module $name $all })* };
+    (@module $name:ident ($($all:ident)*)) => {
+        #[doc = concat!($("[", stringify!($all), "]: crate::guide::", stringify!($all), "\n",)*)]
+        #[doc = ""]
+        #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
+        pub mod $name {}
+    };
+}
+
+pages! {
+    data: "files, hub datasets, columns, formats, chat templates, what becomes of rows",
+}

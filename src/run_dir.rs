@@ -37,7 +37,7 @@ mod timing;
 pub use self::generation::{FinishReason, Generation};
 pub use self::log::{Log, read_log};
 pub use self::margins::{Margins, Pair, Side};
-pub use self::metrics::{Record, points, step};
+pub use self::metrics::{ACCURACY, Metric, Record, STRICT_ACCURACY, points, step};
 pub use self::names::{
     CONFIG, FILES, GENERATIONS, LATEST, MARGINS, METRICS, NON_FINITE, RUN, SUMMARY, TENSORBOARD,
     TIMINGS, checkpoint_name, checkpoint_step, checkpoint_steps,

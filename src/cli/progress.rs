@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use expo::io::hub::Download;
-use expo::run_dir::Record;
+use expo::run_dir::{ACCURACY, Record};
 use expo::session::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -329,7 +329,7 @@ fn figures(record: &Record, evaluation: bool) -> String {
     }
     for (name, label) in [
         ("loss", "loss"),
-        ("rewards/accuracies", "accuracy"),
+        (ACCURACY, "accuracy"),
         ("rewards/margins", "margin"),
     ] {
         if let Some(value) = get(name) {
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn a_record_is_a_line_of_figures() {
         let record = json!({"step": 3, "epoch": 0.5, "loss": 0.25, "learning_rate": 1e-6,
-            "grad_norm": 2.0, "rewards/margins": -0.5, "rewards/accuracies": 0.75});
+            "grad_norm": 2.0, "rewards/margins": -0.5, ACCURACY: 0.75});
         assert_eq!(
             figures(record.as_object().unwrap(), false),
             "  epoch 0.50  loss 0.2500  accuracy 0.7500  margin   -0.5000  lr 1.00e-6  grad_norm 2.0000"

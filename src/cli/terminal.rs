@@ -58,6 +58,12 @@ pub fn tell(text: impl Display) {
     );
 }
 
+/// The columns of the terminal that standard output is; 80 where it is none.
+pub fn width() -> usize {
+    let size = console::Term::stdout().size_checked();
+    size.map_or(80, |(_, columns)| usize::from(columns).clamp(40, 120))
+}
+
 /// C0, C1 and DEL, but for line breaks and tabs; and what sets the direction of text.
 fn is_control(c: char) -> bool {
     let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -41,7 +41,8 @@ pub struct RunConfig {
     /// beside the newest; `save_steps` is then a multiple of `eval_steps`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric_for_best_model: Option<String>,
-    /// Whether the best is the highest: by default for all figures whose name does not end in `loss`.
+    /// Whether the best is the highest: by default for all figures whose name does not end in `loss`,
+    /// `nll_per_token` or `perplexity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
     /// Steps whose loss or gradient is not finite that are passed over, without an update, before the
@@ -108,6 +109,9 @@ fn is_answer_tokens(count: &usize) -> bool {
 
 /// What `report_to` may name.
 const REPORTS: [&str; 1] = ["tensorboard"];
+
+/// The ends of names of figures that are better the lower they are.
+const LOSSES: [&str; 3] = ["loss", "nll_per_token", "perplexity"];
 
 /// So that `margins.json` is a file that people and a page can read.
 const MOST_MARGINS: usize = 100;
@@ -181,7 +185,8 @@ impl RunConfig {
     /// Of a figure of an evaluation and a later one, whether the later one is better.
     pub fn is_better(&self, metric: f64, than: f64) -> bool {
         let name = self.metric_for_best_model.as_deref().unwrap_or_default();
-        match self.greater_is_better.unwrap_or(!name.ends_with("loss")) {
+        let is_loss = LOSSES.iter().any(|loss| name.ends_with(loss));
+        match self.greater_is_better.unwrap_or(!is_loss) {
             true => metric > than,
             false => metric < than,
         }

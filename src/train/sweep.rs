@@ -10,7 +10,7 @@ use crate::config::{PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::lab::story::{Grammar, Tilt};
 use crate::report::{Axis, Cell, Curve, Figure, Look, Panel, Table};
-use crate::run_dir::{CONFIG, SummaryRecord};
+use crate::run_dir::{ACCURACY, CONFIG, SummaryRecord};
 use crate::session::{Event, Observer, StopCondition, Stopped};
 
 /// A run of a sweep that came to its end.
@@ -105,7 +105,7 @@ type Compared = (&'static str, fn(&SummaryRecord) -> Option<f64>);
 
 const FIGURES: [Compared; 5] = [
     ("eval loss", |of| of.evaluated("eval_loss")),
-    ("accuracy", |of| of.evaluated("eval_rewards/accuracies")),
+    ("accuracy", |of| of.evaluated(&format!("eval_{ACCURACY}"))),
     ("margin", |of| of.evaluated("eval_rewards/margins")),
     ("log-ratio chosen", |of| {
         of.evaluated("eval_log_ratios/chosen")

@@ -100,13 +100,13 @@ fn the_report_fits_a_terminal_and_is_json() {
     let text = report.to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert!(
-        lines.iter().all(|line| line.chars().count() <= 100),
+        lines.iter().all(|line| line.chars().count() <= 80),
         "{text}"
     );
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(
         words(lines[0]),
-        "before after grammar Bradley-Terry DPO beta 0.5"
+        "before after grammar BT optimum DPO beta 0.5"
     );
     assert_eq!(
         words(lines[1]),
@@ -116,16 +116,52 @@ fn the_report_fits_a_terminal_and_is_json() {
         words(lines[2]).starts_with("score 0.62 ± 0.88 - "),
         "{text}"
     );
-    assert_eq!(
-        lines[7],
-        "2 prompts, 2 samples of each; entropy and KL in nats per story"
+    assert!(
+        lines[7].starts_with("2 prompts, 2 samples of each, ± one standard error; "),
+        "{text}"
     );
-    assert_eq!(lines[9], "Ann is glad.");
-    assert_eq!(lines[10], "  before  +1.5  She sings. Fine!");
-    assert_eq!(lines[11], "  after      -  She sings. Fine!");
+    // No story after training: no change, so the order of the prompts.
+    assert_eq!(report.median_change, None);
+    assert_eq!(lines[10], "Ann is glad.");
+    assert_eq!(lines[11], "  before  +1.5  She sings. Fine!");
+    assert_eq!(lines[12], "  after      -  She sings. Fine!");
     let value = serde_json::to_value(&report).unwrap();
     assert_eq!(value["columns"][0]["in_grammar"]["value"], 0.5);
     assert_eq!(value["examples"][0]["before"]["score"], 1.5);
+}
+
+#[test]
+fn the_stories_shown_are_those_whose_change_in_score_is_typical() {
+    let grammar = Grammar::parse(SMALL).unwrap();
+    // Scores of the grammar's stories about Ann, by reading them.
+    let prompt = grammar.prompt("Ann is glad.").unwrap();
+    let score = |text: &str| prompt.read(text).unwrap().score;
+    let (low, high) = (" She kicks Ann. Fine!", " She sings. Fine!");
+    let rise = score(high) - score(low);
+    assert!(rise > 0.0);
+    let answers: Vec<Answers> = [
+        (high, low),
+        (low, high),
+        (low, low),
+        (low, high),
+        (" Blah.", low),
+    ]
+    .iter()
+    .map(|(before, after)| Answers {
+        prompt: "Ann is glad.".to_owned(),
+        before: vec![sample(before, -1.0, -1.0)],
+        after: vec![sample(after, -1.0, -1.0)],
+    })
+    .collect();
+    let report = Report::new(&grammar, &answers, 0.5, 0).unwrap();
+    // -rise, 0, rise, rise: the median is rise / 2, to which 0 and rise are equally near.
+    assert_near(report.median_change.unwrap(), rise / 2.0, "the median");
+    let shown = report
+        .examples
+        .iter()
+        .map(|e| e.after.score.unwrap() - e.before.score.unwrap());
+    assert_eq!(shown.collect::<Vec<_>>(), [rise, 0.0, rise]);
+    assert!(report.to_string().contains("nearest the median, "));
 }
 
 #[test]

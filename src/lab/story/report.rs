@@ -41,7 +41,7 @@ pub struct Answers {
     pub after: Vec<Sample>,
 }
 
-/// The table. [`Display`](fmt::Display) lays it out for 100 columns.
+/// The table. [`Display`](fmt::Display) lays it out for 80 columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The number of prompts.
@@ -50,8 +50,12 @@ pub struct Report {
     pub samples: usize,
     /// Before, after, the grammar, Bradley and Terry's optimum, DPO's.
     pub columns: [Column; 5],
-    /// A story before and after, for the first prompts.
+    /// A story before and after, for the prompts whose change in score is nearest the median.
     pub examples: Vec<Example>,
+    /// The median over prompts of the change in score of the first sample; none where no prompt has a
+    /// story of the grammar before and after.
+    #[serde(default)]
+    pub median_change: Option<f64>,
 }
 
 /// What is known of one policy.
@@ -106,6 +110,14 @@ pub struct Told {
 }
 
 const EXAMPLES: usize = 3;
+const BRADLEY_TERRY: &str = "Bradley-Terry";
+
+impl Example {
+    /// By how much the score changed; none unless both are stories of the grammar.
+    fn change(&self) -> Option<f64> {
+        Some(self.after.score? - self.before.score?)
+    }
+}
 
 impl Report {
     /// Measures samples; `beta` is DPO's, and `seed` that of the draws from the exact policies.
@@ -128,17 +140,39 @@ impl Report {
             of("before", |answers| &answers.before),
             of("after", |answers| &answers.after),
             truth("grammar", Tilt::GRAMMAR),
-            truth("Bradley-Terry", Tilt::BRADLEY_TERRY),
+            truth(BRADLEY_TERRY, Tilt::BRADLEY_TERRY),
             truth(&format!("DPO beta {beta}"), Tilt::dpo(beta)?),
         ];
-        let examples = prompts.iter().zip(answers).take(EXAMPLES);
+        let examples = prompts.iter().zip(answers).map(example).collect();
+        let (examples, median_change) = typical(examples);
         Ok(Self {
             prompts: prompts.len(),
             samples,
             columns,
-            examples: examples.map(example).collect(),
+            examples,
+            median_change,
         })
     }
+}
+
+/// The examples to show, and the median of the changes in score. Any other choice would make the change
+/// look larger or smaller than it is: the first three prompts can all be exceptions.
+fn typical(mut examples: Vec<Example>) -> (Vec<Example>, Option<f64>) {
+    let mut changes: Vec<f64> = examples.iter().filter_map(Example::change).collect();
+    changes.sort_by(f64::total_cmp);
+    let middle = changes.len() / 2;
+    let median = match changes.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(changes[middle]),
+        _ => Some((changes[middle - 1] + changes[middle]) / 2.0),
+    };
+    let distance = |example: &Example| match (example.change(), median) {
+        (Some(change), Some(median)) => (change - median).abs(),
+        _ => f64::INFINITY,
+    };
+    examples.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    examples.truncate(EXAMPLES);
+    (examples, median)
 }
 
 fn check(answers: &[Answers], samples: usize) -> Result<()> {
@@ -281,9 +315,9 @@ fn distinct<'a>(texts: impl Iterator<Item = &'a str>, n: usize) -> f64 {
     seen.len() as f64 / all.max(1) as f64
 }
 
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
 const LABEL: usize = 15;
-const CELL: usize = 17;
+const CELL: usize = 13;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -296,7 +330,10 @@ impl fmt::Display for Report {
         };
         let number = |estimate: &Estimate| show(estimate, 1.0, 2, "");
         let share = |estimate: &Estimate| show(estimate, 100.0, 1, "%");
-        line(f, "", &|column| column.name.clone())?;
+        line(f, "", &|column| match column.name.as_str() {
+            BRADLEY_TERRY => "BT optimum".to_owned(),
+            name => name.to_owned(),
+        })?;
         line(f, "in the grammar", &|column| share(&column.in_grammar))?;
         line(f, "score", &|column| {
             column.score.as_ref().map_or("-".into(), number)
@@ -308,8 +345,15 @@ impl fmt::Display for Report {
         let (prompts, samples) = (self.prompts, self.samples);
         writeln!(
             f,
-            "{prompts} prompts, {samples} samples of each; entropy and KL in nats per story"
+            "{prompts} prompts, {samples} samples of each, ± one standard error; entropy and KL in nats per\n\
+             story; BT optimum: the policy whose choices follow the {BRADLEY_TERRY} preferences"
         )?;
+        if let Some(median) = self.median_change {
+            writeln!(
+                f,
+                "\nStories of the prompts whose change in score is nearest the median, {median:+.1}:"
+            )?;
+        }
         for example in &self.examples {
             writeln!(f)?;
             wrapped(f, "", &example.prompt)?;

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use serde::de::value::Error;
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
+use toml::{Table, Value};
 
 use super::{BatchConfig, ModelConfig, PreferenceData, ReferenceConfig, RunConfig};
 use crate::lab::story::StoryConfig;
@@ -17,6 +18,26 @@ pub(super) struct Section {
     pub name: &'static str,
     pub main: &'static str,
     pub keys: &'static [&'static str],
+}
+
+/// The keys that hold a list of words; a word alone stands for a list of one.
+const LISTS: [(&str, &str); 4] = [
+    ("run", "report_to"),
+    ("model", "trainable"),
+    ("sample", "stop"),
+    ("data", "eot_tokens"),
+];
+
+/// Makes a list of one of every value alone where a list is read.
+pub(super) fn list_single(config: &mut Table) {
+    for (section, key) in LISTS {
+        let section = config.get_mut(section).and_then(Value::as_table_mut);
+        if let Some(value) = section.and_then(|section| section.get_mut(key))
+            && (value.is_str() || value.is_integer())
+        {
+            *value = Value::Array(vec![value.clone()]);
+        }
+    }
 }
 
 /// All sections but `[loss]`, those that every run has first.
@@ -93,6 +114,19 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_alone_is_a_list_of_one() {
+        let text =
+            "[run]\nreport_to = \"a\"\nseed = 1\n[data]\neot_tokens = [3]\n[sample]\nstop = 1\n";
+        let mut config: Table = toml::from_str(text).unwrap();
+        list_single(&mut config);
+        let text = "[run]\nreport_to = [\"a\"]\nseed = 1\n[data]\neot_tokens = [3]\n[sample]\nstop = [1]\n";
+        assert_eq!(config, toml::from_str(text).unwrap());
+        for (section, key) in LISTS {
+            assert!(is_key(&format!("{section}.{key}")), "{section}.{key}");
+        }
+    }
 
     #[test]
     fn every_section_has_its_keys_and_its_main_key() {

@@ -18,7 +18,7 @@ use crate::error::{Error, Place, Result};
 use crate::io::untrusted;
 use crate::loss::Loss;
 
-use super::{hint, losses};
+use super::{hint, losses, schema};
 pub(super) use origins::Origin;
 use origins::Origins;
 pub(super) use overrides::Override;
@@ -93,7 +93,11 @@ impl Source {
     }
 
     fn read_as<T: DeserializeOwned>(&self, run: Option<&Table>) -> Result<T> {
-        let value = Value::Table(self.table.clone());
+        let mut table = self.table.clone();
+        if run.is_some() {
+            schema::list_single(&mut table);
+        }
+        let value = Value::Table(table);
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = message::dotted(error.path());
             message::of_value(error.inner(), &path, run)

@@ -45,7 +45,10 @@ fn configs() {
     place.refuse_run(
         &file("", ""),
         &["loss.ipo={}"],
-        &["--set loss.ipo={}: 2 losses: dpo, ipo"],
+        &[
+            "--set loss.ipo={}: the loss is dpo, not ipo",
+            "(--set loss=ipo)",
+        ],
     );
     let bad = file("[loss.dpo]", "[loss.typo]\n[loss.cexpo]");
     place.refuse_run(&bad, &[], &["the loss cexpo is there twice"]);
@@ -88,7 +91,7 @@ fn configs() {
             ["--set loss.rexpo.lambda=1.5: ", "lambda"],
         ),
         ("run.sed=1", ["--set run.sed=1", "`seed`?"]),
-        ("seed=1", ["--set seed=1", "unknown key `seed`"]),
+        ("seed=1", ["--set seed=1", "did you mean `run.seed`?"]),
         ("batch.batch_size", ["--set batch.batch_size", "no `=`"]),
         (
             "batch.batch_size=x",

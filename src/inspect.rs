@@ -5,6 +5,8 @@
 
 mod lint;
 
+use std::path::PathBuf;
+
 use crate::config::{ModelConfig, PreferenceData, RowsConfig, SampleSource};
 use crate::data::format::Format;
 use crate::data::{Dataset, Files, Inspection, Look, Tokenizer, look};
@@ -31,6 +33,8 @@ pub struct Shown {
     pub tokenizer: Tokenizer,
     /// The model's shape.
     pub arch: Architecture,
+    /// The file of `data.samples`, where it does not exist yet: the rows are without samples.
+    pub missing_samples: Option<PathBuf>,
 }
 
 /// The rows of a run.
@@ -45,7 +49,7 @@ pub enum RowSplit {
 }
 
 /// Reads the rows of a split as a run would, with a closer look at the row of the number `row`. Samples
-/// that the run would draw itself are left out: they are not there yet.
+/// that the run would draw itself, or whose file does not exist yet, are left out.
 pub fn show(
     config: &RowsConfig,
     split: RowSplit,
@@ -76,8 +80,18 @@ pub fn show(
     if !config.names_a_loss && *rows.format.of(&files, &rows.columns)? == *Format::PROMPTS {
         needs.all = &[];
     }
+    let mut missing_samples = None;
     let samples = match &data.samples {
-        Some(SampleSource::Files(files)) => Some(files),
+        Some(SampleSource::Files(files)) => {
+            missing_samples = files.paths().find(|path| !path.exists());
+            match &missing_samples {
+                Some(_) => {
+                    needs = without_samples(&needs);
+                    None
+                }
+                None => Some(files),
+            }
+        }
         Some(SampleSource::Auto) => {
             needs = without_samples(&needs);
             None
@@ -125,6 +139,7 @@ pub fn show(
         row,
         tokenizer,
         arch,
+        missing_samples,
     })
 }
 

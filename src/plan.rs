@@ -7,6 +7,7 @@
 //!
 //! *Why*: memory, days and disk are what runs fail for, and all of them are known from the shapes.
 
+mod cards;
 mod device;
 mod disk;
 mod fit;
@@ -27,14 +28,16 @@ use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
 use crate::model::trainable::select;
 
-pub use device::{Device, GIB, Rates};
+pub use device::{Device, GIB, Rates, size};
 pub use disk::Disk;
+pub use fit::Remedy;
 pub use flops::Flops;
 pub use memory::Memory;
 pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
 pub use time::Seconds;
 
+use fit::Planned;
 use memory::Bytes;
 use time::{elementwise_bytes, update_bytes};
 
@@ -192,8 +195,15 @@ pub struct Plan {
     pub time: Option<Time>,
     /// What a step is expected to take, part by part; `None` where the device's speed is not known.
     pub parts: Option<Parts>,
+    /// Whether it fits into the device's memory; `None` where that is not known.
+    pub fits: Option<bool>,
+    /// What makes it fit where it does not, the least harm first; each is checked.
+    pub remedies: Vec<Remedy>,
     /// What is not in the figures.
-    pub left_out: Vec<&'static str>,
+    pub left_out: Vec<String>,
+    /// The error of a run that does not fit.
+    #[serde(skip)]
+    refusal: Option<Error>,
 }
 
 impl Plan {
@@ -221,14 +231,18 @@ impl Plan {
     /// The plan of a run.
     ///
     /// # Errors
-    /// Where the run needs more memory than the device has, with what would fit; and where the config
-    /// asks for what the device does not do.
+    /// Where the config asks for what the device does not do.
     pub fn new(config: &Config, models: &Models, rows: &Rows, device: &Device) -> Result<Self> {
         Self::check_device(config, device)?;
         let division = Division::of(config);
         let largest = rows.largest(division);
         let memory = Memory::of(config, models, device, &largest);
-        fit::check(config, models, rows, device, &memory)?;
+        let planned = Planned {
+            config,
+            models,
+            rows,
+            device,
+        };
         let parameters = Parameters::of(models.policy);
         let per_epoch = rows.steps_per_epoch();
         let steps = config.run.steps(per_epoch);
@@ -245,9 +259,10 @@ impl Plan {
             predicted_per_step: rows.trained.predictions / per_epoch as f64,
             micro_batches: rows.micro_batches(division),
             largest,
-            largest_that_fits: fit::largest(config, models, rows, device),
+            largest_that_fits: planned.largest(),
         };
         let flops = operations(config, models, rows, steps);
+        let remedies = planned.remedies();
         Ok(Self {
             device: device.clone(),
             parameters,
@@ -257,8 +272,19 @@ impl Plan {
             parts: Parts::of(config, models, rows, device),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
+            fits: planned.is_fitting(),
+            refusal: planned.check(&remedies).err(),
+            remedies,
             left_out: left_out(config, models.layout, device),
         })
+    }
+
+    /// Refuses a run that does not fit.
+    ///
+    /// # Errors
+    /// Names what it needs, what the device has, and the first of the remedies.
+    pub fn check_fits(&self) -> Result<()> {
+        self.refusal.clone().map_or(Ok(()), Err)
     }
 }
 
@@ -365,9 +391,9 @@ fn time(
     })
 }
 
-fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<&'static str> {
+fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<String> {
     let needs = config.loss.needs();
-    let mut all = Vec::new();
+    let mut all: Vec<&str> = Vec::new();
     let frozen = layout.trainable_len < layout.len;
     if frozen && Bytes::of(config, device).mixed {
         // The files are not read, and such weights are saved as they were.
@@ -384,5 +410,5 @@ fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<&'static s
     if config.story.is_some() {
         all.push("the stories drawn before training and after");
     }
-    all
+    all.into_iter().map(str::to_owned).collect()
 }

@@ -5,7 +5,7 @@ mod lint;
 mod look;
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use expo::config::{RowsConfig, Source};
@@ -163,7 +163,11 @@ fn object(shown: &Shown) -> Result<Value> {
     let row = row
         .map(|row| row_object(row, &shown.tokenizer))
         .transpose()?;
-    Ok(json!({"census": RowCounts::from(&shown.dataset.report), "row": row}))
+    let mut object = json!({"census": RowCounts::from(&shown.dataset.report), "row": row});
+    if let Some(path) = &shown.missing_samples {
+        object["missing_samples"] = json!(path);
+    }
+    Ok(object)
 }
 
 fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
@@ -200,6 +204,9 @@ fn row_object(row: &Inspection, tokenizer: &Tokenizer) -> Result<Value> {
 
 fn table(shown: &Shown) -> Result<String> {
     let mut text = shown.dataset.report.to_string();
+    if let Some(path) = &shown.missing_samples {
+        let _ = writeln!(text, "{:<22}{}", "samples", missing(path));
+    }
     row_table(shown, &mut text)?;
     Ok(text)
 }
@@ -236,6 +243,14 @@ fn row_table(shown: &Shown, text: &mut String) -> Result<()> {
         lines(&response.ids, tokenizer, is_scored, text)?;
     }
     Ok(())
+}
+
+/// What is to be said of a file of samples that does not exist.
+pub fn missing(path: &Path) -> String {
+    format!(
+        "left out: {} does not exist yet; write it with `expo sample`, or set data.samples = \"auto\"",
+        path.display()
+    )
 }
 
 fn heading(name: &str, notes: &[String], part: &Part, text: &mut String) {

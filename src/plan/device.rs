@@ -1,78 +1,28 @@
-//! What a run would be made on.
+//! The device that a run is planned for.
 
 use std::fs;
 
 use serde::Serialize;
 
+use super::cards::{CARDS, Card};
 use crate::config::Dtype;
 use crate::error::{Error, Result};
 
 /// A GiB, in bytes.
 pub const GIB: f64 = (1u64 << 30) as f64;
 
+/// Bytes as a person reads them: in GiB, or in MiB where that is little.
+pub fn size(bytes: u64) -> String {
+    let gib = bytes as f64 / GIB;
+    match gib < 0.1 {
+        true => format!("{:.1} MiB", gib * 1024.0),
+        false => format!("{gib:.1} GiB"),
+    }
+}
+
 /// The share of memory that is kept free: for the driver or the system, the program's code and what
 /// allocators cannot use.
 const KEPT_FREE: f64 = 0.03;
-
-/// A GPU by name.
-///
-/// Memory is what CUDA reports of it. The bandwidth is the data sheet's. Of the products' rates, that
-/// of the h200 in bf16 is what large products reach, 790 of the data sheet's 989 TFLOP/s; the others
-/// are the same share, 0.8, of the data sheet's figure for dense operands with sums in f32.
-struct Gpu {
-    name: &'static str,
-    /// GiB.
-    memory: f64,
-    /// Products of bf16 operands, TFLOP/s.
-    bf16: f64,
-    /// Products of f32 operands, TFLOP/s.
-    f32: f64,
-    /// TB/s.
-    bandwidth: f64,
-}
-
-const GPUS: [Gpu; 5] = [
-    // 989 and 67 TFLOP/s.
-    Gpu {
-        name: "h200",
-        memory: 139.0,
-        bf16: 790.0,
-        f32: 53.6,
-        bandwidth: 4.8,
-    },
-    // The SXM board: 989 and 67 TFLOP/s.
-    Gpu {
-        name: "h100",
-        memory: 79.0,
-        bf16: 790.0,
-        f32: 53.6,
-        bandwidth: 3.35,
-    },
-    // The SXM board: 312 and 19.5 TFLOP/s.
-    Gpu {
-        name: "a100-80gb",
-        memory: 79.0,
-        bf16: 250.0,
-        f32: 15.6,
-        bandwidth: 2.039,
-    },
-    // 362 and 91.6 TFLOP/s.
-    Gpu {
-        name: "l40s",
-        memory: 44.0,
-        bf16: 290.0,
-        f32: 73.3,
-        bandwidth: 0.864,
-    },
-    // 165 and 82.6 TFLOP/s.
-    Gpu {
-        name: "rtx-4090",
-        memory: 23.5,
-        bf16: 132.0,
-        f32: 66.1,
-        bandwidth: 1.008,
-    },
-];
 
 /// The machine or GPU that a run is planned for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,12 +35,15 @@ pub struct Device {
     pub memory: Option<u64>,
     /// How fast it is, if that is known.
     pub rates: Option<Rates>,
+    /// Why expo does not run on it, where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsupported: Option<String>,
 }
 
 /// How fast a device is at most.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rates {
-    /// Floating-point operations per second in large products.
+    /// Floating-point operations per second in large matmuls.
     pub flops: f64,
     /// Bytes per second between the device and its memory.
     pub bandwidth: f64,
@@ -99,32 +52,40 @@ pub struct Rates {
 impl Device {
     /// The names that [`named`](Self::named) knows.
     pub fn names() -> Vec<&'static str> {
-        GPUS.iter().map(|gpu| gpu.name).collect()
+        CARDS.iter().map(|card| card.name).collect()
     }
 
-    /// A GPU by its name, for products in `dtype`.
+    /// A GPU by its name, for matmuls in `dtype`. Case, dashes and spaces of the name do not count.
     ///
     /// # Errors
     /// Names the valid ones.
     pub fn named(name: &str, dtype: Dtype) -> Result<Self> {
-        let gpu = GPUS.iter().find(|gpu| gpu.name == name).ok_or_else(|| {
-            let valid = Self::names().join(", ");
-            Error::input(format!("unknown GPU `{name}`"))
-                .hint(format!(
-                    "valid: {valid}; for another give its memory and rates"
-                ))
-                .option("memory", "")
-                .option("tflops", "")
-                .option("bandwidth", "")
-        })?;
-        let tflops = match dtype {
-            Dtype::F32 => gpu.f32,
-            Dtype::Bf16 => gpu.bf16,
-        };
-        Self::described(name, gpu.memory, Some((tflops, gpu.bandwidth)))
+        Self::of_card(Card::find(name)?, dtype)
     }
 
-    /// A GPU with this memory in GiB and, where they are known, TFLOP/s in the products of the run's
+    /// The GPUs that expo runs on, from the least memory to the most.
+    pub(super) fn supported(dtype: Dtype) -> Vec<Self> {
+        let cards = CARDS.iter().filter(|card| card.unsupported().is_none());
+        let mut all: Vec<Self> = cards
+            .filter_map(|card| Self::of_card(card, dtype).ok())
+            .collect();
+        all.sort_by_key(|device| device.memory);
+        all
+    }
+
+    fn of_card(card: &Card, dtype: Dtype) -> Result<Self> {
+        let tflops = match dtype {
+            Dtype::F32 => card.f32,
+            Dtype::Bf16 => card.bf16,
+        };
+        let device = Self::described(card.name, card.memory, Some((tflops, card.bandwidth)))?;
+        Ok(Self {
+            unsupported: card.unsupported(),
+            ..device
+        })
+    }
+
+    /// A GPU with this memory in GiB and, where they are known, TFLOP/s in matmuls of the run's
     /// dtype and TB/s.
     ///
     /// # Errors
@@ -133,7 +94,7 @@ impl Device {
         let (tflops, bandwidth) = rates.unwrap_or((1.0, 1.0));
         for (what, x, unit) in [
             ("memory", memory, "GiB"),
-            ("rate of products", tflops, "TFLOP/s"),
+            ("rate of matmuls", tflops, "TFLOP/s"),
             ("bandwidth", bandwidth, "TB/s"),
         ] {
             if !(x > 0.0 && x.is_finite()) {
@@ -149,10 +110,11 @@ impl Device {
                 flops: tflops * 1e12,
                 bandwidth: bandwidth * 1e12,
             }),
+            unsupported: None,
         })
     }
 
-    /// The processors of this machine, whose speed is not known.
+    /// The CPU of this machine, whose speed is not known.
     pub fn this_machine() -> Self {
         let read = |path: &str| fs::read_to_string(path).ok();
         let installed = read("/proc/meminfo").and_then(|text| installed(&text));
@@ -165,6 +127,7 @@ impl Device {
             gpu: false,
             memory: installed.into_iter().chain(allowed).min(),
             rates: None,
+            unsupported: None,
         }
     }
 

@@ -100,7 +100,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// Counts examples, as they are computed on the processor or on a GPU.
+    /// Counts examples, as they are computed on the CPU or on a GPU.
     ///
     /// # Errors
     /// Those of the examples.
@@ -172,6 +172,8 @@ pub struct Rows {
     lengths: Vec<[usize; 3]>,
     /// The rows of each step of the first epoch.
     steps: Vec<Vec<usize>>,
+    /// Whether the run draws samples, as long as they may be.
+    draws: bool,
     /// Labelled rows.
     pub labelled: usize,
     /// Rows of an epoch, unlabelled ones included.
@@ -247,6 +249,7 @@ impl Rows {
             evaluated: eval.trained.plus(1.0, eval.statistic),
             scored: all(|split| split.scored),
             lengths: with_draws(config, [train.lengths, more.lengths].concat()),
+            draws: draws(config),
             steps,
         })
     }
@@ -299,6 +302,15 @@ impl Rows {
             largest.tokens = largest.tokens.max(tokens.min(self.largest_step()));
         }
         largest
+    }
+
+    /// These rows with at most so many tokens each; `None` where the run adds samples of unknown length.
+    pub(super) fn within(&self, tokens: usize) -> Option<Self> {
+        let mut rows = self.clone();
+        for count in rows.lengths.iter_mut().flatten() {
+            *count = (*count).min(tokens);
+        }
+        (!self.draws).then_some(rows)
     }
 
     fn divided(&self, rows: &[usize], division: Division) -> Vec<std::ops::Range<usize>> {

@@ -139,6 +139,75 @@ fn a_config_without_a_loss_is_one_of_sft() {
     assert_eq!(plan["disk"]["reference"], 0);
 }
 
+/// Weights, gradients and moments alone are 0.5 MB.
+#[test]
+fn a_run_that_does_not_fit_is_refused_after_its_table() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let plan = ["plan", "--config", str(&config), "--memory", "0.0005"];
+    let refused = place.run(&plan);
+    assert_eq!(refused.code, Some(2));
+    for part in [
+        "  optimizer states",
+        "  total",
+        "does not fit: ",
+        " MiB needed, ",
+        "Several GPUs do not help",
+        "GPU rtx-3070",
+    ] {
+        assert!(refused.out.contains(part), "{}", refused.out);
+    }
+    let error = refused.err;
+    assert!(
+        error.contains("MiB with micro_batch_tokens = 4096, and can use 0.5 MiB of the 0.5 MiB"),
+        "{error}"
+    );
+    let refused = place.run(&[&plan[..], &["--json"]].concat());
+    assert_eq!(refused.code, Some(2));
+    let object: serde_json::Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(object["fits"], false);
+    let remedies = object["remedies"].as_array().unwrap();
+    assert_eq!(remedies.last().unwrap()["gpu"], "rtx-3070");
+}
+
+#[test]
+fn several_gpus_are_said_to_be_used_one_by_one() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "dpo", "", "");
+    let plan = ["plan", "--config", str(&config), "--gpu"];
+    let one = place.succeed(&[&plan[..], &["rtx-4090"]].concat());
+    let two = place.succeed(&[&plan[..], &["2x RTX 4090"]].concat());
+    assert!(two.starts_with(one.trim_end()), "{two}");
+    assert!(two.contains("the plan is for one of the 2"), "{two}");
+    let json = planned(&place, &config, &["--gpu", "rtx-4090", "--gpus", "2"]);
+    assert_eq!((&json["gpus"], &json["fits"]), (&2.into(), &true.into()));
+    let old = place.succeed(&[&plan[..], &["t4"]].concat());
+    assert!(old.contains("needs compute capability 8.0"), "{old}");
+    assert!(old.lines().all(|line| line.chars().count() <= 80), "{old}");
+}
+
+#[test]
+fn samples_that_are_not_there_yet_are_left_out_and_named() {
+    let place = Place::new();
+    let config = place.config(&fixture("neox"), "cexpo", "samples = \"later.jsonl\"", "");
+    let plan = planned(&place, &config, &[]);
+    let left_out = plan["left_out"][0].as_str().unwrap();
+    assert!(
+        left_out.contains("later.jsonl does not exist yet"),
+        "{left_out}"
+    );
+    let shown = place.succeed(&["data", "show", "--config", str(&config), "--row", "0"]);
+    assert!(shown.contains("later.jsonl does not exist yet"), "{shown}");
+    let shown = place.succeed(&["data", "show", "--config", str(&config), "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(
+        shown["missing_samples"]
+            .as_str()
+            .unwrap()
+            .ends_with("later.jsonl")
+    );
+}
+
 #[test]
 fn what_cannot_be_planned_is_refused() {
     let place = Place::new();
@@ -148,19 +217,11 @@ fn what_cannot_be_planned_is_refused() {
     };
     refuse(
         &["--gpu", "h201"],
-        &["`h201`", "h200, h100, a100-80gb, l40s, rtx-4090"],
+        &["`h201`", "valid: rtx-3060", "h200", "--memory"],
     );
-    // Weights, gradients and moments alone are 0.5 MB.
-    let small = ["--memory", "0.0005", "--json"];
-    refuse(
-        &small,
-        &[
-            "the run needs",
-            "micro_batch_tokens = 4096",
-            "0.0 GiB",
-            "whatever is set",
-        ],
-    );
+    refuse(&["--gpu", "a100"], &["a100-40gb or a100-80gb"]);
+    refuse(&["--gpus", "2"], &["--gpus", "no GPU is named"]);
+    refuse(&["--gpu", "2x l4", "--gpus", "3"], &["3 GPUs beside 2"]);
     refuse(&["--memory", "0"], &["memory is 0 GiB", "> 0"]);
     refuse(
         &["--memory", "80", "--set", "model.device=cpu"],

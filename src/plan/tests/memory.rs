@@ -122,64 +122,173 @@ fn memory_of_a_model_by_hand() {
     assert_eq!(moving.temporary, plain);
 }
 
-#[test]
-fn a_run_that_does_not_fit_is_told_what_would() {
-    let arch = arch(PYTHIA);
+/// The plan of 64 pairs on a GPU of so many GiB.
+fn on_gpu(json: &str, sets: &[String], memory: f64) -> Plan {
+    let arch = arch(json);
     let pairs: Vec<Example> = (0..64).map(|i| pair(100 + i, 40, 50)).collect();
-    let refused = |sets: &[&str], memory: f64| {
-        let device = Device::described("the GPU", memory, None).unwrap();
-        let error = plan(&config(sets), &arch, &pairs, &device).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        error.to_string()
-    };
-    let bf16 = "model.dtype=bf16";
+    let device = Device::described("the GPU", memory, None).unwrap();
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    plan(&config(&sets), &arch, &pairs, &device).unwrap()
+}
+
+#[test]
+fn a_run_that_does_not_fit_says_what_it_needs_and_the_largest_micro_batch_fits() {
+    let of = |sets: &[&str]| on_gpu(PYTHIA, &sets.map_owned(), 52.0);
     // 46.5 GiB without activations, of which 4096 tokens take 6.3.
-    let message = refused(&[bf16], 52.0);
+    let refused = of(&["model.dtype=bf16"]);
+    let error = refused.check_fits().unwrap_err();
+    assert_eq!((refused.fits, error.exit_code()), (Some(false), 2));
+    let message = error.to_string();
     assert!(
-        message.contains("needs 5") && message.contains("the GPU's 52.0 GiB"),
+        message.contains("needs 5") && message.contains("52.0 GiB of the GPU"),
         "{message}"
     );
-    let number = message.rsplit(' ').next().unwrap();
-    let largest: usize = number.parse().unwrap();
-    let device = Device::described("the GPU", 52.0, None).unwrap();
+    let largest = refused.tokens.largest_that_fits.unwrap();
+    let first = &refused.remedies[0];
+    assert_eq!(first.set, [format!("batch.micro_batch_tokens = {largest}")]);
     for (tokens, fits) in [(largest, true), (largest + 1, false)] {
         let set = format!("batch.micro_batch_tokens={tokens}");
-        let plan = plan(&config(&[bf16, &set]), &arch, &pairs, &device);
-        assert_eq!(plan.is_ok(), fits);
-        if let Ok(plan) = plan {
-            assert_eq!(plan.tokens.largest_that_fits, Some(largest));
+        let plan = of(&["model.dtype=bf16", &set]);
+        assert_eq!(plan.fits, Some(fits));
+        assert_eq!(plan.check_fits().is_ok(), fits);
+    }
+    let parts = of(&["model.dtype=bf16", "batch.gradient_accumulation_steps=1"]);
+    let message = parts.check_fits().unwrap_err().to_string();
+    assert!(
+        message.contains("with gradient_accumulation_steps = 1"),
+        "{message}"
+    );
+    assert_eq!(
+        parts.remedies[0].note,
+        "instead of gradient_accumulation_steps"
+    );
+}
+
+/// Each remedy, set in the config, makes a run that fits in just the memory that it names.
+#[test]
+fn every_remedy_holds() {
+    let bf16 = "model.dtype=bf16";
+    let mut kinds = std::collections::BTreeSet::new();
+    for (json, sets, memory) in [
+        (PYTHIA, vec![], 52.0),
+        (PYTHIA, vec![bf16], 52.0),
+        (PYTHIA, vec![bf16], 48.3),
+        (PYTHIA, vec![bf16], 40.0),
+        (PYTHIA, vec![bf16], 32.3),
+        (PYTHIA, vec![bf16], 24.0),
+        (LLAMA, vec![], 23.5),
+        (LLAMA, vec!["model.trainable=[\"lm_head.*\"]"], 19.5),
+    ] {
+        let refused = on_gpu(json, &sets.map_owned(), memory);
+        assert_eq!(refused.fits, Some(false));
+        assert!(!refused.remedies.is_empty(), "{memory}");
+        for remedy in &refused.remedies {
+            let mut all = sets.map_owned();
+            all.extend(remedy.set.iter().cloned());
+            let card = remedy.gpu.as_deref();
+            let card = card.map(|name| Device::named(name, crate::config::Dtype::Bf16).unwrap());
+            let memory = card.map_or(memory, |card| card.memory.unwrap() as f64 / GIB);
+            let plan = on_gpu(json, &all, memory);
+            assert_eq!(plan.fits, Some(true), "{sets:?} {remedy}");
+            // A shorter max_length is of rows that a test does not read again.
+            if !remedy
+                .set
+                .iter()
+                .any(|set| set.starts_with("data.max_length"))
+            {
+                assert_eq!(plan.memory.total, remedy.memory, "{sets:?} {remedy}");
+            }
+            let keys = remedy
+                .set
+                .iter()
+                .map(|set| set.split(' ').next().unwrap().to_owned());
+            kinds.extend(keys.chain(remedy.gpu.iter().map(|_| "gpu".to_owned())));
         }
     }
-    for (sets, memory, words) in [
-        (vec![bf16], 48.3, "with model.recompute = true the largest"),
-        (
-            vec![bf16],
-            40.0,
-            "with optimizer.states = \"split\" the largest",
-        ),
-        (
-            vec![bf16],
-            32.3,
-            "with model.recompute = true and optimizer.states = \"split\" the largest",
-        ),
-        (
-            vec![bf16],
-            24.0,
-            "no micro_batch_tokens fits, whatever is set",
-        ),
-        (
-            vec![],
-            40.0,
-            "with optimizer.states = \"split\" and model.dtype = \"bf16\" the largest",
-        ),
-        (
-            vec!["batch.gradient_accumulation_steps=1"],
-            52.0,
-            "with gradient_accumulation_steps = 1",
-        ),
+    for kind in [
+        "batch.micro_batch_tokens",
+        "model.recompute",
+        "optimizer.states",
+        "model.dtype",
+        "model.trainable",
+        "gpu",
     ] {
-        let message = refused(&sets, memory);
-        assert!(message.contains(words), "{memory}: {message}");
+        assert!(kinds.contains(kind), "{kind}: {kinds:?}");
+    }
+}
+
+#[test]
+fn what_cannot_help_is_not_suggested() {
+    let bf16 = "model.dtype=bf16".to_owned();
+    // Weights, gradients and states of all parameters alone are 90 GiB, split: no shorter row helps.
+    let refused = on_gpu(LLAMA, std::slice::from_ref(&bf16), 23.5);
+    let sets: Vec<&String> = refused
+        .remedies
+        .iter()
+        .flat_map(|remedy| &remedy.set)
+        .collect();
+    assert!(
+        sets.iter().all(|set| !set.starts_with("data.max_length")),
+        "{sets:?}"
+    );
+    assert!(
+        sets.iter().any(|set| set.contains("model.layers.31.*")),
+        "{sets:?}"
+    );
+    // Not even the weights fit.
+    let refused = on_gpu(
+        LLAMA,
+        &[bf16, "model.trainable=[\"lm_head.*\"]".to_owned()],
+        12.0,
+    );
+    assert!(refused.remedies.iter().all(|remedy| remedy.gpu.is_some()));
+    // On the CPU all is f32, and there is no other GPU.
+    let arch = arch(PYTHIA);
+    let cpu = Device {
+        memory: Some(1 << 30),
+        ..Device::this_machine()
+    };
+    let refused = plan(&config(&[]), &arch, &[pair(100, 40, 50)], &cpu).unwrap();
+    assert!(refused.remedies.is_empty(), "{:?}", refused.remedies);
+    let message = refused.check_fits().unwrap_err().to_string();
+    assert!(
+        message.contains("no setting makes it fit: weights, gradients"),
+        "{message}"
+    );
+}
+
+/// One row fills the memory: of a `max_length` that is shorter every row fits.
+#[test]
+fn rows_that_are_too_long_alone_are_told_a_shorter_length() {
+    let arch = arch(PYTHIA);
+    let sets = [
+        "model.dtype=bf16",
+        "optimizer.states=split",
+        "model.recompute=true",
+    ];
+    let sets = [&sets[..], &["data.max_length=16384"]].concat();
+    let device = Device::described("the GPU", 34.0, None).unwrap();
+    let long = [pair(8000, 8000, 8000)];
+    let refused = plan(&config(&sets), &arch, &long, &device).unwrap();
+    let remedy = &refused.remedies[0];
+    let length = remedy.set[0].strip_prefix("data.max_length = ").unwrap();
+    let length: usize = length.parse().unwrap();
+    assert!((1000..16_384).contains(&length), "{length}");
+    // The longest pair of that length.
+    let answer = length - 256;
+    let set = format!("data.max_length={length}");
+    let cut = [&sets[..3], &[&set, "batch.micro_batch_tokens=1"]].concat();
+    let fits = plan(&config(&cut), &arch, &[pair(256, answer, answer)], &device).unwrap();
+    assert_eq!(fits.fits, Some(true));
+}
+
+trait Owned {
+    fn map_owned(&self) -> Vec<String>;
+}
+
+impl Owned for [&str] {
+    fn map_owned(&self) -> Vec<String> {
+        self.iter().map(|set| (*set).to_owned()).collect()
     }
 }
 

@@ -13,7 +13,8 @@ pub(super) fn warn_of_single_rows(config: &Config, dataset: &Dataset, observe: O
     };
     let needs = config.loss.needs();
     let roles: Vec<Role> = Role::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|role| {
             [needs.all, needs.any, needs.optional]
                 .concat()

@@ -168,8 +168,8 @@ impl Obstacle {
                 "this build of expo has no CUDA, and there is no {name}"
             ))
             .hint(
-                "build with --features cuda (scripts/build_release.sh builds both programs), or set the \
-                 device to cpu",
+                "scripts/build_release.sh builds both (cargo build --release --features cuda builds one), or \
+                 set the device to cpu",
             ),
             Self::Driver(Driver::Works { cuda, gpus: 1.. }) => Error::input(format!(
                 "the NVIDIA driver supports CUDA {}.{} only",

@@ -31,7 +31,7 @@ const MOST_ANSWERS: usize = 14;
 /// What a name means that is not in a section: a key of one, or a name of another program, mistyped
 /// or not.
 pub fn key_hint(name: &str) -> Option<KeyHint> {
-    if is_key(name) {
+    if name == "loss" || (is_key(name) && !is_section(name)) {
         return Some(KeyHint::Key(name.to_owned(), None));
     }
     let own = own_keys(name, &Table::new());
@@ -40,6 +40,9 @@ pub fn key_hint(name: &str) -> Option<KeyHint> {
     }
     if let Some(here) = foreign::key(name) {
         return Some(of_foreign(here));
+    }
+    if let Some(section) = sections().iter().find(|section| section.name == name) {
+        return Some(KeyHint::Key(format!("{name}.{}", section.main), None));
     }
     let (key, likeness) = most_alike_key(name)?;
     (likeness > VERY_ALIKE).then_some(KeyHint::Key(key, None))
@@ -53,7 +56,7 @@ fn of_foreign(here: Here) -> KeyHint {
 }
 
 /// The keys of this name in all sections: of those that not every run has only where the config
-/// does, or no other has it; of the losses those of the config.
+/// does, or no other has it; of the losses those of the config, or the first that has it.
 fn own_keys(name: &str, config: &Table) -> Vec<String> {
     let has = |section: &Section| section.keys.contains(&name);
     let dotted = |section: &Section| format!("{}.{name}", section.name);
@@ -63,14 +66,21 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
         .filter(|section| has(section))
         .partition(|section| !["sample", "reference", "story"].contains(&section.name));
     let mut found: Vec<String> = always.into_iter().map(dotted).collect();
+    let losses: Vec<&str> = match config.get("loss") {
+        Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
+        _ if config.is_empty() && found.is_empty() => ["dpo"].iter().chain(Loss::NAMES).copied().collect(),
+        _ => Vec::new(),
+    };
+    let losses = losses.into_iter().filter_map(|key| Loss::default_of(key).ok());
+    let of_loss = losses.filter(|loss| loss.unknown_knob(name).is_none());
+    let of_loss = of_loss.map(|loss| format!("loss.{}.{name}", loss.name()));
+    match config.is_empty() {
+        true => found.extend(of_loss.take(1)),
+        false => found.extend(of_loss),
+    }
     let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
     let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
     found.extend(others);
-    if let Some(Value::Table(losses)) = config.get("loss") {
-        let losses = losses.keys().filter_map(|key| Loss::default_of(key).ok());
-        let losses = losses.filter(|loss| loss.unknown_knob(name).is_none());
-        found.extend(losses.map(|loss| format!("loss.{}.{name}", loss.name())));
-    }
     found
 }
 
@@ -146,13 +156,15 @@ pub(super) fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut order: Vec<String> = Vec::new();
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for name in names {
+        if is_section(name) {
+            continue;
+        }
         let own = own_keys(name, &Table::new());
         let answer = match (own.first(), foreign::key(name)) {
             (Some(key), _) => format!(" -> {key}"),
             (None, Some(Here::Key(key, _))) => format!(" -> {key}"),
             (None, Some(Here::Nothing(why))) => format!(": not supported, {why}"),
             (None, Some(Here::Elsewhere(what))) => format!(": {what}"),
-            (None, None) if is_section(name) => continue,
             (None, None) => ": unknown".to_owned(),
         };
         if !groups.contains_key(&answer) {
@@ -278,6 +290,11 @@ mod tests {
         assert_eq!(key("learning_rte"), "optimizer.learning_rate");
         assert_eq!(key("lr"), "optimizer.learning_rate");
         assert_eq!(key("run.seed"), "run.seed");
+        assert_eq!(key("beta"), "loss.dpo.beta");
+        assert_eq!(key("gamma"), "loss.simpo.gamma");
+        assert_eq!(key("model"), "model.model_name_or_path");
+        assert_eq!(key("loss"), "loss");
+        assert_eq!(key("schedule"), "schedule.lr_scheduler_type");
         assert!(matches!(
             key_hint("use_peft"),
             Some(KeyHint::Unsupported(_))

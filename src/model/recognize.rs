@@ -101,6 +101,10 @@ fn nested(path: &Path) -> Option<PathBuf> {
 
 /// Weights of another kind.
 fn weights(entries: &[PathBuf]) -> Option<Error> {
+    let is_whole = |path: &PathBuf| path.ends_with(WEIGHTS) || path.ends_with(INDEX);
+    if entries.iter().any(is_whole) {
+        return None;
+    }
     let with = |endings: &[&str]| {
         let mut found = entries.iter();
         let found = found.find(|path| endings.contains(&ending(path).as_str()))?;

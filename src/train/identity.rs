@@ -18,6 +18,13 @@ const FREE: [(&str, &[&str]); 3] = [
     ("run", RunConfig::FREE),
 ];
 
+/// The keys whose values are known last, from the weights.
+const LATER: [&str; 3] = [
+    "data.reference_log_probs",
+    "model.model_name_or_path",
+    "model.reference",
+];
+
 fn is_free(path: &str) -> bool {
     path.split_once('.').is_some_and(|(section, key)| {
         let mut free = FREE.iter();
@@ -84,7 +91,9 @@ impl RunIdentity {
     /// others are left for later. A key that only one of the two has is null in the other.
     pub fn changes(&self, old: &Self, all: bool) -> Vec<Change> {
         let here = self.0.keys();
-        let gone = old.0.keys().filter(|key| all && !self.0.contains_key(*key));
+        let is_due = |key: &&String| all || !LATER.contains(&key.as_str());
+        let gone = old.0.keys().filter(|key| !self.0.contains_key(*key));
+        let gone = gone.filter(is_due);
         let value = |map: &Map<String, Value>, key: &String| map.get(key).cloned();
         let change = |key: &String| Change {
             key: key.clone(),
@@ -139,8 +148,12 @@ pub(super) fn to_allow(changes: &[Change]) -> String {
         true => "loss".to_owned(),
         false => change.key.clone(),
     };
-    let mut keys: Vec<String> = changes.iter().map(name).collect();
-    keys.dedup();
+    let mut keys: Vec<String> = Vec::new();
+    for key in changes.iter().map(name) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
     keys.join(",")
 }
 

@@ -223,7 +223,7 @@ pub const CASES: &[Case] = &[
     refused("an index of nothing", |p| { model(p, |folder| { fs::remove_file(folder.join("model.safetensors")).unwrap(); fs::write(folder.join("model.safetensors.index.json"), "{\"weight_map\": {}}").unwrap(); }) },
         &["model.safetensors.index.json", "empty"]),
     refused("a file as model", |p| { p.write("file", ""); train(p, "dpo", &["model.model_name_or_path=file"]) },
-        &["file", "the folder of a model"]),
+        &["file", "the directory of a model"]),
     refused("a path that leaves the hub", |p| train(p, "dpo", &["model.model_name_or_path=../../none"]),
         &["../../none", "no such folder"]),
     refused("a reference with another tokenizer", |p| train(p, "dpo", &[&format!("model.reference={}", path("llama"))]),

@@ -68,10 +68,14 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
     let mut found: Vec<String> = always.into_iter().map(dotted).collect();
     let losses: Vec<&str> = match config.get("loss") {
         Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
-        _ if config.is_empty() && found.is_empty() => ["dpo"].iter().chain(Loss::NAMES).copied().collect(),
+        _ if config.is_empty() && found.is_empty() => {
+            ["dpo"].iter().chain(Loss::NAMES).copied().collect()
+        }
         _ => Vec::new(),
     };
-    let losses = losses.into_iter().filter_map(|key| Loss::default_of(key).ok());
+    let losses = losses
+        .into_iter()
+        .filter_map(|key| Loss::default_of(key).ok());
     let of_loss = losses.filter(|loss| loss.unknown_knob(name).is_none());
     let of_loss = of_loss.map(|loss| format!("loss.{}.{name}", loss.name()));
     match config.is_empty() {

@@ -144,6 +144,14 @@ impl Config {
         hint::check_sections(source.table())?;
         losses::check(source.table())?;
         let mut config: Self = source.read_run()?;
+        let is_unset = |section: &Value| section.get("num_samples").is_none();
+        if config.loss.needs().on_policy
+            && let Some(sample) = &mut config.sample
+            && source.table().get("sample").is_some_and(is_unset)
+        {
+            // The default of one yields: a sample's baseline is the mean of the others.
+            sample.num_samples = 2;
+        }
         config.resolve()?;
         Ok(config)
     }

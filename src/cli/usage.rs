@@ -133,6 +133,11 @@ fn key_of_flag(flag: &str, arguments: &[String]) -> Option<String> {
             };
             let value = value.unwrap_or("VALUE");
             let note = note.map(|note| format!(" ({note})")).unwrap_or_default();
+            if !flag.starts_with('-') {
+                return Some(format!(
+                    "error: `{given}` stands alone; keys of the config are set with --set {key}={value}{note}"
+                ));
+            }
             Some(format!(
                 "error: there is no flag {flag}; keys of the config are set with --set: --set {key}={value}{note}"
             ))

@@ -21,6 +21,8 @@ pub enum KeyHint {
     Unsupported(&'static str),
 }
 
+/// How alike a name is that differs in one letter.
+const SAME: f64 = 0.985;
 /// How alike a name must be to one of another section, or of another program.
 const VERY_ALIKE: f64 = 0.93;
 /// What the own section's names have ahead of those of others.
@@ -109,15 +111,20 @@ pub(super) fn of_key(path: &str, valid: &[&str], config: &Table) -> String {
     if !elsewhere.is_empty() {
         return format!("did you mean `{}`?", elsewhere.join("` or `"));
     }
+    let own = most_alike(name, valid.iter().copied());
+    if name.len() > 4 && own.is_some_and(|(_, likeness)| likeness > SAME) {
+        return nearest(name, valid.iter().copied());
+    }
     if let Some(here) = foreign::key(name) {
         return match here {
-            Here::Key(key, note) => format!("here it is {key}: {note}"),
+            Here::Key(key, note) => format!("here it is {key}, {note}"),
             Here::Nothing(why) => format!("not supported: {why}"),
             Here::Elsewhere(what) => what.to_owned(),
         };
     }
-    let own = most_alike(name, valid.iter().copied());
+    let is_section = section.is_empty() && config.get(name).is_some_and(Value::is_table);
     if let Some((key, likeness)) = most_alike_key(name)
+        && !is_section
         && likeness > VERY_ALIKE.max(own.map_or(0.0, |(_, own)| own + OWN_LEAD))
     {
         return format!("did you mean `{key}`?");
@@ -244,6 +251,7 @@ mod tests {
             ("data.alpha", "did you mean `reference.alpha`?"),
             ("beta", "did you mean `loss.ipo.beta`?"),
             ("optimiser", "did you mean `optimizer`?"),
+            ("batch.batchsize", "did you mean `batch_size`?"),
         ] {
             assert_eq!(said(path, "[loss.ipo]\n"), said_of_it, "{path}");
         }
@@ -257,9 +265,9 @@ mod tests {
         for (path, words) in [
             (
                 "per_device_train_batch_size",
-                "here it is batch.batch_size: rows per optimizer step",
+                "here it is batch.batch_size, rows per optimizer step",
             ),
-            ("run.lr", "here it is optimizer.learning_rate: "),
+            ("run.lr", "here it is optimizer.learning_rate, the peak"),
             (
                 "model.Load_In_4bit",
                 "not supported: weights are f32 or bf16",

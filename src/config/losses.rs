@@ -63,6 +63,10 @@ pub(super) fn named(key: &str, losses: &Table) -> Result<&'static str> {
         Ok(loss) => return Ok(loss.name()),
         Err(error) => error,
     };
+    if ["type", "name", "loss_type", "loss"].contains(&key) {
+        return Err(Error::input(format!("`{key}` is no loss"))
+            .hint("a loss is a section, [loss.ipo]; the override loss=ipo selects one"));
+    }
     let mut here = losses.keys().filter_map(|name| Loss::default_of(name).ok());
     let owner = here.find(|loss| key == "weight" || loss.unknown_knob(key).is_none());
     let any = || {

@@ -192,12 +192,12 @@ impl RunConfig {
         let mut unknown = names.iter().filter(|name| !REPORTS.contains(name));
         match unknown.next() {
             Some(name) if names[..] != [NO_REPORTS] => {
-                Err(Error::input(format!("report_to names \"{name}\""))
-                    .hint(format!(
-                        "{}; every figure is also in metrics.jsonl",
-                        nearest(name, [REPORTS[0], NO_REPORTS])
-                    ))
-                    .at_key("report_to"))
+                let mut hint = nearest(name, [REPORTS[0], NO_REPORTS]);
+                if hint.starts_with("valid") {
+                    hint += "; every figure is also in metrics.jsonl";
+                }
+                let error = Error::input(format!("report_to names \"{name}\""));
+                Err(error.hint(hint).at_key("report_to"))
             }
             _ => Ok(()),
         }

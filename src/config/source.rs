@@ -125,6 +125,14 @@ impl Source {
 
     /// Takes the loss `name` with its defaults in place of all others.
     pub(super) fn set_loss(&mut self, name: &str, origin: Origin) -> Result<()> {
+        if let Some((first, _)) = name.split_once([',', '+', ' ']) {
+            return Err(
+                Error::input(format!("there is no loss `{name}`")).hint(format!(
+                    "in a sum each loss has a weight: loss.{}.weight=1 for each of them",
+                    first.trim()
+                )),
+            );
+        }
         let name = Loss::default_of(name)?.name();
         self.remove("loss");
         self.set(&["loss", name], Value::Table(Table::new()), origin)

@@ -393,7 +393,10 @@ fn a_finished_run_needs_no_checkpoints_until_it_is_changed() {
     assert!(matches!(opened, Opened::Finished(_)));
     let longer = again(&folder, &["run.max_steps=9"]);
     let error = run_error(longer, &Resume::Auto, &["run.max_steps"]);
-    assert!(error.contains("has no checkpoint to go on from"), "{error}");
+    assert!(
+        error.contains("has no checkpoint to resume from"),
+        "{error}"
+    );
     assert!(folder.path().join("run/model.safetensors").is_file());
 }
 

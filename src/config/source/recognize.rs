@@ -30,7 +30,7 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     }
     let bytes = untrusted::beginning(path, MOST).ok()?;
     let of = |what: &str, hint: &str| {
-        let error = Error::input(format!("is {what}, not a config")).hint(hint);
+        let error = Error::input(format!("{what}, not a config")).hint(hint);
         Some(error.at(path.display()))
     };
     for (magic, what, hint) in BINARY {
@@ -41,7 +41,7 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     let ending = path.extension().and_then(|ending| ending.to_str());
     let ending = ending.unwrap_or_default().to_ascii_lowercase();
     if ending == "safetensors" {
-        return of("the weights of a model", WEIGHTS);
+        return of("holds the weights of a model", WEIGHTS);
     }
     let text = std::str::from_utf8(
         bytes
@@ -52,16 +52,16 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     let first = text.lines().next().unwrap_or_default();
     if text.starts_with(['{', '[']) {
         return match serde_json::from_str(text) {
-            Ok(Value::Object(keys)) if is_row(&keys) => of("a row in JSON", ROWS),
+            Ok(Value::Object(keys)) if is_row(&keys) => of("holds a row in JSON", ROWS),
             Ok(Value::Object(keys)) => {
                 let names = hint::of_names(keys.keys().map(String::as_str));
                 let hint = mapped(&names);
                 let error = Error::input("is JSON; a config is TOML").hint(hint);
                 Some(error.at(path.display()))
             }
-            Ok(_) => of("rows in JSON", ROWS),
+            Ok(_) => of("holds rows in JSON", ROWS),
             Err(_) => match serde_json::from_str::<Value>(first) {
-                Ok(Value::Object(_)) => of("rows in JSON lines", ROWS),
+                Ok(Value::Object(_)) => of("holds rows in JSON lines", ROWS),
                 _ => None,
             },
         };
@@ -75,23 +75,27 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     let columns = first.split([',', '\t']).count();
     let is_table = columns > 1 && !first.contains(['=', '[']);
     match ending.as_str() {
-        "csv" | "tsv" => of("a table of rows", ROWS),
-        "py" => of("a Python script", "see the guide for a config"),
-        _ if is_table => of("a table of rows", ROWS),
+        "csv" | "tsv" => of("holds a table of rows", ROWS),
+        "py" => of("is a Python script", "see the guide for a config"),
+        _ if is_table => of("holds a table of rows", ROWS),
         _ => None,
     }
 }
 
 /// How binary files begin.
 const BINARY: [(&[u8], &str, &str); 8] = [
-    (b"PAR1", "a parquet file", ROWS),
-    (b"ARROW1", "an Arrow file", ROWS),
-    (b"\xff\xff\xff\xff", "an Arrow file", ROWS),
-    (b"\x1f\x8b", "a gzip file", ROWS),
-    (b"\x28\xb5\x2f\xfd", "a zstd file", ROWS),
-    (b"GGUF", "a GGUF model", WEIGHTS),
-    (b"PK\x03\x04", "a zip archive or a pickled model", WEIGHTS),
-    (b"\x80\x02", "a pickled model", WEIGHTS),
+    (b"PAR1", "is a parquet file", ROWS),
+    (b"ARROW1", "is an Arrow file", ROWS),
+    (b"\xff\xff\xff\xff", "is an Arrow file", ROWS),
+    (b"\x1f\x8b", "is a gzip file", ROWS),
+    (b"\x28\xb5\x2f\xfd", "is a zstd file", ROWS),
+    (b"GGUF", "is a GGUF model", WEIGHTS),
+    (
+        b"PK\x03\x04",
+        "is a zip archive or a pickled model",
+        WEIGHTS,
+    ),
+    (b"\x80\x02", "is a pickled model", WEIGHTS),
 ];
 
 fn directory(path: &Path) -> Option<Error> {
@@ -125,7 +129,7 @@ fn is_row(keys: &serde_json::Map<String, Value>) -> bool {
 fn mapped(names: &str) -> String {
     match names {
         "" => "its sections are [model], [data], [loss.dpo], [run] and others".to_owned(),
-        names => format!("its keys there: {names}"),
+        names => format!("its keys here: {names}"),
     }
 }
 
@@ -171,18 +175,18 @@ mod tests {
             (
                 "a.yaml",
                 &b"base_model: x\nadapter: lora # comment\ndatasets:\n  - path: y\n"[..],
-                ": is YAML; a config is TOML; its keys there: base_model -> model.model_name_or_path; adapter: not supported, there is no LoRA",
+                ": is YAML; a config is TOML; its keys here: base_model -> model.model_name_or_path; adapter: not supported, there is no LoRA",
             ),
             (
                 "a.txt",
                 b"---\nlearning_rate: 1e-5\n",
-                ": is YAML; a config is TOML; its keys there: learning_rate -> optimizer.learning_rate",
+                ": is YAML; a config is TOML; its keys here: learning_rate -> optimizer.learning_rate",
             ),
             ("a.yml", b"", ": is YAML; "),
             (
                 "a.json",
                 b"{\n\"output_dir\": \"x\", \"lr\": 1}",
-                ": is JSON; a config is TOML; its keys there: output_dir -> run.output_dir; lr -> ",
+                ": is JSON; a config is TOML; its keys here: output_dir -> run.output_dir; lr -> ",
             ),
             (
                 "a.json",
@@ -192,27 +196,27 @@ mod tests {
             (
                 "a.toml",
                 b"{\"prompt\": 1}\n{\"prompt\": 2}\n",
-                ": is rows in JSON lines, not a config",
+                ": holds rows in JSON lines, not a config",
             ),
             (
                 "a.jsonl",
                 b"{\"prompt\": 1}\n",
-                ": is a row in JSON, not a config; name the rows in data.train",
+                ": holds a row in JSON, not a config; name the rows in data.train",
             ),
             (
                 "a.json",
                 b"[{\"prompt\": 1}]",
-                ": is rows in JSON, not a config",
+                ": holds rows in JSON, not a config",
             ),
             (
                 "a.csv",
                 b"prompt,chosen,rejected\na,b,c\n",
-                ": is a table of rows, not a config",
+                ": holds a table of rows, not a config",
             ),
             (
                 "a",
                 b"prompt\tchosen\na\tb\n",
-                ": is a table of rows, not a config",
+                ": holds a table of rows, not a config",
             ),
             ("a", b"PAR1\x15\x04", ": is a parquet file, not a config"),
             ("a", b"ARROW1\0\0", ": is an Arrow file, not a config"),
@@ -221,7 +225,7 @@ mod tests {
             (
                 "model.safetensors",
                 b"\x10\0\0\0\0\0\0\0{}",
-                ": is the weights of a model, not a config",
+                ": holds the weights of a model, not a config",
             ),
         ] {
             let message = said(name, contents).unwrap_or_default();

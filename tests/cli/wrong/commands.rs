@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
     refused("a plan of no config", |_| words(&["plan", "--config", "none.toml"]),
         &["none.toml", "no such file"]),
     refused("a plan of rows", |p| { p.write("rows.jsonl", "{\"prompt\": 1}\n"); words(&["plan", "--config", "rows.jsonl"]) },
-        &["rows.jsonl: is a row in JSON, not a config", "data.train"]),
+        &["rows.jsonl: holds a row in JSON, not a config", "data.train"]),
     refused("a plan for memory that is no number", |p| plan(p, &["--memory", "nan"]),
         &["memory is NaN", "> 0"]),
     refused("a plan for memory below 0", |p| plan(p, &["--memory=-3"]),

@@ -376,18 +376,18 @@ mod tests {
 
     #[test]
     fn parameters_are_named_as_the_caller_words_them() {
-        let error = Error::input("is there already")
+        let error = Error::input("already exists")
             .hint("resume it, or replace it")
             .option("resume", "auto")
             .option("overwrite", "")
             .at_parameter("out");
         assert_eq!(
             error.to_string(),
-            "out: is there already; resume it, or replace it (resume auto, overwrite)"
+            "out: already exists; resume it, or replace it (resume auto, overwrite)"
         );
         assert_eq!(
             error.worded(|name| format!("--{name}")),
-            "--out: is there already; resume it, or replace it (--resume auto, --overwrite)"
+            "--out: already exists; resume it, or replace it (--resume auto, --overwrite)"
         );
     }
 

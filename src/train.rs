@@ -9,7 +9,10 @@
 
 mod eval_samples;
 mod files;
+mod findings;
+mod health;
 mod identity;
+mod lengths;
 mod log;
 mod logs;
 mod metrics;
@@ -22,6 +25,7 @@ mod record;
 mod reference;
 mod resume;
 mod room;
+mod sampled_kl;
 mod split;
 mod state;
 mod step;

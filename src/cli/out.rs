@@ -173,7 +173,7 @@ fn check(
             .hint("choose another output")
             .at(path.display()));
     }
-    let there = Error::input("is there already").at(path.display());
+    let there = Error::input("already exists").at(path.display());
     match existing {
         Existing::Take => Ok(()),
         Existing::Refuse => Err(there.hint("choose another --out, or add --overwrite")),

@@ -1,5 +1,6 @@
-//! Signals and time limits: how a command is asked to end.
+//! Signals and time limits: how a command is asked to stop.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::answer;
 
-/// A number of the signal that asks for the end, 0 until there is one. The first INT or TERM sets it;
-/// the next one ends the process at once, with 128 and its number.
+/// The number of the signal that asks the command to stop, 0 until there is one. The first SIGINT or
+/// SIGTERM sets it; the next one terminates the process at once, with exit code 128 plus its number.
 #[cfg(unix)]
 pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
@@ -35,7 +36,7 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     Ok(signal)
 }
 
-/// From here on a write beyond the size limit of files is an error instead of the process's end.
+/// Makes a write beyond the file size limit an error, instead of terminating the process.
 #[cfg(unix)]
 pub fn outlive_size_limits() -> Result<()> {
     use signal_hook::{consts::SIGXFSZ, flag};
@@ -56,17 +57,18 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     Ok(Arc::default())
 }
 
-/// The end of a command that a signal asked for, after everything was saved.
+/// A command that stopped on a signal, after everything was saved. No error: it has no `error:` in
+/// front.
 #[derive(Debug)]
 pub struct Signalled {
     /// Its number.
     pub signal: usize,
-    /// What was saved.
+    /// How far it got, what was saved and how to resume.
     pub text: String,
 }
 
 impl Signalled {
-    /// What shells say of a process that a signal ended.
+    /// The exit code that shells give a process that a signal ended.
     pub fn exit_code(&self) -> u8 {
         128 + self.signal as u8
     }
@@ -80,7 +82,7 @@ impl fmt::Display for Signalled {
 
 impl std::error::Error for Signalled {}
 
-/// What ends a command after so long, if that is given, from now on.
+/// Stops a command after this much time from now on, if a limit is given.
 pub fn limited(limit: Option<Limit>) -> StopCondition {
     StopCondition {
         time: limit.map(|limit| limit.0),
@@ -88,15 +90,24 @@ pub fn limited(limit: Option<Limit>) -> StopCondition {
     }
 }
 
-/// Ends a command that was asked to: by a signal, whose exit code it has, or because its time is over,
-/// which is no failure. `what` says what there is and how to go on.
-pub fn ended(reason: Reason, what: &str) -> anyhow::Result<()> {
+/// Ends a command that was asked to stop: by a signal, whose exit code it has, or by its time limit,
+/// which is no failure. `at` says how far it got, `then` where that is saved and how to resume.
+pub fn ended(reason: Reason, at: &str, then: &str) -> anyhow::Result<()> {
     match reason {
-        Reason::Time => answer(&format!("the time is over: {what}\n")),
+        Reason::Time => answer(&format!("out of time {at} (--max-time), {then}\n")),
         Reason::Signal(signal) => {
-            let text = format!("signal {signal}: {what}");
+            let text = format!("interrupted {at} ({}), {then}", name(signal));
             Err(Signalled { signal, text }.into())
         }
+    }
+}
+
+/// A signal as people know it.
+fn name(signal: usize) -> Cow<'static, str> {
+    match signal {
+        2 => "Ctrl-C, SIGINT".into(),
+        15 => "SIGTERM".into(),
+        other => format!("signal {other}").into(),
     }
 }
 
@@ -145,5 +156,20 @@ mod tests {
         ] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+    #[test]
+    fn an_interruption_names_the_signal_as_people_know_it() {
+        let said = |signal| {
+            let error = ended(Reason::Signal(signal), "after step 5 of 30", "saved in x");
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(2),
+            "interrupted after step 5 of 30 (Ctrl-C, SIGINT), saved in x"
+        );
+        assert_eq!(
+            said(15),
+            "interrupted after step 5 of 30 (SIGTERM), saved in x"
+        );
     }
 }

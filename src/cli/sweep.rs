@@ -90,7 +90,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     progress.close();
     let (outcomes, stopped) = outcome?;
     if let Some(stopped) = stopped {
-        return ended(&stopped, "the same command goes on");
+        return ended(&stopped, "run the same command to resume");
     }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;
@@ -124,7 +124,7 @@ fn check_tables(folder: &Path) -> Result<()> {
     for path in TABLES.map(|name| folder.join(name)) {
         check_plain(&path)?;
         if path.exists() && !is_sweep {
-            return Err(Error::input("is there already, and is not a sweep's")
+            return Err(Error::input("already exists, and is not a sweep's")
                 .at(path.display())
                 .hint("choose another run.output_dir"));
         }

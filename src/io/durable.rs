@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 
 pub use self::directory::{list, list_files, parent, rename, sync};
-pub use self::json::json_text;
+pub use self::json::{json_line, json_text};
 pub use self::manifest::{MANIFEST, Manifest, verify};
 pub use self::plain::{check_no_link, check_plain, open_plain};
 pub use self::space::{check_space, free_bytes};
@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 pub fn check_new(target: &Path) -> Result<()> {
     let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
     if target.exists() && !empty() {
-        return Err(Error::input("is there already")
+        return Err(Error::input("already exists")
             .at(target.display())
-            .hint("name a new folder"));
+            .hint("name a new directory"));
     }
     Ok(())
 }

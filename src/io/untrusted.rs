@@ -101,7 +101,7 @@ impl Kind {
     }
 }
 
-/// Opens a file that must be a plain one: neither a folder nor a pipe, which nobody may ever write to.
+/// Opens a file that must be a plain one: neither a directory nor a pipe, on which a read could block forever.
 pub fn open(path: &Path) -> Result<File> {
     let io = |error: io::Error| Error::io(path, &error);
     let metadata = fs::metadata(path).map_err(io)?;

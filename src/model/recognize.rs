@@ -52,12 +52,10 @@ pub fn without_weights(directory: &Path) -> Option<Error> {
 /// The error of a file in the place of a model's directory.
 pub fn file(path: &Path) -> Error {
     let error = match ending(path).as_str() {
-        "safetensors" => {
-            Error::input("a file of weights, where the directory of a model is needed")
-                .hint("name its directory, which has config.json and tokenizer.json, too")
-        }
+        "safetensors" => Error::input("a file of weights, where a model directory is needed")
+            .hint("name its directory, which has config.json and tokenizer.json, too"),
         _ => weights(&[path.to_owned()])
-            .unwrap_or_else(|| Error::input("a file, where the directory of a model is needed")),
+            .unwrap_or_else(|| Error::input("a file, where a model directory is needed")),
     };
     error.at(path.display())
 }

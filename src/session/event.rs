@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::header::RunHeader;
 use crate::data::RowReport;
 use crate::io::hub::Download;
 use crate::run_dir::Record;
@@ -66,14 +67,7 @@ pub enum Event<'a> {
         biased: bool,
     },
     /// Training begins.
-    Start {
-        /// Optimizer steps of the whole run.
-        steps: u64,
-        /// Parameters of the policy.
-        parameters: usize,
-        /// Steps that were made before, by a run that is gone on with.
-        step: u64,
-    },
+    Start(&'a RunHeader),
     /// An optimizer step was made.
     Step {
         /// Steps made.

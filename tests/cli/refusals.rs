@@ -220,7 +220,7 @@ fn models() {
         let set = format!("model.model_name_or_path={}", str(model));
         place.refuse_run(&config, &[&set], words);
     };
-    refuse(&place.path("none"), &["none", "no such folder"]);
+    refuse(&place.path("none"), &["none", "no such directory"]);
     refuse(Path::new("org/none"), &["org/none", "HF_HUB_OFFLINE"]);
 
     let model = place.model("neox");
@@ -241,7 +241,7 @@ fn models() {
         fs::write(&weights, &bytes[..length]).unwrap();
         refuse(
             &model,
-            &["model.safetensors", "not a whole safetensors file"],
+            &["model.safetensors", "the safetensors file is incomplete"],
         );
     }
     let mut nan = bytes.clone();
@@ -409,5 +409,5 @@ fn scores_and_new_models() {
         "--out",
         str(&there),
     ];
-    place.refuse(&args, &["is there already"]);
+    place.refuse(&args, &["already exists"]);
 }

@@ -83,7 +83,7 @@ pub const CASES: &[Case] = &[
     refused("items into the file of replies", |_| judge(&["--judge", "length", "--out", "r.jsonl", "--cache", "r.jsonl"]),
         &["r.jsonl", "replies", "another --out"]),
     refused("items into a file that is there", |p| { p.write("out.jsonl", "mine"); judge(&["--judge", "length", "--out", "out.jsonl"]) },
-        &["out.jsonl", "is there already", "--overwrite"]),
+        &["out.jsonl", "already exists", "--overwrite"]),
     refused("replies into a file of rows", |p| { p.write("c.jsonl", SAMPLE); judge(&["--judge", "length", "--cache", "c.jsonl"]) },
         &["c.jsonl:1", "no reply of a judge", "--cache"]),
     refused("replies into a folder", |_| judge(&["--judge", "length", "--cache", "."]),

@@ -123,6 +123,8 @@ pub const CASES: &[Case] = &[
         &["--use_peft: not supported: there is no LoRA yet"]),
     accepted("a config without its flag", |p| { train(p, "dpo", &[])?; words(&["train", "run.toml", "--print-config"]) },
         &["[loss.dpo]"]),
+    accepted("rows of a config without its flag", |p| { train(p, "dpo", &[])?; words(&["data", "show", "run.toml"]) },
+        &["kept                          24\n"]),
     refused("a model without a prompt", |_| words(&["sample", "--model", &path("neox")]),
         &["neither --prompts nor --prompt", "--prompt TEXT, or --prompts FILE and --out FILE"]),
     refused("nothing to sample", |_| words(&["sample"]),

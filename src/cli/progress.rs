@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Tells of an event.
+    /// Shows an event.
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Device(device) => {
@@ -93,7 +93,7 @@ impl Progress {
                 name,
                 found,
             } => {
-                let found = if found { ", there already" } else { "" };
+                let found = if found { ", finished before" } else { "" };
                 self.line(&format!("run {number} of {total}: {name}{found}"));
             }
             Event::SamplesKept { path, biased } => {
@@ -189,7 +189,7 @@ impl Progress {
         if tokens == 0 {
             if done > 0 {
                 let (done, total) = (grouped(done), grouped(total));
-                self.line(&format!("{done} of {total} samples are there already"));
+                self.line(&format!("{done} of {total} samples found"));
             }
             self.open("sampling", total as u64);
             self.pace.before = done;

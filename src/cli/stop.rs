@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use expo::error::{Error, Result};
@@ -19,9 +19,10 @@ use super::answer;
 pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag;
-    use std::sync::atomic::AtomicBool;
 
     let failed = |error: std::io::Error| Error::failed(format!("signals: {error}"));
+    LISTENS.store(true, Relaxed);
+    release_signals();
     let (signal, again) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -35,6 +36,83 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     }
     Ok(signal)
 }
+
+/// What a signal does to a command that does not [listen](on_signal), while a bar is drawn: the command
+/// ends at the next event, when the bar is erased. Otherwise a signal has its default action.
+#[cfg(unix)]
+struct WhileDrawn {
+    /// Whether a signal has its default action.
+    default: Arc<AtomicBool>,
+    /// The number of the signal that came instead.
+    signal: Arc<AtomicUsize>,
+}
+
+#[cfg(unix)]
+static WHILE_DRAWN: OnceLock<WhileDrawn> = OnceLock::new();
+
+/// Whether a command listens to signals itself.
+#[cfg(unix)]
+static LISTENS: AtomicBool = AtomicBool::new(false);
+
+/// Holds signals back while a bar is drawn, so that it is not left behind.
+#[cfg(unix)]
+pub fn hold_signals() {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag;
+
+    if LISTENS.load(Relaxed) {
+        return;
+    }
+    let held = WHILE_DRAWN.get_or_init(|| {
+        let held = WhileDrawn {
+            default: Arc::new(AtomicBool::new(true)),
+            signal: Arc::default(),
+        };
+        let again = Arc::new(AtomicBool::new(false));
+        for number in [SIGINT, SIGTERM] {
+            // Where that fails, a signal has its default action.
+            let _ = flag::register_conditional_default(number, Arc::clone(&held.default))
+                .and_then(|_| {
+                    flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))
+                })
+                .and_then(|_| flag::register(number, Arc::clone(&again)))
+                .and_then(|_| {
+                    flag::register_usize(number, Arc::clone(&held.signal), number as usize)
+                });
+        }
+        held
+    });
+    held.default.store(false, Relaxed);
+}
+
+/// The signal that was held back, if one was.
+#[cfg(unix)]
+pub fn held_signal() -> Option<usize> {
+    let signal = WHILE_DRAWN.get()?.signal.load(Relaxed);
+    (signal != 0 && !LISTENS.load(Relaxed)).then_some(signal)
+}
+
+/// Gives signals their default action again.
+#[cfg(unix)]
+pub fn release_signals() {
+    if let Some(held) = WHILE_DRAWN.get() {
+        held.default.store(!LISTENS.load(Relaxed), Relaxed);
+    }
+}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn hold_signals() {}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn held_signal() -> Option<usize> {
+    None
+}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn release_signals() {}
 
 /// Makes a write beyond the file size limit an error, instead of terminating the process.
 #[cfg(unix)]
@@ -103,7 +181,7 @@ pub fn ended(reason: Reason, at: &str, then: &str) -> anyhow::Result<()> {
 }
 
 /// A signal as people know it.
-fn name(signal: usize) -> Cow<'static, str> {
+pub fn name(signal: usize) -> Cow<'static, str> {
     match signal {
         2 => "Ctrl-C, SIGINT".into(),
         15 => "SIGTERM".into(),

@@ -57,7 +57,7 @@ pub struct SummaryRecord {
     /// What the run warned of.
     #[serde(default)]
     pub warnings: Vec<RunWarning>,
-    /// What the run did, in words: what moved, what was saturated, what became of lengths.
+    /// What the run did, in words: displacement, saturation, length.
     #[serde(default)]
     pub findings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What a run did, in three lines: what moved, what was saturated, what became of lengths.
+//! The last lines of a run: displacement, saturation and length, in words.
 //!
 //! *Why*: a table of twenty figures shows these only to those who know where to look. A line is there
 //! only where its figures are, and names a knob only where the figures call for it.

@@ -42,7 +42,7 @@ pub(super) struct State {
     pub train: Option<(Record, Record)>,
     /// The first and the last evaluation.
     pub eval: Option<(Record, Record)>,
-    /// What the run that goes on from here may not have changed.
+    /// What must not have changed when the run resumes from here.
     pub frozen: RunIdentity,
     /// Updates whose gradient was clipped.
     #[serde(default)]
@@ -84,7 +84,7 @@ impl State {
             return Ok(());
         }
         Err(Error::input(format!(
-            "a training state of version {}, this program goes on from version {VERSION}",
+            "a training state of version {}, this program resumes from version {VERSION}",
             self.version
         )))
     }

@@ -105,7 +105,7 @@ impl Training {
             }
         }
         state.frozen = run.identity.clone();
-        // A run that goes on saves what it saved before.
+        // A resumed run saves the files that it saved before.
         let saved = match &origin.checkpoint {
             Some((folder, _)) => ModelFiles::open(folder)?,
             None => run.session.folder.files.clone(),
@@ -115,7 +115,7 @@ impl Training {
             && rounds_differently(&other, &machine)
         {
             observe(Event::Warning(&format!(
-                "the run was made on {other}, and goes on on {machine}, which rounds differently"
+                "the run was made on {other} and is resumed on {machine}, which rounds differently"
             )));
         }
         let about = About {
@@ -276,7 +276,7 @@ impl Training {
         Ok(tokens)
     }
 
-    /// Keeps a record of a step whose loss or gradient is not finite, and goes on without an update
+    /// Keeps a record of a step whose loss or gradient is not finite, and continues without an update
     /// if there have not been too many of them.
     fn pass_over(&mut self, what: &str, observe: Observer) -> Result<()> {
         let step = self.state.step + 1;

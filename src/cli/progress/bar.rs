@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 
-use crate::cli::terminal::printable;
+use crate::cli::stop::{held_signal, hold_signals, name, release_signals};
+use crate::cli::terminal::{printable, tell};
 
 /// The time between two drawings.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +44,7 @@ impl Bar {
             figures: Vec::new(),
             drawn: None,
         };
+        hold_signals();
         bar.draw();
         bar
     }
@@ -55,6 +57,9 @@ impl Bar {
     /// So many parts are done; `figures` stand below, as many as there is room for.
     pub fn set(&mut self, done: u64, figures: Vec<String>) {
         (self.done, self.figures) = (done, figures);
+        if held_signal().is_some() {
+            self.clear();
+        }
         if self.drawn.is_none_or(|drawn| drawn.elapsed() >= PAUSE) {
             self.draw();
         }
@@ -64,13 +69,23 @@ impl Bar {
     pub fn suspend(&mut self, write: impl FnOnce()) {
         self.clear();
         write();
+        hold_signals();
         self.draw();
     }
 
-    /// Takes the bar back.
+    /// Takes the bar back. Where a signal waited for that, the command ends here.
     pub fn clear(&mut self) {
         if self.drawn.take().is_some() {
             write(ERASE);
+        }
+        release_signals();
+        if let Some(signal) = held_signal() {
+            let (what, done, total) = (&self.what, self.done, self.total);
+            let name = name(signal);
+            tell(format!(
+                "interrupted while {what} at {done}/{total} ({name})"
+            ));
+            std::process::exit(128 + signal as i32);
         }
     }
 

@@ -294,6 +294,6 @@ fn compare(name: &str, first: &Record, last: &Record, text: &mut String) {
         };
         let key_text = key.trim_start_matches("eval_");
         let (first, last) = (figure(first.get(key)), figure(Some(value)));
-        let _ = writeln!(text, "  {key_text:<26}{first:>14}{last:>14}");
+        let _ = writeln!(text, "  {key_text:<28}{first:>12}{last:>14}");
     }
 }

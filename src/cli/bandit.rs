@@ -11,35 +11,35 @@ use super::answer;
 use super::error::located;
 use super::out::directory;
 
-/// Runs the papers' synthetic experiments, where the best policy is known.
+/// Run the papers' synthetic experiments, where the best policy is known.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct BanditArgs {
-    /// interpolation, preservation, constraint or theory.
+    /// Run this experiment: interpolation, preservation, constraint or theory
     #[arg(value_name = "EXPERIMENT", required_unless_present = "config")]
     experiment: Option<String>,
 
-    /// A config in place of the experiment's own, which is in configs/bandit.
+    /// Read this config instead of the experiment's own, which is in configs/bandit
     #[arg(long, value_name = "FILE", conflicts_with = "experiment")]
     config: Option<PathBuf>,
 
-    /// Sets a key of the config; may be given several times, the later one wins.
+    /// Set a key of the config; may be repeated, the last value wins
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 
-    /// A folder for tables (CSV, JSON), figures (SVG, PNG) and the config.
+    /// Write tables (CSV, JSON), figures (SVG, PNG) and the config to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Replaces the results that --out holds; other files stay.
+    /// Replace the results in --out; other files stay
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Prints the config with every default filled in, itself a valid config, and stops.
+    /// Print the config with every default filled in, itself a valid config, and stop
     #[arg(long)]
     print_config: bool,
 
-    /// Prints the tables as one JSON object.
+    /// Print one JSON object with a list of rows per table
     #[arg(long)]
     json: bool,
 }
@@ -110,7 +110,7 @@ fn check_out(args: &BanditArgs) -> Result<()> {
     let mut there = known.iter().filter(|name| folder.join(name).exists());
     match there.next() {
         Some(name) if !args.overwrite => Err(Error::input(format!("holds a {name} already"))
-            .hint("name another folder, or add --overwrite")
+            .hint("name another directory, or add --overwrite")
             .at(format!("--out {}", folder.display()))),
         _ => Ok(()),
     }

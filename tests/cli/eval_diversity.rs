@@ -284,7 +284,7 @@ fn a_signal_ends_drawing_after_a_batch() {
     let end = child.wait_with_output().unwrap();
     let said = String::from_utf8(end.stderr).unwrap();
     assert_eq!(end.status.code(), Some(143), "{said}");
-    assert!(said.contains("the same command goes on"), "{said}");
+    assert!(said.contains("run the same command to resume"), "{said}");
     assert!(end.stdout.is_empty() && lines(&file).len() >= 20);
 }
 

@@ -10,28 +10,28 @@ use serde_json::json;
 
 use super::super::{answer, grouped, tell};
 
-/// Computes AlpacaEval 2's win rates from its annotations, the length-controlled one among them.
+/// Compute AlpacaEval 2's win rates, the length-controlled one included, from its annotations.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct AlpacaArgs {
-    /// AlpacaEval's annotations.json.
+    /// Read AlpacaEval's annotations.json
     #[arg(long, value_name = "FILE")]
     annotations: PathBuf,
 
-    /// The difficulty of each instruction, .csv or JSON.
+    /// Read the difficulty of each instruction, .csv or JSON
     #[arg(long, value_name = "FILE")]
     difficulty: Option<PathBuf>,
 
-    /// The gamed rows, .csv or JSON; where they have `index`, their difficulties take --difficulty's
-    /// place.
+    /// Read the gamed rows, .csv or JSON; if they have `index`, their difficulties replace
+    /// --difficulty
     #[arg(long, value_name = "FILE")]
     gamed: Option<PathBuf>,
 
-    /// The seed of the bootstrap.
+    /// Seed the bootstrap
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Prints the figures as one JSON object.
+    /// Print one JSON object: `win_rate`, `length_controlled_win_rate`, counts, regression
     #[arg(long)]
     json: bool,
 }

@@ -25,7 +25,7 @@ use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped, tell};
 
-/// Evaluates how much variety there is in samples, of several models side by side.
+/// Evaluate the diversity of samples, of several models side by side.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct DiversityArgs {
@@ -127,7 +127,7 @@ pub struct DiversityArgs {
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// Prints the report as one JSON object.
+    /// Print one JSON object with a list of models: entropies, self-BLEU, distinct-n, intervals
     #[arg(long)]
     json: bool,
 }
@@ -146,7 +146,7 @@ The protocol of EXPO table 1: 25 samples per prompt, nucleus 0.95, temperature 1
 
 The report, of each model a mean over prompts:
   entropy, Monte-Carlo     mean over responses of -log pi(y|x) / |y|, in nats per token. log pi is
-                           that of the file, the drawing model's own before any processor, and |y|
+                           that of the file, the drawing model's own before any logits processor, and |y|
                            counts the end token. Drawn with a nucleus, responses are likelier than
                            the model's own, so it tends to lie below the entropy.
     by tokens              the sum of -log pi(y|x) over the sum of |y|
@@ -216,7 +216,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
                 let (written, total) = (grouped(written), grouped(total));
                 let out = out.display();
                 let what = format!(
-                    "{written} of {total} responses are in {out}; the same command goes on"
+                    "{written} of {total} responses are in {out}; run the same command to resume"
                 );
                 return ended(reason, &what);
             }

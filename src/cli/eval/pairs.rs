@@ -21,7 +21,7 @@ use crate::cli::error::flagged;
 use crate::cli::out::{Existing, answer_beside, open, paths};
 use crate::cli::progress::Progress;
 
-/// Evaluates a model, and a reference, on a preference set.
+/// Evaluate a model, and a reference, on a preference set.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct PairsArgs {
@@ -92,7 +92,7 @@ pub struct PairsArgs {
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Print the report as one JSON object
+    /// Print one JSON object: losses, margins, calibration, length, each with its interval
     #[arg(long)]
     json: bool,
 }

@@ -49,5 +49,22 @@ macro_rules! pages {
 }
 
 pages! {
-    data: "files, hub datasets, columns, formats, chat templates, what becomes of rows",
+    data: "files, hub datasets, columns, formats, chat templates, skipped rows",
+    training: "SFT, preference training, what to watch, memory, sweeps",
+    losses: "which loss first, EXPO in practice, weighted sums, the list",
+    config: "every config key with its default",
+    resume: "interruptions, checkpoints, changed configs, disk space",
+    sampling: "responses from a model, samples for cEXPO, AlpacaEval outputs",
+    evaluation: "preference sets, win rates, diversity, the report page",
+    stories: "the quickstart's task, where the true preference is known",
+    bandit: "the papers' synthetic experiments and their figures",
+    gpu: "the CUDA build, device and dtype, what is proved without a GPU",
+    speed: "beside TRL and PyTorch: how it is measured, where it comes from",
+    metrics: "every name in metrics.jsonl",
+    files: "what is in a run's directory",
+    exit_codes: "what a script can rely on",
+    differences: "where implementations disagree",
+    correctness: "how correctness is shown",
+    extending: "add a loss, a model family, a dataset format",
+    faq: "questions of new users",
 }

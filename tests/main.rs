@@ -13,6 +13,8 @@ mod cli;
 mod configs;
 /// Rows, tokens, lengths, samples, the order of an epoch.
 mod data;
+/// README and guide: commands, configs, paths, generated tables.
+mod docs;
 /// `config.json` of every family: what it means, what is refused.
 mod families;
 /// The GPU against the processor.
@@ -39,8 +41,6 @@ mod package;
 mod peer;
 /// bf16, threads, unusual lengths.
 mod precision;
-/// What the README promises.
-mod readme;
 /// Pages of runs, in Rust and in a browser, and event files for TensorBoard.
 mod report;
 /// Responses drawn from models.

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -99,4 +100,33 @@ pub fn pairs(oracle: &Value) -> Vec<Example> {
         preference: None,
     };
     pairs.map(example).collect()
+}
+
+/// Compares a file with what it should be, or writes it with `EXPO_UPDATE=1` in the environment.
+pub fn check(path: &Path, want: &str) {
+    let is = fs::read_to_string(path).unwrap_or_default();
+    if std::env::var_os("EXPO_UPDATE").is_some() {
+        if is != want {
+            fs::write(path, want).unwrap();
+        }
+        return;
+    }
+    let line = is.lines().zip(want.lines()).position(|(a, b)| a != b);
+    let line = line.unwrap_or_else(|| is.lines().count().min(want.lines().count()));
+    assert!(
+        is == want,
+        "{}:{} is not what the code says:\n  {}\nto write it: \
+         EXPO_UPDATE=1 cargo test --test main -- documents generated",
+        path.display(),
+        line + 1,
+        want.lines().nth(line).unwrap_or_default()
+    );
+}
+
+/// The text with the lines from the first that `begins` up to the first that `ends` replaced.
+pub fn replaced(text: &str, begins: &str, ends: impl Fn(&str) -> bool, by: &str) -> String {
+    let start = text.find(begins).expect(begins);
+    let after = text[start..].split_inclusive('\n');
+    let length: usize = after.take_while(|line| !ends(line)).map(str::len).sum();
+    format!("{}{by}{}", &text[..start], &text[start + length..])
 }

@@ -1,5 +1,5 @@
-//! What documents say of the losses is generated from the losses: the table of the README's paper
-//! index, the sections of `configs/reference.toml`, and a first config of each loss.
+//! What documents say of the losses is generated from the losses: the table of the guide, the sections of
+//! `configs/reference.toml`, and a first config of each loss.
 //!
 //! With `EXPO_UPDATE=1` in the environment these tests write what they otherwise compare.
 
@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{check, replaced};
 use expo::loss::{Knob, Knobs, Loss, Objective, Range};
 
 fn root() -> &'static Path {
@@ -19,40 +20,11 @@ fn losses() -> impl Iterator<Item = Loss> {
         .map(|name| Loss::default_of(name).unwrap())
 }
 
-/// Compares a file with what it should be, or makes it so.
-fn check(path: &Path, want: &str) {
-    let is = fs::read_to_string(path).unwrap_or_default();
-    if std::env::var_os("EXPO_UPDATE").is_some() {
-        if is != want {
-            fs::write(path, want).unwrap();
-        }
-        return;
-    }
-    let line = is.lines().zip(want.lines()).position(|(a, b)| a != b);
-    let line = line.unwrap_or_else(|| is.lines().count().min(want.lines().count()));
-    assert!(
-        is == want,
-        "{}:{} is not what the losses say:\n  {}\nto write it: \
-         EXPO_UPDATE=1 cargo test --test main losses::documents",
-        path.display(),
-        line + 1,
-        want.lines().nth(line).unwrap_or_default()
-    );
-}
-
-/// The text with the lines from the first that `begins` up to the first that `ends` replaced.
-fn replaced(text: &str, begins: &str, ends: impl Fn(&str) -> bool, by: &str) -> String {
-    let start = text.find(begins).expect(begins);
-    let after = text[start..].split_inclusive('\n');
-    let length: usize = after.take_while(|line| !ends(line)).map(str::len).sum();
-    format!("{}{by}{}", &text[..start], &text[start + length..])
-}
-
 #[test]
-fn the_readme_has_the_table_of_losses() {
-    let path = root().join("README.md");
+fn the_guide_has_the_table_of_losses() {
+    let path = root().join("src/guide/losses.md");
     let text = fs::read_to_string(&path).unwrap();
-    let head = "| loss | equation | file | config |\n";
+    let head = "| loss | title | source | config |\n";
     let mut table = format!("{head}|---|---|---|---|\n");
     for loss in losses() {
         let (name, about) = (loss.name(), loss.about());
@@ -63,14 +35,23 @@ fn the_readme_has_the_table_of_losses() {
         };
         let file = format!("src/loss/objectives/{name}.rs");
         assert!(root().join(&file).is_file(), "a loss has its name: {file}");
-        let (paper, config) = (about.paper, about.config);
+        let (title, paper, config) = (loss.title(), about.paper, about.config);
         writeln!(
             table,
-            "| `{name}`{aliases} | {paper} | `{file}` | `{config}` |"
+            "| `{name}`{aliases} | {title} | {paper} | `{config}` |"
         )
         .unwrap();
     }
-    let text = replaced(&text, head, |line| !line.starts_with('|'), &table);
+    check(
+        &path,
+        &replaced(&text, head, |line| !line.starts_with('|'), &table),
+    );
+}
+
+#[test]
+fn the_readme_counts_the_losses() {
+    let path = root().join("README.md");
+    let text = fs::read_to_string(&path).unwrap();
     check(&path, &counted(&text));
 }
 

@@ -45,26 +45,34 @@ pub struct BanditArgs {
 }
 
 const HELP: &str = "\
-A policy is a softmax over three responses, preferences are those of a known policy pi*, and training
-begins at a reference r. Any loss of pairs can be named; lambda is its knob `lambda`, or else `beta`.
+A policy is a softmax over three responses, preferences are those of a known
+policy pi*, and training begins at a reference r. Any loss of pairs can be
+named; lambda is its knob `lambda`, or else `beta`.
 
-  interpolation  policies from small to large lambda: learning curves, and where they end
-  preservation   distance from pi* on a prompt that was good already and on a bad one, over lambda
+  interpolation  policies from small to large lambda: learning curves, and where
+                 they end
+  preservation   distance from pi* on a prompt that was good already and on a
+                 bad one, over lambda
   constraint     DPO and exact RLHF as a penalty is added to both
   theory         a verdict for each loss: does it preserve, does it interpolate
 
-Columns named `solved` are optima with exact preferences, to convergence; `trained` is the papers'
-protocol, Adam on drawn pairs, as mean and standard deviation over seeds.
+Columns named `solved` are optima with exact preferences, to convergence;
+`trained` is the papers' protocol, Adam on drawn pairs, as mean and standard
+deviation over seeds.
 
-In --out: summary.csv (the table printed here), the tables behind it, results.json, config.toml, and
-  interpolation  curves_small, curves_large, sweep (.svg, .png)    EXPO figures 3, 8, 4
-  preservation   preservation_text, preservation_notebook          EXPO figure 5
-  constraint     constraint                                        TYPO figure 3, right
+In --out: summary.csv (the table printed here), the tables behind it,
+results.json, config.toml, and
+  interpolation  curves_small, curves_large, sweep: EXPO figures 3, 8, 4
+  preservation   preservation_text, preservation_notebook: EXPO figure 5
+  constraint     constraint: TYPO figure 3, right
+each as .svg and .png.
 
 Examples:
   $ expo bandit interpolation --out runs/interpolation
-  $ expo bandit interpolation --set losses.names=dpo,simpo --set train.num_seeds=20
-  $ expo bandit interpolation --set losses.settings.fdpo.knobs.divergence=forward_kl
+  $ expo bandit interpolation --set losses.names=dpo,simpo \\
+      --set train.num_seeds=20
+  $ expo bandit interpolation \\
+      --set losses.settings.fdpo.knobs.divergence=forward_kl
   $ expo bandit preservation --set train.order=shuffle --json
   $ expo bandit theory";
 

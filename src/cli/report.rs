@@ -49,26 +49,32 @@ pub struct ReportArgs {
 }
 
 const HELP: &str = "\
-The page is one file that needs no network: open it from disk, on a phone, or print it. Light and dark
-follow the system. Charts can be read without JavaScript; with it the values are shown under the pointer.
+The page is one file that needs no network: open it from disk, on a phone, or
+print it. Light and dark follow the system. Charts can be read without
+JavaScript; with it the values are shown under the pointer.
 
 Of one run:
-  curves     every metric of metrics.jsonl with what it means, evaluations beside training
+  curves     every metric of metrics.jsonl with what it means, evaluations
+             beside training
   speed      timings.jsonl: tokens and rows per second, memory
-  samples    answers to the same prompts at each evaluation, beside those of the reference
-             (run.eval_prompts, in generations.jsonl)
-  pairs      those with the largest and the smallest margins (run.eval_margins, in margins.json)
+  samples    answers to the same prompts at each evaluation, beside those of the
+             reference (run.eval_prompts, in generations.jsonl)
+  pairs      those with the largest and the smallest margins (run.eval_margins,
+             in margins.json)
   events     checkpoints, resumes, changed keys, values that were not finite
   figures    the first, last, lowest and highest value of each metric
-  data       what became of the rows; config: the resolved config and what it ran on
-Of several runs: their last figures in named units, mean and 95% interval over run.seed, accuracy or score
-against the divergence from the reference (where the runs estimate the same one) and against diversity, the
-curves on top of each other, the last samples side by side, where the configs differ.
+  data       what became of the rows; config: the resolved config and what it
+             ran on
+Of several runs: their last figures in named units, mean and 95% interval over
+run.seed, accuracy or score against the divergence from the reference (where the
+runs estimate the same one) and against diversity, the curves on top of each
+other, the last samples side by side, where the configs differ.
 
-Accuracy counts a tie as half, so that 0.5 is chance; of runs of older versions a tie counts as wrong. The
-page of a run that is training, was interrupted or has no evaluation shows what there is, and names the key
-that adds what is missing. Of very long runs the lowest and the highest point of each column of a chart are
-drawn, and the page says so.
+Accuracy counts a tie as half, so that 0.5 is chance; of runs of older versions
+a tie counts as wrong. The page of a run that is training, was interrupted or
+has no evaluation shows what there is, and names the key that adds what is
+missing. Of very long runs the lowest and the highest point of each column of a
+chart are drawn, and the page says so.
 
 Examples:
   $ expo report runs/quickstart

@@ -37,8 +37,9 @@ pub struct SweepArgs {
 }
 
 const HELP: &str = "\
-A sweep is the config of a training run without its loss, or the name of one, and entries of what
-varies. Of each entry every combination of its values is a run:
+A sweep is the config of a training run without its loss, or the name of one,
+and entries of what varies. Of each entry every combination of its values is a
+run:
   base = \"configs/quickstart.toml\"     # its sections, under those of this file
   [run]
   output_dir = \"runs/sweep\"
@@ -50,22 +51,26 @@ varies. Of each entry every combination of its values is a run:
   lambda = [0.01, 0.05, 0.2]
   optimizer.learning_rate = [1e-4, 3e-4]   # any key of a run
 
-Everything else is the same for all: model, rows, their order, the reference's log-probs, which are
-scored once. Runs are trained one after the other, each in a directory of its own in run.output_dir,
-where it is a run like any other. A finished run is not trained again: run the same command to resume
-an interrupted sweep, or after adding entries. A directory that holds a run with another config is an
-error before anything is trained. A run that meets a value that is not finite has no figures; the
-others are trained all the same.
+Everything else is the same for all: model, rows, their order, the reference's
+log-probs, which are scored once. Runs are trained one after the other, each in
+a directory of its own in run.output_dir, where it is a run like any other. A
+finished run is not trained again: run the same command to resume an interrupted
+sweep, or after adding entries. A directory that holds a run with another config
+is an error before anything is trained. A run that meets a value that is not
+finite has no figures; the others are trained all the same.
 
-To compare over seeds, list them: run.seed = [0, 1, 2]. The comparison then also has, for each setting
-and figure, the mean over its seeds, the standard deviation (n - 1) and the 95% interval of the mean by
-Student's t. To use several GPUs or machines, run parts of the entries in sweeps of their own.
+To compare over seeds, list them: run.seed = [0, 1, 2]. The comparison then also
+has, for each setting and figure, the mean over its seeds, the standard
+deviation (n - 1) and the 95% interval of the mean by Student's t. To use
+several GPUs or machines, run parts of the entries in sweeps of their own.
 
 In run.output_dir:
-  sweep.csv, sweep.json        a row per run: the last evaluation and, on stories, the last samples
+  sweep.csv, sweep.json        a row per run: the last evaluation and, on
+                               stories, the last samples
   sweep_seeds.csv              with several seeds: a row per setting and figure
-  frontier.svg, frontier.png   what was gained against the divergence from the reference; where the
-                               runs have none in common, against the log-ratio of the chosen answers
+  frontier.svg, frontier.png   what was gained against the divergence from the
+                               reference; where the runs have none in common,
+                               against the log-ratio of the chosen answers
 
 Examples:
   $ expo sweep --config configs/sweep_quickstart.toml --list

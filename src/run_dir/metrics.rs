@@ -76,8 +76,8 @@ impl Metric {
         ),
         metric(
             ACCURACY,
-            "the same, but a tie counts as half, so it begins at 0.5: the accuracy of tables, \
-             progress lines and charts",
+            "share of pairs with a margin above 0, a tie counting as half, so it begins at 0.5: the \
+             accuracy of tables, progress lines and charts",
             PAIRED,
         ),
         metric(

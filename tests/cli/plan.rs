@@ -152,7 +152,7 @@ fn a_run_that_does_not_fit_is_refused_after_its_table() {
         "  total",
         "does not fit: ",
         " MiB needed, ",
-        "Several GPUs do not help",
+        "Several GPUs do not make it fit",
         "GPU rtx-3070",
     ] {
         assert!(refused.out.contains(part), "{}", refused.out);

@@ -18,9 +18,9 @@ pub struct Label<'a> {
 /// The radius of a point with a little room.
 const POINT: f64 = 6.0;
 /// How far a name may be from its point: close to it, and along a line.
-const DISTANCES: [f64; 6] = [0.0, 16.0, 32.0, 48.0, 64.0, 80.0];
+const DISTANCES: [f64; 8] = [0.0, 16.0, 32.0, 48.0, 64.0, 80.0, 112.0, 144.0];
 /// To which sides of its point a name may be: right, left, above, below, and between.
-const SIDES: [[f64; 2]; 8] = [
+const SIDES: [[f64; 2]; 12] = [
     [1.0, -0.7],
     [-1.0, -0.7],
     [1.0, 0.7],
@@ -29,6 +29,10 @@ const SIDES: [[f64; 2]; 8] = [
     [-1.0, 0.0],
     [0.0, -1.0],
     [0.0, 1.0],
+    [0.5, -1.0],
+    [-0.5, -1.0],
+    [0.5, 1.0],
+    [-0.5, 1.0],
 ];
 
 /// Left, top, right, bottom.

@@ -34,11 +34,8 @@ fn settings(runs: &[Recorded]) -> Vec<Setting<'_>> {
             }),
         }
     }
-    let several = |setting: &Setting| setting.runs.len() > 1;
-    match all.iter().any(several) {
-        true => all,
-        false => Vec::new(),
-    }
+    all.retain(|setting| setting.runs.len() > 1);
+    all
 }
 
 /// `dpo-beta=0.1-run.seed=2` is `dpo-beta=0.1`.

@@ -133,7 +133,7 @@ fn items_longer_than_the_context_of_a_judge_are_skipped_cut_or_refused() {
     let model = place.model("neox");
     let path = model.join("config.json");
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    config["max_position_embeddings"] = json!(24);
+    config["max_position_embeddings"] = json!(40);
     fs::write(&path, config.to_string()).unwrap();
     let judge = format!("model:{}", str(&model));
     let found = offline(&place, &["--judge", &judge]);
@@ -152,7 +152,7 @@ fn items_longer_than_the_context_of_a_judge_are_skipped_cut_or_refused() {
     assert!(cut["win_rate"].is_number(), "{cut}");
     let refused = judged(&place, &["--judge", &judge, "--too-long", "fail"]);
     assert_eq!(refused.code, Some(2));
-    for word in ["tokens, and the judge has a context of 24", "--too-long"] {
+    for word in ["tokens, and the judge has a context of 40", "--too-long"] {
         assert!(refused.err.contains(word), "{}", refused.err);
     }
     let alone = judged(&place, &["--judge", "length", "--too-long", "cut"]);

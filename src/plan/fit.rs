@@ -289,7 +289,7 @@ fn last_blocks(block: &str, all: usize, count: usize) -> Vec<String> {
     let mut at = all - count;
     while at < all {
         let tens = at / 10;
-        match (at % 10 == 0, tens) {
+        match (at.is_multiple_of(10), tens) {
             (true, 0) if all >= 10 => {
                 globs.push(format!("{block}?.*"));
                 at += 10;

@@ -187,8 +187,8 @@ impl Scorer {
         Error::input(format!(
             "{what}, and the judge has a context of {positions}"
         ))
-        .hint("take another judge, shorter samples, or leave out or cut what is too long")
-        .at_parameter("too_long")
+        .hint("shorten the samples, take another judge, or cut the answers")
+        .option("too_long", "cut")
     }
 
     fn scores(&self, prompt: &str, answers: [&Answer; 2]) -> std::result::Result<[f64; 2], Miss> {

@@ -2,9 +2,9 @@
 
     PYTHON scripts/check_tensorboard.py RUN [RUN ...]
 
-Needs the package tensorboard (2.21 was used). A run is a folder that was trained with
+Needs the package tensorboard (2.21 was used). A run is a directory that was trained with
 report_to = ["tensorboard"]. Every figure of every record must be there as a scalar of its step, in single
-precision, and no other; of a run that was gone on with, nothing of the steps that were made anew.
+precision, and no other; of a resumed run, nothing of the steps that were repeated.
 """
 
 import json

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Draws responses with expo and with transformers in turns, from the same random weights after the same
-# prompts, and prints one table; --help says how. Needs Python's standard library, and for the peer torch
+# Draws responses with expo and transformers in turn, from the same random weights and prompts, and
+# prints one table; --help says how. Needs Python's standard library, and for the peer torch
 # and transformers (PYTHON=...).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs expo beside TRL and PyTorch on the same rows and prints one table; --help says how. Needs
+# Compares the speed of expo with TRL and PyTorch on the same rows, and prints one table; --help says how. Needs
 # Python's standard library, and for the peers torch, transformers, trl and datasets (PYTHON=...).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a CUDA 13.0 toolkit in a folder, out of NVIDIA's Python wheels, and prints what to export:
+# Makes a CUDA 13.0 toolkit in a directory, out of NVIDIA's Python wheels, and prints what to export:
 #
 #   eval "$(scripts/cuda_toolkit.sh DIR)"; cargo build --release --features cuda
 #

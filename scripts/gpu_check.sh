@@ -12,7 +12,7 @@
 #
 #   --out DIR      where the results go ($OUT, or DIR/results): gpu_check.jsonl, a line as soon as a
 #                  figure is known; table.md, rows for benches/RESULTS.md; logs.tgz, after each part
-#   --work DIR     a folder with room for the models; without it one in memory, or else in $TMPDIR
+#   --work DIR     a directory with room for the models; default: in memory, or else in $TMPDIR
 #   --minutes N    no part begins that would not be done after so many (9)
 #   --parts LIST   of kernels,models,runs,dpo,sampling,ceilings,profile,8b (all, in this order)
 #   --gpu N        the GPU's number (0)
@@ -20,7 +20,7 @@
 #
 # Each group of kernels is tested in a process of its own, within a limit of time; what fails is run
 # again with every launch waited for, and under compute-sanitizer where it is. Speed is not measured
-# where models, attention or products are wrong. Exit status: 0 if all is right, 1 if not, 2 if it
+# where models, attention or matmuls are wrong. Exit status: 0 if all is right, 1 if not, 2 if it
 # cannot begin.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,14 +31,14 @@ fail() { echo "gpu_check.sh: $*" >&2; exit 2; }
 case "${1:-}" in
 "" | -h | --help) usage; exit 0 ;;
 pack)
-    [ $# -ge 2 ] || fail "pack takes a folder"
+    [ $# -ge 2 ] || fail "pack takes a directory"
     source "$here/gpu_check/pack.sh"
     pack "${@:2}"
     exit 0
     ;;
 esac
 
-dir=$(cd "$1" 2>/dev/null && pwd) || fail "no folder $1"
+dir=$(cd "$1" 2>/dev/null && pwd) || fail "no directory $1"
 [ -e "$dir/tests-lib.xz" ] || [ -e "$dir/tests-lib" ] || fail "$dir is not what \`gpu_check.sh pack\` makes"
 shift
 gpu=0 minutes=9 work="" out=${OUT:-$dir/results} shapes=real

@@ -2,7 +2,7 @@
 """Makes tests/fixtures: tokenizers, rows, tiny random models, and what PyTorch says about them.
 
 Python is needed only to remake the fixtures: `pip install torch transformers safetensors`, then
-`python scripts/make_oracle.py [folder] [--models NAME ...]`. Everything is seeded, so a second run
+`python scripts/make_oracle.py [DIR] [--models NAME ...]`. Everything is seeded, so a second run
 writes the same files (on the same versions, which every oracle file carries, and a CPU that adds in
 the same order: to add a model, make that one alone).
 
@@ -34,7 +34,7 @@ from transformers.models.qwen3 import modeling_qwen3
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSER = argparse.ArgumentParser(description="Makes the fixtures, all of them or some models.")
-PARSER.add_argument("folder", nargs="?", type=Path, default=ROOT / "tests" / "fixtures")
+PARSER.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=ROOT / "tests" / "fixtures")
 PARSER.add_argument("--models", nargs="+", metavar="NAME", help="only these models and oracles")
 ARGS = PARSER.parse_args()
 OUT = ARGS.folder

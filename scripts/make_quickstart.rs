@@ -97,7 +97,7 @@ struct TokenizerArgs {
     /// The number of tokens.
     #[arg(long, default_value_t = 640)]
     vocab: usize,
-    /// The folder to write tokenizer.json and tokenizer_config.json to.
+    /// Write tokenizer.json and tokenizer_config.json to this directory.
     #[arg(long)]
     out: PathBuf,
 }
@@ -289,7 +289,7 @@ fn pairs(args: &PairsArgs) -> Result<()> {
         }
     }
     eprintln!(
-        "{} samples: {} pairs; {equal} pairs of equal texts, {strange} samples that are no stories \
+        "{} samples: {} pairs; {equal} pairs of equal texts, {strange} samples that are not stories \
          and {alone} without a partner dropped",
         samples.len(),
         rows.len()

@@ -13,7 +13,7 @@
 # there are listed, but fail with --strict only. Standard error is not compared.
 #
 # A case fails if a file or standard output differs, if either binary fails, or if a file that it must
-# write is missing or empty. Where something differs, the outputs are kept and their folder is printed.
+# write is missing or empty. Where something differs, the outputs are kept and their directory is printed.
 # Needs bash, coreutils, awk, grep and sed.
 #
 # Exit code: 0 all the same, 1 something differs or failed, 2 wrong usage.
@@ -46,7 +46,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-# A folder of its own for each binary, with the same relative paths in both. `crossed` is for runs that
+# A directory of its own for each binary, with the same relative paths in both. `crossed` is for runs that
 # OLD begins and NEW resumes.
 sides=(old new crossed)
 for side in "${sides[@]}"; do
@@ -56,8 +56,8 @@ done
 
 same=0 failed=() reworded=() refused=()
 
-# Runs a binary in the folder of a side, with a cache of its own; the exit code is that of the binary.
-# Standard output and standard error go to files beside that folder.
+# Runs a binary in the directory of a side, with a cache of its own; the exit code is that of the binary.
+# Standard output and standard error go to files beside that directory.
 run_in() {
     local side="$1" binary="$2"
     shift 2

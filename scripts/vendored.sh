@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that expo builds from its sources and those of its dependencies alone: they are vendored into a
-# temporary folder, then built with no network and no crates but these.
+# temporary directory, then built with no network and no crates but these.
 #
 # Nothing is written into the repository. The last line is the result.
 set -euo pipefail
@@ -11,12 +11,12 @@ before="$(git status --porcelain)"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/home"
-# What it prints is the config that has the folder in the place of the registry.
+# What it prints is the config that has the directory in place of the registry.
 cargo vendor --locked --versioned-dirs "$work/vendor" >"$work/home/config.toml" 2>"$work/log" ||
     { cat "$work/log" >&2; exit 1; }
 
 # An empty CARGO_HOME: no cache of crates, no index, no other config. A toolchain that a rustup chooses
-# keeps its own folder.
+# keeps its own directory.
 build=(env -u CARGO_BUILD_TARGET CARGO_HOME="$work/home" CARGO_NET_OFFLINE=true
     RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" CARGO_TARGET_DIR="$work/target"
     cargo build --release --locked --offline --quiet)

@@ -28,7 +28,7 @@ pub use self::weights::{SaveDtype, check_weights};
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Saves the model as the new folder `target`, with the config and the companions of the model whose
+/// Saves the model as the new directory `target`, with the config and the companions of the model whose
 /// `files` these are.
 ///
 /// # Errors
@@ -40,11 +40,11 @@ pub fn save(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype
     })
 }
 
-/// Saves the model as the new folder `target`, with this `config.json`; `companions` adds what else
+/// Saves the model as the new directory `target`, with this `config.json`; `companions` adds what else
 /// belongs there.
 ///
 /// # Errors
-/// If `target` is there already, or a weight is not finite or does not fit `dtype`; nothing is left
+/// If `target` already exists, or a weight is not finite or does not fit `dtype`; nothing is left
 /// behind.
 pub fn create(
     model: &Decoder,
@@ -63,7 +63,7 @@ pub fn create(
     staging.settle(target)
 }
 
-/// Removes the files of a model from a folder, `config.json` first, so that what is left of a model
+/// Removes the files of a model from a directory, `config.json` first, so that what is left of a model
 /// is not taken for one.
 pub fn remove_model(folder: &Path) -> Result<()> {
     let of_model =
@@ -86,7 +86,7 @@ fn is_weights(path: &Path) -> bool {
     name.starts_with("model") && name.contains(".safetensors")
 }
 
-/// Saves the model into the folder `target`, which may hold other files but no model: weights get
+/// Saves the model into the directory `target`, which may hold other files but no model: weights get
 /// their names first, then `config.json`, the manifest last.
 pub fn export(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype) -> Result<()> {
     check_weights(model, dtype)?;

@@ -21,7 +21,7 @@
 //! Packed            the batch: ids, positions, segments, labels              [`pack::Packed`]
 //! ```
 //!
-//! Prompts alone, for whoever draws answers to them, take the same way up to their ids: [`prompts`].
+//! Prompts alone, for sampling, take the same way up to their ids: [`prompts`].
 //!
 //! Hides file kinds, dataset formats, chat templates, the prompt rule, tokenization, truncation and
 //! where the tokens are kept behind [`Dataset::open`]; what was dropped or cut on the way is counted

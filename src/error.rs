@@ -96,9 +96,9 @@ impl Error {
         use std::io::ErrorKind;
         let path = path.as_ref().display();
         let fact = match error.kind() {
-            ErrorKind::NotFound => "no such file or folder",
-            ErrorKind::IsADirectory => "is a folder, not a file",
-            ErrorKind::NotADirectory => "a part of the path is a file, not a folder",
+            ErrorKind::NotFound => "no such file or directory",
+            ErrorKind::IsADirectory => "is a directory, not a file",
+            ErrorKind::NotADirectory => "a part of the path is a file, not a directory",
             ErrorKind::PermissionDenied => "permission denied",
             ErrorKind::InvalidData => "is not UTF-8 text",
             _ => return Self::failed(error.to_string()).at(path),
@@ -352,18 +352,18 @@ mod tests {
 
     #[test]
     fn parameters_are_named_as_the_caller_words_them() {
-        let error = Error::input("is there already")
+        let error = Error::input("already exists")
             .hint("resume it, or replace it")
             .option("resume", "auto")
             .option("overwrite", "")
             .at_parameter("out");
         assert_eq!(
             error.to_string(),
-            "out: is there already; resume it, or replace it (resume auto, overwrite)"
+            "out: already exists; resume it, or replace it (resume auto, overwrite)"
         );
         assert_eq!(
             error.worded(|name| format!("--{name}")),
-            "--out: is there already; resume it, or replace it (--resume auto, --overwrite)"
+            "--out: already exists; resume it, or replace it (--resume auto, --overwrite)"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Causal language models: a Hugging Face folder in, log-probs and gradients out.
+//! Causal language models: a Hugging Face directory in, log-probs and gradients out.
 
 pub mod arch;
 mod attention;

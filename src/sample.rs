@@ -41,11 +41,11 @@ pub struct Sampler<'a> {
 /// A response as it was drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drawn {
-    /// Token ids, the end token included where it ended by itself.
+    /// Token ids, the end token included if there is one.
     pub ids: Vec<u32>,
-    /// log pi(y|x) under the model itself, before any processor, in nats.
+    /// log pi(y|x) under the model itself, before any logits processor, in nats.
     pub log_prob: f64,
-    /// Whether it ended by itself, not at a length limit or a stop text.
+    /// Whether it ended with an end token, not at a length limit or a stop text.
     pub finished: bool,
     /// Whether it ended because its text has a stop text.
     pub stopped: bool,

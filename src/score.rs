@@ -98,7 +98,7 @@ pub fn score_rows(
     Ok(column)
 }
 
-/// As [`score`], for whoever wants more of a response than its log-prob: `take` gets the examples,
+/// As [`score`], for callers that need more of a response than its log-prob: `take` gets the examples,
 /// in order and some at a time, with all that the head says of each one's responses.
 pub fn scan(
     model: &Decoder,

@@ -212,7 +212,7 @@ fn what_is_no_model_is_said_in_one_line() {
     let client = Client::new(&hub.endpoint);
     let ask = |name: &str| message(resolve_with(name, None, &client.settings, &mut |_| ()));
     let (text, code) = ask("org/none");
-    assert!(text.starts_with("org/none: no such folder, and the hub at"));
+    assert!(text.starts_with("org/none: no such directory, and the hub at"));
     assert_eq!(code, 2);
     hub.forget();
     for path in [
@@ -224,7 +224,10 @@ fn what_is_no_model_is_said_in_one_line() {
         "",
     ] {
         let (text, code) = ask(path);
-        assert!(text.contains("no such folder; give the folder"), "{text}");
+        assert!(
+            text.contains("no such directory; give a model directory"),
+            "{text}"
+        );
         assert_eq!(code, 2);
     }
     assert_eq!(hub.requests().len(), 0, "such names are not asked for");

@@ -1,4 +1,4 @@
-"""What a GPU does at most, as PyTorch reaches it: products in bf16 of the shapes of Pythia-2.8B on 64
+"""What a GPU does at most, as PyTorch reaches it: matmuls in bf16 of the shapes of Pythia-2.8B on 64
 pairs of HH, and a copy. Prints `name TAB figure TAB unit` as each is known."""
 
 import torch

@@ -1,4 +1,4 @@
-# The machine: its card, the program's libraries, a folder to work in. Sourced by gpu_check.sh.
+# The machine: its card, the program's libraries, a directory to work in. Sourced by gpu_check.sh.
 
 mounted="" kept_work="" logs="" memory=""
 children=()
@@ -14,7 +14,7 @@ open_machine() {
     memory=$(ask memory.total)
     open_work
     if [ "$(free_mb)" -lt 400 ]; then
-        row "the folder to work in" "too small" "" "$work has $(free_mb) MB; --work names another" wrong
+        row "the working directory" "too small" "" "$work has $(free_mb) MB; --work names another" wrong
         exit 2
     fi
     logs=$work/logs

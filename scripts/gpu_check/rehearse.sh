@@ -16,7 +16,7 @@ work=$place/work
 mkdir "$work"
 mount -t tmpfs -o size=600m none "$work"
 
-# Begins a check with its results in a new folder $out, in a session of its own.
+# Begins a check with its results in a new directory $out, in a session of its own.
 begin() {
     local from=$1
     shift
@@ -109,5 +109,5 @@ begin "$pack" --parts dpo
 code=0
 wait "$check" || code=$?
 [ "$code" = 2 ] || { cat "$out.log"; fail "exit status $code"; }
-has '"the folder to work in"'
+has '"the working directory"'
 umount "$work" "$root"

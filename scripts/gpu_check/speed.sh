@@ -136,7 +136,7 @@ measure_sampling() {
     done
 }
 
-# What this very card does at most: products of the run's shapes, and a copy.
+# What this card reaches at most: matmuls of the run's shapes, and a copy.
 measure_ceilings() {
     local python name figure unit
     for python in "${PYTHON:-}" "$(command -v python3 || true)" /opt/*/.venv/bin/python /opt/*/bin/python; do

@@ -1,4 +1,4 @@
-"""Runs expo and its peers in turns on the same rows, and says who is how fast."""
+"""Runs expo and its peers in turn on the same rows, and compares their speed."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ def say(text: str) -> None:
 
 
 def machine(device: str) -> str:
-    """The processors, by name where the system has one for them (Linux), and the GPU."""
+    """The CPUs, by name where the system has one for them (Linux), and the GPU."""
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     lines = [line.split(":") for line in text.splitlines()]

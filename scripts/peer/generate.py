@@ -1,4 +1,4 @@
-"""Draws responses with expo and with transformers in turns, and says who is how fast."""
+"""Draws responses with expo and transformers in turn, and compares their speed."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ workloads:
 
 Both draw with the papers' settings: temperature 1, top-k 60, top-p 0.8, repetition penalty 1.1. The
 weights are random, f32, or bf16 from the same file. Transformers pads a batch to its longest prompt and
-goes on until its last response has ended; its allocator is tuned. Speeds are medians over the rounds, of
+continues until its last response has ended; its allocator is tuned. Speeds are medians over the rounds, of
 drawing alone, without loading; memory is the most that a process held. The bound is what expo's steps
 have to read, weights, keys and values, at the rate of a plain read by all threads in the same process.
 """
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     add("--mixed", choices=["yes", "no", "only"], default="yes", help="the workload of mixed lengths [yes]")
     add("--rounds", metavar="N", type=int, default=3, help="turns of each program [3]")
     add("--threads", metavar="N", type=int, default=2, help="[2]")
-    add("--work", metavar="DIR", help="where models are made, and kept for the next time [a folder that goes]")
+    add("--work", metavar="DIR", help="where models are made, and kept for the next time [a temporary directory]")
     add("--out", metavar="FILE", help="everything measured, as JSON")
     add("--expo", metavar="FILE", help="the program; built from this checkout if not given")
     add("--python", metavar="FILE", default=os.environ.get("PYTHON", sys.executable), help="[$PYTHON, else python3]")

@@ -15,7 +15,7 @@ EPILOG = "\n".join(
         "All learn preferences by DPO with beta 0.1 or, with --task sft, whole texts, which TRL packs.",
         "All have the same random weights and rows, 512 tokens at most, AdamW with learning rate 1e-6,",
         "clipping at norm 1; f32, or bf16 as autocast over f32 weights. Speeds are medians over the steps",
-        "of all rounds after warm-up, processor seconds their mean; memory is the most that a process",
+        "of all rounds after warm-up, CPU seconds their mean; memory is the most that a process",
         "held up to its last step. The last columns are expo's rate, with the reference cached and on",
         "line, and its memory, over the program's. The table goes to standard output, everything else to standard error.",
         "",
@@ -50,7 +50,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(
         prog="gpu_compare.sh" if "cuda" in words else "compare_trl.sh",
-        description="Runs expo and its peers in turns on the same rows, and says who is how fast.",
+        description="Runs expo and its peers in turn on the same rows, and compares their speed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -78,9 +78,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--micro-batch-tokens", metavar="N", type=int, help=tokens)
     states = "expo's optimizer.states, bf16 on a GPU [f32; llama-3-8b split]"
     add("--states", choices=["f32", "split"], help=states)
-    minutes = "no program starts after so many, and 30 s later none goes on [no limit; gpu_compare.sh: 9]"
+    minutes = "no program starts after so many, and none runs 30 s later [no limit; gpu_compare.sh: 9]"
     add("--minutes", metavar="X", type=float, default=float("inf"), help=minutes)
-    add("--work", metavar="DIR", help="where models are made, and kept for the next time [a folder that goes]")
+    add("--work", metavar="DIR", help="where models are made, and kept for the next time [a temporary directory]")
     add("--wheels", metavar="DIR", help="wheels of trl, datasets and what else the Python lacks")
     add("--dry-run", action="store_true", help="print what would run, a JSON object a line, and run nothing")
     add("--out", metavar="FILE", help="everything measured, as JSON")

@@ -251,7 +251,7 @@ def toml(order: dict, folder: Path) -> str:
 def execute(
     command: list[str], threads: int, variables: dict[str, str], seconds: float | None = None
 ) -> str:
-    """Runs a command on `threads` processors, for so many seconds at most. Returns its standard
+    """Runs a command on `threads` CPUs, for so many seconds at most. Returns its standard
     output."""
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
     environment = os.environ | {name: str(threads) for name in pools} | variables

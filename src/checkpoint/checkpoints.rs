@@ -108,7 +108,7 @@ impl Checkpoints {
             return Ok(None);
         }
         Err(
-            Error::input("there were checkpoints, and none of them is whole")
+            Error::input("there were checkpoints, and none of them is valid")
                 .at(self.folder.display())
                 .hint("restore one from a backup, or start over with run.overwrite = true")
                 .option("resume", "never"),

@@ -1,8 +1,7 @@
-//! All that a run is after a step, beside the model that is anybody's: what `checkpoint-N` has more
-//! than a model folder.
+//! The state of a run after a step: what `checkpoint-N` holds beside the model.
 //!
 //! `training_state.safetensors` holds the buffers, each tensor as `{buffer}.{parameter}` in the width
-//! it is kept in; `training_state.json` what is no tensor.
+//! it is kept in; `training_state.json` everything else.
 
 use std::path::Path;
 
@@ -51,7 +50,7 @@ impl Snapshot<'_> {
         check_weights(self.model, self.dtype)
     }
 
-    /// Saves it as the new folder `target`.
+    /// Saves it as the new directory `target`.
     ///
     /// # Errors
     /// [`Kind::NonFinite`](crate::error::Kind::NonFinite) if a weight or a moment is not finite; else what the disk says. Nothing is
@@ -99,16 +98,16 @@ fn width_of(buffer: &Params) -> Dtype {
     }
 }
 
-/// What is no tensor of a checkpoint.
+/// The part of a checkpoint that is not tensors.
 ///
 /// # Errors
-/// If the folder has no state, or one that is not of this version of the program.
+/// If the directory has no state, or one that is not of this version of the program.
 pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
     let path = folder.join(STATE);
     if !path.exists() {
         return Err(Error::input("has no training state")
             .at(folder.display())
-            .hint("only a checkpoint of a run can be gone on from; a model starts a new run"));
+            .hint("only a checkpoint of a run can be resumed; a model starts a new run"));
     }
     let value = untrusted::json(&path, untrusted::CONFIG)?;
     serde_json::from_value(value).map_err(|error| {

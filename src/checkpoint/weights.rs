@@ -54,7 +54,7 @@ impl FromStr for SaveDtype {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::BF16),
-            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32, f16 or bf16")),
+            _ => Err(Error::input(format!("\"{name}\" is not a dtype")).hint("f32, f16 or bf16")),
         }
     }
 }

@@ -3,11 +3,11 @@
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-/// Prints a completion script for a shell.
+/// Print a completion script for a shell
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct CompletionsArgs {
-    /// The shell.
+    /// Complete commands and flags in this shell
     shell: Shell,
 }
 

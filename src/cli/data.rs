@@ -1,4 +1,4 @@
-//! `expo data`: rows as a run sees them.
+//! `expo data`: shows, checks and downloads datasets.
 
 mod fetch;
 mod lint;
@@ -20,7 +20,7 @@ use super::answer;
 use super::error::located;
 use super::progress::Progress;
 
-/// Shows rows as a run sees them, and looks for faults in them.
+/// Show, check and download datasets
 #[derive(Args)]
 #[command(after_long_help = DATA_HELP)]
 pub struct DataArgs {
@@ -43,11 +43,11 @@ Examples:
   $ expo data lint train.jsonl --eval test.jsonl
   $ expo data fetch --config run.toml";
 
-/// Counts what became of the rows of a run, and shows one of them token by token.
+/// Show what a run reads from its rows, and one row token by token
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 struct ShowArgs {
-    /// Look at these rows without a config; several files are one dataset
+    /// Show these rows without a config; several files are one dataset
     #[arg(
         value_name = "FILE",
         value_parser = str::parse::<Files>,
@@ -56,11 +56,11 @@ struct ShowArgs {
     )]
     files: Vec<Files>,
 
-    /// Read rows of this layout; by default the one that the first rows have
+    /// Read rows of this format; by default, the one that the columns show
     #[arg(long, value_parser = Format::named, conflicts_with = "config")]
     format: Option<&'static Format>,
 
-    /// Show the tokens that this model's tokenizer makes of the row
+    /// Tokenize the row with the tokenizer of this model
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     model: Option<String>,
 
@@ -72,15 +72,15 @@ struct ShowArgs {
     #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
     set: Vec<String>,
 
-    /// The number of a row to show, from 0, as in score files.
+    /// Show the row of this number, counted from 0 as in score files
     #[arg(long, value_name = "N")]
     row: Option<usize>,
 
-    /// The rows: those of data.train, data.eval or data.unlabelled.
+    /// Read the rows of data.train, data.eval or data.unlabelled
     #[arg(long, value_enum, default_value_t = SplitName::Train)]
     split: SplitName,
 
-    /// Prints one JSON object.
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -93,36 +93,39 @@ enum SplitName {
 }
 
 const HELP: &str = "\
-With a FILE the rows are looked at without a config: their format and columns are guessed, and the lines
-of a config for them are printed, with what became of the rows and the first of them.
+With FILE, detects format and columns, and prints the lines of a config for
+them, how many rows can be used, and one row.
 
-With --config reads the rows with the model's tokenizer and chat template, joins the samples and lends the answers
-that the loss of the config asks for, cuts what is too long, and says what became of the rows: how
-many were left out for which reason and in which lines, how many prompts and answers were cut, and
-how long they are in tokens. Weights are not needed: nothing of them is read or downloaded.
+With --config, reads the rows as the run would: tokenizer, chat template,
+samples, length limits. Prints how many rows are left out, for which reason and
+on which lines, how many prompts and answers are cut, and lengths in tokens.
+Weights are neither read nor downloaded.
 
-With --row one row is shown as the model will see it, after the report: the text of its prompt and of
-every response that the loss reads, and their tokens, one on each line:
-  +   42  \" Yes\"     the token is scored: part of the log-prob that the loss sees
-  .   42  \" Yes\"     the token is context: of the prompt, of another speaker's turn, or the first of
-                    all where nothing predicts it
-What to look for: that the prompt ends where the answer is to begin, without white space that belongs
-to the answer; that the answer ends in an end token; that a template's tokens are special tokens, one
-id each; that `cut` is rare. `boundary merge` means that prompt and answer share a token when they
-are tokenised together, so that the answer was tokenised by itself.
+With --row, also prints a row as the model sees it: prompt and answers as text
+and as tokens, one token per line:
+  +   42  \" Yes\"     scored: its log-prob counts
+  .   42  \" Yes\"     context: prompt, another speaker's turn, or the first token
+                     of a text without a prompt
+What to look for:
+  - the prompt ends where the answer begins, without white space of the answer
+  - the answer ends with an end token
+  - special tokens of the chat template are one id each
+  - \"cut\" is rare
+  - \"boundary merge\": prompt and answer share a token when tokenized together,
+    so the answer was tokenized by itself
 
-The config is that of expo train, expo sft or expo sample. Of the last two the answers are those that
-expo sft learns. Samples that a run draws itself (data.samples = \"auto\") are not there to be shown.
+The config may be that of expo train, expo sft or expo sample; for the last two
+the answers are those that expo sft learns. Samples that a run draws itself
+(data.samples = \"auto\") are not shown.
 
-Rows are counted from 0 in their files one after the other, those that are left out included. Of a
-row that is left out the reason is said.
+Rows are counted from 0 through all files, rows that are left out included.
 
 Examples:
   $ expo data show rows.jsonl
   $ expo data show rows.jsonl --model runs/tiny --row 3
   $ expo data show --config run.toml
   $ expo data show --config run.toml --row 0
-  $ expo data show --config run.toml --set data.max_length=1024 --split eval --row 17 --json";
+  $ expo data show --config run.toml --split eval --row 17 --json";
 
 /// Runs the command.
 pub fn run(args: &DataArgs) -> anyhow::Result<()> {

@@ -63,7 +63,7 @@ pub fn directory(path: &Path) -> Result<()> {
         return Err(Error::input("is a stream, and a directory is needed").at(path.display()));
     }
     if path.exists() && !path.is_dir() {
-        return Err(Error::input("is a file, not a folder").at(path.display()));
+        return Err(Error::input("is a file, not a directory").at(path.display()));
     }
     // It lies below no file.
     check_writable(&path.join("file"))?;
@@ -173,7 +173,7 @@ fn check(
             .hint("choose another output")
             .at(path.display()));
     }
-    let there = Error::input("is there already").at(path.display());
+    let there = Error::input("already exists").at(path.display());
     match existing {
         Existing::Take => Ok(()),
         Existing::Refuse => Err(there.hint("choose another --out, or add --overwrite")),

@@ -166,7 +166,7 @@ fn check_tables(folder: &Path) -> Result<()> {
     for path in TABLES.map(|name| folder.join(name)) {
         check_plain(&path)?;
         if path.exists() && !is_sweep {
-            return Err(Error::input("exists already, and is not a sweep's")
+            return Err(Error::input("already exists, and is not a sweep's")
                 .at(path.display())
                 .hint("choose another run.output_dir"));
         }

@@ -1,4 +1,4 @@
-//! `expo verify`: whether a run or a checkpoint is as it was written.
+//! `expo verify`: compares the files of a run or a checkpoint with their checksums.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -10,26 +10,27 @@ use serde_json::json;
 
 use super::{answer, grouped};
 
-/// Checks a run or a checkpoint against its checksums.
+/// Compare the files of a run, a checkpoint or a model with their checksums
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct VerifyArgs {
-    /// The output_dir of a run, one of its checkpoints, or a model that expo wrote.
+    /// Verify this directory: the output_dir of a run, a checkpoint, or a model that expo wrote
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// Prints a JSON object per folder or file.
+    /// Print a JSON object per directory or file
     #[arg(long)]
     json: bool,
 }
 
 const HELP: &str = "\
-Reads every file again and compares lengths and SHA-256 with MANIFEST.json, which expo writes last into
-every checkpoint and model. Of a run it looks at all checkpoints, those that were set aside, the final
-model, run.json, summary.json and the lines of the logs. Nothing is changed.
+Reads every file and compares its length and SHA-256 with MANIFEST.json, which
+is written last into every checkpoint and model. Of a run, all checkpoints, the
+final model, run.json, summary.json and the lines of the logs are read. Nothing
+is changed. The exit code is 1 if anything is damaged.
 
-expo train --resume does the same with the checkpoint it goes on from, and takes the one before it where
-the newest is damaged.
+expo train verifies a checkpoint before it resumes from it, and takes the one
+before it if the latest is damaged.
 
 Examples:
   $ expo verify runs/dpo

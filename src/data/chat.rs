@@ -4,14 +4,14 @@
 //! it, and where that engine runs.
 //!
 //! *Why*: the template is the model's, not ours. What a model was trained on is what its own template
-//! writes, to the letter, so nothing of the conversation is put together here. A template that writes
+//! writes, exactly, so nothing of the conversation is put together here. A template that writes
 //! today's date (`strftime_now`) writes another text tomorrow, and reference log-probs are then
 //! computed again. What the engine cannot do fails with its line: Python's `%` between two variables, `encode`,
 //! names that are not ASCII, and `random`, for a text must be the same each time.
 //!
 //! A template is also a program of somebody else. The engine bounds its steps, but not what a step
 //! takes: `s ~ s` doubles a text, a list is nested a level deeper, a namespace holds itself, and there
-//! is no place from which each of its operators, filters and methods could be watched. So a program
+//! is no hook by which each of its operators, filters and methods could be watched. So a program
 //! renders [in a process of its own](render_in), whose allocator refuses more than a few hundred
 //! megabytes, whose stack has an end, and which may die. What decides is the same on every machine:
 //! steps, bytes written, held and allocated in all. The clock, of a minute, only ends what none of them
@@ -59,7 +59,7 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// As [`of`](Self::of), of the files that a model folder has now.
+    /// As [`of`](Self::of), of the files that a model directory has now.
     pub fn open(folder: &Path) -> Result<Self> {
         Self::of(&ModelFiles::open(folder)?)
     }

@@ -34,7 +34,7 @@ pub struct RowConfig {
     pub seed: u64,
 }
 
-/// How the prompts of rows become tokens, for whoever answers them.
+/// How the prompts of rows become tokens, for sampling.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptConfig {
     /// How a row is laid out.
@@ -113,7 +113,7 @@ pub enum Tokenize {
     /// What follows the prompt's ids in the tokenisation of prompt and response.
     #[default]
     Joint,
-    /// The tokenisation of the response by itself, as in the official DPO repository.
+    /// The tokenisation of the response alone, as in the official DPO repository.
     Separate,
 }
 

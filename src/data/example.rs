@@ -69,7 +69,7 @@ impl Example {
             .count()
     }
 
-    /// Whether a token of `response` has a log-prob: it is no context. With an empty prompt nothing
+    /// Whether a token of `response` has a log-prob: it is not context. With an empty prompt nothing
     /// predicts the first one.
     pub fn is_scored(&self, response: &Response, token: usize) -> bool {
         response.is_scored(token) && !(self.prompt.is_empty() && token == 0)

@@ -1,4 +1,4 @@
-//! Looking for faults in a dataset, without a model.
+//! Checks a dataset for faults, without a model.
 //!
 //! Hides how rows are compared without keeping their texts: by hashes, some hundred bytes a row.
 //!

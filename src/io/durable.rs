@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 pub fn check_new(target: &Path) -> Result<()> {
     let empty = || target.is_dir() && list(target).is_ok_and(|files| files.is_empty());
     if target.exists() && !empty() {
-        return Err(Error::input("is there already")
+        return Err(Error::input("already exists")
             .at(target.display())
-            .hint("name a new folder"));
+            .hint("name a new directory"));
     }
     Ok(())
 }
@@ -36,10 +36,12 @@ pub fn check_new(target: &Path) -> Result<()> {
 /// Refuses the path of a file that cannot be made: a directory, or a path below a file.
 pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
-        return Err(Error::input("is a folder, not a file").at(path.display()));
+        return Err(Error::input("is a directory, not a file").at(path.display()));
     }
     match path.ancestors().skip(1).find(|above| above.exists()) {
-        Some(above) if !above.is_dir() => Err(Error::input("is not a folder").at(above.display())),
+        Some(above) if !above.is_dir() => {
+            Err(Error::input("is not a directory").at(above.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! What the clients of the hub and of a judge share: where a secret may travel, how long a server wants
-//! to be left alone, how much of an answer is read, and what is never repeated.
+//! HTTP rules shared by the clients of the hub and of a judge: where a secret may be sent, `Retry-After`,
+//! the size limit of a response, and what is redacted.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -31,7 +31,7 @@ use super::model_dir::{CONFIG, INDEX, TOKENIZER, WEIGHTS, companions, read_index
 use super::untrusted::{self, is_plain};
 use crate::error::{Error, Result};
 
-/// The folder that holds the model `name_or_path`, downloaded if need be.
+/// The directory that holds the model `name_or_path`, downloaded if need be.
 ///
 /// A directory is returned as it is. Anything else is a name on the hub, at `revision` (a branch, a
 /// tag or a commit; `main` by default), with the [settings of the environment](HubSettings).
@@ -173,7 +173,7 @@ fn from_cache_alone(
     part: Part,
 ) -> Result<PathBuf> {
     let lacking = match cached {
-        None => format!("no such folder, and revision `{revision}` is not in the hub cache"),
+        None => format!("no such directory, and revision `{revision}` is not in the hub cache"),
         Some(snapshot) => match missing(&snapshot, part) {
             None => return Ok(snapshot),
             Some(file) if cut_short(&snapshot.join(&file)) => {
@@ -231,12 +231,12 @@ fn remember(folder: &Path, revision: &str, commit: &str) -> Result<()> {
 
 fn check_names(name: &str, revision: &str) -> Result<()> {
     if Path::new(name).exists() {
-        return Err(Error::input("a file, where the folder of a model is needed").at(name));
+        return Err(Error::input("a file, where a model directory is needed").at(name));
     }
     let parts: Vec<&str> = name.split('/').collect();
     if parts.len() > 2 || !parts.iter().all(|part| is_plain(part)) || name.contains("--") {
-        return Err(Error::input("no such folder")
-            .hint("give the folder of a model, or its name on the hub: `organisation/name`")
+        return Err(Error::input("no such directory")
+            .hint("give a model directory, or a name on the hub: `organisation/name`")
             .at(name));
     }
     let odd = |c: char| !(c.is_ascii_alphanumeric() || "._-/+".contains(c));

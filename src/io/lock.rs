@@ -62,9 +62,9 @@ impl Lock {
                     Some(owner) => format!("process {} on {}", owner.pid, owner.host),
                     None => "another process".into(),
                 };
-                return Err(Error::input(format!("{owner} is at work here"))
+                return Err(Error::input(format!("{owner} is using this directory"))
                     .at(folder.display())
-                    .hint("wait for its end, or choose another run.output_dir"));
+                    .hint("wait for it to end, or choose another run.output_dir"));
             }
             Err(error) => return Err(io(error)),
         }
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!((won.len(), lost.len()), (1, 7));
         for error in lost {
             let message = error.unwrap_err().to_string();
-            assert!(message.contains("is at work here"), "{message}");
+            assert!(message.contains("is using this directory"), "{message}");
         }
         drop(won);
         Lock::take(path).unwrap().check().unwrap();

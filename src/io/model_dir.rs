@@ -41,7 +41,7 @@ pub const TOKENIZER_FILES: [&str; 8] = [
     "merges.txt",
 ];
 
-/// The files that are parsed; one that is there and is no plain file is an error.
+/// The files that are parsed; one that exists and is not a plain file is an error.
 const PARSED: [&str; 6] = [
     CONFIG,
     GENERATION_CONFIG,
@@ -188,7 +188,7 @@ pub fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
             Ok((tensor.clone(), name.to_owned()))
         }
         _ => Err(Error::input(format!("weight_map names {file}"))
-            .hint("each value is the plain name of a .safetensors file in the same folder")
+            .hint("each value is the plain name of a .safetensors file in the same directory")
             .at(path.display())),
     };
     map.iter().map(file).collect()
@@ -238,7 +238,7 @@ mod tests {
         assert!(!files.get(CHAT_TEMPLATE).exists());
         let message = files.get(CONFIG).json_object().unwrap_err().to_string();
         assert!(
-            message.ends_with("config.json: no such file or folder"),
+            message.ends_with("config.json: no such file or directory"),
             "{message}"
         );
     }

@@ -1,4 +1,4 @@
-//! Floating-point numbers in JSON, which has no word for those that are not finite.
+//! Floating-point numbers in JSON, including those that are not finite.
 
 use serde::{Deserialize, Deserializer};
 

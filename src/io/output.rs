@@ -25,7 +25,7 @@ impl Output {
         }
     }
 
-    /// Writes all that `write` writes. A reader of a pipe that wants no more is no error.
+    /// Writes all that `write` writes. A closed pipe is not an error.
     ///
     /// # Errors
     /// Of `write` and of the file system; the old file, if any, is then untouched.
@@ -50,7 +50,7 @@ impl Output {
     }
 }
 
-/// A stream that swallows what nobody reads any more.
+/// A stream that discards what is written to a closed pipe.
 pub struct Pipe<'a> {
     file: &'a File,
     closed: bool,

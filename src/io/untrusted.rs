@@ -101,7 +101,7 @@ impl Kind {
     }
 }
 
-/// Opens a file that must be a plain one: neither a folder nor a pipe, which nobody may ever write to.
+/// Opens a file that must be a plain one: neither a directory nor a pipe, on which a read could block forever.
 pub fn open(path: &Path) -> Result<File> {
     let io = |error: io::Error| Error::io(path, &error);
     let metadata = fs::metadata(path).map_err(io)?;
@@ -369,7 +369,7 @@ mod tests {
             );
         }
         let message = open(folder.path()).unwrap_err().to_string();
-        assert!(message.ends_with("is a folder, not a file"), "{message}");
+        assert!(message.ends_with("is a directory, not a file"), "{message}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn rounds_differently(recorded: &str, kind: &str) -> bool {
     recorded != kind && recorded != ANY_GPU
 }
 
-/// The kind of processor or GPU that `device` computes on: two of one kind give the same bits.
+/// The kind of CPU or GPU that `device` computes on: two of one kind give the same bits.
 /// Of a GPU the card, its multiprocessors and the version of cuBLAS.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Little stories from a grammar: a task on which the true preference is known.
+//! Short stories from a grammar: a task on which the true preference is known.
 //!
 //! Hides how a weighted grammar written by hand becomes exact numbers. A [`Grammar`] has finitely
 //! many continuations of each prompt, each with a probability q and a score s. Preferences between

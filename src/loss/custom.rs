@@ -1,6 +1,6 @@
 //! An objective from outside the table, under a name of its own.
 //!
-//! *Why*: whoever has a new loss can train it through the library without a change to this crate.
+//! *Why*: a new loss can be trained through the library without a change to this crate.
 //! Its name and knobs are what a run records and compares when it is resumed.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The losses by name.
 //!
-//! Hides which type stands behind a name: whoever holds a [`Loss`] calls [`Objective`] on it.
+//! Hides which type stands behind a name: the holder of a [`Loss`] calls [`Objective`] on it.
 //!
 //! *Why*: names, aliases, sections and messages are the same for every loss, so they are made from
 //! the rows of the table in [`objectives`](super::objectives) alone.
@@ -94,7 +94,7 @@ macro_rules! losses {
                 }
             }
 
-            /// The loss of this name, which is no alias, from its config section.
+            /// The loss of this name, not an alias, from its config section.
             pub(in $crate::loss) fn from_section<'de, D: serde::Deserializer<'de>>(
                 name: &str,
                 section: D,
@@ -126,7 +126,7 @@ macro_rules! losses {
 }
 pub(super) use losses;
 
-/// Names of the field that are no loss of their own here, and what they are.
+/// Names of the field that are not losses of their own here, and what they are.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("cdpo", "it is dpo with label_smoothing above 0"),
     ("sigmoid", "it is dpo; without a reference it is cpo"),
@@ -134,7 +134,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("expo", "there are cexpo and rexpo"),
 ];
 
-/// The error of a name that is no loss.
+/// The error of an unknown loss name.
 pub(super) fn unknown(name: &str) -> Error {
     let known = ELSEWHERE.iter().find(|(other, _)| *other == name);
     let hint = match known {
@@ -154,7 +154,7 @@ impl Loss {
         })
     }
 
-    /// The value of a knob; `None` where it is not set, or is no knob of this loss.
+    /// The value of a knob; `None` if it is not set, or not a knob of this loss.
     pub fn knob(&self, key: &str) -> Option<KnobValue> {
         let mut knobs = self.knobs().iter().zip(self.values());
         let (_, value) = knobs.find(|(knob, _)| knob.name == key)?;

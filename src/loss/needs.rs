@@ -12,7 +12,7 @@ pub struct Needs {
     pub all: &'static [Role],
     /// Roles of which every example must have at least one, and that are trained on.
     pub any: &'static [Role],
-    /// Roles that also make an example by themselves, without any preference: prompts of a second
+    /// Roles that also make an example on their own, without any preference: prompts of a second
     /// dataset that has only samples.
     pub unlabelled: &'static [Role],
     /// Roles that only the reported figures read, where the data has them.

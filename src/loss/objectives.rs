@@ -53,7 +53,7 @@ losses! {
     "fdpo" => fdpo::Fdpo,
     /// SimPO.
     "simpo" => simpo::Simpo,
-    /// KTO, for answers that are good or bad by themselves.
+    /// KTO, for single answers labelled good or bad.
     "kto" => kto::Kto,
     /// Supervised fine-tuning.
     "sft" => sft::Sft,

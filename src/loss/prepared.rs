@@ -16,7 +16,7 @@ enum Statistics {
 }
 
 impl Prepared {
-    /// Of a loss that reads each example by itself.
+    /// Of a loss that reads each example on its own.
     pub fn none() -> Self {
         Self(Statistics::OfBatch(Vec::new()))
     }

@@ -1,9 +1,9 @@
-//! Weighted sums of losses; one loss by itself is the simplest.
+//! Weighted sums of losses; a single loss is the simplest.
 //!
 //! Hides how the terms' needs become those of the whole, and how a sum is written: `[loss.dpo]` with
 //! `weight = 0.8` and `[loss.sft]` with `weight = 0.2`.
 //!
-//! *Why*: MPO, RPO and their like are no formulas of their own. A run minimises a sum, and what it
+//! *Why*: MPO, RPO and their like are not formulas of their own. A run minimises a sum, and what it
 //! asks of the data and of the step is asked of the sum.
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
-//! Whole models by the kernels' text: scores and every parameter's gradient are those of f64 on the
-//! processor.
+//! Whole models on the emulated GPU: log-probs and the gradient of every parameter against f64 on the
+//! CPU.
 
 use candle_core::{DType, Device};
 

@@ -25,7 +25,7 @@ use crate::kernels::embedding::{self, Ids};
 use crate::kernels::rotary::Angles;
 use crate::segment::Segment;
 
-/// Logits in one tile, on the processor and on a GPU, which wants large products and is asked for
+/// Logits in one tile, on the CPU and on a GPU, which wants large matmuls and is asked for
 /// its log-probs once per tile.
 const TILE_LOGITS: [usize; 2] = [1 << 24, 1 << 28];
 

@@ -37,7 +37,7 @@ pub const FAMILIES: &[Family] = &[
 /// The family of a config.
 ///
 /// # Errors
-/// If there is no such family, or a key says that the model is none of it.
+/// If there is no such family, or a key rules the model out.
 pub fn family(config: &ConfigJson) -> Result<&'static Family> {
     let model_type = config.str_or("model_type", "")?;
     let family = FAMILIES

@@ -31,7 +31,7 @@ pub struct Generation<'a> {
     model: &'a Decoder,
     /// The model's weights where matmuls keep them otherwise for few rows.
     rounded: Option<Params>,
-    /// Whether each row is computed by itself: what a sequence gives does not depend on the others.
+    /// Row-invariant: what a sequence gives does not depend on the others in the batch.
     row_invariant: bool,
     /// One per block.
     blocks: Vec<KvCache>,
@@ -185,7 +185,7 @@ impl<'a> Generation<'a> {
     }
 
     /// Draws the next token of each of [`rows`](Self::rows) by its number in [0, 1), and gives its id and
-    /// its log-prob under the model itself, before any processor, in nats, not finite where the logits
+    /// its log-prob under the model itself, before any logits processor, in nats, not finite where the logits
     /// are not.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ impl<'a> Generation<'a> {
         self.choice.draw(&logits, &rows, uniforms)
     }
 
-    /// Appends tokens: (slot, id) of each sequence that goes on, whose next token is then to be drawn.
+    /// Appends tokens: (slot, id) of each sequence that continues, whose next token is then to be drawn.
     pub fn extend(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
         if tokens.is_empty() {
             return Ok(());

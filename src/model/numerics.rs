@@ -1,4 +1,4 @@
-//! In what a model is computed and stored: resolved once from the config and the device.
+//! The dtypes of computation and storage, resolved once from the config and the device.
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,7 +40,7 @@ impl FromStr for Dtype {
         match name {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::input(format!("\"{name}\" is no dtype")).hint("f32 or bf16")),
+            _ => Err(Error::input(format!("\"{name}\" is not a dtype")).hint("f32 or bf16")),
         }
     }
 }

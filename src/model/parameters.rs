@@ -31,7 +31,7 @@ pub(super) struct Weights<'a> {
     pub params: &'a Params,
     /// What matmuls round their operands to.
     pub precision: Precision,
-    /// Whether each row is computed by itself: what it gives does not depend on the rows beside it.
+    /// Row-invariant: what a row gives does not depend on the rows beside it.
     pub row_invariant: bool,
 }
 
@@ -114,7 +114,7 @@ pub struct Params {
     flat: Tensor,
     views: Vec<Tensor>,
     master: Master,
-    /// At least the magnitude of every value; infinite where nobody knows.
+    /// At least the magnitude of every value; infinite if unknown.
     largest: f64,
 }
 

@@ -1,6 +1,6 @@
 //! `[sample]`: how the next token is drawn from a row of logits.
 //!
-//! Hides the processors and the random numbers. As in transformers, in this order: repetition
+//! Hides the logits processors and the random numbers. As in transformers, in this order: repetition
 //! penalty, temperature, top-k, top-p, min-p.
 //!
 //! *Why*: a draw depends on (seed, prompt, sample number, position) and the logits alone, not on
@@ -48,7 +48,7 @@ pub struct SampleConfig {
     pub max_new_tokens: usize,
     /// Responses per prompt.
     pub num_samples: usize,
-    /// Sequences computed together. On the processor responses do not depend on it, on a GPU not beyond
+    /// Sequences computed together. On the CPU responses do not depend on it, on a GPU not beyond
     /// rounding.
     pub batch_size: usize,
     /// Seed of the draws.

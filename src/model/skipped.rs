@@ -1,4 +1,4 @@
-//! What the backward pass leaves out where parameters are frozen: for planning, without weights.
+//! What the backward pass skips where parameters are frozen; for planning, without weights.
 
 use super::arch::Architecture;
 use super::block::Block;

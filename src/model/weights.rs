@@ -1,4 +1,4 @@
-//! Model folders: weights from safetensors into the flat buffer, and their content hash.
+//! Model directories: weights from safetensors into the flat buffer, and their content hash.
 //!
 //! Hides shards, dtypes and old tensors. Each tensor is read piece by piece into its place, so the
 //! weights are held once.
@@ -31,10 +31,10 @@ pub(crate) use header::read_header;
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
 
-/// A model folder that was looked at but not loaded.
+/// A model directory that was looked at but not loaded.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
-    /// The folder.
+    /// The directory.
     pub path: PathBuf,
     /// Its small files, as they were when it was opened.
     pub files: ModelFiles,
@@ -175,7 +175,7 @@ impl ModelFolder {
                         entry.name
                     ))
                     .at(file.display())
-                    .hint("train from a checkpoint that is whole"));
+                    .hint("train from a checkpoint with finite weights"));
                 }
                 sink(id, start_of_piece, &values)?;
                 start_of_piece += values.len();
@@ -186,7 +186,7 @@ impl ModelFolder {
     }
 }
 
-/// Refuses so many weights where the processor's memory cannot hold them: the system would kill the
+/// Refuses so many weights where host memory cannot hold them: the system would kill the
 /// process. Where it does not say what is available, all fit.
 pub(super) fn check_memory(elements: usize, dtype: DType, device: &Device) -> Result<()> {
     match device.is_cpu() {
@@ -237,7 +237,7 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
     }
 }
 
-/// Finds each parameter among the folder's safetensors files.
+/// Finds each parameter among the directory's safetensors files.
 fn locate(
     folder: &Path,
     layout: &Layout,
@@ -344,7 +344,7 @@ fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
     }
     let path = folder.join(model_dir::INDEX);
     if !path.is_file() {
-        return Err(Error::input("no weights in the folder")
+        return Err(Error::input("no weights in the directory")
             .at(folder.display())
             .hint("expected model.safetensors or model.safetensors.index.json"));
     }

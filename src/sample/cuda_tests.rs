@@ -1,5 +1,4 @@
-//! Whole draws by the kernels' text: the ids are those of the processor, and the log-probs those of the
-//! scoring pass.
+//! Sampling on the emulated GPU: token ids against the CPU, log-probs against the scoring pass.
 
 use std::collections::HashSet;
 

@@ -1,9 +1,9 @@
-//! The file of drawn responses, and how one that was interrupted goes on.
+//! The file of drawn responses, and how an interrupted one is resumed.
 //!
 //! JSON lines with `prompt`, `response`, `token_ids`, `log_prob` (the model's own, in nats, summed),
 //! `finish_reason`, `index`, `seed`; `reference_log_prob` where a second model scores them, and
 //! `reference`, by which that one is known; and `draw`, a hash of all that the responses to the prompt depend
-//! on, by which a file that another run left behind is told from one to go on with.
+//! on, by which a file of other settings is told from one to resume.
 //!
 //! *Why*: every row is a function of its prompt and number, and rows are written in order. So what
 //! a file lacks is what comes after its last whole line, and nothing else needs to be remembered.
@@ -55,7 +55,7 @@ pub struct Written {
     pub found: usize,
     /// Tokens drawn now.
     pub tokens: usize,
-    /// Responses drawn now that ended by themselves or at a stop text.
+    /// Responses drawn now that ended with an end token or at a stop text.
     pub finished: usize,
     /// The responses it is to have.
     pub total: usize,
@@ -68,14 +68,13 @@ pub struct Written {
 /// What becomes of a file that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// It is gone on with, or refused.
+    /// Resume it, or refuse it.
     Continue,
-    /// It is refused.
+    /// Refuse it.
     Refuse,
-    /// It is drawn from its start.
+    /// Draw it from its start.
     Replace,
-    /// It is nobody's but this program's: waited for while another process writes to it, gone on
-    /// with if it checks out, else drawn from its start.
+    /// Internal cache: wait for a concurrent writer, resume if valid, else draw from the start.
     Cache,
 }
 
@@ -134,7 +133,7 @@ impl<'a> SampleWriter<'a> {
 
     /// Draws every response to `prompts` that the file `out` does not have yet, and appends them
     /// in the order of prompts and numbers. `progress` is told of the responses in the file, those
-    /// it will have, and the tokens drawn, and says whether to go on; where not, those that are being
+    /// it will have, and the tokens drawn, and returns whether to continue; if not, those that are being
     /// drawn are left to the next call. A stream has none to begin with; where nobody reads it any more,
     /// drawing ends.
     ///
@@ -301,7 +300,7 @@ impl<'a> SampleWriter<'a> {
             }
         }
         if existing == Existing::Refuse && file.metadata().map_err(io)?.len() > 0 {
-            return Err(Error::input("is there already")
+            return Err(Error::input("already exists")
                 .hint("name another file, resume it, or replace it")
                 .option("resume", "auto")
                 .option("overwrite", "")
@@ -334,7 +333,7 @@ impl<'a> SampleWriter<'a> {
             };
             let text = match untrusted::line(&mut reader).map_err(io)? {
                 Line::End => return Ok(found),
-                Line::TooLong => return refuse("is not a sample that could be gone on from"),
+                Line::TooLong => return refuse("is not a sample that can be resumed"),
                 Line::Whole(text) => text,
             };
             let (prompt, index) = (prompts.get(found.rows / count), found.rows % count);
@@ -350,11 +349,11 @@ impl<'a> SampleWriter<'a> {
                 let lost = text.iter().all(|byte| *byte == 0);
                 return match lost || text[..shorter] == start.as_bytes()[..shorter] {
                     true => Ok(found),
-                    false => refuse("is not a sample that could be gone on from"),
+                    false => refuse("is not a sample that can be resumed"),
                 };
             }
             let Ok(line) = serde_json::from_slice::<Row>(&text) else {
-                return refuse("is not a sample that could be gone on from");
+                return refuse("is not a sample that can be resumed");
             };
             if line.prompt != prompt.text {
                 return match prompts.iter().any(|other| other.text == line.prompt) {

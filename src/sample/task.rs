@@ -15,16 +15,16 @@ use crate::session::{Event, Observer, Session, StopCondition, check_length, fetc
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
-    /// The file of the responses, or a stream of them, which cannot be gone on with.
+    /// The file of the responses, or a stream of them, which cannot be resumed.
     pub out: &'a Output,
     /// What becomes of it where it is there.
     pub existing: Existing,
-    /// A second model, a folder or a name on the hub with a revision, under which they are scored.
+    /// A second model, a directory or a name on the hub with a revision, under which they are scored.
     pub reference: Option<(&'a str, Option<&'a str>)>,
     /// Where AlpacaEval's form of a file of responses goes once all are there, and the model's name in
     /// it.
     pub alpaca_eval: Option<(&'a Output, &'a str)>,
-    /// Stops drawing where it says so; the same call goes on.
+    /// Stops drawing when it says so; the same call resumes.
     pub until: &'a StopCondition,
 }
 
@@ -50,7 +50,7 @@ pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -
         if let Some(longest) = longest.filter(|&longest| longest > positions) {
             let what = format!("a prompt with its response may have {longest} tokens");
             return Err(Error::input(what)
-                .hint(format!("the reference was made for {positions}"))
+                .hint(format!("the reference has {positions} positions"))
                 .at_parameter("reference"));
         }
     }

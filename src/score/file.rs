@@ -149,7 +149,7 @@ impl ScoreFile {
                 );
             }
             let key = key(&row.token_hash)
-                .ok_or_else(|| wrong("`token_hash` is no hash of tokens".to_owned()))?;
+                .ok_or_else(|| wrong("`token_hash` is not a hash of tokens".to_owned()))?;
             lines.insert(key, rows.len() as u32);
             rows.push(row.row);
             scores.push(row.scores().map(|(_, score)| score));

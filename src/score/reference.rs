@@ -182,7 +182,7 @@ pub fn micro_batch_tokens(config: &Config) -> usize {
         .unwrap_or(MICRO_BATCH_TOKENS)
 }
 
-/// Scores the distinct examples of each dataset by itself, so that the sums do not depend on how they will
+/// Scores the distinct examples of each dataset separately, so that the sums do not depend on how they will
 /// be used.
 pub(super) fn score_all(
     model: &Decoder,

@@ -1,4 +1,4 @@
-//! The scoring pass by itself: log-probs into a file, for a later run or for people.
+//! The scoring pass on its own: log-probs into a file, for a later run or another program.
 
 use super::reference::{micro_batch_tokens, score_all};
 use super::{Column, Scorer, write};
@@ -39,7 +39,7 @@ pub fn score_run(
     run(session, folder, datasets, tokens, out, observe)
 }
 
-/// Rows to score by themselves.
+/// Rows to score without a run.
 #[derive(Debug)]
 pub struct ScoreData {
     /// The model.

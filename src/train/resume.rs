@@ -33,7 +33,7 @@ pub enum Resume {
 /// What there is to go on from.
 #[derive(Default)]
 pub(super) struct Origin {
-    /// Of `run.output_dir`, where it is there already.
+    /// Of `run.output_dir`, where it already exists.
     pub lock: Option<Lock>,
     /// What must not have changed.
     previous: Option<RunIdentity>,

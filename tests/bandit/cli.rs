@@ -275,7 +275,7 @@ fn every_bad_input_is_one_line_and_exit_code_2() {
         (&["--config", "no/such.toml"], "no/such.toml: no such file"),
         (
             &["theory", "--out", "Cargo.toml"],
-            "is a file, not a folder",
+            "is a file, not a directory",
         ),
     ];
     for (arguments, part) in cases {

@@ -263,7 +263,7 @@ fn wrong_inputs_are_refused_before_anything_is_computed() {
         ),
         (
             base(&data, &["--out", str(&there)]),
-            vec!["is there already", "--overwrite"],
+            vec!["already exists", "--overwrite"],
         ),
         (
             base(str(&unpaired), &[]),

@@ -144,7 +144,7 @@ fn bf16_trains_scores_and_samples() {
     let end = place.run(&eight);
     assert_eq!(end.code, Some(2));
     assert!(
-        end.err.contains("\"fp8\" is no dtype; f32 or bf16"),
+        end.err.contains("\"fp8\" is not a dtype; f32 or bf16"),
         "{}",
         end.err
     );

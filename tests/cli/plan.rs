@@ -241,11 +241,11 @@ fn what_cannot_be_planned_is_refused() {
     );
     refuse(
         &["--set", "model.model_name_or_path=none"],
-        &["none", "no such folder"],
+        &["none", "no such directory"],
     );
     refuse(
         &["--set", "model.reference=none"],
-        &["model.reference", "no such folder"],
+        &["model.reference", "no such directory"],
     );
     let both = place.run(&[
         "plan",

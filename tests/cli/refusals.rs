@@ -217,7 +217,7 @@ fn models() {
         let set = format!("model.model_name_or_path={}", str(model));
         place.refuse_run(&config, &[&set], words);
     };
-    refuse(&place.path("none"), &["none", "no such folder"]);
+    refuse(&place.path("none"), &["none", "no such directory"]);
     refuse(Path::new("org/none"), &["org/none", "HF_HUB_OFFLINE"]);
 
     let model = place.model("neox");
@@ -238,7 +238,7 @@ fn models() {
         fs::write(&weights, &bytes[..length]).unwrap();
         refuse(
             &model,
-            &["model.safetensors", "not a whole safetensors file"],
+            &["model.safetensors", "the safetensors file is incomplete"],
         );
     }
     let mut nan = bytes.clone();
@@ -247,7 +247,7 @@ fn models() {
     fs::write(&weights, &nan).unwrap();
     refuse(&model, &["model.safetensors", "NaN"]);
     fs::remove_file(&weights).unwrap();
-    refuse(&model, &["no weights in the folder"]);
+    refuse(&model, &["no weights in the directory"]);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_run_over_its_own_model() {
     place.refuse_run(
         &config,
         &["run.output_dir=file/out"],
-        &["file", "is not a folder"],
+        &["file", "is not a directory"],
     );
 }
 
@@ -386,5 +386,5 @@ fn scores_and_new_models() {
         "--out",
         str(&there),
     ];
-    place.refuse(&args, &["is there already"]);
+    place.refuse(&args, &["already exists"]);
 }

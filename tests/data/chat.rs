@@ -286,7 +286,7 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
         ),
         (
             prompt(serde_json::json!({"role": 3, "content": "x"})),
-            "column `prompt`: message 1 has a `role` that is no string; ",
+            "column `prompt`: message 1 has a `role` that is not a string; ",
         ),
         (
             prompt(serde_json::json!({"role": "user", "content": [{"type": "text"}]})),
@@ -298,7 +298,7 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
         ),
         (
             prompt(serde_json::json!({"role": "user", "content": 1})),
-            "column `prompt`: message 1 has a `content` that is no string; ",
+            "column `prompt`: message 1 has a `content` that is not a string; ",
         ),
         (
             prompt("Why?".into()),

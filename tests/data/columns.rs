@@ -148,7 +148,7 @@ fn a_system_column_is_the_first_message_of_a_conversation() {
     assert!(
         scene
             .complaint(&PAIR)
-            .starts_with("[data.columns]: texts by themselves have no system"),
+            .starts_with("[data.columns]: plain texts have no system"),
         "{}",
         scene.complaint(&PAIR)
     );

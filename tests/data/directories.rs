@@ -107,7 +107,7 @@ fn a_pattern_is_the_files_that_it_matches() {
             "nowhere/*.jsonl",
             "nowhere/*.jsonl: no file matches the pattern",
         ),
-        ("data/{a", "data/{a: is no pattern: "),
+        ("data/{a", "data/{a: is not a pattern: "),
     ] {
         let message = folder.rows(&[pattern]).unwrap_err();
         assert!(message.starts_with(what), "{message}");

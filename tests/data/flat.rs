@@ -80,7 +80,7 @@ fn a_column_is_the_same_after_its_file_whatever_its_order() {
     )
     .unwrap();
     let error = ScoreFile::open(&path).unwrap_err().to_string();
-    assert!(error.contains("scores.jsonl:1: not a row of scores: `token_hash` is no hash"));
+    assert!(error.contains("scores.jsonl:1: not a row of scores: `token_hash` is not a hash"));
 }
 
 /// `rows` transcripts as those of HH, about 1,100 bytes each.

@@ -89,7 +89,7 @@ fn files_that_are_something_else_are_named() {
     scene.files = "nowhere.jsonl".into();
     assert_eq!(
         scene.complaint(&PAIR),
-        "nowhere.jsonl: no such file or folder"
+        "nowhere.jsonl: no such file or directory"
     );
 }
 

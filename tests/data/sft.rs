@@ -171,7 +171,7 @@ fn prompts_with_completions_and_texts_are_imitated_too() {
     assert!(
         scene
             .complaint(&SFT)
-            .starts_with("rows.jsonl:1: a text by itself is no conversation")
+            .starts_with("rows.jsonl:1: a plain text is not a conversation")
     );
     let message = expo::data::prompts(&scene.files, &scene.config.prompts(), &scene.tokenizer);
     let message = message.unwrap_err().to_string();

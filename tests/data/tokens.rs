@@ -35,7 +35,7 @@ fn a_folder_without_a_tokenizer_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let message = || Tokenizer::open(folder.path()).err().unwrap().to_string();
     assert!(
-        message().contains("the folder has no tokenizer.json; save the model's"),
+        message().contains("the directory has no tokenizer.json; save the model's"),
         "{}",
         message()
     );

@@ -57,7 +57,7 @@ fn what_cannot_be_used_is_refused_with_what_would_do() {
         ),
         (
             &[("NVIDIA_TF32_OVERRIDE", "1")],
-            ["f32 products inexact", "unset it"],
+            ["f32 matmuls inexact", "unset it"],
         ),
         (
             &[("EXPO_EMULATOR_MEMORY", &memory)],

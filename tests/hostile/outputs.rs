@@ -169,7 +169,7 @@ fn a_report_replaces_reports_only() {
     fs::write(scene.path("page.html"), "<!DOCTYPE html>\n<p>mine</p>").unwrap();
     for name in ["c.toml", "page.html", "rows.jsonl"] {
         let before = fs::read(scene.path(name)).unwrap();
-        let expected = "is there already, and was not written by this command";
+        let expected = "already exists, and was not written by this command";
         scene.refuse(&["report", "run", "--out", name], expected);
         assert!(fs::read(scene.path(name)).unwrap() == before);
     }
@@ -206,7 +206,7 @@ fn a_file_that_no_flag_gives_away_stays() {
     ok(scene.run(&Scene::sample(&model, "s.jsonl", &[])));
     scene.refuse(
         &Scene::sample(&model, "s.jsonl", &list),
-        "is there already, and was not written by this command",
+        "already exists, and was not written by this command",
     );
     let list = ["--alpaca-eval", "list.json", "--generator", "mine"];
     for _ in 0..2 {
@@ -234,7 +234,7 @@ fn links_pipes_sockets_and_directories_are_not_replaced() {
     for (name, expected) in [
         ("link", "is a symbolic link to precious; "),
         ("dangling", "is a symbolic link to nowhere; "),
-        ("directory", "is a folder, not a file"),
+        ("directory", "is a directory, not a file"),
         ("pipe", "is a pipe, not a file"),
         ("socket", "is a socket, not a file"),
     ] {

@@ -195,7 +195,7 @@ fn a_run_goes_on_after_its_model_directory_is_gone() {
         fs::remove_dir_all(scene.path("model")).unwrap();
         let (end, said) = scene.train(config(), &Resume::Auto, |_| false);
         assert!(matches!(end, Ok(End::Finished(_))), "{more}: {end:?}");
-        assert!(said[0].contains("no such folder"), "{said:?}");
+        assert!(said[0].contains("no such directory"), "{said:?}");
         assert_same(&scene.path("run"), &whole);
         let opened = Run::open_with(config(), &Resume::Auto, &[], &mut |_| {});
         assert!(matches!(opened, Ok(Opened::Finished(_))));
@@ -214,7 +214,7 @@ fn a_run_that_needs_the_weights_of_a_model_directory_that_is_gone_says_so() {
     let message = end.unwrap_err().to_string();
     for part in [
         "model.model_name_or_path: ",
-        "the reference needs the model's weights: no such folder",
+        "the reference needs the model's weights: no such directory",
     ] {
         assert!(message.contains(part), "{message}");
     }

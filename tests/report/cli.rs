@@ -82,10 +82,10 @@ fn what_is_no_run_is_refused() {
             vec![str(folder.path())],
             "holds no run: there is no run.json; name the output_dir",
         ),
-        (vec![str(&gone)], "no such file or folder"),
+        (vec![str(&gone)], "no such file or directory"),
         (
             vec![str(whole()), "--out", str(folder.path())],
-            "is a folder, not a file",
+            "is a directory, not a file",
         ),
         (vec![str(whole()), "--watch", "0"], "0 is not in 1..=86400"),
     ] {

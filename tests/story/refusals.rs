@@ -86,12 +86,12 @@ fn what_cannot_be_used_is_refused_in_one_line() {
         (
             "mood =",
             "mood = [{ text = 'glad', set = { he = 'it' } }]",
-            "prompt: slot.mood[0]: set: `he` is there already; a name is a slot's, or set by the options of one slot",
+            "prompt: slot.mood[0]: set: `he` already exists; a name is a slot's, or set by the options of one slot",
         ),
         (
             "mood =",
             "mood = [{ text = 'glad', set = { It = 'it' } }]",
-            "prompt: slot.mood[0]: set: `It` is no name; a name has letters, digits and _, and begins with a small letter",
+            "prompt: slot.mood[0]: set: `It` is not a name; a name has letters, digits and _, and begins with a small letter",
         ),
         (
             "mood =",
@@ -165,7 +165,10 @@ fn what_cannot_be_used_is_refused_in_one_line() {
         "slot.deed: no option applies where mood = \"sad\"; add an option without `when`, or widen one"
     );
     let missing = Grammar::open(Path::new("no/such.toml")).unwrap_err();
-    assert_eq!(missing.to_string(), "no/such.toml: no such file or folder");
+    assert_eq!(
+        missing.to_string(),
+        "no/such.toml: no such file or directory"
+    );
     for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(
             Tilt::dpo(beta).is_err(),

@@ -306,7 +306,7 @@ fn without_a_whole_checkpoint_nothing_begins_again_by_itself() {
     }
     for _ in 0..2 {
         let error = run_error(again(&folder, &[]), &Resume::Auto, &[]);
-        assert!(error.contains("none of them is whole"), "{error}");
+        assert!(error.contains("none of them is valid"), "{error}");
     }
     let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
     assert!(!metrics.is_empty());
@@ -565,7 +565,7 @@ fn a_run_ends_when_its_time_is_over_and_another_process_waits() {
     assert!(stopped.checkpoint.ends_with("checkpoint-0"));
     let other = other.unwrap();
     assert!(
-        other.contains("is at work here; wait for its end"),
+        other.contains("is using this directory; wait for it to end"),
         "{other}"
     );
     let summary = finish(again(&folder, &[]), &Resume::Auto);

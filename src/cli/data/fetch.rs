@@ -1,4 +1,4 @@
-//! `expo data fetch`: downloads datasets.
+//! `expo data fetch`: downloads datasets from the hub into its cache.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::super::answer;
 use super::super::error::located;
 use super::super::progress::Progress;
 
-/// Download datasets from the hub, to work without it later
+/// Download datasets from the hub, for use offline
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct FetchArgs {
@@ -23,7 +23,7 @@ pub struct FetchArgs {
     #[arg(value_name = "DATASET", value_parser = str::parse::<Files>, required_unless_present = "config")]
     datasets: Vec<Files>,
 
-    /// Download those that this config names, a TOML file
+    /// Download the datasets that this config names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -31,24 +31,25 @@ pub struct FetchArgs {
     #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
     set: Vec<String>,
 
-    /// Print one JSON object for each dataset, on a line of its own
+    /// Print one JSON object per dataset, each on its own line
     #[arg(long)]
     json: bool,
 }
 
 const HELP: &str = "\
-Downloads the files of a split into the hub's cache, which Python shares, and nothing else. A run
-that names the same dataset then finds it there, also offline (HF_HUB_OFFLINE=1). With --config the
-datasets are those that the config names.
+Downloads the files of a split, and nothing else, into the cache that Python's
+huggingface_hub uses. A run that names the same dataset finds it there, also
+offline (HF_HUB_OFFLINE=1). With --config, downloads the datasets of the config.
 
-Of each dataset are printed: its commit, which can be written as its revision, the number and size of
-its files, and the directory that they are in.
+Prints for each dataset its commit, the number and size of its files, and their
+directory. Write the commit as REVISION to pin the version.
 
-HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE mean what they mean in Python.
+HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE work as in
+Python.
 
 Examples:
   $ expo data fetch hub:HuggingFaceH4/ultrafeedback_binarized:train_prefs
-  $ expo data fetch hub:Anthropic/hh-rlhf/harmless-base:train hub:Anthropic/hh-rlhf/harmless-base:test
+  $ expo data fetch hub:Anthropic/hh-rlhf/harmless-base:train
   $ expo data fetch --config run.toml";
 
 /// Runs the command.

@@ -1,4 +1,4 @@
-//! `expo data lint`: faults of a dataset, before a run.
+//! `expo data lint`: finds faults of a dataset before a run.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -20,11 +20,11 @@ use super::super::error::with_flags;
 use super::super::progress::Progress;
 use super::super::{answer, grouped};
 
-/// Look for faults in a dataset: duplicates, leaks, length bias, damaged text
+/// Check a dataset: duplicates, leaks, length bias, damaged text
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct LintArgs {
-    /// Look at these rows; several files are one dataset, rows.jsonl[:100] takes the first 100
+    /// Check these rows; several files are one dataset, rows.jsonl[:100] takes the first 100
     #[arg(
         value_name = "FILE",
         value_parser = str::parse::<Files>,
@@ -33,15 +33,15 @@ pub struct LintArgs {
     )]
     files: Vec<Files>,
 
-    /// Look for these rows among the training rows; may be repeated
+    /// Check whether these evaluation rows occur among the training rows; may be repeated
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>, conflicts_with = "config")]
     eval: Vec<Files>,
 
-    /// Read rows of this layout; by default the one that the first row has
+    /// Read rows of this format; by default, the one that the columns show
     #[arg(long, value_parser = Format::named, conflicts_with = "config")]
     format: Option<&'static Format>,
 
-    /// Look at the training and evaluation rows of this run
+    /// Check the training and evaluation rows of this config
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -49,7 +49,7 @@ pub struct LintArgs {
     #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
     set: Vec<String>,
 
-    /// Exit with code 1 if there is a warning
+    /// Exit with code 1 if there is a warning, for CI
     #[arg(long)]
     strict: bool,
 
@@ -59,38 +59,45 @@ pub struct LintArgs {
 }
 
 const HELP: &str = "\
-Reads the rows as a run would and reports what is wrong with them, with the number of rows, their share
-and the first places. No model is needed. With --config the rows go through the model's tokenizer and
-template, too, if they are on this machine, and what a run would cut or leave out is reported.
+Reads the rows as a run would and prints each fault with the number of rows,
+their share and the first places. No model is needed. With --config, rows also
+go through the model's tokenizer and chat template if these are on this machine,
+and rows that a run would cut or leave out are reported.
 
-A warning is most likely a fault; a note is normal in many datasets. The exit code is 0 whatever is
-found, or 1 with --strict where there is a warning.
+A warning is most likely a fault; a note is normal in many datasets.
 
-Findings, with their names in JSON:
-  unusable                    rows that a run leaves out, by reason
-  duplicate_row               prompt and answers of an earlier row; near_duplicate: but for case and
-                              white space; duplicate_prompt (note): the prompt, with other answers
-  contradiction               the answers of an earlier row with the opposite preference or label
-  leaked_row, leaked_prompt   evaluation rows and prompts that are among the training rows
-  same_answers                chosen and rejected are equal
-  scores_disagree             score_chosen is below score_rejected; label_disagrees: preference < 0.5
-  length_bias                 the longer answer wins, or loses, in more than 60% of 100 or more pairs
-  label_imbalance             one label is on less than 10% of the answers, or on none
-  empty_prompt, prompt_begins_with_space (note), prompt_ends_with_space, answers_begin_differently
+Findings, by their names in JSON (n: a note):
+  unusable                     a run leaves the row out; the reason is given
+  duplicate_row                prompt and answers of an earlier row
+  near_duplicate               the same except for case and white space
+  duplicate_prompt (n)         prompt of an earlier row, with other answers
+  contradiction                an earlier row has the opposite label
+  leaked_row, leaked_prompt    evaluation rows that are in the training rows
+  same_answers                 chosen and rejected are equal
+  scores_disagree              score_chosen < score_rejected
+  label_disagrees              preference < 0.5
+  length_bias                  of 100 pairs or more, the longer answer is chosen
+                               in more than 60% or less than 40%
+  label_imbalance              one label is missing, or on less than 10%
+  empty_prompt, prompt_begins_with_space (n), prompt_ends_with_space,
+  answers_begin_differently    white space between prompt and answer
   turn_in_answer, role_marker, unbalanced_markers, turn_order
-                              turns inside texts, and conversations whose turns do not alternate
-  cut (note)                  rows that the length limits cut, with --config
-  control_character, replacement_character, mojibake, invisible_character (note),
-  private_character (note), rare_script (note): fewer than one row in 1,000 has its letters
+                               turns inside texts, or turns that do not alternate
+  cut (n)                      the length limits cut the row (with --config)
+  control_character, replacement_character, mojibake,
+  invisible_character (n), private_character (n)
+                               damaged text
+  rare_script (n)              a script that less than 1 row in 1,000 has
 
-`= row 17` names the row that a repeated row repeats, from 0 as in expo data show --row.
+\"= row 17\" is the row that is repeated, counted from 0 as in
+expo data show --row.
 
-Lengths are in characters, and with --config in tokens. \"The longer answer is chosen\" counts a tie as
-one half; its interval is Wilson's, that of the mean difference is normal, both of 95%.
+Lengths are in characters, and with --config also in tokens. \"The longer answer
+is chosen\" counts a tie as one half. Intervals are of 95%.
 
 Examples:
   $ expo data lint train.jsonl.gz
-  $ expo data lint train.jsonl more.jsonl --eval test.jsonl --format pairs --json
+  $ expo data lint train.jsonl more.jsonl --eval test.jsonl --json
   $ expo data lint --config run.toml --strict";
 
 /// Runs the command.

@@ -1,7 +1,7 @@
 //! The packed batch: one row of tokens, every prompt once, no padding.
 //!
 //! Hides where a token of an example ends up: `prompt | response | response ...`, then the next
-//! example. Positions of each response go on from its prompt's end; a response sees its prompt and
+//! example. Positions of each response continue from its prompt's end; a response sees its prompt and
 //! itself. Only positions that predict a response token reach the head.
 //!
 //! *Why*: a padded batch with the prompt repeated spends three to four times the tokens on the same

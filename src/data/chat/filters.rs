@@ -1,4 +1,4 @@
-//! The filters and tests of Jinja2 that the engine does not have, or has otherwise.
+//! Filters and tests of Jinja2 that the engine lacks or implements differently.
 
 use super::methods::{center, strip};
 use super::python::{float, is_space, not_supported};
@@ -197,7 +197,7 @@ fn to_float(value: &Value, default: Option<Value>, named: Kwargs) -> Result<Valu
 
 fn defined(value: &Value) -> Result<(), Error> {
     match value.is_undefined() {
-        true => Err(Error::new(ErrorKind::UndefinedError, "it is no number")),
+        true => Err(Error::new(ErrorKind::UndefinedError, "it is not a number")),
         false => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! What a conversation is made of: messages, and columns that hold them.
 //!
-//! *Why*: rows come from anywhere. What is no message is refused with its place, before a template of
+//! *Why*: rows come from anywhere. What is not a message is refused with its place, before a template of
 //! somebody else meets it.
 
 use super::python::is_space;
@@ -88,7 +88,7 @@ impl Message {
         let mut fields: Map<String, Json> = given.map(|(k, v)| (k.clone(), v.clone())).collect();
         let role = match fields.get("role") {
             Some(Json::String(role)) => role,
-            Some(_) => return Err(Error::input("has a `role` that is no string").hint(MESSAGE)),
+            Some(_) => return Err(Error::input("has a `role` that is not a string").hint(MESSAGE)),
             None => return Err(Error::input("has no `role`").hint(MESSAGE)),
         };
         if !ROLES.contains(&role.as_str()) {
@@ -102,7 +102,9 @@ impl Message {
                 return Err(Error::input("has a list as `content`")
                     .hint("contents are text; images and other parts are not supported"));
             }
-            Some(_) => return Err(Error::input("has a `content` that is no string").hint(MESSAGE)),
+            Some(_) => {
+                return Err(Error::input("has a `content` that is not a string").hint(MESSAGE));
+            }
         }
         name_reasoning(&mut fields);
         Ok(Self(fields))

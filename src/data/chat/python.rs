@@ -1,6 +1,6 @@
 //! What templates take from Python: `json.dumps` as a filter, and the date.
 //!
-//! *Why*: a template's text is compared to the letter with what `transformers` renders, and Python
+//! *Why*: a template's text is compared exactly with what `transformers` renders, and Python
 //! writes JSON with other spaces, and other numbers, than anyone else. (A number with an exponent within a
 //! list or beside `~` is the engine's own: `1e16`, where Python has `1e+16`.)
 

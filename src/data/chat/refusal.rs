@@ -1,4 +1,4 @@
-//! Why there is no text: what the renderer of a template says instead.
+//! Errors of rendering a chat template.
 //!
 //! *Why*: it comes from the template, or crosses from one process to another, so it is short and
 //! printable whatever the template put into it.

@@ -3,7 +3,7 @@
 //! Hides where the two differ in the source: line ends, escapes in literals, `%` behind a literal, what may be
 //! looped over, `{% generation %}`.
 //!
-//! *Why*: a template's text is compared to the letter with what `transformers` renders. What the engine has no
+//! *Why*: a template's text is compared exactly with what `transformers` renders. What the engine has no
 //! hook for is written in terms of what it has.
 
 use super::refusal::Refusal;

@@ -56,7 +56,7 @@ pub(super) struct Built {
     pub cuts: Cuts,
     /// Of each response: whether it shares a token with what stands in front of it.
     pub merged: Vec<bool>,
-    /// The special token that an answer's template ends it with, where that is no end token.
+    /// The special token that an answer's template ends it with, if that is not an end token.
     pub other_end: Option<u32>,
 }
 
@@ -118,7 +118,7 @@ struct Responded {
     response: Response,
     /// Whether it shares a token with what stands in front of it.
     merged: bool,
-    /// The special token that its template ends it with, where that is no end token.
+    /// The special token that its template ends it with, if that is not an end token.
     other_end: Option<u32>,
 }
 

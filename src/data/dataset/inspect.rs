@@ -26,7 +26,7 @@ pub struct Part {
     pub text: String,
     /// Whether tokens were cut for length.
     pub cut: bool,
-    /// Whether it shared a token with what stands in front of it, and was tokenised by itself.
+    /// Whether it shared a token with what stands in front of it, and was tokenised alone.
     pub merged: bool,
 }
 

@@ -107,7 +107,7 @@ impl<'a> LeftOut<'a> {
                 "none of the {rows} rows of {name} is usable; left out of all files: {}",
                 self.reasons()
             ))
-            .hint("mend it, or leave it out of the list")
+            .hint("fix it, or remove it from the list")
             .at(self.files)),
         }
     }

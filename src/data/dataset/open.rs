@@ -22,7 +22,7 @@ impl Dataset {
     ///
     /// # Errors
     /// A file that cannot be read is an error, and so is a dataset without a usable row, a row that
-    /// cannot be used where `on_invalid` says so, or a temporary folder that cannot hold what memory does not.
+    /// cannot be used where `on_invalid` says so, or a temporary directory that cannot hold what memory does not.
     pub fn open(
         files: &Files,
         config: &RowConfig,

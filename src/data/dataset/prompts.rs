@@ -1,4 +1,4 @@
-//! The prompts of files, for whoever draws answers to them.
+//! The prompts of files, for sampling.
 //!
 //! Hides formats, repetition and the length limit of a prompt.
 //!

@@ -117,7 +117,7 @@ impl<'a> Renderer<'a> {
             (Some(prompt), answers) => (prompt, answers),
             (None, answers) => match self.split(answers)? {
                 (None, _) if apply => {
-                    return Err(Error::input("a text by itself is no conversation")
+                    return Err(Error::input("a plain text is not a conversation")
                         .hint("set data.apply_chat_template = false"));
                 }
                 (None, answers) => (Content::Text(String::new()), answers),

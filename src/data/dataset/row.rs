@@ -123,7 +123,7 @@ impl<'a> RowReader<'a> {
             }
             _ if is_mapped => {
                 return Err(RowError::Fatal(
-                    Error::input("texts by themselves have no system message")
+                    Error::input("plain texts have no system message")
                         .hint("set data.apply_chat_template = true, or leave the column out")
                         .at_key("data.columns.system"),
                 ));

@@ -27,7 +27,7 @@ pub struct Sample {
     pub response: String,
     /// Its ids as drawn, the end token included; `None` where the file has only text.
     pub ids: Option<Vec<u32>>,
-    /// Whether it ended by itself, not at a length limit or a stop text.
+    /// Whether it ended with an end token, not at a length limit or a stop text.
     pub finished: bool,
 }
 

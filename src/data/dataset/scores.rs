@@ -3,7 +3,7 @@
 //! Hides what each use of them makes of a row.
 //!
 //! *Why*: a score says how much better an answer is, where a label says only which. What follows from
-//! it is the user's to decide, so it is a key, and nothing happens by itself.
+//! it is the user's to decide, so it is a key, off by default.
 
 use crate::data::config::Scores;
 use crate::data::format::RowExample;

@@ -1,7 +1,7 @@
 //! Records that are written once and read back by their place.
 //!
 //! Hides whether they are in memory or on disk: up to 64 MiB stay in memory, more goes into a file
-//! without a name in the system's temporary folder.
+//! without a name in the system's temporary directory.
 //!
 //! *Why*: the memory of a run should not grow with its files. A file without a name is gone with the
 //! process, however it ends, and nobody else can change it.
@@ -62,7 +62,7 @@ impl Store {
     /// Appends a record.
     ///
     /// # Errors
-    /// If the folder cannot be written to, or is full.
+    /// If the directory cannot be written to, or is full.
     pub fn push(&mut self, record: &[u8]) -> Result<Span> {
         let limit = match self.file {
             Some(_) => BLOCK,
@@ -164,7 +164,7 @@ impl Store {
 
     fn failed(&self, error: &io::Error) -> Error {
         Error::io(&self.folder, error)
-            .hint("what does not fit into memory is kept there; TMPDIR names another folder")
+            .hint("what does not fit into memory is kept there; set TMPDIR to another directory")
     }
 }
 
@@ -255,8 +255,8 @@ mod tests {
         let mut store = Store::new(0, "/no/such/folder".into());
         assert_eq!(
             store.push(b"x").unwrap_err().to_string(),
-            "/no/such/folder: no such file or folder; what does not fit into memory is kept there; \
-             TMPDIR names another folder"
+            "/no/such/folder: no such file or directory; what does not fit into memory is kept there; \
+             set TMPDIR to another directory"
         );
     }
 }

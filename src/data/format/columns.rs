@@ -215,7 +215,7 @@ impl FromStr for Path {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "`{text}` is no column: valid are e.g. question, a.b, answers[0].text, answers[].text, a[-1]"
+                "`{text}` is not a column: valid are e.g. question, a.b, answers[0].text, answers[].text, a[-1]"
             )
         };
         let mut steps = Vec::new();

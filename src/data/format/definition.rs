@@ -280,7 +280,7 @@ pub(super) fn content(row: &Row, column: &str) -> std::result::Result<Content, R
     })
 }
 
-// Why a value is no content.
+// Why a value is not content.
 fn reason(value: &Json) -> Invalid {
     let Some(items) = value.as_array() else {
         return Invalid::Malformed;

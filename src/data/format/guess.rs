@@ -1,4 +1,4 @@
-//! Of which format the rows of files are, where nobody says.
+//! Detects the format of rows from their columns.
 //!
 //! *Why*: the names that people give to prompt and answer are few. Training takes none of them for
 //! granted, but whoever writes a config is helped by a proposal.

@@ -3,7 +3,7 @@
 //! Hides ShareGPT's `from` and `value`, the names that roles go by, contents in parts, lists that stand
 //! in a string, and a message without its list.
 //!
-//! *Why*: all of them say the same. What is a message already is left as it is, to the letter.
+//! *Why*: all of them say the same. What is a message already is left unchanged.
 
 use serde_json::{Map, Value as Json};
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Rows of public sets that no format reads as they are, and what makes one of each.
+//! Layouts of public datasets: which of their columns a format reads.
 //!
 //! Hides their columns.
 //!

@@ -90,8 +90,8 @@ checks! {
     /// One answer begins with white space and the other does not.
     AnswersBegin, "answers_begin_differently", Warning,
         "one answer begins with white space and the other does not";
-    /// A text answer goes on with a turn of the user.
-    TurnInAnswer, "turn_in_answer", Warning, "an answer goes on with a turn of the user";
+    /// A text answer contains a turn of the user.
+    TurnInAnswer, "turn_in_answer", Warning, "an answer contains a turn of the user";
     /// A message has a special token of a chat template in its content.
     RoleMarker, "role_marker", Warning, "a message has a marker such as <|im_start|> in its content";
     /// A text has more turns that begin than turns that end, or the other way round.

@@ -39,7 +39,7 @@ pub(super) struct Contents {
     pub order: u8,
     /// Of prompt and answers in their order, normalized.
     pub normal: Key,
-    /// A bit for each check that the row fails by itself.
+    /// A bit for each check that the row fails on its own.
     pub found: u64,
     pub scripts: u32,
     /// Characters of the prompt, of the chosen and of the rejected answer.

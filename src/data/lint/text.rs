@@ -1,4 +1,4 @@
-//! What a text shows by itself: characters that do not belong there, and markers of turns.
+//! What a text shows on its own: characters that do not belong there, and markers of turns.
 //!
 //! *Why*: pure functions of a text, so that each is tried on texts of a line.
 

@@ -164,7 +164,7 @@ impl Csv {
         let mut record = ByteRecord::new();
         match self.fields.read_byte_record(&mut record) {
             Ok(true) => Ok(Some(record)),
-            _ => Err(Error::input("the line is no record of a table").at(self.place())),
+            _ => Err(Error::input("the line is not a table row").at(self.place())),
         }
     }
 
@@ -222,7 +222,7 @@ impl Source for Csv {
     }
 }
 
-/// Whether a record goes on after a line: a cell that begins with a quote ends with the next one
+/// Whether a record continues after a line: a cell that begins with a quote ends with the next one
 /// that stands alone.
 #[derive(Default)]
 struct Quote {

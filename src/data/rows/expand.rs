@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// A directory of more files, or of directories nested deeper, is no dataset.
+/// A directory of more files, or of directories nested deeper, is not a dataset.
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 32;
 
@@ -99,7 +99,7 @@ fn directory(root: &Path) -> Result<Vec<PathBuf>> {
 
 fn glob(pattern: &str) -> Result<Vec<PathBuf>> {
     let wrong = |error: globset::Error| {
-        Error::input(format!("is no pattern: {}", error.kind()))
+        Error::input(format!("is not a pattern: {}", error.kind()))
             .hint("`*` and `?` stand for characters of a name, `**` for directories")
     };
     let matcher: GlobMatcher = GlobBuilder::new(pattern)

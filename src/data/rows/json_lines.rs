@@ -16,7 +16,7 @@ use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
 
-/// So many blank lines on end are no dataset, but a kilobyte of gzip may hold them.
+/// So many blank lines in a row are not a dataset, but a kilobyte of gzip may hold them.
 const MOST_BLANK_LINES: usize = 1 << 20;
 
 pub(super) struct JsonLines {
@@ -114,7 +114,7 @@ impl JsonLines {
     }
 
     fn blank(&self) -> Error {
-        Error::input(format!("{MOST_BLANK_LINES} blank lines on end"))
+        Error::input(format!("{MOST_BLANK_LINES} blank lines in a row"))
             .hint("every row stands on a line of its own")
             .at(self.place())
     }

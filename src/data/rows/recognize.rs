@@ -1,4 +1,4 @@
-//! What a file is that holds no rows of text.
+//! Recognizes files that hold no rows of text, by their first bytes.
 //!
 //! *Why*: the files that are wrong in practice are rarely wrong rows: they are an archive, a pointer left
 //! by Git LFS, a web page, UTF-16. Each has a word of its own.

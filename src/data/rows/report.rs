@@ -159,7 +159,7 @@ pub struct RowReport {
     /// Rows where prompt and answer have a token in common, so that an answer was tokenised by
     /// itself.
     pub boundary_merges: usize,
-    /// Rows by the special token that stands right behind an answer's content and is no end token.
+    /// Rows by the special token that stands right behind an answer's content and is not an end token.
     pub other_ends: BTreeMap<String, usize>,
     /// Tokens of a prompt.
     pub prompt_tokens: Spread,

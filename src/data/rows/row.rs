@@ -1,4 +1,4 @@
-//! A row, and what a file of rows is to whoever reads it.
+//! A row, and the interface to a file of rows.
 //!
 //! *Why*: a message about data must lead to the line, so a row knows where it stands; and everything
 //! behind this sees rows of JSON, whatever the file is.

@@ -27,7 +27,7 @@ impl Tokenizer {
             let template = template_of(&files, name);
             let template = template.map_err(|error| error.at_key("data.chat_template"))?;
             files.replace(CHAT_TEMPLATE, template);
-            // It would be another one for whoever reads the older place.
+            // Readers of the older place would get another one.
             edit(&mut files, TOKENIZER_CONFIG, |fields| {
                 fields.shift_remove("chat_template");
             })?;

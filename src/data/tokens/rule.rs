@@ -37,7 +37,7 @@ pub struct Continuation {
     /// The ids, without an end token but those of the text itself.
     pub ids: Vec<u32>,
     /// Whether prompt and response share a token in their joint tokenisation, so that the response
-    /// was tokenised by itself.
+    /// was tokenised alone.
     pub merged: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A model folder's tokenizer with its begin and end tokens.
+//! A model directory's tokenizer with its begin and end tokens.
 //!
 //! Hides where those are written (four files may say something about them) and the `tokenizers`
 //! crate.
@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-/// The tokenizer of a model folder.
+/// The tokenizer of a model directory.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bounds: Bounds,
@@ -36,7 +36,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// As [`of`](Self::of), of the files that a model folder has now.
+    /// As [`of`](Self::of), of the files that a model directory has now.
     pub fn open(dir: &Path) -> Result<Self> {
         Self::of(&ModelFiles::open(dir)?)
     }
@@ -46,7 +46,7 @@ impl Tokenizer {
     pub fn of(files: &ModelFiles) -> Result<Self> {
         let definition = files.get(TOKENIZER);
         if !definition.exists() {
-            return Err(Error::input("the folder has no tokenizer.json")
+            return Err(Error::input("the directory has no tokenizer.json")
                 .hint("save the model's fast tokenizer beside its weights")
                 .at(files.directory().display()));
         }
@@ -57,7 +57,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// As [`of`](Self::of) where the files are of several folders: the definition, the JSON files that
+    /// As [`of`](Self::of) where the files are of several directories: the definition, the JSON files that
     /// may have `eos_token_id`, and the one that may have `eos_token`.
     pub fn from_documents(
         document: &Document,
@@ -136,8 +136,8 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         match &self.files {
             Some(files) => ChatTemplate::of(files),
-            None => Err(Error::input("a tokenizer by itself has no chat template")
-                .hint("open the folder of its model")),
+            None => Err(Error::input("a tokenizer file has no chat template")
+                .hint("open the model directory")),
         }
     }
 
@@ -263,7 +263,7 @@ impl Tokenizer {
         }
     }
 
-    /// Refuses the tokenizer of another model, if its folder has one, where an id is another token
+    /// Refuses the tokenizer of another model, if its directory has one, where an id is another token
     /// there: that model would read other texts.
     pub fn check_same(&self, files: &ModelFiles) -> Result<()> {
         if !files.get(TOKENIZER).exists() {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub struct Answer {
     /// The text, as the file has it.
     pub text: String,
-    /// Whether it ended by itself, not at a length limit.
+    /// Whether it ended with an end token, not at a length limit.
     pub finished: bool,
 }
 

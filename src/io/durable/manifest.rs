@@ -52,7 +52,7 @@ impl Manifest {
         let wrong = |what: String| {
             Error::input(what)
                 .at(path.display())
-                .hint("the folder is not whole, or is not expo's")
+                .hint("the directory is incomplete, or was not written by expo")
         };
         let value = untrusted::json(&path, untrusted::INDEX)?;
         let manifest: Self = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
@@ -62,7 +62,7 @@ impl Manifest {
         let part = |part: &str| Path::new(part).file_name().is_some_and(|name| name == part);
         let plain = |name: &String| name.split('/').all(part);
         match manifest.files.keys().find(|name| !plain(name)) {
-            Some(name) => Err(wrong(format!("\"{name}\" is no file name"))),
+            Some(name) => Err(wrong(format!("\"{name}\" is not a file name"))),
             None => Ok(manifest),
         }
     }

@@ -48,7 +48,7 @@ pub fn open_plain(path: &Path, options: &mut OpenOptions) -> Result<File> {
 fn refusal(path: &Path, found: &Metadata) -> Error {
     let what = match fs::read_link(path) {
         Ok(target) => format!("is a symbolic link to {}", target.display()),
-        Err(_) if found.is_dir() => "is a folder, not a file".to_owned(),
+        Err(_) if found.is_dir() => "is a directory, not a file".to_owned(),
         Err(_) => format!("is {}, not a file", kind(found.file_type())),
     };
     Error::input(what)

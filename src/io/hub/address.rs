@@ -18,13 +18,13 @@ pub(super) fn check(settings: &HubSettings) -> Result<Uri> {
     let valid = "e.g. https://huggingface.co or http://localhost:8080";
     let endpoint = settings.endpoint.as_deref().unwrap_or(PUBLIC);
     let Ok(base) = endpoint.parse::<Uri>() else {
-        return wrong("is no address", valid);
+        return wrong("is not an address", valid);
     };
     let (Some(scheme), Some(authority)) = (base.scheme(), base.authority()) else {
-        return wrong("is no address", valid);
+        return wrong("is not an address", valid);
     };
     if authority.host().is_empty() {
-        return wrong("is no address", valid);
+        return wrong("is not an address", valid);
     }
     if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS {
         return wrong("is neither http nor https", valid);
@@ -35,7 +35,7 @@ pub(super) fn check(settings: &HubSettings) -> Result<Uri> {
     if let Some(token) = &settings.token
         && !token.bytes().all(|byte| byte.is_ascii_graphic())
     {
-        return Err(Error::input("the token of the hub is no token")
+        return Err(Error::input("the hub token is malformed")
             .hint("HF_TOKEN, or the file that `hf auth login` writes, holds one word of ASCII"));
     }
     let host = authority.host();
@@ -261,10 +261,10 @@ mod tests {
             ),
             ("ftp://hub.example", None, "neither http nor https"),
             ("https://hub.example?x=secret", None, "has a query"),
-            ("hub.example", None, "is no address"),
-            ("/secret", None, "is no address"),
-            ("https://a b", None, "is no address"),
-            ("https://", None, "is no address"),
+            ("hub.example", None, "is not an address"),
+            ("/secret", None, "is not an address"),
+            ("https://a b", None, "is not an address"),
+            ("https://", None, "is not an address"),
         ] {
             let error = checked(endpoint, token);
             assert!(
@@ -276,7 +276,7 @@ mod tests {
         for token in ["two words", "caf\u{e9}", "a\u{7}b"] {
             let error = checked("https://hub.example", Some(token));
             assert!(
-                error.contains("is no token") && !error.contains(token),
+                error.contains("the hub token is malformed") && !error.contains(token),
                 "{error}"
             );
         }

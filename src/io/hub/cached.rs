@@ -41,7 +41,7 @@ pub(super) fn cut_short(path: &Path) -> bool {
         Some("parquet") => parquet_cut_short(path),
         _ => Ok(false),
     };
-    // What cannot be read is for whoever wants to read it.
+    // A file that cannot be read is an error where it is read.
     looked.unwrap_or(false)
 }
 
@@ -88,7 +88,7 @@ fn json_cut_short(path: &Path) -> io::Result<bool> {
     Ok(end.trim_ascii_end().last() != Some(&b'}'))
 }
 
-/// Makes `path` in one step: `make` gets a name nobody else uses, which then becomes `path`.
+/// Makes `path` in one step: `make` gets a unique name, which then becomes `path`.
 pub(super) fn put_in_place(
     path: &Path,
     make: impl FnOnce(&Path) -> io::Result<()>,

@@ -3,7 +3,7 @@
 //! Hides where the token goes, what a redirect may do, and how long and how often a server is waited
 //! for.
 //!
-//! *Why*: a hub sends its clients to other hosts for large files, and whoever gets the token can act as
+//! *Why*: a hub sends its clients to other hosts for large files, and anyone with the token can act as
 //! the user. So redirects are followed here, one by one: the token goes to the scheme, host and port of
 //! the endpoint, over https or to this machine, and nowhere else.
 

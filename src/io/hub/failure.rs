@@ -1,4 +1,4 @@
-//! Why the hub does not answer, and whether to ask again.
+//! Failures of hub requests, and which of them are retried.
 
 use std::io;
 use std::path::Path;

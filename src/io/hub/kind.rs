@@ -46,7 +46,7 @@ impl Kind {
     /// What a message says first where there is no repository of the name: a model may be a directory.
     pub(super) fn not_here(self) -> &'static str {
         match self {
-            Self::Model => "no such folder, and ",
+            Self::Model => "no such directory, and ",
             Self::Dataset => "",
         }
     }

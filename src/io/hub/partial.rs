@@ -1,9 +1,9 @@
 //! Files on their way into the cache.
 //!
-//! Hides how a download goes on where it was cut, and how processes that want the same file share one.
+//! Hides how a download resumes where it was cut, and how processes that want the same file share one.
 //!
 //! *Why*: the bytes of a file have a name of their own until all of them are there, which stays when a
-//! process dies, so the next one goes on. Only one at a time writes there.
+//! process dies, so the next one resumes. Only one at a time writes there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -91,7 +91,7 @@ impl Part {
             Err(Failure::Status { code: 416, .. }) if start > 0 => {
                 // It has no such place, so what is here is of something else.
                 file.set_len(0).map_err(&here)?;
-                let why = "the server does not go on where the download was cut".into();
+                let why = "the server does not resume the download where it was cut".into();
                 return Err(Failure::Broken { why, grown: false });
             }
             answer => answer?,
@@ -99,7 +99,7 @@ impl Part {
         if start > 0 && (response.status() != 206 || !begins_at(response.headers(), start)) {
             file.set_len(0).map_err(&here)?;
             if response.status() == 206 {
-                let why = "the server goes on elsewhere than where the download was cut".into();
+                let why = "the server resumes the download at another place".into();
                 return Err(Failure::Broken { why, grown: false });
             }
             start = 0;

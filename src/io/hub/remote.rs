@@ -319,7 +319,7 @@ impl Metadata {
         self.size = self.size.or_else(size);
     }
 
-    /// What whoever has a file says about it.
+    /// What a server says about a file.
     fn add_last(&mut self, headers: &HeaderMap) {
         let text = |name: header::HeaderName| Some(headers.get(name)?.to_str().ok()?.to_owned());
         self.etag = self.etag.take().or_else(|| text(header::ETAG));
@@ -347,7 +347,7 @@ fn said(failure: Failure) -> String {
     }
 }
 
-/// A part of an address: all that is no letter, digit or one of `-._~+` and `kept` is escaped.
+/// A part of an address: everything except letters, digits and `-._~+` and `kept` is escaped.
 fn escaped(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || "-._~+".contains(byte as char);
     let one = |byte: u8| match plain(byte) || kept.contains(byte as char) {

@@ -152,7 +152,7 @@ impl HubSettings {
 /// The whole seconds of a variable.
 fn parse(name: &str, text: &str) -> Result<Duration> {
     let seconds = text.trim().parse::<u32>().map_err(|_| {
-        Error::input(format!("{:?} is no number of seconds", text.trim()))
+        Error::input(format!("{:?} is not a number of seconds", text.trim()))
             .hint("a whole number, e.g. 30")
             .at(name)
     })?;
@@ -288,7 +288,7 @@ mod tests {
         let wrong = settings(&[("HF_HUB_ETAG_TIMEOUT", "soon")]).invalid;
         assert_eq!(
             wrong.unwrap().to_string(),
-            "HF_HUB_ETAG_TIMEOUT: \"soon\" is no number of seconds; a whole number, e.g. 30"
+            "HF_HUB_ETAG_TIMEOUT: \"soon\" is not a number of seconds; a whole number, e.g. 30"
         );
     }
 

@@ -5,8 +5,8 @@
 //! exists as a whole. Products are exact; a sum runs over blocks of k in their order, whatever the
 //! number of threads.
 //!
-//! *Why*: bf16 halves what a product reads from the caches and doubles what a processor with
-//! AVX512_BF16 multiplies per cycle. Other processors get the same numbers, up to the rounding of
+//! *Why*: bf16 halves what a product reads from the caches and doubles what a CPU with
+//! AVX512_BF16 multiplies per cycle. Other CPUs get the same numbers, up to the rounding of
 //! f32 sums, from the f32 product; they also keep numbers below 2^-126, which those instructions take
 //! for zero.
 

@@ -113,7 +113,7 @@ impl Real for f32 {
             p = p * r + c;
         }
         let p = (p * r) * r + r + 1.0;
-        // Half the power of two, then the other: 2^128 itself is no f32.
+        // Half the power of two, then the other: 2^128 is not an f32.
         let half = Self::from_bits((shifted.to_bits().wrapping_add(126)) << 23);
         if low { 0.0 } else { (p * half) * 2.0 }
     }

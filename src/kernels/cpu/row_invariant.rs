@@ -1,4 +1,4 @@
-//! `y = x W^T + b` for few rows in host memory, each row by itself.
+//! `y = x W^T + b` for few rows in host memory, each row independent of the others.
 //!
 //! Hides which instructions add up.
 //!
@@ -153,7 +153,7 @@ mod tests {
     use crate::kernels::row_invariant;
     use crate::kernels::testing::variable;
 
-    /// The loops for other processors give the same, up to the rounding of sums.
+    /// The loops for other CPUs give the same, up to the rounding of sums.
     #[test]
     fn plain_loops_agree() {
         let (n, k, outs) = (5, 77, 3);

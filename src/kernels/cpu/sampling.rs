@@ -53,7 +53,7 @@ vectorized! {
     }
 }
 
-/// The largest logit of a row, past those that are no numbers.
+/// The largest logit of a row, NaN aside.
 pub fn largest(row: &[f32]) -> f32 {
     peaks(row).into_iter().fold(f32::NEG_INFINITY, f32::larger)
 }

@@ -1,4 +1,4 @@
-//! Loops compiled for the vector units that the processor turns out to have.
+//! Loops compiled for the vector units of the CPU, found at run time.
 //!
 //! *Why*: one binary serves every x86-64 machine, and the compiler vectorises plain loops well once
 //! it may use wide registers. Loops that add keep a fixed number of [`LANES`], so a sum has the same
@@ -33,7 +33,7 @@ macro_rules! vectorized {
                     plain($($arg),*)
                 }
                 match $crate::kernels::cpu::simd::level() {
-                    // SAFETY: the processor has what the function is compiled for.
+                    // SAFETY: the CPU has what the function is compiled for.
                     $crate::kernels::cpu::simd::Level::Wide => return unsafe { wide($($arg),*) },
                     // SAFETY: as above.
                     $crate::kernels::cpu::simd::Level::Medium => return unsafe { medium($($arg),*) },
@@ -63,7 +63,7 @@ pub(super) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     lanes.into_iter().sum()
 }
 
-/// What an x86-64 processor has.
+/// Vector instructions of an x86-64 CPU.
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Level {
@@ -71,7 +71,7 @@ pub(super) enum Level {
     Wide,
     /// 256 bits.
     Medium,
-    /// What every x86-64 processor has.
+    /// What every x86-64 CPU has.
     Plain,
 }
 

@@ -95,7 +95,7 @@ fn check_environment() -> Result<()> {
     const NAME: &str = "NVIDIA_TF32_OVERRIDE";
     match std::env::var(NAME) {
         Ok(value) if !["", "0"].contains(&value.trim()) => {
-            let what = format!("{NAME}={value} makes f32 products inexact");
+            let what = format!("{NAME}={value} makes f32 matmuls inexact");
             Err(Error::input(what).hint("unset it, or set it to 0"))
         }
         _ => Ok(()),
@@ -373,7 +373,7 @@ pub fn product(
             blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     };
-    done.map_err(|error| Error::failed(format!("CUDA, a product of {shape:?}: {error:?}")))
+    done.map_err(|error| Error::failed(format!("CUDA, a matmul of {shape:?}: {error:?}")))
 }
 
 fn failed(what: &str) -> impl Fn(DriverError) -> Error {

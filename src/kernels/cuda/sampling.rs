@@ -134,7 +134,7 @@ mod tests {
             let share = |&(_, x): &(u32, f64)| (x - top).exp() / total;
             kept.iter().map(share).collect::<Vec<f64>>()
         };
-        // Where nothing is cut, the processor's sums are of f32.
+        // Where nothing is cut, the CPU's sums are of f32.
         if near(uniform, &probabilities(config), 5e-7) {
             return true;
         }
@@ -148,7 +148,7 @@ mod tests {
         config.top_p < 1.0 && near(config.top_p, &sorted, 1e-9)
     }
 
-    /// Sequences in the making, here and on the processor.
+    /// Sequences in the making, here and on the CPU.
     fn follow(
         config: &SampleConfig,
         (vocabulary, sequences): (usize, usize),

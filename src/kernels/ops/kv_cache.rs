@@ -248,7 +248,7 @@ mod tests {
     }
 
     /// Sequences of prompts of one token, of a chunk and of more, which begin and end at different
-    /// times, two of them after one prompt: each is what it is by itself.
+    /// times, two of them after one prompt: each is what it is alone.
     #[test]
     fn extending_equals_attention_over_the_whole() {
         for (dim, window) in [

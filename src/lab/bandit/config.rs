@@ -104,7 +104,7 @@ pub struct Data {
     expecting = "expected a number of draws, or a table of how often response i was preferred to j"
 )]
 pub enum Comparisons {
-    /// Draws of two responses, uniform; two equal ones are no pair.
+    /// Draws of two responses, uniform; two equal ones are not a pair.
     Draws(usize),
     /// How often response i was preferred to j.
     Wins(Vec<Vec<usize>>),

@@ -54,7 +54,7 @@ pub struct Slope {
 }
 
 impl Prompt {
-    /// Refuses what is no pair of distributions over the same responses.
+    /// Refuses anything but a pair of distributions over the same responses.
     pub fn validate(&self) -> Result<()> {
         for (key, p) in [("optimal", &self.optimal), ("reference", &self.reference)] {
             let sum: f64 = p.iter().sum();
@@ -130,7 +130,7 @@ impl Draws {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// Pairs of `count` draws of two responses each, uniform; two equal ones are no pair.
+    /// Pairs of `count` draws of two responses each, uniform; two equal ones are not a pair.
     pub fn pairs(&mut self, prompts: &[Prompt], index: usize, count: usize) -> Vec<Example> {
         let prompt = &prompts[index];
         let n = prompt.responses();

@@ -32,7 +32,7 @@ impl Report {
     }
 
     /// Writes each table as CSV, each figure as SVG and PNG, `results.json`, and `config` as `config.toml`
-    /// into a folder, which is made if need be; the names of the files.
+    /// into a directory, which is made if need be; the names of the files.
     ///
     /// # Errors
     /// If one of them is there and not to be `replaced`; then none is written.
@@ -51,8 +51,8 @@ impl Report {
         let paths = files.iter().map(|(name, _)| folder.join(name));
         let there = paths.clone().find(|path| path.symlink_metadata().is_ok());
         if let (Some(path), false) = (there, replace) {
-            return Err(Error::input("is there already")
-                .hint("name another folder, or replace what it holds")
+            return Err(Error::input("already exists")
+                .hint("name another directory, or replace what it holds")
                 .option("overwrite", "")
                 .at(path.display()));
         }

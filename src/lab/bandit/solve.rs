@@ -37,7 +37,7 @@ const MOST_STEPS: usize = 300;
 const MOST_HALVINGS: usize = 30;
 /// Where Newton's step fails, shorter ones nearer to the gradient's direction are tried.
 const DAMPINGS: [f64; 6] = [0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6];
-/// A step this small, relative to the distance from 0, is no step.
+/// A step this small, relative to the distance from 0, counts as none.
 const TOLERANCE: f64 = 1e-9;
 /// Logits beyond have no optimum to go to.
 const BEYOND: f64 = 1e12;

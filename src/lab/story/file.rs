@@ -326,7 +326,7 @@ impl<'a> Compiler<'a> {
     fn check_new(&self, name: &str) -> Result<()> {
         check_name(name)?;
         if self.file.slot.contains_key(name) || self.find(name).is_some() {
-            return Err(Error::input(format!("`{name}` is there already"))
+            return Err(Error::input(format!("`{name}` already exists"))
                 .hint("a name is a slot's, or set by the options of one slot"));
         }
         Ok(())
@@ -363,7 +363,7 @@ fn check_name(name: &str) -> Result<()> {
     if starts && letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Ok(());
     }
-    Err(Error::input(format!("`{name}` is no name"))
+    Err(Error::input(format!("`{name}` is not a name"))
         .hint("a name has letters, digits and _, and begins with a small letter"))
 }
 

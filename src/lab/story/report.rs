@@ -26,7 +26,7 @@ pub struct Sample {
     pub log_prob: f64,
     /// Its log-prob under the reference.
     pub reference: f64,
-    /// Whether it ended by itself, not at a length limit.
+    /// Whether it ended with an end token, not at a length limit.
     pub finished: bool,
 }
 
@@ -105,7 +105,7 @@ pub struct Example {
 pub struct Told {
     /// Its text.
     pub text: String,
-    /// None if it is no story of the grammar.
+    /// None if it is not a story of the grammar.
     pub score: Option<f64>,
 }
 

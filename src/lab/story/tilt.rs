@@ -60,7 +60,7 @@ pub struct Tilted<'a> {
     root: Node,
 }
 
-/// Sums over all ways to go on from a state.
+/// Sums over all continuations from a state.
 #[derive(Debug, Clone, Copy, Default)]
 struct Node {
     log_partition: f64,

@@ -1,4 +1,4 @@
-//! KTO: each response is good or bad by itself, judged against a reference point.
+//! KTO: each response is good or bad on its own, judged against a reference point.
 //!
 //! Ethayarajh et al. 2024, eq. 8; EXPO appendices A.1 and C.2:
 //!

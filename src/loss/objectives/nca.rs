@@ -7,7 +7,7 @@
 //! rho = log pi(y|x) - log r(y|x)
 //! ```
 //!
-//! Each response is judged by itself, not the difference. TRL's name is `nca_pair`.
+//! Each response is judged on its own, not the difference. TRL's name is `nca_pair`.
 //!
 //! Config: `configs/losses/nca.toml`. Oracle: `tests/losses/second_formulas.rs`.
 

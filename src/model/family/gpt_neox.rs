@@ -41,7 +41,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     );
     if hidden_size % heads != 0 {
         return Err(config.error(format!(
-            "hidden_size {hidden_size} is no multiple of {heads} heads"
+            "hidden_size {hidden_size} is not a multiple of {heads} heads"
         )));
     }
     let head_dim = hidden_size / heads;

@@ -51,7 +51,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     );
     if hidden_size % heads != 0 {
         return Err(config.error(format!(
-            "hidden_size {hidden_size} is no multiple of {heads} heads"
+            "hidden_size {hidden_size} is not a multiple of {heads} heads"
         )));
     }
     let bias = config.bool_or("attention_bias", false)?;
@@ -79,7 +79,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     if heads % kv_heads != 0 {
         return Err(config
             .error(format!(
-                "{heads} heads are no multiple of {kv_heads} key-value heads"
+                "{heads} heads are not a multiple of {kv_heads} key-value heads"
             ))
             .hint("num_key_value_heads must divide num_attention_heads"));
     }

@@ -21,7 +21,7 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
     let wrong = |what: String| {
         Error::input(what)
             .at(path.display())
-            .hint("not a whole safetensors file: download it again")
+            .hint("the safetensors file is incomplete: download it again")
     };
     let mut reader = BufReader::new(untrusted::open(path)?);
     let size = reader.get_ref().metadata().map_err(io)?.len();

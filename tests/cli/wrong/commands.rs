@@ -51,7 +51,7 @@ pub const CASES: &[Case] = &[
     refused("a plan for memory below 0", |p| plan(p, &["--memory=-3"]),
         &["memory is -3", "> 0"]),
     refused("a plan for an endless GPU", |p| plan(p, &["--memory", "8", "--tflops", "inf", "--bandwidth", "1"]),
-        &["rate of products is inf TFLOP/s", "> 0 and finite"]),
+        &["rate of matmuls is inf TFLOP/s", "> 0 and finite"]),
     refused("a row that is not there", |p| { let mut args = with_config(p, "data show", "dpo", &[])?; args.extend(words(&["--row", "99"])?); Some(args) },
         &["no row 99", "24"]),
     refused("rows that the config lacks", |p| { let mut args = with_config(p, "data show", "dpo", &[])?; args.extend(words(&["--split", "eval"])?); Some(args) },

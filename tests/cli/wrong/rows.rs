@@ -199,7 +199,7 @@ pub const CASES: &[Case] = &[
     refused("a name of the hub as rows", |p| train(p, "dpo", &["data.train=owner/pairs"]),
         &["owner/pairs: ", "no such file", "hub:owner/pairs:train"]),
     refused("rows below a file", |p| { p.write("file", ""); train(p, "dpo", &["data.train=file/rows.jsonl"]) },
-        &["file/rows.jsonl", "is a file, not a folder"]),
+        &["file/rows.jsonl", "is a file, not a directory"]),
     refused("a device as rows", |p| { fs::exists("/dev/zero").unwrap().then(|| train(p, "dpo", &["data.train=/dev/zero"]))? },
         &["/dev/zero"]),
     refused("rows nobody may read", |p| { forbid(&p.write("rows.jsonl", ROW), 0)?; train(p, "dpo", &["data.train=rows.jsonl"]) },

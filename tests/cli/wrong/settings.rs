@@ -35,7 +35,7 @@ pub const CASES: &[Case] = &[
     refused("an empty config", |p| text(p, ""),
         &["wrong.toml", "no loss", "[loss.dpo]"]),
     refused("a folder as config", |p| { fs::create_dir(p.path("wrong.toml")).unwrap(); words(&["train", "--config", "wrong.toml"]) },
-        &["wrong.toml", "is a folder, not a file"]),
+        &["wrong.toml", "is a directory, not a file"]),
     refused("a config in UTF-16", |p| text(p, b"\xff\xfe[\0m\0]\0"),
         &["wrong.toml", "not UTF-8"]),
     refused("NUL in a config", |p| text(p, "[model]\n\0"),

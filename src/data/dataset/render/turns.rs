@@ -3,7 +3,7 @@
 //! Hides the two ways to know it: the template's own marks, and renderings of the conversation up to each
 //! turn.
 //!
-//! *Why*: the text is the template's rendering of the whole conversation, to the letter; only bounds in it are
+//! *Why*: the text is exactly the template's rendering of the whole conversation; only bounds in it are
 //! looked for. `{% generation %}` says them. Without it a turn begins where the rendering of all before it,
 //! with the generation prompt, ends, and the whole must begin with that: else the model would never see, when
 //! it is asked, what it is trained on.
@@ -363,7 +363,7 @@ const TEMPLATE: &str = "name a training template, one with {% generation %} arou
 const LAST: &str = "data.assistant_turns = \"last\" takes only the last turn of a conversation; or name a training \
                     template, one with {% generation %} around what the assistant says, in data.chat_template";
 
-/// Spans with nothing between them as one: a template may mark a turn in pieces, e.g. its end by itself.
+/// Spans with nothing between them as one: a template may mark a turn in pieces, e.g. its end alone.
 fn joined(spans: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut joined: Vec<Range<usize>> = Vec::new();
     for span in spans {
@@ -428,7 +428,7 @@ fn said(message: &Message, text: &str) -> Rendering<usize> {
         let error = Error::input(format!(
             "the chat template does not write the answer's content: {shown:?} is not in its text"
         ));
-        let error = error.hint("the template swallows it, or wants contents of another form");
+        let error = error.hint("the template drops it, or expects contents of another form");
         RowError::Unusable(Invalid::AnswerNotRendered, error)
     })
 }

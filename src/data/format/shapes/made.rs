@@ -1,4 +1,4 @@
-//! Values that a format reads and a set has in another form.
+//! Converts values of public datasets into what a format reads.
 
 use crate::data::format::messages::parsed;
 use crate::data::rows::read::Row;
@@ -10,7 +10,7 @@ pub(super) fn instruction(row: &Row) -> Option<Json> {
     let about = row.get("input").or_else(|| row.get("context"));
     match (asked.as_str(), about.and_then(Json::as_str)) {
         (Some(asked), Some(about)) if !about.is_empty() => Some(format!("{asked}\n{about}").into()),
-        // It is no text, and what reads it says so.
+        // Not text: the reader reports it.
         (_, None) if about.is_some() => about.cloned(),
         _ => Some(asked.clone()),
     }

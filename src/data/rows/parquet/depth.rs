@@ -1,4 +1,4 @@
-//! How deep the columns of a parquet file are nested, before anybody follows them down.
+//! Bounds the nesting depth of a parquet file's columns before they are read.
 //!
 //! *Why*: the crate that reads parquet calls itself for every level, and a few megabytes of footer
 //! can have more levels than a stack holds, which would end the program. So the list of the schema is
@@ -34,7 +34,7 @@ pub(super) fn check(file: &File) -> Result<()> {
 }
 
 fn damaged() -> Error {
-    Error::input("cannot be read as parquet: its footer is not whole").hint(super::FETCH)
+    Error::input("cannot be read as parquet: its footer is incomplete").hint(super::FETCH)
 }
 
 fn footer(mut file: &File) -> Option<Vec<u8>> {

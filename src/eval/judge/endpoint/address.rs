@@ -11,10 +11,10 @@ pub(super) fn check_address(base: &str, key: bool) -> Result<bool> {
     let wrong = |what: &str, hint: &str| Err(Error::input(what).hint(hint).at("OPENAI_BASE_URL"));
     let valid = "e.g. https://api.openai.com/v1 or http://localhost:8000/v1";
     let Ok(uri) = base.parse::<Uri>() else {
-        return wrong("is no address", valid);
+        return wrong("is not an address", valid);
     };
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("is no address", valid);
+        return wrong("is not an address", valid);
     };
     if authority.as_str().contains('@') {
         return wrong(
@@ -60,8 +60,8 @@ mod tests {
             ("http://127.x.example", true, "would travel"),
             ("https://me:secret@x.example", true, "carries a user"),
             ("https://x.example/v1?a=b", true, "has a query"),
-            ("x.example/v1", true, "is no address"),
-            ("", false, "is no address"),
+            ("x.example/v1", true, "is not an address"),
+            ("", false, "is not an address"),
             ("ftp://x.example/v1", false, "neither http nor https"),
         ] {
             let error = check_address(base, key).unwrap_err().to_string();

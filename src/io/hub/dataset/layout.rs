@@ -331,7 +331,7 @@ fn matching(files: &[String], pattern: &str) -> Result<Vec<String>> {
     let glob = GlobBuilder::new(pattern)
         .literal_separator(true)
         .build()
-        .map_err(|error| Error::input(format!("`{pattern}` is no pattern of files: {error}")))?;
+        .map_err(|error| Error::input(format!("`{pattern}` is not a file pattern: {error}")))?;
     let glob = glob.compile_matcher();
     let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     let hidden = |path: &str| {

@@ -1,4 +1,4 @@
-//! The product on processors with AVX512_BF16.
+//! The product on CPUs with AVX512_BF16.
 //!
 //! The operand with fewer vectors (rows of a, columns of b) is packed once for all threads, as much
 //! of it at a time as [`SHARED_LEN`] allows. The other one is cut into parts: a task packs one into
@@ -31,7 +31,7 @@ const LEAST: usize = 4;
 /// Multiplications below which a second thread costs more than it gains.
 const SMALL: usize = 1 << 19;
 
-/// Whether the processor has the instructions.
+/// Whether the CPU has the instructions.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -41,7 +41,7 @@ pub(super) fn available() -> bool {
 /// As [`super::gemm`], for k > 0.
 ///
 /// # Panics
-/// If the processor lacks the instructions.
+/// If the CPU lacks the instructions.
 pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Matrix<f32>, b: Matrix<f32>, threads: Threads) {
     assert!(available(), "a product by instructions that are not there");
     let ((m, n), k) = (c.shape, a.shape.1);
@@ -115,7 +115,7 @@ impl Operand<'_> {
 
     /// Packs elements `k` of the panels from `first` on into all of `into`.
     fn pack(self, into: &mut [f32], first: usize, k: Range<usize>) {
-        // SAFETY: `gemm` has seen that the processor has what it is compiled for.
+        // SAFETY: `gemm` has seen that the CPU has what it is compiled for.
         unsafe {
             self.layout(k.len())
                 .pack(into, self.vectors, first * self.width, k)
@@ -232,7 +232,7 @@ impl Output {
             for i in left.panels.clone() {
                 for j in group.clone() {
                     let (left, right) = (left.panel(i), right.panel(j));
-                    // SAFETY: `gemm` has seen that the processor has what it is compiled for; the
+                    // SAFETY: `gemm` has seen that the CPU has what it is compiled for; the
                     // tile lies inside the matrix, and its panels are those of one task.
                     unsafe { tile(pairs, left, right, self.place(i, j), add) };
                 }

@@ -33,7 +33,7 @@ impl Panels {
     /// `from` is (vectors, k); what stands for vectors past its last one is undefined.
     ///
     /// # Safety
-    /// The processor has what this is compiled for.
+    /// The CPU has what this is compiled for.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) fn pack(self, into: &mut [f32], from: Matrix<f32>, first: usize, k: Range<usize>) {
         let count = into.len() / self.distance();

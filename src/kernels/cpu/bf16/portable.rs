@@ -1,4 +1,4 @@
-//! The product on any processor: rounded copies of parts of the operands, multiplied in f32.
+//! The product on any CPU: rounded copies of parts of the operands, multiplied in f32.
 
 use std::ops::Range;
 

@@ -24,7 +24,7 @@ pub(super) struct Place {
 /// column.
 ///
 /// # Safety
-/// The processor has what this is compiled for; `c` may be written where its shape says, and nobody
+/// The CPU has what this is compiled for; `c` may be written where its shape says, and nobody
 /// else does.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! The products on processors with 512-bit vectors.
+//! The products on CPUs with 512-bit vectors.
 //!
 //! A panel of 16 rows of the weight is turned, 16 elements of each at a time, so that a vector has one
 //! element of every row; it is multiplied with that element of each row of `x`, whose sums stay in
@@ -39,7 +39,7 @@ pub(super) fn turn(x: &[f32], (n, k): (usize, usize)) -> Vec<f32> {
 /// `x` (n, k) rounded, as (k / 2, n) pairs, the last of an odd k with a zero.
 ///
 /// # Panics
-/// If the processor lacks the instructions.
+/// If the CPU lacks the instructions.
 pub(super) fn turn_pairs(x: &[f32], (n, k): (usize, usize)) -> Vec<f32> {
     assert!(has_bf16());
     let mut turned = vec![0.0; n * k.div_ceil(2)];
@@ -47,7 +47,7 @@ pub(super) fn turn_pairs(x: &[f32], (n, k): (usize, usize)) -> Vec<f32> {
         for (to, x) in turned.chunks_mut(8 * n).zip(x.chunks(16)) {
             let mut all = [0.0; 16];
             all[..x.len()].copy_from_slice(x);
-            // SAFETY: the processor has the instructions.
+            // SAFETY: the CPU has the instructions.
             let pairs = unsafe { round(&all) };
             for (to, pair) in to.chunks_exact_mut(n).zip(pairs) {
                 to[row] = pair;
@@ -69,7 +69,7 @@ macro_rules! tiles {
         /// Sums of the rows of `x`, turned, with the rows `outs` of `weight` (outs, k).
         ///
         /// # Panics
-        /// If the processor lacks the instructions, or there are no such rows.
+        /// If the CPU lacks the instructions, or there are no such rows.
         pub(super) fn $name(
             x: &[f32],
             weight: &[$element],
@@ -90,7 +90,7 @@ macro_rules! tiles {
                         |i: usize, sums: [f32; PANEL]| f(rows.start + i, out, &sums[..count]);
                     macro_rules! of {
                         ($rows_at_once:literal) => {
-                            // SAFETY: the processor has what this is compiled for, `x` has the rows
+                            // SAFETY: the CPU has what this is compiled for, `x` has the rows
                             // and each pointer is that of k elements.
                             unsafe { $tile::<$rows_at_once>(&x[rows.start..], n, w, k, &mut take) }
                         };
@@ -119,7 +119,7 @@ macro_rules! tiles {
         }
 
         /// # Safety
-        /// The processor has what this is compiled for; `x` has `R` of `n` columns, `w` rows of `k`.
+        /// The CPU has what this is compiled for; `x` has `R` of `n` columns, `w` rows of `k`.
         #[target_feature(enable = $features)]
         unsafe fn $tile<const R: usize>(
             x: &[f32],

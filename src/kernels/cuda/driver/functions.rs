@@ -85,7 +85,8 @@ fn load(context: &Arc<CudaContext>, module: &Module) -> Result<Arc<CudaModule>> 
         .hint("install the NVRTC of another CUDA toolkit")
     })?;
     let text = String::from_utf8(image(module, Target::Ptx(older))?);
-    let text = text.map_err(|_| Error::failed(format!("{}: PTX that is no text", module.key())))?;
+    let text =
+        text.map_err(|_| Error::failed(format!("{}: PTX that is not text", module.key())))?;
     let library = context.load_module(Ptx::from_src(text));
     library.map_err(|error| match error.0 {
         sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => newer_than_driver(),

@@ -104,7 +104,7 @@ impl Toolkit {
         })
     }
 
-    /// What was made of a text in an earlier run, or is now, in a folder to work in.
+    /// What was made of a text in an earlier run, or is now, in a directory to work in.
     fn kept(
         &self,
         text: &str,

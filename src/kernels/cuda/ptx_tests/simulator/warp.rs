@@ -1,7 +1,7 @@
 //! A warp, up to its next barrier of the block.
 //!
 //! Lanes that have gone different ways are groups with an instruction each. The one that is furthest
-//! behind goes on, and groups meet where they come to one instruction: as good as a GPU can do it.
+//! behind continues, and groups meet where they come to one instruction: as good as a GPU can do it.
 
 use super::access::Copy;
 use super::block::Block;

@@ -18,46 +18,53 @@ use serde_json::{Map, Value, json};
 use super::out::directory;
 use super::{answer, grouped};
 
-/// Makes a randomly initialised model of any supported shape.
+/// Create a randomly initialized model of any supported shape.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct InitArgs {
-    /// The model's config.json, or the folder that holds it.
+    /// Read the shape from this config.json, or from the directory that holds it
     #[arg(long, value_name = "CONFIG")]
     config_json: PathBuf,
 
-    /// The tokenizer.json, or the folder that holds it.
+    /// Copy this tokenizer.json, or that of this directory
     #[arg(long, value_name = "TOKENIZER")]
     tokenizer: PathBuf,
 
-    /// The folder to make; one that holds anything is refused.
+    /// Write the model to this directory, which must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// The seed of the weights.
+    /// Seed the weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// f32, f16 or bf16: what the weights are written in.
+    /// Write the weights as f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     dtype: SaveDtype,
+
+    /// Print one JSON object: `parameters`, `output`
+    #[arg(long)]
+    json: bool,
 }
 
 const HELP: &str = "\
-The weights are drawn as the family's own initialisation draws them: matrices normal with the
-config's initializer_range, biases 0, norms 1. The same seed gives the same weights on any machine.
-The folder is a whole model in Hugging Face form for expo and transformers.
+Weights are drawn as the family's own initialization draws them: matrices normal
+with the config's initializer_range, biases 0, norms 1. The same seed gives the
+same weights on any machine. The directory is a whole model in Hugging Face form
+for expo and transformers.
 
-Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3. The tokenizer must not
-have more ids than the config's vocab_size; files that lie beside it (tokenizer_config.json,
-special_tokens_map.json, a chat template, ...) and a generation_config.json beside the config are
-copied.
+Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3.
+The tokenizer must not have more ids than the config's vocab_size. Files beside
+it (tokenizer_config.json, special_tokens_map.json, a chat template, ...) and a
+generation_config.json beside the config are copied.
 
 Example:
   $ cat config.json
-  {\"model_type\": \"llama\", \"vocab_size\": 32000, \"hidden_size\": 256, \"intermediate_size\": 688,
-   \"num_hidden_layers\": 4, \"num_attention_heads\": 8, \"bos_token_id\": 1, \"eos_token_id\": 2}
-  $ expo init --config-json config.json --tokenizer llama/tokenizer.json --out small --seed 1";
+  {\"model_type\": \"llama\", \"vocab_size\": 32000, \"hidden_size\": 256,
+   \"intermediate_size\": 688, \"num_hidden_layers\": 4, \"num_attention_heads\": 8,
+   \"bos_token_id\": 1, \"eos_token_id\": 2}
+  $ expo init --config-json config.json --tokenizer llama/tokenizer.json \\
+      --out small --seed 1";
 
 /// Runs the command.
 pub fn run(args: &InitArgs) -> anyhow::Result<()> {
@@ -80,12 +87,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     }
     let companions = |staging: &mut Staging| sources.write(staging, &value, &tokenizer);
     checkpoint::create(&model, value.clone(), &args.out, args.dtype, companions)?;
-    let parameters = grouped(model.weights().layout().len);
-    answer(&format!(
-        "parameters {parameters}\noutput {}\n",
-        args.out.display()
-    ))?;
-    Ok(())
+    let (parameters, out) = (model.weights().layout().len, args.out.display());
+    let text = match args.json {
+        true => format!(
+            "{}\n",
+            json!({"parameters": parameters, "output": args.out})
+        ),
+        false => format!("parameters {}\noutput {out}\n", grouped(parameters)),
+    };
+    answer(&text)
 }
 
 /// The files that a new model is made of.

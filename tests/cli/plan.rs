@@ -209,6 +209,30 @@ fn samples_that_are_not_there_yet_are_left_out_and_named() {
 }
 
 #[test]
+fn a_new_model_says_its_parameters_as_json() {
+    let place = Place::new();
+    let model = fixture("neox");
+    let made = place.succeed(&[
+        "init",
+        "--json",
+        "--config-json",
+        str(&model),
+        "--tokenizer",
+        str(&model),
+        "--out",
+        "new",
+    ]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    // As in the plan of this model, by hand.
+    let parameters = 304 * 32 + 2 * (4096 + 3072 + 208 + 128) + 304 * 32 + 64;
+    assert_eq!(
+        (&made["parameters"], &made["output"]),
+        (&parameters.into(), &"new".into())
+    );
+    assert!(place.path("new/model.safetensors").is_file());
+}
+
+#[test]
 fn what_cannot_be_planned_is_refused() {
     let place = Place::new();
     let config = place.config(&fixture("neox"), "dpo", "", "");

@@ -603,7 +603,7 @@ interrupted() {
     arguments+=(--set "run.output_dir=out/$name/resumed")
     both "${arguments[@]}" --max-time 1s
     for side in old new; do
-        grep -q '^the time is over' "$work/$side.stdout" || problem "$side: the run was not stopped midway"
+        grep -qE '^(the time is over|out of time)' "$work/$side.stdout" || problem "$side: the run was not stopped midway"
     done
     mkdir -p "$work/crossed/out/$name"
     cp -a "$work/old/out/$name/resumed" "$work/crossed/out/$name/" || problem "no run to resume"

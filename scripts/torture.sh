@@ -91,7 +91,7 @@ target() {
         faults) echo "0 panics, 0 errors without a path, 0 unreadable, 0 mismatches" ;;
         signals) echo "exit code 128 + N with everything saved, 0 mismatches" ;;
         second_signal) echo "ends at once, 0 lost, 0 mismatches" ;;
-        owners) echo "one winner of 20/20, a stale lock holds nobody off" ;;
+        owners) echo "one winner of 20/20, a stale lock blocks nobody" ;;
         fencing) echo "stops at its next save, writes nothing more" ;;
         size_limits | inodes | full_disk) echo "0 unreadable, 0 mismatches once there is room" ;;
         outputs) echo "every run is complete" ;;

@@ -32,7 +32,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use dispatch::DeviceRequest;
-pub use error::{exit_code, message};
+pub use error::{exit_code, last_line};
 use expo::kernels::device::CUDA;
 use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::tell(format!("error: {}", cli::message(&error)));
+            cli::tell(cli::last_line(&error));
             ExitCode::from(cli::exit_code(&error))
         }
     }

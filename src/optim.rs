@@ -207,13 +207,18 @@ impl ScheduleConfig {
         Ok(())
     }
 
-    /// The learning rate's factor at `step`, from 0, of `total`.
-    pub fn factor(&self, step: u64, total: u64) -> f64 {
-        let warmup = match (self.warmup_steps, self.warmup_ratio) {
+    /// The steps of warm-up in a run of `total`.
+    pub fn warmup(&self, total: u64) -> u64 {
+        match (self.warmup_steps, self.warmup_ratio) {
             (Some(steps), _) => steps,
             (None, Some(ratio)) => (ratio * total as f64).ceil() as u64,
             (None, None) => 0,
-        };
+        }
+    }
+
+    /// The learning rate's factor at `step`, from 0, of `total`.
+    pub fn factor(&self, step: u64, total: u64) -> f64 {
+        let warmup = self.warmup(total);
         if step < warmup {
             return if self.warmup_from_zero {
                 step as f64 / warmup as f64

@@ -33,11 +33,12 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod warning;
 
 pub use self::generation::{FinishReason, Generation};
 pub use self::log::{Log, read_log};
 pub use self::margins::{Margins, Pair, Side};
-pub use self::metrics::{ACCURACY, Metric, Record, STRICT_ACCURACY, points, step};
+pub use self::metrics::{ACCURACY, Metric, Record, SAMPLED_KL, STRICT_ACCURACY, points, step};
 pub use self::names::{
     CONFIG, FILES, GENERATIONS, LATEST, MARGINS, METRICS, NON_FINITE, RUN, SUMMARY, TENSORBOARD,
     TIMINGS, checkpoint_name, checkpoint_step, checkpoint_steps,
@@ -46,3 +47,4 @@ pub use self::non_finite::{NonFiniteResponse, NonFiniteRow, NonFiniteStep};
 pub use self::run_record::{Change, Hashes, LeftOut, RowCounts, RunRecord};
 pub use self::summary::{Best, FirstAndLast, SummaryRecord};
 pub use self::timing::{Resumed, Timing, TimingLine};
+pub use self::warning::RunWarning;

@@ -8,6 +8,7 @@
 
 mod datasets;
 mod event;
+mod header;
 mod load;
 mod stop;
 mod timing;
@@ -27,6 +28,7 @@ use crate::optim::States;
 
 pub use datasets::{fetch, prompts_only, unlabelled};
 pub use event::{Event, Observer};
+pub use header::RunHeader;
 pub use load::Compute;
 pub use stop::{Reason, StopCondition, Stopped};
 pub use timing::Stopwatch;

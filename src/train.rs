@@ -1,15 +1,18 @@
 //! Preference training: from a config to a trained model.
 //!
-//! Hides the order of things: open everything, score the reference once, then step, evaluate,
-//! record and save. Nothing is written before everything the config names was opened and checked.
+//! Hides the order of work: open everything, score the reference once, then step, evaluate, record and
+//! save. Nothing is written before everything that the config names was opened and checked.
 //!
 //! *Why*: the step has no branch on the loss. A loss says what it needs, sees scored responses and
-//! gives the seeds of the backward pass. And a step is a function of its number and the state that
-//! checkpoints hold, so a run that was interrupted goes on as if it had not been.
+//! returns the seeds of the backward pass. A step is a function of its number and the state in
+//! checkpoints, so an interrupted run resumes to the same result.
 
 mod eval_samples;
 mod files;
+mod findings;
+mod health;
 mod identity;
+mod lengths;
 mod log;
 mod logs;
 mod metrics;
@@ -21,6 +24,7 @@ mod record;
 mod reference;
 mod resume;
 mod room;
+mod sampled_kl;
 mod split;
 mod state;
 mod step;
@@ -69,8 +73,8 @@ const BASE: &str = "model.model_name_or_path";
 /// The key of the reference.
 const REFERENCE: &str = "model.reference";
 
-/// A run that was opened: everything is read and checked, nothing is written but the cache and, where
-/// the output folder holds a run, its lock.
+/// An opened run: everything is read and checked; nothing is written but the cache and, where the
+/// output directory holds a run, its lock.
 pub struct Run {
     config: Config,
     session: Session,
@@ -95,7 +99,7 @@ pub struct Run {
     pub until: StopCondition,
 }
 
-/// What a folder and a config make.
+/// The result of opening a run.
 pub enum Opened {
     /// A run with steps left.
     Run(Box<Run>),
@@ -258,7 +262,7 @@ impl Run {
         Training::begin(self, observe)?.finish(observe)
     }
 
-    /// What became of the rows: of the training rows, the evaluation rows, the unlabelled rows.
+    /// The row reports of the training, evaluation and unlabelled rows.
     fn reports(&self) -> [Option<&RowReport>; 3] {
         [
             Some(&self.train),

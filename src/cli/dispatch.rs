@@ -332,7 +332,7 @@ mod tests {
         };
         let message = |asked: &DeviceRequest, obstacle: Obstacle| {
             let refused = asked.refuse(obstacle.error(Path::new("/opt/expo-cuda")));
-            crate::cli::message(&refused.unwrap_err().into())
+            crate::cli::error::message(&refused.unwrap_err().into())
         };
         assert_eq!(
             message(&flag, Obstacle::Driver(Driver::Missing)),

@@ -12,6 +12,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     known.or(signalled.map(Signalled::exit_code)).unwrap_or(1)
 }
 
+/// The last line of a command that failed, or that was interrupted, which is no error.
+pub fn last_line(error: &anyhow::Error) -> String {
+    match error.is::<Signalled>() {
+        true => message(error),
+        false => format!("error: {}", message(error)),
+    }
+}
+
 /// The message of an error and of what caused it.
 pub fn message(error: &anyhow::Error) -> String {
     let words = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {

@@ -1,4 +1,4 @@
-//! `expo init`: a model that knows nothing yet.
+//! `expo init`: a model with random weights.
 
 use std::path::{Path, PathBuf};
 
@@ -18,19 +18,19 @@ use serde_json::{Map, Value, json};
 use super::out::directory;
 use super::{answer, grouped};
 
-/// Create a randomly initialized model of any supported shape.
+/// Create a model with random weights, of any supported shape
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct InitArgs {
-    /// Read the shape from this config.json, or from the directory that holds it
+    /// Take the shape from this config.json, or from the one in this directory
     #[arg(long, value_name = "CONFIG")]
     config_json: PathBuf,
 
-    /// Copy this tokenizer.json, or that of this directory
+    /// Copy this tokenizer.json, or the one in this directory
     #[arg(long, value_name = "TOKENIZER")]
     tokenizer: PathBuf,
 
-    /// Write the model to this directory, which must be empty or not exist
+    /// Create this directory; one that is not empty is refused
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -38,7 +38,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Write the weights as f32, f16 or bf16
+    /// Write the weights in f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     dtype: SaveDtype,
 
@@ -48,10 +48,10 @@ pub struct InitArgs {
 }
 
 const HELP: &str = "\
-Weights are drawn as the family's own initialization draws them: matrices normal
-with the config's initializer_range, biases 0, norms 1. The same seed gives the
-same weights on any machine. The directory is a whole model in Hugging Face form
-for expo and transformers.
+Weights are drawn as the family initializes them: matrices normal with the
+config's initializer_range, biases 0, norms 1. The same seed gives the same
+weights on any machine. The result is a model in Hugging Face form, for expo and
+transformers.
 
 Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3.
 The tokenizer must not have more ids than the config's vocab_size. Files beside

@@ -15,12 +15,12 @@ use expo::io::model_dir;
 use expo::io::output::Output;
 use expo::run_dir::{self, checkpoint_step};
 
-/// What becomes of a file that is there.
+/// What to do with an existing file.
 #[derive(Clone, Copy)]
 pub enum Existing<'a> {
     /// It is refused.
     Refuse,
-    /// It is replaced, or gone on with, as was asked for.
+    /// It is replaced or resumed, as requested.
     Take,
     /// It is replaced if it is empty or this says that it is the command's own.
     Own(&'a dyn Fn(&Path) -> bool),

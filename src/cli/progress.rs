@@ -1,17 +1,22 @@
-//! What a run tells while it works: bars on a terminal, lines anywhere else.
+//! Progress of a command: a bar on a terminal, lines anywhere else.
 //!
 //! *Why*: a log file wants a line per fact and a person wants to know when it will be over. Nobody
 //! may be there to read either, so nothing that goes wrong here stops a run.
+
+mod bar;
+mod header;
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use expo::io::hub::Download;
-use expo::run_dir::{ACCURACY, Record};
+use expo::run_dir::{ACCURACY, Record, SAMPLED_KL};
 use expo::session::Event;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::terminal::{printable, tell};
+use bar::Bar;
+use console::Term;
+
+use super::terminal::{tell, width_of};
 use super::{dispatch, grouped};
 
 /// The time between two lines about scoring or downloading.
@@ -20,10 +25,12 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The observer of a command.
 pub struct Progress {
     terminal: bool,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     pace: Pace,
     last_line: Instant,
     steps: u64,
+    /// Those of the last training record.
+    figures: Vec<String>,
 }
 
 impl Progress {
@@ -34,10 +41,11 @@ impl Progress {
             pace: Pace::new(),
             last_line: Instant::now(),
             steps: 0,
+            figures: Vec::new(),
         }
     }
 
-    /// Tells of an event.
+    /// Shows an event.
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Device(device) => {
@@ -85,7 +93,7 @@ impl Progress {
                 name,
                 found,
             } => {
-                let found = if found { ", there already" } else { "" };
+                let found = if found { ", finished before" } else { "" };
                 self.line(&format!("run {number} of {total}: {name}{found}"));
             }
             Event::SamplesKept { path, biased } => {
@@ -95,22 +103,14 @@ impl Progress {
                 };
                 self.line(&format!("samples in {}{biased}", path.display()));
             }
-            Event::Start {
-                steps,
-                parameters,
-                step,
-            } => {
+            Event::Start(run) => {
                 self.close();
-                let parameters = grouped(parameters);
-                let from = match step {
-                    0 => String::new(),
-                    step => format!(", going on after step {step}"),
-                };
-                self.line(&format!(
-                    "training {parameters} parameters, {steps} steps{from}"
-                ));
-                self.steps = steps;
-                self.open("training", steps);
+                match self.terminal {
+                    true => self.line(&header::lines(run, width_of(&Term::stderr())).join("\n")),
+                    false => self.line(&header::line(run)),
+                }
+                (self.steps, self.figures) = (run.steps, Vec::new());
+                self.open("training", run.steps);
             }
             Event::Step { step, rows, tokens } => {
                 self.pace.rows += rows;
@@ -118,7 +118,13 @@ impl Progress {
                 self.advance(step);
             }
             Event::Record(record) => self.record(record),
-            Event::Warning(what) => self.line(&format!("warning: {what}")),
+            Event::Warning(what) => {
+                let text = format!("warning: {what}");
+                match self.terminal {
+                    true => self.line(&textwrap::fill(&text, width_of(&Term::stderr()))),
+                    false => self.line(&text),
+                }
+            }
             Event::Saved(path) => self.line(&format!("saved {}", path.display())),
         }
     }
@@ -135,9 +141,8 @@ impl Progress {
         let seconds = self.pace.seconds();
         let left = clock(seconds / now * total.saturating_sub(done) as f64);
         let text = format!("{:.1} {what}/s  ETA {left}", now / seconds);
-        if let Some(bar) = &self.bar {
-            bar.set_position(done as u64);
-            bar.set_message(text);
+        if let Some(bar) = &mut self.bar {
+            bar.set(done as u64, vec![text]);
         } else if done == total || self.is_due() {
             self.line(&format!("{done} of {total} {what}  {text}"));
         }
@@ -146,10 +151,10 @@ impl Progress {
         }
     }
 
-    /// Ends the bar that may be open.
+    /// Takes back the bar that may be open.
     pub fn close(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(mut bar) = self.bar.take() {
+            bar.clear();
         }
     }
 
@@ -164,10 +169,9 @@ impl Progress {
         if self.bar.is_none() {
             self.open(file, total);
         }
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
+        if let Some(bar) = &mut self.bar {
             let rate = done as f64 / 1e6 / self.pace.seconds();
-            bar.set_message(format!("{rate:.1} MB/s"));
+            bar.set(done, vec![format!("{rate:.1} MB/s")]);
         } else if self.is_due() {
             let percent = 100.0 * done as f64 / total as f64;
             self.line(&format!("downloading {file}: {percent:.0}%"));
@@ -185,7 +189,7 @@ impl Progress {
         if tokens == 0 {
             if done > 0 {
                 let (done, total) = (grouped(done), grouped(total));
-                self.line(&format!("{done} of {total} samples are there already"));
+                self.line(&format!("{done} of {total} samples found"));
             }
             self.open("sampling", total as u64);
             self.pace.before = done;
@@ -213,43 +217,35 @@ impl Progress {
             "{} {step:>6}/{}{}",
             if evaluation { "eval" } else { "step" },
             self.steps,
-            figures(record, evaluation)
+            in_columns(record, evaluation)
         );
-        match &self.bar {
-            Some(bar) if !evaluation => {
-                let pace = self.pace.to_string(step as u64, self.steps);
-                bar.set_message(format!("{pace}{}", figures(record, false)));
-            }
-            None if !evaluation => {
-                let pace = self.pace.to_string(step as u64, self.steps);
-                self.line(&format!("{text}  {pace}"));
-            }
-            _ => self.line(&text),
+        if evaluation {
+            self.line(&text);
+        } else if self.bar.is_some() {
+            self.figures = figures(record, "").map(|(_, text)| text).collect();
+            self.advance(step as u64);
+        } else {
+            let pace = self.pace.to_string(step as u64, self.steps);
+            self.line(&format!("{text}  {pace}"));
         }
     }
 
     fn open(&mut self, what: &str, length: u64) {
+        self.close();
         self.pace = Pace::new();
-        if !self.terminal {
-            return;
+        if self.terminal {
+            self.bar = Some(Bar::new(what, length));
         }
-        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len}\n{msg}");
-        if let Ok(style) = style {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_prefix(printable(what).into_owned());
-        self.bar = Some(bar);
     }
 
     fn advance(&mut self, done: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            let total = bar.length().unwrap_or(done);
-            let known = bar.message();
-            let figures = known.find("  loss").map_or("", |at| &known[at..]);
-            bar.set_message(self.pace.to_string(done, total) + figures);
-        }
+        let Some(bar) = &mut self.bar else { return };
+        let [rows, tokens, left] = self.pace.parts(done, bar.total());
+        // What a narrow terminal should have stands first.
+        let shown = |figures: &[String]| figures.to_vec();
+        let (first, rest) = self.figures.split_at(self.figures.len().min(3));
+        let figures = [vec![left], shown(first), vec![rows, tokens], shown(rest)];
+        bar.set(done, figures.concat());
     }
 
     fn is_due(&mut self) -> bool {
@@ -260,9 +256,9 @@ impl Progress {
         due
     }
 
-    fn line(&self, text: &str) {
+    fn line(&mut self, text: &str) {
         let write = || tell(text);
-        match &self.bar {
+        match &mut self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
@@ -292,16 +288,21 @@ impl Pace {
         self.start.elapsed().as_secs_f64().max(1e-6)
     }
 
-    fn to_string(&self, done: u64, total: u64) -> String {
+    /// Rows per second, tokens per second, and the time that is left.
+    fn parts(&self, done: u64, total: u64) -> [String; 3] {
         let seconds = self.seconds();
         let now = done.saturating_sub(self.before as u64).max(1);
         let left = seconds / now as f64 * total.saturating_sub(done) as f64;
-        format!(
-            "{:.1} rows/s  {:.0} tokens/s  ETA {}",
-            self.rows.saturating_sub(self.before) as f64 / seconds,
-            self.tokens as f64 / seconds,
-            clock(left)
-        )
+        let rows = self.rows.saturating_sub(self.before) as f64 / seconds;
+        [
+            format!("{rows:.1} rows/s"),
+            format!("{:.0} tokens/s", self.tokens as f64 / seconds),
+            format!("ETA {}", clock(left)),
+        ]
+    }
+
+    fn to_string(&self, done: u64, total: u64) -> String {
+        self.parts(done, total).join("  ")
     }
 }
 
@@ -319,31 +320,45 @@ fn figure(record: &Record, name: &str) -> Option<f64> {
     record.get(name)?.as_f64()
 }
 
-/// The figures of a record that tell how it goes, each in a column of its own.
-fn figures(record: &Record, evaluation: bool) -> String {
+/// The figures of a record that tell how it goes, the most telling first: their label, and with it.
+fn figures<'a>(
+    record: &'a Record,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'static str, String)> + 'a {
+    FIGURES.iter().filter_map(move |(name, label)| {
+        let figure = figure(record, &format!("{prefix}{name}"))?;
+        let text = match *label {
+            "lr" if figure != 0.0 => format!("lr {figure:.2e}"),
+            "lr" => "lr 0".to_owned(),
+            "epoch" => format!("epoch {figure:.2}"),
+            label => format!("{label} {figure:.4}"),
+        };
+        Some((*label, text))
+    })
+}
+
+const FIGURES: [(&str, &str); 7] = [
+    ("loss", "loss"),
+    (ACCURACY, "accuracy"),
+    ("rewards/margins", "margin"),
+    (SAMPLED_KL, "KL"),
+    ("learning_rate", "lr"),
+    ("grad_norm", "grad_norm"),
+    ("epoch", "epoch"),
+];
+
+/// The figures of a record as lines of a log have them, in columns.
+fn in_columns(record: &Record, evaluation: bool) -> String {
     let prefix = if evaluation { "eval_" } else { "" };
-    let get = |name: &str| figure(record, &format!("{prefix}{name}"));
     let mut text = String::new();
     if let Some(epoch) = figure(record, "epoch") {
         text += &format!("  epoch {epoch:.2}");
     }
-    for (name, label) in [
-        ("loss", "loss"),
-        (ACCURACY, "accuracy"),
-        ("rewards/margins", "margin"),
-    ] {
-        if let Some(value) = get(name) {
-            text += &match name {
-                "rewards/margins" => format!("  {label} {value:>9.4}"),
-                _ => format!("  {label} {value:.4}"),
-            };
+    for (label, figure) in figures(record, prefix).filter(|(label, _)| *label != "epoch") {
+        match figure.strip_prefix("margin ") {
+            Some(margin) => text += &format!("  {label} {margin:>9}"),
+            None => text += &format!("  {figure}"),
         }
-    }
-    if let Some(rate) = get("learning_rate") {
-        text += &format!("  lr {rate:.2e}");
-    }
-    if let Some(norm) = get("grad_norm") {
-        text += &format!("  grad_norm {norm:.4}");
     }
     text
 }
@@ -358,7 +373,7 @@ mod tests {
         let record = json!({"step": 3, "epoch": 0.5, "loss": 0.25, "learning_rate": 1e-6,
             "grad_norm": 2.0, "rewards/margins": -0.5, ACCURACY: 0.75});
         assert_eq!(
-            figures(record.as_object().unwrap(), false),
+            in_columns(record.as_object().unwrap(), false),
             "  epoch 0.50  loss 0.2500  accuracy 0.7500  margin   -0.5000  lr 1.00e-6  grad_norm 2.0000"
         );
     }

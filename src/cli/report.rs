@@ -119,8 +119,9 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
                 return answer(&said(runs.len()));
             }
             if asked != 0 {
-                let what = format!("{} shows the runs until now", out.display());
-                return ended(Reason::Signal(asked), &what);
+                let at = format!("while watching {} runs", args.runs.len());
+                let then = format!("{} is as they were", out.display());
+                return ended(Reason::Signal(asked), &at, &then);
             }
             if before.is_none() {
                 answer(&said(runs.len()))?;

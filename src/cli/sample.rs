@@ -25,7 +25,7 @@ use super::stop::{Limit, ended, limited, on_signal};
 use super::terminal::printable;
 use super::{answer, grouped};
 
-/// Draws responses from a model.
+/// Draw responses from a model
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SampleArgs {
@@ -171,27 +171,30 @@ struct Settings {
 }
 
 const HELP: &str = "\
-A line per response, the responses to a prompt one after the other:
+Writes a line per response, those to a prompt one after the other:
   {\"prompt\":\"...\",\"response\":\"...\",\"token_ids\":[...],\"log_prob\":-43.69,
    \"finish_reason\":\"stop\",\"index\":0,\"seed\":0,\"draw\":\"...\"}
-log_prob is the model's own, in nats, whatever it was drawn with. finish_reason is stop where the
-response ended by itself (its last id is then an end token), stop_text where it met a text of --stop
-(the response ends before that text; token_ids has all that was drawn), length where it met a limit.
-With --reference a line has reference_log_prob, too. A prompt that several rows have is answered once.
+log_prob is the model's own, in nats, whatever the settings. finish_reason is
+stop (the last id is an end token), length (a limit), or stop_text (a text of
+--stop; the response ends before it, token_ids has all that was drawn). With
+--reference, a line also has reference_log_prob. A prompt that several rows share
+is answered once.
 
-A draw depends on the seed, the prompt, the number of the response and the position alone. So a file
-that was interrupted is gone on with by the same command, and --batch-size matters for speed and
-memory only (on a GPU, rounding aside). A file of another model, other prompts or other settings is refused: `draw` tells.
+A draw depends on the seed, the prompt, the number of the response and the token
+position alone. So the same command resumes an interrupted file, and
+--batch-size affects speed and memory only (on a GPU also rounding). A file of
+another model, other prompts or other settings is refused. What was being drawn
+at INT or TERM is drawn again.
 
-Such a file is what data.samples names in the config of a training run. With data.samples = \"auto\"
-the run draws its samples itself, by its [sample] section.
+Such a file is what data.samples names in a training config. With
+data.samples = \"auto\" the run draws its samples itself, by its [sample] section.
 
 A config:
   [model]
   model_name_or_path = \"runs/sft\"
   [data]
   format = \"hh\"
-  train = \"train.jsonl.gz\"         # also eval and unlabelled, if there
+  train = \"train.jsonl.gz\"         # also eval and unlabelled, if present
   max_prompt_length = 256          # longer prompts are cut, as in training
   [sample]
   temperature = 1.0
@@ -206,23 +209,23 @@ A config:
   batch_size = 32
   greedy = false
 
-Processors are those of transformers, in its order: repetition penalty, temperature, top-k, top-p,
-min-p.
+Logits processors are those of transformers, in its order: repetition penalty,
+temperature, top-k, top-p, min-p.
 
---alpaca-eval writes [{\"instruction\":\"...\",\"output\":\"...\",\"generator\":\"NAME\"},...]; the rows of
---prompts may be AlpacaEval's own, with a column instruction.
+--alpaca-eval writes [{\"instruction\":\"...\",\"output\":\"...\",\"generator\":\"NAME\"}].
+The rows of --prompts may be AlpacaEval's own, with a column instruction.
+
+On standard output, control characters of a response are written as \\u001b; a
+file has them exactly.
 
 Examples:
   $ expo sample --config configs/sample_hh.toml --out samples.jsonl
-  $ expo sample --model Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Why is the sky blue?\"
-  $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 --top-p 0.95 --out s.jsonl
-  $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy --max-new-tokens 100
-  $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat --temperature 0.9 --out dpo.jsonl
-      --alpaca-eval outputs.json --generator dpo
-
-Standard output has control characters of a response as \\u001b; a file has them exactly.
-
-What was being drawn at INT or TERM is drawn anew by the same command.";
+  $ expo sample --model Qwen/Qwen2-0.5B-Instruct --chat --prompt \"Why?\"
+  $ expo sample --model runs/sft --prompts test.jsonl --num-samples 25 \\
+      --top-p 0.95 --out s.jsonl
+  $ expo sample --model runs/sft --prompt \"Once upon a time\" --greedy
+  $ expo sample --model runs/dpo --prompts alpaca_eval.json --chat \\
+      --out dpo.jsonl --alpaca-eval outputs.json --generator dpo";
 
 impl SampleArgs {
     /// The device that drawing asks for.
@@ -351,12 +354,12 @@ fn finish(
         let path = out.display();
         let how = match (args.overwrite, args.resume) {
             _ if matches!(output, Output::Stream(..)) => "the rest is lost",
-            (true, _) => "the same command without --overwrite goes on",
-            (_, Resume::Never) => "go on with --resume auto",
-            (_, Resume::Auto) => "the same command goes on",
+            (true, _) => "run the same command without --overwrite to resume",
+            (_, Resume::Never) => "resume with --resume auto",
+            (_, Resume::Auto) => "run the same command to resume",
         };
-        let what = format!("{responses} of {total} responses are in {path}; {how}");
-        return ended(reason, &what);
+        let at = format!("after {responses} of {total} responses");
+        return ended(reason, &at, &format!("saved in {path}; {how}"));
     }
     let bound = args.profile.then(read_rate);
     let text = match args.json {

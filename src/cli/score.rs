@@ -1,4 +1,4 @@
-//! `expo score`: log-probs of responses, as a file.
+//! `expo score`: writes the log-probs of responses to a file.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use super::grouped;
 use super::out::{Existing, answer_beside, open, paths};
 use super::progress::Progress;
 
-/// Writes the log-probs of responses under a model.
+/// Write the log-probs of responses under a model to a file
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct ScoreArgs {
@@ -72,16 +72,18 @@ pub struct ScoreArgs {
 }
 
 const HELP: &str = "\
-A line per row, with the log-prob of each response, a natural logarithm summed over its tokens, and
-the number of them:
-  {\"row\":0,\"chosen\":{\"log_prob\":-43.69,\"tokens\":17},\"rejected\":{...},\"sampled\":[{...}],...}
-Rows are counted from 0, those that could not be used included. Hashes of the tokens, the model and
-the tokenizer follow, by which a run knows whether the log-probs are the ones it needs.
+Writes a line per row with the log-prob of each response, in nats, summed over
+its tokens, and the number of tokens:
+  {\"row\":0,\"chosen\":{\"log_prob\":-43.69,\"tokens\":17},\"rejected\":{...},
+   \"sampled\":[{...}],...}
+Rows are counted from 0, unusable ones included. Each line ends with hashes of
+tokens, model and tokenizer, by which a run checks that the log-probs are the
+ones it needs.
 
-With --config the rows are just those of the run: its samples, its length limits, for KTO the
-mismatched answers. data.reference_log_probs = \"OUT\" then saves the run its own scoring pass, also
-on another machine. With --model the limits are 512 and 256 tokens as in a config, or what the model
-can hold if that is less.
+With --config, the rows are those of the run, with its samples, length limits
+and, for KTO, mismatched answers. A run with data.reference_log_probs = \"OUT\"
+then skips its own scoring pass, also on another machine. With --model, the
+limits are 512 and 256 tokens as in a config, or what the model can hold.
 
 Columns of the rows:
   hh           chosen, rejected: whole transcripts; preference
@@ -90,11 +92,11 @@ Columns of the rows:
   prompts      prompt; its responses come from --samples
   sft          messages; or prompt, completion; or text
   alpaca_eval  instruction, output_1, output_2, preference in [1, 2]
-  --samples    prompt, response, finish_reason, and optionally token_ids, index
-Prompts and answers are strings, or lists of {role, content} for the model's chat template.
+  --samples    prompt, response, finish_reason; optionally token_ids, index
+Prompts and answers are strings, or lists of {role, content}.
 
 Examples:
-  $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out scores.jsonl
+  $ expo score --model EleutherAI/pythia-160m --data test.jsonl.gz --out s.jsonl
   $ expo score --config run.toml --out reference.jsonl
   $ expo train --config run.toml --set data.reference_log_probs=reference.jsonl";
 

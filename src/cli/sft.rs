@@ -1,4 +1,4 @@
-//! `expo sft`: supervised fine-tuning, with everything else as in training.
+//! `expo sft`: supervised fine-tuning; everything but the loss is as in `expo train`.
 
 use clap::Args;
 use expo::config::Config;
@@ -9,7 +9,7 @@ use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::train::{TrainArgs, train};
 
-/// Trains a model on answers, without preferences.
+/// Train a model on answers, without preferences
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SftArgs {
@@ -18,15 +18,14 @@ pub struct SftArgs {
 }
 
 const HELP: &str = "\
-The stage before preferences: the model that comes out is the reference of `expo train` and the
-policy's start. Everything but the loss is as there: batches, optimizers, metrics, checkpoints,
---set, --print-config.
+Supervised fine-tuning is the usual stage before preferences: its result is then
+both the reference and the policy's start in expo train. Everything but the loss
+is as in expo train: config, --set, resume, metrics, checkpoints.
 
 A config:
   [model]
-  model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a folder, or a name on the hub
+  model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a directory, or a hub name
   [data]
-  format = \"hh\"                                   # of preference data, the chosen answers
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
   [loss.sft]                                      # may be left out
@@ -40,17 +39,17 @@ A config:
   output_dir = \"runs/sft\"
   num_train_epochs = 2
 
-Formats: sft has rows with prompt and completion, with messages (the chat template of the tokenizer
-is applied; every assistant turn is scored), or with text (all of it is scored). Of hh and pairs the
-chosen answers are the targets, of unpaired the desirable ones.
+Formats: rows of sft have messages (every assistant turn is trained), prompt and
+completion, or text (all of it is trained). Of preference rows the chosen answers
+are the targets, of unpaired rows the desirable ones.
 
-per_token = false: the loss is the sum over a sequence's tokens, averaged over sequences, as in the
-papers and the official DPO repository. per_token = true: it is averaged over the tokens of the
-optimizer-step batch, as in TRL and most others; then long answers weigh more than short ones.
+per_token = false: sum over the tokens of a sequence, mean over sequences, as in
+the papers and the official DPO repository. per_token = true: mean over the
+tokens of the optimizer-step batch, as in TRL.
 
 Examples:
   $ expo sft --config sft.toml
-  $ expo sft --config sft.toml --set loss.sft.per_token=true --set optimizer.learning_rate=2e-5
+  $ expo sft --config sft.toml --set loss.sft.per_token=true
   $ expo train --config dpo.toml --set model.model_name_or_path=runs/sft";
 
 impl SftArgs {

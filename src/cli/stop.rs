@@ -1,9 +1,10 @@
-//! Signals and time limits: how a command is asked to end.
+//! Signals and time limits: how a command is asked to stop.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use expo::error::{Error, Result};
@@ -12,15 +13,16 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::answer;
 
-/// A number of the signal that asks for the end, 0 until there is one. The first INT or TERM sets it;
-/// the next one ends the process at once, with 128 and its number.
+/// The number of the signal that asks the command to stop, 0 until there is one. The first SIGINT or
+/// SIGTERM sets it; the next one terminates the process at once, with exit code 128 plus its number.
 #[cfg(unix)]
 pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::flag;
-    use std::sync::atomic::AtomicBool;
 
     let failed = |error: std::io::Error| Error::failed(format!("signals: {error}"));
+    LISTENS.store(true, Relaxed);
+    release_signals();
     let (signal, again) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -35,7 +37,84 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     Ok(signal)
 }
 
-/// From here on a write beyond the size limit of files is an error instead of the process's end.
+/// What a signal does to a command that does not [listen](on_signal), while a bar is drawn: the command
+/// ends at the next event, when the bar is erased. Otherwise a signal has its default action.
+#[cfg(unix)]
+struct WhileDrawn {
+    /// Whether a signal has its default action.
+    default: Arc<AtomicBool>,
+    /// The number of the signal that came instead.
+    signal: Arc<AtomicUsize>,
+}
+
+#[cfg(unix)]
+static WHILE_DRAWN: OnceLock<WhileDrawn> = OnceLock::new();
+
+/// Whether a command listens to signals itself.
+#[cfg(unix)]
+static LISTENS: AtomicBool = AtomicBool::new(false);
+
+/// Holds signals back while a bar is drawn, so that it is not left behind.
+#[cfg(unix)]
+pub fn hold_signals() {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag;
+
+    if LISTENS.load(Relaxed) {
+        return;
+    }
+    let held = WHILE_DRAWN.get_or_init(|| {
+        let held = WhileDrawn {
+            default: Arc::new(AtomicBool::new(true)),
+            signal: Arc::default(),
+        };
+        let again = Arc::new(AtomicBool::new(false));
+        for number in [SIGINT, SIGTERM] {
+            // Where that fails, a signal has its default action.
+            let _ = flag::register_conditional_default(number, Arc::clone(&held.default))
+                .and_then(|_| {
+                    flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))
+                })
+                .and_then(|_| flag::register(number, Arc::clone(&again)))
+                .and_then(|_| {
+                    flag::register_usize(number, Arc::clone(&held.signal), number as usize)
+                });
+        }
+        held
+    });
+    held.default.store(false, Relaxed);
+}
+
+/// The signal that was held back, if one was.
+#[cfg(unix)]
+pub fn held_signal() -> Option<usize> {
+    let signal = WHILE_DRAWN.get()?.signal.load(Relaxed);
+    (signal != 0 && !LISTENS.load(Relaxed)).then_some(signal)
+}
+
+/// Gives signals their default action again.
+#[cfg(unix)]
+pub fn release_signals() {
+    if let Some(held) = WHILE_DRAWN.get() {
+        held.default.store(!LISTENS.load(Relaxed), Relaxed);
+    }
+}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn hold_signals() {}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn held_signal() -> Option<usize> {
+    None
+}
+
+/// No signal is held back on this system.
+#[cfg(not(unix))]
+pub fn release_signals() {}
+
+/// Makes a write beyond the file size limit an error, instead of terminating the process.
 #[cfg(unix)]
 pub fn outlive_size_limits() -> Result<()> {
     use signal_hook::{consts::SIGXFSZ, flag};
@@ -56,17 +135,18 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
     Ok(Arc::default())
 }
 
-/// The end of a command that a signal asked for, after everything was saved.
+/// A command that stopped on a signal, after everything was saved. No error: it has no `error:` in
+/// front.
 #[derive(Debug)]
 pub struct Signalled {
     /// Its number.
     pub signal: usize,
-    /// What was saved.
+    /// How far it got, what was saved and how to resume.
     pub text: String,
 }
 
 impl Signalled {
-    /// What shells say of a process that a signal ended.
+    /// The exit code that shells give a process that a signal ended.
     pub fn exit_code(&self) -> u8 {
         128 + self.signal as u8
     }
@@ -80,7 +160,7 @@ impl fmt::Display for Signalled {
 
 impl std::error::Error for Signalled {}
 
-/// What ends a command after so long, if that is given, from now on.
+/// Stops a command after this much time from now on, if a limit is given.
 pub fn limited(limit: Option<Limit>) -> StopCondition {
     StopCondition {
         time: limit.map(|limit| limit.0),
@@ -88,15 +168,24 @@ pub fn limited(limit: Option<Limit>) -> StopCondition {
     }
 }
 
-/// Ends a command that was asked to: by a signal, whose exit code it has, or because its time is over,
-/// which is no failure. `what` says what there is and how to go on.
-pub fn ended(reason: Reason, what: &str) -> anyhow::Result<()> {
+/// Ends a command that was asked to stop: by a signal, whose exit code it has, or by its time limit,
+/// which is no failure. `at` says how far it got, `then` where that is saved and how to resume.
+pub fn ended(reason: Reason, at: &str, then: &str) -> anyhow::Result<()> {
     match reason {
-        Reason::Time => answer(&format!("the time is over: {what}\n")),
+        Reason::Time => answer(&format!("out of time {at} (--max-time), {then}\n")),
         Reason::Signal(signal) => {
-            let text = format!("signal {signal}: {what}");
+            let text = format!("interrupted {at} ({}), {then}", name(signal));
             Err(Signalled { signal, text }.into())
         }
+    }
+}
+
+/// A signal as people know it.
+pub fn name(signal: usize) -> Cow<'static, str> {
+    match signal {
+        2 => "Ctrl-C, SIGINT".into(),
+        15 => "SIGTERM".into(),
+        other => format!("signal {other}").into(),
     }
 }
 
@@ -145,5 +234,20 @@ mod tests {
         ] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+    #[test]
+    fn an_interruption_names_the_signal_as_people_know_it() {
+        let said = |signal| {
+            let error = ended(Reason::Signal(signal), "after step 5 of 30", "saved in x");
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(
+            said(2),
+            "interrupted after step 5 of 30 (Ctrl-C, SIGINT), saved in x"
+        );
+        assert_eq!(
+            said(15),
+            "interrupted after step 5 of 30 (SIGTERM), saved in x"
+        );
     }
 }

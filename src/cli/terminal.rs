@@ -60,7 +60,12 @@ pub fn tell(text: impl Display) {
 
 /// The columns of the terminal that standard output is; 80 where it is none.
 pub fn width() -> usize {
-    let size = console::Term::stdout().size_checked();
+    width_of(&console::Term::stdout())
+}
+
+/// The columns of a terminal to wrap text at; 80 where it is none.
+pub fn width_of(terminal: &console::Term) -> usize {
+    let size = terminal.size_checked();
     size.map_or(80, |(_, columns)| usize::from(columns).clamp(40, 120))
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use expo::config::Config;
 use expo::error::Result;
+use expo::io::durable::json_line;
 use expo::run_dir::{Record, SummaryRecord};
 use expo::session::{StopCondition, Stopped};
 use expo::train::{End, Opened, Resume, Run, Summary};
@@ -15,9 +16,10 @@ use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
+use super::terminal::width;
 use super::{answer, grouped};
 
-/// Train a model on preferences.
+/// Train a model on preferences
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct TrainArgs {
@@ -52,16 +54,16 @@ pub struct TrainArgs {
 }
 
 const HELP: &str = "\
-Opens the model, its tokenizer and the rows, and says what became of the rows. Scores the reference
-once, by default the model itself before its first update; the log-probs are kept in the user's
-cache folder (run.cache_dir) and found again by content. Then trains, with an evaluation before the
-first step, every run.eval_steps and after the last. Nothing is written to run.output_dir before
-everything that the config names was opened and checked; where it holds a run, that run's lock is
-taken first.
+Opens model, tokenizer and rows, and reports how many rows are used and why
+others are not. Scores the reference once, by default the model itself before
+its first update; its log-probs are cached by content (run.cache_dir). Then
+trains, with an evaluation before the first step, every run.eval_steps, and after
+the last step. Nothing is written to run.output_dir before everything that the
+config names was opened and checked.
 
 A config:
   [model]
-  model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a folder, or a name on the hub
+  model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a directory, or a hub name
   [data]
   format = \"hh\"                                   # or leave it out: as the columns show
   train = \"train.jsonl.gz\"
@@ -76,50 +78,54 @@ A config:
   [run]
   output_dir = \"runs/dpo\"
 
-cEXPO reads samples of the reference: data.samples = \"FILE\" is a file of expo sample, \"auto\" has
-them drawn first, as a section [sample] says, and kept like the log-probs.
+cEXPO reads samples of the reference: data.samples = \"FILE\" is a file of
+expo sample; with \"auto\" the run draws them first, by its section [sample], and
+caches them.
 
 Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word needs no quotes.
 --set loss=ipo takes another loss with its defaults; --set loss.ipo.beta=0.2 sets its knob, too.
 
 In run.output_dir:
-  config.json, model.safetensors, tokenizer.json, ...   the final model, for transformers and expo;
-                                                        none with run.save_model = false
-  checkpoint-STEP/                                      the same every run.save_steps, and all that it
-                                                        takes to go on from there
-  config.toml, run.json                                 what was run, on what
-  metrics.jsonl                                         a line per run.logging_steps
-  timings.jsonl                                         likewise: seconds, rows and tokens per second,
-                                                        on Linux cpu_seconds and peak_memory_bytes,
-                                                        on a GPU peak_gpu_memory_bytes; step 0 is the reference's scoring pass
-  summary.json                                          the first and the last figures, at the end
-  generations.jsonl                                     run.eval_prompts answers of each evaluation
-  margins.json                                          pairs with the extreme margins of the last one
-  tensorboard/                                          event files, with run.report_to = [\"tensorboard\"]
-  non_finite.jsonl                                      steps with a value that was not finite: what,
-                                                        and the rows with their log-probs
-  MANIFEST.json, LATEST, run.lock                       checksums, the newest checkpoint, the owner
+  config.json, model.safetensors, tokenizer.json, ...
+                       the final model, for transformers and expo; none with
+                       run.save_model = false
+  checkpoint-STEP/     the same and the training state, every run.save_steps
+  config.toml          the resolved config
+  run.json             what was run, on which model and rows
+  metrics.jsonl        a line per run.logging_steps, and per evaluation
+  timings.jsonl        seconds, throughput, memory; step 0 is the scoring of the
+                       reference
+  summary.json         first and last metrics, written at the end
+  generations.jsonl    answers to run.eval_prompts prompts at each evaluation
+  margins.json         pairs with the extreme margins of the last evaluation
+  tensorboard/         event files, with run.report_to = [\"tensorboard\"]
+  non_finite.jsonl     steps with a non-finite value, with rows and log-probs
+  MANIFEST.json, LATEST, run.lock
+                       checksums, name of the latest checkpoint, owner
 
-A run that was interrupted goes on when the command is given again (--resume auto), from its newest
-checkpoint that is whole, and ends with the bytes it would have had: give run.save_steps. A run that is
-finished is left alone. A run whose final model, or checkpoint with run.save_steps, has no room on the
-disk is refused before the model is loaded. What must not have changed is in run.json; --allow-change lets a key through.
-The first INT or TERM ends the run after its step with a checkpoint, the second at once.
-run.save_total_limit keeps the newest checkpoints, run.metric_for_best_model (e.g. \"eval_loss\") the
-best one, too. A value that is not finite stops the run before its update; run.max_non_finite_steps lets
-that many steps pass without one.
+The same command resumes an interrupted run from its latest valid checkpoint, and
+the result has the same bytes as without the interruption; set run.save_steps. A
+finished run is left alone. run.json records what must not change; --allow-change
+permits a change of a key. The first INT or TERM ends the run after its step with
+a checkpoint, the second at once. expo guide resume has the details.
 
-expo report makes a page of it all.
+run.save_total_limit keeps the latest checkpoints, run.metric_for_best_model
+(e.g. \"eval_loss\") also the best one. A run without disk space for its final
+model, or a checkpoint with run.save_steps, is refused before the model is
+loaded. A non-finite value stops the run before its update;
+run.max_non_finite_steps skips up to that many such steps.
 
---profile prints the seconds of each part of the steps: products of matrices, the head's logits,
-attention, other kernels, the optimizer, making batches, all else; the share of the threads' time
-that they were idle; and the floating-point operations per second in products, beside those of a
-product of 1024 x 1024 matrices on this machine, 8192 x 8192 on a GPU, which is waited for after
-each part. What the run writes is the same.
+expo report makes a page of a run.
 
-Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as in Python's hub
-library; XDG_CACHE_HOME. EXPO_CUDA=never does not run the expo-cuda beside expo, EXPO_CUDA=always runs
-it without asking the NVIDIA driver for a GPU.
+--profile prints the seconds of each part of the steps (matmuls, logits of the
+head, attention, other kernels, optimizer, batches, rest), the idle share of the
+threads, and the FLOP/s in matmuls beside those of a 1024 x 1024 matmul on this
+machine (8192 x 8192 on a GPU, which is synchronized after each part). The files
+of the run are the same.
+
+Environment: HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as
+in Python; XDG_CACHE_HOME. EXPO_CUDA=never stays with the CPU program,
+EXPO_CUDA=always runs expo-cuda without asking the driver for a GPU.
 
 Examples:
   $ expo train --config run.toml
@@ -167,9 +173,9 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
     let text = match (outcome?, args.json) {
         (Ended::Now(End::Stopped(stopped)), _) => {
             let how = match (&resume, overwrite) {
-                (Resume::Auto, _) => "the same command goes on",
-                (_, false) => "go on with --resume auto",
-                (_, true) => "go on with --resume auto --set run.overwrite=false",
+                (Resume::Auto, _) => "run the same command to resume",
+                (_, false) => "resume with --resume auto",
+                (_, true) => "resume with --resume auto --set run.overwrite=false",
             };
             return ended(&stopped, how);
         }
@@ -187,7 +193,7 @@ pub fn train(config: Config, args: &TrainArgs) -> anyhow::Result<()> {
 
 /// A summary as one line of JSON.
 fn line(summary: &SummaryRecord) -> anyhow::Result<String> {
-    Ok(serde_json::to_string(summary)? + "\n")
+    Ok(json_line(summary)?)
 }
 
 /// When a run ended, and how.
@@ -218,12 +224,11 @@ fn open_and_train(
     Ok(Ended::Now(run.train(&mut |event| progress.show(event))?))
 }
 
-/// Says where a run that ended early can be gone on from, and how.
+/// Says where a run that was interrupted is saved, and how to resume it.
 pub fn ended(stopped: &Stopped, how: &str) -> anyhow::Result<()> {
-    let (step, steps) = (stopped.step, stopped.steps);
-    let saved = stopped.checkpoint.display();
-    let what = format!("ended after step {step} of {steps}, saved {saved}; {how}");
-    super::stop::ended(stopped.reason, &what)
+    let at = format!("after step {} of {}", stopped.step, stopped.steps);
+    let then = format!("saved in {}; {how}", stopped.checkpoint.display());
+    super::stop::ended(stopped.reason, &at, &then)
 }
 
 fn table(summary: &Summary) -> String {
@@ -247,6 +252,13 @@ fn table(summary: &Summary) -> String {
         if let Some((first, last)) = records {
             text.push('\n');
             compare(name, first, last, &mut text);
+        }
+    }
+    if !summary.findings.is_empty() {
+        text.push('\n');
+        for finding in &summary.findings {
+            let options = textwrap::Options::new(width()).subsequent_indent("  ");
+            let _ = writeln!(text, "{}", textwrap::fill(finding, options));
         }
     }
     if let Some(story) = &summary.story {

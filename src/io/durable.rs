@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 
 pub use self::directory::{list, list_files, parent, rename, sync};
-pub use self::json::json_text;
+pub use self::json::{json_line, json_text};
 pub use self::manifest::{MANIFEST, Manifest, verify};
 pub use self::plain::{check_no_link, check_plain, open_plain};
 pub use self::space::{check_space, free_bytes};

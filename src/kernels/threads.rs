@@ -31,6 +31,11 @@ pub struct Threads {
     pub started: usize,
 }
 
+/// How many threads work is shared among.
+pub fn count() -> usize {
+    rayon::current_num_threads()
+}
+
 /// Starts the threads that work is shared among, once per process.
 ///
 /// # Errors

@@ -105,6 +105,17 @@ impl Memory {
         if config.story.is_some() {
             between = between.max(reference + drawing(config, models.reference, &bytes));
         }
+        if config.run.eval_prompts > 0 {
+            // Its answers are scored under the reference, too, which is loaded for that.
+            let scoring = stream(arch, batch.tokens as u64)
+                + beside_stream(arch, &bytes, batch.tokens as u64, batch.queries as u64);
+            let loaded = if held > 0 || config.story.is_some() {
+                0
+            } else {
+                reference
+            };
+            between = between.max(loaded + scoring + logits);
+        }
         let temporary = head
             .max(block.saturating_sub(logits))
             .max(between.saturating_sub(activations + logits));

@@ -1,6 +1,5 @@
 //! A table of results: aligned text to read, CSV and JSON with every digit.
 
-use indicatif::HumanCount;
 use serde_json::{Map, Value};
 
 /// One entry.
@@ -184,7 +183,15 @@ pub fn significant(x: f64) -> String {
 
 /// A count with a comma after every three digits.
 pub fn grouped(count: impl TryInto<u64>) -> String {
-    HumanCount(count.try_into().unwrap_or(u64::MAX)).to_string()
+    let digits = count.try_into().unwrap_or(u64::MAX).to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -29,6 +29,13 @@ pub struct Generation {
     pub finish_reason: FinishReason,
 }
 
+impl Generation {
+    /// Whether it was cut at the length limit.
+    pub fn is_cut(&self) -> bool {
+        self.finish_reason == FinishReason::Length
+    }
+}
+
 /// Why a response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

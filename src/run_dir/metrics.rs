@@ -13,6 +13,10 @@ pub const STRICT_ACCURACY: &str = "rewards/accuracies";
 /// tables, progress lines and charts call accuracy.
 pub const ACCURACY: &str = "rewards/accuracies_ties_half";
 
+/// KL(pi || r), estimated on the answers to the evaluation prompts: the divergence from the reference
+/// that runs with different losses have in common.
+pub const SAMPLED_KL: &str = "sampled_kl";
+
 /// What a name in `metrics.jsonl` means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
@@ -110,6 +114,28 @@ impl Metric {
             "`cexpo` and `rexpo` with samples, `kto`; of a sum the first term's",
         ),
         metric(
+            SAMPLED_KL,
+            "KL(pi \\|\\| r): mean over the policy's answers to the evaluation prompts, drawn at temperature \
+             1, of log pi(y) - log r(y); answers that were cut count as far as they go",
+            SAMPLED,
+        ),
+        metric(
+            "sampled_kl_error",
+            "its standard error over answers",
+            SAMPLED,
+        ),
+        metric(
+            "sampled_kl_per_token",
+            "the same sum over all tokens of the answers",
+            SAMPLED,
+        ),
+        metric(
+            "sampled_kl_cut",
+            "share of the answers that were cut at `run.eval_max_new_tokens`",
+            SAMPLED,
+        ),
+        metric("sampled_kl_answers", "how many answers it is of", SAMPLED),
+        metric(
             "mean_token_accuracy",
             "share of chosen tokens that are the policy's most likely ones",
             "losses that read chosen responses",
@@ -158,6 +184,7 @@ const fn metric(name: &'static str, meaning: &'static str, when: &'static str) -
     }
 }
 
+const SAMPLED: &str = "evaluation with `run.eval_prompts`, any loss";
 const REWARD: &str = "implicit reward: beta rho; rho for EXPO; beta log pi / n for SimPO and CPO; \
                       lambda log pi / n for ORPO";
 const REWARDED: &str =

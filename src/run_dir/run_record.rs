@@ -21,11 +21,11 @@ pub struct RunRecord {
     pub loss: String,
     /// What the run depends on, as content hashes.
     pub hashes: Hashes,
-    /// What became of the training rows.
+    /// Counts of the training rows.
     pub train: Option<RowCounts>,
-    /// What became of the evaluation rows.
+    /// Counts of the evaluation rows.
     pub eval: Option<RowCounts>,
-    /// What became of the rows without a preference.
+    /// Counts of the rows without a preference.
     pub unlabelled: Option<RowCounts>,
     /// The commits of the datasets on the hub, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -74,8 +74,7 @@ pub struct Change {
     pub new: Value,
 }
 
-/// What became of the rows of a dataset: the counts of a [`RowReport`]. Records of earlier versions lack
-/// some.
+/// The counts of a [`RowReport`]. Records of earlier versions lack some.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RowCounts {
@@ -94,7 +93,7 @@ pub struct RowCounts {
     /// What is odd about the rows as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What became of the rows of each file, where one of them has a weight.
+    /// Counts of each file, where one of them has a weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mixture: Vec<PartCount>,
     /// Prompts truncated.

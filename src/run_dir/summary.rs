@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Record;
 use super::names::SUMMARY;
 use super::record::read_optional;
+use super::warning::RunWarning;
 use crate::error::Result;
 use crate::io::number::{nan, or_nan};
 use crate::lab::story::{Column, Estimate, Report};
@@ -53,6 +54,12 @@ pub struct SummaryRecord {
     /// Samples before and after training, if the run is on the grammar's stories.
     #[serde(default)]
     pub story: Option<Report>,
+    /// What the run warned of.
+    #[serde(default)]
+    pub warnings: Vec<RunWarning>,
+    /// What the run did, in words: displacement, saturation, length.
+    #[serde(default)]
+    pub findings: Vec<String>,
 }
 
 /// The first and the last record of a kind.

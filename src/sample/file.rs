@@ -22,7 +22,7 @@ use super::reference::{Reference, SCORED_TOKENS};
 use super::{Drawn, Job, Sampler, responses_in_all};
 use crate::data::Prompt;
 use crate::error::{Error, Result};
-use crate::io::durable::{create_parent, open_plain};
+use crate::io::durable::{create_parent, json_line, open_plain};
 use crate::io::lock::{lock, try_lock};
 use crate::io::output::Output;
 use crate::io::untrusted::{self, Line};
@@ -279,8 +279,7 @@ impl<'a> SampleWriter<'a> {
             reference_log_prob,
             reference: self.reference.as_ref().map(|reference| reference.name()),
         };
-        let text = serde_json::to_string(&line).map_err(|e| Error::failed(e.to_string()))?;
-        Ok(text + "\n")
+        json_line(&line)
     }
 
     /// The file, locked and ready for its next row, and the number of rows it has.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Column, Score, Scorer};
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
+use crate::io::durable::json_line;
 use crate::io::output::Output;
 use crate::io::untrusted::{self, Line};
 use crate::loss::Role;
@@ -84,9 +85,9 @@ pub fn write(
             let dataset = dataset.borrow();
             for (index, example) in dataset.distinct().into_iter().enumerate() {
                 let row = ScoreRow::new(&dataset.example(example)?, column.of(index), scorer);
-                let text = serde_json::to_string(&row)
-                    .map_err(|error| Error::failed(error.to_string()))?;
-                writeln!(out, "{text}").map_err(|error| Error::io(path, &error))?;
+                let line = json_line(&row)?;
+                out.write_all(line.as_bytes())
+                    .map_err(|error| Error::io(path, &error))?;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::header::RunHeader;
 use crate::data::RowReport;
 use crate::io::hub::Download;
 use crate::run_dir::Record;
@@ -11,15 +12,15 @@ use crate::run_dir::Record;
 pub enum Event<'a> {
     /// The device that the command computes on: `cpu`, or `cuda:0` and the kind of GPU.
     Device(&'a str),
-    /// A file of a model or a dataset is on its way from the hub.
+    /// Download progress of a file of a model or a dataset.
     Download(Download<'a>),
-    /// What became of the rows of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
+    /// The row report of a dataset: `train`, `eval`, `unlabelled`, or `data` by itself.
     Rows(&'static str, &'a RowReport),
     /// Reference log-probs were found in a file.
     ReferenceFound(&'a Path),
     /// The reference is not the policy: its content hash.
     OtherReference(&'a str),
-    /// A scoring pass is so far; 0 examples at its start.
+    /// Progress of a scoring pass; 0 examples at its start.
     Scoring {
         /// Examples scored.
         done: usize,
@@ -37,13 +38,13 @@ pub enum Event<'a> {
         /// Of each reason for which rows are left out how many and which, in words.
         left_out: &'a [String],
     },
-    /// Drawing is so far.
+    /// Progress of sampling.
     Sampling {
-        /// Responses drawn, those found in the file included.
+        /// Responses sampled, those found in the file included.
         done: usize,
         /// Responses there will be.
         total: usize,
-        /// Tokens drawn.
+        /// Tokens sampled.
         tokens: usize,
     },
     /// A run of a sweep begins, or was found finished.
@@ -66,14 +67,7 @@ pub enum Event<'a> {
         biased: bool,
     },
     /// Training begins.
-    Start {
-        /// Optimizer steps of the whole run.
-        steps: u64,
-        /// Parameters of the policy.
-        parameters: usize,
-        /// Steps that were made before, by a run that is gone on with.
-        step: u64,
-    },
+    Start(&'a RunHeader),
     /// An optimizer step was made.
     Step {
         /// Steps made.
@@ -85,11 +79,11 @@ pub enum Event<'a> {
     },
     /// A line was written to `metrics.jsonl`.
     Record(&'a Record),
-    /// Something went wrong that the run can do without.
+    /// A fault that does not end the run, or a sign that it learns nothing.
     Warning(&'a str),
     /// A checkpoint or the final model is complete.
     Saved(&'a Path),
 }
 
-/// Who is told; the library prints nothing.
+/// Receives events; the library prints nothing.
 pub type Observer<'a> = &'a mut dyn FnMut(Event);

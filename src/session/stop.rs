@@ -26,17 +26,17 @@ impl Default for StopCondition {
     }
 }
 
-/// Why a run ended before its last step.
+/// Why a run stopped before its last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// A signal of this number.
     Signal(usize),
-    /// The time was over.
+    /// The time limit was reached.
     Time,
 }
 
 impl StopCondition {
-    /// Whether it is time, and why.
+    /// Whether to stop, and why.
     pub fn reached(&self) -> Option<Reason> {
         let over = || self.time.is_some_and(|time| self.start.elapsed() >= time);
         match self.signal.load(Relaxed) {
@@ -46,7 +46,7 @@ impl StopCondition {
     }
 }
 
-/// A run that ended before its last step, and can be gone on with.
+/// A run that stopped before its last step and can be resumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
     /// Why.
@@ -55,6 +55,6 @@ pub struct Stopped {
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Where it can be gone on from.
+    /// The checkpoint to resume from.
     pub checkpoint: PathBuf,
 }

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 
 use super::Split;
+use super::lengths::LengthBias;
 use crate::config::Config;
-use crate::data::{PromptTokens, Tokenizer};
+use crate::data::{self, Example, PromptTokens, Tokenizer};
 use crate::error::Result;
 use crate::loss::{Response, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::run_dir::{self, FinishReason, Generation, Margins};
-use crate::sample::{Drawn, Sampler};
+use crate::sample::Sampler;
 
 /// Fixed prompts, and how many pairs are kept.
 pub(super) struct EvalSamples {
@@ -24,6 +25,15 @@ pub(super) struct EvalSamples {
     settings: SampleConfig,
     max_length: usize,
     margins: usize,
+}
+
+/// The policy's answers to the fixed prompts.
+#[derive(Default)]
+pub(super) struct Answers {
+    /// As lines of `generations.jsonl`.
+    pub lines: Vec<Generation>,
+    /// As examples to be scored, in the same order.
+    pub examples: Vec<Example>,
 }
 
 /// A prompt that every evaluation answers.
@@ -83,29 +93,35 @@ impl EvalSamples {
         })
     }
 
-    /// A line of `generations.jsonl` for each prompt.
-    pub fn answers(&self, model: &Decoder, step: u64) -> Result<Vec<Generation>> {
+    /// The policy's answers after `step`; none without prompts.
+    pub fn answers(&self, model: &Decoder, step: u64) -> Result<Answers> {
         if self.prompts.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Answers::default());
         }
         let sampler = Sampler::new(model, &self.tokenizer, &self.settings, self.max_length);
         let drawn = sampler.all(&self.prompts, &mut |_, _, _| {})?;
-        let line = |(prompt, drawn): (&FixedPrompt, &Drawn)| {
-            let response = sampler.text(prompt, drawn)?;
-            Ok(Generation {
+        let mut answers = Answers::default();
+        for (prompt, drawn) in self.prompts.iter().zip(drawn) {
+            answers.lines.push(Generation {
                 step,
                 row: prompt.row,
                 prompt: prompt.text.clone(),
-                response,
+                response: sampler.text(prompt, &drawn)?,
                 log_prob: drawn.log_prob,
                 tokens: drawn.ids.len(),
                 finish_reason: match drawn.finished {
                     true => FinishReason::Stop,
                     false => FinishReason::Length,
                 },
-            })
-        };
-        self.prompts.iter().zip(&drawn).map(line).collect()
+            });
+            answers.examples.push(Example {
+                row: prompt.row,
+                prompt: prompt.ids.clone(),
+                responses: vec![data::Response::new(Role::Sampled, drawn.ids)],
+                preference: None,
+            });
+        }
+        Ok(answers)
     }
 
     /// The extremes of an evaluation that begins.
@@ -164,6 +180,8 @@ pub(super) struct Extremes {
     pairs: usize,
     largest: Vec<Pair>,
     smallest: Vec<Pair>,
+    /// Which lengths labels and rewards prefer.
+    pub bias: LengthBias,
 }
 
 #[derive(Debug, Clone)]
@@ -208,6 +226,8 @@ impl Extremes {
             rejected,
         };
         self.pairs += 1;
+        self.bias
+            .add(pair.chosen.tokens, pair.rejected.tokens, pair.margin);
         keep(&mut self.largest, self.most, &pair, |a, b| a > b);
         keep(&mut self.smallest, self.most, &pair, |a, b| a < b);
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::io::durable::open_plain;
+use crate::io::durable::{json_line, open_plain};
 
 /// An open file of lines.
 pub(super) struct Log {
@@ -58,9 +58,7 @@ impl Log {
     /// # Errors
     /// If it cannot be written now; it stays pending.
     pub fn append(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_vec(line).map_err(|e| Error::failed(e.to_string()))?;
-        line.push(b'\n');
-        self.append_bytes(&line)
+        self.append_bytes(json_line(line)?.as_bytes())
     }
 
     /// As [`append`](Self::append), of bytes as they are.

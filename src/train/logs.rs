@@ -110,7 +110,7 @@ impl Logs {
     fn logged(&mut self, written: Result<()>, observe: Observer) {
         match written {
             Err(error) if !self.behind => {
-                let what = format!("{error}; training goes on, and lines wait in memory");
+                let what = format!("{error}; training continues, and lines are kept in memory");
                 observe(Event::Warning(&what));
                 self.behind = true;
             }

@@ -111,6 +111,13 @@ impl Averages {
         }
     }
 
+    /// The weight of a mean, 0 where there is none: of a figure of pairs, how many there were.
+    pub fn weight(&self, name: &str) -> f64 {
+        let mut all = self.sums.iter();
+        let found = all.find(|(known, ..)| known == name);
+        found.map_or(0.0, |(_, _, weight)| *weight)
+    }
+
     /// Appends the means to a record in the order of [`Metric::ALL`], their names after `prefix`; others
     /// come after, as they came.
     pub fn write(&self, prefix: &str, record: &mut Record) {

@@ -71,6 +71,11 @@ impl MovingReference {
         self.model.weights()
     }
 
+    /// The reference as it is now.
+    pub fn model(&self) -> &Decoder {
+        &self.model
+    }
+
     /// Its weights, to be set from a checkpoint.
     pub fn weights_mut(&mut self) -> &mut Params {
         self.model.weights_mut()

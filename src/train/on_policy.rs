@@ -49,6 +49,11 @@ impl OnPolicy {
         }))
     }
 
+    /// The reference.
+    pub fn reference(&self) -> &Decoder {
+        &self.reference
+    }
+
     /// Gives these rows samples of the policy, in place of those that they had, with their log-probs
     /// under the reference. Every `round` has draws of its own.
     pub fn draw(

@@ -20,7 +20,7 @@ pub(super) fn separate(
     let folder = match (session.reference(observe), known) {
         (Ok(folder), _) => folder,
         (Err(error), Some(hash)) => {
-            observe(Event::Warning(&format!("{error}; going on without it")));
+            observe(Event::Warning(&format!("{error}; continuing without it")));
             let pass = ReferencePass::of_run(config, session);
             return match &config.data.reference_log_probs {
                 Some(path) => {

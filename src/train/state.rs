@@ -9,7 +9,7 @@ use super::identity::RunIdentity;
 use super::metrics::Averages;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::run_dir::Record;
+use crate::run_dir::{Record, RunWarning};
 
 /// Changing what is in a state, or what a step does with it, means changing this.
 const VERSION: u32 = 1;
@@ -42,8 +42,14 @@ pub(super) struct State {
     pub train: Option<(Record, Record)>,
     /// The first and the last evaluation.
     pub eval: Option<(Record, Record)>,
-    /// What the run that goes on from here may not have changed.
+    /// What must not have changed when the run resumes from here.
     pub frozen: RunIdentity,
+    /// Updates whose gradient was clipped.
+    #[serde(default)]
+    pub clipped: u64,
+    /// What the run warned of.
+    #[serde(default)]
+    pub warnings: Vec<RunWarning>,
     /// What checkpoints are compared by, evaluated after just this step: its name and value.
     pub metric: Option<(String, f64)>,
 }
@@ -64,6 +70,8 @@ impl Default for State {
             train: None,
             eval: None,
             frozen: RunIdentity::default(),
+            clipped: 0,
+            warnings: Vec::new(),
             metric: None,
         }
     }
@@ -76,7 +84,7 @@ impl State {
             return Ok(());
         }
         Err(Error::input(format!(
-            "a training state of version {}, this program goes on from version {VERSION}",
+            "a training state of version {}, this program resumes from version {VERSION}",
             self.version
         )))
     }

@@ -6,7 +6,7 @@ use super::profile::Profile;
 use crate::error::Result;
 use crate::io::durable::{json_text, write_file};
 use crate::lab::story::Report;
-use crate::run_dir::{Best, FirstAndLast, Record, SUMMARY, SummaryRecord};
+use crate::run_dir::{Best, FirstAndLast, Record, RunWarning, SUMMARY, SummaryRecord};
 
 /// The summary of a finished run.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ pub struct Summary {
     pub best: Option<(PathBuf, f64)>,
     /// Samples before and after training, if the run is on the grammar's stories.
     pub story: Option<Report>,
+    /// What the run warned of.
+    pub warnings: Vec<RunWarning>,
+    /// What the run did, in words.
+    pub findings: Vec<String>,
     /// Where the time of the steps went, if measured; not in `summary.json`.
     pub profile: Option<Profile>,
 }
@@ -64,6 +68,8 @@ impl Summary {
             eval: self.eval.as_ref().map(both),
             best: self.best.as_ref().map(best),
             story: self.story.clone(),
+            warnings: self.warnings.clone(),
+            findings: self.findings.clone(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The steps of a run, from its beginning or from a checkpoint on.
 
+mod close;
 mod evaluate;
 mod save;
 
@@ -7,22 +8,25 @@ use std::time::Instant;
 
 use super::eval_samples::EvalSamples;
 use super::files::Files;
+use super::health::{self, Sight};
+use super::lengths::LengthBias;
 use super::non_finite::{LossInputs, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
-use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories, Summary};
+use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{Batches, Orders};
 use crate::error::{Error, Result};
 use crate::io::model_dir::ModelFiles;
 use crate::kernels::device::{kind, rounds_differently};
+use crate::kernels::threads;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
 use crate::optim::{Optimizer, Updated};
-use crate::run_dir::Record;
+use crate::run_dir::{ACCURACY, Record, RunWarning};
 use crate::sample::Drawn;
-use crate::session::{Event, Observer, StopCondition, Stopped, Stopwatch};
+use crate::session::{Event, Observer, RunHeader, Session, StopCondition, Stopped, Stopwatch};
 
 /// A run between two steps, with everything that the next one needs.
 pub(super) struct Training {
@@ -39,6 +43,9 @@ pub(super) struct Training {
     eval_samples: EvalSamples,
     moving: Option<MovingReference>,
     on_policy: Option<OnPolicy>,
+    /// What opens the reference where it is not in memory, and the content hash of its weights.
+    session: Session,
+    reference: Option<String>,
     profile: Option<Profile>,
     until: StopCondition,
     batches: Batches,
@@ -52,6 +59,8 @@ pub(super) struct Training {
     state: State,
     /// The steps, rows and tokens that were there when this process began.
     resumed: Option<(u64, usize, usize)>,
+    /// Which lengths labels and rewards preferred at the last evaluation.
+    bias: Option<LengthBias>,
     watch: Stopwatch,
     start: Instant,
 }
@@ -96,7 +105,7 @@ impl Training {
             }
         }
         state.frozen = run.identity.clone();
-        // A run that goes on saves what it saved before.
+        // A resumed run saves the files that it saved before.
         let saved = match &origin.checkpoint {
             Some((folder, _)) => ModelFiles::open(folder)?,
             None => run.session.folder.files.clone(),
@@ -106,7 +115,7 @@ impl Training {
             && rounds_differently(&other, &machine)
         {
             observe(Event::Warning(&format!(
-                "the run was made on {other}, and goes on on {machine}, which rounds differently"
+                "the run was made on {other} and is resumed on {machine}, which rounds differently"
             )));
         }
         let about = About {
@@ -128,7 +137,11 @@ impl Training {
         if let Some(unlabelled) = run.unlabelled {
             run.train.append(unlabelled)?;
         }
-        let training = Self {
+        let reference = match run.config.model.reference {
+            Some(_) => run.hashes.reference,
+            None => Some(run.hashes.policy),
+        };
+        let mut training = Self {
             config: run.config,
             saved,
             model: run.model,
@@ -139,6 +152,8 @@ impl Training {
             eval_samples: run.eval_samples,
             moving: run.moving,
             on_policy: run.on_policy,
+            reference,
+            session: run.session,
             profile: run.profile.then(Profile::new),
             until: run.until,
             batches,
@@ -150,14 +165,13 @@ impl Training {
             files,
             resumed: resumed.then_some((state.step, state.rows, state.tokens)),
             state,
+            bias: None,
             watch: Stopwatch::start(),
             start: Instant::now(),
         };
-        observe(Event::Start {
-            steps,
-            parameters: training.model.weights().layout().len,
-            step: training.state.step,
-        });
+        observe(Event::Start(&training.header()?));
+        let found = health::of_config(&training.config, &training.train.dataset.report, steps);
+        training.warn(found, observe);
         Ok(training)
     }
 
@@ -179,42 +193,7 @@ impl Training {
             }
             self.step(observe)?;
         }
-        self.round_off(observe)?;
-        match self.config.run.save_model {
-            true => self.export(observe)?,
-            false => self.files.settle(observe)?,
-        }
-        let output_dir = self.config.run.output_dir.clone();
-        let seconds = self.start.elapsed().as_secs_f64();
-        if let Some(profile) = &mut self.profile {
-            profile.finish(&self.model)?;
-        }
-        let story = match (&self.stories, &self.before) {
-            (Some((stories, reference)), Some(before)) => {
-                let after = stories.draw(&self.model, observe)?;
-                Some(stories.report(before, &after, reference)?)
-            }
-            _ => None,
-        };
-        let (_, rows, tokens) = self.resumed.unwrap_or_default();
-        let summary = Summary {
-            output_dir,
-            steps: self.steps,
-            resumed_from: self.resumed.map(|(step, ..)| step),
-            story,
-            seconds,
-            rows: self.state.rows,
-            tokens: self.state.tokens,
-            session: (self.state.rows - rows, self.state.tokens - tokens),
-            passed_over: self.state.passed_over,
-            train: self.state.train.unwrap_or_default(),
-            eval: self.state.eval,
-            best: self.files.best(),
-            profile: self.profile,
-        };
-        self.files.settle(observe)?;
-        summary.write()?;
-        Ok(End::Finished(Box::new(summary)))
+        self.close(observe)
     }
 
     /// The learning rate of a step, from 0.
@@ -291,11 +270,13 @@ impl Training {
             Updated::Overflows(parameters) => return Err(self.inputs.overflow(parameters, rate)),
         };
         self.state.averages.add("grad_norm", norm);
+        let most = self.config.optimizer.max_grad_norm;
+        self.state.clipped += u64::from(most > 0.0 && norm > most);
         self.state.updates += 1;
         Ok(tokens)
     }
 
-    /// Keeps a record of a step whose loss or gradient is not finite, and goes on without an update
+    /// Keeps a record of a step whose loss or gradient is not finite, and continues without an update
     /// if there have not been too many of them.
     fn pass_over(&mut self, what: &str, observe: Observer) -> Result<()> {
         let step = self.state.step + 1;
@@ -320,6 +301,7 @@ impl Training {
         let mut averages = std::mem::take(&mut self.state.averages);
         averages.add("learning_rate", rate);
         averages.add("num_tokens", self.state.tokens as f64);
+        let pairs = averages.weight(ACCURACY);
         let mut record = self.head();
         averages.write("", &mut record);
         record.insert("num_tokens".into(), self.state.tokens.into());
@@ -331,8 +313,60 @@ impl Training {
             .logs
             .timing(&self.watch.read(self.state.step), observe);
         observe(Event::Record(&record));
+        self.look_after(&record, "", pairs, observe);
         self.state.trained(&record);
         self.watch = Stopwatch::start();
+    }
+
+    /// Warns of what a new record shows. Training is looked at only where nothing is evaluated.
+    fn look_after(&mut self, record: &Record, prefix: &'static str, pairs: f64, observe: Observer) {
+        let known = match prefix {
+            "" if self.eval.is_some() => return,
+            "" => self.state.train.as_ref(),
+            _ => self.state.eval.as_ref(),
+        };
+        let (first, before) = known.map(|(first, last)| (first, last)).unzip();
+        let of = Sight {
+            record,
+            prefix,
+            pairs,
+        };
+        let found = health::of_record(&self.config, self.steps, &of, first, before);
+        self.warn(found, observe);
+    }
+
+    /// Tells each warning once in the life of the run.
+    fn warn(&mut self, found: impl IntoIterator<Item = RunWarning>, observe: Observer) {
+        for warning in found {
+            if !self.knows(&warning.code) {
+                observe(Event::Warning(&warning.text));
+                self.state.warnings.push(warning);
+            }
+        }
+    }
+
+    /// Whether a warning was told before.
+    fn knows(&self, code: &str) -> bool {
+        self.state.warnings.iter().any(|known| known.code == code)
+    }
+
+    /// What the run is.
+    fn header(&self) -> Result<RunHeader> {
+        let layout = self.model.weights().layout();
+        Ok(RunHeader {
+            loss: self.config.loss.clone(),
+            device: self.session.compute.place()?,
+            dtype: self.config.model.dtype,
+            threads: threads::count(),
+            batch: self.config.batch.clone(),
+            trainable: layout.trainable_len,
+            parameters: layout.len,
+            rows: self.batches.labelled,
+            eval_rows: self.eval.as_ref().map(Split::len),
+            steps: self.steps,
+            epochs: self.steps as f64 / self.batches.per_epoch() as f64,
+            step: self.state.step,
+        })
     }
 
     fn head(&self) -> Record {

@@ -17,7 +17,7 @@ use crate::run_dir::{
     Record, SUMMARY, SummaryRecord, TIMINGS, TimingLine, checkpoint_step,
 };
 
-/// A folder or file that was looked at.
+/// A directory or file that was checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Where it is.
@@ -87,7 +87,7 @@ fn writes_model(folder: &Path) -> bool {
     Config::open(&folder.join(CONFIG), &[]).map_or(true, |config| config.run.save_model)
 }
 
-/// A folder with a manifest, and the state of a checkpoint.
+/// A directory with a manifest, and the state of a checkpoint.
 fn whole(folder: &Path) -> Found {
     let mut outcome = durable::verify(folder);
     if outcome.is_ok() && checkpoint_step(folder).is_some() {

@@ -26,11 +26,8 @@ fn a_run_whose_time_is_over_is_saved_and_gone_on_with() {
     let mut before = 0;
     for _ in 0..2 {
         let said = place.succeed(&["train", "--config", str(&config), "--max-time", "1s"]);
-        assert!(
-            said.starts_with("the time is over: ended after step "),
-            "{said}"
-        );
-        assert!(said.ends_with("the same command goes on\n"), "{said}");
+        assert!(said.starts_with("out of time after step "), "{said}");
+        assert!(said.ends_with("run the same command to resume\n"), "{said}");
         let step = newest(&place.path("out"));
         assert!(step > before, "{step}");
         before = step;
@@ -75,7 +72,7 @@ fn a_signal_ends_a_run_after_its_step() {
         assert_eq!(output.status.code(), Some(code), "{said}");
         let last = said.lines().last().unwrap();
         assert!(
-            last.starts_with("error: signal ") && last.contains("saved "),
+            last.starts_with("interrupted after step ") && last.contains("saved in "),
             "{last}"
         );
         let step = newest(&place.path("out"));

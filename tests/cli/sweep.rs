@@ -69,7 +69,8 @@ fn a_sweep_makes_each_run_once_and_compares_them() {
     let end = place.run(&command);
     assert_eq!(end.code, Some(0), "{}", end.err);
     assert!(
-        end.err.contains("run 1 of 5: dpo beta=0.1, there already"),
+        end.err
+            .contains("run 1 of 5: dpo beta=0.1, finished before"),
         "{}",
         end.err
     );

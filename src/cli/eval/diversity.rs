@@ -226,11 +226,13 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
             let (written, total) = flagged(drawn)?;
             if let (true, Some(reason)) = (written < total, until.reached()) {
                 let (written, total) = (grouped(written), grouped(total));
-                let out = out.display();
-                let what = format!(
-                    "{written} of {total} responses are in {out}; run the same command to resume"
+                let at = format!("after {written} of {total} responses");
+                let saved = format!("saved in {}", out.display());
+                return ended(
+                    reason,
+                    &at,
+                    &format!("{saved}; run the same command to resume"),
                 );
-                return ended(reason, &what);
             }
             files.push(out.into());
         }

@@ -223,11 +223,13 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
     if let (true, Some(reason)) = (asked.stopped, until.reached()) {
         let there = asked.replies.iter().filter(|reply| reply.is_ok()).count();
         let (there, total) = (grouped(there), grouped(calls.len()));
-        let what = format!(
-            "{there} of {total} replies are in {}; run the same command to resume",
-            cache.display()
+        let at = format!("after {there} of {total} replies");
+        let saved = format!("saved in {}", cache.display());
+        return ended(
+            reason,
+            &at,
+            &format!("{saved}; run the same command to resume"),
         );
-        return ended(reason, &what);
     }
     finish(args, &judge, &items, &calls, &asked, &cache, out.as_ref())
 }

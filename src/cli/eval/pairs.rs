@@ -11,6 +11,7 @@ use expo::eval::figure::Draws;
 use expo::eval::pairs::{
     Asked, Available, Line, PairRows, Pairs, Report, Settings, evaluate, needs, score_pairs,
 };
+use expo::io::durable::json_line;
 use expo::io::output::Output;
 use serde_json::Value;
 
@@ -243,8 +244,9 @@ fn output(args: &PairsArgs) -> Result<Option<Output>> {
 fn write(out: &Output, lines: &[Line]) -> Result<()> {
     out.write(|file| {
         for line in lines {
-            let line = serde_json::to_string(line).map_err(|e| Error::failed(e.to_string()))?;
-            writeln!(file, "{line}").map_err(|error| Error::io(out.path(), &error))?;
+            let line = json_line(line)?;
+            file.write_all(line.as_bytes())
+                .map_err(|error| Error::io(out.path(), &error))?;
         }
         Ok(())
     })

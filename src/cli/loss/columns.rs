@@ -42,7 +42,7 @@ Example, the first step of a training, where the policy is the reference:
   $ cat pair.jsonl
   {\"policy_chosen\":-47,\"policy_rejected\":-60,\"ref_chosen\":-47,\"ref_rejected\":-60}
   $ expo loss dpo --set beta=0.1 --file pair.jsonl
-  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,...}}";
+  {\"loss\":0.6931471805599453,\"grad\":{\"policy_chosen\":-0.05,\"policy_rejected\":0.05}}";
 
 /// A response's columns.
 pub(super) struct Slot {

@@ -11,7 +11,7 @@ use crate::report::chart::{
     Anchor, Axis, Curve, Drawing, Form, Label, Look, PAGE_COLORS, Plot, Role, Shape, is_drawn,
     labels, room,
 };
-use crate::run_dir::{ACCURACY, STRICT_ACCURACY};
+use crate::run_dir::{ACCURACY, SAMPLED_KL, STRICT_ACCURACY};
 
 /// A quantity of a run at its end, and on the way where records have it.
 struct Quantity {
@@ -63,11 +63,16 @@ const REWARD: [Quantity; 2] = [
     of_records("Accuracy", "accuracy", ACCURACY),
 ];
 
-const DIVERGENCE: [Quantity; 5] = [
+const DIVERGENCE: [Quantity; 6] = [
     of_story(
         "KL",
         "KL(pi || start), nats: mean of log pi - log r over the stories",
         |of| Some(of.kl),
+    ),
+    of_records(
+        "KL",
+        "KL(pi || r), nats: on answers to run.eval_prompts",
+        SAMPLED_KL,
     ),
     of_kl(
         Estimator::Forward,
@@ -143,6 +148,23 @@ pub fn frontiers(runs: &[Recorded]) -> String {
         html += &scatter(x, reward, runs);
     }
     html += "</div>\n";
+    if divergence.metric == Some(SAMPLED_KL) {
+        let of = |run: &Recorded| {
+            let answers = run.latest("sampled_kl_answers")?;
+            let cut = 100.0 * run.latest("sampled_kl_cut").unwrap_or(f64::NAN);
+            Some(format!(
+                "{}: {answers} answers, {cut:.0}% cut",
+                text(&run.name)
+            ))
+        };
+        let each: Vec<String> = runs.iter().filter_map(of).collect();
+        let _ = write!(
+            html,
+            "<p class=\"note\">KL(pi || r) is the mean of log pi - log r over answers of the policy to the \
+             prompts of run.eval_prompts ({}).</p>\n",
+            each.join("; ")
+        );
+    }
     if divergence.short.starts_with("log-ratio") {
         html += "<p class=\"note\">The log-ratio of the chosen answers is not a distance: it is negative \
                  where they became less likely than under the reference. These runs have no divergence \

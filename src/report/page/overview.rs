@@ -9,7 +9,7 @@ use super::estimator::Estimator;
 use super::folder::Recorded;
 use super::html::{grouped, number, section, table, text};
 use crate::report::chart::PAGE_COLORS;
-use crate::run_dir::{ACCURACY, Metric};
+use crate::run_dir::{ACCURACY, Metric, SAMPLED_KL};
 
 /// Where a run is, as a word and a class.
 fn state(run: &Recorded) -> (&'static str, &'static str) {
@@ -113,7 +113,7 @@ fn progress(run: &Recorded) -> String {
 pub type Column = (&'static str, fn(&Recorded) -> Option<f64>);
 
 /// The columns: the head with the unit, and the figure.
-static COLUMNS: [Column; 9] = [
+static COLUMNS: [Column; 10] = [
     ("loss, in its own unit", |run| run.latest("loss")),
     ("accuracy", |run| run.latest(&run.name_of(ACCURACY))),
     ("margin of rewards, in the loss's unit", |run| {
@@ -128,6 +128,7 @@ static COLUMNS: [Column; 9] = [
     ("log-ratio rejected, nats", |run| {
         run.latest("log_ratios/rejected")
     }),
+    ("KL(pi || r) on answers, nats", |run| run.latest(SAMPLED_KL)),
     ("KL, nats", |run| run.latest("kl")),
     ("loss per token, nats", |run| run.latest("nll_per_token")),
     ("entropy, nats", |run| run.latest("entropy")),

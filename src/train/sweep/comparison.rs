@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::report::{Cell, Replicates, Table};
-use crate::run_dir::{ACCURACY, SummaryRecord};
+use crate::run_dir::{ACCURACY, SAMPLED_KL, SummaryRecord};
 
 /// A figure that is compared.
 #[derive(Clone, Copy)]
@@ -41,8 +41,12 @@ const REJECTED: Compared = compared("log-ratio rejected", "nats", |of| {
 });
 pub(super) const EVAL_KL: Compared = compared("KL", "nats", |of| of.evaluated("eval_kl"));
 
+pub(super) const EVAL_SAMPLED_KL: Compared = compared("sampled KL", "nats", |of| {
+    of.evaluated(&format!("eval_{SAMPLED_KL}"))
+});
+
 /// The figures of the last evaluation.
-const FIGURES: [Compared; 6] = [
+const FIGURES: [Compared; 7] = [
     compared("eval loss", "own unit", |of| of.evaluated("eval_loss")),
     EVAL_ACCURACY,
     compared("margin", "own unit", |of| {
@@ -53,6 +57,7 @@ const FIGURES: [Compared; 6] = [
     }),
     CHOSEN,
     REJECTED,
+    EVAL_SAMPLED_KL,
 ];
 
 pub(super) const SCORE: Compared =

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::Outcome;
-use super::comparison::{CHOSEN, Compared, EVAL_ACCURACY, EVAL_KL, SCORE, STORY_KL};
+use super::comparison::{
+    CHOSEN, Compared, EVAL_ACCURACY, EVAL_KL, EVAL_SAMPLED_KL, SCORE, STORY_KL,
+};
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::Result;
 use crate::lab::story::{Grammar, Tilt};
@@ -24,6 +26,17 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Option<Fig
         .and_then(|run| run.config.story.as_ref());
     let (x, y, x_label, title) = match story {
         Some(_) => (STORY_KL, SCORE, "KL(pi || start), nats", "Score against KL"),
+        None if outcomes
+            .iter()
+            .all(|outcome| EVAL_SAMPLED_KL.value(outcome).is_some()) =>
+        {
+            (
+                EVAL_SAMPLED_KL,
+                EVAL_ACCURACY,
+                "KL(pi || r), nats",
+                "Accuracy against KL",
+            )
+        }
         None if estimate_one_kl(config, outcomes) => (
             EVAL_KL,
             EVAL_ACCURACY,
@@ -179,6 +192,19 @@ fn estimator(x: &Compared, outcomes: &[Outcome]) -> String {
             "KL(r || pi): mean of log r - log pi over the samples of the reference for the \
                          evaluation rows."
                 .to_owned()
+        }
+        ("sampled KL", _) => {
+            let answers = outcomes.iter().filter_map(|outcome| {
+                outcome
+                    .summary
+                    .as_ref()?
+                    .evaluated("eval_sampled_kl_answers")
+            });
+            let most = answers.fold(0.0, f64::max);
+            format!(
+                "KL(pi || r): mean of log pi - log r over {most} answers of the policy to the prompts of \
+                 run.eval_prompts."
+            )
         }
         _ => "The log-ratio is no distance: it is negative where the answers became less likely."
             .to_owned(),

@@ -4,11 +4,13 @@ use serde_json::Value;
 
 use super::Training;
 use crate::error::{Error, Result, nearest};
-use crate::run_dir::Record;
+use crate::run_dir::{ACCURACY, Record, RunWarning, SAMPLED_KL};
+use crate::score::micro_batch_tokens;
 use crate::session::{Event, Observer};
 use crate::train::Stepper;
-use crate::train::eval_samples::Extremes;
+use crate::train::eval_samples::{Answers, Extremes};
 use crate::train::metrics::Averages;
+use crate::train::sampled_kl::SampledKl;
 
 impl Training {
     /// The last record and evaluation, where the last step was made when it was not to be the last.
@@ -39,23 +41,63 @@ impl Training {
             }
             averages => averages?,
         };
+        self.bias = Some(extremes.bias);
+        let pairs = averages.weight(ACCURACY);
         let mut record = self.head();
         averages.write("eval_", &mut record);
+        self.answer(&mut record, observe);
         self.files.logs.record(&record, observe);
         observe(Event::Record(&record));
+        self.look_after(&record, "eval_", pairs, observe);
         self.state.evaluated(&record);
         self.state.metric = self.metric(&record)?;
-        self.look(&extremes, observe);
+        self.keep(&extremes, observe);
         Ok(())
     }
 
-    /// Answers the fixed prompts, and keeps the pairs with the extreme margins.
-    fn look(&mut self, extremes: &Extremes, observe: Observer) {
-        let step = self.state.step;
-        match self.eval_samples.answers(&self.model, step) {
-            Ok(lines) => self.files.logs.generations(&lines, observe),
-            Err(error) => observe(Event::Warning(&format!("no generations: {error}"))),
+    /// Answers the fixed prompts; the record gets the divergence from the reference on the answers. What
+    /// cannot be had is a warning.
+    fn answer(&mut self, record: &mut Record, observe: Observer) {
+        let answers = match self.eval_samples.answers(&self.model, self.state.step) {
+            Ok(answers) => answers,
+            Err(error) => return observe(Event::Warning(&format!("no generations: {error}"))),
+        };
+        self.files.logs.generations(&answers.lines, observe);
+        if answers.examples.is_empty() || self.knows("no_sampled_kl") {
+            return;
         }
+        match self.sampled_kl(&answers, observe) {
+            Ok(kl) => kl.iter().for_each(|kl| kl.write(record)),
+            Err(error) => {
+                let warning = RunWarning {
+                    code: "no_sampled_kl".into(),
+                    text: format!("No {SAMPLED_KL}, which needs the reference: {error}."),
+                };
+                self.warn([warning], observe);
+            }
+        }
+    }
+
+    /// The reference is loaded just for that where it is not in memory anyway.
+    fn sampled_kl(&self, answers: &Answers, observe: Observer) -> Result<Option<SampledKl>> {
+        let loaded;
+        let reference = match (&self.moving, &self.on_policy, &self.stories) {
+            (Some(moving), ..) => moving.model(),
+            (_, Some(on_policy), _) => on_policy.reference(),
+            (.., Some((_, reference))) => reference,
+            _ => {
+                let hash = self.reference.as_deref();
+                loaded = self.session.load_reference(hash, observe)?;
+                &loaded
+            }
+        };
+        let budget = micro_batch_tokens(&self.config);
+        SampledKl::of(answers, &self.model, reference, budget)
+    }
+
+    /// Keeps the pairs with the extreme margins.
+    fn keep(&mut self, extremes: &Extremes, observe: Observer) {
+        let step = self.state.step;
         let Some(split) = &self.eval else { return };
         match self.eval_samples.pairs(step, split, extremes) {
             Ok(Some(margins)) => self.files.margins(&margins, observe),

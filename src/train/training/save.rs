@@ -48,7 +48,7 @@ impl Training {
             let (step, folder) = (self.state.step, self.config.run.output_dir.display());
             let newest = self.files.newest();
             Error::failed(format!(
-                "{folder}: ended after step {step}, which could not be saved; {newest}"
+                "{folder}: interrupted after step {step}, which could not be saved; {newest}"
             ))
         })
     }

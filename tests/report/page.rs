@@ -370,8 +370,10 @@ fn several_runs_are_laid_over_each_other_with_their_frontier() {
             "{at}"
         );
     }
-    assert!(page.contains("Accuracy against log-ratio of the chosen answers"));
-    assert!(page.contains("is not a distance") && page.contains("Accuracy against entropy"));
+    // All have a KL on the answers to their evaluation prompts.
+    assert!(page.contains("<h3>Accuracy against KL</h3>"));
+    assert!(page.contains("answers of the policy to the prompts of run.eval_prompts"));
+    assert!(page.contains("Accuracy against entropy"));
     assert!(page.contains("units of their own and are not comparable"));
     assert!(
         page.contains(">loss.ipo.beta</th>") || page.contains("loss.ipo.beta"),

@@ -27,9 +27,10 @@ impl Page {
 ///
 /// A page links to others as `[text][name]` and defines `[name]: name.md` at its end, for readers of the
 /// files. Of two definitions Markdown takes the first, so those in front of the text lead rustdoc to the
-/// modules.
+/// modules. A figure is `![what it shows][figure]` likewise: rustdoc cannot serve its file, so it gets an
+/// empty picture there, and the figures themselves after the text.
 macro_rules! pages {
-    ($($name:ident: $about:literal,)*) => {
+    ($($name:ident $([$($figure:literal),*])?: $about:literal,)*) => {
         /// Every page, in the order in which they build on each other.
         pub const PAGES: &[Page] = &[$(Page {
             name: stringify!($name),
@@ -37,13 +38,19 @@ macro_rules! pages {
             text: include_str!(concat!("guide/", stringify!($name), ".md")),
         }),*];
 
-        pages! { @modules ($($name)*) $($name)* }
+        pages! { @modules ($($name)*) $($name ($($($figure)*)?))* }
     };
-    (@modules $all:tt $($name:ident)*) => { $(pages! { @module $name $all })* };
-    (@module $name:ident ($($all:ident)*)) => {
+    (@modules $all:tt $($name:ident $figures:tt)*) => { $(pages! { @module $name $figures $all })* };
+    (@module $name:ident ($($figure:literal)*) ($($all:ident)*)) => {
         #[doc = concat!($("[", stringify!($all), "]: crate::guide::", stringify!($all), "\n",)*)]
+        #[doc = concat!($("[", $figure, "]: data:image/gif;base64,R0lGODlhAQABAAAAACw=\n",)*)]
         #[doc = ""]
         #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
+        $(
+            #[doc = "\n<figure>"]
+            #[doc = include_str!(concat!("guide/figures/", $figure, ".svg"))]
+            #[doc = "</figure>\n"]
+        )*
         pub mod $name {}
     };
 }

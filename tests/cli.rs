@@ -15,6 +15,8 @@ mod eval_diversity;
 mod eval_pairs;
 #[path = "cli/flow.rs"]
 mod flow;
+#[path = "cli/health.rs"]
+mod health;
 #[path = "cli/mixture.rs"]
 mod mixture;
 #[path = "cli/plan.rs"]

@@ -349,7 +349,11 @@ fn a_program_for_cuda_of_another_version_is_refused() {
     };
     let (model, rows) = (fixture("neox"), fixture("pairs.jsonl"));
     // The second is a build without CUDA under the other's name.
-    for version in ["expo 0.0.1 with CUDA", "expo 0.1.0", "another program"] {
+    for version in [
+        "expo 0.0.1 with CUDA",
+        concat!("expo ", env!("CARGO_PKG_VERSION")),
+        "another program",
+    ] {
         installed.script(version, "echo handed over");
         for device in ["auto", "cuda:0"] {
             let output = installed.run(&score(&model, &rows, device), &[]);

@@ -95,6 +95,7 @@ fn the_guide_has_the_table_of_metrics() {
     );
 }
 
+/// Text as it is in a cell of a table: brackets are not links.
 fn escaped(text: &str) -> String {
-    text.replace('|', "\\|")
+    text.replace('|', "\\|").replace('[', "\\[")
 }

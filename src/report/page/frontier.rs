@@ -158,10 +158,10 @@ pub fn frontiers(runs: &[Recorded]) -> String {
             ))
         };
         let each: Vec<String> = runs.iter().filter_map(of).collect();
-        let _ = write!(
+        let _ = writeln!(
             html,
             "<p class=\"note\">KL(pi || r) is the mean of log pi - log r over answers of the policy to the \
-             prompts of run.eval_prompts ({}).</p>\n",
+             prompts of run.eval_prompts ({}).</p>",
             each.join("; ")
         );
     }

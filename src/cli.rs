@@ -23,6 +23,7 @@ mod stop;
 mod sweep;
 mod terminal;
 mod train;
+mod usage;
 mod verify;
 
 use std::io::Write;
@@ -161,6 +162,11 @@ pub fn run() -> anyhow::Result<()> {
 
 /// Ends the process with help, the version, or a usage error.
 fn refuse(error: &clap::Error) -> ! {
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    if let Some(text) = usage::explained(error, &arguments.collect::<Vec<_>>()) {
+        tell(terminal::message(&text));
+        std::process::exit(error.exit_code());
+    }
     let text = error.to_string();
     let plain = terminal::message(text.trim_end());
     if error.use_stderr() && plain != text.trim_end() {

@@ -6,6 +6,8 @@
 //! anywhere. What is printed resolved is itself a valid config.
 
 mod data;
+mod foreign;
+mod hint;
 mod losses;
 mod model;
 mod prompt_source;
@@ -14,6 +16,7 @@ mod rows;
 mod run;
 mod sampling;
 mod saved;
+mod schema;
 mod source;
 mod sweep;
 
@@ -30,6 +33,7 @@ use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
 pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
+pub use hint::{KeyHint, key_hint};
 pub use model::ModelConfig;
 pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
@@ -137,8 +141,17 @@ impl Config {
     }
 
     fn resolved(source: &Source) -> Result<Self> {
+        hint::check_sections(source.table())?;
         losses::check(source.table())?;
-        let mut config: Self = source.read()?;
+        let mut config: Self = source.read_run()?;
+        let is_unset = |section: &Value| section.get("num_samples").is_none();
+        if config.loss.needs().on_policy
+            && let Some(sample) = &mut config.sample
+            && source.table().get("sample").is_some_and(is_unset)
+        {
+            // The default of one yields: a sample's baseline is the mean of the others.
+            sample.num_samples = 2;
+        }
         config.resolve()?;
         Ok(config)
     }

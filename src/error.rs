@@ -17,8 +17,9 @@ struct Parts {
     places: Vec<Place>,
     fact: String,
     remedy: Option<String>,
-    /// Parameters of the call that are part of the remedy, with the value to give.
-    options: Vec<(&'static str, String)>,
+    /// Parameters of the call that are part of the remedy, with the value to give; those of one group
+    /// are given together.
+    options: Vec<Vec<(&'static str, String)>>,
 }
 
 /// What a caller can tell errors apart by; it decides the [exit code](Error::exit_code).
@@ -164,8 +165,14 @@ impl Error {
     /// Names a parameter of the call that is part of the remedy, with the value to give or an empty
     /// text.
     #[must_use]
-    pub fn option(mut self, parameter: &'static str, value: impl Display) -> Self {
-        self.0.options.push((parameter, value.to_string()));
+    pub fn option(self, parameter: &'static str, value: impl Display) -> Self {
+        self.options([(parameter, value.to_string())])
+    }
+
+    /// As [`option`](Self::option), of several parameters that are given together.
+    #[must_use]
+    pub fn options(mut self, group: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.0.options.push(group.into_iter().collect());
         self
     }
 
@@ -253,9 +260,12 @@ impl Error {
             text += "; ";
             text += remedy;
         }
-        let options = self.0.options.iter();
-        let options = options.map(|(name, value)| format!("{} {value}", word(name)));
-        let options: Vec<String> = options.map(|text| text.trim_end().to_owned()).collect();
+        let option = |(name, value): &(&str, String)| {
+            let option = format!("{} {value}", word(name));
+            option.trim_end().to_owned()
+        };
+        let group = |group: &Vec<_>| group.iter().map(option).collect::<Vec<_>>().join(" ");
+        let options: Vec<String> = self.0.options.iter().map(group).collect();
         if !options.is_empty() {
             text += &format!(" ({})", options.join(", "));
         }
@@ -288,20 +298,34 @@ impl std::error::Error for Error {}
 /// `did you mean …?` for the nearest of `valid`, else the whole list.
 pub fn nearest<'a>(word: &str, valid: impl IntoIterator<Item = &'a str>) -> String {
     let valid: Vec<&str> = valid.into_iter().collect();
-    // Jaro and Winkler do not see two letters that changed places in a short word.
-    let likeness = |candidate: &str| match strsim::osa_distance(word, candidate) {
-        0 | 1 => 1.0,
-        _ => strsim::jaro_winkler(word, candidate),
-    };
-    // Of equals the first of the list.
-    let best = valid
-        .iter()
-        .rev()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match best {
-        Some(best) if likeness(best) > 0.8 => format!("did you mean `{best}`?"),
+    match most_alike(word, valid.iter().copied()) {
+        Some((best, likeness)) if likeness > ALIKE => format!("did you mean `{best}`?"),
         _ => format!("valid: {}", valid.join(", ")),
     }
+}
+
+/// The [likeness](most_alike) above which a word is taken for another one that was mistyped.
+pub(crate) const ALIKE: f64 = 0.8;
+
+/// The first of the words most like this one, and how alike they are, from 0 to 1. Letter case counts
+/// for nothing, nor does `-` in the place of `_`.
+pub(crate) fn most_alike<'a>(
+    word: &str,
+    among: impl IntoIterator<Item = &'a str>,
+) -> Option<(&'a str, f64)> {
+    let plain = |word: &str| word.to_lowercase().replace('-', "_");
+    let word = plain(word);
+    let likeness = |candidate: &str| {
+        let candidate = plain(candidate);
+        // Jaro and Winkler do not see two letters that changed places in a short word.
+        match strsim::osa_distance(&word, &candidate) {
+            0 => 1.0,
+            1 => 0.99,
+            _ => strsim::jaro_winkler(&word, &candidate).min(0.98),
+        }
+    };
+    let rated = among.into_iter().map(|other| (other, likeness(other)));
+    rated.reduce(|best, other| if other.1 > best.1 { other } else { best })
 }
 
 #[cfg(test)]
@@ -368,6 +392,13 @@ mod tests {
     }
 
     #[test]
+    fn parameters_of_a_group_are_given_together() {
+        let keys = [("allow", "a".to_owned()), ("allow", "b".to_owned())];
+        let error = Error::input("differs").option("set", "x=1").options(keys);
+        assert_eq!(error.to_string(), "differs (set x=1, allow a allow b)");
+    }
+
+    #[test]
     fn the_kind_decides_the_exit_code_and_who_gets_a_remedy() {
         assert_eq!(Error::input("x").exit_code(), 2);
         assert_eq!(Error::out_of_memory("GPU").exit_code(), 2);
@@ -386,6 +417,13 @@ mod tests {
             "did you mean `lambda`?"
         );
         assert_eq!(nearest("dop", ["ipo", "dpo"]), "did you mean `dpo`?");
+        for word in ["DPO", "Dpo", "dpO"] {
+            assert_eq!(nearest(word, ["ipo", "dpo"]), "did you mean `dpo`?");
+        }
+        assert_eq!(
+            nearest("cexpo-A", ["dpo", "cexpo_a"]),
+            "did you mean `cexpo_a`?"
+        );
         assert_eq!(nearest("zzz", ["beta", "lambda"]), "valid: beta, lambda");
     }
 }

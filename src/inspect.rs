@@ -9,14 +9,17 @@ use std::path::PathBuf;
 
 use crate::config::{ModelConfig, PreferenceData, RowsConfig, SampleSource};
 use crate::data::format::Format;
-use crate::data::{Dataset, Files, Inspection, Look, Samples, Tokenizer, look};
+use crate::data::{Dataset, Files, Inspection, Look, Tokenizer, look};
 use crate::error::{Error, Result};
 use crate::io::model_dir::{CONFIG, ModelFiles};
 use crate::loss::{Needs, Role};
 use crate::model::arch::{Architecture, ConfigJson};
 use crate::model::family::family;
 use crate::model::weights::head;
-use crate::session::{Observer, check_length, fetch, find_tokenizer, prompts_only, unlabelled};
+use crate::session::{
+    Observer, check_length, fetch, find_tokenizer, of_missing, open_samples, prompts_only,
+    unlabelled,
+};
 
 pub use lint::{LintedSplit, TokenReport, lint_files, lint_run};
 
@@ -109,14 +112,22 @@ pub fn show(
         .check_fits(arch.vocab_size)
         .map_err(|error| error.at(folder.display()))?;
     let samples = samples
-        .map(|files| Samples::open(files, &tokenizer))
+        .map(|files| open_samples(files, &tokenizer))
         .transpose()?;
     let samples = samples.as_ref();
+    let key = match split {
+        RowSplit::Train => "data.train",
+        RowSplit::Eval => "data.eval",
+        RowSplit::Unlabelled => "data.unlabelled",
+    };
     let (dataset, row) = match row {
-        None => (
-            Dataset::open(&files, &rows, &tokenizer, &needs, samples)?,
-            None,
-        ),
+        None => {
+            let dataset = Dataset::open(&files, &rows, &tokenizer, &needs, samples);
+            (
+                dataset.map_err(|error| of_missing(error, &files, key))?,
+                None,
+            )
+        }
         Some(row) => {
             let (dataset, row) = Dataset::inspect(&files, &rows, &tokenizer, &needs, samples, row)?;
             (dataset, Some(row))

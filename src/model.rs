@@ -17,6 +17,7 @@ mod linear;
 mod norm;
 pub mod numerics;
 pub mod parameters;
+pub(crate) mod recognize;
 pub mod sampling;
 pub mod skipped;
 pub mod trainable;

@@ -23,10 +23,11 @@ use crate::error::{Error, Result};
 use crate::io::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
 use crate::model::Decoder;
 use crate::model::parameters::Layout;
+use crate::model::recognize;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
-pub use datasets::{fetch, prompts_only, unlabelled};
+pub use datasets::{fetch, of_missing, open_samples, prompts_only, unlabelled};
 pub use event::{Event, Observer};
 pub use header::RunHeader;
 pub use load::Compute;
@@ -225,6 +226,7 @@ fn open_directory(path: &Path) -> Result<(ModelFolder, Tokenizer)> {
 
 /// The directory of a model, downloaded if need be.
 pub fn find_model(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
+    check_no_file(name)?;
     let settings = HubSettings::from_env();
     let mut progress = |download: Download<'_>| observe(Event::Download(download));
     resolve_with(name, revision, &settings, &mut progress)
@@ -232,6 +234,7 @@ pub fn find_model(name: &str, revision: Option<&str>, observe: Observer) -> Resu
 
 /// As [`find_model`], of a model whose weights are not needed and not downloaded.
 pub fn find_tokenizer(name: &str, revision: Option<&str>, observe: Observer) -> Result<PathBuf> {
+    check_no_file(name)?;
     let settings = HubSettings::from_env();
     let mut progress = |download: Download<'_>| observe(Event::Download(download));
     resolve_tokenizer(name, revision, &settings, &mut progress)
@@ -244,6 +247,13 @@ pub fn find_local_tokenizer(name: &str, revision: Option<&str>) -> Result<PathBu
         ..HubSettings::from_env()
     };
     resolve_tokenizer(name, revision, &settings, &mut |_| ())
+}
+
+fn check_no_file(name: &str) -> Result<()> {
+    match Path::new(name).is_file() {
+        true => Err(recognize::file(Path::new(name))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses sequences that the model in `folder` has no positions for.

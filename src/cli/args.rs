@@ -7,15 +7,20 @@ use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Source}
 use expo::data::format::Format;
 use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
+use expo::loss::Loss;
 
 use super::tell;
 
 /// The config of a command that cannot do without one.
 #[derive(Args)]
 pub struct ConfigArgs {
+    /// Read this config, a TOML file; --config FILE is the same
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    file: Option<PathBuf>,
+
     /// Read this config, a TOML file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
 
     /// Set a key of the config; may be repeated, the last value wins
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
@@ -25,12 +30,30 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// The config with its overrides.
     pub fn source(&self) -> Result<Source> {
-        Source::open(&self.config, &self.set)
+        let (path, overrides) = self.parts();
+        match self.file.is_some() && !path.exists() {
+            true => Source::open(path, overrides).map_err(|error| of_word(path, error)),
+            false => Source::open(path, overrides),
+        }
     }
 
     /// The file, and the overrides.
     pub fn parts(&self) -> (&Path, &[String]) {
-        (&self.config, &self.set)
+        let path = self.config.as_ref().or(self.file.as_ref());
+        (path.map_or(Path::new(""), PathBuf::as_path), &self.set)
+    }
+}
+
+/// The error of a word in the place of a config's path: a loss, or an override, belongs behind a flag.
+fn of_word(path: &Path, error: Error) -> Error {
+    let word = path.to_string_lossy();
+    match Loss::default_of(&word.to_lowercase()) {
+        Ok(loss) => error.hint(format!(
+            "the loss is chosen in a config, or with --set loss={}",
+            loss.name()
+        )),
+        Err(_) if word.contains('=') => error.hint(format!("a key is set with --set {word}")),
+        Err(_) => error,
     }
 }
 

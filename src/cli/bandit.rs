@@ -15,7 +15,7 @@ use super::out::directory;
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct BanditArgs {
-    /// Run this experiment: interpolation, preservation, constraint or theory
+    /// Run this experiment: interpolation, preservation, constraint or theory, or a config FILE.toml
     #[arg(value_name = "EXPERIMENT", required_unless_present = "config")]
     experiment: Option<String>,
 
@@ -80,6 +80,7 @@ Examples:
 pub fn run(args: &BanditArgs) -> anyhow::Result<()> {
     let source = match (&args.config, &args.experiment) {
         (Some(path), _) => Source::open(path, &args.set)?,
+        (None, Some(path)) if path.ends_with(".toml") => Source::open(path.as_ref(), &args.set)?,
         (None, Some(name)) => Experiment::built_in_source(name, &args.set)?,
         (None, None) => unreachable!("clap asks for one"),
     };

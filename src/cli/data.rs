@@ -134,13 +134,20 @@ pub fn run(args: &DataArgs) -> anyhow::Result<()> {
         DataCommand::Lint(args) => return lint::run(args),
         DataCommand::Fetch(args) => return fetch::run(args),
     };
-    let Some(config) = &args.config else {
+    let Some(config) = args.config.clone().or_else(|| config_among(&args.files)) else {
         let files = args.files.iter().cloned().reduce(Files::and);
         let files = files.ok_or_else(|| Error::input("neither a file nor a config"))?;
         return look::run(args, &files);
     };
-    let source = Source::open(config, &args.set)?;
+    let source = Source::open(&config, &args.set)?;
     located(&source, print(args, &RowsConfig::of(&source)?))
+}
+
+/// The config that is given as a file of rows: no rows are TOML.
+fn config_among(files: &[Files]) -> Option<PathBuf> {
+    let [file] = files else { return None };
+    let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
+    file.names().find(|name| is_toml(name)).map(Path::to_owned)
 }
 
 fn print(args: &ShowArgs, config: &RowsConfig) -> anyhow::Result<()> {

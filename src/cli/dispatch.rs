@@ -167,7 +167,10 @@ impl Obstacle {
             Self::Absent => Error::input(format!(
                 "this build of expo has no CUDA, and there is no {name}"
             ))
-            .hint("scripts/build_release.sh builds both; or set the device to cpu"),
+            .hint(
+                "scripts/build_release.sh builds both (cargo build --release --features cuda builds one), or \
+                 set the device to cpu",
+            ),
             Self::Driver(Driver::Works { cuda, gpus: 1.. }) => Error::input(format!(
                 "the NVIDIA driver supports CUDA {}.{} only",
                 cuda / 1000,

@@ -29,26 +29,34 @@ use super::{answer, grouped};
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SampleArgs {
+    /// Read this config, a TOML file; --config FILE is the same
+    #[arg(
+        value_name = "FILE",
+        group = "configured",
+        conflicts_with_all = ["Settings", "ComputeArgs"]
+    )]
+    file: Option<PathBuf>,
+
     /// Read a config with [model], [data] and [sample], or a training run's with
     /// data.samples = "auto"
     #[arg(
         long,
         value_name = "FILE",
-        required_unless_present = "model",
-        conflicts_with_all = ["model", "Settings", "ComputeArgs"]
+        group = "configured",
+        conflicts_with_all = ["Settings", "ComputeArgs"]
     )]
     config: Option<PathBuf>,
 
     /// Set a key of the config; may be repeated, the last value wins
-    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "configured")]
     set: Vec<String>,
 
     /// Print the config with all defaults, itself a valid config, and exit
-    #[arg(long, requires = "config")]
+    #[arg(long, requires = "configured")]
     print_config: bool,
 
     /// Draw from this model: a directory, or owner/name on the hub
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", conflicts_with = "configured")]
     model: Option<String>,
 
     #[command(flatten)]
@@ -70,7 +78,7 @@ pub struct SampleArgs {
     settings: Settings,
 
     /// Write the responses to this file, - for standard output; resume an interrupted file
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["prompt", "print_config"], conflicts_with = "prompt")]
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     out: Option<PathBuf>,
 
     /// Score each response under this second model, too
@@ -230,18 +238,53 @@ Examples:
 impl SampleArgs {
     /// The device that drawing asks for.
     pub fn device(&self) -> Option<DeviceRequest> {
-        match &self.config {
+        match self.path() {
             _ if self.print_config => None,
             Some(path) => DeviceRequest::by_config(path, &self.set),
             None => Some(DeviceRequest::by_flag(&self.compute)),
+        }
+    }
+
+    /// The config, if one is named.
+    fn path(&self) -> Option<&Path> {
+        self.config.as_deref().or(self.file.as_deref())
+    }
+
+    /// Refuses a command that says too little.
+    fn check(&self) -> Result<()> {
+        let missing = |what: &str, hint: &str| Err(Error::input(what).hint(hint));
+        let is_answered = self.prompt.is_some() || self.out.is_some() || self.print_config;
+        match (self.path(), &self.model) {
+            (Some(path), _) if self.config.is_none() && path.is_dir() => {
+                let hint =
+                    "--model names a model, with --prompt TEXT, or --prompts FILE and --out FILE";
+                missing("is a directory, not a config", hint)
+                    .map_err(|error| error.at(path.display()))
+            }
+            (Some(_), _) if !is_answered => missing("no --out", "--out FILE takes the responses"),
+            (Some(_), _) => Ok(()),
+            (None, None) => missing(
+                "neither a model nor a config",
+                "--model MODEL with --prompt TEXT, or with --prompts FILE and --out FILE; or --config FILE \
+                 and --out FILE",
+            ),
+            (None, Some(_)) if self.prompt.is_none() && self.prompts.prompts.is_none() => missing(
+                "neither --prompts nor --prompt",
+                "--prompt TEXT, or --prompts FILE and --out FILE",
+            ),
+            (None, Some(_)) if !is_answered => {
+                missing("--prompts without --out", "--out FILE takes the responses")
+            }
+            (None, Some(_)) => Ok(()),
         }
     }
 }
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
+    args.check()?;
     let mut progress = Progress::new();
-    if let Some(path) = &args.config {
+    if let Some(path) = args.path() {
         let source = Source::open(path, &args.set)?;
         let config = SamplingConfig::of(&source)?;
         if args.print_config {
@@ -249,7 +292,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
             return Ok(());
         }
         let mut inputs = inputs_of(&config.prompts);
-        inputs.push(path.clone());
+        inputs.push(path.to_owned());
         let drawn = finish(args, &inputs, &mut progress, |target, progress| {
             sample_run(&config, target, &mut |event| progress.show(event))
         });
@@ -282,8 +325,7 @@ fn inputs_of(prompts: &PromptSource) -> Vec<PathBuf> {
 /// The config that the flags stand for.
 fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     let Some(prompts) = args.prompts.source()? else {
-        return Err(Error::input("neither --prompts nor --prompt")
-            .hint("name a file of prompts, or give one"));
+        return Err(Error::input("neither --prompts nor --prompt"));
     };
     let sample = args.settings.sample();
     sample.validate()?;
@@ -319,9 +361,7 @@ fn finish(
     draw: impl FnOnce(&Target, &mut Progress) -> Result<Written>,
 ) -> anyhow::Result<()> {
     let Some(out) = &args.out else {
-        return Err(Error::input("no --out")
-            .hint("name the file of the responses")
-            .into());
+        return Err(Error::input("no --out").into());
     };
     let output = open(out, Existing::Take, inputs.iter().cloned())?;
     let until = StopCondition {

@@ -1,7 +1,7 @@
 //! `expo score`: writes the log-probs of responses to a file.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use expo::config::{Config, Source};
@@ -24,21 +24,35 @@ use super::progress::Progress;
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct ScoreArgs {
+    /// Read this config, a TOML file; --config FILE is the same
+    #[arg(
+        value_name = "FILE",
+        group = "configured",
+        conflicts_with_all = ["RowArgs", "BatchArgs", "ComputeArgs"]
+    )]
+    file: Option<PathBuf>,
+
     /// Score the training and evaluation rows of this run under its reference
     #[arg(
         long,
         value_name = "FILE",
-        required_unless_present = "model",
-        conflicts_with_all = ["model", "RowArgs", "BatchArgs", "ComputeArgs"]
+        group = "configured",
+        conflicts_with_all = ["RowArgs", "BatchArgs", "ComputeArgs"]
     )]
     config: Option<PathBuf>,
 
     /// Set a key of the config; may be repeated, the last value wins
-    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "configured")]
     set: Vec<String>,
 
     /// Score under this model: a directory, or owner/name on the hub
-    #[arg(long, value_name = "MODEL", requires = "data")]
+    #[arg(
+        long,
+        value_name = "MODEL",
+        requires = "data",
+        required_unless_present = "configured",
+        conflicts_with = "configured"
+    )]
     model: Option<String>,
 
     /// Score these rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100] takes the first 100
@@ -103,10 +117,15 @@ Examples:
 impl ScoreArgs {
     /// The device that the pass asks for.
     pub fn device(&self) -> Option<DeviceRequest> {
-        match &self.config {
+        match self.path() {
             Some(path) => DeviceRequest::by_config(path, &self.set),
             None => Some(DeviceRequest::by_flag(&self.compute)),
         }
+    }
+
+    /// The config, if one is named.
+    fn path(&self) -> Option<&Path> {
+        self.config.as_deref().or(self.file.as_deref())
     }
 }
 
@@ -125,10 +144,10 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<()> {
 
 fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
     let existing = Existing::overwrite(args.overwrite);
-    if let Some(path) = &args.config {
+    if let Some(path) = args.path() {
         let source = Source::open(path, &args.set)?;
         let config = Config::of(&source)?;
-        let inputs = paths(config.data.files()).chain([path.clone()]);
+        let inputs = paths(config.data.files()).chain([path.to_owned()]);
         let out = open(&args.out, existing, inputs)?;
         return of_run(&config, &out, progress).map_err(|error| source.locate(error));
     }

@@ -35,8 +35,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "auto|never|PATH")]
     resume: Option<String>,
 
-    /// Allow this config key to differ from the original run when resuming; may be repeated
-    #[arg(long, value_name = "KEY")]
+    /// Allow these config keys, or all of a section, to differ from the original run when resuming
+    #[arg(long, value_name = "KEY,...", value_delimiter = ',')]
     allow_change: Vec<String>,
 
     /// Stop after this much wall-clock time, e.g. 3h30m: finish the step, save a checkpoint, exit
@@ -83,7 +83,10 @@ expo sample; with \"auto\" the run draws them first, by its section [sample], an
 caches them.
 
 Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word needs no quotes.
---set loss=ipo takes another loss with its defaults; --set loss.ipo.beta=0.2 sets its knob, too.
+--set loss=ipo takes another loss with its defaults in place of the config's, and --set loss.ipo.beta=0.2
+then sets its knob, in any order; of two --set loss=NAME the last one wins. --set loss.sft.weight=0.1 adds
+a term to a sum; every loss of a sum has a weight. Any other knob of a loss that the config does not have
+is an error.
 
 In run.output_dir:
   config.json, model.safetensors, tokenizer.json, ...
@@ -128,7 +131,8 @@ in Python; XDG_CACHE_HOME. EXPO_CUDA=never stays with the CPU program,
 EXPO_CUDA=always runs expo-cuda without asking the driver for a GPU.
 
 Examples:
-  $ expo train --config run.toml
+  $ expo train run.toml
+  $ expo train --config run.toml --set loss.dpo.weight=1 --set loss.sft.weight=0.1
   $ expo train --config run.toml --set run.seed=1 --set run.output_dir=runs/seed1 2> log.txt
   $ expo train --config run.toml --set loss=kto --print-config > kto.toml
   $ expo train --config run.toml --set run.max_steps=20 --profile
@@ -290,6 +294,6 @@ fn compare(name: &str, first: &Record, last: &Record, text: &mut String) {
         };
         let key_text = key.trim_start_matches("eval_");
         let (first, last) = (figure(first.get(key)), figure(Some(value)));
-        let _ = writeln!(text, "  {key_text:<26}{first:>14}{last:>14}");
+        let _ = writeln!(text, "  {key_text:<28}{first:>12}{last:>14}");
     }
 }

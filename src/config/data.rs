@@ -98,8 +98,8 @@ pub(super) struct DataSection {
     train: Files,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     eval: Option<Files>,
-    #[serde(default = "default_max_length")]
-    max_length: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_length: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_prompt_length: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,16 +142,20 @@ pub(super) struct DataSection {
     shuffle: bool,
 }
 
-fn default_max_length() -> usize {
-    LengthConfig::default().max_length
-}
-
-/// The default for prompts, or half of a `max_length` that leaves no room beside it.
-fn default_max_prompt_length(max_length: usize) -> usize {
-    let default = LengthConfig::default().max_prompt_length;
-    match max_length > default {
-        true => default,
-        false => (max_length / 2).max(1),
+/// The limits of an example and of its prompt. A default yields to the other limit: that of prompts to
+/// half of a `max_length` that leaves no room beside it, that of examples to twice a
+/// `max_prompt_length` that it has no room for.
+fn limits(max_length: Option<usize>, max_prompt_length: Option<usize>) -> (usize, usize) {
+    let default = LengthConfig::default();
+    match (max_length, max_prompt_length) {
+        (Some(length), Some(prompt)) => (length, prompt),
+        (Some(length), None) if length > default.max_prompt_length => {
+            (length, default.max_prompt_length)
+        }
+        (Some(length), None) => (length, (length / 2).max(1)),
+        (None, Some(prompt)) if prompt < default.max_length => (default.max_length, prompt),
+        (None, Some(prompt)) => (prompt.saturating_mul(2), prompt),
+        (None, None) => (default.max_length, default.max_prompt_length),
     }
 }
 
@@ -173,6 +177,7 @@ fn default_shuffle() -> bool {
 
 impl From<DataSection> for PreferenceData {
     fn from(keys: DataSection) -> Self {
+        let (max_length, max_prompt_length) = limits(keys.max_length, keys.max_prompt_length);
         Self {
             rows: RowConfig {
                 format: keys.format,
@@ -194,10 +199,8 @@ impl From<DataSection> for PreferenceData {
                     },
                 },
                 length: LengthConfig {
-                    max_length: keys.max_length,
-                    max_prompt_length: keys
-                        .max_prompt_length
-                        .unwrap_or_else(|| default_max_prompt_length(keys.max_length)),
+                    max_length,
+                    max_prompt_length,
                     truncation_mode: keys.truncation_mode,
                     official_truncation: keys.official_truncation,
                 },
@@ -232,7 +235,7 @@ impl From<PreferenceData> for DataSection {
             columns,
             train: data.train,
             eval: data.eval,
-            max_length: length.max_length,
+            max_length: Some(length.max_length),
             max_prompt_length: Some(length.max_prompt_length),
             truncation_mode: length.truncation_mode,
             tokenize: tokens.tokenize,

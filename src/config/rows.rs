@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, Source, check_model,
-    check_rows, losses,
+    check_rows, hint, losses,
 };
 use crate::error::Result;
 use crate::lab::story::StoryConfig;
@@ -54,10 +54,11 @@ impl RowsConfig {
     }
 
     fn without_run(source: &Source) -> Result<Self> {
+        hint::check_sections(source.table())?;
         if source.table().contains_key("loss") {
             losses::check(source.table())?;
         }
-        let sections: Sections = source.read()?;
+        let sections: Sections = source.read_run()?;
         let names_a_loss = sections.loss.is_some();
         let loss = match sections.loss {
             Some(loss) => loss,

@@ -60,7 +60,7 @@ pub struct RunConfig {
     /// in `margins.json`; at most 100.
     #[serde(default = "five", skip_serializing_if = "is_five")]
     pub eval_margins: usize,
-    /// Who else is told of the records: `tensorboard`, in files of `output_dir/tensorboard`.
+    /// Who else is told of the records: `tensorboard`, in files of `output_dir/tensorboard`; or `none`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub report_to: Vec<String>,
     /// Whether a run that `output_dir` already holds is replaced.
@@ -113,6 +113,9 @@ const REPORTS: [&str; 1] = ["tensorboard"];
 /// The ends of names of figures that are better the lower they are.
 const LOSSES: [&str; 3] = ["loss", "nll_per_token", "perplexity"];
 
+/// What `report_to` may be instead, as in transformers.
+const NO_REPORTS: &str = "none";
+
 /// So that `margins.json` is a file that people and a page can read.
 const MOST_MARGINS: usize = 100;
 
@@ -161,15 +164,7 @@ impl RunConfig {
             let most = format!("<= {MOST_MARGINS}");
             return Err(Error::must_be("eval_margins", most, self.eval_margins));
         }
-        if let Some(other) = self
-            .report_to
-            .iter()
-            .find(|name| !REPORTS.contains(&name.as_str()))
-        {
-            return Err(Error::input(format!("report_to names \"{other}\""))
-                .hint(nearest(other, REPORTS))
-                .at_key("report_to"));
-        }
+        self.validate_reports()?;
         self.validate_saving()?;
         if self.output_dir.as_os_str().is_empty() {
             return Err(Error::input("output_dir is empty").at_key("output_dir"));
@@ -189,6 +184,22 @@ impl RunConfig {
         match self.greater_is_better.unwrap_or(!is_loss) {
             true => metric > than,
             false => metric < than,
+        }
+    }
+
+    fn validate_reports(&self) -> Result<()> {
+        let names: Vec<&str> = self.report_to.iter().map(String::as_str).collect();
+        let mut unknown = names.iter().filter(|name| !REPORTS.contains(name));
+        match unknown.next() {
+            Some(name) if names[..] != [NO_REPORTS] => {
+                let mut hint = nearest(name, [REPORTS[0], NO_REPORTS]);
+                if hint.starts_with("valid") {
+                    hint += "; every figure is also in metrics.jsonl";
+                }
+                let error = Error::input(format!("report_to names \"{name}\""));
+                Err(error.hint(hint).at_key("report_to"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -57,7 +57,7 @@ impl SamplingConfig {
             model,
             data,
             sample,
-        } = source.read()?;
+        } = source.read_run()?;
         data.validate().map_err(|error| error.at_key("data"))?;
         sample.validate().map_err(|error| error.at_key("sample"))?;
         let unread_model = [

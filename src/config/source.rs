@@ -6,6 +6,8 @@
 
 mod message;
 mod origins;
+mod overrides;
+mod recognize;
 
 use std::path::Path;
 
@@ -16,8 +18,10 @@ use crate::error::{Error, Place, Result};
 use crate::io::untrusted;
 use crate::loss::Loss;
 
+use super::{hint, losses, schema};
 pub(super) use origins::Origin;
 use origins::Origins;
+pub(super) use overrides::Override;
 
 /// A TOML table with the place where each value was set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,30 +32,35 @@ pub struct Source {
 
 impl Source {
     /// Reads a file and applies overrides of the form `section.key=value`, the later winning.
-    /// `loss=NAME` takes that loss with its defaults; an override of another loss's knob,
-    /// `loss.NAME.key=value`, also replaces the loss. A word needs no quotes.
+    /// `loss=NAME` takes that loss with its defaults in place of those of the file. `loss.NAME.weight=X`
+    /// adds a loss to the sum; any other knob of a loss that the config does not have is an error. A
+    /// word needs no quotes.
     pub fn open(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = untrusted::text(path, untrusted::TOML)?;
-        Self::of(Some(path.display().to_string()), &text, overrides)
+        let named = |error| recognize::recognize(path).unwrap_or(error);
+        let text = untrusted::text(path, untrusted::TOML).map_err(named)?;
+        let file = Some(path.display().to_string());
+        Self::of_text(file, &text).map_err(named)?.with(overrides)
     }
 
     /// As [`parse`](Self::parse), with a name for its messages in place of a path.
     pub fn named(name: &str, text: &str, overrides: &[String]) -> Result<Self> {
-        Self::of(Some(name.to_owned()), text, overrides)
+        Self::of_text(Some(name.to_owned()), text)?.with(overrides)
     }
 
     /// As [`open`](Self::open), from the file's text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        Self::of(None, text, overrides)
+        Self::of_text(None, text)?.with(overrides)
     }
 
-    fn of(file: Option<String>, text: &str, overrides: &[String]) -> Result<Self> {
+    fn of_text(file: Option<String>, text: &str) -> Result<Self> {
         let (table, origins) = Origins::of_text(file, text)?;
-        let mut source = Self { table, origins };
-        for assignment in overrides {
-            source.assign(assignment)?;
-        }
-        Ok(source)
+        Ok(Self { table, origins })
+    }
+
+    fn with(mut self, overrides: &[String]) -> Result<Self> {
+        let overrides = overrides.iter().map(|text| Override::parse(text));
+        self.assign(overrides.collect::<Result<_>>()?)?;
+        Ok(self)
     }
 
     /// The values.
@@ -73,10 +82,25 @@ impl Source {
 
     /// The values as a `T`. Errors name keys: [`check`](Self::check) them.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        let value = Value::Table(self.table.clone());
+        self.read_as(None)
+    }
+
+    /// As [`read`](Self::read), of a config with sections of a run: an unknown key is looked for in
+    /// all of them, and among the names of other programs.
+    pub(super) fn read_run<T: DeserializeOwned>(&self) -> Result<T> {
+        hint::check_sections(&self.table)?;
+        self.read_as(Some(&self.table))
+    }
+
+    fn read_as<T: DeserializeOwned>(&self, run: Option<&Table>) -> Result<T> {
+        let mut table = self.table.clone();
+        if run.is_some() {
+            schema::list_single(&mut table);
+        }
+        let value = Value::Table(table);
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = message::dotted(error.path());
-            message::of_value(error.inner(), &path)
+            message::of_value(error.inner(), &path, run)
         })
     }
 
@@ -99,56 +123,37 @@ impl Source {
         error.located(|keys| self.origins.places(keys))
     }
 
-    /// Applies one override.
-    pub(super) fn assign(&mut self, assignment: &str) -> Result<()> {
-        let origin = Origin::of_override(assignment);
-        let place = origin.place().to_vec();
-        self.try_assign(assignment, origin)
-            .map_err(|error| place.into_iter().rev().fold(error, Error::within))
-    }
-
-    fn try_assign(&mut self, assignment: &str, origin: Origin) -> Result<()> {
-        let (path, text) = assignment
-            .split_once('=')
-            .ok_or_else(|| Error::input("no `=`").hint("expected section.key=value"))?;
-        let path: Vec<&str> = path.trim().split('.').map(str::trim).collect();
-        if path.iter().any(|part| part.is_empty()) {
-            return Err(Error::input("a key is empty").hint("expected section.key=value"));
-        }
-        let value = toml::from_str::<Table>(&format!("value = {text}"))
-            .ok()
-            .filter(|table| table.len() == 1)
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or_else(|| Value::String(text.trim().to_owned()));
-        match (path.as_slice(), &value) {
-            (["loss"], Value::String(name)) => self.set_loss(name, origin),
-            _ => self.set(&path, value, origin),
-        }
-    }
-
     /// Takes the loss `name` with its defaults in place of all others.
     pub(super) fn set_loss(&mut self, name: &str, origin: Origin) -> Result<()> {
+        if let Some((first, _)) = name.split_once([',', '+', ' ']) {
+            return Err(
+                Error::input(format!("there is no loss `{name}`")).hint(format!(
+                    "in a sum each loss has a weight: loss.{}.weight=1 for each of them",
+                    first.trim()
+                )),
+            );
+        }
         let name = Loss::default_of(name)?.name();
         self.remove("loss");
         self.set(&["loss", name], Value::Table(Table::new()), origin)
     }
 
-    /// Sets a value. A knob of a loss that is not there replaces the losses that are.
+    /// Sets a value. A loss that is not there is added if it has a weight or is the first one.
+    ///
+    /// # Errors
+    /// If a knob is of another loss than those that are there.
     pub(super) fn set(&mut self, path: &[&str], value: Value, origin: Origin) -> Result<()> {
         let origin = self.origins.latest(origin);
         let mut path = path.to_vec();
-        if let ["loss", name, _] = *path
+        if let ["loss", name, ref knob @ ..] = *path
             && let Some(Value::Table(losses)) = self.table.get_mut("loss")
         {
             // An alias and its name are one loss, whichever of them the file uses.
-            let name = Loss::default_of(name)?.name();
-            let same = |key: &str| Loss::default_of(key).is_ok_and(|loss| loss.name() == name);
-            if losses.keys().any(|key| same(key)) {
-                let rename = |key: String| if same(&key) { name.to_owned() } else { key };
-                let named = std::mem::take(losses).into_iter();
-                *losses = named.map(|(key, knobs)| (rename(key), knobs)).collect();
-            } else {
-                self.remove("loss");
+            let name = losses::named(name, losses)?;
+            let is_weighted = *knob == ["weight"] || value.get("weight").is_some();
+            losses::rename(losses, name);
+            if !losses.is_empty() && !losses.contains_key(name) && !is_weighted {
+                return Err(losses::other(name, losses));
             }
             path[1] = name;
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::source::Override;
 use super::{Config, Source};
 use crate::error::{Error, Place, Result};
 use crate::loss::Loss;
@@ -66,13 +67,14 @@ impl SweepConfig {
         }
         readable(&base)?;
         for assignment in overrides {
-            if assignment.trim_start().starts_with("loss") {
+            let set = Override::parse(assignment)?;
+            if set.is_of_loss() {
                 let set = Place::Parameter("set", Some(assignment.clone()));
                 return Err(Error::input("sets the loss of every run")
                     .hint(KNOBS)
                     .within(set));
             }
-            base.assign(assignment)?;
+            base.assign(vec![set])?;
             readable(&base)?;
         }
         let mut runs: Vec<PlannedRun> = Vec::new();
@@ -135,7 +137,7 @@ fn readable(base: &Source) -> Result<()> {
     let mut run = base.clone();
     let origin = run.origin(&["loss"]);
     run.set_loss("dpo", origin)?;
-    run.check(run.read::<Config>()).map(drop)
+    run.check(run.read_run::<Config>()).map(drop)
 }
 
 fn entries(table: &Table) -> Result<Vec<&Table>> {

@@ -134,6 +134,14 @@ pub fn bytes(path: &Path, kind: Kind) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The first bytes of a file, at most so many.
+pub fn beginning(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(most as u64).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io(path, &error))?;
+    Ok(bytes)
+}
+
 /// The text of a file of this kind, without a byte order mark.
 pub fn text(path: &Path, kind: Kind) -> Result<String> {
     Document::read(path, kind).text()

@@ -7,7 +7,18 @@ use crate::kernels::device::{CUDA, gpu, gpus};
 
 /// `cpu`, `cuda:N` in a build with CUDA, or `auto`: the first GPU if there is one.
 pub fn open(name: &str) -> Result<Device> {
-    let unknown = || Error::input(format!("device \"{name}\"")).hint("valid: auto, cpu, cuda:N");
+    let unknown = || {
+        let hint = match name.to_ascii_lowercase().as_str() {
+            "gpu" | "nvidia" | "0" | "cuda" | "gpu:0" => {
+                "did you mean \"cuda:0\"? valid: auto, cpu, cuda:N"
+            }
+            "mps" | "metal" | "xpu" | "hip" | "rocm" | "tpu" | "npu" => {
+                "expo computes on the CPU and on NVIDIA GPUs; valid: auto, cpu, cuda:N"
+            }
+            _ => "valid: auto, cpu, cuda:N",
+        };
+        Error::input(format!("there is no device \"{name}\"")).hint(hint)
+    };
     match name {
         "auto" if gpus().unwrap_or(0) == 0 => Ok(Device::Cpu),
         "cpu" => Ok(Device::Cpu),
@@ -22,7 +33,9 @@ pub fn open(name: &str) -> Result<Device> {
 fn numbered(name: &str, number: usize) -> Result<Device> {
     if !CUDA {
         let what = format!("device \"{name}\": this build of expo has no CUDA");
-        return Err(Error::input(what).hint("valid here: auto, cpu"));
+        return Err(Error::input(what).hint(
+            "valid here: auto, cpu; scripts/build_release.sh builds expo with its feature cuda",
+        ));
     }
     let none = |why: &str| {
         Error::input(format!("device \"{name}\": no GPU was found{why}"))

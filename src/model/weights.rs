@@ -21,6 +21,7 @@ use super::decoder::Decoder;
 use super::family::{Family, family};
 use super::numerics::Numerics;
 use super::parameters::{Entry, Layout, Params};
+use super::recognize;
 use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, ModelFiles, read_index};
@@ -344,9 +345,11 @@ fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
     }
     let path = folder.join(model_dir::INDEX);
     if !path.is_file() {
-        return Err(Error::input("no weights in the directory")
-            .at(folder.display())
-            .hint("expected model.safetensors or model.safetensors.index.json"));
+        return Err(recognize::without_weights(folder).unwrap_or_else(|| {
+            Error::input("no weights in the directory")
+                .at(folder.display())
+                .hint("expected model.safetensors or model.safetensors.index.json")
+        }));
     }
     let files = read_index(&path)?;
     let names: BTreeSet<&String> = files.values().collect();

@@ -3,8 +3,8 @@
 use super::{Event, Observer, Session, check_length};
 use crate::config::PreferenceData;
 use crate::data::format::{Columns, Format};
-use crate::data::{Dataset, Files, RowConfig, Samples};
-use crate::error::Result;
+use crate::data::{Dataset, Files, RowConfig, Samples, Tokenizer};
+use crate::error::{Error, Result};
 use crate::io::hub::Download;
 use crate::loss::Needs;
 
@@ -67,7 +67,7 @@ impl Session {
 
     fn samples(&self, files: Option<&Files>) -> Result<Option<Samples>> {
         files
-            .map(|files| Samples::open(files, &self.tokenizer))
+            .map(|files| open_samples(files, &self.tokenizer))
             .transpose()
     }
 
@@ -80,10 +80,37 @@ impl Session {
         needs: &Needs,
         observe: Observer,
     ) -> Result<Dataset> {
-        let dataset = Dataset::open(files, rows, &self.tokenizer, needs, samples)?;
+        let dataset = Dataset::open(files, rows, &self.tokenizer, needs, samples);
+        let key = format!("data.{split}");
+        let dataset = dataset.map_err(|error| of_missing(error, files, &key))?;
         observe(Event::Rows(split, &dataset.report));
         Ok(dataset)
     }
+}
+
+/// The responses in sample files.
+///
+/// # Errors
+/// As of [`Samples::open`]; of a file that does not exist the error names `data.samples`.
+pub fn open_samples(files: &Files, tokenizer: &Tokenizer) -> Result<Samples> {
+    Samples::open(files, tokenizer).map_err(|error| match is_missing(files) {
+        true => error.at_key("data.samples").hint(
+            "expo sample writes such a file; or set data.samples to \"auto\" to have them drawn",
+        ),
+        false => error,
+    })
+}
+
+/// An error with the key that names the files, where one of them does not exist.
+pub fn of_missing(error: Error, files: &Files, key: &str) -> Error {
+    match is_missing(files) {
+        true => error.at_key(key),
+        false => error,
+    }
+}
+
+fn is_missing(files: &Files) -> bool {
+    files.paths().any(|path| !path.exists())
 }
 
 /// Downloads the datasets on the hub among files of rows.

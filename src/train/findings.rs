@@ -114,6 +114,15 @@ impl Figures<'_> {
         Some(format!("clamped pairs: {change}{knob}"))
     }
 
+    /// Whether the loss does something about length already.
+    fn is_length_normalized(&self) -> bool {
+        let on = Some(crate::loss::KnobValue::Flag(true));
+        self.loss.terms().iter().any(|loss| {
+            let named = ["simpo", "sigmoid_norm", "rdpo", "ld_dpo"].contains(&loss.name());
+            named || loss.knob("length_normalized") == on
+        })
+    }
+
     fn lengths(&self) -> Option<String> {
         let mut parts = Vec::new();
         let mut knob = "";
@@ -125,7 +134,7 @@ impl Figures<'_> {
             ));
             // No more than chance would give is no bias.
             let off = 1.0 / (bias.pairs as f64).sqrt();
-            if bias.by_reward() - bias.by_label() > off {
+            if bias.by_reward() - bias.by_label() > off && !self.is_length_normalized() {
                 knob = ". Against a bias to length: a length-normalized loss (simpo, sigmoid_norm) or rdpo, ld_dpo";
             }
         }

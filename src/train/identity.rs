@@ -18,6 +18,13 @@ const FREE: [(&str, &[&str]); 3] = [
     ("run", RunConfig::FREE),
 ];
 
+/// The keys whose values are known last, from the weights.
+const LATER: [&str; 3] = [
+    "data.reference_log_probs",
+    "model.model_name_or_path",
+    "model.reference",
+];
+
 fn is_free(path: &str) -> bool {
     path.split_once('.').is_some_and(|(section, key)| {
         let mut free = FREE.iter();
@@ -84,7 +91,9 @@ impl RunIdentity {
     /// others are left for later. A key that only one of the two has is null in the other.
     pub fn changes(&self, old: &Self, all: bool) -> Vec<Change> {
         let here = self.0.keys();
-        let gone = old.0.keys().filter(|key| all && !self.0.contains_key(*key));
+        let is_due = |key: &&String| all || !LATER.contains(&key.as_str());
+        let gone = old.0.keys().filter(|key| !self.0.contains_key(*key));
+        let gone = gone.filter(is_due);
         let value = |map: &Map<String, Value>, key: &String| map.get(key).cloned();
         let change = |key: &String| Change {
             key: key.clone(),
@@ -95,34 +104,99 @@ impl RunIdentity {
         changes.filter(|change| change.old != change.new).collect()
     }
 
-    /// Refuses keys that neither has.
+    /// Refuses keys, or sections of keys, that neither has.
     pub fn check_keys(&self, old: &Self, keys: &[String]) -> Result<()> {
         let known = || self.0.keys().chain(old.0.keys()).map(String::as_str);
-        match keys.iter().find(|key| !known().any(|k| k == **key)) {
+        match keys.iter().find(|key| !known().any(|k| covers(key, k))) {
             None => Ok(()),
             Some(key) => Err(Error::input(format!("`{key}` is nothing that is compared"))
                 .hint(nearest(key, known()))),
         }
     }
+}
 
-    /// Refuses changes but those of the keys in `allowed`.
-    pub fn check(&self, old: &Self, all: bool, allowed: &[String]) -> Result<Vec<Change>> {
-        let changes = self.changes(old, all);
-        let refused = changes.iter().filter(|c| !allowed.contains(&c.key));
-        let refused: Vec<&Change> = refused.collect();
-        let Some(first) = refused.first() else {
-            return Ok(changes);
-        };
-        let list = refused
-            .iter()
-            .map(|c| format!("{}: {} -> {}", c.key, c.old, c.new));
-        let list: Vec<String> = list.collect();
-        Err(Error::input(format!(
-            "the run began with another config: {}",
-            list.join(", ")
-        ))
-        .hint("choose another run.output_dir, or allow the change")
-        .option("allow_change", &first.key))
+/// Whether a key that is allowed to change is this one or its section.
+fn covers(allowed: &str, key: &str) -> bool {
+    let rest = key.strip_prefix(allowed);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Of changes those of other keys than the allowed ones.
+pub(super) fn refused(changes: &[Change], allowed: &[String]) -> Vec<Change> {
+    let is_allowed = |change: &Change| allowed.iter().any(|key| covers(key, &change.key));
+    let refused = changes.iter().filter(|change| !is_allowed(change));
+    refused.cloned().collect()
+}
+
+/// Changes in words. Of content that is compared by its hash they say what differs; where the losses
+/// are others, their knobs are left out.
+pub(super) fn described(changes: &[Change]) -> String {
+    let mut texts = Vec::new();
+    if let Some((old, new)) = other_losses(changes) {
+        texts.push(format!("loss: {old} -> {new}"));
+    }
+    let is_knob = |change: &&Change| texts.is_empty() || !covers("loss", &change.key);
+    let others: Vec<String> = changes.iter().filter(is_knob).map(one).collect();
+    texts.extend(others);
+    texts.join(", ")
+}
+
+/// The keys of changes as they are allowed: where the losses are others, all of theirs as one.
+pub(super) fn to_allow(changes: &[Change]) -> String {
+    let other = other_losses(changes).is_some();
+    let name = |change: &Change| match other && covers("loss", &change.key) {
+        true => "loss".to_owned(),
+        false => change.key.clone(),
+    };
+    let mut keys: Vec<String> = Vec::new();
+    for key in changes.iter().map(name) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys.join(",")
+}
+
+/// The losses whose knobs are gone and those whose knobs are new, where both are there.
+fn other_losses(changes: &[Change]) -> Option<(String, String)> {
+    let names = |is_there: fn(&Change) -> bool| {
+        let there = changes.iter().filter(|change| is_there(change));
+        let mut names: Vec<&str> = there
+            .filter_map(|change| change.key.split('.').nth(1))
+            .collect();
+        names.dedup();
+        names.join(" + ")
+    };
+    let gone = names(|change| covers("loss", &change.key) && change.new.is_null());
+    let new = names(|change| covers("loss", &change.key) && change.old.is_null());
+    (!gone.is_empty() && !new.is_empty()).then_some((gone, new))
+}
+
+fn one(change: &Change) -> String {
+    let Change { key, old, new } = change;
+    let is_hash = |value: &Value| {
+        let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        value.as_str().is_some_and(is_hex)
+    };
+    if !is_hash(old) && !is_hash(new) {
+        return format!("{key}: {} -> {}", shown(old), shown(new));
+    }
+    match (key.as_str(), old.is_null(), new.is_null()) {
+        (_, true, _) => format!("{key}: not set -> set"),
+        (_, _, true) => format!("{key}: set -> not set"),
+        ("model.tokenizer", ..) => "the tokenizer's files differ (model.tokenizer)".to_owned(),
+        ("model.model_name_or_path", ..) => format!("the model's weights differ ({key})"),
+        ("model.reference", ..) => format!("the reference's weights differ ({key})"),
+        ("data.reference_log_probs", ..) => format!("the reference's log-probs differ ({key})"),
+        _ => format!("the rows differ ({key})"),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not set".to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
     }
 }
 
@@ -147,13 +221,19 @@ mod tests {
         let old = frozen("[loss.dpo]\nbeta = 0.1");
         let new = frozen("[loss.dpo]\nbeta = 0.2\n[batch]\nbatch_size = 3");
         let allow = |keys: &[&str]| -> Vec<String> { keys.iter().map(|&k| k.into()).collect() };
-        let message = new.check(&old, true, &[]).unwrap_err().to_string();
-        assert!(message.contains(" loss.dpo.beta: 0.1 -> 0.2"), "{message}");
-        assert!(message.contains(" batch.batch_size: 64 -> 3"), "{message}");
+        let changes = new.changes(&old, true);
+        assert_eq!(
+            described(&changes),
+            "loss.dpo.beta: 0.1 -> 0.2, batch.batch_size: 64 -> 3"
+        );
+        assert_eq!(to_allow(&changes), "loss.dpo.beta,batch.batch_size");
         let keys = allow(&["loss.dpo.beta", "batch.batch_size"]);
-        assert_eq!(new.check(&old, true, &keys).unwrap().len(), 2);
-        assert!(new.check(&old, true, &keys[..1]).is_err());
-        assert_eq!(old.check(&old, true, &[]).unwrap(), []);
+        assert_eq!(refused(&changes, &keys), []);
+        assert_eq!(refused(&changes, &allow(&["loss", "batch"])), []);
+        assert_eq!(refused(&changes, &keys[..1]), changes[1..]);
+        assert_eq!(refused(&changes, &allow(&["loss.dpo.bet"])), changes);
+        assert_eq!(old.changes(&old, true), []);
+        assert!(new.check_keys(&old, &allow(&["loss"])).is_ok());
         let message = new
             .check_keys(&old, &allow(&["loss.dpo.bata"]))
             .unwrap_err();
@@ -162,6 +242,26 @@ mod tests {
                 .to_string()
                 .contains("did you mean `loss.dpo.beta`?"),
             "{message}"
+        );
+    }
+
+    #[test]
+    fn content_is_named_and_not_its_hash() {
+        let mut old = frozen("[loss.dpo]");
+        let mut new = frozen("[loss.simpo]\n[batch]\nmicro_batch_tokens = 9");
+        old.set("model.tokenizer", "0".repeat(64));
+        new.set("model.tokenizer", "1".repeat(64));
+        new.set("data.eval", "1".repeat(64));
+        let changes = new.changes(&old, true);
+        assert_eq!(
+            described(&changes),
+            "loss: dpo -> simpo, the tokenizer's files differ (model.tokenizer), \
+             batch.micro_batch_tokens: 4096 -> 9, data.eval: not set -> set"
+        );
+        assert!(
+            to_allow(&changes).contains("loss,"),
+            "{}",
+            to_allow(&changes)
         );
     }
 

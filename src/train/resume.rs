@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::check_output;
-use super::identity::{Change, RunIdentity};
+use super::identity::{Change, RunIdentity, described, refused, to_allow};
 use super::record::frozen_of;
 use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};
@@ -43,6 +43,8 @@ pub(super) struct Origin {
     finished: Option<SummaryRecord>,
     /// What has changed and may.
     pub changes: Vec<Change>,
+    /// Whether the checkpoint was asked for by its path.
+    is_chosen: bool,
 }
 
 impl Origin {
@@ -142,6 +144,7 @@ impl Origin {
             lock: own.then(|| Lock::take(folder)).transpose()?,
             previous: Some(state.frozen.clone()),
             checkpoint: Some((path, state)),
+            is_chosen: true,
             ..Self::default()
         })
     }
@@ -167,8 +170,12 @@ impl Origin {
         };
         let keys = identity.check_keys(previous, allowed);
         keys.map_err(|error| error.at_parameter("allow_change"))?;
-        let changes = identity.check(previous, all, allowed);
-        self.changes = changes.map_err(|error| error.at(run.output_dir.display()))?;
+        let changes = identity.changes(previous, all);
+        let refused = refused(&changes, allowed);
+        if !refused.is_empty() {
+            return Err(self.changed(&refused, run));
+        }
+        self.changes = changes;
         let more = self.finished.is_some() && !self.changes.is_empty();
         if !(all && more) {
             return Ok(());
@@ -176,12 +183,63 @@ impl Origin {
         let looked = self.look(&run.output_dir, observe);
         if looked.is_err() || self.checkpoint.is_none() {
             return Err(
-                Error::input("is finished, and has no checkpoint to go on from")
+                Error::input("the run is finished and has no checkpoint to resume from")
                     .at(run.output_dir.display())
-                    .hint("a new run can start from its model: model.model_name_or_path"),
+                    .hint("choose another run.output_dir, or replace the run")
+                    .option("set", "run.overwrite=true"),
             );
         }
         Ok(())
+    }
+
+    /// The error of changes that were not allowed, with everything that can be done about them.
+    fn changed(&self, changes: &[Change], run: &RunConfig) -> Error {
+        let folder = &run.output_dir;
+        let what = described(changes);
+        let allow = ("allow_change", to_allow(changes));
+        let named = |error: Error| error.at(folder.display());
+        if self.is_chosen {
+            return Error::input(format!("the checkpoint is of another config: {what}"))
+                .hint("choose another checkpoint, or resume with these changes")
+                .options([allow])
+                .at_parameter("resume");
+        }
+        let Some(finished) = &self.finished else {
+            return named(
+                Error::input(format!(
+                    "holds an interrupted run of another config: {what}"
+                ))
+                .hint(
+                    "choose another run.output_dir, replace the run, or resume it with these \
+                         changes",
+                )
+                .option("set", "run.overwrite=true")
+                .options([allow]),
+            );
+        };
+        let error = Error::input(format!("holds a finished run of another config: {what}"));
+        let set = |error: Error| error.option("set", "run.overwrite=true");
+        // After its last step there is something left to do only where the run is longer now.
+        let lengths = ["run.max_steps", "run.num_train_epochs"];
+        let is_longer = changes
+            .iter()
+            .any(|change| lengths.contains(&change.key.as_str()));
+        let checkpoints = Checkpoints::open(folder).ok();
+        let from = checkpoints.as_ref().and_then(|checkpoints| {
+            let mut steps = checkpoints.steps().iter().rev();
+            steps.find(|step| is_longer || **step < finished.steps)
+        });
+        named(match (from, &checkpoints) {
+            (Some(step), Some(checkpoints)) => {
+                let path = checkpoints.path(*step).display().to_string();
+                let error = error.hint(
+                    "choose another run.output_dir, replace the run, or resume from a checkpoint \
+                     with these changes",
+                );
+                set(error).options([("resume", path), allow])
+            }
+            _ => set(error.hint("choose another run.output_dir, or replace the run")),
+        })
     }
 
     /// The summary of the run, where there is nothing left to do.

@@ -45,7 +45,10 @@ fn configs() {
     place.refuse_run(
         &file("", ""),
         &["loss.ipo={}"],
-        &["--set loss.ipo={}: 2 losses: dpo, ipo"],
+        &[
+            "--set loss.ipo={}: the loss is dpo, not ipo",
+            "(--set loss=ipo)",
+        ],
     );
     let bad = file("[loss.dpo]", "[loss.typo]\n[loss.cexpo]");
     place.refuse_run(&bad, &[], &["the loss cexpo is there twice"]);
@@ -88,7 +91,7 @@ fn configs() {
             ["--set loss.rexpo.lambda=1.5: ", "lambda"],
         ),
         ("run.sed=1", ["--set run.sed=1", "`seed`?"]),
-        ("seed=1", ["--set seed=1", "unknown key `seed`"]),
+        ("seed=1", ["--set seed=1", "did you mean `run.seed`?"]),
         ("batch.batch_size", ["--set batch.batch_size", "no `=`"]),
         (
             "batch.batch_size=x",
@@ -259,6 +262,26 @@ fn an_output_folder_that_holds_a_run() {
     let end = place.run(&["train", "--config", str(&config), "--resume", "never"]);
     assert_eq!(end.code, Some(2), "{}", end.err);
     assert!(end.err.contains("holds a run already"), "{}", end.err);
+    // Of a changed run all changes are named at once, with all that can be done.
+    let changed = [
+        ["--set", "optimizer.learning_rate=1e-4", "--set", "loss=ipo"],
+        ["--set", "batch.batch_size=4", "--set", "run.seed=3"],
+    ];
+    let args = [&["train", "--config", str(&config)][..], &changed.concat()].concat();
+    let end = place.run(&args);
+    assert_eq!(end.code, Some(2), "{}", end.err);
+    let last = end.err.lines().last().unwrap();
+    for words in [
+        "out: holds a finished run of another config: ",
+        "optimizer.learning_rate: 0.001 -> 0.0001",
+        "batch.batch_size: 8 -> 4",
+        "run.seed: 0 -> 3",
+        "loss: simpo -> ipo",
+        "; choose another run.output_dir, or replace the run (--set run.overwrite=true)",
+    ] {
+        assert!(last.contains(words), "no {words:?} in {last}");
+    }
+    assert!(!last.contains("the rows differ"), "{last}");
     // A run that is finished is left alone.
     let said = place.succeed(&["train", "--config", str(&config)]);
     assert!(said.starts_with("the run is finished"), "{said}");

@@ -6,6 +6,8 @@
 mod commands;
 #[path = "wrong/eval.rs"]
 mod eval;
+#[path = "wrong/foreign.rs"]
+mod foreign;
 #[path = "wrong/models.rs"]
 mod models;
 #[path = "wrong/paths.rs"]
@@ -81,6 +83,7 @@ fn every_wrong_input_has_its_message_and_its_exit_code() {
         commands::CASES,
         paths::CASES,
         eval::CASES,
+        foreign::CASES,
     ];
     let (mut cases, mut skipped, mut failed) = (0, 0, Vec::new());
     for case in tables.into_iter().flatten() {

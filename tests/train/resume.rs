@@ -330,14 +330,16 @@ fn what_has_changed_is_named_and_let_through_only_by_name() {
     let error = run_error(changed(), &Resume::Auto, &["run.max_steps"]);
     assert!(
         error.contains(
-            "optimizer.learning_rate: 0.001 -> 0.0001; choose another run.output_dir, or allow the \
-             change (allow_change optimizer.learning_rate)"
+            "holds an interrupted run of another config: optimizer.learning_rate: 0.001 -> 0.0001; \
+             choose another run.output_dir, replace the run, or resume it with these changes \
+             (set run.overwrite=true, allow_change optimizer.learning_rate)"
         ),
         "{error}"
     );
     let error = run_error(again(&folder, &["data.max_length=40"]), &Resume::Auto, &[]);
     assert!(
-        error.contains("data.train: ") && error.contains("data.max_length: 48 -> 40"),
+        error.contains("the rows differ (data.train)")
+            && error.contains("data.max_length: 48 -> 40"),
         "{error}"
     );
     let error = run_error(changed(), &Resume::Auto, &["run.max_step"]);
@@ -391,7 +393,10 @@ fn a_finished_run_needs_no_checkpoints_until_it_is_changed() {
     assert!(matches!(opened, Opened::Finished(_)));
     let longer = again(&folder, &["run.max_steps=9"]);
     let error = run_error(longer, &Resume::Auto, &["run.max_steps"]);
-    assert!(error.contains("has no checkpoint to go on from"), "{error}");
+    assert!(
+        error.contains("has no checkpoint to resume from"),
+        "{error}"
+    );
     assert!(folder.path().join("run/model.safetensors").is_file());
 }
 

@@ -2,7 +2,9 @@
 
 use serde_path_to_error::{Path, Segment};
 
+use super::super::hint;
 use crate::error::{Error, nearest};
+use toml::Table;
 
 /// The path of a value as a dotted key.
 pub(super) fn dotted(path: &Path) -> String {
@@ -17,11 +19,11 @@ pub(super) fn dotted(path: &Path) -> String {
 
 /// An error of text that is not TOML.
 pub(super) fn of_syntax(error: &toml::de::Error) -> Error {
-    translate(error.message().trim())
+    translate(error.message().trim(), "", None)
 }
 
-/// An error of a value, at its key.
-pub(super) fn of_value(error: &toml::de::Error, path: &str) -> Error {
+/// An error of a value, at its key; `run` is the config where it is one of a run.
+pub(super) fn of_value(error: &toml::de::Error, path: &str, run: Option<&Table>) -> Error {
     let message = error.message().trim();
     let missing = message
         .strip_prefix("missing field `")
@@ -33,7 +35,7 @@ pub(super) fn of_value(error: &toml::de::Error, path: &str) -> Error {
     };
     let error = match missing {
         Some(key) => Error::input(format!("missing key `{key}`")),
-        None => translate(message),
+        None => translate(message, path, run),
     };
     match key.as_str() {
         "" => error,
@@ -57,15 +59,19 @@ fn too_long(message: &str) -> Option<&str> {
         .then_some(text)
 }
 
-fn translate(message: &str) -> Error {
+fn translate(message: &str, path: &str, run: Option<&Table>) -> Error {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let kinds = [("unknown field", "key"), ("unknown variant", "value")];
     let unknown = kinds.iter().find(|(start, _)| message.starts_with(start));
     match (unknown, quoted.split_first()) {
-        // For a key that does not exist, the nearest that does.
         (Some((_, kind)), Some((word, valid))) if !valid.is_empty() => {
-            Error::input(format!("unknown {kind} `{word}`"))
-                .hint(nearest(word, valid.iter().copied()))
+            let hint = match (run, *kind) {
+                (Some(config), "key") => hint::of_key(path, valid, config),
+                (Some(_), _) => hint::of_value(path, word, valid),
+                // The nearest that exists.
+                (None, _) => nearest(word, valid.iter().copied()),
+            };
+            Error::input(format!("unknown {kind} `{word}`")).hint(hint)
         }
         _ if message.starts_with("invalid type: integer") && message.contains(" as i128") => {
             out_of_range(quoted.first().copied().unwrap_or_default())
@@ -81,7 +87,14 @@ fn translate(message: &str) -> Error {
                 let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
                 Some(format!("{start}expected {name}"))
             });
-            Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")))
+            let error = Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")));
+            let section = run.filter(|_| message.contains("expected struct"));
+            match section.and_then(|_| hint::of_section(path)) {
+                Some(hint) => error
+                    .with_fact(|_| "a value in the place of a section".to_owned())
+                    .hint(hint),
+                None => error,
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::io::untrusted::{self, Document};
+use crate::model::recognize::without_config;
 
 /// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
 /// and a list with an entry per layer is a short one.
@@ -35,6 +36,12 @@ impl ConfigJson {
 
     /// Parses the file.
     pub fn of(document: &Document) -> Result<Self> {
+        let directory = document.path().parent();
+        if let Some(directory) = directory.filter(|_| !document.exists())
+            && let Some(error) = without_config(directory)
+        {
+            return Err(error);
+        }
         Ok(Self {
             value: document.json_object()?,
             place: document.path().display().to_string(),

@@ -1,4 +1,4 @@
-//! What a run will take, before it is made: memory, tokens, floating-point operations, disk, time.
+//! What a run will take, before it starts: memory, tokens, floating-point operations, disk, time.
 //!
 //! Hides the arithmetic behind [`Plan::new`]: from a config, the shape of its models, its [rows](Rows)
 //! and a [device](Device), without weights and without the device. Memory is counted part by part as
@@ -78,7 +78,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Those of a model.
+    /// Counts the parameters of a model.
     pub fn of(arch: &Architecture) -> Self {
         let layout = Layout::new(arch);
         let of = |start: &str| -> u64 {

@@ -7,7 +7,9 @@ mod chart;
 pub mod events;
 mod markup;
 pub mod page;
+mod replicates;
 mod table;
 
 pub use chart::{Axis, COLORS, Curve, Figure, Look, Panel, Rule};
+pub use replicates::Replicates;
 pub use table::{Cell, Table, grouped, significant};

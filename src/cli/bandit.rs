@@ -11,7 +11,7 @@ use super::answer;
 use super::error::located;
 use super::out::directory;
 
-/// Runs the papers' synthetic experiments, where the best policy is known.
+/// Run the papers' synthetic experiments, where the best policy is known.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct BanditArgs {
@@ -19,52 +19,60 @@ pub struct BanditArgs {
     #[arg(value_name = "EXPERIMENT", required_unless_present = "config")]
     experiment: Option<String>,
 
-    /// A config in place of the experiment's own, which is in configs/bandit.
+    /// Read this config instead of the experiment's own, which is in configs/bandit
     #[arg(long, value_name = "FILE", conflicts_with = "experiment")]
     config: Option<PathBuf>,
 
-    /// Sets a key of the config; may be given several times, the later one wins.
+    /// Set a key of the config; may be repeated, the last value wins
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 
-    /// A folder for tables (CSV, JSON), figures (SVG, PNG) and the config.
+    /// Write tables (CSV, JSON), figures (SVG, PNG) and the config to this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Replaces the results that --out holds; other files stay.
+    /// Replace the results in --out; other files stay
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Prints the config with every default filled in, itself a valid config, and stops.
+    /// Print the config with every default filled in, itself a valid config, and stop
     #[arg(long)]
     print_config: bool,
 
-    /// Prints the tables as one JSON object.
+    /// Print one JSON object with a list of rows per table
     #[arg(long)]
     json: bool,
 }
 
 const HELP: &str = "\
-A policy is a softmax over three responses, preferences are those of a known policy pi*, and training
-begins at a reference r. Any loss of pairs can be named; lambda is its knob `lambda`, or else `beta`.
+A policy is a softmax over three responses, preferences are those of a known
+policy pi*, and training begins at a reference r. Any loss of pairs can be
+named; lambda is its knob `lambda`, or else `beta`.
 
-  interpolation  policies from small to large lambda: learning curves, and where they end
-  preservation   distance from pi* on a prompt that was good already and on a bad one, over lambda
+  interpolation  policies from small to large lambda: learning curves, and where
+                 they end
+  preservation   distance from pi* on a prompt that was good already and on a
+                 bad one, over lambda
   constraint     DPO and exact RLHF as a penalty is added to both
   theory         a verdict for each loss: does it preserve, does it interpolate
 
-Columns named `solved` are optima with exact preferences, to convergence; `trained` is the papers'
-protocol, Adam on drawn pairs, as mean and standard deviation over seeds.
+Columns named `solved` are optima with exact preferences, to convergence;
+`trained` is the papers' protocol, Adam on drawn pairs, as mean and standard
+deviation over seeds.
 
-In --out: summary.csv (the table printed here), the tables behind it, results.json, config.toml, and
-  interpolation  curves_small, curves_large, sweep (.svg, .png)    EXPO figures 3, 8, 4
-  preservation   preservation_text, preservation_notebook          EXPO figure 5
-  constraint     constraint                                        TYPO figure 3, right
+In --out: summary.csv (the table printed here), the tables behind it,
+results.json, config.toml, and
+  interpolation  curves_small, curves_large, sweep: EXPO figures 3, 8, 4
+  preservation   preservation_text, preservation_notebook: EXPO figure 5
+  constraint     constraint: TYPO figure 3, right
+each as .svg and .png.
 
 Examples:
   $ expo bandit interpolation --out runs/interpolation
-  $ expo bandit interpolation --set losses.names=dpo,simpo --set train.num_seeds=20
-  $ expo bandit interpolation --set losses.settings.fdpo.knobs.divergence=forward_kl
+  $ expo bandit interpolation --set losses.names=dpo,simpo \\
+      --set train.num_seeds=20
+  $ expo bandit interpolation \\
+      --set losses.settings.fdpo.knobs.divergence=forward_kl
   $ expo bandit preservation --set train.order=shuffle --json
   $ expo bandit theory";
 
@@ -111,7 +119,7 @@ fn check_out(args: &BanditArgs) -> Result<()> {
     let mut there = known.iter().filter(|name| folder.join(name).exists());
     match there.next() {
         Some(name) if !args.overwrite => Err(Error::input(format!("holds a {name} already"))
-            .hint("name another folder, or add --overwrite")
+            .hint("name another directory, or add --overwrite")
             .at(format!("--out {}", folder.display()))),
         _ => Ok(()),
     }

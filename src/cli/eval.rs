@@ -1,4 +1,4 @@
-//! `expo eval`: what became of a model.
+//! `expo eval`: preference accuracy, diversity, judge win rate, AlpacaEval.
 
 mod alpaca;
 mod diversity;
@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::dispatch::DeviceRequest;
 
-/// Evaluates models, samples and judgements.
+/// Evaluate models, samples and judgements.
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
 pub struct EvalArgs {

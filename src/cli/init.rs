@@ -41,6 +41,10 @@ pub struct InitArgs {
     /// Write the weights in f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     dtype: SaveDtype,
+
+    /// Print one JSON object: `parameters`, `output`
+    #[arg(long)]
+    json: bool,
 }
 
 const HELP: &str = "\
@@ -83,12 +87,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     }
     let companions = |staging: &mut Staging| sources.write(staging, &value, &tokenizer);
     checkpoint::create(&model, value.clone(), &args.out, args.dtype, companions)?;
-    let parameters = grouped(model.weights().layout().len);
-    answer(&format!(
-        "parameters {parameters}\noutput {}\n",
-        args.out.display()
-    ))?;
-    Ok(())
+    let (parameters, out) = (model.weights().layout().len, args.out.display());
+    let text = match args.json {
+        true => format!(
+            "{}\n",
+            json!({"parameters": parameters, "output": args.out})
+        ),
+        false => format!("parameters {}\noutput {out}\n", grouped(parameters)),
+    };
+    answer(&text)
 }
 
 /// The files that a new model is made of.

@@ -1,7 +1,6 @@
 //! `expo loss`: a calculator for the losses, one JSON line in, one JSON line out.
 //!
-//! *Why*: whoever doubts a formula, or ports one, can ask this program for the number and its
-//! gradient without a model.
+//! *Why*: to check or to port a formula takes its value and its gradient, without a model.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -17,18 +16,18 @@ mod columns;
 use super::terminal::printable;
 use columns::{CONFIDENCES, HELP, PAIR, ROW, SCORES, SHARED, Slot};
 
-/// Evaluates a loss and its gradient on log-probs given as JSON lines.
+/// Evaluate a loss and its gradient on log-probs, JSON lines in, JSON lines out.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct LossArgs {
-    /// The loss, e.g. dpo; `expo losses` lists them all.
+    /// Evaluate this loss, e.g. dpo; `expo losses` lists all
     name: String,
 
-    /// Sets a knob of the loss; may be given several times, the later one wins.
+    /// Set a knob of the loss; may be repeated, the last value wins
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
-    /// The file of JSON lines; standard input if not given.
+    /// Read JSON lines from this file [default: standard input]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `expo losses`: what there is to minimise, and the page of each loss.
+//! `expo losses`: what there is to minimize, and the page of each loss.
 //!
 //! *Why*: every word comes from the losses themselves, so a new one is listed by its row alone.
 
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::answer;
 
-/// Lists the losses: formula, knobs with their defaults, paper.
+/// List the losses: formula, knobs with their defaults, paper.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, after_long_help = HELP)]
 pub struct LossesArgs {
     #[command(subcommand)]
     command: Option<LossesCommand>,
 
-    /// Prints one JSON list.
+    /// Print one JSON list, an object per loss: name, formula, knobs, paper, needs
     #[arg(long)]
     json: bool,
 }
@@ -28,13 +28,13 @@ enum LossesCommand {
     Show(ShowArgs),
 }
 
-/// Prints the page of a loss: formula, knobs with their ranges, what data it needs.
+/// Show one loss: formula, knobs with their ranges, what data it needs.
 #[derive(Args)]
 struct ShowArgs {
-    /// The loss, by its name or another one.
+    /// Show this loss; its other names work, too
     name: String,
 
-    /// Prints one JSON object.
+    /// Print one JSON object: name, formula, knobs, paper, needs
     #[arg(long)]
     json: bool,
 }

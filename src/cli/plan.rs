@@ -47,46 +47,47 @@ pub struct PlanArgs {
 }
 
 const HELP: &str = "\
-Reads the config, the model's config.json and tokenizer, and the rows. Needs neither
-weights nor the GPU. The config is that of expo train or expo sft. A file of
-data.samples that does not exist yet is not counted.
+Reads the config, the model's config.json and tokenizer, and the rows. Needs
+neither weights nor the GPU. The config is that of expo train or expo sft. A
+file of data.samples that does not exist yet is not counted.
 
-A run that needs more memory than there is, of which 3% are kept free, is refused with
-exit code 2 after its table, with the changes that make it fit. Each of them is
-checked: a smaller batch.micro_batch_tokens, model.recompute, optimizer.states =
-\"split\", model.dtype = \"bf16\" and the smallest sets of them; if none is enough, a
-shorter data.max_length and fewer blocks in model.trainable; and the smallest GPU that
-holds the run.
+A run that needs more memory than there is, of which 3% are kept free, is
+refused with exit code 2 after its table, with the changes that make it fit.
+Each of them is checked: a smaller batch.micro_batch_tokens, model.recompute,
+optimizer.states = \"split\", model.dtype = \"bf16\" and the smallest sets of them;
+if none is enough, a shorter data.max_length and fewer blocks in
+model.trainable; and the smallest GPU that holds the run.
 
-memory    the peak of a training step. On the CPU and with dtype = \"f32\" all is f32.
-          With bf16 on a GPU weights and activations are bf16, the residual stream,
-          gradients and logits f32; optimizer.states says what the optimizer keeps.
-          Not counted: the program, its rows and allocator overhead, a few hundred
-          megabytes on the CPU.
+memory    the peak of a training step. On the CPU and with dtype = \"f32\" all is
+          f32. With bf16 on a GPU weights and activations are bf16, the residual
+          stream, gradients and logits f32; optimizer.states says what the
+          optimizer keeps. Not counted: the program, its rows and allocator
+          overhead, a few hundred megabytes on the CPU.
 tokens    those of the rows, with the micro-batches of the first epoch, and the
           largest micro_batch_tokens that fits, up to a whole step.
-FLOPs     matmuls and attention as the run computes them: each prompt once, logits
-          only where a token is predicted. In brackets: not in the total, what
-          recompute or a moving reference would add.
-time      a lower bound: FLOPs over the rate of large matmuls, plus the bytes that
-          elementwise kernels and the optimizer move over the bandwidth. Kernel
-          launches, reading rows and writing files come on top.
-expected  a step at the share of the GPU's rates that kernels are assumed to reach:
-          matmuls 0.85 and attention 0.125 of the rate of large matmuls, elementwise
-          kernels 0.7 and the optimizer 0.8 of the bandwidth; and for the CPU 0.3 us a
-          token and 0.1 ms for each result that it waits for. Not measured on a card
-          yet: a part that takes longer than this is where to look.
-disk      the final model, checkpoints, and in the cache the reference's log-probs and
-          samples. Without run.save_steps there are no checkpoints, but for that of a
-          run that is stopped early.
+FLOPs     matmuls and attention as the run computes them: each prompt once,
+          logits only where a token is predicted. In brackets: not in the total,
+          what recompute or a moving reference would add.
+time      a lower bound: FLOPs over the rate of large matmuls, plus the bytes
+          that elementwise kernels and the optimizer move over the bandwidth.
+          Kernel launches, reading rows and writing files come on top.
+expected  a step at the share of the GPU's rates that kernels are assumed to
+          reach: matmuls 0.85 and attention 0.125 of the rate of large matmuls,
+          elementwise kernels 0.7 and the optimizer 0.8 of the bandwidth; and
+          for the CPU 0.3 us a token and 0.1 ms for each result that it waits
+          for. Not measured on a card yet: a part that takes longer than this is
+          where to look.
+disk      the final model, checkpoints, and in the cache the reference's
+          log-probs and samples. Without run.save_steps there are no
+          checkpoints, but for that of a run that is stopped early.
 
-A run computes on one GPU, however many there are. Others can train other runs at the
-same time: start each with its own CUDA_VISIBLE_DEVICES.
+A run computes on one GPU, however many there are. Others can train other runs
+at the same time: start each with its own CUDA_VISIBLE_DEVICES.
 
-Figures of the GPUs: GiB as CUDA reports them; TFLOP/s that large matmuls reach (0.8 of
-the data sheet's for dense operands, the share measured on an h200 in bf16); the data
-sheet's bandwidth. Case, dashes and spaces of a name do not count. expo does not run on
-those with a star.
+Figures of the GPUs: GiB as CUDA reports them; TFLOP/s that large matmuls reach
+(0.8 of the data sheet's for dense operands, the share measured on an h200 in
+bf16); the data sheet's bandwidth. Case, dashes and spaces of a name do not
+count. expo does not run on those with a star.
                        GiB   bf16    f32  TB/s
   rtx-3060            11.7   20.4   10.2  0.36
   rtx-3070             7.7   32.5   16.2  0.448

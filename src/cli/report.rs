@@ -1,4 +1,4 @@
-//! `expo report`: runs as one page, once or while they go on.
+//! `expo report`: runs as one page, once or while they train.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,29 +10,30 @@ use clap::Args;
 use expo::error::{Error, Result};
 use expo::io::lock::is_locked;
 use expo::io::output::Output;
-use expo::report::page::{Recorded, is_page, page};
+use expo::report::page::{Recorded, is_page, over_seeds, page};
 use expo::run_dir::SUMMARY;
 use expo::session::Reason;
+use serde_json::{Value, json};
 
 use super::answer;
 use super::out::{Existing, answer_beside, file, open};
 use super::stop::{ended, on_signal};
 
-/// Makes one HTML file of a run, or of several side by side.
+/// Write one HTML page of a run, or of several side by side.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct ReportArgs {
-    /// Folders of runs (run.output_dir), or of a sweep, which stands for its runs.
+    /// Directories of runs (run.output_dir), or of a sweep, which stands for its runs
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
 
-    /// The file, or - for standard output [default: report.html in the folder of the run or of the
-    /// sweep]. An older report there is replaced, and no other file.
+    /// Write to this file, or - for standard output; replaces an older report, and no other file
+    /// [default: report.html in the directory of the run or of the sweep]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Writes the file anew whenever the runs' files have changed, until they have ended; looks so
-    /// often, and the open page loads itself anew so often.
+    /// Rewrite the page whenever the runs' files change, until they end; check every SECONDS (5), and
+    /// reload the open page as often
     #[arg(
         long,
         value_name = "SECONDS",
@@ -41,29 +42,39 @@ pub struct ReportArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     watch: Option<u64>,
+
+    /// Print one JSON object: `out`, `runs` (name, directory, finished, step, last metrics), `seeds`
+    #[arg(long, conflicts_with = "watch")]
+    json: bool,
 }
 
 const HELP: &str = "\
-The file needs no other and no network: it opens from a disk, on a phone, and prints; light and dark
-follow the reader's system. Curves can be read without a script; with one the values are shown under
-the pointer.
+The page is one file that needs no network: open it from disk, on a phone, or
+print it. Light and dark follow the system. Charts can be read without
+JavaScript; with it the values are shown under the pointer.
 
 Of one run:
-  curves     loss, accuracy, margin, rewards, KL, entropy, log-probs and whatever else is in
-             metrics.jsonl, those of evaluations beside those of training; learning rate, gradient norm
+  curves     every metric of metrics.jsonl with what it means, evaluations
+             beside training
   speed      timings.jsonl: tokens and rows per second, memory
-  samples    answers to the same prompts at each evaluation, beside those of the reference
-             (run.eval_prompts, in generations.jsonl)
-  pairs      those with the largest and the smallest margins (run.eval_margins, in margins.json)
-  events     checkpoints, where it was gone on with, changes, values that were not finite
-  figures    of each the first, the last, the lowest and the highest
-  data       what became of the rows; config: the resolved config and what it was run on
-Of several runs: their last figures, the frontier of reward against the distance from the reference and
-against diversity, the curves over each other, the last samples side by side, where the configs differ.
+  samples    answers to the same prompts at each evaluation, beside those of the
+             reference (run.eval_prompts, in generations.jsonl)
+  pairs      those with the largest and the smallest margins (run.eval_margins,
+             in margins.json)
+  events     checkpoints, resumes, changed keys, values that were not finite
+  figures    the first, last, lowest and highest value of each metric
+  data       what became of the rows; config: the resolved config and what it
+             ran on
+Of several runs: their last figures in named units, mean and 95% interval over
+run.seed, accuracy or score against the divergence from the reference (where the
+runs estimate the same one) and against diversity, the curves on top of each
+other, the last samples side by side, where the configs differ.
 
-A run that goes on or was interrupted, or that has no evaluation, makes a page of what there is; what is
-not there says which key has it made. Of very long runs not every point is drawn: the lowest and the
-highest of each column of the chart are, and the page says so.
+Accuracy counts a tie as half, so that 0.5 is chance; of runs of older versions
+a tie counts as wrong. The page of a run that is training, was interrupted or
+has no evaluation shows what there is, and names the key that adds what is
+missing. Of very long runs the lowest and the highest point of each column of a
+chart are drawn, and the page says so.
 
 Examples:
   $ expo report runs/quickstart
@@ -87,7 +98,11 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let Some(seconds) = args.watch else {
         let runs = read(&args.runs)?;
         output.write_bytes(page(&runs, None).as_bytes())?;
-        return answer_beside(&out, &said(runs.len()));
+        let text = match args.json {
+            true => format!("{}\n", object(&runs, &out)),
+            false => said(runs.len()),
+        };
+        return answer_beside(&out, &text);
     };
     let signal = on_signal()?;
     let mut before = None;
@@ -117,6 +132,25 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
     }
 }
 
+/// What the page shows, in short.
+fn object(runs: &[Recorded], out: &Path) -> Value {
+    let run = |run: &Recorded| {
+        json!({
+            "name": run.name,
+            "directory": run.folder,
+            "loss": run.run.loss,
+            "finished": run.is_finished(),
+            "step": run.last_step(),
+            "metrics": run.last_metrics(),
+        })
+    };
+    json!({
+        "out": out,
+        "runs": runs.iter().map(run).collect::<Value>(),
+        "seeds": over_seeds(runs).map(|table| table.to_json()),
+    })
+}
+
 /// Whether a file is a page that this command wrote.
 fn is_report(path: &Path) -> bool {
     let mut start = Vec::new();
@@ -134,7 +168,7 @@ fn out(args: &ReportArgs) -> Result<PathBuf> {
     }
 }
 
-/// What the folders say, each run once.
+/// Reads the directories, each run once.
 fn read(folders: &[PathBuf]) -> Result<Vec<Recorded>> {
     let mut runs: Vec<Recorded> = Vec::new();
     for folder in folders {
@@ -157,7 +191,7 @@ fn read(folders: &[PathBuf]) -> Result<Vec<Recorded>> {
     Ok(runs)
 }
 
-/// What is different when a file of the runs has changed, or who is at work on them.
+/// Changes when a file of the runs does, or whether they are training.
 fn trace(folders: &[PathBuf]) -> Result<impl PartialEq + use<>> {
     let mut trace = Vec::new();
     for folder in folders {
@@ -173,7 +207,7 @@ fn trace(folders: &[PathBuf]) -> Result<impl PartialEq + use<>> {
 /// What a sweep writes at its end.
 const SWEEP: &str = "sweep.json";
 
-/// Whether the run or the sweep of a folder has ended.
+/// Whether the run or the sweep of a directory has ended.
 fn is_over(folder: &Path, runs: &[Recorded]) -> bool {
     let own = || runs.iter().filter(|run| run.folder.starts_with(folder));
     let is_sweep = own().all(|run| run.folder != folder);

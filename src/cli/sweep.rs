@@ -4,12 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use clap::Args;
-use expo::config::SweepConfig;
+use expo::config::{PlannedRun, SweepConfig};
 use expo::error::{Error, Result};
 use expo::io::durable::{self, check_plain, write_file};
 use expo::run_dir::RUN;
 use expo::session::StopCondition;
-use expo::train::{Outcome, comparison, frontier, sweep};
+use expo::train::{Outcome, comparison, frontier, over_seeds, sweep};
+use serde_json::{Value, json};
 
 use super::answer;
 use super::args::ConfigArgs;
@@ -18,25 +19,27 @@ use super::progress::Progress;
 use super::stop::on_signal;
 use super::train::ended;
 
-/// Trains with several losses and settings, and compares them.
+/// Train with several losses and settings, and compare them.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct SweepArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Says which runs there would be, and stops.
+    /// List the runs, without training
     #[arg(long)]
     list: bool,
 
-    /// Prints the comparison as one JSON object per run.
+    /// Print one JSON list: an object per run, then, with several values of run.seed, one per setting
+    /// and figure with `seeds`, `mean`, `sd` and the 95% interval; with --list an object per run
     #[arg(long)]
     json: bool,
 }
 
 const HELP: &str = "\
-A sweep is the config of a training run without its loss, or the name of one, and entries of what
-varies. Of each entry every combination of its values is a run:
+A sweep is the config of a training run without its loss, or the name of one,
+and entries of what varies. Of each entry every combination of its values is a
+run:
   base = \"configs/quickstart.toml\"     # its sections, under those of this file
   [run]
   output_dir = \"runs/sweep\"
@@ -48,15 +51,26 @@ varies. Of each entry every combination of its values is a run:
   lambda = [0.01, 0.05, 0.2]
   optimizer.learning_rate = [1e-4, 3e-4]   # any key of a run
 
-Everything else is the same for all: model, rows, their order, the reference's log-probs, which are
-scored once. Runs are made one after the other, each in a folder of its own in run.output_dir, where it
-is a run like any other. One that is finished is not made again, so an interrupted sweep is gone on
-with by the same command, and entries may be added. Of a folder with another config the sweep says so
-and begins nothing. A run that meets a value that is not finite has no figures; the others go on.
+Everything else is the same for all: model, rows, their order, the reference's
+log-probs, which are scored once. Runs are trained one after the other, each in
+a directory of its own in run.output_dir, where it is a run like any other. A
+finished run is not trained again: run the same command to resume an interrupted
+sweep, or after adding entries. A directory that holds a run with another config
+is an error before anything is trained. A run that meets a value that is not
+finite has no figures; the others are trained all the same.
+
+To compare over seeds, list them: run.seed = [0, 1, 2]. The comparison then also
+has, for each setting and figure, the mean over its seeds, the standard
+deviation (n - 1) and the 95% interval of the mean by Student's t. To use
+several GPUs or machines, run parts of the entries in sweeps of their own.
 
 In run.output_dir:
-  sweep.csv, sweep.json        a row per run: the last evaluation and, on stories, the last samples
-  frontier.svg, frontier.png   what was gained against how far the policy is from the reference
+  sweep.csv, sweep.json        a row per run: the last evaluation and, on
+                               stories, the last samples
+  sweep_seeds.csv              with several seeds: a row per setting and figure
+  frontier.svg, frontier.png   what was gained against the divergence from the
+                               reference; where the runs have none in common,
+                               against the log-ratio of the chosen answers
 
 Examples:
   $ expo sweep --config configs/sweep_quickstart.toml --list
@@ -78,7 +92,10 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let (path, overrides) = args.config.parts();
     let config = SweepConfig::open(path, overrides)?;
     if args.list {
-        return answer(&list(&config));
+        return answer(&match args.json {
+            true => format!("{}\n", listed(&config)),
+            false => list(&config),
+        });
     }
     check_tables(&config.output_dir)?;
     let mut progress = Progress::new();
@@ -94,28 +111,53 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;
-    let json = format!("{}\n", table.to_json());
+    let seeds = over_seeds(&outcomes);
+    let mut rows = table.to_json();
+    if let (Some(rows), Some(seeds)) = (rows.as_array_mut(), &seeds) {
+        rows.extend(seeds.to_json().as_array().cloned().unwrap_or_default());
+    }
+    let json = format!("{rows}\n");
     let folder = &config.output_dir;
     let write = |name: &str, contents: &[u8]| write_file(&folder.join(name), contents);
     write("sweep.csv", table.to_csv().as_bytes())?;
     write("sweep.json", json.as_bytes())?;
+    if let Some(seeds) = &seeds {
+        write("sweep_seeds.csv", seeds.to_csv().as_bytes())?;
+    }
     if let Some(figure) = figure {
         write("frontier.svg", figure.to_svg().as_bytes())?;
         write("frontier.png", &figure.to_png())?;
     }
     match args.json {
         true => answer(&json)?,
-        false => answer(&format!(
-            "{}\noutput {}\n",
-            table.to_text(),
-            folder.display()
-        ))?,
+        false => {
+            let seeds = seeds.map_or(String::new(), |seeds| format!("\n{}", seeds.to_text()));
+            let note = if several_losses(&outcomes) { UNITS } else { "" };
+            let (runs, folder) = (table.to_text(), folder.display());
+            answer(&format!("{runs}{seeds}{note}\noutput {folder}\n"))?;
+        }
     }
     failed(&outcomes)
 }
 
 /// What a sweep writes at its end.
-const TABLES: [&str; 4] = ["sweep.csv", "sweep.json", "frontier.svg", "frontier.png"];
+const TABLES: [&str; 5] = [
+    "sweep.csv",
+    "sweep.json",
+    "sweep_seeds.csv",
+    "frontier.svg",
+    "frontier.png",
+];
+
+/// What a reader of a table of several losses has to know.
+const UNITS: &str = "\nLosses and margins of different objectives are in units of their own and are not comparable;\n\
+                     accuracies, and figures in nats, are.\n";
+
+fn several_losses(outcomes: &[Outcome]) -> bool {
+    outcomes
+        .iter()
+        .any(|outcome| outcome.loss != outcomes[0].loss)
+}
 
 /// Refuses a directory whose files of these names are not a sweep's.
 fn check_tables(folder: &Path) -> Result<()> {
@@ -143,6 +185,17 @@ fn failed(outcomes: &[Outcome]) -> anyhow::Result<()> {
         true => Ok(()),
         false => Err(Error::non_finite(all.join("; ")).into()),
     }
+}
+
+fn listed(config: &SweepConfig) -> Value {
+    let run = |run: &PlannedRun| {
+        json!({
+            "loss": run.loss,
+            "settings": run.settings,
+            "output_dir": run.config.run.output_dir,
+        })
+    };
+    config.runs.iter().map(run).collect()
 }
 
 fn list(config: &SweepConfig) -> String {

@@ -24,6 +24,6 @@ pub use figures::{
     Figures, Identical, Judged, Length, MOST_MISSING, Null, Outcome, Position, figures, judged,
 };
 pub use items::{Against, Answer, Item, Items};
-pub use offline::{Lexicon, Offline, Scorer};
+pub use offline::{Lexicon, Offline, Scorer, TooLong};
 pub use reply::{Miss, Reply};
 pub use template::{Grammar, HELPFUL_HARMLESS, Template, Verdict};

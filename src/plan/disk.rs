@@ -38,7 +38,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Those of a run of `steps`.
+    /// The files of a run of `steps`.
     pub fn of(config: &Config, layout: &Layout, gpu: bool, rows: &Rows, steps: u64) -> Self {
         let SavedBytes { model, checkpoint } = config.saved_bytes(layout, gpu);
         let model = if config.run.save_model { model } else { 0 };

@@ -47,6 +47,9 @@ const CHANGES: [&str; 4] = [
 /// The bit of a smaller micro-batch.
 const BATCH: usize = 1;
 
+/// The longest change, in letters, that an error names if there is a shorter one.
+const SHORT: usize = 100;
+
 /// The fewest tokens of a micro-batch, and of `max_length`, that are worth a suggestion.
 const WORTH: usize = 64;
 
@@ -169,12 +172,7 @@ impl Planned<'_> {
             return None;
         }
         let arch = self.models.policy;
-        let globs = |count: usize| -> Vec<String> {
-            let blocks = arch.layers - count..arch.layers;
-            blocks
-                .map(|block| format!("{}{block}.*", arch.names.block))
-                .collect()
-        };
+        let globs = |count: usize| last_blocks(&arch.names.block, arch.layers, count);
         with_most(self, |planned| {
             let tried = |count: usize, division: Division| {
                 let layout = select(Layout::new(arch), &globs(count)).ok()?;
@@ -259,7 +257,8 @@ impl Planned<'_> {
             self.device.name
         );
         let fixed = memory.weights + memory.gradients + memory.optimizer + memory.reference;
-        let hint = match remedies.first() {
+        let short = |remedy: &&Remedy| remedy.to_string().len() <= SHORT;
+        let hint = match remedies.iter().find(short).or(remedies.first()) {
             Some(remedy) => {
                 let what = remedy.to_string();
                 format!("{what} makes it fit ({})", size(remedy.memory))
@@ -282,6 +281,30 @@ impl std::fmt::Display for Remedy {
         let all: Vec<String> = gpu.chain(self.set.iter().cloned()).collect();
         f.write_str(&all.join(" and "))
     }
+}
+
+/// Globs of the last `count` of `all` blocks, with `?` for the last digit of ten of them.
+fn last_blocks(block: &str, all: usize, count: usize) -> Vec<String> {
+    let mut globs = Vec::new();
+    let mut at = all - count;
+    while at < all {
+        let tens = at / 10;
+        match (at.is_multiple_of(10), tens) {
+            (true, 0) if all >= 10 => {
+                globs.push(format!("{block}?.*"));
+                at += 10;
+            }
+            (true, 1..) => {
+                globs.push(format!("{block}{tens}?.*"));
+                at += 10;
+            }
+            _ => {
+                globs.push(format!("{block}{at}.*"));
+                at += 1;
+            }
+        }
+    }
+    globs
 }
 
 /// The largest of the numbers from `least` to `most` that fits, where those below one that fits do, too.
@@ -356,4 +379,19 @@ fn with_changes(config: &Config, device: &Device, set: usize) -> Option<Config> 
     let valid = (device.gpu || !(split || bf16))
         && (new.optimizer.states == States::F32 || new.model.dtype == Dtype::Bf16);
     (is_new && valid).then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_blocks_are_few_globs() {
+        let of = |all, count| last_blocks("h.", all, count);
+        assert_eq!(of(32, 2), ["h.3?.*"]);
+        assert_eq!(of(32, 4), ["h.28.*", "h.29.*", "h.3?.*"]);
+        assert_eq!(of(32, 31).len(), 9 + 3);
+        assert_eq!(of(12, 12), ["h.?.*", "h.1?.*"]);
+        assert_eq!(of(4, 3), ["h.1.*", "h.2.*", "h.3.*"]);
+    }
 }

@@ -1,10 +1,10 @@
 //! Floating-point operations of a run, by what the decoder computes.
 //!
-//! Counted are products of matrices, a multiplication and an addition for each pair of elements, and
+//! Counted are matmuls, a multiplication and an addition for each pair of elements, and
 //! the same of attention, for each pair of a token and one that it sees. A prompt is computed once for
 //! all its responses. The last block computes its queries, keys and values of all tokens and the rest
 //! only where the head reads; the head computes logits only where a token is predicted. What is done
-//! element by element is not counted.
+//! elementwise is not counted.
 
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub struct Flops {
 }
 
 impl Flops {
-    /// Those of one pass over `trained` with gradient, and over the others without.
+    /// Counts one pass over `trained` with gradient, and over the others without.
     /// Of the first, `skipped` is not computed.
     pub fn of(
         arch: &Architecture,

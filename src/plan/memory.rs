@@ -200,7 +200,7 @@ fn places(arch: &Architecture, tokens: u64, queries: u64, predictions: u64) -> u
 }
 
 /// The logits of a tile in f32, which become their own gradient; of a bf16 model also in bf16, for the
-/// products.
+/// matmuls.
 fn tile(arch: &Architecture, bytes: &Bytes, predictions: usize) -> u64 {
     let logits = (tile_rows(arch, bytes.gpu).min(predictions) * arch.vocab_size) as u64;
     logits * (F32 + if bytes.mixed { 2 } else { 0 })

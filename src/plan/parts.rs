@@ -52,14 +52,14 @@ pub struct Ceilings {
     pub matmuls: f64,
     /// Of attention, FLOP/s.
     pub attention: f64,
-    /// Of operations element by element, bytes/s.
+    /// Of elementwise operations, bytes/s.
     pub elementwise: f64,
     /// Of the optimizer, bytes/s.
     pub optimizer: f64,
 }
 
 impl Ceilings {
-    /// Those of a device.
+    /// The rates of a device.
     fn of(rates: &Rates) -> Self {
         Self {
             matmuls: MATMULS * rates.flops,
@@ -90,7 +90,7 @@ pub struct Parts {
     pub attention: Part,
     /// Logits, their statistics and their gradient.
     pub head: Part,
-    /// Operations element by element.
+    /// Elementwise operations.
     pub elementwise: Part,
     /// Clearing gradients, their norm, and the update.
     pub optimizer: Part,
@@ -103,7 +103,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Those of a step of a run; `None` where the device's rates are not known.
+    /// The parts of a step of a run; `None` where the device's rates are not known.
     pub(super) fn of(
         config: &Config,
         models: &Models,

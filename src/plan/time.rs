@@ -1,8 +1,8 @@
 //! The least time that a run takes on a device.
 //!
 //! ```text
-//! time >= FLOPs / rate of large products
-//!       + bytes that operations element by element and on logits move / bandwidth
+//! time >= FLOPs / rate of large matmuls
+//!       + bytes that elementwise operations and those on logits move / bandwidth
 //!       + bytes that the optimizer moves / bandwidth
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::optim::{Method, States};
 pub struct Seconds {
     /// Products of matrices, and attention.
     pub products: f64,
-    /// Operations element by element.
+    /// Elementwise operations.
     pub elementwise: f64,
     /// Clearing gradients, their norm, and the update.
     pub optimizer: f64,
@@ -63,7 +63,7 @@ pub fn update_bytes(config: &Config, device: &Device) -> u64 {
     12 + stored
 }
 
-/// Bytes that operations element by element read and write, each operand counted once per kernel: norms,
+/// Bytes that elementwise operations read and write, each operand counted once per kernel: norms,
 /// rotations, the residual stream's copies and casts, activations, biases that matmuls begin with and
 /// their gradients' sums, buffers that are cleared, the embedding, and the logits' statistics and
 /// gradient. The backward pass ends at the block `lowest`. Not counted: what matmuls and attention move,
@@ -136,7 +136,7 @@ pub fn elementwise_bytes(
     }
 }
 
-/// Bytes moved element by element.
+/// Bytes that elementwise operations move.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Moved {
     /// In the forward pass, before the logits.

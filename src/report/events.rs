@@ -21,7 +21,7 @@ pub fn version(wall_time: f64) -> Vec<u8> {
     framed(&event)
 }
 
-/// A record that has everything from `when.step` on forgotten, which a run makes anew.
+/// A record that drops everything from `when.step` on, which a resumed run repeats.
 pub fn restart(when: When) -> Vec<u8> {
     const START: u64 = 1;
     let mut log = Vec::new();

@@ -4,15 +4,17 @@
 //! light and dark, and without a script; the script adds values under the pointer.
 //!
 //! *Why*: a run is looked at by people who have a browser and perhaps no network. So curves are drawn
-//! here, as SVG, and a policy in the page forbids it every request. Numbers keep their digits beside
+//! here, as SVG, and a policy in the page blocks all network requests (CSP). Numbers keep their digits beside
 //! those that are shown, so that a page can be checked against its files.
 
 mod chart;
 mod curves;
+mod estimator;
 mod folder;
 mod frontier;
 mod html;
 mod overview;
+mod seeds;
 mod tables;
 mod texts;
 
@@ -26,12 +28,13 @@ use chart::Chart;
 use html::section;
 
 pub use folder::Recorded;
+pub use seeds::over_seeds;
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");
 
-/// The page of runs. With `refresh` it loads itself anew every so many seconds, for a file that is
-/// written anew while a run goes on.
+/// The page of runs. With `refresh` it reloads every so many seconds, for a file that is rewritten while
+/// a run is training.
 pub fn page(runs: &[Recorded], refresh: Option<u64>) -> String {
     let mut charts = Map::new();
     let title = match runs {
@@ -118,6 +121,7 @@ fn of_several(runs: &[Recorded], charts: &mut Map<String, Value>) -> String {
         ("Each run", "each"),
     ];
     let mut body = overview::of_several(runs);
+    body += &seeds::section_of(runs);
     body += &section("frontier", "Frontier", &frontier::frontiers(runs));
     let legend = curves::legend(runs);
     let curves = drawn(&curves::of_several(runs), charts);

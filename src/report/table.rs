@@ -19,6 +19,8 @@ pub struct Table {
     /// What its file is called, without an extension.
     pub name: String,
     columns: Vec<String>,
+    /// Of each column; empty where a table names none.
+    units: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
@@ -52,8 +54,16 @@ impl Table {
         Self {
             name: name.to_owned(),
             columns: columns.into_iter().map(Into::into).collect(),
+            units: Vec::new(),
             rows: Vec::new(),
         }
+    }
+
+    /// With a unit below each column's name in text; files have names alone.
+    #[must_use]
+    pub fn with_units<U: Into<String>>(mut self, units: impl IntoIterator<Item = U>) -> Self {
+        self.units = units.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Adds a row.
@@ -117,8 +127,11 @@ impl Table {
         let shown = |row: &Vec<Cell>| row.iter().map(show).collect::<Vec<_>>();
         let rows: Vec<Vec<String>> = self.rows.iter().map(shown).collect();
         let wide = |column: usize| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([self.columns[column].chars().count()]).max()
+            let cells = rows.iter().map(|row| &row[column]);
+            let all = cells
+                .chain([&self.columns[column]])
+                .chain(self.units.get(column));
+            all.map(|cell| cell.chars().count()).max()
         };
         let widths: Vec<usize> = (0..self.columns.len()).filter_map(wide).collect();
         let words = |column: usize| {
@@ -134,7 +147,11 @@ impl Table {
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
         };
         let body: String = rows.iter().map(|row| line(row)).collect();
-        line(&self.columns) + &body
+        let units = match self.units.is_empty() {
+            true => String::new(),
+            false => line(&self.units),
+        };
+        line(&self.columns) + &units + &body
     }
 }
 

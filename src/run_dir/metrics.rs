@@ -80,8 +80,8 @@ impl Metric {
         ),
         metric(
             ACCURACY,
-            "the same, but a tie counts as half, so it begins at 0.5: the accuracy of tables, \
-             progress lines and charts",
+            "share of pairs with a margin above 0, a tie counting as half, so it begins at 0.5: the \
+             accuracy of tables, progress lines and charts",
             PAIRED,
         ),
         metric(
@@ -156,6 +156,24 @@ impl Metric {
             "sums of losses",
         ),
     ];
+}
+
+impl Metric {
+    /// The metric of a name in `metrics.jsonl`, with or without `eval_`; terms of a sum, `loss/dpo`, are
+    /// one metric.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        let name = name.strip_prefix("eval_").unwrap_or(name);
+        let name = match name.starts_with("loss/") {
+            true => "loss/NAME",
+            false => name,
+        };
+        Self::ALL.iter().find(|metric| metric.name == name)
+    }
+
+    /// The meaning as plain text: without the marks of Markdown.
+    pub fn plain(&self) -> String {
+        self.meaning.replace('`', "").replace("\\|", "|")
+    }
 }
 
 const fn metric(name: &'static str, meaning: &'static str, when: &'static str) -> Metric {

@@ -152,7 +152,7 @@ fn a_run_that_does_not_fit_is_refused_after_its_table() {
         "  total",
         "does not fit: ",
         " MiB needed, ",
-        "Several GPUs do not help",
+        "Several GPUs do not make it fit",
         "GPU rtx-3070",
     ] {
         assert!(refused.out.contains(part), "{}", refused.out);
@@ -206,6 +206,30 @@ fn samples_that_are_not_there_yet_are_left_out_and_named() {
             .unwrap()
             .ends_with("later.jsonl")
     );
+}
+
+#[test]
+fn a_new_model_says_its_parameters_as_json() {
+    let place = Place::new();
+    let model = fixture("neox");
+    let made = place.succeed(&[
+        "init",
+        "--json",
+        "--config-json",
+        str(&model),
+        "--tokenizer",
+        str(&model),
+        "--out",
+        "new",
+    ]);
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    // As in the plan of this model, by hand.
+    let parameters = 304 * 32 + 2 * (4096 + 3072 + 208 + 128) + 304 * 32 + 64;
+    assert_eq!(
+        (&made["parameters"], &made["output"]),
+        (&parameters.into(), &"new".into())
+    );
+    assert!(place.path("new/model.safetensors").is_file());
 }
 
 #[test]

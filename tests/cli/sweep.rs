@@ -84,6 +84,64 @@ fn a_sweep_makes_each_run_once_and_compares_them() {
 }
 
 #[test]
+fn a_sweep_over_seeds_prints_mean_deviation_and_interval() {
+    let place = Place::new();
+    let file = sweep(
+        &place,
+        "[[sweep]]\nloss = [\"dpo\", \"simpo\"]\nrun.seed = [0, 1, 2]\n",
+    );
+    let command = ["sweep", "--config", str(&file)];
+    let listed = place.succeed(&[&command[..], &["--list", "--json"]].concat());
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[5]["settings"], "run.seed=2");
+    let said = place.succeed(&command);
+    for word in [
+        "figure",
+        "seeds",
+        "95% low",
+        "own unit",
+        "are not comparable",
+    ] {
+        assert!(said.contains(word), "no {word} in {said}");
+    }
+    let rows = place.succeed(&[&command[..], &["--json"]].concat());
+    let rows: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    let rows = rows.as_array().unwrap();
+    let own = |row: &&serde_json::Value| row["loss"] == "dpo";
+    let losses: Vec<f64> = rows[..6]
+        .iter()
+        .filter(own)
+        .map(|row| row["eval loss"].as_f64().unwrap())
+        .collect();
+    let mean = losses.iter().sum::<f64>() / 3.0;
+    let mut seeds = rows[6..].iter().filter(own);
+    let row = seeds.find(|row| row["figure"] == "eval loss").unwrap();
+    assert_eq!(row["seeds"], 3.0);
+    assert!((row["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+    let csv = text(&place.path("out/sweep_seeds.csv"));
+    assert!(
+        csv.starts_with("loss,settings,figure,seeds,mean,sd,95% low,95% high\n"),
+        "{csv}"
+    );
+    // SimPO has no reference, so no log-ratio.
+    let svg = text(&place.path("out/frontier.svg"));
+    assert!(
+        svg.contains("Not in the figure, without log-ratio chosen or"),
+        "{svg}"
+    );
+    assert!(
+        svg.contains("simpo run.seed=0") && svg.contains(">chance<"),
+        "{svg}"
+    );
+
+    let place_of_report = place.succeed(&["report", str(&place.path("out")), "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&place_of_report).unwrap();
+    assert_eq!(report["runs"].as_array().unwrap().len(), 6);
+    assert_eq!(report["seeds"][0]["seeds"], 3.0);
+    assert!(text(&place.path("out/report.html")).contains("Over seeds"));
+}
+
+#[test]
 fn what_a_sweep_refuses() {
     let place = Place::new();
     for (entries, words) in [

@@ -92,7 +92,8 @@ fn a_run_has_every_section_and_the_numbers_of_its_records() {
             Some(figure) => (figure, "evaluation"),
             None => (name.as_str(), "training"),
         };
-        if ["step", "epoch", "num_tokens"].contains(&figure) {
+        // The strict accuracy is in the table alone.
+        if ["step", "epoch", "num_tokens", "rewards/accuracies"].contains(&figure) {
             continue;
         }
         let (chart, label) = match figure.rsplit_once('/') {
@@ -170,7 +171,7 @@ fn samples_pairs_checkpoints_and_interruptions_are_those_of_the_files() {
     assert!(smallest[0] <= mean && mean <= largest[0]);
     for what in [
         "<code>checkpoint-3</code>",
-        "gone on with from the checkpoint of this step",
+        "resumed from the checkpoint of this step",
         "<code>run.max_steps</code> changed from <code>3</code> to <code>6</code>",
         "finished</span>",
         "step 6 of 6",
@@ -357,7 +358,7 @@ fn several_runs_are_laid_over_each_other_with_their_frontier() {
         let records = records(folder);
         let got = drawn(&data, "loss", &format!("{name}, evaluation"));
         assert_eq!(got, points(&records, "eval_loss"));
-        let accuracy = points(&records, "eval_rewards/accuracies")
+        let accuracy = points(&records, "eval_rewards/accuracies_ties_half")
             .last()
             .unwrap()
             .1;
@@ -369,11 +370,70 @@ fn several_runs_are_laid_over_each_other_with_their_frontier() {
             "{at}"
         );
     }
-    assert!(page.contains("Reward against distance") && page.contains("Reward against diversity"));
+    // All have a KL on the answers to their evaluation prompts.
+    assert!(page.contains("<h3>Accuracy against KL</h3>"));
+    assert!(page.contains("answers of the policy to the prompts of run.eval_prompts"));
+    assert!(page.contains("Accuracy against entropy"));
+    assert!(page.contains("units of their own and are not comparable"));
     assert!(
         page.contains(">loss.ipo.beta</th>") || page.contains("loss.ipo.beta"),
         "differences"
     );
+}
+
+/// A run of an older version has the strict accuracy alone, which is 0 before the first step.
+#[test]
+fn accuracy_counts_a_tie_as_half_and_falls_back_for_older_runs() {
+    let record = |step: u64, name: &str, value: f64| json!({"step": step, "eval_loss": 0.7, "eval_kl": 0.1, name: value});
+    let run = |name: &str, values: [f64; 3]| {
+        let records = (0..3).map(|step| record(step, name, values[step as usize]));
+        by_hand(&[run_json("rexpo"), ("metrics.jsonl", lines(records))])
+    };
+    let older = run("eval_rewards/accuracies", [0.0, 0.6, 0.7]);
+    let newer = run("eval_rewards/accuracies_ties_half", [0.5, 0.55, 0.65]);
+    let page = page_of(&[newer.path()], None);
+    well_formed(&page);
+    assert!(
+        page.contains("The line at 0.5 is chance") && page.contains("<title>0.5: chance</title>")
+    );
+    assert!(
+        page.contains("evaluation, from <data value=\"0.5\">"),
+        "{page}"
+    );
+    let page = page_of(&[older.path()], None);
+    assert!(page.contains("of an older version, a tie counts as wrong"));
+    assert!(
+        !page.contains("from <data value=\"0.0\">") && !page.contains("from <data value=\"0\">")
+    );
+    let page = page_of(&[older.path(), newer.path()], None);
+    well_formed(&page);
+    // Both report the same divergence, so it is the axis, and its estimator is said.
+    assert!(page.contains("<h3>Accuracy against KL</h3>"), "{page}");
+    assert!(page.contains("KL(r || pi): the mean of log r - log pi"));
+    let ids = data(&page)["charts"]["rewards/accuracies_ties_half"]["lines"].clone();
+    let drawn: Vec<usize> = ids
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["x"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(drawn.iter().sum::<usize>(), 6, "{drawn:?}");
+}
+
+#[test]
+fn every_metric_of_a_page_says_what_it_means() {
+    let record =
+        json!({"step": 1, "loss": 0.5, "saturated": 0.9, "loss/dpo": 0.5, "rewards/margins": 0.1});
+    let folder = by_hand(&[run_json("cexpo"), ("metrics.jsonl", lines([record]))]);
+    let page = page_of(&[folder.path()], None);
+    for meaning in [
+        "share of pairs where sigma(d - margin) is too flat to learn from",
+        "the term NAME, mean over rows, without its weight",
+        "chosen reward minus rejected reward",
+    ] {
+        // With its chart and in the table.
+        assert_eq!(page.matches(meaning).count(), 2, "{meaning}");
+    }
 }
 
 #[test]

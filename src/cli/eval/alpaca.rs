@@ -10,61 +10,69 @@ use serde_json::json;
 
 use super::super::{answer, grouped, tell};
 
-/// Computes AlpacaEval 2's win rates from its annotations, the length-controlled one among them.
+/// Compute AlpacaEval 2's win rates, the length-controlled one included, from its annotations.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct AlpacaArgs {
-    /// AlpacaEval's annotations.json.
+    /// Read AlpacaEval's annotations.json
     #[arg(long, value_name = "FILE")]
     annotations: PathBuf,
 
-    /// The difficulty of each instruction, .csv or JSON.
+    /// Read the difficulty of each instruction, .csv or JSON
     #[arg(long, value_name = "FILE")]
     difficulty: Option<PathBuf>,
 
-    /// The gamed rows, .csv or JSON; where they have `index`, their difficulties take --difficulty's
-    /// place.
+    /// Read the gamed rows, .csv or JSON; if they have `index`, their difficulties replace
+    /// --difficulty
     #[arg(long, value_name = "FILE")]
     gamed: Option<PathBuf>,
 
-    /// The seed of the bootstrap.
+    /// Seed the bootstrap
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Prints the figures as one JSON object.
+    /// Print one JSON object: `win_rate`, `length_controlled_win_rate`, counts, regression
     #[arg(long)]
     json: bool,
 }
 
 const HELP: &str = "\
 Annotations are a JSON list, or JSON lines, of
-  {\"instruction\", \"output_1\", \"output_2\", \"preference\", \"generator_1\", \"generator_2\", ...}
-where output_2 is the model's, output_1 the baseline's, and preference - 1 is the probability that
-output_2 is better: a number from 1 to 2; 0 is a draw, as in older files; null counts in no win rate.
+  {\"instruction\", \"output_1\", \"output_2\", \"preference\", \"generator_1\",
+   \"generator_2\", ...}
+where output_2 is the model's, output_1 the baseline's, and preference - 1 is
+the probability that output_2 is better: a number from 1 to 2; 0 is a draw, as
+in older files; null counts in no win rate.
 
   win rate             100 mean(preference - 1)
   standard error       100 sd / sqrt(n), with n - 1 in the standard deviation
   discrete win rate    100 (wins + draws / 2) / n; a draw is a preference of 1.5
-  length-controlled    100 mean over all annotations of sigma(a + b difficulty): what a logistic
-                       regression says where both outputs are as long
+  length-controlled    100 mean over all annotations of sigma(a + b difficulty):
+                       what a logistic regression says where both outputs are as
+                       long
 
-The regression is AlpacaEval's length_controlled_v1: no intercept; tanh((len_1 - len_2) / sd) with lengths
-in characters and sd of the file's own differences, which are not centred; the instruction's difficulty;
-and 1 for the model's rows, 0 for gamed ones, which weigh 0.1 each (0.2 over two gamed models). Targets
-are soft. The penalty is |w|_1, beside C times the weighted log loss; C is one of ten from 1e-4 to 1e4, by
-a cross-validation of five parts, those of scikit-learn's GroupKFold. It is solved to the optimum, where
-liblinear stops earlier.
+The regression is AlpacaEval's length_controlled_v1: no intercept; tanh((len_1 -
+len_2) / sd) with lengths in characters and sd of the file's own differences,
+which are not centred; the instruction's difficulty; and 1 for the model's rows,
+0 for gamed ones, which weigh 0.1 each (0.2 over two gamed models). Targets are
+soft. The penalty is |w|_1, beside C times the weighted log loss; C is one of
+ten from 1e-4 to 1e4, by a cross-validation of five parts, those of
+scikit-learn's GroupKFold. It is solved to the optimum, where liblinear stops
+earlier.
 
-  --difficulty  columns index (the annotation's place from 0; in .csv the first column may have no name)
-                or instruction; instruction_difficulty. AlpacaEval's instruction_difficulty.csv is one.
-  --gamed       columns preference in [0, 1], std_delta_len, instruction_difficulty; AlpacaEval's
-                df_gamed.csv is one.
-Both are files of the data set tatsu-lab/alpaca_eval on the hub. Without difficulties the regression is of
-the length and the constant alone, and the figure is not AlpacaEval's own.
+  --difficulty  columns index (the annotation's place from 0; in .csv the first
+                column may have no name) or instruction; instruction_difficulty.
+                AlpacaEval's instruction_difficulty.csv is one.
+  --gamed       columns preference in [0, 1], std_delta_len,
+                instruction_difficulty; AlpacaEval's df_gamed.csv is one.
+Both are files of the data set tatsu-lab/alpaca_eval on the hub. Without
+difficulties the regression is of the length and the constant alone, and the
+figure is not AlpacaEval's own.
 
 Examples:
   $ expo eval alpaca --annotations annotations.json --gamed df_gamed.csv
-  $ expo eval alpaca --annotations annotations.json --difficulty instruction_difficulty.csv --json";
+  $ expo eval alpaca --annotations annotations.json \\
+      --difficulty instruction_difficulty.csv --json";
 
 /// Runs the command.
 pub fn run(args: &AlpacaArgs) -> anyhow::Result<()> {

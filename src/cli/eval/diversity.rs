@@ -25,7 +25,7 @@ use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped, tell};
 
-/// Evaluates how much variety there is in samples, of several models side by side.
+/// Evaluate the diversity of samples, of several models side by side.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct DiversityArgs {
@@ -127,7 +127,7 @@ pub struct DiversityArgs {
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// Prints the report as one JSON object.
+    /// Print one JSON object with a list of models: entropies, self-BLEU, distinct-n, intervals
     #[arg(long)]
     json: bool,
 }
@@ -142,41 +142,53 @@ enum Tokens {
 }
 
 const HELP: &str = "\
-The protocol of EXPO table 1: 25 samples per prompt, nucleus 0.95, temperature 1.
+The protocol of EXPO table 1: 25 samples per prompt, nucleus 0.95, temperature
+1.
 
 The report, of each model a mean over prompts:
-  entropy, Monte-Carlo     mean over responses of -log pi(y|x) / |y|, in nats per token. log pi is
-                           that of the file, the drawing model's own before any processor, and |y|
-                           counts the end token. Drawn with a nucleus, responses are likelier than
-                           the model's own, so it tends to lie below the entropy.
+  entropy, Monte-Carlo     mean over responses of -log pi(y|x) / |y|, in nats
+                           per token. log pi is that of the file, the drawing
+                           model's own before any logits processor, and |y|
+                           counts the end token. Drawn with a nucleus, responses
+                           are likelier than the model's own, so it tends to lie
+                           below the entropy.
     by tokens              the sum of -log pi(y|x) over the sum of |y|
-  entropy, full softmax    mean over responses of the mean over their tokens of the entropy of the
-                           next-token distribution, of the whole softmax at temperature 1, in nats;
-                           of the model that scores them (--model, --score-with)
+  entropy, full softmax    mean over responses of the mean over their tokens of
+                           the entropy of the next-token distribution, of the
+                           whole softmax at temperature 1, in nats; of the model
+                           that scores them (--model, --score-with)
     by tokens              the mean over all tokens
-  self-BLEU-4              mean over samples of BLEU of each against the others of its prompt, in
-                           [0, 1], less is more variety. As sentence_bleu of NLTK 3.10 with equal
-                           weights and method1: a precision without a match is 0.1 over the number
-                           of n-grams, without a common word BLEU is 0
-  distinct-1, distinct-2   different n-grams over n-grams, of the samples of a prompt; none reaches
-                           from one sample into the next. A prompt without n-grams does not count
+  self-BLEU-4              mean over samples of BLEU of each against the others
+                           of its prompt, in [0, 1], less is more variety. As
+                           sentence_bleu of NLTK 3.10 with equal weights and
+                           method1: a precision without a match is 0.1 over the
+                           number of n-grams, without a common word BLEU is 0
+  distinct-1, distinct-2   different n-grams over n-grams, of the samples of a
+                           prompt; none reaches from one sample into the next. A
+                           prompt without n-grams does not count
     of all prompts         the same of all samples together; no interval
   tokens, words            mean lengths, tokens with the end token
-  stopped                  the share of responses that ended by themselves or at a stop text
-Words are what lies between white space (Unicode's White_Space), as written. Models with different
-tokenizers differ in nats per token by that alone.
-Intervals are of 95%, by the percentile bootstrap over prompts, drawn with seed 0.
+  stopped                  the share of responses that ended by themselves or at
+                           a stop text
+Words are what lies between white space (Unicode's White_Space), as written.
+Models with different tokenizers differ in nats per token by that alone.
+Intervals are of 95%, by the percentile bootstrap over prompts, drawn with seed
+0.
 
-Files must have the same prompts with the same number of samples each, two at least, or --common
-compares what they have in common. A file has what `expo sample` writes; prompt, response and
-finish_reason must be there, token_ids and log_prob for entropy.
+Files must have the same prompts with the same number of samples each, two at
+least, or --common compares what they have in common. A file has what `expo
+sample` writes; prompt, response and finish_reason must be there, token_ids and
+log_prob for entropy.
 
 Examples:
-  $ expo eval diversity --model runs/sft runs/dpo --prompts test.jsonl --out-dir samples
-  $ expo eval diversity --samples samples/sft.jsonl samples/dpo.jsonl --name SFT DPO
+  $ expo eval diversity --model runs/sft runs/dpo --prompts test.jsonl \\
+      --out-dir samples
+  $ expo eval diversity --samples samples/sft.jsonl samples/dpo.jsonl \\
+      --name SFT DPO
   $ expo eval diversity --samples dpo.jsonl --score-with runs/dpo --json
 
-INT or TERM ends the draws once their batch is written; the same command resumes.";
+INT or TERM ends the draws once their batch is written; the same command
+resumes.";
 
 impl DiversityArgs {
     /// The device that drawing or scoring asks for; `None` where only samples are read.

@@ -5,12 +5,13 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use expo::data::Files;
 use expo::data::format::Format;
 use expo::error::{Error, Result};
 use expo::eval::judge::{
-    Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, ask, calls, figures, judged, keys,
+    Answer, Asked, Cache, Call, Figures, Items, Judge, Judged, TooLong, ask, calls, figures,
+    judged, keys,
 };
 use expo::io::output::Output;
 use expo::session::StopCondition;
@@ -25,46 +26,52 @@ use super::super::stop::{Limit, ended, on_signal};
 use super::super::{answer, grouped};
 use open::Rule;
 
-/// Has a judge compare a model's samples with chosen answers or another model's samples.
+/// Compare a model's samples with chosen answers or another model's samples, by a judge.
 #[derive(Args)]
 #[command(after_long_help = report::HELP)]
 pub struct JudgeArgs {
-    /// The model's samples, a file of `expo sample`; one response to each prompt is judged.
+    /// Judge these samples, a file of `expo sample`: one response to each prompt; s.jsonl[:100] takes
+    /// the first 100 lines
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     samples: Files,
 
-    /// Takes the response of this number of each prompt, also of --against; by default the first.
+    /// Take the response of this number of each prompt, also of --against; by default the first
     #[arg(long, value_name = "N")]
     index: Option<u64>,
 
-    /// The word `chosen`, for the chosen answers of --data, or another model's samples.
+    /// Compare with the chosen answers of --data (`chosen`), or with another model's samples
     #[arg(long, value_name = "chosen|FILE")]
     against: String,
 
-    /// With --against chosen: the rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100] takes the first 100.
+    /// With --against chosen: read these rows, .jsonl, .parquet, .csv and others; rows.jsonl[:100]
+    /// takes the first 100
     #[arg(long, value_name = "FILE", value_parser = str::parse::<Files>)]
     data: Option<Files>,
 
-    /// The layout of the rows; by default what the first row looks like.
+    /// Read rows of this layout; by default the one that the first row has
     #[arg(long, requires = "data", value_parser = Format::named)]
     format: Option<&'static Format>,
 
-    /// The model whose chat template the prompts went through, where the rows are conversations.
+    /// Render conversations with the chat template of this model, as the samples' prompts were
     #[arg(long, value_name = "MODEL", requires = "data")]
     tokenizer: Option<String>,
 
-    /// A judge that needs no network: the longer response, a sum of weights, or a model.
+    /// Judge without a network: prefer the longer response, a sum of weights, or what a model prefers
     #[arg(long, value_name = "length|lexicon:FILE|model:MODEL")]
     judge: Option<Rule>,
 
-    /// With --judge model: the reference; the judge is then log pi(y|x) - log r(y|x).
+    /// With --judge model: score by log pi(y|x) - log r(y|x) with this reference r
     #[arg(long, value_name = "MODEL")]
     judge_reference: Option<String>,
+
+    /// With --judge model: skip or cut items that are longer than the judge's context, or fail
+    #[arg(long, value_name = "RULE", value_enum, default_value_t = TooLongRule::Skip)]
+    too_long: TooLongRule,
 
     #[command(flatten)]
     compute: ComputeArgs,
 
-    /// The name of the judge at OPENAI_BASE_URL.
+    /// Ask this model at OPENAI_BASE_URL
     #[arg(
         long,
         value_name = "NAME",
@@ -73,19 +80,19 @@ pub struct JudgeArgs {
     )]
     judge_model: Option<String>,
 
-    /// What it is asked; by default which response is more helpful and harmless.
+    /// Ask this question; by default which response is more helpful and harmless
     #[arg(long, value_name = "FILE", conflicts_with = "judge")]
     template: Option<PathBuf>,
 
-    /// Keys of the request besides model and messages, as a JSON object; null takes one out.
+    /// Set keys of the request besides model and messages, a JSON object; null removes one
     #[arg(long, value_name = "JSON", conflicts_with = "judge", value_parser = object)]
     request: Option<Map<String, Value>>,
 
-    /// Attempts after the first one where the judge is busy or away.
+    /// Retry a question this many times when the judge is busy or unreachable
     #[arg(long, value_name = "N", default_value_t = 6, conflicts_with = "judge")]
     max_retries: u32,
 
-    /// The longest that one attempt may take.
+    /// Give up an attempt after this time
     #[arg(
         long,
         value_name = "TIME",
@@ -94,45 +101,66 @@ pub struct JudgeArgs {
     )]
     timeout: Limit,
 
-    /// Questions that are asked at the same time.
+    /// Ask this many questions at the same time
     #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "judge")]
     concurrency: usize,
 
-    /// The seed of the orders, of the items that controls are made of, and of the bootstrap.
+    /// Seed the orders, the choice of controls and the bootstrap
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
-    /// Asks about each item in both orders.
+    /// Ask about each item in both orders
     #[arg(long)]
     both_orders: bool,
 
-    /// The items that each of the two controls is made of.
+    /// Make each of the two controls of this many items
     #[arg(long, value_name = "N", default_value_t = 25)]
     controls: usize,
 
-    /// Takes the first items only.
+    /// Judge only the first N items
     #[arg(long, value_name = "N")]
     max_items: Option<usize>,
 
-    /// The judge's replies, kept and never asked for again [default: SAMPLES.judge.jsonl].
+    /// Keep the judge's replies in this file, and read them from it [default: SAMPLES.judge.jsonl]
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
 
-    /// Prints the first question and the number of them; asks none.
+    /// Print the first question and the number of questions, without asking
     #[arg(long)]
     dry_run: bool,
 
-    /// Where a line per item goes; - is standard output.
+    /// Write a line per item to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Replaces the file --out if it is there; a link, a pipe, a device or a file that is read never is.
+    /// Replace the file --out; a link, a pipe, a device or a file that is read never is
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Prints the figures as one JSON object.
+    /// Print one JSON object: counts, `win_rate` with its intervals, position, length, controls
     #[arg(long)]
     json: bool,
+}
+
+/// What becomes of items that are longer than the judge's context.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum TooLongRule {
+    /// Leave them out, and say how many.
+    Skip,
+    /// Cut their answers at the end; leave out an item whose prompt alone is too long.
+    Cut,
+    /// Refuse them.
+    Fail,
+}
+
+impl From<TooLongRule> for TooLong {
+    fn from(rule: TooLongRule) -> Self {
+        match rule {
+            TooLongRule::Skip => Self::Skip,
+            TooLongRule::Cut => Self::Cut,
+            TooLongRule::Fail => Self::Fail,
+        }
+    }
 }
 
 fn object(text: &str) -> Result<Map<String, Value>> {
@@ -157,9 +185,12 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
     flagged(check(args))?;
     let (cache, out) = outputs(args)?;
     let mut progress = Progress::new();
-    let items = open::items(args, &mut progress)?;
-    let judge = open::judge(args, &mut progress)?;
+    let mut items = open::items(args, &mut progress)?;
+    let mut judge = open::judge(args, &mut progress)?;
     progress.close();
+    if let Judge::Offline(judge, _) = &mut judge {
+        judge.fit(&mut items, args.too_long.into())?;
+    }
     let calls = calls(&items.items, args.seed, args.both_orders, args.controls);
     if args.dry_run {
         return answer(&dry(&judge, &items, &calls, &cache)?);
@@ -248,11 +279,17 @@ fn finish(
         Some(out) => answer_beside(out, &text)?,
         None => answer(&text)?,
     }
-    refuse_headline(&figures, asked, &judged)
+    let again = matches!(judge, Judge::Endpoint(..));
+    refuse_headline(&figures, asked, &judged, again)
 }
 
-/// An error where there is no headline.
-fn refuse_headline(figures: &Figures, asked: &Asked, judged: &[Judged]) -> anyhow::Result<()> {
+/// An error where there is no win rate; `again` if asking once more can help.
+fn refuse_headline(
+    figures: &Figures,
+    asked: &Asked,
+    judged: &[Judged],
+    again: bool,
+) -> anyhow::Result<()> {
     if figures.win_rate.is_some() {
         return Ok(());
     }
@@ -266,8 +303,8 @@ fn refuse_headline(figures: &Figures, asked: &Asked, judged: &[Judged]) -> anyho
     if let Some(why) = why.clone().find(|why| *why != "not asked") {
         what += &format!("; the first failure: {why}");
     }
-    if failed > 0 {
-        what += "; the same command asks again for what failed";
+    if failed > 0 && again {
+        what += "; run the same command to ask again for what failed";
     }
     Err(Error::failed(what).into())
 }
@@ -297,11 +334,13 @@ fn check(args: &JudgeArgs) -> Result<()> {
             "rows are read with --against chosen",
         );
     }
-    let of_model = args.judge_reference.is_some() || args.compute != ComputeArgs::default();
+    let of_model = args.judge_reference.is_some()
+        || args.too_long != TooLongRule::Skip
+        || args.compute != ComputeArgs::default();
     match args.judge {
         Some(Rule::Model(_)) => Ok(()),
         _ if of_model => input(
-            "--judge-reference, --revision, --dtype and --device are about a judge that is a model",
+            "--judge-reference, --too-long, --revision, --dtype and --device are about a judge that is a model",
             "name one with --judge model:MODEL",
         ),
         _ => Ok(()),
@@ -356,8 +395,12 @@ fn dry(judge: &Judge, items: &Items, calls: &[Call], cache: &Path) -> Result<Str
         let (prompt, answers) = call.texts(&items.items, &null);
         judge.question(prompt, answers)
     });
+    let left_out = match items.skipped {
+        0 => String::new(),
+        skipped => format!("{} items are too long and are skipped\n", grouped(skipped)),
+    };
     Ok(format!(
-        "{first}\n\n{} items, {} questions, of which {} are answered in {}\n",
+        "{first}\n\n{left_out}{} items, {} questions, of which {} are answered in {}\n",
         grouped(items.items.len()),
         grouped(keys.len()),
         grouped(there),

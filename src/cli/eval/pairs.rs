@@ -22,7 +22,7 @@ use crate::cli::error::flagged;
 use crate::cli::out::{Existing, answer_beside, open, paths};
 use crate::cli::progress::Progress;
 
-/// Evaluates a model, and a reference, on a preference set.
+/// Evaluate a model, and a reference, on a preference set.
 #[derive(Args)]
 #[command(after_long_help = HELP)]
 pub struct PairsArgs {
@@ -93,7 +93,7 @@ pub struct PairsArgs {
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Print the report as one JSON object
+    /// Print one JSON object: losses, margins, calibration, length, each with its interval
     #[arg(long)]
     json: bool,
 }
@@ -111,41 +111,48 @@ enum UseOfScores {
 }
 
 const HELP: &str = "\
-Symbols: w the chosen and l the rejected response, pi the model, r the reference, n tokens;
-rho = log pi(y|x) - log r(y|x), h = rho_w - rho_l, d = log pi(y_w|x) - log pi(y_l|x). Log-probs are
-sums over the response's tokens in nats, its end token included.
+Symbols: w the chosen and l the rejected response, pi the model, r the
+reference, n tokens; rho = log pi(y|x) - log r(y|x), h = rho_w - rho_l, d = log
+pi(y_w|x) - log pi(y_l|x). Log-probs are sums over the response's tokens in
+nats, its end token included.
 
 The report:
-  losses        the mean over rows of every loss, with its paper's knobs, that has a value here; the
-                others are named with the reason. What a loss reads of a batch (AOT's order, z0 of
-                KTO) is of the whole set. KTO needs another pass over answers to other prompts, ODPO
+  losses        the mean over rows of every loss, with its paper's knobs, that
+                has a value here; the others are named with the reason. What a
+                loss reads of a batch (AOT's order, z0 of KTO) is of the whole
+                set. KTO needs another pass over answers to other prompts, ODPO
                 scores in every row: both are there if asked for with --loss.
   d             margins of the model by itself. With a reference also
   h             margins of rewards, which are rho: beta is no part of them
-    accuracy    the share of rows with a margin > 0, strictly; of a soft label p the expected share,
-                p of rows above 0 and 1 - p of rows below
+    accuracy    the share of rows with a margin > 0, strictly; of a soft label p
+                the expected share, p of rows above 0 and 1 - p of rows below
     per token   the same with log pi / n, or rho / n, of each response
-    chosen, rejected  means of log pi, or rho, of each side: where rho of the chosen one is below 0
-                it became less likely than it was
+    chosen, rejected  means of log pi, or rho, of each side: where rho of the
+                chosen one is below 0 it became less likely than it was
   fell          shares of rows where rho_w < 0, rho_l < 0, and both
-  calibration   of p = sigma(beta h) with a reference, and of sigma(d), as predictions of the label,
-                which is 1 where the row has none. Pairs count in both orders: confidence is
-                max(p, 1 - p), in ten bins of equal width, and `right` is the probability that the
-                label gives to the side it is confident of (one half at p = 1/2). Brier score: mean
-                of (p - label)^2. Log loss: mean of -label log p - (1 - label) log(1 - p).
-                ECE: mean over pairs of |confidence - right| of their bin.
-  length        accuracy and margin (of h, else of d) by n_w - n_l, split at its quantiles; rows of
-                one difference stay together
+  calibration   of p = sigma(beta h) with a reference, and of sigma(d), as
+                predictions of the label, which is 1 where the row has none.
+                Pairs count in both orders: confidence is max(p, 1 - p), in ten
+                bins of equal width, and `right` is the probability that the
+                label gives to the side it is confident of (one half at p =
+                1/2). Brier score: mean of (p - label)^2. Log loss: mean of
+                -label log p - (1 - label) log(1 - p). ECE: mean over pairs of
+                |confidence - right| of their bin.
+  length        accuracy and margin (of h, else of d) by n_w - n_l, split at its
+                quantiles; rows of one difference stay together
 Intervals are of 95%, by the percentile bootstrap over rows, drawn with seed 0.
 
 A line of --out:
-  {\"row\":0,\"log_probs\":{\"chosen\":-43.7,\"rejected\":-61.0},\"tokens\":{...},\"reference\":{...},
-   \"rho\":{...},\"d\":17.3,\"h\":1.2,\"p\":0.53,\"label\":1.0,\"losses\":{\"dpo\":0.63,...}}
+  {\"row\":0,\"log_probs\":{\"chosen\":-43.7,\"rejected\":-61.0},\"tokens\":{...},
+   \"reference\":{...},\"rho\":{...},\"d\":17.3,\"h\":1.2,\"p\":0.53,\"label\":1.0,
+   \"losses\":{\"dpo\":0.63,...}}
 p is sigma(beta h), without a reference sigma(d).
 
 Examples:
-  $ expo eval pairs --model runs/dpo --reference runs/sft --data test.jsonl.gz --out rows.jsonl
-  $ expo eval pairs --model runs/dpo --reference runs/sft --data test.jsonl --loss dpo:beta=0.05
+  $ expo eval pairs --model runs/dpo --reference runs/sft \\
+      --data test.jsonl.gz --out rows.jsonl
+  $ expo eval pairs --model runs/dpo --reference runs/sft --data test.jsonl \\
+      --loss dpo:beta=0.05
   $ expo eval pairs --model Qwen/Qwen2-0.5B --data test.jsonl --json
 
 A file --out is written when everything is known, whole or not at all.";

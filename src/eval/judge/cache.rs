@@ -1,6 +1,6 @@
 //! The file of a judge's replies, which is the log of the run and its memory.
 //!
-//! Hides how a file that a kill left behind is read and gone on with.
+//! Hides how a file that a killed process left is read and resumed.
 //!
 //! *Why*: a reply costs money or time, and it is asked for once. So it is on disk before the next one
 //! is looked at, found again by a hash of everything that was asked, and never changed.

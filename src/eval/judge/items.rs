@@ -66,6 +66,10 @@ pub struct Items {
     pub unusable: usize,
     /// Rows of the other side whose prompt an earlier one has.
     pub repeated: usize,
+    /// Items left out, because the judge has no room for them.
+    pub skipped: usize,
+    /// Items with an answer that is cut to what the judge has room for.
+    pub cut: usize,
 }
 
 impl Items {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::items::Answer;
+use super::items::{Answer, Items};
 use super::reply::Miss;
 use crate::config::ModelConfig;
 use crate::data::{Example, Response, TokenRule, TokenizeConfig, Tokenizer};
@@ -97,8 +97,21 @@ pub struct Scorer {
     policy: Decoder,
     reference: Option<Decoder>,
     positions: usize,
+    /// Whether answers are cut to what there is room for.
+    cuts: bool,
     /// Hashes of weights and tokenizer.
     identity: String,
+}
+
+/// What becomes of items that are longer than the context of a judge that is a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// They are left out and counted.
+    Skip,
+    /// The end of their answers is cut; an item whose prompt alone fills the context is left out.
+    Cut,
+    /// The first one is an error.
+    Fail,
 }
 
 impl Scorer {
@@ -129,23 +142,57 @@ impl Scorer {
             policy,
             reference,
             positions,
+            cuts: false,
         })
+    }
+
+    /// Leaves out of `items`, or cuts, what is longer than the context.
+    ///
+    /// # Errors
+    /// With [`TooLong::Fail`] at the first item that is too long; if no item is left.
+    fn fit(&mut self, items: &mut Items, rule: TooLong) -> Result<()> {
+        let all = items.items.len();
+        let mut kept = Vec::with_capacity(all);
+        for item in std::mem::take(&mut items.items) {
+            let example = self.example(&item.prompt, [&item.model, &item.against])?;
+            let (prompt, tokens) = (example.prompt.len(), tokens(&example));
+            match (tokens <= self.positions, rule) {
+                (true, _) => kept.push(item),
+                (false, TooLong::Cut) if prompt < self.positions => {
+                    items.cut += 1;
+                    kept.push(item);
+                }
+                (false, TooLong::Skip | TooLong::Cut) => items.skipped += 1,
+                (false, TooLong::Fail) => {
+                    return Err(
+                        self.too_long(format!("item {} has {tokens} tokens", kept.len() + 1))
+                    );
+                }
+            }
+        }
+        if kept.is_empty() {
+            return Err(self.too_long(format!("all {all} items are too long")));
+        }
+        items.items = kept;
+        if rule == TooLong::Cut {
+            self.cuts = true;
+            // Replies about whole answers are not those about cut ones.
+            self.identity += " cut";
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, what: String) -> Error {
+        let positions = self.positions;
+        Error::input(format!(
+            "{what}, and the judge has a context of {positions}"
+        ))
+        .hint("shorten the samples, take another judge, or cut the answers")
+        .option("too_long", "cut")
     }
 
     fn scores(&self, prompt: &str, answers: [&Answer; 2]) -> std::result::Result<[f64; 2], Miss> {
         let example = self.example(prompt, answers).map_err(Miss::Fatal)?;
-        let longest = example
-            .responses
-            .iter()
-            .map(|response| response.ids.len())
-            .max();
-        let length = example.prompt.len() + longest.unwrap_or(0);
-        if length > self.positions {
-            let positions = self.positions;
-            return Err(Miss::Refused(format!(
-                "{length} tokens, and the model was made for {positions} positions"
-            )));
-        }
         let all = |model: &Decoder| score(model, std::slice::from_ref(&example), usize::MAX);
         let policy = all(&self.policy).map_err(Miss::Fatal)?;
         let reference = self
@@ -165,8 +212,8 @@ impl Scorer {
         }))
     }
 
-    /// The answers as the model's tokens: texts that are tokenised anew, as another model may have
-    /// drawn them.
+    /// The answers as the model's tokens: their texts are tokenized again, since another model may
+    /// have drawn them.
     fn example(&self, prompt: &str, answers: [&Answer; 2]) -> Result<Example> {
         let rule = TokenRule::new(&TokenizeConfig::default(), &self.tokenizer);
         let ids = rule.prompt(prompt)?;
@@ -174,6 +221,9 @@ impl Scorer {
             let mut response = rule.response(prompt, &ids, &answer.text)?.ids;
             if answer.finished || response.is_empty() {
                 rule.finish(&mut response)?;
+            }
+            if self.cuts {
+                response.truncate(self.positions - ids.len());
             }
             Ok(Response::new(Role::Sampled, response))
         };
@@ -187,6 +237,12 @@ impl Scorer {
     }
 }
 
+/// The tokens of a prompt with the longest of its answers.
+fn tokens(example: &Example) -> usize {
+    let answers = example.responses.iter().map(|answer| answer.ids.len());
+    example.prompt.len() + answers.max().unwrap_or(0)
+}
+
 /// A judge of this machine.
 pub enum Offline {
     /// The longer response, in characters.
@@ -198,6 +254,17 @@ pub enum Offline {
 }
 
 impl Offline {
+    /// Leaves out of `items`, or cuts, what the judge has no room for. Rules read texts of any length.
+    ///
+    /// # Errors
+    /// As the rule says; if no item is left.
+    pub fn fit(&mut self, items: &mut Items, rule: TooLong) -> Result<()> {
+        match self {
+            Self::Length | Self::Lexicon(_) => Ok(()),
+            Self::Model(scorer) => scorer.fit(items, rule),
+        }
+    }
+
     /// What it is, for a key.
     pub fn identity(&self) -> &str {
         match self {

@@ -228,5 +228,6 @@ fn figure(config: &Constraint, places: &[Place]) -> Figure {
             panel("optimum", &Place::distance),
             panel("trained", &|place| spread(&place.trained).0),
         ],
+        notes: Vec::new(),
     }
 }

@@ -268,7 +268,22 @@ fn figure(
         ),
         columns: 2,
         panels,
+        notes: notes(placement),
     }
+}
+
+/// What the two prompts are.
+fn notes(placement: Placement) -> Vec<String> {
+    let bad = match placement {
+        Placement::Text => "as in the text of the paper",
+        Placement::Notebook => {
+            "as in the notebook of its authors, with \u{3c0}* and the reference exchanged"
+        }
+    };
+    vec![format!(
+        "On the good prompt the reference is close to \u{3c0}*, the policy that the preferences were drawn \
+         from; on the bad one it is far from it, {bad}. The closer to 0, the better."
+    )]
 }
 
 /// All losses share the axis of `[losses.lambda]`; one with a range of its own is stretched to it.

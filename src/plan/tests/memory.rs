@@ -232,7 +232,7 @@ fn what_cannot_help_is_not_suggested() {
         "{sets:?}"
     );
     assert!(
-        sets.iter().any(|set| set.contains("model.layers.31.*")),
+        sets.iter().any(|set| set.contains("model.layers.3?.*")),
         "{sets:?}"
     );
     // Not even the weights fit.

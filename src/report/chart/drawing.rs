@@ -33,6 +33,10 @@ pub enum Role {
     Axis,
     /// A step at which something happened.
     Event,
+    /// A value that a chart is compared with.
+    Rule,
+    /// A line from a point to its name.
+    Leader,
     /// A part of a curve: the colour's number, and how it looks.
     Curve(usize, Look),
     /// The title of a panel or figure.
@@ -124,7 +128,8 @@ impl Role {
         let (size, opacity) = match self {
             Self::Grid => (0.6, 0.15),
             Self::Axis => (1.0, 1.0),
-            Self::Event => (1.0, 0.5),
+            Self::Event | Self::Rule => (1.0, 0.5),
+            Self::Leader => (0.6, 0.6),
             Self::Curve(_, Look::Line | Look::Marked | Look::Dots) => (1.8, 1.0),
             Self::Curve(_, Look::Faint) => (0.8, 0.3),
             Self::Curve(_, Look::Dashed | Look::MarkedDashed) => (1.2, 0.9),
@@ -134,7 +139,7 @@ impl Role {
         };
         let (color, dash) = match self {
             Self::Curve(color, look) => (PALETTE[color % PALETTE.len()], look.is_dashed()),
-            role => (INK, role == Self::Event),
+            role => (INK, matches!(role, Self::Event | Self::Rule)),
         };
         Pen {
             color,

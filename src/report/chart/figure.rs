@@ -14,10 +14,12 @@ pub struct Figure {
     pub name: String,
     /// Above the panels.
     pub title: String,
-    /// Panels in a row.
+    /// Panels in a row; of fewer panels, or where they do not fit into [`WIDEST`], fewer.
     pub columns: usize,
     /// From left to right, then down.
     pub panels: Vec<Panel>,
+    /// Below the legend, a paragraph each.
+    pub notes: Vec<String>,
 }
 
 /// Curves in a frame.
@@ -51,13 +53,17 @@ pub const COLORS: usize = PALETTE.len();
 /// The number of the colour of rules without one.
 const GREY: usize = COLORS - 1;
 
-const FRAME: [f64; 2] = [220.0, 160.0];
+/// The frame of one panel of several, and of one alone.
+const FRAMES: [[f64; 2]; 2] = [[220.0, 160.0], [460.0, 300.0]];
+/// The widest that a figure is, in pixels: what a page or a column of text shows whole.
+pub const WIDEST: f64 = 1200.0;
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 44.0;
 const TITLE: f64 = 30.0;
 const LEGEND_ROW: f64 = 20.0;
+const NOTE_ROW: f64 = 15.0;
 /// Between a sign of the legend and its word, and after the word.
 const GAPS: [f64; 2] = [6.0, 24.0];
 
@@ -73,31 +79,48 @@ impl Figure {
     }
 
     fn draw(&self) -> Drawing {
-        let columns = self.columns.clamp(1, self.panels.len().max(1));
-        let rows = self.panels.len().div_ceil(columns);
-        let [wide, high] = [LEFT + FRAME[0] + RIGHT, TOP + FRAME[1] + BOTTOM];
+        let frame = FRAMES[usize::from(self.panels.len() == 1)];
+        let [wide, high] = [LEFT + frame[0] + RIGHT, TOP + frame[1] + BOTTOM];
+        let panels = self.panels.len().max(1);
+        let most = ((WIDEST / wide) as usize).clamp(1, panels);
+        let rows = panels.div_ceil(self.columns.clamp(1, most));
+        // Rows of about the same length.
+        let columns = panels.div_ceil(rows);
         let width = wide * columns as f64;
-        let panels = TITLE + high * rows as f64;
+        let below = TITLE + high * rows as f64;
         let title = [width / 2.0, 20.0];
         let mut shapes = vec![Shape::text(Role::Title, &self.title, title, Anchor::Middle)];
         for (index, panel) in self.panels.iter().enumerate() {
             let (column, row) = ((index % columns) as f64, (index / columns) as f64);
-            shapes.extend(panel.draw([column * wide + LEFT, row * high + TITLE + TOP]));
+            let corner = [column * wide + LEFT, row * high + TITLE + TOP];
+            shapes.extend(panel.draw(corner, frame));
         }
         let legend = self.legend(width);
         for (row, keys) in legend.iter().enumerate() {
             let total: f64 = keys.iter().map(Key::width).sum();
-            let y = panels + LEGEND_ROW * (row as f64 + 0.5);
+            let y = below + LEGEND_ROW * (row as f64 + 0.5);
             let mut x = (width - total) / 2.0;
             for key in keys {
                 shapes.extend(key.draw([x, y]));
                 x += key.width();
             }
         }
+        let mut bottom = below + LEGEND_ROW * legend.len() as f64 + 8.0;
+        for line in self
+            .notes
+            .iter()
+            .flat_map(|note| broken(note, width - LEFT))
+        {
+            bottom += NOTE_ROW;
+            let at = [LEFT / 2.0, bottom - 4.0];
+            shapes.push(Shape::text(Role::Label, &line, at, Anchor::Start));
+        }
         Drawing {
             width,
-            height: panels + LEGEND_ROW * legend.len() as f64 + 8.0,
-            label: self.title.clone(),
+            height: bottom + if self.notes.is_empty() { 0.0 } else { 6.0 },
+            label: [std::slice::from_ref(&self.title), &self.notes]
+                .concat()
+                .join(". "),
             shapes,
         }
     }
@@ -129,6 +152,21 @@ impl Figure {
     }
 }
 
+/// A paragraph in lines that are at most so wide.
+fn broken(note: &str, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in note.split(' ') {
+        let fits = |line: &&mut String| {
+            font::width(&format!("{line} {word}"), Role::Label.pen().size) <= width
+        };
+        match lines.last_mut().filter(fits) {
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// An entry of the legend: its word, the number of its colour, how its curve looks.
 #[derive(PartialEq)]
 struct Key<'a>(&'a str, usize, Look);
@@ -148,8 +186,8 @@ impl Key<'_> {
 }
 
 impl Panel {
-    fn draw(&self, [left, top]: [f64; 2]) -> Vec<Shape> {
-        let [right, bottom] = [left + FRAME[0], top + FRAME[1]];
+    fn draw(&self, [left, top]: [f64; 2], [wide, high]: [f64; 2]) -> Vec<Shape> {
+        let [right, bottom] = [left + wide, top + high];
         let plot = Plot {
             x: &self.x,
             y: &self.y,
@@ -186,5 +224,57 @@ impl Panel {
 impl Rule {
     fn color(&self) -> usize {
         self.color.unwrap_or(GREY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(panels: usize, columns: usize) -> Figure {
+        let panel = Panel {
+            title: String::new(),
+            x: Axis::linear("x", 0.0, 1.0),
+            y: Axis::linear("y", 0.0, 1.0),
+            curves: Vec::new(),
+            rules: Vec::new(),
+        };
+        Figure {
+            name: "f".into(),
+            title: "t".into(),
+            columns,
+            panels: vec![panel; panels],
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn no_figure_is_wider_than_a_page_and_rows_are_even() {
+        for (panels, columns, width) in [(1, 1, 532.0), (2, 2, 584.0), (5, 5, 876.0), (9, 9, 876.0)]
+        {
+            let drawing = figure(panels, columns).draw();
+            assert_eq!(drawing.width, width, "{panels}");
+        }
+        assert!((1..40).all(|panels| figure(panels, panels).draw().width <= WIDEST));
+    }
+
+    #[test]
+    fn notes_are_below_the_figure_in_lines_that_fit() {
+        let plain = figure(1, 1).draw();
+        let noted = Figure {
+            notes: vec!["left out of the figure: a run ".repeat(10)],
+            ..figure(1, 1)
+        }
+        .draw();
+        assert!(noted.height > plain.height + NOTE_ROW);
+        assert!(noted.label.contains("left out of the figure"));
+        let texts = noted.shapes.iter().filter_map(|shape| match &shape.form {
+            Form::Text { text, at, .. } => Some((text, at)),
+            _ => None,
+        });
+        for (text, [x, _]) in texts.filter(|(text, _)| text.contains("figure")) {
+            let width = font::width(text, Role::Label.pen().size);
+            assert!(x + width <= noted.width, "{text}");
+        }
     }
 }

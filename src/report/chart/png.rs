@@ -13,20 +13,22 @@ use tiny_skia::{
 };
 
 use super::drawing::{Drawing, Form, Pen, Shape};
+use super::figure::WIDEST;
 use super::font;
 
-/// Pixels per unit of a drawing.
-const SCALE: f64 = 2.0;
+/// Pixels per unit of a drawing, at most and at least.
+const SCALES: [f64; 2] = [2.0, 1.0];
 
 impl Drawing {
     /// As a PNG file, on white.
     pub fn to_png(&self) -> Vec<u8> {
-        let pixels = |length: f64| (length * SCALE).ceil() as u32;
+        let scale = (WIDEST / self.width).clamp(SCALES[1], SCALES[0]);
+        let pixels = |length: f64| (length * scale).ceil() as u32;
         let image = Pixmap::new(pixels(self.width), pixels(self.height));
         let mut image = image.expect("a drawing has a size");
         image.fill(Color::WHITE);
         for shape in &self.shapes {
-            shape.paint(&mut image);
+            shape.paint(&mut image, scale);
         }
         encode(&image)
     }
@@ -66,10 +68,10 @@ fn chunk(file: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
 }
 
 impl Shape {
-    fn paint(&self, image: &mut Pixmap) {
+    fn paint(&self, image: &mut Pixmap, scale: f64) {
         let pen = self.role.pen();
         match &self.form {
-            Form::Lines(lines) => stroke(image, lines, pen),
+            Form::Lines(lines) => stroke(image, lines, pen, scale),
             Form::Dots(dots, radius) => {
                 for [x, y] in dots {
                     let dot = PathBuilder::from_circle(*x as f32, *y as f32, *radius as f32);
@@ -81,8 +83,8 @@ impl Shape {
                         dash: None,
                     };
                     let (fill, rule) = (paint(pen), FillRule::Winding);
-                    image.fill_path(&dot, &fill, rule, scale(), None);
-                    stroke_path(image, &dot, around);
+                    image.fill_path(&dot, &fill, rule, transform(scale), None);
+                    stroke_path(image, &dot, around, scale);
                 }
             }
             Form::Text {
@@ -93,13 +95,13 @@ impl Shape {
             } => {
                 let letters = font::text(text, *at, pen.size, *anchor, *upward);
                 let size = (pen.size * 0.13).max(0.8);
-                stroke(image, &letters, Pen { size, ..pen });
+                stroke(image, &letters, Pen { size, ..pen }, scale);
             }
         }
     }
 }
 
-fn stroke(image: &mut Pixmap, lines: &[Vec<[f64; 2]>], pen: Pen) {
+fn stroke(image: &mut Pixmap, lines: &[Vec<[f64; 2]>], pen: Pen, scale: f64) {
     let mut path = PathBuilder::new();
     for line in lines {
         for (index, [x, y]) in line.iter().enumerate() {
@@ -111,11 +113,11 @@ fn stroke(image: &mut Pixmap, lines: &[Vec<[f64; 2]>], pen: Pen) {
     }
     // Nothing but moves is no path.
     if let Some(path) = path.finish() {
-        stroke_path(image, &path, pen);
+        stroke_path(image, &path, pen, scale);
     }
 }
 
-fn stroke_path(image: &mut Pixmap, path: &Path, pen: Pen) {
+fn stroke_path(image: &mut Pixmap, path: &Path, pen: Pen, scale: f64) {
     let dash = pen
         .dash
         .map(|dash| dash.map(|length| length as f32).to_vec());
@@ -126,7 +128,7 @@ fn stroke_path(image: &mut Pixmap, path: &Path, pen: Pen) {
         dash: dash.and_then(|dash| StrokeDash::new(dash, 0.0)),
         ..Stroke::default()
     };
-    image.stroke_path(path, &paint(pen), &stroke, scale(), None);
+    image.stroke_path(path, &paint(pen), &stroke, transform(scale), None);
 }
 
 fn paint(pen: Pen) -> Paint<'static> {
@@ -136,8 +138,8 @@ fn paint(pen: Pen) -> Paint<'static> {
     paint
 }
 
-fn scale() -> Transform {
-    Transform::from_scale(SCALE as f32, SCALE as f32)
+fn transform(scale: f64) -> Transform {
+    Transform::from_scale(scale as f32, scale as f32)
 }
 
 #[cfg(test)]

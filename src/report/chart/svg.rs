@@ -96,6 +96,8 @@ impl Shape {
             Role::Grid => "grid".to_owned(),
             Role::Axis => "axis".to_owned(),
             Role::Event => "event".to_owned(),
+            Role::Rule => "rule".to_owned(),
+            Role::Leader => "leader".to_owned(),
             Role::Title => "title".to_owned(),
             Role::Label => "label".to_owned(),
             Role::Name => "name".to_owned(),

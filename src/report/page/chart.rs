@@ -41,6 +41,8 @@ pub enum Scale {
     Any,
     /// They are shares, in [0, 1].
     Share,
+    /// They are shares, of which 0.5 is chance.
+    Chance,
     /// Their differences count, however small.
     Linear,
 }
@@ -90,6 +92,13 @@ impl Chart {
                 });
             }
         }
+        if self.scale == Scale::Chance {
+            let [_, at] = plot.place((x.from, CHANCE));
+            shapes.push(Shape {
+                title: Some("0.5: chance".to_owned()),
+                ..Shape::lines(Role::Rule, vec![vec![[left, at], [right, at]]])
+            });
+        }
         shapes.extend(thinned.iter().flat_map(|line| plot.curve(line)));
         let drawing = Drawing {
             width: WIDTH,
@@ -135,7 +144,7 @@ impl Chart {
                 })
         };
         let (from, to) = ends(|point| point.0);
-        // The beginning is always there, so that a run that goes on does not seem to be whole.
+        // Step 0 is always there, so that a resumed run does not look complete.
         let from = from.min(0.0);
         let x = Axis::linear("step", from, to.max(from + 1.0));
         let (low, high) = ends(|point| point.1);
@@ -145,10 +154,14 @@ impl Chart {
         if self.scale == Scale::Any && low > 1e-300 && high / low > 1e3 {
             return (x, Axis::log("", low / 1.3, high * 1.3));
         }
+        let (low, high) = match self.scale {
+            Scale::Chance => around_chance(low, high),
+            _ => (low, high),
+        };
         let room = room(low, high, 0.07);
         let (mut from, mut to) = (low - room, high + room);
         // No room for values that there cannot be.
-        if self.scale == Scale::Share {
+        if matches!(self.scale, Scale::Share | Scale::Chance) {
             (from, to) = (from.max(-0.03), to.min(1.03));
         } else if low >= 0.0 && from < 0.0 {
             from = 0.0;
@@ -192,6 +205,14 @@ impl Chart {
         }
         legend + "</ul>"
     }
+}
+
+/// The accuracy of a coin.
+pub const CHANCE: f64 = 0.5;
+
+/// A range of accuracies with chance in it, wide enough that a tenth of a percent is no leap.
+pub fn around_chance(low: f64, high: f64) -> (f64, f64) {
+    (low.min(CHANCE - 0.05), high.max(CHANCE + 0.05))
 }
 
 /// The lowest and the highest of each column of pixels where there are more points than that, one

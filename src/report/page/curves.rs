@@ -1,7 +1,7 @@
 //! Which figures are drawn together, for one run and for several.
 //!
-//! *Why*: what belongs together is known for the figures of a training run; what a loss reports beside
-//! them gets a chart of its own, so that nothing of `metrics.jsonl` is left out.
+//! *Why*: which metrics belong together is known; what a loss reports beside them gets a chart of its own,
+//! so that nothing of `metrics.jsonl` is left out. What a metric means is in one list, [`Metric::ALL`].
 
 use std::collections::BTreeSet;
 
@@ -9,101 +9,78 @@ use super::chart::{Chart, Scale};
 use super::folder::Recorded;
 use super::html;
 use crate::report::chart::{Curve, Look, PAGE_COLORS};
+use crate::run_dir::{ACCURACY, Metric, STRICT_ACCURACY};
 
-/// Figures in one frame.
+/// Metrics in one frame.
 struct Group {
     title: &'static str,
-    about: &'static str,
     /// The word of each in the legend, and its name in `metrics.jsonl`.
-    figures: &'static [(&'static str, &'static str)],
+    metrics: &'static [(&'static str, &'static str)],
     scale: Scale,
 }
 
-const fn group(
-    title: &'static str,
-    about: &'static str,
-    figures: &'static [(&'static str, &'static str)],
-) -> Group {
+const fn group(title: &'static str, metrics: &'static [(&'static str, &'static str)]) -> Group {
     Group {
         title,
-        about,
-        figures,
+        metrics,
         scale: Scale::Any,
     }
 }
 
-const GROUPS: [Group; 13] = [
-    group("Loss", "the objective, mean over rows", &[("", "loss")]),
-    Group {
-        scale: Scale::Share,
-        ..group(
-            "Accuracy",
-            "share of pairs whose chosen answer has the higher reward",
-            &[("", "rewards/accuracies")],
-        )
-    },
-    group(
-        "Margin",
-        "reward of the chosen answer minus that of the rejected one",
-        &[("", "rewards/margins")],
-    ),
+const fn scaled(scale: Scale, group: Group) -> Group {
+    Group { scale, ..group }
+}
+
+const GROUPS: [Group; 15] = [
+    group("Loss", &[("", "loss")]),
+    scaled(Scale::Chance, group("Accuracy", &[("", ACCURACY)])),
+    group("Margin of rewards", &[("", "rewards/margins")]),
     group(
         "Rewards",
-        "of either answer, in the loss's own scale",
         &[
             ("chosen", "rewards/chosen"),
             ("rejected", "rewards/rejected"),
         ],
     ),
-    group("KL", "from the reference, in nats", &[("", "kl")]),
+    group("KL, nats", &[("", "kl")]),
+    group("Loss per token, nats", &[("", "nll_per_token")]),
+    group("Perplexity", &[("", "perplexity")]),
+    group("Entropy, nats", &[("", "entropy")]),
     group(
-        "Entropy",
-        "of the next token over answers, in nats",
-        &[("", "entropy")],
-    ),
-    group(
-        "Log-probs",
-        "of whole answers, in nats",
+        "Log-probs, nats",
         &[("chosen", "logps/chosen"), ("rejected", "logps/rejected")],
     ),
     group(
-        "Log-ratios",
-        "how far log-probs moved from the reference, in nats",
+        "Log-ratios, nats",
         &[
             ("chosen", "log_ratios/chosen"),
             ("rejected", "log_ratios/rejected"),
         ],
     ),
-    group(
-        "Log-prob margin",
-        "log-prob of the chosen answer minus that of the rejected one",
-        &[("", "logps/margins")],
+    group("Log-prob margin, nats", &[("", "logps/margins")]),
+    scaled(
+        Scale::Chance,
+        group("Log-prob accuracy", &[("", "logps/accuracies")]),
     ),
-    Group {
-        scale: Scale::Share,
-        ..group(
-            "Log-prob accuracy",
-            "share of pairs whose chosen answer is the likelier one",
-            &[("", "logps/accuracies")],
-        )
-    },
-    Group {
-        scale: Scale::Share,
-        ..group(
-            "Token accuracy",
-            "share of chosen answers' tokens that were the likeliest",
-            &[("", "mean_token_accuracy")],
-        )
-    },
-    Group {
-        scale: Scale::Linear,
-        ..group("Learning rate", "of each step", &[("", "learning_rate")])
-    },
-    group("Gradient norm", "before clipping", &[("", "grad_norm")]),
+    scaled(
+        Scale::Share,
+        group("Token accuracy", &[("", "mean_token_accuracy")]),
+    ),
+    scaled(
+        Scale::Linear,
+        group("Learning rate", &[("", "learning_rate")]),
+    ),
+    group("Gradient norm", &[("", "grad_norm")]),
 ];
 
-/// What is no curve.
-const POSITIONS: [&str; 4] = ["step", "epoch", "num_tokens", "non_finite_steps"];
+/// What is no curve of its own: positions, and what is a stand-in for another metric.
+const OTHERWISE: [&str; 5] = [
+    "step",
+    "epoch",
+    "num_tokens",
+    "non_finite_steps",
+    STRICT_ACCURACY,
+];
 
 /// The charts of one run.
 pub fn of_one(run: &Recorded) -> Vec<Chart> {
@@ -111,21 +88,21 @@ pub fn of_one(run: &Recorded) -> Vec<Chart> {
     let mut charts = Vec::new();
     for group in &GROUPS {
         let mut lines = Vec::new();
-        for (at, (label, name)) in group.figures.iter().enumerate() {
-            let alone = group.figures.len() == 1;
+        for (at, (label, name)) in group.metrics.iter().enumerate() {
+            let alone = group.metrics.len() == 1;
             let word = |split: &str| match alone {
                 true => split.to_owned(),
                 false => format!("{label}, {split}"),
             };
-            let evaluations = run.points(&format!("eval_{name}"));
+            let evaluations = run.curve(&format!("eval_{name}"));
             let (color, look) = match alone {
                 true => (1, Look::Marked),
                 false => (at, Look::MarkedDashed),
             };
-            lines.push(line(&word("training"), at, Look::Line, run.points(name)));
+            lines.push(line(&word("training"), at, Look::Line, run.curve(name)));
             lines.push(line(&word("evaluation"), color, look, evaluations));
         }
-        charts.push(chart(group, lines, &marks));
+        charts.push(chart(group, lines, &marks, &[run]));
     }
     charts.extend(others(&[run]).into_iter().map(|name| {
         let lines = vec![
@@ -147,7 +124,7 @@ pub fn of_several(runs: &[Recorded]) -> Vec<Chart> {
     let lines = |name: &str| {
         let mut lines = Vec::new();
         for (at, run) in runs.iter().enumerate() {
-            let evaluations = run.points(&format!("eval_{name}"));
+            let evaluations = run.curve(&format!("eval_{name}"));
             // What was trained on is a background to what was not.
             let look = if evaluations.is_empty() {
                 Look::Line
@@ -155,17 +132,18 @@ pub fn of_several(runs: &[Recorded]) -> Vec<Chart> {
                 Look::Faint
             };
             let label = |split: &str| format!("{}, {split}", run.name);
-            lines.push(line(&label("training"), at, look, run.points(name)));
+            lines.push(line(&label("training"), at, look, run.curve(name)));
             lines.push(line(&label("evaluation"), at, Look::Marked, evaluations));
         }
         // Whatever is in front of others is drawn last.
         lines.sort_by_key(|line| line.look != Look::Faint);
         lines
     };
+    let all: Vec<&Recorded> = runs.iter().collect();
     let mut charts = Vec::new();
     for group in &GROUPS {
-        for (label, name) in group.figures {
-            let mut chart = chart(group, lines(name), &[]);
+        for (label, name) in group.metrics {
+            let mut chart = chart(group, lines(name), &[], &all);
             if !label.is_empty() {
                 chart.title = format!("{}, {label}", group.title);
             }
@@ -174,7 +152,6 @@ pub fn of_several(runs: &[Recorded]) -> Vec<Chart> {
             charts.push(chart);
         }
     }
-    let all: Vec<&Recorded> = runs.iter().collect();
     let more = others(&all).into_iter();
     charts.extend(more.map(|name| Chart {
         legend: false,
@@ -251,8 +228,8 @@ pub fn missing(run: &Recorded) -> String {
     }
     if !run.has_evaluations() {
         say(
-            "No evaluation: name rows in <code>data.eval</code>; <code>run.eval_steps</code> has it \
-             made more often than before the first step and after the last.",
+            "No evaluation: name rows in <code>data.eval</code>. Without <code>run.eval_steps</code> they \
+             are evaluated before the first step and after the last.",
         );
     }
     if run.first("loss").is_none() {
@@ -270,9 +247,9 @@ pub fn missing(run: &Recorded) -> String {
     }
     if run.first("kl").is_none() && run.first("eval_kl").is_none() {
         say(
-            "No KL: the EXPO losses estimate it on samples of the reference \
-             (<code>data.samples</code>), KTO on rotated answers. Log-ratios say how far the answers \
-             of the rows have moved.",
+            "No KL: only the EXPO losses estimate it, on samples of the reference \
+             (<code>data.samples</code>), and KTO, on answers to other prompts. Log-ratios say how \
+             far the log-probs of the rows' answers have moved.",
         );
     }
     html
@@ -287,11 +264,26 @@ fn line(label: &str, color: usize, look: Look, points: Vec<(f64, f64)>) -> Curve
     }
 }
 
-fn chart(group: &Group, lines: Vec<Curve>, marks: &[(u64, String)]) -> Chart {
+fn chart(group: &Group, lines: Vec<Curve>, marks: &[(u64, String)], runs: &[&Recorded]) -> Chart {
+    let name = group.metrics[0].1;
+    let mut about = meaning(name);
+    if group.scale == Scale::Chance {
+        about += ". The line at 0.5 is chance";
+    }
+    let drawn = |run: &&&Recorded| run.has(name) || run.has(&run.name_of(name));
+    let older = runs
+        .iter()
+        .filter(drawn)
+        .filter(|run| run.name_of(name) != name);
+    let older: Vec<&str> = older.map(|run| run.name.as_str()).collect();
+    if !older.is_empty() {
+        let older = older.join(", ");
+        about += &format!(". In {older}, of an older version, a tie counts as wrong");
+    }
     Chart {
-        id: group.figures[0].1.to_owned(),
+        id: name.to_owned(),
         title: group.title.to_owned(),
-        about: group.about.to_owned(),
+        about,
         lines,
         marks: marks.to_vec(),
         scale: group.scale,
@@ -303,10 +295,7 @@ fn other(name: &str, lines: Vec<Curve>, marks: &[(u64, String)]) -> Chart {
     Chart {
         id: name.to_owned(),
         title: name.to_owned(),
-        about: match name.strip_prefix("loss/") {
-            Some(_) => "a term of the loss, without its weight".into(),
-            None => "reported by the loss".into(),
-        },
+        about: meaning(name),
         lines,
         marks: marks.to_vec(),
         scale: Scale::Any,
@@ -314,14 +303,22 @@ fn other(name: &str, lines: Vec<Curve>, marks: &[(u64, String)]) -> Chart {
     }
 }
 
-/// The figures of no group.
+/// What a metric is, from the one list of metrics.
+fn meaning(name: &str) -> String {
+    match Metric::named(name) {
+        Some(metric) => metric.plain(),
+        None => "not a metric of this version of expo".to_owned(),
+    }
+}
+
+/// The metrics of no group.
 fn others(runs: &[&Recorded]) -> BTreeSet<String> {
     let records = runs.iter().flat_map(|run| &run.records);
     let names = records.flat_map(|record| record.keys());
     let names = names.map(|name| name.strip_prefix("eval_").unwrap_or(name));
     let known = |name: &str| {
-        let mut figures = GROUPS.iter().flat_map(|group| group.figures);
-        POSITIONS.contains(&name) || figures.any(|(_, figure)| *figure == name)
+        let mut grouped = GROUPS.iter().flat_map(|group| group.metrics);
+        OTHERWISE.contains(&name) || grouped.any(|(_, metric)| *metric == name)
     };
     names
         .filter(|name| !known(name))
@@ -329,10 +326,10 @@ fn others(runs: &[&Recorded]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Where a run was gone on with, and where it met a value that is not finite.
+/// Where a run was resumed, and where it met a value that is not finite.
 fn marks(run: &Recorded) -> Vec<(u64, String)> {
     let resumed = run.resumed.iter();
-    let resumed = resumed.map(|step| (*step, format!("gone on with after step {step}")));
+    let resumed = resumed.map(|step| (*step, format!("resumed after step {step}")));
     let met = run.non_finite.iter().map(|line| line.step);
     let met = met.map(|step| (step, format!("step {step}: a value that is not finite")));
     resumed.chain(met).collect()

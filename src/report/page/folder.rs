@@ -11,12 +11,12 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::run_dir::{
-    CONFIG, FILES, GENERATIONS, Generation, METRICS, Margins, NON_FINITE, NonFiniteStep, RUN,
-    Record, RunRecord, SummaryRecord, TIMINGS, Timing, TimingLine, checkpoint_steps, points,
-    read_log, step,
+    ACCURACY, CONFIG, FILES, GENERATIONS, Generation, METRICS, Margins, NON_FINITE, NonFiniteStep,
+    RUN, Record, RunRecord, STRICT_ACCURACY, SummaryRecord, TIMINGS, Timing, TimingLine,
+    checkpoint_steps, points, read_log, step,
 };
 
-/// What the folder of a run says.
+/// What a run directory says.
 #[derive(Debug, Clone, Default)]
 pub struct Recorded {
     /// Where it is.
@@ -27,9 +27,9 @@ pub struct Recorded {
     pub at_work: Option<bool>,
     /// `metrics.jsonl`.
     pub records: Vec<Record>,
-    /// `timings.jsonl`, without what was made anew.
+    /// `timings.jsonl`, without steps that were repeated after a resume.
     pub timings: Vec<Timing>,
-    /// The steps of the checkpoints that it was gone on from.
+    /// The steps of the checkpoints that it was resumed from.
     pub resumed: Vec<u64>,
     /// `generations.jsonl`.
     pub generations: Vec<Generation>,
@@ -52,11 +52,11 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Reads the folder of a run. A log with a line that makes no sense is read all the same, and the
+    /// Reads a run directory. A log with a line that makes no sense is read all the same, and the
     /// page says so.
     ///
     /// # Errors
-    /// If the folder holds no run, or `run.json` or another of its files cannot be read.
+    /// If the directory holds no run, or `run.json` or another of its files cannot be read.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut read = Self {
             folder: folder.to_owned(),
@@ -92,7 +92,7 @@ impl Recorded {
         Ok(read)
     }
 
-    /// The runs that a folder stands for: its own, or those of the sweep that it holds.
+    /// The runs that a directory stands for: its own, or those of the sweep that it holds.
     ///
     /// # Errors
     /// If there is none.
@@ -112,7 +112,7 @@ impl Recorded {
         }
     }
 
-    /// What changes when a file of the folder does.
+    /// What changes when a file of the directory does.
     pub fn trace(folder: &Path) -> Vec<(u64, Option<std::time::SystemTime>)> {
         let files = FILES.iter().map(|name| folder.join(name));
         let mut trace: Vec<_> = files
@@ -159,9 +159,22 @@ impl Recorded {
         Some((per_epoch.round() * epochs).ceil() as u64)
     }
 
-    /// The points of a figure: (step, value); null is NaN.
+    /// The points of a metric: (step, value); null is NaN.
     pub fn points(&self, name: &str) -> Vec<(f64, f64)> {
         points(&self.records, name)
+    }
+
+    /// The name under which the run has a metric. Runs older than [`ACCURACY`] have only the strict one.
+    pub fn name_of(&self, name: &str) -> String {
+        match name.strip_suffix(ACCURACY) {
+            Some(split) if !self.has(ACCURACY) => format!("{split}{STRICT_ACCURACY}"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// The points of a metric under the name that the run has it by.
+    pub fn curve(&self, name: &str) -> Vec<(f64, f64)> {
+        self.points(&self.name_of(name))
     }
 
     /// The last record that has this figure.
@@ -170,10 +183,30 @@ impl Recorded {
         found.find(|value| value.is_number())
     }
 
+    /// The last record of training and of evaluation, in one.
+    pub fn last_metrics(&self) -> Record {
+        let mut all = Record::new();
+        for (name, value) in self.records.iter().flatten() {
+            all.insert(name.clone(), value.clone());
+        }
+        all
+    }
+
+    /// The last value of a metric: of an evaluation if there is one, else of training.
+    pub fn latest(&self, name: &str) -> Option<f64> {
+        let eval = self.last(&format!("eval_{name}"));
+        eval.or_else(|| self.last(name))?.as_f64()
+    }
+
     /// The first one.
     pub fn first(&self, name: &str) -> Option<&Value> {
         let mut found = self.records.iter().filter_map(|r| r.get(name));
         found.find(|value| value.is_number())
+    }
+
+    /// Whether any record has this metric, of training or of an evaluation.
+    pub fn has(&self, name: &str) -> bool {
+        self.first(name).is_some() || self.first(&format!("eval_{name}")).is_some()
     }
 
     /// Whether any record is an evaluation's.

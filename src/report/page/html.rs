@@ -19,13 +19,6 @@ pub fn number(x: f64) -> String {
     }
 }
 
-/// A figure of a file, or a dash where it has none.
-pub fn figure(value: Option<&Value>) -> String {
-    value
-        .and_then(Value::as_f64)
-        .map_or_else(|| "–".to_owned(), number)
-}
-
 /// As [`number`], with a dash for a number that a file does not have.
 pub fn number_or_dash(x: f64) -> String {
     match x.is_finite() {

@@ -1,18 +1,21 @@
 //! The head of a page: what was run, how far it is, and where the figures stand.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::estimator::Estimator;
 use super::folder::Recorded;
-use super::html::{figure, grouped, number, section, table, text};
+use super::html::{grouped, number, section, table, text};
 use crate::report::chart::PAGE_COLORS;
+use crate::run_dir::{ACCURACY, Metric, SAMPLED_KL};
 
 /// Where a run is, as a word and a class.
 fn state(run: &Recorded) -> (&'static str, &'static str) {
     match (run.is_finished(), run.at_work) {
         (true, _) => ("finished", "done"),
-        (false, Some(true)) => ("going on", "going"),
+        (false, Some(true)) => ("running", "going"),
         (false, Some(false)) => ("interrupted", "stopped"),
         (false, None) => ("not finished", "stopped"),
     }
@@ -49,25 +52,28 @@ pub fn of_one(run: &Recorded) -> String {
     };
     for (name, figure) in [
         ("Loss", "loss"),
-        ("Accuracy", "rewards/accuracies"),
-        ("Margin", "rewards/margins"),
-        ("KL", "kl"),
-        ("Log-ratio of chosen", "log_ratios/chosen"),
-        ("Entropy", "entropy"),
+        ("Accuracy", ACCURACY),
+        ("Margin of rewards", "rewards/margins"),
+        ("KL, nats", "kl"),
+        ("Perplexity", "perplexity"),
+        ("Log-ratio of chosen, nats", "log_ratios/chosen"),
+        ("Entropy, nats", "entropy"),
     ] {
+        let figure = run.name_of(figure);
         let eval = format!("eval_{figure}");
         let (split, figure) = match run.last(&eval) {
-            Some(_) => ("evaluation", eval.as_str()),
+            Some(_) => ("evaluation", eval),
             None => ("training", figure),
         };
         let number_of = |value: Option<&Value>| value.and_then(Value::as_f64);
-        let (first, last) = (number_of(run.first(figure)), number_of(run.last(figure)));
+        let (first, last) = (number_of(run.first(&figure)), number_of(run.last(&figure)));
         if let (Some(first), Some(last)) = (first, last) {
-            tile(
-                name,
-                number(last),
-                format!("{split}, from {}", number(first)),
-            );
+            // What is 0 by definition before the first step is nothing to compare with.
+            let from = match first {
+                0.0 => String::new(),
+                first => format!(", from {}", number(first)),
+            };
+            tile(name, number(last), format!("{split}{from}"));
         }
     }
     if let Some(tokens) = run.last("num_tokens").and_then(Value::as_u64) {
@@ -103,30 +109,42 @@ fn progress(run: &Recorded) -> String {
     }
 }
 
-/// Figures of a run in the table of several: the head, the names in the order of preference.
-const COLUMNS: [(&str, &[&str]); 7] = [
-    ("loss", &["eval_loss", "loss"]),
-    (
-        "accuracy",
-        &["eval_rewards/accuracies", "rewards/accuracies"],
-    ),
-    ("margin", &["eval_rewards/margins", "rewards/margins"]),
-    ("KL", &["eval_kl", "kl"]),
-    ("entropy", &["eval_entropy", "entropy"]),
-    (
-        "log-ratio chosen",
-        &["eval_log_ratios/chosen", "log_ratios/chosen"],
-    ),
-    (
-        "log-ratio rejected",
-        &["eval_log_ratios/rejected", "log_ratios/rejected"],
-    ),
+/// A figure of a run in the table of several.
+pub type Column = (&'static str, fn(&Recorded) -> Option<f64>);
+
+/// The columns: the head with the unit, and the figure.
+static COLUMNS: [Column; 10] = [
+    ("loss, in its own unit", |run| run.latest("loss")),
+    ("accuracy", |run| run.latest(&run.name_of(ACCURACY))),
+    ("margin of rewards, in the loss's unit", |run| {
+        run.latest("rewards/margins")
+    }),
+    ("margin of log-ratios, nats", |run| {
+        Some(run.latest("log_ratios/chosen")? - run.latest("log_ratios/rejected")?)
+    }),
+    ("log-ratio chosen, nats", |run| {
+        run.latest("log_ratios/chosen")
+    }),
+    ("log-ratio rejected, nats", |run| {
+        run.latest("log_ratios/rejected")
+    }),
+    ("KL(pi || r) on answers, nats", |run| run.latest(SAMPLED_KL)),
+    ("KL, nats", |run| run.latest("kl")),
+    ("loss per token, nats", |run| run.latest("nll_per_token")),
+    ("entropy, nats", |run| run.latest("entropy")),
 ];
+
+/// The columns that any of the runs has.
+pub fn known_columns(runs: &[Recorded]) -> Vec<&'static Column> {
+    let known = |column: &&Column| runs.iter().any(|run| column.1(run).is_some());
+    COLUMNS.iter().filter(known).collect()
+}
 
 /// The title and the table of several runs.
 pub fn of_several(runs: &[Recorded]) -> String {
+    let columns = known_columns(runs);
     let mut heads = vec!["run", "", "step"];
-    heads.extend(COLUMNS.iter().map(|(head, _)| *head));
+    heads.extend(columns.iter().map(|(head, _)| *head));
     let row = |(at, run): (usize, &Recorded)| {
         let steps = run
             .steps()
@@ -140,17 +158,23 @@ pub fn of_several(runs: &[Recorded]) -> String {
             badge(run),
             format!("{}{steps}", run.last_step()),
         ];
-        row.extend(COLUMNS.iter().map(|(_, names)| {
-            let mut found = names.iter().filter_map(|name| run.last(name));
-            figure(found.next())
+        row.extend(columns.iter().map(|(head, of)| {
+            let value = of(run).map_or_else(|| "–".to_owned(), number);
+            match (*head, Estimator::of(run)) {
+                ("KL, nats", Some(estimator)) => {
+                    format!("{value} <small>{}</small>", estimator.short())
+                }
+                _ => value,
+            }
         }));
         row
     };
     let rows: Vec<Vec<String>> = runs.iter().enumerate().map(row).collect();
     let body = format!(
-        "<p class=\"lead\">The last figures of each: of evaluations where there are any, else of \
-         training.</p>\n{}",
-        table(&heads, &rows)
+        "<p class=\"lead\">The last figures of each run: of evaluations where there are any, else of \
+         training.</p>\n{}<p class=\"note\">{}</p>\n",
+        table(&heads, &rows),
+        notes(runs)
     );
     let mut html = format!("<header><h1>{} runs</h1>", runs.len());
     for run in runs {
@@ -159,6 +183,26 @@ pub fn of_several(runs: &[Recorded]) -> String {
         }
     }
     html + "</header>\n" + &section("overview", "Runs", &body)
+}
+
+/// What a reader of the table has to know.
+fn notes(runs: &[Recorded]) -> String {
+    let mut notes = String::new();
+    let losses = runs.iter().map(|run| run.run.loss.as_str());
+    if losses.collect::<BTreeSet<_>>().len() > 1 {
+        notes += "Losses and rewards of different objectives are in units of their own and are not \
+                  comparable; accuracies, and figures in nats, are. ";
+    }
+    let estimators = runs.iter().filter_map(Estimator::of);
+    for estimator in estimators.collect::<BTreeSet<_>>() {
+        let _ = write!(
+            notes,
+            "{}: {}. ",
+            text(estimator.short()),
+            text(estimator.about())
+        );
+    }
+    notes.trim_end().to_owned()
 }
 
 /// First, last, lowest and highest of every figure of `metrics.jsonl`.
@@ -180,7 +224,12 @@ pub fn figures(run: &Recorded) -> String {
         let points = run.points(name);
         let finite = || points.iter().filter(|(_, y)| y.is_finite());
         let by = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let mut row = vec![format!("<code>{}</code>", text(name))];
+        let meaning = Metric::named(name).map(Metric::plain).unwrap_or_default();
+        let mut row = vec![format!(
+            "<code>{}</code> <small>{}</small>",
+            text(name),
+            text(&meaning)
+        )];
         let ends = [
             finite().next(),
             finite().next_back(),
@@ -194,12 +243,12 @@ pub fn figures(run: &Recorded) -> String {
         row
     };
     let rows: Vec<Vec<String>> = names.iter().map(row).collect();
-    let table = table(&["figure", "first", "last", "lowest", "highest"], &rows);
+    let table = table(&["metric", "first", "last", "lowest", "highest"], &rows);
     section(
         "figures",
         "Figures",
         &format!(
-            "<p class=\"lead\">Of <code>metrics.jsonl</code>, each with its step.</p>\n{table}"
+            "<p class=\"lead\">Every metric of <code>metrics.jsonl</code>, with the steps of its values.</p>\n{table}"
         ),
     )
 }

@@ -87,7 +87,7 @@
   window.addEventListener('hashchange', unfold);
   unfold();
 
-  // A page that is written anew is loaded anew, where the reader was, with open what was open.
+  // A page that is rewritten is reloaded at the same place, with the same sections open.
   var folded = Array.from(document.querySelectorAll('details'));
   var key = 'expo ' + location.pathname;
   try {

@@ -1,4 +1,4 @@
-//! What a run was made of, and what happened to it.
+//! Tables of a run: row counts, stories, events, config.
 
 use std::fmt::Write;
 
@@ -13,11 +13,15 @@ type Counted = (&'static str, fn(&RowCounts) -> Option<usize>);
 const CENSUS: [Counted; 16] = [
     ("rows", |of| of.rows),
     ("kept", |of| of.kept),
-    ("prompts cut", |of| of.cut_prompts),
-    ("answers cut", |of| of.cut_responses),
-    ("answers without an end", |of| of.unfinished_responses),
-    ("boundary merges", |of| of.boundary_merges),
-    ("context tokens", |of| of.context_tokens),
+    ("prompts cut to max_prompt_length", |of| of.cut_prompts),
+    ("answers cut to max_length", |of| of.cut_responses),
+    ("answers without an end token", |of| of.unfinished_responses),
+    ("answers that share a token with their prompt", |of| {
+        of.boundary_merges
+    }),
+    ("tokens of answers that are context, not learned", |of| {
+        of.context_tokens
+    }),
     ("prompt tokens, median", |of| Some(of.prompt_tokens?.median)),
     ("prompt tokens, 95%", |of| Some(of.prompt_tokens?.p95)),
     ("prompt tokens, most", |of| Some(of.prompt_tokens?.max)),
@@ -118,8 +122,7 @@ pub fn story(run: &Recorded) -> Option<String> {
             [word.to_string()].into_iter().chain(cells).collect()
         })
         .collect();
-    let lead =
-        "<p class=\"lead\">Samples before and after, beside the policies that are known.</p>\n";
+    let lead = "<p class=\"lead\">Samples before and after training, beside the policies that are known exactly.</p>\n";
     Some(section(
         "stories",
         "Stories",
@@ -131,10 +134,7 @@ pub fn story(run: &Recorded) -> Option<String> {
 pub fn events(run: &Recorded) -> String {
     let mut rows: Vec<(u64, String)> = Vec::new();
     for step in &run.resumed {
-        rows.push((
-            *step,
-            "gone on with from the checkpoint of this step".to_owned(),
-        ));
+        rows.push((*step, "resumed from the checkpoint of this step".to_owned()));
     }
     for change in &run.run.changes {
         let what = format!(
@@ -169,19 +169,19 @@ pub fn events(run: &Recorded) -> String {
     let mut html = String::new();
     if run.checkpoints.is_empty() {
         html += &missing(
-            "No checkpoints: <code>run.save_steps</code> has them made, and an interrupted run goes on \
-             from the newest.",
+            "No checkpoints: set <code>run.save_steps</code> to write them; an interrupted run resumes \
+             from the latest.",
         );
     }
     if !rows.is_empty() {
         let cells = |(step, what): (u64, String)| vec![step.to_string(), what];
         let rows: Vec<Vec<String>> = rows.into_iter().map(cells).collect();
-        html += &table(&["step", "what"], &rows);
+        html += &table(&["step", "event"], &rows);
     }
     html
 }
 
-/// The resolved config and what it was run on.
+/// The resolved config and what it ran on.
 pub fn config(run: &Recorded) -> String {
     let RunRecord {
         expo,
@@ -211,7 +211,7 @@ pub fn config(run: &Recorded) -> String {
         true => missing("No config: <code>config.toml</code> is not there."),
         false => format!("<pre>{}</pre>\n", text(&run.config)),
     };
-    config + &table(&["", "what it was run on"], &rows)
+    config + &table(&["", "what it ran on"], &rows)
 }
 
 /// The keys in which runs differ.
@@ -229,7 +229,8 @@ pub fn differences(runs: &[Recorded]) -> String {
     };
     keys.retain(|key| flat.iter().any(|one| of(one, key) != of(&flat[0], key)));
     if keys.is_empty() {
-        return "<p class=\"lead\">The configs are the same but for <code>run.output_dir</code>.</p>\n".into();
+        return "<p class=\"lead\">The configs differ only in <code>run.output_dir</code>.</p>\n"
+            .into();
     }
     let heads: Vec<&str> = ["run"]
         .into_iter()
@@ -249,7 +250,7 @@ pub fn differences(runs: &[Recorded]) -> String {
     table(&heads, &rows)
 }
 
-fn flatten(table: &toml::Table) -> Vec<(String, String)> {
+pub(super) fn flatten(table: &toml::Table) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for (key, value) in table {
         match value {

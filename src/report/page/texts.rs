@@ -1,4 +1,4 @@
-//! What was said: answers of the policy beside the reference's, and pairs with extreme margins.
+//! Texts of a run: answers of the policy beside the reference's, and pairs with extreme margins.
 
 use std::fmt::Write;
 
@@ -48,12 +48,12 @@ pub fn samples(run: &Recorded) -> String {
             "Samples",
             &missing(match run.setting("data", "eval") {
                 Some(_) => {
-                    "No samples: <code>run.eval_prompts</code>, e.g. 4, has the policy answer so many prompts \
+                    "No samples: set <code>run.eval_prompts</code>, e.g. to 4, to draw answers to as many prompts \
                  of the evaluation rows at each evaluation."
                 }
                 None => {
-                    "No samples: name rows in <code>data.eval</code>, and with <code>run.eval_prompts</code>, \
-                 e.g. 4, the policy answers so many of their prompts at each evaluation."
+                    "No samples: name rows in <code>data.eval</code> and set <code>run.eval_prompts</code>, \
+                 e.g. to 4, to draw answers to as many of their prompts at each evaluation."
                 }
             }),
         );
@@ -63,7 +63,7 @@ pub fn samples(run: &Recorded) -> String {
          the same random numbers.",
     );
     if run.run.hashes.reference.is_some() && before(run) != "Reference" {
-        html += " The reference is another model than the policy began as; its own answers are not drawn.";
+        html += " The reference is not the model that the policy started from; its own answers are not drawn.";
     }
     html += "</p>\n";
     for asked in &asked {
@@ -92,7 +92,7 @@ pub fn samples(run: &Recorded) -> String {
             };
             let _ = write!(
                 html,
-                "<details><summary>On the way: {of} evaluations</summary>"
+                "<details><summary>In between: {of} evaluations</summary>"
             );
             html += "<div class=\"sides\">";
             for line in shown {
@@ -115,8 +115,8 @@ pub fn samples_of(runs: &[Recorded]) -> String {
         }
     }
     if prompts.is_empty() {
-        let how = "No samples: <code>run.eval_prompts</code>, e.g. 4, has each run answer so many prompts of \
-                   the evaluation rows (<code>data.eval</code>) at each evaluation.";
+        let how = "No samples: set <code>run.eval_prompts</code>, e.g. to 4, to draw answers to as many prompts \
+                   of the evaluation rows (<code>data.eval</code>) at each evaluation.";
         return section("samples", "Samples", &missing(how));
     }
     let mut html = String::from(

@@ -296,7 +296,7 @@ fn a_server_that_is_gone_is_given_up_and_asked_for_what_failed_by_the_next_run()
         "2 failed",
         "500",
         "broken, [key]",
-        "the same command asks again",
+        "run the same command to ask again",
     ] {
         assert!(end.err.contains(part), "{}", end.err);
     }

@@ -5,10 +5,16 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::cli::{Place, lines, str};
+use crate::cli::{End, Place, lines, str};
 use crate::support::fixture;
 
 fn offline(place: &Place, more: &[&str]) -> Value {
+    let end = judged(place, more);
+    assert_eq!(end.code, Some(0), "{}", end.err);
+    serde_json::from_str(&end.out).unwrap()
+}
+
+fn judged(place: &Place, more: &[&str]) -> End {
     let (samples, rows) = (fixture("samples.jsonl"), fixture("pairs.jsonl"));
     let fixed = [
         "--samples",
@@ -19,8 +25,7 @@ fn offline(place: &Place, more: &[&str]) -> Value {
         str(&rows),
     ];
     let cache = ["--json", "--cache", "replies.jsonl"];
-    let args = [&["eval", "judge"], &fixed[..], &cache, more].concat();
-    serde_json::from_str(&place.succeed(&args)).unwrap()
+    place.run(&[&["eval", "judge"], &fixed[..], &cache, more].concat())
 }
 
 #[test]
@@ -119,6 +124,40 @@ fn a_model_judges_by_its_log_probs() {
     let alone = offline(&place, &["--judge", &judge]);
     assert_ne!(alone["wins"], found["wins"]);
     assert_eq!(alone["asked"], alone["questions"]);
+}
+
+/// A judge with few positions: what is longer is left out, cut or refused, and counted.
+#[test]
+fn items_longer_than_the_context_of_a_judge_are_skipped_cut_or_refused() {
+    let place = Place::new();
+    let model = place.model("neox");
+    let path = model.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = json!(40);
+    fs::write(&path, config.to_string()).unwrap();
+    let judge = format!("model:{}", str(&model));
+    let found = offline(&place, &["--judge", &judge]);
+    let (items, skipped) = (found["items"].as_u64(), found["skipped"].as_u64());
+    assert!(skipped > Some(0) && items > Some(0), "{found}");
+    assert_eq!(items.unwrap() + skipped.unwrap(), 24);
+    assert_eq!((&found["failed"], &found["cut"]), (&json!(0), &json!(0)));
+    assert!(found["win_rate"].is_number(), "{found}");
+    let cut = offline(&place, &["--judge", &judge, "--too-long", "cut"]);
+    let count = |key: &str| cut[key].as_u64().unwrap();
+    assert_eq!(count("items") + count("skipped"), 24);
+    assert!(
+        count("cut") > 0 && count("skipped") < skipped.unwrap(),
+        "{cut}"
+    );
+    assert!(cut["win_rate"].is_number(), "{cut}");
+    let refused = judged(&place, &["--judge", &judge, "--too-long", "fail"]);
+    assert_eq!(refused.code, Some(2));
+    for word in ["tokens, and the judge has a context of 40", "--too-long"] {
+        assert!(refused.err.contains(word), "{}", refused.err);
+    }
+    let alone = judged(&place, &["--judge", "length", "--too-long", "cut"]);
+    assert_eq!(alone.code, Some(2));
+    assert!(alone.err.contains("--too-long"), "{}", alone.err);
 }
 
 #[test]

@@ -10,61 +10,77 @@ use serde_json::{Value, json};
 use super::super::super::grouped;
 
 pub const HELP: &str = "\
-The judge sees a prompt with two responses, A and B, and says which one is better. Which of them is the
-model's is drawn for each item, by a hash of --seed and the prompt; with --both-orders it is asked both
-ways, an item is won or lost if both verdicts say so, and a tie otherwise (inconsistent). Prompts are
-joined to the letter, as samples name them; lengths are in characters.
+The judge sees a prompt with two responses, A and B, and says which one is
+better. Which of them is the model's is drawn for each item, by a hash of --seed
+and the prompt; with --both-orders it is asked both ways, an item is won or lost
+if both verdicts say so, and a tie otherwise (inconsistent). Prompts are joined
+to the letter, as samples name them; lengths are in characters.
 
-  win rate   (wins + ties / 2) / (wins + losses + ties), with Wilson's interval and the percentile
-             bootstrap's over items (2,000 draws), both of 95%
-  position   the share of A among the verdicts, and the win rate where the model's response was A, was B
-  length     the share of the longer response among the verdicts for responses of different length, and
-             the win rate where the model's is longer, shorter, as long
+  win rate   (wins + ties / 2) / (wins + losses + ties), with Wilson's interval
+             and the percentile bootstrap's over items (2,000 draws), both of
+             95%
+  position   the share of A among the verdicts, and the win rate where the
+             model's response was A, was B
+  length     the share of the longer response among the verdicts for responses
+             of different length, and the win rate where the model's is longer,
+             shorter, as long
   null       a control: an empty answer beside the model's response must lose
-  identical  a control: the model's response beside itself; A should come half of the time, or a tie
+  identical  a control: the model's response beside itself; A should come half
+             of the time, or a tie
 
-An item is invalid where a reply is no verdict and failed where there is none. If that is more than 2%
-of the items there is no win rate, and the exit code is 1; the same command then asks again for those
-that failed.
+An item is invalid where a reply is no verdict and failed where there is none.
+If that is more than 2% of the items there is no win rate, and the exit code is
+1. The same command then asks an endpoint again for those that failed.
 
 Judges:
-  --judge-model NAME     a model behind the OpenAI-compatible endpoint OPENAI_BASE_URL (default
-                         https://api.openai.com/v1) with the key OPENAI_API_KEY, both from the
-                         environment. Without a key none is sent; with one, plain http goes to this
-                         machine alone. The request has temperature 0 and max_tokens 512, or what
-                         --request says. HTTPS_PROXY and NO_PROXY are heeded, but
-                         for this machine.
+  --judge-model NAME     a model behind the OpenAI-compatible endpoint
+                         OPENAI_BASE_URL (default https://api.openai.com/v1)
+                         with the key OPENAI_API_KEY, both from the environment.
+                         Without a key none is sent; with one, plain http goes
+                         to this machine alone. The request has temperature 0
+                         and max_tokens 512, or what --request says. HTTPS_PROXY
+                         and NO_PROXY apply, except to this machine.
   --judge length         the longer response; the same length is a tie
-  --judge lexicon:FILE   the larger sum of the weights of a response's words. A line of the file is a
-                         word and a number; words are compared in lower case
-  --judge model:MODEL    the larger log pi(y|x) / |y|, or log pi(y|x) - log r(y|x) with
-                         --judge-reference r: the reward of a model that was trained on preferences.
-                         What it has no positions for is failed
+  --judge lexicon:FILE   the larger sum of the weights of a response's words. A
+                         line of the file is a word and a number; words are
+                         compared in lower case
+  --judge model:MODEL    the larger log pi(y|x) / |y|, or log pi(y|x) - log
+                         r(y|x) with --judge-reference r: the reward of a model
+                         that was trained on preferences. --too-long says what
+                         becomes of items that are longer than its context: skip
+                         (the default) and cut count them, fail refuses them
 
-Asked again, with waits of 0.5 s, 1 s, 2 s ... 60 s less up to a half, and no sooner than Retry-After says,
-up to ten minutes: statuses 408, 425, 429 and 5xx, timeouts, connections that fail, answers that are no
-chat completion. 400, 401, 403, 404 and the rest end the run at once. Nothing further is asked after 20
-questions on end that failed, or 5 where none was answered.
+Asked again, with waits of 0.5 s, 1 s, 2 s ... 60 s less up to a half, and no
+sooner than Retry-After says, up to ten minutes: statuses 408, 425, 429 and 5xx,
+timeouts, connections that fail, answers that are no chat completion. 400, 401,
+403, 404 and the rest end the run at once. The command stops after 20 questions
+in a row that failed, or 5 where none was answered.
 
-A template is a text with {prompt}, {response_a}, {response_b} and, at the end of a line, {verdict:A|B}
-or {verdict:A|B|tie}, which allows ties. The last line of a reply must be that line with one of the words
-in the placeholder's place, to the letter. {{ and }} are braces. {nonce} is a number that none of the
-texts contains: a response cannot close marks that have it, such as <reply_a-{nonce}>.
+A template is a text with {prompt}, {response_a}, {response_b} and, at the end
+of a line, {verdict:A|B} or {verdict:A|B|tie}, which allows ties. The last line
+of a reply must be that line with one of the words in the placeholder's place,
+to the letter. {{ and }} are braces. {nonce} is a number that none of the texts
+contains: a response cannot close marks that have it, such as <reply_a-{nonce}>.
 
-Each reply is a line of --cache: {\"key\", \"kind\", \"prompt\", \"model_is\", \"judge\", \"reply\", ...}, found
-again by a hash of judge, endpoint, template, question and settings. A run that was killed asks nothing
-twice.
+Each reply is a line of --cache: {\"key\", \"kind\", \"prompt\", \"model_is\", \"judge\",
+\"reply\", ...}, found again by a hash of judge, endpoint, template, question and
+settings. A run that was killed asks nothing twice.
 
---out has a line per item: {\"prompt\", \"outcome\", \"inconsistent\", \"characters\": [model, against],
-\"calls\": [{\"model_is\", \"verdict\", \"reply\"} or {\"model_is\", \"failed\"}]}.
+--out has a line per item: {\"prompt\", \"outcome\", \"inconsistent\", \"characters\":
+[model, against], \"calls\": [{\"model_is\", \"verdict\", \"reply\"} or {\"model_is\",
+\"failed\"}]}.
 
 Examples:
-  $ expo eval judge --samples s.jsonl --against chosen --data test.jsonl --judge-model gpt-4.1
-  $ expo eval judge --samples dpo.jsonl --against expo.jsonl --judge-model gpt-4.1 --both-orders
-  $ expo eval judge --samples s.jsonl --against chosen --data test.jsonl --judge length
-  $ expo eval judge --samples s.jsonl --against sft.jsonl --judge model:runs/dpo --judge-reference runs/sft
+  $ expo eval judge --samples s.jsonl --against chosen --data test.jsonl \\
+      --judge-model gpt-4.1
+  $ expo eval judge --samples dpo.jsonl --against expo.jsonl \\
+      --judge-model gpt-4.1 --both-orders
+  $ expo eval judge --samples s.jsonl --against chosen --data test.jsonl \\
+      --judge length
+  $ expo eval judge --samples s.jsonl --against sft.jsonl \\
+      --judge model:runs/dpo --judge-reference runs/sft
 
-INT or TERM ends the command once the replies that are under way are kept.";
+INT or TERM stops the command once the replies under way are stored.";
 
 /// What a report says besides its figures.
 pub struct About<'a> {
@@ -84,6 +100,8 @@ pub fn object(about: &About, figures: &Figures) -> String {
         "seed": about.seed,
         "both_orders": about.both_orders,
         "unanswered": about.items.unanswered,
+        "skipped": about.items.skipped,
+        "cut": about.items.cut,
         "questions": about.asked.questions,
         "asked": about.asked.made,
         "cache": about.cache,
@@ -119,6 +137,14 @@ pub fn table(about: &About, figures: &Figures) -> String {
         grouped(figures.items),
         format!("seed {}{orders}", about.seed),
     );
+    if about.items.skipped > 0 {
+        let what = "longer than the judge's context, not judged";
+        line("skipped", grouped(about.items.skipped), what.into());
+    }
+    if about.items.cut > 0 {
+        let what = "answers cut to the judge's context";
+        line("cut", grouped(about.items.cut), what.into());
+    }
     line("wins", grouped(figures.wins), none());
     line("losses", grouped(figures.losses), none());
     let inconsistent = match about.both_orders {

@@ -1,4 +1,4 @@
-//! Waiting, no longer than the run goes on.
+//! Waits that end when the run is stopped.
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,28 @@ fn dashed(optimal: &[f64]) -> Vec<Rule> {
 }
 
 fn probability_axis() -> Axis {
-    Axis::linear("probability", 0.0, 1.0)
+    Axis::linear("probability of a response", 0.0, 1.0)
+}
+
+/// The most probabilities that a note lists.
+const FEW: usize = 8;
+
+/// What the responses and the dashed lines are.
+fn notes(config: &Interpolation) -> Vec<String> {
+    let problem = &config.problem;
+    let n = problem.responses();
+    let list = |policy: &[f64]| {
+        let few = policy.iter().take(FEW).map(|share| significant(*share));
+        let more = (policy.len() > FEW).then(|| "...".to_owned());
+        few.chain(more).collect::<Vec<_>>().join(", ")
+    };
+    vec![format!(
+        "y1 to y{n} are the {n} responses to the one prompt; \u{3c0}(y) is the probability that the \
+         trained policy gives to one. Dashed: \u{3c0}*, the policy that the preferences were drawn from \
+         ({}). Training begins at the reference ({}).",
+        list(&problem.optimal),
+        list(&problem.reference)
+    )]
 }
 
 /// Learning curves at the smallest or the largest lambda.
@@ -66,6 +87,7 @@ pub fn curve_figure(
         title: format!("Learning curves at {size} \u{3bb}, mean and each seed"),
         columns: contenders.len().min(5),
         panels: contenders.iter().map(panel).collect(),
+        notes: notes(config),
     }
 }
 
@@ -130,5 +152,6 @@ pub fn sweep_figure(
         title: "Converged policies over \u{3bb}".to_owned(),
         columns: contenders.len().min(5),
         panels: contenders.iter().zip(optima).map(panel).collect(),
+        notes: notes(config),
     }
 }

@@ -60,8 +60,10 @@ Results go to standard output, progress and messages to standard error.
 
 Exit codes, of every command:
   0        done; or out of time (--max-time), with everything saved
-  1        failed: I/O, a device, a server; a damaged file (verify); no win rate (eval judge)
-  2        wrong input: a file, a config value, a flag; a run that does not fit (plan); out of memory
+  1        failed: I/O, a device, a server; a damaged file (verify); no win rate
+           (eval judge); a warning (data lint --strict)
+  2        wrong input: a file, a config value, a flag; a run that does not fit
+           (plan); out of memory
   3        a loss, log-prob, gradient or weight that is not finite
   128 + N  ended by signal N, with everything saved: 130 by INT, 143 by TERM";
 
@@ -209,6 +211,23 @@ fn answer(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Text that is laid out by hand would be wrapped in the middle of its lines.
+    #[test]
+    fn every_page_of_help_fits_80_columns() {
+        fn check(command: &clap::Command) {
+            let pages = [command.get_after_long_help(), command.get_after_help()];
+            for page in pages.into_iter().flatten() {
+                for line in page.to_string().lines() {
+                    // A line of JSON stays whole.
+                    let fits = line.chars().count() <= 80 || line.trim_start().starts_with('{');
+                    assert!(fits, "{}: {line}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
 
     #[test]
     fn the_arguments_make_sense() {

@@ -27,7 +27,8 @@ pub struct GuideArgs {
 }
 
 const HELP: &str = "\
-Long pages are read best in a pager. On a terminal, headings are bold; NO_COLOR=1 turns that off.
+On a terminal, headings are bold; NO_COLOR=1 turns that off. Pipe long pages
+into a pager.
 
 Examples:
   $ expo guide

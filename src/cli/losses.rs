@@ -46,10 +46,11 @@ Examples:
   $ expo losses --json";
 
 const SYMBOLS: &str = "\
-In the formulas: w the chosen and l the rejected response, pi the policy, r the reference;
-rho = log pi(y|x) - log r(y|x), h = rho_w - rho_l, d = log pi(y_w|x) - log pi(y_l|x),
-abar = log pi(y|x) / |y|, sigma(x) = 1 / (1 + e^{-x}), Delta = S_w - S_l with S = rho or the
-score of another divergence (see fdpo).
+In the formulas: w the chosen and l the rejected response, pi the policy, r the
+reference; rho = log pi(y|x) - log r(y|x), h = rho_w - rho_l,
+d = log pi(y_w|x) - log pi(y_l|x), abar = log pi(y|x) / |y|,
+sigma(x) = 1 / (1 + e^{-x}), Delta = S_w - S_l with S = rho or the score of
+another divergence (see fdpo).
 ";
 
 /// Runs the command.

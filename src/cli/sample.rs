@@ -185,8 +185,8 @@ Writes a line per response, those to a prompt one after the other:
 log_prob is the model's own, in nats, whatever the settings. finish_reason is
 stop (the last id is an end token), length (a limit), or stop_text (a text of
 --stop; the response ends before it, token_ids has all that was drawn). With
---reference, a line also has reference_log_prob. A prompt that several rows share
-is answered once.
+--reference, a line also has reference_log_prob. A prompt that several rows
+share is answered once.
 
 A draw depends on the seed, the prompt, the number of the response and the token
 position alone. So the same command resumes an interrupted file, and

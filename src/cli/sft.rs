@@ -40,8 +40,8 @@ A config:
   num_train_epochs = 2
 
 Formats: rows of sft have messages (every assistant turn is trained), prompt and
-completion, or text (all of it is trained). Of preference rows the chosen answers
-are the targets, of unpaired rows the desirable ones.
+completion, or text (all of it is trained). Of preference rows the chosen
+answers are the targets, of unpaired rows the desirable ones.
 
 per_token = false: sum over the tokens of a sequence, mean over sequences, as in
 the papers and the official DPO repository. per_token = true: mean over the

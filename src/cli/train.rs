@@ -57,7 +57,7 @@ const HELP: &str = "\
 Opens model, tokenizer and rows, and reports how many rows are used and why
 others are not. Scores the reference once, by default the model itself before
 its first update; its log-probs are cached by content (run.cache_dir). Then
-trains, with an evaluation before the first step, every run.eval_steps, and after
+trains, with an evaluation before the first step, every run.eval_steps and after
 the last step. Nothing is written to run.output_dir before everything that the
 config names was opened and checked.
 
@@ -65,7 +65,7 @@ A config:
   [model]
   model_name_or_path = \"EleutherAI/pythia-2.8b\"   # a directory, or a hub name
   [data]
-  format = \"hh\"                                   # or leave it out: as the columns show
+  format = \"hh\"                                   # or left out: by the columns
   train = \"train.jsonl.gz\"
   eval = \"test.jsonl.gz\"
   [loss.dpo]                                      # or another of `expo losses`
@@ -82,11 +82,12 @@ cEXPO reads samples of the reference: data.samples = \"FILE\" is a file of
 expo sample; with \"auto\" the run draws them first, by its section [sample], and
 caches them.
 
-Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word needs no quotes.
---set loss=ipo takes another loss with its defaults in place of the config's, and --set loss.ipo.beta=0.2
-then sets its knob, in any order; of two --set loss=NAME the last one wins. --set loss.sft.weight=0.1 adds
-a term to a sum; every loss of a sum has a weight. Any other knob of a loss that the config does not have
-is an error.
+Overrides name a key by its section: --set optimizer.learning_rate=5e-7. A word
+needs no quotes. --set loss=ipo takes another loss with its defaults in place of
+the config's, and --set loss.ipo.beta=0.2 then sets its knob, in any order; of
+two --set loss=NAME the last one wins. --set loss.sft.weight=0.1 adds a term to
+a sum; every loss of a sum has a weight. Any other knob of a loss that the
+config does not have is an error.
 
 In run.output_dir:
   config.json, model.safetensors, tokenizer.json, ...
@@ -106,11 +107,12 @@ In run.output_dir:
   MANIFEST.json, LATEST, run.lock
                        checksums, name of the latest checkpoint, owner
 
-The same command resumes an interrupted run from its latest valid checkpoint, and
-the result has the same bytes as without the interruption; set run.save_steps. A
-finished run is left alone. run.json records what must not change; --allow-change
-permits a change of a key. The first INT or TERM ends the run after its step with
-a checkpoint, the second at once. expo guide resume has the details.
+The same command resumes an interrupted run from its latest valid checkpoint,
+and the result has the same bytes as without the interruption; set
+run.save_steps. A finished run is left alone. run.json records what must not
+change; --allow-change permits a change of a key. The first INT or TERM ends the
+run after its step with a checkpoint, the second at once. expo guide resume has
+the details.
 
 run.save_total_limit keeps the latest checkpoints, run.metric_for_best_model
 (e.g. \"eval_loss\") also the best one. A run without disk space for its final
@@ -132,13 +134,14 @@ EXPO_CUDA=always runs expo-cuda without asking the driver for a GPU.
 
 Examples:
   $ expo train run.toml
-  $ expo train --config run.toml --set loss.dpo.weight=1 --set loss.sft.weight=0.1
-  $ expo train --config run.toml --set run.seed=1 --set run.output_dir=runs/seed1 2> log.txt
-  $ expo train --config run.toml --set loss=kto --print-config > kto.toml
-  $ expo train --config run.toml --set run.max_steps=20 --profile
-  $ expo train --config run.toml --max-time 7h30m
-  $ expo train --config run.toml --set run.max_steps=9000 --allow-change run.max_steps
-  $ expo train --config run.toml --resume runs/dpo/checkpoint-200 --set run.output_dir=runs/branch";
+  $ expo train run.toml --set loss.dpo.weight=1 --set loss.sft.weight=0.1
+  $ expo train run.toml --set run.seed=1 --set run.output_dir=runs/seed1
+  $ expo train run.toml --set loss=kto --print-config > kto.toml
+  $ expo train run.toml --set run.max_steps=20 --profile
+  $ expo train run.toml --max-time 7h30m
+  $ expo train run.toml --set run.max_steps=9000 --allow-change run.max_steps
+  $ expo train run.toml --resume runs/dpo/checkpoint-200 \\
+      --set run.output_dir=runs/branch";
 
 impl TrainArgs {
     /// The device that the run asks for.

@@ -82,7 +82,7 @@ Findings, by their names in JSON (n: a note):
   empty_prompt, prompt_begins_with_space (n), prompt_ends_with_space,
   answers_begin_differently    white space between prompt and answer
   turn_in_answer, role_marker, unbalanced_markers, turn_order
-                               turns inside texts, or turns that do not alternate
+                               turns inside texts; turns that do not alternate
   cut (n)                      the length limits cut the row (with --config)
   control_character, replacement_character, mojibake,
   invisible_character (n), private_character (n)

@@ -14,7 +14,7 @@ pub struct Figure {
     pub name: String,
     /// Above the panels.
     pub title: String,
-    /// Panels in a row; of fewer panels, or where they do not fit into [`WIDEST`], fewer.
+    /// Panels in a row; fewer where they do not fit into 1200 pixels.
     pub columns: usize,
     /// From left to right, then down.
     pub panels: Vec<Panel>,

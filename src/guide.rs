@@ -64,7 +64,7 @@ pages! {
     sampling: "responses from a model, samples for cEXPO, AlpacaEval outputs",
     evaluation: "preference sets, win rates, diversity, the report page",
     stories: "the quickstart's task, where the true preference is known",
-    bandit: "the papers' synthetic experiments and their figures",
+    bandit["interpolation", "preservation"]: "the papers' synthetic experiments and their figures",
     gpu: "the CUDA build, device and dtype, what is proved without a GPU",
     speed: "beside TRL and PyTorch: how it is measured, where it comes from",
     metrics: "every name in metrics.jsonl",

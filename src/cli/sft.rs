@@ -67,7 +67,8 @@ pub fn run(SftArgs { args }: SftArgs) -> anyhow::Result<()> {
         Some(Loss::Sft(_)) => train(config, &args),
         _ => {
             let what = format!("the loss is {}", config.loss.name());
-            let hint = "expo sft has the loss sft; expo train has the others";
+            let hint =
+                "expo sft trains with the loss sft: add --set loss=sft; expo train has the others";
             Err(Error::input(what).hint(hint).at_key("loss").into())
         }
     };

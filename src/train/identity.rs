@@ -55,6 +55,7 @@ impl RunIdentity {
         frozen.set("order", crate::data::ORDER_VERSION);
         frozen.set("model.tokenizer", tokenizer);
         frozen.flatten("", config_json);
+        frozen.0.retain(|path, _| !is_free(path));
         let names = [
             Some("data.train"),
             config.data.eval.as_ref().map(|_| "data.eval"),
@@ -82,7 +83,6 @@ impl RunIdentity {
                     self.flatten(&path, value);
                 }
             }
-            _ if is_free(path) => {}
             value => self.set(path, value),
         }
     }
@@ -113,6 +113,17 @@ impl RunIdentity {
                 .hint(nearest(key, known()))),
         }
     }
+}
+
+/// What two configs have differently, in words; paths count, too.
+pub(super) fn differences(old: &Config, new: &Config) -> Result<String> {
+    let values = |config: &Config| -> Result<RunIdentity> {
+        let mut values = RunIdentity::default();
+        let json = serde_json::to_value(config);
+        values.flatten("", json.map_err(|error| Error::failed(error.to_string()))?);
+        Ok(values)
+    };
+    Ok(described(&values(new)?.changes(&values(old)?, true)))
 }
 
 /// Whether a key that is allowed to change is this one or its section.

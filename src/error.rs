@@ -7,8 +7,15 @@
 use std::fmt::{self, Display};
 
 /// An error of this crate. Small, so that a `Result` of it costs nothing.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Error(Box<Parts>);
+
+/// The message: what `main` prints of an error that it returns, and `unwrap` of one that it meets.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq)]
 struct Parts {

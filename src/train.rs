@@ -167,6 +167,9 @@ impl Run {
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
         origin.check(&identity, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
+            if verify::writes_model(&config.run.output_dir) {
+                origin.check_model(&config.run)?;
+            }
             return Ok(Opened::Finished(Box::new(summary.clone())));
         }
         if may_be_finished {

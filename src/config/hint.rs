@@ -84,6 +84,16 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
         true => found.extend(of_loss.take(1)),
         false => found.extend(of_loss),
     }
+    if found.is_empty() {
+        let all = Loss::NAMES
+            .iter()
+            .filter_map(|key| Loss::default_of(key).ok());
+        let has = all.filter(|loss| loss.unknown_knob(name).is_none());
+        found.extend(
+            has.take(1)
+                .map(|loss| format!("loss.{}.{name}", loss.name())),
+        );
+    }
     let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
     let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
     found.extend(others);

@@ -27,8 +27,17 @@ impl PartialEq for Custom {
 }
 
 impl Custom {
-    /// Refuses a name that the table has, under which the run would look like another one.
+    /// Refuses a name that the table has, under which the run would look like another one, and knobs
+    /// without a value, which a run could neither record nor compare.
     pub(super) fn validate(&self) -> Result<()> {
+        let (knobs, values) = (self.objective.knobs(), self.objective.values());
+        if knobs.len() != values.len() {
+            let (name, knobs, values) = (self.name, knobs.len(), values.len());
+            return Err(Error::input(format!(
+                "the loss {name} has {knobs} knobs and {values} values"
+            ))
+            .hint("values() gives one value per knob, in the order of knobs()"));
+        }
         match Loss::default_of(self.name) {
             Err(_) => Ok(()),
             Ok(_) => Err(

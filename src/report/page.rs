@@ -88,7 +88,7 @@ fn of_one(run: &Recorded, charts: &mut Map<String, Value>) -> String {
         ("Pairs", "pairs"),
     ];
     let curves = drawn(&curves::of_one(run), charts) + &curves::missing(run);
-    let mut body = overview::of_one(run);
+    let mut body = overview::of_one(run) + &overview::findings(run);
     body += &section("curves", "Curves", &curves);
     body += &speed(std::slice::from_ref(run), charts);
     body += &texts::samples(run);

@@ -142,7 +142,7 @@ impl Metric {
         ),
         metric(
             "saturated",
-            "share of pairs where sigma(d - margin) is too flat to learn from",
+            "share of pairs where sigma(d - margin) is too flat to learn from: its slope is below 1e-4",
             "`cexpo`, `rexpo`",
         ),
         metric(

@@ -71,7 +71,40 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
             .at(folder.display())
             .hint("choose another run.output_dir"));
     }
+    if !folder.join(LOCK).exists() && !run.overwrite {
+        check_own(run)?;
+    }
     Ok(false)
+}
+
+/// Refuses a directory that others keep directories in, such as one of the system or of a project.
+/// Plain files may lie there: a log, or the config.
+fn check_own(run: &RunConfig) -> Result<()> {
+    let folder = &run.output_dir;
+    let is_known = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of_run = [TENSORBOARD, "lost+found"].contains(&&*name) || name.starts_with('.');
+        of_run
+            || run
+                .cache_dir
+                .as_ref()
+                .is_some_and(|cache| cache.starts_with(path))
+    };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    let mut others = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir() && !is_known(path));
+    let Some(other) = others.next() else {
+        return Ok(());
+    };
+    let name = other.file_name().unwrap_or_default().to_string_lossy();
+    let what = format!("is not empty and holds no run of expo, but the directory {name}");
+    Err(Error::input(what)
+        .at(folder.display())
+        .hint("choose another run.output_dir"))
 }
 
 /// Refuses a run that would write over a model it reads.

@@ -272,7 +272,13 @@ fn at_chance(of: &Sight) -> Option<RunWarning> {
                 0.5 - off,
                 0.5 + off
             ),
-            "Raise optimizer.learning_rate, and check that chosen and rejected are not swapped".into(),
+            match of.figure("log_ratios/chosen") {
+                // It moved, but not towards the preferences: a larger step would not help.
+                Some(shift) if shift.abs() > 1.0 => "Check that chosen and rejected are not swapped; \
+                     the policy moves, so the rows may be too few or too noisy to learn from",
+                _ => "Raise optimizer.learning_rate, and check that chosen and rejected are not swapped",
+            }
+            .into(),
         )
     })
 }

@@ -4,12 +4,14 @@
 //! under the old one's name. So everything the weights depend on is listed by the key that sets it,
 //! with content hashes in the place of paths, and a change has to be asked for by name.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, ModelConfig, PreferenceData, RunConfig};
 use crate::data::Dataset;
-use crate::error::{Error, Result, nearest};
+use crate::error::{ALIKE, Error, Result, most_alike, nearest};
 
 /// Sections with keys that may change, each list beside the fields it names.
 const FREE: [(&str, &[&str]); 3] = [
@@ -24,6 +26,27 @@ const LATER: [&str; 3] = [
     "model.model_name_or_path",
     "model.reference",
 ];
+
+/// What a run has or has not by its loss: a reference, and how samples are drawn.
+const OF_LOSS: [&str; 3] = ["data.reference_log_probs", "model.reference", "sample"];
+
+/// Keys that act on more than the updates of steps: a run may take them up after its last step.
+const BESIDE_STEPS: [&str; 9] = [
+    "data.eval",
+    "expo",
+    "model.device",
+    "model.save_dtype",
+    "order",
+    "run.eval_steps",
+    "run.logging_steps",
+    "run.max_steps",
+    "run.num_train_epochs",
+];
+
+/// Whether a change acts in steps alone, so that after the last one it comes too late.
+pub(super) fn acts_in_steps(change: &Change) -> bool {
+    !BESIDE_STEPS.contains(&change.key.as_str())
+}
 
 fn is_free(path: &str) -> bool {
     path.split_once('.').is_some_and(|(section, key)| {
@@ -106,12 +129,32 @@ impl RunIdentity {
 
     /// Refuses keys, or sections of keys, that neither has.
     pub fn check_keys(&self, old: &Self, keys: &[String]) -> Result<()> {
-        let known = || self.0.keys().chain(old.0.keys()).map(String::as_str);
-        match keys.iter().find(|key| !known().any(|k| covers(key, k))) {
-            None => Ok(()),
-            Some(key) => Err(Error::input(format!("`{key}` is nothing that is compared"))
-                .hint(nearest(key, known()))),
+        let known: BTreeSet<&str> = self.0.keys().chain(old.0.keys()).map(|k| &**k).collect();
+        let Some(key) = keys
+            .iter()
+            .find(|key| !known.iter().any(|k| covers(key, k)))
+        else {
+            return Ok(());
+        };
+        if is_free(key) {
+            return Err(Error::input(format!("`{key}` may change by itself")).hint("leave it out"));
         }
+        let error = Error::input(format!("`{key}` is nothing that is compared"));
+        let is_alike = |(_, likeness)| likeness > ALIKE;
+        if most_alike(key, known.iter().copied()).is_some_and(is_alike) {
+            return Err(error.hint(nearest(key, known)));
+        }
+        let changes = self.changes(old, false);
+        let sections = known.iter().filter_map(|key| Some(key.split_once('.')?.0));
+        let sections: BTreeSet<&str> = sections.collect();
+        let sections: Vec<&str> = sections.into_iter().collect();
+        let sections = sections.join(", ");
+        Err(error.hint(match to_allow(&changes) {
+            keys if keys.is_empty() => {
+                format!("name keys, e.g. optimizer.learning_rate, or whole sections: {sections}")
+            }
+            keys => format!("changed: {keys}; or name whole sections: {sections}"),
+        }))
     }
 }
 
@@ -132,9 +175,17 @@ fn covers(allowed: &str, key: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Of changes those of other keys than the allowed ones.
+/// Of changes those of other keys than the allowed ones. What only follows from other losses needs no
+/// name of its own.
 pub(super) fn refused(changes: &[Change], allowed: &[String]) -> Vec<Change> {
-    let is_allowed = |change: &Change| allowed.iter().any(|key| covers(key, &change.key));
+    let is_other = other_losses(changes).is_some();
+    let follows = |change: &Change| {
+        is_other
+            && (change.old.is_null() || change.new.is_null())
+            && OF_LOSS.iter().any(|key| covers(key, &change.key))
+    };
+    let is_allowed =
+        |change: &Change| follows(change) || allowed.iter().any(|key| covers(key, &change.key));
     let refused = changes.iter().filter(|change| !is_allowed(change));
     refused.cloned().collect()
 }

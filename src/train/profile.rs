@@ -75,7 +75,7 @@ impl Display for Profile {
             ("steps", self.steps.to_string()),
             ("threads", self.threads.to_string()),
             ("tokens/s", format!("{:.0}", self.tokens as f64 / wall)),
-            ("GFLOP/s in products", format!("{:.1}", 1e-9 * rate)),
+            ("GFLOP/s in matmuls", format!("{:.1}", 1e-9 * rate)),
         ] {
             writeln!(f, "{name:<28}{value:>14}")?;
         }

@@ -6,16 +6,19 @@
 use std::path::{Path, PathBuf};
 
 use super::files::check_output;
-use super::identity::{Change, RunIdentity, described, refused, to_allow};
+use super::identity::{Change, RunIdentity, acts_in_steps, described, refused, to_allow};
 use super::record::frozen_of;
 use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::io::durable::{check_no_link, verify};
+use crate::io::durable::{Manifest, check_no_link, verify};
 use crate::io::lock::Lock;
 use crate::run_dir::{SummaryRecord, checkpoint_step};
 use crate::session::{Event, Observer};
+
+/// The most checkpoints that one message names.
+const MOST_NAMED: usize = 4;
 
 /// What becomes of a run that was interrupted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,10 +125,10 @@ impl Origin {
 
     fn from_checkpoint(path: &Path, folder: &Path, holds_run: bool) -> Result<Self> {
         let at = |error: Error| error.at_parameter("resume");
-        if checkpoint_step(path).is_none() {
+        if checkpoint_step(path).is_none() || !path.is_dir() {
             return Err(at(Error::input("is no checkpoint")
                 .at(path.display())
-                .hint("auto, never, or a folder checkpoint-STEP of a run")));
+                .hint(there(path, folder))));
         }
         check_no_link(path).map_err(at)?;
         verify(path).map_err(at)?;
@@ -204,21 +207,35 @@ impl Origin {
                 .options([allow])
                 .at_parameter("resume");
         }
-        let Some(finished) = &self.finished else {
-            return named(
-                Error::input(format!(
+        let set = |error: Error| error.option("set", "run.overwrite=true");
+        // A run that has fewer steps now than were made cannot be resumed after all of them.
+        let most = changes.iter().find(|change| change.key == "run.max_steps");
+        let most = most.and_then(|change| change.new.as_u64());
+        let most = most.unwrap_or(u64::MAX);
+        let made = self.checkpoint.as_ref().map_or(0, |(_, state)| state.step);
+        let (last, error) =
+            match &self.finished {
+                None if made <= most => {
+                    return named(set(Error::input(format!(
                     "holds an interrupted run of another config: {what}"
                 ))
                 .hint(
                     "choose another run.output_dir, replace the run, or resume it with these \
                          changes",
-                )
-                .option("set", "run.overwrite=true")
-                .options([allow]),
-            );
-        };
-        let error = Error::input(format!("holds a finished run of another config: {what}"));
-        let set = |error: Error| error.option("set", "run.overwrite=true");
+                ))
+                .options([allow]));
+                }
+                None => {
+                    let error = format!(
+                        "holds an interrupted run of another config, after step {made}: {what}"
+                    );
+                    (made, Error::input(error))
+                }
+                Some(finished) => {
+                    let error = format!("holds a finished run of another config: {what}");
+                    (finished.steps, Error::input(error))
+                }
+            };
         // After its last step there is something left to do only where the run is longer now.
         let lengths = ["run.max_steps", "run.num_train_epochs"];
         let is_longer = changes
@@ -227,7 +244,7 @@ impl Origin {
         let checkpoints = Checkpoints::open(folder).ok();
         let from = checkpoints.as_ref().and_then(|checkpoints| {
             let mut steps = checkpoints.steps().iter().rev();
-            steps.find(|step| is_longer || **step < finished.steps)
+            steps.find(|step| (is_longer || **step < last) && **step <= most)
         });
         named(match (from, &checkpoints) {
             (Some(step), Some(checkpoints)) => {
@@ -242,10 +259,114 @@ impl Origin {
         })
     }
 
+    /// Refuses to resume where the run has no step left in which a change would act.
+    pub fn check_steps(&self, steps: u64, run: &RunConfig) -> Result<()> {
+        let Some((path, state)) = &self.checkpoint else {
+            return Ok(());
+        };
+        if state.step > steps {
+            let what = format!("is after step {}, and the run has {steps}", state.step);
+            return Err(Error::input(what)
+                .at(path.display())
+                .hint("set more steps, or resume from an earlier checkpoint")
+                .option("resume", "PATH"));
+        }
+        let idle: Vec<Change> = self
+            .changes
+            .iter()
+            .filter(|c| acts_in_steps(c))
+            .cloned()
+            .collect();
+        if state.step < steps || idle.is_empty() {
+            return Ok(());
+        }
+        let what = described(&idle);
+        let error = Error::input(format!(
+            "the run has {steps} steps and none is left for the change: {what}"
+        ))
+        .at(run.output_dir.display());
+        let checkpoints = Checkpoints::open(path.parent().unwrap_or(Path::new(".")))?;
+        let earlier = checkpoints.steps().iter().rev().find(|step| **step < steps);
+        Err(match earlier {
+            None => error
+                .hint("choose another run.output_dir, or replace the run")
+                .option("set", "run.overwrite=true"),
+            Some(&step) => error
+                .hint(
+                    "choose another run.output_dir, replace the run, or resume from an earlier \
+                     checkpoint",
+                )
+                .option("set", "run.overwrite=true")
+                .options([
+                    ("resume", checkpoints.path(step).display().to_string()),
+                    ("allow_change", to_allow(&self.changes)),
+                ]),
+        })
+    }
+
+    /// Refuses a run that is finished and whose final model is not whole. Lengths are compared, no
+    /// file is read.
+    pub fn check_model(&self, run: &RunConfig) -> Result<()> {
+        let folder = &run.output_dir;
+        let Err(error) = Manifest::open(folder).and_then(|manifest| manifest.check_lengths(folder))
+        else {
+            return Ok(());
+        };
+        let error = error.with_fact(|fact| {
+            format!("{fact}: the run is finished, and its final model is damaged")
+        });
+        let checkpoints = Checkpoints::open(folder)?;
+        Err(match checkpoints.steps().last() {
+            None => error
+                .hint("expo verify lists what is damaged; replace the run to train the model again")
+                .option("set", "run.overwrite=true"),
+            Some(&step) => error
+                .hint(
+                    "expo verify lists what is damaged; resume from the last checkpoint to write \
+                     the model again, or replace the run",
+                )
+                .option("resume", checkpoints.path(step).display())
+                .option("set", "run.overwrite=true"),
+        })
+    }
+
     /// The summary of the run, where there is nothing left to do.
     pub fn finished(&self) -> Option<&SummaryRecord> {
         self.finished.as_ref().filter(|_| self.changes.is_empty())
     }
+}
+
+/// What there is to resume from in the place of `path`, in words.
+fn there(path: &Path, folder: &Path) -> String {
+    let places = [Some(path), path.parent(), Some(folder)];
+    let places = places.into_iter().flatten().filter(|place| place.is_dir());
+    for place in places {
+        let Ok(checkpoints) = Checkpoints::open(place) else {
+            continue;
+        };
+        let steps = checkpoints.steps();
+        let shown: Vec<String> = steps
+            .iter()
+            .rev()
+            .take(MOST_NAMED)
+            .map(|&step| checkpoints.path(step).display().to_string())
+            .collect();
+        if !shown.is_empty() {
+            let others = steps.len() - shown.len();
+            let others = match others {
+                0 => String::new(),
+                others => format!(" and {others} older ones"),
+            };
+            return format!(
+                "there are {}{others}; auto takes the latest",
+                shown.join(", ")
+            );
+        }
+    }
+    format!(
+        "auto, never, or a directory checkpoint-STEP of a run; {} has none",
+        folder.display()
+    )
 }
 
 fn opened(path: PathBuf) -> Result<(PathBuf, State)> {

@@ -81,6 +81,7 @@ impl Training {
             shuffle: run.config.data.shuffle,
         };
         let steps = run.config.run.steps(batches.per_epoch());
+        run.origin.check_steps(steps, &run.config.run)?;
         let mut optimizer = Optimizer::new(&run.config.optimizer, run.model.weights())?;
         let gradients = run.model.gradients()?;
         let origin = std::mem::take(&mut run.origin);
@@ -88,13 +89,6 @@ impl Training {
         let mut state = State::default();
         if let Some((folder, saved)) = &origin.checkpoint {
             state = saved.clone();
-            if state.step > steps {
-                let what = format!("is after step {}, and the run has {steps}", state.step);
-                return Err(Error::input(what)
-                    .at(folder.display())
-                    .hint("set more steps, or resume from an earlier checkpoint")
-                    .option("resume", "PATH"));
-            }
             let moving = run.moving.as_mut().filter(|_| state.reference_moved);
             let moving = moving.map(|moving| ("reference", moving.weights_mut()));
             let buffers = optimizer.moments_mut().into_iter().chain(moving).collect();

@@ -83,7 +83,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
 }
 
 /// Whether the run of a folder writes its final model, for all that its config says.
-fn writes_model(folder: &Path) -> bool {
+pub(super) fn writes_model(folder: &Path) -> bool {
     Config::open(&folder.join(CONFIG), &[]).map_or(true, |config| config.run.save_model)
 }
 

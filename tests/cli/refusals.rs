@@ -330,7 +330,7 @@ fn a_run_over_its_own_model() {
         (model.clone(), "holds a model that is not a run's"),
         (
             place.folder.path().to_owned(),
-            "reads a model from its own output_dir",
+            "is not empty and holds no run of expo, but the directory ",
         ),
     ] {
         let set = format!("run.output_dir={}", str(&output));

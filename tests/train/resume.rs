@@ -383,6 +383,111 @@ fn a_finished_run_is_left_alone_and_can_be_made_longer() {
 }
 
 #[test]
+fn a_change_that_no_step_is_left_for_is_refused_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    finish(again(&folder, &[]), &Resume::Auto);
+    let run_folder = folder.path().join("run");
+    let before = (
+        files(&run_folder),
+        fs::read(run_folder.join("config.toml")).unwrap(),
+    );
+    let changed = || again(&folder, &["optimizer.learning_rate=1e-4"]);
+    let keys = ["optimizer.learning_rate"];
+    let last = Resume::From(run_folder.join("checkpoint-7"));
+    for resume in [&Resume::Auto, &last] {
+        let error = run_error(changed(), resume, &keys);
+        assert!(
+            error.contains(
+                "the run has 7 steps and none is left for the change: optimizer.learning_rate: \
+                 0.001 -> 0.0001; "
+            ),
+            "{error}"
+        );
+        let options = format!(
+            "(set run.overwrite=true, resume {}/checkpoint-6 allow_change optimizer.learning_rate)",
+            run_folder.display()
+        );
+        assert!(error.ends_with(&options), "{error}");
+    }
+    let after = (
+        files(&run_folder),
+        fs::read(run_folder.join("config.toml")).unwrap(),
+    );
+    assert!(after == before);
+    let from = Resume::From(run_folder.join("checkpoint-6"));
+    run(changed(), &from, &keys, None).unwrap();
+}
+
+#[test]
+fn another_loss_is_allowed_by_its_name_alone() {
+    let (folder, run_folder) = stopped();
+    let changed = || again(&folder, &["loss=simpo"]);
+    for resume in [Resume::Auto, Resume::From(run_folder.join("checkpoint-5"))] {
+        let error = run_error(changed(), &resume, &[]);
+        assert!(error.contains("config: loss: dpo -> simpo; "), "{error}");
+        assert!(error.ends_with("allow_change loss)"), "{error}");
+    }
+    run(changed(), &Resume::Auto, &["loss"], Some(6)).unwrap();
+    // And back, with a reference again.
+    let from = Resume::From(run_folder.join("checkpoint-6"));
+    run(again(&folder, &[]), &from, &["loss"], None).unwrap();
+}
+
+#[test]
+fn only_what_works_is_offered_and_a_key_that_is_not_compared_is_told_which_are() {
+    let (folder, run_folder) = stopped();
+    let error = run_error(again(&folder, &["run.max_steps=4"]), &Resume::Auto, &[]);
+    let options = format!(
+        "(set run.overwrite=true, resume {}/checkpoint-4 allow_change run.max_steps)",
+        run_folder.display()
+    );
+    assert!(error.ends_with(&options), "{error}");
+    let changed = again(&folder, &["run.max_steps=8"]);
+    let error = run_error(changed, &Resume::Auto, &["all"]);
+    assert!(
+        error.contains("`all` is nothing that is compared; changed: run.max_steps; or name whole"),
+        "{error}"
+    );
+    assert!(error.len() < 250, "{error}");
+    let free = run_error(again(&folder, &[]), &Resume::Auto, &["run.save_steps"]);
+    assert!(
+        free.ends_with("`run.save_steps` may change by itself; leave it out"),
+        "{free}"
+    );
+}
+
+#[test]
+fn a_finished_run_whose_model_is_not_whole_is_told_how_to_get_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    finish(again(&folder, &[]), &Resume::Auto);
+    let run_folder = folder.path().join("run");
+    let model = run_folder.join("model.safetensors");
+    let whole = fs::read(&model).unwrap();
+    let damages: [&dyn Fn(); 2] = [&|| fs::write(&model, &whole[1..]).unwrap(), &|| {
+        fs::remove_file(&model).unwrap();
+    }];
+    for damage in damages {
+        damage();
+        let error = run_error(again(&folder, &[]), &Resume::Auto, &[]);
+        assert!(error.contains("model.safetensors: "), "{error}");
+        assert!(
+            error.contains("its final model is damaged; expo verify"),
+            "{error}"
+        );
+        let options = format!(
+            "(resume {}/checkpoint-7, set run.overwrite=true)",
+            run_folder.display()
+        );
+        assert!(error.ends_with(&options), "{error}");
+        finish(
+            again(&folder, &[]),
+            &Resume::From(run_folder.join("checkpoint-7")),
+        );
+        assert!(fs::read(&model).unwrap() == whole);
+    }
+}
+
+#[test]
 fn a_finished_run_needs_no_checkpoints_until_it_is_changed() {
     let folder = tempfile::tempdir().unwrap();
     finish(again(&folder, &[]), &Resume::Auto);
@@ -475,13 +580,20 @@ fn a_branch_is_gone_on_with_by_itself_and_going_back_undoes_changes() {
 #[test]
 fn a_folder_that_is_no_checkpoint_is_refused() {
     let (folder, run_folder) = stopped();
-    for (path, message) in [
-        (run_folder.clone(), "is no checkpoint"),
-        (run_folder.join("checkpoint-9"), "no such file"),
+    for path in [
+        run_folder.clone(),
+        run_folder.join("checkpoint-9"),
+        PathBuf::from("checkpoint-2"),
+        PathBuf::from("latest"),
     ] {
         let error = run_error(again(&folder, &[]), &Resume::From(path), &[]);
         assert!(
-            error.starts_with("resume: ") && error.contains(message),
+            error.starts_with("resume: ") && error.contains("is no checkpoint; there are "),
+            "{error}"
+        );
+        assert!(error.contains("run/checkpoint-5, "), "{error}");
+        assert!(
+            error.ends_with(" and 1 older ones; auto takes the latest"),
             "{error}"
         );
     }

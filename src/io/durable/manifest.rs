@@ -4,6 +4,7 @@
 //! manifest is written last, so a directory without one was never complete.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,23 @@ impl Manifest {
             total += bytes;
         }
         Ok((self.files.len(), total))
+    }
+
+    /// Compares the length of every file, and reads none.
+    ///
+    /// # Errors
+    /// Names the first file that is missing or has another length than what was written.
+    pub fn check_lengths(&self, folder: &Path) -> Result<()> {
+        for (name, fingerprint) in &self.files {
+            let path = folder.join(name);
+            let found = fs::metadata(&path).map_err(|error| Error::io(&path, &error))?;
+            let (bytes, expected) = (found.len(), fingerprint.bytes);
+            if bytes != expected {
+                let what = format!("has {bytes} bytes, was written with {expected}");
+                return Err(Error::input(what).at(path.display()));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn add(&mut self, name: &str, bytes: u64, sha256: String) {

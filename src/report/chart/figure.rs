@@ -152,8 +152,9 @@ impl Figure {
     }
 }
 
-/// A paragraph in lines that are at most so wide.
+/// A paragraph in lines that are at most so wide, also in the fonts of a browser, which are wider than ours.
 fn broken(note: &str, width: f64) -> Vec<String> {
+    let width = 0.85 * width;
     let mut lines: Vec<String> = Vec::new();
     for word in note.split(' ') {
         let fits = |line: &&mut String| {

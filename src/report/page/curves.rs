@@ -9,7 +9,7 @@ use super::chart::{Chart, Scale};
 use super::folder::Recorded;
 use super::html;
 use crate::report::chart::{Curve, Look, PAGE_COLORS};
-use crate::run_dir::{ACCURACY, Metric, STRICT_ACCURACY};
+use crate::run_dir::{ACCURACY, Metric, SAMPLED_KL, STRICT_ACCURACY};
 
 /// Metrics in one frame.
 struct Group {
@@ -245,11 +245,16 @@ pub fn missing(run: &Recorded) -> String {
             "No rewards of pairs: <code>{loss}</code> on these rows has none."
         ));
     }
-    if run.first("kl").is_none() && run.first("eval_kl").is_none() {
+    let sampled = format!("eval_{SAMPLED_KL}");
+    if ["kl", "eval_kl", &sampled]
+        .iter()
+        .all(|name| run.first(name).is_none())
+    {
         say(
-            "No KL: only the EXPO losses estimate it, on samples of the reference \
-             (<code>data.samples</code>), and KTO, on answers to other prompts. Log-ratios say how \
-             far the log-probs of the rows' answers have moved.",
+            "No KL: set <code>run.eval_prompts</code> to have it estimated on the policy's answers. The \
+             EXPO losses also estimate it on samples of the reference (<code>data.samples</code>), and \
+             KTO on answers to other prompts. Log-ratios say how far the log-probs of the rows' answers \
+             have moved.",
         );
     }
     html

@@ -26,6 +26,25 @@ fn badge(run: &Recorded) -> String {
     format!("<span class=\"badge {class}\">{word}</span>")
 }
 
+/// What the run warned of, and what it did in words; nothing before it is finished.
+pub fn findings(run: &Recorded) -> String {
+    let Some(summary) = &run.summary else {
+        return String::new();
+    };
+    let warnings = summary
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {}", warning.text));
+    let lines = warnings.chain(summary.findings.iter().cloned());
+    let lines: String = lines
+        .map(|line| format!("<li>{}</li>", text(&line)))
+        .collect();
+    match lines.is_empty() {
+        true => String::new(),
+        false => section("findings", "In words", &format!("<ul>{lines}</ul>\n")),
+    }
+}
+
 /// The title and the tiles of one run.
 pub fn of_one(run: &Recorded) -> String {
     let model = run.setting("model", "model_name_or_path");

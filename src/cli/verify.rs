@@ -53,13 +53,12 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         0 => Ok(()),
         damaged => {
             let what = format!(
-                "{}: {damaged} of {} damaged",
+                "{}: {damaged} of {} damaged; {}",
                 args.folder.display(),
-                found.len()
+                found.len(),
+                remedy(&args.folder, &found)
             );
-            Err(Error::failed(what)
-                .hint(remedy(&args.folder, &found))
-                .into())
+            Err(Error::failed(what).into())
         }
     }
 }

@@ -354,7 +354,7 @@ fn what_rows_lack_is_said_in_few_words() {
             &[
                 "`q`",
                 "`pairs`, lacks `prompt`, `rejected`",
-                "expo guide data",
+                "the guide's page data",
             ],
         ),
         (

@@ -45,8 +45,9 @@ pub(super) fn unknown(row: &Row, columns: &Columns) -> Error {
         Some(meant) => format!("{meant} Rename them, or name them in [data.columns]"),
         None => "name them in [data.columns]".to_owned(),
     };
-    hint +=
-        &format!("; the nearest format, `{format}`, lacks {lacking}; `expo guide data` has all");
+    hint += &format!(
+        "; the nearest format, `{format}`, lacks {lacking}; the guide's page data has all"
+    );
     of(what, hint)
 }
 

@@ -270,8 +270,6 @@ pub const CASES: &[Case] = &[
         &["pipe", "is a pipe, a socket or a device", "to a file first"]),
     refused("a template without an end", |p| { chat(p, Some("{% for i in range(99999) %}{% for j in range(99999) %}{{ j }}{% endfor %}{% endfor %}")) },
         &["chat.jsonl:1"]),
-    refused("a format of another program", |p| { p.write("rows.jsonl", ROW); words(&["data", "show", "rows.jsonl", "--format", "alpaca"]) },
-        &["no format `alpaca`", "leave it out", "sft"]),
     refused("an override without a config", |p| { p.write("rows.jsonl", ROW); words(&["data", "show", "rows.jsonl", "--set", "foo.bar=1"]) },
         &["--set foo.bar=1: --set needs a config", "--config FILE"]),
     refused("an override without a config, checked", |p| { p.write("rows.jsonl", ROW); words(&["data", "lint", "rows.jsonl", "--set", "foo.bar=1"]) },

@@ -56,8 +56,8 @@ log-probs, which are scored once. Runs are trained one after the other, each in
 a directory of its own in run.output_dir, where it is a run like any other. A
 finished run is not trained again: run the same command to resume an interrupted
 sweep, or after adding entries. A directory that holds a run with another config
-is an error before anything is trained; --set run.overwrite=true trains every run
-anew in its place. A run that meets a value that is not
+is an error before anything is trained; --set run.overwrite=true trains all of
+them anew. A run that meets a value that is not
 finite has no figures; the others are trained all the same.
 
 To compare over seeds, list them: run.seed = [0, 1, 2]. The comparison then also

@@ -141,7 +141,7 @@ impl ScoreFile {
                     .hint("expected a line of a score file")
             };
             let row: ScoreRow =
-                serde_json::from_slice(&line).map_err(|error| wrong(error.to_string()))?;
+                serde_json::from_slice(&line).map_err(|error| wrong(in_words(&error)))?;
             if *scorer.get_or_insert_with(|| row.scorer.clone()) != row.scorer {
                 return Err(
                     Error::input("the row is of another model, tokenizer or dtype")
@@ -244,4 +244,14 @@ fn key(hash: &str) -> Option<Key> {
         *byte = u8::from_str_radix(hash.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
     Some(key)
+}
+/// An error of JSON without the names of types.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.replace("expected struct ScoreRow", "expected an object")
+        .replace(
+            "expected struct Scorer",
+            "expected the object that says who scored",
+        )
+        .replace("expected struct Score", "expected an object with log_prob")
 }

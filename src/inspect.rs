@@ -7,7 +7,7 @@ mod lint;
 
 use std::path::PathBuf;
 
-use crate::config::{ModelConfig, PreferenceData, RowsConfig, SampleSource};
+use crate::config::{ModelConfig, PreferenceData, RowsConfig, SampleSource, Source};
 use crate::data::format::Format;
 use crate::data::{Dataset, Files, Inspection, Look, Tokenizer, look};
 use crate::error::{Error, Result};
@@ -158,13 +158,21 @@ pub fn look_at(
 }
 
 /// As [`show`] of the row that a look at files showed, with the tokenizer and template of a model and
-/// in the lengths that it can hold.
-pub fn show_file(model: &str, files: &Files, look: &Look, observe: Observer) -> Result<Shown> {
-    let folder = find_tokenizer(model, None, observe)?;
-    let positions = architecture(&ModelFiles::open(&folder)?)?.max_positions;
+/// in the lengths that it can hold; `overrides` are of keys of `[data]` that say how rows are read.
+pub fn show_file(
+    model: &str,
+    files: &Files,
+    look: &Look,
+    overrides: &[String],
+    observe: Observer,
+) -> Result<Shown> {
     let mut data = PreferenceData::new(look.format, files.clone());
     data.rows.columns = look.columns.clone();
     data.rows.tokens.apply_chat_template = look.apply_chat_template;
+    let source = Source::of_rows(&data, overrides)?;
+    let mut data = source.rows()?;
+    let folder = find_tokenizer(model, None, observe)?;
+    let positions = architecture(&ModelFiles::open(&folder)?)?.max_positions;
     data.rows.length = data.rows.length.within(positions);
     data.rows.max_invalid_fraction = 1.0;
     let needs = match look.answers().count() {
@@ -186,7 +194,7 @@ pub fn show_file(model: &str, files: &Files, look: &Look, observe: Observer) -> 
         names_a_loss: true,
         seed: 0,
     };
-    show(&config, RowSplit::Train, Some(look.row.0), observe)
+    show(&config, RowSplit::Train, Some(look.row.0), observe).map_err(|error| source.locate(error))
 }
 
 /// The shape of the reference where it is another model than the policy.

@@ -6,6 +6,7 @@ use clap::Args;
 use expo::config::Source;
 use expo::error::{Error, Result};
 use expo::lab::bandit::Experiment;
+use expo::run_dir::RUN;
 
 use super::answer;
 use super::error::located;
@@ -115,6 +116,11 @@ fn check_out(args: &BanditArgs) -> Result<()> {
     };
     let at = |error: Error| error.at("--out");
     directory(folder).map_err(at)?;
+    if folder.join(RUN).exists() {
+        return Err(Error::input("holds a training run")
+            .hint("name another directory")
+            .at(format!("--out {}", folder.display())));
+    }
     let known = ["results.json", "summary.csv", "config.toml"];
     let mut there = known.iter().filter(|name| folder.join(name).exists());
     match there.next() {

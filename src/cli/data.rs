@@ -68,8 +68,9 @@ struct ShowArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Set a key of the config; may be repeated, the last value wins
-    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    /// Set a key of the config, or of FILE beside --model a key of [data]; may be repeated, the last
+    /// value wins
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 
     /// Show the row of this number, counted from 0 as in score files
@@ -137,10 +138,26 @@ pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let Some(config) = args.config.clone().or_else(|| config_among(&args.files)) else {
         let files = args.files.iter().cloned().reduce(Files::and);
         let files = files.ok_or_else(|| Error::input("neither a file nor a config"))?;
+        if args.model.is_none() {
+            check_unset(
+                &args.set,
+                "give --config FILE, or --model MODEL for keys of [data]",
+            )?;
+        }
         return look::run(args, &files);
     };
     let source = Source::open(&config, &args.set)?;
     located(&source, print(args, &RowsConfig::of(&source)?))
+}
+
+/// Refuses overrides where there is no config that they could be of.
+fn check_unset(set: &[String], hint: &str) -> Result<()> {
+    match set.first() {
+        None => Ok(()),
+        Some(set) => Err(Error::input("--set needs a config")
+            .hint(hint)
+            .at(format!("--set {set}"))),
+    }
 }
 
 /// The config that is given as a file of rows: no rows are TOML.

@@ -44,9 +44,17 @@ pub fn flagged<T>(result: Result<T>) -> Result<T> {
     flagged_as("model", result)
 }
 
+/// What helps a model without a chat template where no config can name one.
+const NO_TEMPLATE: &str = "give its directory a chat_template.jinja, use prompts of plain strings and leave --chat out, or name \
+     a template in a config (--config FILE --set data.chat_template=chatml)";
+
 /// As [`flagged`], where the flag `model` names the model.
 pub fn flagged_as<T>(model: &str, result: Result<T>) -> Result<T> {
     result.map_err(|error| {
+        let error = match error.remedy() {
+            Some(remedy) if remedy.contains("data.chat_template") => error.hint(NO_TEMPLATE),
+            _ => error,
+        };
         error.located(|keys| {
             let name = keys.first().and_then(|key| key.rsplit('.').next());
             let name = name.map(|name| match name {
@@ -99,6 +107,9 @@ mod tests {
         let error = Error::input("no CUDA here").at_key("model.device");
         let error = flagged::<()>(Err(error)).unwrap_err();
         assert_eq!(message(&error.into()), "--device: no CUDA here");
+        let error = Error::input("no template").hint("set data.chat_template = \"chatml\"");
+        let error = flagged::<()>(Err(error)).unwrap_err();
+        assert!(message(&error.into()).contains("leave --chat out"));
         let error = Error::input("no such directory").at_key("model.model_name_or_path");
         let error = flagged_as::<()>("score_with", Err(error)).unwrap_err();
         assert_eq!(message(&error.into()), "--score-with: no such directory");

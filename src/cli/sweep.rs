@@ -56,7 +56,8 @@ log-probs, which are scored once. Runs are trained one after the other, each in
 a directory of its own in run.output_dir, where it is a run like any other. A
 finished run is not trained again: run the same command to resume an interrupted
 sweep, or after adding entries. A directory that holds a run with another config
-is an error before anything is trained. A run that meets a value that is not
+is an error before anything is trained; --set run.overwrite=true trains every run
+anew in its place. A run that meets a value that is not
 finite has no figures; the others are trained all the same.
 
 To compare over seeds, list them: run.seed = [0, 1, 2]. The comparison then also
@@ -200,9 +201,16 @@ fn listed(config: &SweepConfig) -> Value {
 
 fn list(config: &SweepConfig) -> String {
     let mut text = String::new();
+    let widest = |of: fn(&PlannedRun) -> usize| config.runs.iter().map(of).max().unwrap_or(0);
+    let loss = widest(|run| run.loss.chars().count());
+    let settings = widest(|run| run.settings.chars().count());
     for run in &config.runs {
         let folder = run.config.run.output_dir.display();
-        let _ = writeln!(text, "{:<8}{:<40}{folder}", run.loss, run.settings);
+        let _ = writeln!(
+            text,
+            "{:<loss$}  {:<settings$}  {folder}",
+            run.loss, run.settings
+        );
     }
     text
 }

@@ -197,7 +197,10 @@ fn key_of_flag(flag: &str, arguments: &[String]) -> Option<String> {
                 Some(_) => value.filter(|value| !is_switch(value)),
                 None => value,
             };
-            let value = value.unwrap_or("VALUE");
+            let value = value.unwrap_or(match key.as_str() {
+                "run.overwrite" => "true",
+                _ => "VALUE",
+            });
             let note = note.map(|note| format!(" ({note})")).unwrap_or_default();
             if !flag.starts_with('-') {
                 return Some(format!(

@@ -1,10 +1,11 @@
 //! `expo verify`: compares the files of a run or a checkpoint with their checksums.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use expo::error::Error;
+use expo::run_dir::{RUN, checkpoint_step};
 use expo::train::{Found, verify};
 use serde_json::json;
 
@@ -52,12 +53,34 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<()> {
         0 => Ok(()),
         damaged => {
             let what = format!(
-                "{}: {damaged} of {} damaged",
+                "{}: {damaged} of {} damaged; {}",
                 args.folder.display(),
-                found.len()
+                found.len(),
+                remedy(&args.folder, &found)
             );
             Err(Error::failed(what).into())
         }
+    }
+}
+
+/// What to do about damage: the command that writes the files anew.
+fn remedy(folder: &Path, found: &[Found]) -> String {
+    if !folder.join(RUN).is_file() {
+        return "copy it again from where it came from, or train it again".to_owned();
+    }
+    let name = folder.display();
+    let step = |one: &Found| checkpoint_step(&one.path);
+    let newest = found.iter().filter(|one| one.outcome.is_ok());
+    let newest = newest.filter_map(|one| Some((step(one)?, &one.path))).max();
+    // Damaged checkpoints and a damaged model are written again after a whole checkpoint.
+    let is_written_again = |one: &&Found| step(one).is_some() || one.path == folder;
+    let mut damaged = found.iter().filter(|one| one.outcome.is_err());
+    match newest.filter(|_| damaged.all(|one| is_written_again(&one))) {
+        Some((_, path)) => format!(
+            "resume from the newest whole checkpoint: expo train {name}/config.toml --resume {}",
+            path.display()
+        ),
+        None => format!("train it again: expo train {name}/config.toml --set run.overwrite=true"),
     }
 }
 

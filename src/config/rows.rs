@@ -1,12 +1,12 @@
 //! The rows that a config names, for a look at them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, Source, check_model,
     check_rows, hint, losses,
 };
-use crate::error::Result;
+use crate::error::{Error, Place, Result};
 use crate::lab::story::StoryConfig;
 use crate::loss::{Loss, Needs, WeightedLoss};
 use crate::model::sampling::SampleConfig;
@@ -41,6 +41,55 @@ struct Sections {
     optimizer: Option<OptimizerConfig>,
     schedule: Option<ScheduleConfig>,
     story: Option<StoryConfig>,
+}
+
+/// `[data]` alone.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct DataAlone {
+    data: PreferenceData,
+}
+
+impl Source {
+    /// Rows that no config names, with overrides of how they are read.
+    ///
+    /// # Errors
+    /// If an override is of which rows they are, or of no key of `[data]`.
+    pub(crate) fn of_rows(data: &PreferenceData, overrides: &[String]) -> Result<Self> {
+        for set in overrides {
+            let key = set.split('=').next().unwrap_or_default().trim();
+            let name = key.strip_prefix("data.").unwrap_or_default();
+            let name = name.split('.').next().unwrap_or_default();
+            if [
+                "",
+                "train",
+                "eval",
+                "format",
+                "columns",
+                "samples",
+                "unlabelled",
+            ]
+            .contains(&name)
+            {
+                return Err(Error::input("needs a config, where rows are given as files")
+                    .hint("keys that are set there are those of [data] that say how a row is read")
+                    .within(Place::Parameter("set", Some(set.clone()))));
+            }
+        }
+        let text = toml::to_string(&DataAlone { data: data.clone() });
+        let text = text.map_err(|error| Error::failed(error.to_string()))?;
+        Self::parse(&text, overrides)
+    }
+
+    /// The rows of a source that names nothing else.
+    pub(crate) fn rows(&self) -> Result<PreferenceData> {
+        let read = self.read::<DataAlone>().and_then(|read| {
+            let checked = read.data.validate();
+            checked.map_err(|error| error.at_key("data"))?;
+            Ok(read.data)
+        });
+        self.check(read)
+    }
 }
 
 impl RowsConfig {

@@ -19,6 +19,8 @@ pub struct SweepConfig {
     pub output_dir: PathBuf,
     /// In the order of the file; of each entry every combination of its values.
     pub runs: Vec<PlannedRun>,
+    /// Whether runs that are there are replaced: `run.overwrite`.
+    pub overwrite: bool,
 }
 
 /// One run of a sweep.
@@ -102,10 +104,11 @@ impl SweepConfig {
                 runs.push(run);
             }
         }
-        let output_dir = base.table().get("run");
-        let output_dir = output_dir.and_then(|run| run.get("output_dir")?.as_str());
+        let of_run = |key: &str| base.table().get("run")?.get(key);
+        let output_dir = of_run("output_dir").and_then(Value::as_str);
         Ok(Self {
             output_dir: output_dir.unwrap_or_default().into(),
+            overwrite: of_run("overwrite").and_then(Value::as_bool) == Some(true),
             runs,
         })
     }
@@ -152,6 +155,9 @@ fn entries(table: &Table) -> Result<Vec<&Table>> {
                 .map(|entry| entry.as_table().ok_or_else(none));
             tables.collect()
         }
+        Some(Value::Table(_)) => Err(Error::input("[sweep] is one table, not a list of entries")
+            .hint("write it with two brackets: [[sweep]]")
+            .at_key("sweep")),
         _ => Err(none()),
     }
 }
@@ -220,13 +226,18 @@ fn plan(
     };
     let named = Loss::default_of(loss);
     let named = named.map_err(|error| error.at_key(&format!("sweep.{number}.loss")));
-    let loss = sweep.check(named)?.name();
+    let named = sweep.check(named)?;
+    let loss = named.name();
     let mut run = base.clone();
     run.set_loss(loss, origin("loss"))?;
     for (key, value) in settings {
         if key.starts_with("loss.") {
             let error = Error::input(format!("`{key}`"))
                 .hint("a knob is named by itself, beside its loss: beta = [0.1, 0.5]");
+            return sweep.check(Err(error.at_key(&format!("sweep.{number}.{key}"))));
+        }
+        let unknown = named.unknown_knob(key);
+        if let (Some(error), false) = (unknown, key.contains('.') || key == "weight") {
             return sweep.check(Err(error.at_key(&format!("sweep.{number}.{key}"))));
         }
         let path: Vec<&str> = match key.contains('.') {
@@ -244,7 +255,7 @@ fn plan(
     let name = format!("{loss} {settings}");
     let name = name.trim().replace([' ', '/', '\\'], "-");
     config.run.output_dir = config.run.output_dir.join(name);
-    // What lies in its folder unfinished is gone on with.
+    // That is the sweep's: what lies in a folder unfinished is resumed, or all is replaced.
     config.run.overwrite = false;
     Ok(PlannedRun {
         loss: loss.to_owned(),
@@ -296,10 +307,14 @@ mod tests {
         for (entries, words) in [
             ("", ["[[sweep]]", "loss"]),
             ("[[sweep]]\nbeta = 0.1\n", ["line 8: ", "`loss`"]),
+            (
+                "[sweep]\nloss = \"dpo\"\n",
+                ["line 8: ", "two brackets: [[sweep]]"],
+            ),
             ("[[sweep]]\nloss = \"dop\"\n", ["line 9: ", "`dpo`?"]),
             (
                 "[[sweep]]\nloss = \"dpo\"\ngamma = [1]\n",
-                ["line 10: ", "gamma"],
+                ["line 10: ", "the loss dpo has no knob `gamma`"],
             ),
             (
                 "[[sweep]]\nloss = \"dpo\"\nbeta = [1, -1]\n",

@@ -17,12 +17,14 @@ mod prompts;
 mod ranked;
 mod sft;
 mod shapes;
+mod suggest;
 mod unpaired;
 
 pub use self::columns::Columns;
 pub use self::definition::{CommonRow, Format, Reading, RowExample, TruncationMode};
 pub use self::guess::guess;
 pub use self::ranked::Pairing;
+pub(in crate::data) use self::suggest::without_answer;
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
 use crate::error::{Error, Result, nearest};
@@ -50,7 +52,7 @@ static GUESSED: Format = Format {
     writes_turns: false,
     splits_turns: true,
     fits: |_| 0,
-    read: |row| Err(unknown(row).into()),
+    read: |row| Err(suggest::unknown(row, &Columns::default()).into()),
 };
 
 /// So many rows are looked at to see of which format they are.
@@ -83,7 +85,7 @@ impl Format {
     }
 
     fn of_rows(files: &Files, columns: &Columns) -> Result<&'static Self> {
-        most(files, |row| {
+        most(files, columns, |row| {
             let format = Self::of_row(row, columns)?;
             Some((format, *format == prompts::FORMAT))
         })
@@ -127,7 +129,14 @@ impl Format {
             .find(|format| format.name == name)
             .ok_or_else(|| {
                 let names = all.map(|format| format.name);
-                format!("no format `{name}`; {}", nearest(name, names))
+                let hint = match name {
+                    "alpaca" => {
+                        "leave it out: columns instruction and output are read as sft".into()
+                    }
+                    "sharegpt" => "leave it out: column conversations is read as sft".into(),
+                    name => nearest(name, names),
+                };
+                format!("no format `{name}`; {hint}")
             })
     }
 }
@@ -138,14 +147,18 @@ impl Format {
 ///
 /// # Errors
 /// If the files cannot be read, or it says nothing of any row.
-fn most<T: PartialEq>(files: &Files, of: impl Fn(&Row) -> Option<(T, bool)>) -> Result<T> {
+fn most<T: PartialEq>(
+    files: &Files,
+    columns: &Columns,
+    of: impl Fn(&Row) -> Option<(T, bool)>,
+) -> Result<T> {
     let mut first = None;
     let mut found: Vec<((T, bool), usize)> = Vec::new();
     for record in files.records().take(FIRST_ROWS) {
         let one = record?
             .1
             .row
-            .and_then(|row| of(&row).ok_or_else(|| unknown(&row)));
+            .and_then(|row| of(&row).ok_or_else(|| suggest::unknown(&row, columns)));
         match one {
             Ok(one) => match found.iter_mut().find(|(other, _)| *other == one) {
                 Some((_, count)) => *count += 1,
@@ -162,17 +175,6 @@ fn most<T: PartialEq>(files: &Files, of: impl Fn(&Row) -> Option<(T, bool)>) -> 
     let none = || Error::input("the file has no rows").at(files);
     best.map(|((one, _), _)| one)
         .ok_or_else(|| first.unwrap_or_else(none))
-}
-
-fn unknown(row: &Row) -> Error {
-    let valid: Vec<String> = FORMATS.iter().map(Format::columns_hint).collect();
-    let what = match row.names() {
-        names if names.is_empty() => "the row has no column at all".to_owned(),
-        names => format!("the columns of the row are of no known format: {names}"),
-    };
-    Error::input(what)
-        .hint(format!("name them in [data.columns]; {}", valid.join("; ")))
-        .at(&row.place)
 }
 
 /// A format by its name, for `#[serde(with)]`.

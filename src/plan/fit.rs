@@ -46,9 +46,9 @@ const CHANGES: [&str; 4] = [
 ];
 /// The bit of a smaller micro-batch.
 const BATCH: usize = 1;
-
-/// The longest change, in letters, that an error names if there is a shorter one.
-const SHORT: usize = 100;
+/// Sets of the others, those that save most without time first: split states and bf16, split states,
+/// nothing; then the same with recomputation.
+const SAVING: [usize; 6] = [0b1100, 0b0100, 0, 0b1110, 0b0110, 0b0010];
 
 /// The fewest tokens of a micro-batch, and of `max_length`, that are worth a suggestion.
 const WORTH: usize = 64;
@@ -166,14 +166,15 @@ impl Planned<'_> {
         })
     }
 
-    /// Training only the last blocks, as many as fit, with as few other changes as that takes.
+    /// Training only the last blocks, as many as fit, after what else saves memory without freezing any:
+    /// bf16 with split states, and recomputation if nothing fits without it.
     fn fewer_blocks(&self) -> Option<Remedy> {
         if self.config.model.trainable.is_some() {
             return None;
         }
         let arch = self.models.policy;
         let globs = |count: usize| last_blocks(&arch.names.block, arch.layers, count);
-        with_most(self, |planned| {
+        with_first(self, &SAVING, |planned| {
             let tried = |count: usize, division: Division| {
                 let layout = select(Layout::new(arch), &globs(count)).ok()?;
                 let models = Models {
@@ -236,7 +237,7 @@ impl Planned<'_> {
     /// Refuses a run that does not fit.
     ///
     /// # Errors
-    /// Names what it needs, what the device has, and the first of the remedies.
+    /// Names what it needs, what the device has, the first of the remedies and another GPU.
     pub fn check(&self, remedies: &[Remedy]) -> Result<()> {
         let (Some(all), Some(usable)) = (self.device.memory, self.device.usable()) else {
             return Ok(());
@@ -257,18 +258,19 @@ impl Planned<'_> {
             self.device.name
         );
         let fixed = memory.weights + memory.gradients + memory.optimizer + memory.reference;
-        let short = |remedy: &&Remedy| remedy.to_string().len() <= SHORT;
-        let hint = match remedies.iter().find(short).or(remedies.first()) {
-            Some(remedy) => {
-                let what = remedy.to_string();
-                format!("{what} makes it fit ({})", size(remedy.memory))
+        let hint = match remedies {
+            [first, others @ ..] => {
+                let gpu = others.iter().find(|other| other.gpu.is_some());
+                let said = |remedy: &Remedy| format!("{remedy} ({})", size(remedy.memory));
+                let all: Vec<String> = [first].into_iter().chain(gpu).map(said).collect();
+                format!("it fits with {}", all.join(", or with "))
             }
-            None if fixed > usable => format!(
+            [] if fixed > usable => format!(
                 "no setting makes it fit: weights, gradients and optimizer states alone take {}; use a \
                  smaller model or a device with more memory",
                 size(fixed)
             ),
-            None => "no setting makes it fit: use a smaller model or a device with more memory"
+            [] => "no setting makes it fit: use a smaller model or a device with more memory"
                 .to_owned(),
         };
         Err(Error::input(fact).hint(hint))
@@ -332,7 +334,17 @@ fn with_most(planned: &Planned, attempt: impl Fn(&Planned) -> Option<Attempt>) -
         .filter(|set| set & BATCH == 0)
         .collect();
     sets.sort_by_key(|set| set.count_ones());
-    sets.into_iter().find_map(|set| {
+    with_first(planned, &sets, attempt)
+}
+
+/// The first of `sets` of changes, of those that the config does not have yet, with which an attempt
+/// fits.
+fn with_first(
+    planned: &Planned,
+    sets: &[usize],
+    attempt: impl Fn(&Planned) -> Option<Attempt>,
+) -> Option<Remedy> {
+    sets.iter().find_map(|&set| {
         let config = match set {
             0 => planned.config.clone(),
             set => with_changes(planned.config, planned.device, set)?,

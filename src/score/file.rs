@@ -138,10 +138,15 @@ impl ScoreFile {
             let wrong = |what: String| {
                 Error::input(format!("not a row of scores: {what}"))
                     .at(at())
-                    .hint("expected a line of a score file")
+                    .hint("name a file that expo score wrote")
             };
-            let row: ScoreRow =
-                serde_json::from_slice(&line).map_err(|error| wrong(in_words(&error)))?;
+            let row: ScoreRow = serde_json::from_slice(&line).map_err(|error| {
+                wrong(
+                    error
+                        .to_string()
+                        .replace("struct Score", "the score of a response"),
+                )
+            })?;
             if *scorer.get_or_insert_with(|| row.scorer.clone()) != row.scorer {
                 return Err(
                     Error::input("the row is of another model, tokenizer or dtype")
@@ -192,7 +197,7 @@ impl ScoreFile {
                 example.row
             ))
             .at(&self.place)
-            .hint("score again with this config, and append the scores of the evaluation rows")
+            .hint("score again: expo score with this config writes all of its rows, evaluation rows included")
         };
         let found = key(&example.hash()).and_then(|key| self.lines.get(&key));
         let line = *found.ok_or_else(missing)? as usize;
@@ -244,14 +249,4 @@ fn key(hash: &str) -> Option<Key> {
         *byte = u8::from_str_radix(hash.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
     Some(key)
-}
-/// An error of JSON without the names of types.
-fn in_words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.replace("expected struct ScoreRow", "expected an object")
-        .replace(
-            "expected struct Scorer",
-            "expected the object that says who scored",
-        )
-        .replace("expected struct Score", "expected an object with log_prob")
 }

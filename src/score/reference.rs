@@ -104,7 +104,7 @@ impl<'a> ReferencePass<'a> {
             return Err(
                 Error::input("the log-probs were made with another tokenizer")
                     .at(path.display())
-                    .hint("score again with this model's tokenizer"),
+                    .hint("score again with this model's tokenizer: expo score with this config"),
             );
         }
         Ok(Reference::new(

@@ -78,6 +78,7 @@ impl RunIdentity {
         frozen.set("order", crate::data::ORDER_VERSION);
         frozen.set("model.tokenizer", tokenizer);
         frozen.flatten("", config_json);
+        frozen.0.retain(|path, _| !is_free(path));
         let names = [
             Some("data.train"),
             config.data.eval.as_ref().map(|_| "data.eval"),
@@ -105,7 +106,6 @@ impl RunIdentity {
                     self.flatten(&path, value);
                 }
             }
-            _ if is_free(path) => {}
             value => self.set(path, value),
         }
     }
@@ -156,6 +156,17 @@ impl RunIdentity {
             keys => format!("changed: {keys}; or name whole sections: {sections}"),
         }))
     }
+}
+
+/// What two configs have differently, in words; paths count, too.
+pub(super) fn differences(old: &Config, new: &Config) -> Result<String> {
+    let values = |config: &Config| -> Result<RunIdentity> {
+        let mut values = RunIdentity::default();
+        let json = serde_json::to_value(config);
+        values.flatten("", json.map_err(|error| Error::failed(error.to_string()))?);
+        Ok(values)
+    };
+    Ok(described(&values(new)?.changes(&values(old)?, true)))
 }
 
 /// Whether a key that is allowed to change is this one or its section.

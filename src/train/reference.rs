@@ -48,7 +48,7 @@ pub(super) fn separate(
             return Err(
                 Error::input("the log-probs are of another model than model.reference")
                     .at(path.display())
-                    .hint("leave one of the two keys out, or score again"),
+                    .hint("leave one of the two keys out, or score again: expo score with this config"),
             );
         }
         return Ok(Some(reference));

@@ -6,8 +6,9 @@
 mod comparison;
 mod frontier;
 
+use super::identity::differences;
 use super::{End, Opened, Resume, Run};
-use crate::config::{PlannedRun, SweepConfig};
+use crate::config::{Config, PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::run_dir::{CONFIG, SummaryRecord};
 use crate::session::{Event, Observer, StopCondition, Stopped};
@@ -43,8 +44,10 @@ pub fn sweep(
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
-    let found: Vec<Option<SummaryRecord>> =
-        config.runs.iter().map(finished).collect::<Result<_>>()?;
+    let found: Vec<Option<SummaryRecord>> = match config.overwrite {
+        true => vec![None; total],
+        false => config.runs.iter().map(finished).collect::<Result<_>>()?,
+    };
     let mut outcomes = Vec::with_capacity(total);
     for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
         let name = format!("{} {}", run.loss, run.settings);
@@ -56,7 +59,7 @@ pub fn sweep(
         });
         let made = match found {
             Some(summary) => Ok(Ok(summary)),
-            None => make(run, until, observe),
+            None => make(run, config.overwrite, until, observe),
         };
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (Some(summary), None),
@@ -86,23 +89,39 @@ fn without_seed(settings: &str) -> String {
 /// The summary of a run that was finished with just this config.
 fn finished(run: &PlannedRun) -> Result<Option<SummaryRecord>> {
     let folder = &run.config.run.output_dir;
-    let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else {
+    let Ok(text) = std::fs::read_to_string(folder.join(CONFIG)) else {
         return Ok(None);
     };
-    if config != run.config.to_toml()? {
-        return Err(Error::input("holds a run with another config")
-            .hint("choose another run.output_dir for the sweep, or remove the directory")
-            .at(folder.display()));
+    let mut there = Config::parse(&text, &[]);
+    if let Ok(there) = &mut there {
+        there.run.overwrite = false;
     }
-    SummaryRecord::open(folder)
+    let what = match there {
+        Ok(there) if there == run.config => return SummaryRecord::open(folder),
+        Ok(there) => format!(": {}", differences(&there, &run.config)?),
+        Err(_) => String::new(),
+    };
+    Err(
+        Error::input(format!("holds a run with another config{what}"))
+            .hint("choose another run.output_dir for the sweep, or replace its runs")
+            .option("set", "run.overwrite=true")
+            .at(folder.display()),
+    )
 }
 
 fn make(
     run: &PlannedRun,
+    overwrite: bool,
     until: &StopCondition,
     observe: Observer,
 ) -> Result<std::result::Result<SummaryRecord, Stopped>> {
-    let mut run = match Run::open_with(run.config.clone(), &Resume::Auto, &[], observe)? {
+    let mut config = run.config.clone();
+    config.run.overwrite = overwrite;
+    let resume = match overwrite {
+        true => Resume::Never,
+        false => Resume::Auto,
+    };
+    let mut run = match Run::open_with(config, &resume, &[], observe)? {
         Opened::Run(run) => run,
         Opened::Finished(summary) => return Ok(Ok(*summary)),
     };

@@ -96,6 +96,11 @@ fn results_are_not_replaced_unasked() {
             .status
             .success()
     );
+    // Those of a training run never are.
+    std::fs::write(folder.path().join("run.json"), "{}").unwrap();
+    let refused = expo(&["theory", "--out", out, "--overwrite"], "1");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("holds a training run"));
 }
 
 #[test]

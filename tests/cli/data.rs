@@ -243,6 +243,13 @@ fn a_set_that_is_known_says_what_its_columns_are() {
         shown.ends_with("\nchosen\nuser: \"Why?\"\nassistant: \"So.\"\n"),
         "{shown}"
     );
+    // A model without a template gets one as the message says.
+    let model = fixture("neox");
+    let command = ["data", "show", str(&path), "--model", str(&model)];
+    place.refuse(&command, &["no chat template", "data.chat_template"]);
+    let set = ["--set", "data.chat_template=chatml"];
+    let shown = place.succeed(&[&command[..], &set].concat());
+    assert!(shown.contains("im_start"), "{shown}");
 }
 
 #[test]

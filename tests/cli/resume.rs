@@ -100,7 +100,11 @@ fn what_is_damaged_is_found() {
     let End { code, out, err } = place.run(&["verify", "out"]);
     assert_eq!(code, Some(1), "{err}");
     assert!(
-        err.starts_with("error: out: 2 of ") && err.ends_with(" damaged\n"),
+        err.starts_with("error: out: 2 of ")
+            && err.ends_with(
+                " damaged; resume from the newest whole checkpoint: expo train out/config.toml \
+                 --resume out/checkpoint-3\n"
+            ),
         "{err}"
     );
     let damaged: Vec<&str> = out.lines().filter(|l| l.starts_with("damaged ")).collect();

@@ -24,6 +24,8 @@ fn a_sweep_makes_each_run_once_and_compares_them() {
     let command = ["sweep", "--config", str(&file)];
     let listed = place.succeed(&[&command[..], &["--list"]].concat());
     assert_eq!(listed.lines().count(), 5, "{listed}");
+    let columns = |line: &str| line.split("  ").filter(|text| !text.is_empty()).count();
+    assert!(listed.lines().all(|line| columns(line) == 3), "{listed}");
     assert!(!place.path("out").exists());
 
     let said = place.succeed(&command);
@@ -80,7 +82,19 @@ fn a_sweep_makes_each_run_once_and_compares_them() {
 
     let end = place.run(&[&command[..], &["--set", "run.seed=1"]].concat());
     assert_eq!(end.code, Some(2), "{}", end.err);
-    assert!(end.err.contains("another config"), "{}", end.err);
+    assert!(
+        end.err.contains("another config: run.seed: 0 -> 1;")
+            && end.err.contains("(--set run.overwrite=true)"),
+        "{}",
+        end.err
+    );
+
+    // Replaced, each run is made again, and then it is a finished one like any other.
+    let replace = ["--set", "run.seed=1", "--set", "run.overwrite=true"];
+    place.succeed(&[&command[..], &replace].concat());
+    assert_ne!(written("dpo-beta=0.1"), kept);
+    let end = place.run(&[&command[..], &replace[..2]].concat());
+    assert!(end.err.contains("finished before"), "{}", end.err);
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn what_is_no_slice_is_refused() {
             "`rows.jsonl[5]` ends in no slice: valid are e.g. [:1000]",
         ),
         ("'rows.jsonl[a:]'", "ends in no slice"),
+        ("'rows.jsonl[:5'", "is not closed: [:5]"),
         ("'rows.jsonl[-5:]'", "ends in no slice"),
         ("'rows.jsonl[:101%]'", "ends in no slice"),
         ("['']", "the path is empty"),

@@ -256,7 +256,8 @@ fn unpaired_rows_are_chosen_or_rejected_and_no_pair() {
     assert_eq!(roles, [Role::Chosen, Role::Rejected]);
     assert_eq!(
         scene.complaint(&PAIR),
-        "rows.jsonl:1: no rejected response; the loss reads one in every example"
+        "rows.jsonl:1: no rejected response; the loss reads one in every example; the rows are of \
+         format `unpaired`, one judged answer each, for the losses kto and bco"
     );
     let row = "{\"prompt\": \"p\", \"completion\": \"yes\", \"label\": 2}";
     let message = Scene::new("unpaired", "byte-level", row).complaint(&KTO);

@@ -343,6 +343,51 @@ fn rows_of_no_known_columns_are_refused_with_those_they_have() {
 }
 
 #[test]
+fn what_rows_lack_is_said_in_few_words() {
+    for (row, words) in [
+        (
+            json!({"Prompt": "p", "Chosen": "a", "Rejected": "b"}),
+            &["`Prompt`", "did you mean", "`prompt` by `Prompt`"][..],
+        ),
+        (
+            json!({"q": "p", "chosen": "a", "bad": "b"}),
+            &[
+                "`q`",
+                "`pairs`, lacks `prompt`, `rejected`",
+                "the guide's page data",
+            ],
+        ),
+        (
+            json!({"prompt": "p", "choosen": "a", "rejected": "b"}),
+            &["no chosen response", "`chosen` by `choosen`"],
+        ),
+        (
+            json!({"prompt": "p", "chosen": "a", "rejected": null}),
+            &["no chosen response", "column `rejected` is null"],
+        ),
+        (
+            json!({"prompt": "p", "completion": "a"}),
+            &["no rejected response", "`sft`", "expo sft"],
+        ),
+        (
+            json!({"train": [{"prompt": "p", "chosen": "a", "rejected": "b"}]}),
+            &["`train` is a list of rows", "the list itself"],
+        ),
+    ] {
+        let message = Scene::new("auto", "byte-level", row.to_string()).complaint(&PAIR);
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        assert!(message.len() < 400, "{message}");
+    }
+    let mut scene = Scene::new("auto", "byte-level", ROW);
+    scene.config.columns = serde_json::from_value(json!({"prompt": "q"})).unwrap();
+    let message = scene.complaint(&PAIR);
+    assert!(
+        message.contains("has no `q`, which data.columns names for `prompt`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn labels_of_numbers_and_texts_are_labels() {
     for (label, role) in [
         (json!(1), Role::Chosen),

@@ -19,6 +19,7 @@ use super::super::args::format;
 use super::super::error::with_flags;
 use super::super::progress::Progress;
 use super::super::{answer, grouped};
+use super::check_unset;
 
 /// Check a dataset: duplicates, leaks, length bias, damaged text
 #[derive(Args)]
@@ -46,7 +47,7 @@ pub struct LintArgs {
     config: Option<PathBuf>,
 
     /// Set a key of the config; may be repeated, the last value wins
-    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
 
     /// Exit with code 1 if there is a warning, for CI
@@ -137,6 +138,7 @@ fn lint(args: &LintArgs, progress: &mut Progress) -> Result<Vec<LintedSplit>> {
         }
         return Ok(splits);
     }
+    check_unset(&args.set, "give --config FILE")?;
     let joined = |files: &[Files]| files.iter().cloned().reduce(Files::and);
     let train = joined(&args.files).ok_or_else(|| Error::input("neither a file nor a config"))?;
     let rows = RowConfig::new(format(args.format, &train)?);

@@ -18,7 +18,7 @@ pub fn run(args: &ShowArgs, files: &Files) -> anyhow::Result<()> {
     let mut observe = |event: expo::session::Event| progress.show(event);
     let read = look_at(files, args.format, args.row, &mut observe).and_then(|found| {
         let model = args.model.as_ref();
-        let shown = model.map(|model| show_file(model, files, &found, &mut observe));
+        let shown = model.map(|model| show_file(model, files, &found, &args.set, &mut observe));
         expo::error::Result::Ok((shown.transpose()?, found))
     });
     progress.close();

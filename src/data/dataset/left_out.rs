@@ -84,7 +84,10 @@ impl<'a> LeftOut<'a> {
         }
         let mut error = Error::input(what);
         if let Some(first) = &self.first {
-            error = error.hint(first.to_string());
+            error = error.hint(match self.invalid.contains_key(&Invalid::NoSample) {
+                true => format!("{first}; {DRAW}"),
+                false => first.to_string(),
+            });
         }
         Err(error.at(self.files))
     }
@@ -141,5 +144,7 @@ impl<'a> LeftOut<'a> {
 
 /// Of fewer rows a part says little.
 const FEW: usize = 100;
+
+const DRAW: &str = "expo sample with this config draws responses to all of its prompts; or set data.samples = \"auto\"";
 
 const MEND: &str = "mend the row, or set data.on_invalid = \"skip\"";

@@ -261,8 +261,12 @@ impl Reader<'_> {
         if roles == [Role::Rejected] && !self.reads(Role::Rejected) {
             return Err(Invalid::NothingChosen.into());
         }
+        let has_pair = roles.len() > 1;
         let needed = self.needed(example);
-        needed.map_err(|error| RowError::from(error.at(&row.place)))
+        needed.map_err(|error| match has_pair {
+            true => error.at(&row.place).into(),
+            false => self.rows.without_answer(row, error).at(&row.place).into(),
+        })
     }
 
     fn reads(&self, role: Role) -> bool {

@@ -6,7 +6,7 @@
 
 use crate::data::chat::{Content, Message};
 use crate::data::config::{PromptConfig, RowConfig};
-use crate::data::format::{Columns, CommonRow, Format, RowExample};
+use crate::data::format::{Columns, CommonRow, Format, RowExample, without_answer};
 use crate::data::rows::read::Row;
 use crate::data::rows::{Invalid, RowError};
 use crate::error::Error;
@@ -88,6 +88,11 @@ impl<'a> RowReader<'a> {
         let mut example = self.format.example(&common)?;
         let has_system = self.add_system(&common.row, &mut example)?;
         Ok((example, common, has_system))
+    }
+
+    /// The error of a row that lacks an answer, with what the row is.
+    pub fn without_answer(&self, row: &Row, error: Error) -> Error {
+        without_answer(self.format, row, error)
     }
 
     /// The columns that no row was read for.

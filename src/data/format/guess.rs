@@ -74,7 +74,7 @@ const ALIASES: &[(&str, &[&str])] = &[
 /// # Errors
 /// If the files cannot be read, or nothing fits, with the columns there are.
 pub fn guess(files: &Files) -> Result<(&'static Format, Columns)> {
-    most(files, |row| {
+    most(files, &Columns::default(), |row| {
         let (plain, columns) = (Columns::default(), renamed(row));
         let known = Format::of_row(row, &plain).map(|format| (format, plain));
         let guessed = Format::of_row(row, &columns).map(|format| (format, columns));

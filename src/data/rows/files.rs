@@ -314,6 +314,12 @@ impl FromStr for Part {
         let sliced = text
             .strip_suffix(']')
             .and_then(|rest| rest.rsplit_once('['));
+        let is_slice = |rest: &str| {
+            rest.contains(':') && !rest.contains(|c: char| !"0123456789:%".contains(c))
+        };
+        if let Some((_, open)) = text.rsplit_once('[').filter(|(_, rest)| is_slice(rest)) {
+            return Err(format!("the slice of `{text}` is not closed: [{open}]"));
+        }
         let Some((path, slice)) = sliced else {
             return Ok(Self {
                 name: whole(text)?,

@@ -257,6 +257,27 @@ fn what_cannot_help_is_not_suggested() {
     );
 }
 
+/// No block is frozen for what bf16 and split states save, and every card is told the same kinds.
+#[test]
+fn bf16_and_split_states_come_before_frozen_blocks() {
+    for memory in [23.5, 31.3, 39.4, 79.0] {
+        let refused = on_gpu(LLAMA, &[], memory);
+        let first = refused.remedies[0].to_string();
+        for part in [
+            "model.dtype = \"bf16\"",
+            "optimizer.states = \"split\"",
+            "model.trainable",
+        ] {
+            assert!(first.contains(part), "{memory}: {first}");
+        }
+        let message = refused.check_fits().unwrap_err().to_string();
+        assert!(
+            message.contains(&first) && message.contains(", or with GPU "),
+            "{message}"
+        );
+    }
+}
+
 /// One row fills the memory: of a `max_length` that is shorter every row fits.
 #[test]
 fn rows_that_are_too_long_alone_are_told_a_shorter_length() {

@@ -170,7 +170,7 @@ fn refuse(error: &clap::Error) -> ! {
         std::process::exit(error.exit_code());
     }
     let text = error.to_string();
-    let plain = terminal::message(text.trim_end());
+    let plain = terminal::message(&usage::worded(text.trim_end()));
     if error.use_stderr() && plain != text.trim_end() {
         tell(plain);
         std::process::exit(error.exit_code());

@@ -63,6 +63,9 @@ pub fn explained(error: &clap::Error, arguments: &[String]) -> Option<String> {
         }
         ErrorKind::UnknownArgument => {
             let flag = word(ContextKind::InvalidArg)?;
+            if let Some(text) = of_spaces(arguments).or_else(|| of_flag(flag, command)) {
+                return Some(text);
+            }
             if command.starts_with("--") {
                 return Some(format!(
                     "error: {flag} stands before a command, e.g. expo train {flag} ..; expo --help lists them"
@@ -76,6 +79,69 @@ pub fn explained(error: &clap::Error, arguments: &[String]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Flags of other programs that set no key, by the commands that have something in their place.
+#[rustfmt::skip]
+const FLAGS: &[(&[&str], &[&str], &str)] = &[
+    (&["--verbose", "-v", "--debug", "--quiet", "-q", "--silent", "--log-level"], &[],
+     "progress is shown on a terminal, and every figure of a run is in its metrics.jsonl"),
+    (&["--dry-run", "--dryrun", "--check", "-n"], &["train", "sft"],
+     "expo plan FILE says what the run takes, and --print-config prints its config with all defaults"),
+    (&["-o"], &["train", "sft", "sweep"], "write --set run.output_dir=DIR"),
+    (&["-o", "--output", "--output-dir"], &["sample", "score", "report", "init"], "write --out PATH"),
+    (&["-p", "--input", "--text"], &["sample"], "write --prompt TEXT"),
+    (&["-m"], &["sample", "score"], "write --model MODEL"),
+    (&["-c"], &["train", "sft", "sweep", "plan"], "write --config FILE, or the file alone"),
+];
+
+/// The message about a flag of other programs.
+fn of_flag(flag: &str, command: &str) -> Option<String> {
+    let mut rows = FLAGS.iter();
+    let (_, _, instead) = rows.find(|(names, commands, _)| {
+        names.contains(&flag) && (commands.is_empty() || commands.contains(&command))
+    })?;
+    Some(format!("error: there is no flag {flag}; {instead}"))
+}
+
+/// The message about `--set key = value`, in which the shell sees three words.
+fn of_spaces(arguments: &[String]) -> Option<String> {
+    let at = arguments.iter().position(|argument| argument == "--set")?;
+    let mut words = arguments[at + 1..].iter().map(String::as_str);
+    let key = words.next()?;
+    let is_key = |key: &str| !key.starts_with('-') && !key.is_empty();
+    let value = match key.strip_suffix('=') {
+        Some(_) => words.next()?,
+        None if key.contains('=') => {
+            let rest = &arguments[at + 1..];
+            return of_spaces(rest);
+        }
+        None => match words.next()? {
+            "=" => words.next()?,
+            value => value.strip_prefix('=').unwrap_or(value),
+        },
+    };
+    let key = key.trim_end_matches('=');
+    let is_value = !value.is_empty() && !value.starts_with("--");
+    (is_key(key) && is_value)
+        .then(|| format!("error: write --set key=value without spaces: --set {key}={value}"))
+}
+
+/// The parser's own message without advice that leads nowhere, and without words of the language that
+/// it is written in.
+pub fn worded(text: &str) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("invalid float literal", "expected a number"),
+        ("invalid digit found in string", "expected a whole number"),
+        (" is not in 1..18446744073709551615", " is less than 1"),
+        (" is not in 0..18446744073709551615", " is less than 0"),
+    ];
+    let is_advice = |line: &&str| line.trim_start().starts_with("tip: to pass '");
+    let lines: Vec<&str> = text.lines().filter(|line| !is_advice(line)).collect();
+    let text = lines.join("\n").replace("\n\n\n", "\n\n");
+    WORDS
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to))
 }
 
 /// What to type in the place of a command.
@@ -185,6 +251,43 @@ mod tests {
                 .unwrap()
                 .contains("expo train --config")
         );
+    }
+
+    #[test]
+    fn a_flag_without_a_key_and_spaces_in_an_override_are_told_what_to_write() {
+        for (line, words) in [
+            (
+                "expo train a.toml --verbose",
+                "there is no flag --verbose; progress is shown",
+            ),
+            ("expo train a.toml --dry-run", "expo plan FILE says"),
+            ("expo train a.toml -o x", "--set run.output_dir=DIR"),
+            ("expo sample --model m -p hi", "write --prompt TEXT"),
+            (
+                "expo train a.toml --set run.seed = 1",
+                "without spaces: --set run.seed=1",
+            ),
+            (
+                "expo train a.toml --set run.seed 1",
+                "without spaces: --set run.seed=1",
+            ),
+            (
+                "expo train a.toml --set run.seed= 1",
+                "without spaces: --set run.seed=1",
+            ),
+            (
+                "expo train a.toml --set a.b=1 --set run.seed =1",
+                "without spaces: --set run.seed=1",
+            ),
+        ] {
+            let message = said(line).unwrap_or_default();
+            assert!(message.starts_with("error: "), "{line}: {message}");
+            assert!(message.contains(words), "{line}: {message}");
+        }
+        let text = "error: x\n\n  tip: to pass '-z' as a value, use '-- -z'\n\nUsage: expo";
+        assert_eq!(worded(text), "error: x\n\nUsage: expo");
+        let text = "error: invalid value '24GB' for '--memory': invalid float literal";
+        assert!(worded(text).ends_with("'--memory': expected a number"));
     }
 
     #[test]

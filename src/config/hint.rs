@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::foreign::{self, Here};
 use super::schema::{Section, is_key, is_section, sections};
 use crate::error::{ALIKE, Error, Result, most_alike, nearest};
-use crate::loss::Loss;
+use crate::loss::{Knobs, Loss};
 
 /// What a name is meant as that is no key.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +27,10 @@ const SAME: f64 = 0.985;
 const VERY_ALIKE: f64 = 0.93;
 /// What the own section's names have ahead of those of others.
 const OWN_LEAD: f64 = 0.04;
+/// The key whose unit is another one than that of the names it answers.
+const TOKENS: &str = "batch.micro_batch_tokens";
 /// The most answers of one message.
-const MOST_ANSWERS: usize = 14;
+const MOST_ANSWERS: usize = 20;
 
 /// What a name means that is not in a section: a key of one, or a name of another program, mistyped
 /// or not.
@@ -84,6 +86,9 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
         true => found.extend(of_loss.take(1)),
         false => found.extend(of_loss),
     }
+    let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
+    let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
+    found.extend(others);
     if found.is_empty() {
         let all = Loss::NAMES
             .iter()
@@ -94,9 +99,6 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
                 .map(|loss| format!("loss.{}.{name}", loss.name())),
         );
     }
-    let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
-    let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
-    found.extend(others);
     found
 }
 
@@ -145,7 +147,10 @@ pub(super) fn of_key(path: &str, valid: &[&str], config: &Table) -> String {
                 && !keys.is_empty()
                 && own.is_none_or(|(_, likeness)| likeness <= ALIKE) =>
         {
-            of_names(keys.keys().map(String::as_str))
+            of_names(
+                keys.iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str())),
+            )
         }
         _ => nearest(name, valid.iter().copied()),
     }
@@ -164,6 +169,16 @@ pub(super) fn of_section(name: &str) -> Option<String> {
     if name == "loss" {
         return Some("a loss is a section of its own, e.g. [loss.dpo]".to_owned());
     }
+    if let Some(loss) = name.strip_prefix("loss.") {
+        let loss = Loss::default_of(loss).ok()?;
+        return Some(match loss.knobs().first() {
+            Some(knob) => format!(
+                "`{name}` is a section; did you mean `{name}.{}`?",
+                knob.name
+            ),
+            None => format!("`{name}` is a section without keys; write [{name}]"),
+        });
+    }
     let sections = sections();
     let section = sections.iter().find(|section| section.name == name)?;
     Some(format!(
@@ -172,17 +187,32 @@ pub(super) fn of_section(name: &str) -> Option<String> {
     ))
 }
 
-/// The names of a config of another program with what each of them is here.
-pub(super) fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+/// The loss that the values of a config of another program name, as a config here.
+fn chosen<'a>(names: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> Option<Table> {
+    let is_choice = |name: &str| matches!(foreign::key(name), Some(Here::Key("loss", _)));
+    let mut values = names
+        .filter(|(name, _)| is_choice(name))
+        .filter_map(|(_, value)| value);
+    let loss = values.find_map(|value| Loss::default_of(&value.to_lowercase()).ok())?;
+    let knobs = Table::from_iter([(loss.name().to_owned(), Value::Table(Table::new()))]);
+    Some(Table::from_iter([("loss".to_owned(), Value::Table(knobs))]))
+}
+
+/// The names of a config of another program, with their values where those are words, and what each of
+/// them is here.
+pub(super) fn of_names<'a>(names: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let names: Vec<_> = names.filter(|(name, _)| !is_section(name)).collect();
+    let chosen = chosen(names.iter().copied()).unwrap_or_default();
     let mut order: Vec<String> = Vec::new();
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for name in names {
-        if is_section(name) {
-            continue;
+    for (name, _) in names {
+        let mut own = own_keys(name, &chosen);
+        if own.is_empty() {
+            own = own_keys(name, &Table::new());
         }
-        let own = own_keys(name, &Table::new());
         let answer = match (own.first(), foreign::key(name)) {
             (Some(key), _) => format!(" -> {key}"),
+            (None, Some(Here::Key(key, note))) if key == TOKENS => format!(" -> {key}, {note}"),
             (None, Some(Here::Key(key, _))) => format!(" -> {key}"),
             (None, Some(Here::Nothing(why))) => format!(": not supported, {why}"),
             (None, Some(Here::Elsewhere(what))) => format!(": {what}"),
@@ -194,12 +224,20 @@ pub(super) fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         groups.entry(answer).or_default().push(name);
     }
     let left = order.len().saturating_sub(MOST_ANSWERS);
+    if left > 0 {
+        // What has a key here is what the config is written anew with.
+        order.sort_by_key(|answer| !answer.starts_with(" -> "));
+    }
     let shown = order.iter().take(MOST_ANSWERS);
     let mut texts: Vec<String> = shown
         .map(|answer| format!("{}{answer}", groups[answer].join(", ")))
         .collect();
     if left > 0 {
-        texts.push(format!("and {left} more"));
+        let others = order.iter().skip(MOST_ANSWERS);
+        let others: Vec<&str> = others
+            .flat_map(|answer| groups[answer].iter().copied())
+            .collect();
+        texts.push(format!("others: {}", others.join(", ")));
     }
     texts.join("; ")
 }
@@ -221,7 +259,9 @@ pub(super) fn check_sections(config: &Table) -> Result<()> {
         [first, ..] => {
             let count = unknown.len();
             let what = format!("{count} unknown keys, outside the sections that a config has");
-            Err(Error::input(what).hint(of_names(unknown)).at_key(first))
+            let values = |name| (name, config.get(name).and_then(Value::as_str));
+            let hint = of_names(unknown.iter().copied().map(values));
+            Err(Error::input(what).hint(hint).at_key(first))
         }
     }
 }

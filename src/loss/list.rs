@@ -126,17 +126,30 @@ macro_rules! losses {
 }
 pub(super) use losses;
 
+const ONLINE: &str =
+    "not supported: it is online RL against a reward model, and expo has offline losses";
+
 /// Names of the field that are not losses of their own here, and what they are.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("cdpo", "it is dpo with label_smoothing above 0"),
     ("sigmoid", "it is dpo; without a reference it is cpo"),
     ("apo", "there are apo_zero and apo_down"),
     ("expo", "there are cexpo and rexpo"),
+    (
+        "rpo",
+        "it is the sum of dpo and sft: loss.dpo.weight=1 and loss.sft.weight=1, each with its own weight",
+    ),
+    ("grpo", ONLINE),
+    ("ppo", ONLINE),
+    ("rloo", ONLINE),
+    ("gspo", ONLINE),
+    ("online_dpo", ONLINE),
 ];
 
 /// The error of an unknown loss name.
 pub(super) fn unknown(name: &str) -> Error {
-    let known = ELSEWHERE.iter().find(|(other, _)| *other == name);
+    let plain = name.to_lowercase().replace('-', "_");
+    let known = ELSEWHERE.iter().find(|(other, _)| *other == plain);
     let hint = match known {
         Some((_, what)) => (*what).to_owned(),
         None => nearest(name, Loss::NAMES.iter().copied()),

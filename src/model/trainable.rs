@@ -72,11 +72,25 @@ fn matches(glob: &str, name: &str) -> bool {
 fn suggestion<'a>(glob: &str, names: &mut impl Iterator<Item = &'a str>) -> String {
     const FEW: usize = 4;
     let names: Vec<&str> = names.collect();
+    if glob == "all" {
+        return "leave the patterns out to train all parameters".to_owned();
+    }
+    let wide = format!("*{}*", glob.trim_matches('*'));
+    let found = names.iter().filter(|name| matches(&wide, name));
+    if let (Some(first), count) = (found.clone().next(), found.count())
+        && glob.len() > 1
+    {
+        let more = match count - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return format!("globs match whole names: {wide} matches {first}{more}");
+    }
     let near = nearest(glob, names.iter().copied());
     match near.starts_with("did you mean") {
         true => near,
         false => format!(
-            "it is matched against whole names, for example {}",
+            "globs match whole names, with * for any characters, for example {}",
             names[..names.len().min(FEW)].join(", ")
         ),
     }

@@ -355,7 +355,7 @@ fn there(path: &Path, folder: &Path) -> String {
             let others = steps.len() - shown.len();
             let others = match others {
                 0 => String::new(),
-                others => format!(" and {others} older ones"),
+                others => format!(" and {others} older"),
             };
             return format!(
                 "there are {}{others}; auto takes the latest",

@@ -593,7 +593,7 @@ fn a_folder_that_is_no_checkpoint_is_refused() {
         );
         assert!(error.contains("run/checkpoint-5, "), "{error}");
         assert!(
-            error.ends_with(" and 1 older ones; auto takes the latest"),
+            error.ends_with(" and 1 older; auto takes the latest"),
             "{error}"
         );
     }

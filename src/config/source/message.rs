@@ -59,6 +59,45 @@ fn too_long(message: &str) -> Option<&str> {
         .then_some(text)
 }
 
+/// The error of a negative number in the place of a count, such as the -1 that elsewhere is no limit.
+fn below_zero(message: &str, path: &str) -> Option<Error> {
+    let rest = message.strip_prefix("invalid value: integer `-")?;
+    let (number, expected) = rest.split_once("`, expected ")?;
+    if !["usize", "u64", "u32"].contains(&expected) {
+        return None;
+    }
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let must_be = |valid: &str| {
+        Error::input(format!(
+            "{key} must be a whole number {valid} (got -{number})"
+        ))
+    };
+    Some(match path {
+        "run.seed" | "sample.seed" => must_be(">= 0"),
+        "run.max_steps" => must_be(">= 1")
+            .hint("leave the key out for no limit; run.num_train_epochs then decides"),
+        _ => must_be(">= 1").hint("leave the key out for its default"),
+    })
+}
+
+/// What to write in the place of a word that is a value elsewhere.
+fn of_word(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("invalid type: string \"")?;
+    let (word, expected) = rest.split_once("\", expected ")?;
+    let lower = word.to_lowercase();
+    match (expected, lower.as_str()) {
+        ("a boolean", "true" | "yes" | "on" | "1") => Some("write true".to_owned()),
+        ("a boolean", "false" | "no" | "off" | "0") => Some("write false".to_owned()),
+        (_, "null" | "none" | "nil" | "no" | "off" | "false" | "") => {
+            Some("leave the key out for no value".to_owned())
+        }
+        ("f64" | "usize" | "u64", _) if word.parse::<f64>().is_ok_and(f64::is_finite) => {
+            Some(format!("write {word} without quotes"))
+        }
+        _ => None,
+    }
+}
+
 fn translate(message: &str, path: &str, run: Option<&Table>) -> Error {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let kinds = [("unknown field", "key"), ("unknown variant", "value")];
@@ -87,12 +126,19 @@ fn translate(message: &str, path: &str, run: Option<&Table>) -> Error {
                 let start = message.strip_suffix(own)?.strip_suffix("expected ")?;
                 Some(format!("{start}expected {name}"))
             });
+            if let Some(error) = below_zero(message, path) {
+                return error;
+            }
             let error = Error::input(expected.unwrap_or_else(|| message.replace('\n', "; ")));
-            let section = run.filter(|_| message.contains("expected struct"));
-            match section.and_then(|_| hint::of_section(path)) {
-                Some(hint) => error
-                    .with_fact(|_| "a value in the place of a section".to_owned())
-                    .hint(hint),
+            if message.contains("expected struct") {
+                let error = error.with_fact(|_| "a value in the place of a section".to_owned());
+                return match run.and_then(|_| hint::of_section(path)) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                };
+            }
+            match of_word(message) {
+                Some(hint) => error.hint(hint),
                 None => error,
             }
         }

@@ -54,7 +54,10 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
         return match serde_json::from_str(text) {
             Ok(Value::Object(keys)) if is_row(&keys) => of("holds a row in JSON", ROWS),
             Ok(Value::Object(keys)) => {
-                let names = hint::of_names(keys.keys().map(String::as_str));
+                let names = keys
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str()));
+                let names = hint::of_names(names);
                 let hint = mapped(&names);
                 let error = Error::input("is JSON; a config is TOML").hint(hint);
                 Some(error.at(path.display()))
@@ -68,7 +71,7 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     }
     let yaml = yaml_keys(text);
     if ["yaml", "yml"].contains(&ending.as_str()) || !yaml.is_empty() {
-        let hint = mapped(&hint::of_names(yaml));
+        let hint = mapped(&hint::of_names(yaml.into_iter()));
         let error = Error::input("is YAML; a config is TOML").hint(hint);
         return Some(error.at(path.display()));
     }
@@ -133,8 +136,8 @@ fn mapped(names: &str) -> String {
     }
 }
 
-/// The keys of YAML at the beginning of lines; none where a line is none of YAML.
-fn yaml_keys(text: &str) -> Vec<&str> {
+/// The keys of YAML at the beginning of lines, with their values; none where a line is none of YAML.
+fn yaml_keys(text: &str) -> Vec<(&str, Option<&str>)> {
     let mut keys = Vec::new();
     for line in text.lines() {
         let plain = line.split(" #").next().unwrap_or_default().trim_end();
@@ -148,7 +151,8 @@ fn yaml_keys(text: &str) -> Vec<&str> {
         };
         match plain.split_once(':') {
             Some((key, value)) if is_key(key) && (value.is_empty() || value.starts_with(' ')) => {
-                keys.push(key);
+                let word = value.trim().trim_matches(['"', '\'']);
+                keys.push((key, Some(word)));
             }
             _ => return Vec::new(),
         }
@@ -166,7 +170,8 @@ mod tests {
         let path = folder.path().join(name);
         fs::write(&path, contents).unwrap();
         let text = recognize(&path)?.to_string();
-        Some(text.split_once(name).unwrap().1.to_owned())
+        let text = text.strip_prefix(&path.display().to_string())?;
+        Some(text.to_owned())
     }
 
     #[test]
@@ -176,6 +181,11 @@ mod tests {
                 "a.yaml",
                 &b"base_model: x\nadapter: lora # comment\ndatasets:\n  - path: y\n"[..],
                 ": is YAML; a config is TOML; its keys here: base_model -> model.model_name_or_path; adapter: not supported, there is no LoRA",
+            ),
+            (
+                "trl.yaml",
+                b"beta: 0.1\nloss_type: ipo\n",
+                ": is YAML; a config is TOML; its keys here: beta -> loss.ipo.beta; loss_type -> loss",
             ),
             (
                 "a.txt",

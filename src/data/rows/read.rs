@@ -32,12 +32,12 @@ pub struct Rows {
 /// `.csv` or `.tsv` makes it a table, `.txt` makes every line a prompt. A file without any row is an
 /// error.
 pub fn rows(path: &Path) -> Result<Rows> {
-    let file = untrusted::open(path).map_err(|error| match is_like_a_dataset(path) {
-        true => error.hint(format!(
-            "a dataset of the hub is written hub:{}:train, with the name of its split",
-            path.display()
+    let file = untrusted::open(path).map_err(|error| match dataset(path) {
+        Some(Ok(name)) => error.hint(format!(
+            "a dataset of the hub is written hub:{name}:train, with the name of its split"
         )),
-        false => error,
+        Some(Err(())) => error.hint("rows are not read from a URL; download the file first"),
+        None => error,
     })?;
     Ok(Rows {
         source: source(path, file)?,
@@ -106,7 +106,27 @@ fn source(path: &Path, file: File) -> Result<Box<dyn Source>> {
     })
 }
 
-// Whether a path that leads nowhere is written as the hub's names are: owner/name.
+/// The name of the dataset of the hub that a path which leads nowhere stands for, also as the address of
+/// its page; no name where it is another address.
+fn dataset(path: &Path) -> Option<std::result::Result<String, ()>> {
+    let text = path.to_str()?;
+    let address = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let page = address
+        .unwrap_or(text)
+        .strip_prefix("huggingface.co/datasets/");
+    match (page, address) {
+        (Some(page), _) => {
+            let parts: Vec<&str> = page.split('/').take(2).collect();
+            Some(Ok(parts.join("/")))
+        }
+        (None, Some(_)) => Some(Err(())),
+        (None, None) => is_like_a_dataset(path).then(|| Ok(text.to_owned())),
+    }
+}
+
+/// Whether a path that leads nowhere is written as the hub's names are: owner/name.
 fn is_like_a_dataset(path: &Path) -> bool {
     let names = path.to_str().and_then(|path| path.split_once('/'));
     let plain = |(owner, name)| untrusted::is_plain(owner) && untrusted::is_plain(name);

@@ -34,6 +34,8 @@ fn scored(out: &str) -> Option<Vec<String>> {
 
 #[rustfmt::skip]
 pub const CASES: &[Case] = &[
+    refused("a run into a directory with others", |p| { fs::create_dir_all(p.path("lib/x")).unwrap(); train(p, "dpo", &["run.output_dir=lib"]) },
+        &["lib: is not empty and holds no run of expo, but the directory x; choose another run.output_dir"]),
     refused("a run into a file", |p| { p.write("file", "mine"); train(p, "dpo", &["run.output_dir=file"]) },
         &["file", "is not a directory"]),
     refused("a run into a folder nobody may write to", |p| { fs::create_dir(p.path("shut")).unwrap(); let args = train(p, "dpo", &["run.output_dir=shut/out"]); forbid(&p.path("shut"), 0o555)?; args },

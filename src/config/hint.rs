@@ -38,7 +38,7 @@ pub fn key_hint(name: &str) -> Option<KeyHint> {
     if name == "loss" || (is_key(name) && !is_section(name)) {
         return Some(KeyHint::Key(name.to_owned(), None));
     }
-    let own = own_keys(name, &Table::new());
+    let own = own_keys(name, false, &Table::new());
     if let Some(key) = own.into_iter().next() {
         return Some(KeyHint::Key(key, None));
     }
@@ -60,8 +60,9 @@ fn of_foreign(here: Here) -> KeyHint {
 }
 
 /// The keys of this name in all sections: of those that not every run has only where the config
-/// does, or no other has it; of the losses those of the config, or the first that has it.
-fn own_keys(name: &str, config: &Table) -> Vec<String> {
+/// does, or no other has it; of the losses those of the config, or, of a name that stands at the top, the
+/// first that has it.
+fn own_keys(name: &str, is_top: bool, config: &Table) -> Vec<String> {
     let has = |section: &Section| section.keys.contains(&name);
     let dotted = |section: &Section| format!("{}.{name}", section.name);
     let sections = sections();
@@ -89,7 +90,7 @@ fn own_keys(name: &str, config: &Table) -> Vec<String> {
     let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
     let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
     found.extend(others);
-    if found.is_empty() {
+    if found.is_empty() && is_top {
         let all = Loss::NAMES
             .iter()
             .filter_map(|key| Loss::default_of(key).ok());
@@ -119,7 +120,7 @@ pub(super) fn of_key(path: &str, valid: &[&str], config: &Table) -> String {
     if !is_of_run {
         return nearest(name, valid.iter().copied());
     }
-    let elsewhere = own_keys(name, config);
+    let elsewhere = own_keys(name, section.is_empty(), config);
     if !elsewhere.is_empty() {
         return format!("did you mean `{}`?", elsewhere.join("` or `"));
     }
@@ -206,9 +207,9 @@ pub(super) fn of_names<'a>(names: impl Iterator<Item = (&'a str, Option<&'a str>
     let mut order: Vec<String> = Vec::new();
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (name, _) in names {
-        let mut own = own_keys(name, &chosen);
+        let mut own = own_keys(name, true, &chosen);
         if own.is_empty() {
-            own = own_keys(name, &Table::new());
+            own = own_keys(name, true, &Table::new());
         }
         let answer = match (own.first(), foreign::key(name)) {
             (Some(key), _) => format!(" -> {key}"),

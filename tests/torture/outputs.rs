@@ -100,7 +100,7 @@ fn a_full_log_stops_nothing() {
     let full = stage.path("full");
     let _log = metrics(&full).expect("mounted before");
     let ended = stage.start(&[], &full, 1).wait();
-    let warned = ended.err.contains("lines wait in memory");
+    let warned = ended.err.contains("lines are kept in memory");
     let found = differences(&full, &stage.whole, true);
     let only_log = found == ["mismatch: metrics.jsonl"];
     if ended.code != Some(0) || !warned || !only_log {

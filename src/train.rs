@@ -19,7 +19,6 @@ mod metrics;
 mod moving;
 mod non_finite;
 mod on_policy;
-mod packing;
 mod profile;
 mod record;
 mod reference;
@@ -160,9 +159,6 @@ impl Run {
         }
         let stories = Stories::open(&config, Arc::clone(&session.tokenizer))?;
         let datasets = run_datasets(&config, &session, observe)?;
-        if let Some(train) = datasets.first() {
-            packing::warn_of_single_rows(&config, train, observe);
-        }
         let mut identity = RunIdentity::new(&config, &datasets, session.tokenizer.hash())?;
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
         origin.check(&identity, false, allow_change, &config.run, observe)?;

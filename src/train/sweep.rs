@@ -36,16 +36,16 @@ pub struct Outcome {
 /// outcomes are those before it.
 ///
 /// # Errors
-/// If a directory holds a run with another config, before any run is made; any other error of a run, those
-/// before it being kept.
+/// If a directory holds a run with another config, before any run is made; if the rows of a finished run have
+/// changed; any other error of a run, those before it being kept.
 pub fn sweep(
     config: &SweepConfig,
     until: &StopCondition,
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<Stopped>)> {
     let total = config.runs.len();
-    let found: Vec<Option<SummaryRecord>> = match config.overwrite {
-        true => vec![None; total],
+    let found: Vec<bool> = match config.overwrite {
+        true => vec![false; total],
         false => config.runs.iter().map(finished).collect::<Result<_>>()?,
     };
     let mut outcomes = Vec::with_capacity(total);
@@ -55,11 +55,12 @@ pub fn sweep(
             number: number + 1,
             total,
             name: name.trim(),
-            found: found.is_some(),
+            found,
         });
+        // One that is finished is opened all the same: its rows may have changed under their names.
         let made = match found {
-            Some(summary) => Ok(Ok(summary)),
-            None => make(run, config.overwrite, until, observe),
+            true => make(run, config.overwrite, until, &mut |_| {}),
+            false => make(run, config.overwrite, until, observe),
         };
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (Some(summary), None),
@@ -86,18 +87,18 @@ fn without_seed(settings: &str) -> String {
     rest.collect::<Vec<_>>().join(" ")
 }
 
-/// The summary of a run that was finished with just this config.
-fn finished(run: &PlannedRun) -> Result<Option<SummaryRecord>> {
+/// Whether the run is finished, with just this config.
+fn finished(run: &PlannedRun) -> Result<bool> {
     let folder = &run.config.run.output_dir;
     let Ok(text) = std::fs::read_to_string(folder.join(CONFIG)) else {
-        return Ok(None);
+        return Ok(false);
     };
     let mut there = Config::parse(&text, &[]);
     if let Ok(there) = &mut there {
         there.run.overwrite = false;
     }
     let what = match there {
-        Ok(there) if there == run.config => return SummaryRecord::open(folder),
+        Ok(there) if there == run.config => return Ok(SummaryRecord::open(folder)?.is_some()),
         Ok(there) => format!(": {}", differences(&there, &run.config)?),
         Err(_) => String::new(),
     };

@@ -277,7 +277,7 @@ fn wrong_inputs_are_refused_before_anything_is_computed() {
         ),
         (
             base(&data, &["--reference-log-probs", str(&there)]),
-            vec!["there.jsonl:1", "a score file"],
+            vec!["there.jsonl:1", "not a row of scores", "expo score"],
         ),
         (base(&data, &["--device", "tpu"]), vec!["tpu"]),
         (

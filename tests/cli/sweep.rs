@@ -211,3 +211,25 @@ fn a_run_that_is_not_finite_is_an_outcome() {
         end.out
     );
 }
+
+/// A table of old figures beside new rows would compare what was never run.
+#[test]
+fn a_finished_run_whose_rows_have_changed_is_refused() {
+    let place = Place::new();
+    let file = sweep(&place, "[[sweep]]\nloss = \"dpo\"\n");
+    let rows = text(&fixture("pairs.jsonl"));
+    let train = place.write("rows.jsonl", &rows);
+    let set = format!("data.train={}", str(&train));
+    let command = ["sweep", "--config", str(&file), "--set", &set];
+    place.succeed(&command);
+    assert!(place.run(&command).err.contains("finished before"));
+    let fewer: Vec<&str> = rows.lines().skip(1).collect();
+    place.write("rows.jsonl", fewer.join("\n"));
+    let end = place.run(&command);
+    assert_eq!(end.code, Some(2), "{}", end.err);
+    assert!(
+        end.err.contains("the rows differ (data.train)"),
+        "{}",
+        end.err
+    );
+}

@@ -166,7 +166,7 @@ pub fn run() -> anyhow::Result<()> {
 fn refuse(error: &clap::Error) -> ! {
     let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
     if let Some(text) = usage::explained(error, &arguments.collect::<Vec<_>>()) {
-        tell(terminal::message(&text));
+        tell(&text);
         std::process::exit(error.exit_code());
     }
     let text = error.to_string();

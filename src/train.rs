@@ -9,10 +9,8 @@
 
 mod eval_samples;
 mod files;
-mod findings;
 mod health;
 mod identity;
-mod lengths;
 mod log;
 mod logs;
 mod metrics;
@@ -24,7 +22,6 @@ mod record;
 mod reference;
 mod resume;
 mod room;
-mod sampled_kl;
 mod split;
 mod state;
 mod step;

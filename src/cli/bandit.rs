@@ -99,10 +99,10 @@ fn print(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
         true => format!("{}\n", report.to_json()),
         false => report.summary.to_text(),
     };
-    if let Some(folder) = &args.out {
-        let files = report.write(folder, &experiment.to_toml()?, args.overwrite)?;
+    if let Some(out) = &args.out {
+        let files = report.write(out, &experiment.to_toml()?, args.overwrite)?;
         if !args.json {
-            text += &format!("\n{}: {}\n", folder.display(), files.join(", "));
+            text += &format!("\n{}: {}\n", out.display(), files.join(", "));
         }
     }
     answer(&text)?;
@@ -111,22 +111,22 @@ fn print(args: &BanditArgs, experiment: &Experiment) -> anyhow::Result<()> {
 
 /// Before anything is computed: results are not replaced unasked.
 fn check_out(args: &BanditArgs) -> Result<()> {
-    let Some(folder) = &args.out else {
+    let Some(out) = &args.out else {
         return Ok(());
     };
     let at = |error: Error| error.at("--out");
-    directory(folder).map_err(at)?;
-    if folder.join(RUN).exists() {
+    directory(out).map_err(at)?;
+    if out.join(RUN).exists() {
         return Err(Error::input("holds a training run")
             .hint("name another directory")
-            .at(format!("--out {}", folder.display())));
+            .at(format!("--out {}", out.display())));
     }
     let known = ["results.json", "summary.csv", "config.toml"];
-    let mut there = known.iter().filter(|name| folder.join(name).exists());
+    let mut there = known.iter().filter(|name| out.join(name).exists());
     match there.next() {
         Some(name) if !args.overwrite => Err(Error::input(format!("holds a {name} already"))
             .hint("name another directory, or add --overwrite")
-            .at(format!("--out {}", folder.display()))),
+            .at(format!("--out {}", out.display()))),
         _ => Ok(()),
     }
 }

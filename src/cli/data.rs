@@ -150,7 +150,7 @@ pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     located(&source, print(args, &RowsConfig::of(&source)?))
 }
 
-/// Refuses overrides where there is no config that they could be of.
+/// Refuses overrides without a config.
 fn check_unset(set: &[String], hint: &str) -> Result<()> {
     match set.first() {
         None => Ok(()),

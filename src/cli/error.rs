@@ -12,7 +12,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     known.or(signalled.map(Signalled::exit_code)).unwrap_or(1)
 }
 
-/// The last line of a command that failed, or that was interrupted, which is no error.
+/// The last line of a command that failed or was interrupted; an interruption is not worded as an error.
 pub fn last_line(error: &anyhow::Error) -> String {
     match error.is::<Signalled>() {
         true => message(error),

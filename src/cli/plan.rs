@@ -191,7 +191,7 @@ fn counted(written: &str) -> (Option<u64>, &str) {
     let before = written.split_once(times);
     let behind = written.rsplit_once(times);
     let before = before.and_then(|(count, name)| Some((number(count)?, name)));
-    // An x inside a name is no sign of a number.
+    // An x inside a name does not multiply.
     let behind = behind
         .filter(|(name, _)| name.ends_with(' '))
         .and_then(|(name, count)| Some((number(count)?, name)));

@@ -16,7 +16,7 @@ use expo::session::Event;
 use bar::Bar;
 use console::Term;
 
-use super::terminal::{tell, width_of};
+use super::terminal::{tell, width_of, wrap};
 use super::{dispatch, grouped};
 
 /// The time between two lines about scoring or downloading.
@@ -121,7 +121,7 @@ impl Progress {
             Event::Warning(what) => {
                 let text = format!("warning: {what}");
                 match self.terminal {
-                    true => self.line(&textwrap::fill(&text, width_of(&Term::stderr()))),
+                    true => self.line(&wrap(&text, width_of(&Term::stderr()), "", "")),
                     false => self.line(&text),
                 }
             }

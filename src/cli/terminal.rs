@@ -69,6 +69,17 @@ pub fn width_of(terminal: &console::Term) -> usize {
     size.map_or(80, |(_, columns)| usize::from(columns).clamp(40, 120))
 }
 
+/// The text in lines of at most `width` columns that begin with `first` and `rest`. No word is parted: it may
+/// be a path, a key or a flag.
+pub fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String {
+    let options = textwrap::Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(rest)
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(text, options)
+}
+
 /// C0, C1 and DEL, but for line breaks and tabs; and what sets the direction of text.
 fn is_control(c: char) -> bool {
     let direction = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -16,7 +16,7 @@ use super::dispatch::DeviceRequest;
 use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
-use super::terminal::width;
+use super::terminal::{width, wrap};
 use super::{answer, grouped};
 
 /// Train a model on preferences
@@ -264,8 +264,7 @@ fn table(summary: &Summary) -> String {
     if !summary.findings.is_empty() {
         text.push('\n');
         for finding in &summary.findings {
-            let options = textwrap::Options::new(width()).subsequent_indent("  ");
-            let _ = writeln!(text, "{}", textwrap::fill(finding, options));
+            let _ = writeln!(text, "{}", wrap(finding, width(), "", "  "));
         }
     }
     if let Some(story) = &summary.story {

@@ -71,35 +71,21 @@ fn own_keys(name: &str, is_top: bool, config: &Table) -> Vec<String> {
         .filter(|section| has(section))
         .partition(|section| !["sample", "reference", "story"].contains(&section.name));
     let mut found: Vec<String> = always.into_iter().map(dotted).collect();
-    let losses: Vec<&str> = match config.get("loss") {
-        Some(Value::Table(losses)) => losses.keys().map(String::as_str).collect(),
-        _ if config.is_empty() && found.is_empty() => {
-            ["dpo"].iter().chain(Loss::NAMES).copied().collect()
-        }
-        _ => Vec::new(),
-    };
-    let losses = losses
-        .into_iter()
-        .filter_map(|key| Loss::default_of(key).ok());
-    let of_loss = losses.filter(|loss| loss.unknown_knob(name).is_none());
-    let of_loss = of_loss.map(|loss| format!("loss.{}.{name}", loss.name()));
-    match config.is_empty() {
-        true => found.extend(of_loss.take(1)),
-        false => found.extend(of_loss),
+    let knob = |loss: &Loss| format!("loss.{}.{name}", loss.name());
+    if let Some(Value::Table(losses)) = config.get("loss") {
+        let losses = losses.keys().filter_map(|key| Loss::default_of(key).ok());
+        found.extend(
+            losses
+                .filter(|loss| loss.has_knob(name))
+                .map(|loss| knob(&loss)),
+        );
+    }
+    if found.is_empty() && (is_top || config.is_empty()) {
+        found.extend(Loss::with_knob(name).next().as_ref().map(knob));
     }
     let is_set = |section: &&Section| config.contains_key(section.name) || found.is_empty();
     let others: Vec<String> = others.into_iter().filter(is_set).map(dotted).collect();
     found.extend(others);
-    if found.is_empty() && is_top {
-        let all = Loss::NAMES
-            .iter()
-            .filter_map(|key| Loss::default_of(key).ok());
-        let has = all.filter(|loss| loss.unknown_knob(name).is_none());
-        found.extend(
-            has.take(1)
-                .map(|loss| format!("loss.{}.{name}", loss.name())),
-        );
-    }
     found
 }
 

@@ -68,13 +68,8 @@ pub(super) fn named(key: &str, losses: &Table) -> Result<&'static str> {
             .hint("a loss is a section, [loss.ipo]; the override loss=ipo selects one"));
     }
     let mut here = losses.keys().filter_map(|name| Loss::default_of(name).ok());
-    let owner = here.find(|loss| key == "weight" || loss.unknown_knob(key).is_none());
-    let any = || {
-        Loss::NAMES
-            .iter()
-            .filter_map(|name| Loss::default_of(name).ok())
-    };
-    let owner = owner.or_else(|| any().find(|loss| loss.unknown_knob(key).is_none()));
+    let owner = here.find(|loss| key == "weight" || loss.has_knob(key));
+    let owner = owner.or_else(|| Loss::with_knob(key).next());
     Err(match owner {
         Some(loss) => Error::input(format!("`{key}` is a knob of a loss, not a loss"))
             .hint(format!("did you mean `loss.{}.{key}`?", loss.name())),

@@ -64,8 +64,9 @@ pub(super) fn is_section(name: &str) -> bool {
 /// Whether a dotted key is one of a run.
 pub(super) fn is_key(key: &str) -> bool {
     match key.split('.').collect::<Vec<_>>()[..] {
-        ["loss", name, knob] => Loss::default_of(name)
-            .is_ok_and(|loss| knob == "weight" || loss.unknown_knob(knob).is_none()),
+        ["loss", name, knob] => {
+            Loss::default_of(name).is_ok_and(|loss| knob == "weight" || loss.has_knob(knob))
+        }
         ["loss", name] => Loss::default_of(name).is_ok(),
         [name, key] => {
             let sections = sections();

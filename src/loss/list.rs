@@ -158,10 +158,23 @@ pub(super) fn unknown(name: &str) -> Error {
 }
 
 impl Loss {
+    /// Whether it has a knob of this name.
+    pub fn has_knob(&self, key: &str) -> bool {
+        self.knobs().iter().any(|knob| knob.name == key)
+    }
+
+    /// The losses with this knob and their defaults, in the order of [`NAMES`](Self::NAMES).
+    pub fn with_knob(key: &str) -> impl Iterator<Item = Self> {
+        let all = Self::NAMES
+            .iter()
+            .filter_map(|name| Self::default_of(name).ok());
+        all.filter(move |loss| loss.has_knob(key))
+    }
+
     /// The error of a key that this loss does not read; `None` where it does.
     pub fn unknown_knob(&self, key: &str) -> Option<Error> {
         let names = || self.knobs().iter().map(|knob| knob.name);
-        (!names().any(|name| name == key)).then(|| {
+        (!self.has_knob(key)).then(|| {
             Error::input(format!("the loss {} has no knob `{key}`", self.name()))
                 .hint(nearest(key, names()))
         })

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::io::durable::list;
 use crate::io::model_dir::{CONFIG, INDEX, WEIGHTS};
 use crate::io::untrusted;
-use crate::run_dir::{RUN, checkpoint_step};
+use crate::run_dir::{RUN, checkpoint_name, checkpoint_step};
 
 /// The file of a PEFT adapter.
 const ADAPTER: &str = "adapter_config.json";
@@ -74,15 +74,13 @@ fn adapter(directory: &Path) -> Error {
 }
 
 fn run(directory: &Path, entries: &[PathBuf]) -> Error {
-    let newest = entries
-        .iter()
-        .filter_map(|path| checkpoint_step(path))
-        .max();
+    let whole = entries.iter().filter(|path| path.join(CONFIG).is_file());
+    let newest = whole.filter_map(|path| checkpoint_step(path)).max();
     let error = Error::input("is the directory of a run without a final model");
     match newest {
         Some(step) => error.hint(format!(
-            "name its newest checkpoint, {}/checkpoint-{step}",
-            directory.display()
+            "name its newest checkpoint, {}",
+            directory.join(checkpoint_name(step)).display()
         )),
         None => error.hint("the run is not finished, and has no checkpoint yet"),
     }
@@ -178,8 +176,9 @@ mod tests {
             (
                 &[
                     ("run.json", ""),
-                    ("checkpoint-20/x", ""),
-                    ("checkpoint-3/x", ""),
+                    ("checkpoint-20/config.json", "{}"),
+                    ("checkpoint-21/x", ""),
+                    ("checkpoint-3/config.json", "{}"),
                 ],
                 "DIR: is the directory of a run without a final model; name its newest checkpoint, DIR/checkpoint-20",
             ),

@@ -5,10 +5,12 @@
 //! evaluation has the same random numbers and its answers differ by the policy alone; and what cannot
 //! be had is a warning.
 
+mod sampled_kl;
+
 use std::sync::Arc;
 
 use super::Split;
-use super::lengths::LengthBias;
+use super::health::LengthPreference;
 use crate::config::Config;
 use crate::data::{self, Example, PromptTokens, Tokenizer};
 use crate::error::Result;
@@ -17,6 +19,8 @@ use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
 use crate::run_dir::{self, FinishReason, Generation, Margins};
 use crate::sample::Sampler;
+
+pub(super) use sampled_kl::SampledKl;
 
 /// Fixed prompts, and how many pairs are kept.
 pub(super) struct EvalSamples {
@@ -181,7 +185,7 @@ pub(super) struct Extremes {
     largest: Vec<Pair>,
     smallest: Vec<Pair>,
     /// Which lengths labels and rewards prefer.
-    pub bias: LengthBias,
+    pub lengths: LengthPreference,
 }
 
 #[derive(Debug, Clone)]
@@ -226,7 +230,7 @@ impl Extremes {
             rejected,
         };
         self.pairs += 1;
-        self.bias
+        self.lengths
             .add(pair.chosen.tokens, pair.rejected.tokens, pair.margin);
         keep(&mut self.largest, self.most, &pair, |a, b| a > b);
         keep(&mut self.smallest, self.most, &pair, |a, b| a < b);

@@ -5,12 +5,18 @@
 //!
 //! *Why*: such a run ends without an error, after days.
 
+mod findings;
+mod lengths;
+
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::data::RowReport;
 use crate::loss::{KnobValue, Loss, WeightedLoss};
 use crate::run_dir::{ACCURACY, Record, RunWarning};
+
+pub(super) use findings::Figures;
+pub(super) use lengths::{Generated, LengthPreference};
 
 /// The share of rows that may be cut.
 const CUT: f64 = 0.05;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::health::LengthPreference;
 use super::identity::RunIdentity;
 use super::metrics::Averages;
 use crate::config::RunConfig;
@@ -50,6 +51,9 @@ pub(super) struct State {
     /// What the run warned of.
     #[serde(default)]
     pub warnings: Vec<RunWarning>,
+    /// What the last evaluation preferred of its pairs' lengths.
+    #[serde(default)]
+    pub lengths: Option<LengthPreference>,
     /// What checkpoints are compared by, evaluated after just this step: its name and value.
     pub metric: Option<(String, f64)>,
 }
@@ -72,6 +76,7 @@ impl Default for State {
             frozen: RunIdentity::default(),
             clipped: 0,
             warnings: Vec::new(),
+            lengths: None,
             metric: None,
         }
     }

@@ -9,7 +9,6 @@ use std::time::Instant;
 use super::eval_samples::EvalSamples;
 use super::files::Files;
 use super::health::{self, Sight};
-use super::lengths::LengthBias;
 use super::non_finite::{LossInputs, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
@@ -59,8 +58,6 @@ pub(super) struct Training {
     state: State,
     /// The steps, rows and tokens that were there when this process began.
     resumed: Option<(u64, usize, usize)>,
-    /// Which lengths labels and rewards preferred at the last evaluation.
-    bias: Option<LengthBias>,
     watch: Stopwatch,
     start: Instant,
 }
@@ -159,7 +156,6 @@ impl Training {
             files,
             resumed: resumed.then_some((state.step, state.rows, state.tokens)),
             state,
-            bias: None,
             watch: Stopwatch::start(),
             start: Instant::now(),
         };
@@ -332,16 +328,16 @@ impl Training {
     /// Tells each warning once in the life of the run.
     fn warn(&mut self, found: impl IntoIterator<Item = RunWarning>, observe: Observer) {
         for warning in found {
-            if !self.knows(&warning.code) {
+            let known = self
+                .state
+                .warnings
+                .iter()
+                .any(|known| known.code == warning.code);
+            if !known {
                 observe(Event::Warning(&warning.text));
                 self.state.warnings.push(warning);
             }
         }
-    }
-
-    /// Whether a warning was told before.
-    fn knows(&self, code: &str) -> bool {
-        self.state.warnings.iter().any(|known| known.code == code)
     }
 
     /// What the run is.

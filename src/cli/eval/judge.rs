@@ -283,7 +283,7 @@ fn finish(
     refuse_headline(&figures, asked, &judged, again)
 }
 
-/// An error where there is no win rate; `again` if asking once more can help.
+/// The error of a judgement without a win rate; `again` if asking once more can help.
 fn refuse_headline(
     figures: &Figures,
     asked: &Asked,

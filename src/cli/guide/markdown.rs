@@ -6,6 +6,8 @@ use std::mem::take;
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use textwrap::core::display_width;
 
+use crate::cli::terminal::wrap;
+
 /// How emphasis looks.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Style {
@@ -159,11 +161,7 @@ impl Renderer {
         } else {
             &first
         };
-        let options = textwrap::Options::new(self.width.max(20))
-            .initial_indent(first)
-            .subsequent_indent(&rest)
-            .break_words(false);
-        self.out += &textwrap::fill(text.trim(), options);
+        self.out += &wrap(text.trim(), self.width.max(20), first, &rest);
         self.out.push('\n');
     }
 

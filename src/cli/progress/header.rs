@@ -1,5 +1,6 @@
 //! What a run is, in words: its loss, where it runs, and how much of it there is.
 
+use crate::cli::terminal::wrap;
 use expo::config::BatchConfig;
 use expo::loss::{Loss, WeightedLoss};
 use expo::session::RunHeader;
@@ -15,11 +16,11 @@ pub fn lines(header: &RunHeader, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (label, text) in parts(header) {
         let begin = format!("{label:<LABEL$}");
-        let options = textwrap::Options::new(width)
-            .initial_indent(&begin)
-            .subsequent_indent(&indent)
-            .break_words(false);
-        lines.extend(textwrap::wrap(&text, options).into_iter().map(String::from));
+        lines.extend(
+            wrap(&text, width, &begin, &indent)
+                .lines()
+                .map(String::from),
+        );
     }
     lines
 }

@@ -43,13 +43,22 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
     if ending == "safetensors" {
         return of("holds the weights of a model", WEIGHTS);
     }
-    let text = std::str::from_utf8(
-        bytes
-            .strip_prefix(untrusted::BYTE_ORDER_MARK)
-            .unwrap_or(&bytes),
-    );
-    let text = text.ok()?.trim_start();
+    let bytes = bytes
+        .strip_prefix(untrusted::BYTE_ORDER_MARK)
+        .unwrap_or(&bytes);
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        // Only the beginning was read, and may end inside a character.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    let text = text.trim_start();
     let first = text.lines().next().unwrap_or_default();
+    if ["csv", "tsv"].contains(&ending.as_str()) {
+        return of("holds a table of rows", ROWS);
+    }
     if text.starts_with(['{', '[']) {
         return match serde_json::from_str(text) {
             Ok(Value::Object(keys)) if is_row(&keys) => of("holds a row in JSON", ROWS),
@@ -63,8 +72,15 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
                 Some(error.at(path.display()))
             }
             Ok(_) => of("holds rows in JSON", ROWS),
-            Err(_) => match serde_json::from_str::<Value>(first) {
+            Err(error) => match serde_json::from_str::<Value>(first) {
                 Ok(Value::Object(_)) => of("holds rows in JSON lines", ROWS),
+                // The beginning of a long list.
+                _ if error.is_eof()
+                    && text.starts_with('[')
+                    && text[1..].trim_start().starts_with('{') =>
+                {
+                    of("holds rows in JSON", ROWS)
+                }
                 _ => None,
             },
         };
@@ -76,9 +92,9 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
         return Some(error.at(path.display()));
     }
     let columns = first.split([',', '\t']).count();
-    let is_table = columns > 1 && !first.contains(['=', '[']);
+    // A comment with a comma is no table: a mistake further down is for the parser of TOML to name.
+    let is_table = columns > 1 && !first.starts_with('#') && !first.contains(['=', '[']);
     match ending.as_str() {
-        "csv" | "tsv" => of("holds a table of rows", ROWS),
         "py" => of("is a Python script", "see the guide for a config"),
         _ if is_table => of("holds a table of rows", ROWS),
         _ => None,
@@ -86,7 +102,7 @@ pub(super) fn recognize(path: &Path) -> Option<Error> {
 }
 
 /// How binary files begin.
-const BINARY: [(&[u8], &str, &str); 8] = [
+const BINARY: [(&[u8], &str, &str); 9] = [
     (b"PAR1", "is a parquet file", ROWS),
     (b"ARROW1", "is an Arrow file", ROWS),
     (b"\xff\xff\xff\xff", "is an Arrow file", ROWS),
@@ -99,6 +115,7 @@ const BINARY: [(&[u8], &str, &str); 8] = [
         WEIGHTS,
     ),
     (b"\x80\x02", "is a pickled model", WEIGHTS),
+    (b"\x80\x04", "is a pickled model", WEIGHTS),
 ];
 
 fn directory(path: &Path) -> Option<Error> {
@@ -245,7 +262,13 @@ mod tests {
 
     #[test]
     fn toml_with_a_mistake_is_left_to_its_parser() {
-        for contents in ["[model\n", "[model]\nname = \"x\n", "a = 1, b = 2\n", ""] {
+        for contents in [
+            "[model\n",
+            "[model]\nname = \"x\n",
+            "a = 1, b = 2\n",
+            "# DPO, small\na = \n",
+            "",
+        ] {
             assert_eq!(said("a.toml", contents), None, "{contents}");
         }
     }

@@ -22,9 +22,14 @@ impl Estimator {
         if !run.has("kl") {
             return None;
         }
-        // Of a sum the first term's.
-        let named = |c: char| !(c.is_alphanumeric() || c == '_');
-        let loss = run.run.loss.split(named).next().unwrap_or_default();
+        // Of a sum, `0.8 kto + 0.2 sft`, that of the first term that has one.
+        let terms = run
+            .run
+            .loss
+            .split(" + ")
+            .filter_map(|term| term.rsplit(' ').next());
+        let mut estimates = terms.filter(|name| ["kto", "cexpo", "rexpo"].contains(name));
+        let loss = estimates.next().unwrap_or_default();
         let knobs = run.settings.get("loss").and_then(|all| all.get(loss));
         let unsupervised = knobs.and_then(|knobs| knobs.get("unsupervised")?.as_str());
         Some(match (loss, unsupervised) {

@@ -126,11 +126,12 @@ impl Quantity {
     }
 }
 
-/// The first of quantities that every finished run has, or else the last.
+/// The first of quantities that every finished run has, or every run where none is finished; or else the last.
 fn choose<'a>(quantities: &'a [Quantity], runs: &[Recorded]) -> &'a Quantity {
+    let none_finished = !runs.iter().any(Recorded::is_finished);
     let known = |quantity: &&Quantity| {
-        let has = runs.iter().filter(|run| !quantity.points(run).is_empty());
-        has.count() == runs.len()
+        let mut counted = runs.iter().filter(|run| run.is_finished() || none_finished);
+        counted.all(|run| !quantity.points(run).is_empty())
     };
     let last = &quantities[quantities.len() - 1];
     quantities.iter().find(known).unwrap_or(last)

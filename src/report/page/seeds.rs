@@ -16,21 +16,24 @@ struct Setting<'a> {
     /// What it is called: the name of its first run, without the seed.
     name: String,
     config: Vec<(String, String)>,
-    runs: Vec<&'a Recorded>,
+    /// By seed: a seed that was run twice counts once.
+    runs: BTreeMap<i64, &'a Recorded>,
 }
 
-/// Settings of which there are several seeds, in the order of the runs.
+/// Settings of which several seeds are finished, in the order of the runs.
 fn settings(runs: &[Recorded]) -> Vec<Setting<'_>> {
     let mut all: Vec<Setting> = Vec::new();
-    for run in runs.iter().filter(|run| !run.settings.is_empty()) {
+    for run in runs.iter().filter(|run| run.is_finished()) {
+        let seed = run.setting("run", "seed").and_then(toml::Value::as_integer);
+        let Some(seed) = seed else { continue };
         let mut config = flatten(&run.settings);
         config.retain(|(key, _)| !OF_A_SEED.contains(&key.as_str()));
         match all.iter_mut().find(|setting| setting.config == config) {
-            Some(setting) => setting.runs.push(run),
+            Some(setting) => drop(setting.runs.insert(seed, run)),
             None => all.push(Setting {
                 name: without_seed(&run.name),
                 config,
-                runs: vec![run],
+                runs: BTreeMap::from([(seed, run)]),
             }),
         }
     }
@@ -56,7 +59,7 @@ pub fn over_seeds(runs: &[Recorded]) -> Option<Table> {
     let settings = settings(runs);
     for setting in &settings {
         for (name, of) in known_columns(runs) {
-            let Some(over) = Replicates::of(setting.runs.iter().filter_map(|run| of(run))) else {
+            let Some(over) = Replicates::of(setting.runs.values().filter_map(|run| of(run))) else {
                 continue;
             };
             table.push(vec![
@@ -83,7 +86,7 @@ pub fn section_of(runs: &[Recorded]) -> String {
     let mut heads = vec!["setting", "seeds"];
     heads.extend(columns.iter().map(|(head, _)| *head));
     let cell = |setting: &Setting, of: &dyn Fn(&Recorded) -> Option<f64>| {
-        let Some(over) = Replicates::of(setting.runs.iter().filter_map(|run| of(run))) else {
+        let Some(over) = Replicates::of(setting.runs.values().filter_map(|run| of(run))) else {
             return "–".to_owned();
         };
         let mean = number(over.mean);
@@ -98,13 +101,7 @@ pub fn section_of(runs: &[Recorded]) -> String {
         }
     };
     let row = |setting: &Setting| {
-        let mut seeds: BTreeMap<i64, ()> = BTreeMap::new();
-        for run in &setting.runs {
-            if let Some(seed) = run.setting("run", "seed").and_then(toml::Value::as_integer) {
-                seeds.insert(seed, ());
-            }
-        }
-        let seeds: Vec<String> = seeds.keys().map(i64::to_string).collect();
+        let seeds: Vec<String> = setting.runs.keys().map(i64::to_string).collect();
         let mut row = vec![text(&setting.name), seeds.join(", ")];
         row.extend(columns.iter().map(|(_, of)| cell(setting, of)));
         row
@@ -132,6 +129,7 @@ mod tests {
                 "[run]\nseed = {seed}\noutput_dir = \"runs/{seed}\"\n[loss.dpo]\nbeta = 0.1\n"
             ))
             .unwrap(),
+            summary: serde_json::from_str("{}").ok(),
             ..Recorded::default()
         }
     }
@@ -139,7 +137,12 @@ mod tests {
     /// t of two degrees of freedom is 4.302653; the deviation of 0.6, 0.7, 0.8 is 0.1.
     #[test]
     fn runs_that_differ_in_their_seed_are_one_setting() {
-        let runs = [run(0, 0.6), run(1, 0.7), run(2, 0.8)];
+        let at_work = Recorded {
+            summary: None,
+            ..run(3, 0.1)
+        };
+        // A seed that was run twice counts once, and a run that is not finished not at all.
+        let runs = [run(0, 0.6), run(1, 0.7), run(2, 0.8), run(2, 0.8), at_work];
         let row = over_seeds(&runs).unwrap().to_json()[0].clone();
         assert_eq!(
             (&row["setting"], &row["seeds"]),

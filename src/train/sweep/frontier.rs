@@ -9,6 +9,7 @@ use super::comparison::{
 use crate::config::{PlannedRun, SweepConfig};
 use crate::error::Result;
 use crate::lab::story::{Grammar, Tilt};
+use crate::loss::{KnobValue, Loss};
 use crate::report::{Axis, Curve, Figure, Look, Panel, Rule, significant};
 
 /// What a policy gains against how far it is from the reference. On stories the score against the KL,
@@ -26,17 +27,12 @@ pub fn frontier(config: &SweepConfig, outcomes: &[Outcome]) -> Result<Option<Fig
         .and_then(|run| run.config.story.as_ref());
     let (x, y, x_label, title) = match story {
         Some(_) => (STORY_KL, SCORE, "KL(pi || start), nats", "Score against KL"),
-        None if outcomes
-            .iter()
-            .all(|outcome| EVAL_SAMPLED_KL.value(outcome).is_some()) =>
-        {
-            (
-                EVAL_SAMPLED_KL,
-                EVAL_ACCURACY,
-                "KL(pi || r), nats",
-                "Accuracy against KL",
-            )
-        }
+        None if all_have(&EVAL_SAMPLED_KL, outcomes) => (
+            EVAL_SAMPLED_KL,
+            EVAL_ACCURACY,
+            "KL(pi || r), nats",
+            "Accuracy against KL",
+        ),
         None if estimate_one_kl(config, outcomes) => (
             EVAL_KL,
             EVAL_ACCURACY,
@@ -167,12 +163,21 @@ fn name(outcome: &Outcome) -> String {
 /// estimate another divergence.
 fn estimate_one_kl(config: &SweepConfig, outcomes: &[Outcome]) -> bool {
     let is_expo = |run: &PlannedRun| {
-        matches!(run.loss.as_str(), "cexpo" | "rexpo") && !run.settings.contains("reverse_kl")
+        let reverse =
+            |loss: &Loss| loss.knob("unsupervised") == Some(KnobValue::Word("reverse_kl"));
+        let is_one = |loss: &Loss| matches!(loss.name(), "cexpo" | "rexpo") && !reverse(loss);
+        run.config.loss.terms().iter().all(is_one)
     };
-    config.runs.iter().all(is_expo)
-        && outcomes
-            .iter()
-            .all(|outcome| EVAL_KL.value(outcome).is_some())
+    config.runs.iter().all(is_expo) && all_have(&EVAL_KL, outcomes)
+}
+
+/// Whether every run that came to its end has the figure; of one that did not the figure says so.
+fn all_have(figure: &Compared, outcomes: &[Outcome]) -> bool {
+    let mut ended = outcomes
+        .iter()
+        .filter(|outcome| outcome.summary.is_some())
+        .peekable();
+    ended.peek().is_some() && ended.all(|outcome| figure.value(outcome).is_some())
 }
 
 /// How the figure across is made.

@@ -4,8 +4,7 @@ use super::Training;
 use crate::error::Result;
 use crate::run_dir::{GENERATIONS, Generation, METRICS, Record, points, read_log};
 use crate::session::Observer;
-use crate::train::findings::Figures;
-use crate::train::lengths::Generated;
+use crate::train::health::{Figures, Generated};
 use crate::train::{End, Summary, health};
 
 impl Training {
@@ -82,7 +81,7 @@ impl Training {
             loss: &self.config.loss,
             records: (first, last),
             prefix,
-            bias: self.bias.filter(|bias| bias.pairs > 0),
+            lengths: self.state.lengths.filter(|lengths| lengths.pairs > 0),
             generated: Generated::first_and_last(&lines),
         };
         figures.lines()

@@ -8,9 +8,9 @@ use crate::run_dir::{ACCURACY, Record, RunWarning, SAMPLED_KL};
 use crate::score::micro_batch_tokens;
 use crate::session::{Event, Observer};
 use crate::train::Stepper;
+use crate::train::eval_samples::SampledKl;
 use crate::train::eval_samples::{Answers, Extremes};
 use crate::train::metrics::Averages;
-use crate::train::sampled_kl::SampledKl;
 
 impl Training {
     /// The last record and evaluation, where the last step was made when it was not to be the last.
@@ -41,7 +41,7 @@ impl Training {
             }
             averages => averages?,
         };
-        self.bias = Some(extremes.bias);
+        self.state.lengths = Some(extremes.lengths);
         let pairs = averages.weight(ACCURACY);
         let mut record = self.head();
         averages.write("eval_", &mut record);
@@ -63,7 +63,7 @@ impl Training {
             Err(error) => return observe(Event::Warning(&format!("no generations: {error}"))),
         };
         self.files.logs.generations(&answers.lines, observe);
-        if answers.examples.is_empty() || self.knows("no_sampled_kl") {
+        if answers.examples.is_empty() {
             return;
         }
         match self.sampled_kl(&answers, observe) {
@@ -71,7 +71,7 @@ impl Training {
             Err(error) => {
                 let warning = RunWarning {
                     code: "no_sampled_kl".into(),
-                    text: format!("No {SAMPLED_KL}, which needs the reference: {error}."),
+                    text: format!("No {SAMPLED_KL}, the KL to the reference on answers: {error}."),
                 };
                 self.warn([warning], observe);
             }

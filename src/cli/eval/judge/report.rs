@@ -28,9 +28,9 @@ to the letter, as samples name them; lengths are in characters.
   identical  a control: the model's response beside itself; A should come half
              of the time, or a tie
 
-An item is invalid where a reply is no verdict and failed where there is none.
-If that is more than 2% of the items there is no win rate, and the exit code is
-1. The same command then asks an endpoint again for those that failed.
+An item is invalid if its reply is not a verdict, and failed without a reply. If
+more than 2% of the items are either, no win rate is printed and the exit code
+is 1. The same command then asks an endpoint again for those that failed.
 
 Judges:
   --judge-model NAME     a model behind the OpenAI-compatible endpoint

@@ -12,7 +12,7 @@
 //! *Why*: it is the one distance that every loss has, with a reference or without, on samples or
 //! without. So runs with different losses can be compared by it.
 
-use super::eval_samples::Answers;
+use super::Answers;
 use crate::error::Result;
 use crate::model::Decoder;
 use crate::run_dir::{Record, SAMPLED_KL};
@@ -20,7 +20,7 @@ use crate::score::score;
 
 /// The estimate, in nats.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct SampledKl {
+pub(in crate::train) struct SampledKl {
     /// The mean over answers.
     mean: f64,
     /// Its standard error; NaN of one answer.
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_mean_its_error_and_the_share_that_was_cut() {
-        // Sample variance 4, so a standard error of 2 / sqrt(4).
+        // The sum of squares is 8, so the sample variance 8/3, of the mean of 4 answers 8/3/4.
         let kl = SampledKl::new(&[1.0, 3.0, 3.0, 3.0 + 2.0], 40, 1).unwrap();
         assert_eq!((kl.mean, kl.per_token, kl.cut), (3.0, 0.3, 0.25));
         assert!((kl.error - (8f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);

@@ -1,10 +1,12 @@
 //! Lengths of answers: what labels and rewards prefer, and what the policy writes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::run_dir::Generation;
 
-/// Of the pairs whose answers differ in length, in how many the longer one is preferred.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct LengthBias {
+/// Of the pairs whose answers differ in length and in reward, in how many the longer one is preferred.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::train) struct LengthPreference {
     /// Pairs whose answers differ in length and in reward.
     pub pairs: usize,
     /// Where the longer answer is the chosen one.
@@ -13,7 +15,7 @@ pub(super) struct LengthBias {
     longer_rewarded: usize,
 }
 
-impl LengthBias {
+impl LengthPreference {
     /// Counts a pair: the tokens of its answers, and the chosen reward minus the rejected one.
     pub fn add(&mut self, chosen: f64, rejected: f64, margin: f64) {
         if chosen == rejected || margin == 0.0 {
@@ -38,7 +40,7 @@ impl LengthBias {
 
 /// The answers of one evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Generated {
+pub(in crate::train) struct Generated {
     /// How many.
     pub answers: usize,
     /// Those that were cut at the limit.

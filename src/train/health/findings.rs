@@ -3,7 +3,7 @@
 //! *Why*: a table of twenty figures shows these only to those who know where to look. A line is there
 //! only where its figures are, and names a knob only where the figures call for it.
 
-use super::lengths::{Generated, LengthBias};
+use super::lengths::{Generated, LengthPreference};
 use crate::loss::{Loss, WeightedLoss};
 use crate::run_dir::{ACCURACY, Record};
 
@@ -11,14 +11,14 @@ use crate::run_dir::{ACCURACY, Record};
 const DISPLACED: f64 = 1.0;
 
 /// The figures that the lines are made of.
-pub(super) struct Figures<'a> {
+pub(in crate::train) struct Figures<'a> {
     pub loss: &'a WeightedLoss,
     /// The first and the last record: of evaluations, or of training where there are none.
     pub records: (&'a Record, &'a Record),
     /// What their names begin with: `eval_`, or nothing.
     pub prefix: &'static str,
     /// Of the last evaluation.
-    pub bias: Option<LengthBias>,
+    pub lengths: Option<LengthPreference>,
     /// Of the first and the last answers to the evaluation prompts.
     pub generated: Option<(Generated, Generated)>,
 }
@@ -126,15 +126,15 @@ impl Figures<'_> {
     fn lengths(&self) -> Option<String> {
         let mut parts = Vec::new();
         let mut knob = "";
-        if let Some(bias) = &self.bias {
+        if let Some(lengths) = &self.lengths {
             parts.push(format!(
                 "the reward prefers the longer answer in {:.0}% of the pairs, the labels in {:.0}%",
-                100.0 * bias.by_reward(),
-                100.0 * bias.by_label()
+                100.0 * lengths.by_reward(),
+                100.0 * lengths.by_label()
             ));
-            // No more than chance would give is no bias.
-            let off = 1.0 / (bias.pairs as f64).sqrt();
-            if bias.by_reward() - bias.by_label() > off && !self.is_length_normalized() {
+            // One standard error at most: less may be chance.
+            let off = 1.0 / (lengths.pairs as f64).sqrt();
+            if lengths.by_reward() - lengths.by_label() > off && !self.is_length_normalized() {
                 knob = ". Against a bias to length: a length-normalized loss (simpo, sigmoid_norm) or rdpo, ld_dpo";
             }
         }

@@ -14,7 +14,7 @@ fn lines(loss: &str, first: Value, last: Value) -> Vec<String> {
         loss: &Loss::default_of(loss).unwrap().into(),
         records: (&first, &last),
         prefix: "eval_",
-        bias: None,
+        lengths: None,
         generated: None,
     }
     .lines()
@@ -75,8 +75,8 @@ fn what_has_no_figures_is_not_spoken_of() {
     assert!(lines("dpo", json!({}), json!({"eval_logps/chosen": null})).is_empty());
 }
 
-fn bias(pairs: usize, longer_chosen: usize, longer_rewarded: usize) -> LengthBias {
-    let mut bias = LengthBias::default();
+fn bias(pairs: usize, longer_chosen: usize, longer_rewarded: usize) -> LengthPreference {
+    let mut bias = LengthPreference::default();
     for pair in 0..pairs {
         let (long, short) = (9.0, 4.0);
         let chosen_is_longer = pair < longer_chosen;
@@ -98,13 +98,13 @@ fn bias(pairs: usize, longer_chosen: usize, longer_rewarded: usize) -> LengthBia
 
 #[test]
 fn a_bias_to_length_is_more_than_chance_would_give() {
-    let of = |bias: LengthBias| {
+    let of = |bias: LengthPreference| {
         let empty = Record::new();
         let figures = Figures {
             loss: &Loss::default_of("dpo").unwrap().into(),
             records: (&empty, &empty),
             prefix: "",
-            bias: Some(bias),
+            lengths: Some(bias),
             generated: None,
         };
         figures.lines().remove(0)
@@ -118,7 +118,7 @@ fn a_bias_to_length_is_more_than_chance_would_give() {
         "{text}"
     );
     assert!(!of(bias(100, 55, 60)).contains("Against"));
-    let mut none = LengthBias::default();
+    let mut none = LengthPreference::default();
     none.add(3.0, 3.0, 1.0);
     none.add(3.0, 4.0, 0.0);
     assert_eq!(none.pairs, 0);
@@ -150,7 +150,7 @@ fn answers_are_those_of_the_first_and_the_last_evaluation() {
         loss: &Loss::default_of("dpo").unwrap().into(),
         records: (&empty, &empty),
         prefix: "",
-        bias: None,
+        lengths: None,
         generated: Generated::first_and_last(&lines),
     };
     assert_eq!(

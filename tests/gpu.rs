@@ -124,7 +124,7 @@ fn difference(a: &Trained, b: &Trained, keys: &[&str]) -> (f64, String) {
         for (key, value) in a {
             // Where policy and reference are one, rounding says which reward is larger.
             let wanted = keys.is_empty() || keys.contains(&key.as_str());
-            if key == "rewards/accuracies" || !wanted {
+            if key.starts_with("rewards/accuracies") || !wanted {
                 continue;
             }
             let (Some(x), Some(y)) = (value.as_f64(), b[key].as_f64()) else {

@@ -1,22 +1,19 @@
 //! `expo sample`: responses drawn from a model, into a file or onto the terminal.
 
 mod help;
+mod stream;
+mod summary;
 
-use std::fmt::Write;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use expo::config::{ModelConfig, PromptSource, SamplingConfig, Source};
-use expo::data::TokenizeConfig;
 use expo::error::{Error, Result};
 use expo::io::output::Output;
-use expo::kernels::memory::peak;
 use expo::kernels::rates::read_rate;
 use expo::model::sampling::SampleConfig;
-use expo::sample::{self, Target, TextPrompt, Written, is_alpaca_eval, sample_run, sample_text};
+use expo::sample::{self, Target, Written, is_alpaca_eval, sample_run};
 use expo::session::StopCondition;
-use serde_json::json;
 
 use super::args::{ComputeArgs, PromptArgs};
 use super::dispatch::DeviceRequest;
@@ -24,7 +21,6 @@ use super::error::{flagged, located};
 use super::out::{Existing, answer_beside, open, paths};
 use super::progress::Progress;
 use super::stop::{Limit, ended, limited, on_signal};
-use super::terminal::printable;
 use super::{answer, grouped};
 
 /// Draw responses from a model
@@ -244,7 +240,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         return located(&source, drawn);
     }
     if let Some(prompt) = &args.prompt {
-        return stream(args, prompt, &mut progress);
+        return stream::stream(args, prompt, &mut progress);
     }
     let config = flagged(configure(args))?;
     let inputs = inputs_of(&config.prompts);
@@ -348,8 +344,8 @@ fn finish(
     }
     let bound = args.profile.then(read_rate);
     let text = match args.json {
-        true => object(&written, bound, out),
-        false => table(&written, bound, out),
+        true => summary::object(&written, bound, out),
+        false => summary::table(&written, bound, out),
     };
     answer_beside(out, &text)
 }
@@ -374,89 +370,4 @@ fn alpaca_eval(args: &SampleArgs, path: &Path, out: &Output, inputs: &[PathBuf])
     };
     let inputs = inputs.iter().chain([responses]);
     open(path, existing, inputs.cloned())
-}
-
-/// Writes the response to one prompt to standard output while it is drawn; several would mix, so
-/// they come at the end, each with its log-prob.
-fn stream(args: &SampleArgs, prompt: &str, progress: &mut Progress) -> anyhow::Result<()> {
-    let sample = args.settings.sample();
-    flagged(sample.validate())?;
-    let several = sample.num_samples > 1;
-    let asked = TextPrompt {
-        model: &model(args),
-        tokens: TokenizeConfig {
-            apply_chat_template: args.prompts.chat,
-            ..TokenizeConfig::default()
-        },
-        sample: &sample,
-        text: prompt,
-        place: "--prompt",
-    };
-    let mut failed = Ok(());
-    let mut out = std::io::stdout().lock();
-    let drawn = sample_text(&asked, &mut |event| progress.show(event), |piece| {
-        if failed.is_ok() {
-            failed = out
-                .write_all(printable(piece).as_bytes())
-                .and_then(|()| out.flush());
-        }
-    });
-    progress.close();
-    let drawn = flagged(drawn)?;
-    failed?;
-    if several {
-        for (number, (drawn, text)) in drawn.iter().enumerate() {
-            let text = printable(text);
-            writeln!(out, "[{number}] log-prob {:.2}\n{text}", drawn.log_prob)?;
-        }
-    } else {
-        writeln!(out)?;
-    }
-    Ok(out.flush()?)
-}
-
-fn object(written: &Written, bound: Option<f64>, out: &Path) -> String {
-    let mut object = json!({
-        "responses": written.responses,
-        "found": written.found,
-        "tokens": written.tokens,
-        "finished": written.finished,
-        "seconds": written.seconds,
-        "peak_memory_bytes": peak(),
-        "out": out,
-    });
-    if let (Some(bound), true) = (bound, written.bytes > 0) {
-        object["bytes"] = written.bytes.into();
-        object["read_bytes_per_second"] = bound.into();
-    }
-    format!("{object}\n")
-}
-
-fn table(written: &Written, bound: Option<f64>, out: &Path) -> String {
-    let mut text = String::new();
-    for (name, count) in [
-        ("responses", written.responses),
-        ("found there", written.found),
-        ("drawn now", written.responses - written.found),
-        ("  that ended", written.finished),
-        ("  tokens", written.tokens),
-    ] {
-        let _ = writeln!(text, "{name:<14}{:>14}", grouped(count));
-    }
-    if written.tokens > 0 {
-        let rate = written.tokens as f64 / written.seconds;
-        let _ = writeln!(text, "{:<14}{rate:>14.1}", "tokens/s");
-    }
-    if let (Some(bound), true) = (bound, written.bytes > 0) {
-        let rate = written.bytes as f64 / written.seconds;
-        let _ = writeln!(
-            text,
-            "weights, keys and values were read at {:.1} GB/s, {:.0}% of a plain read's {:.1} GB/s",
-            rate / 1e9,
-            100.0 * rate / bound,
-            bound / 1e9,
-        );
-    }
-    let _ = writeln!(text, "output {}", out.display());
-    text
 }

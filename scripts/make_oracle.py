@@ -6,14 +6,14 @@ Python is needed only to remake the fixtures: `pip install torch transformers sa
 writes the same files (on the same versions, which every oracle file carries, and a CPU that adds in
 the same order: to add a model, make that one alone).
 
-Values marked f64 are computed in float64 all the way. transformers alone does not do that: its RMS
-norm and rotary tables drop to float32 whatever the model's dtype, so both are replaced below.
+Values marked f64 are computed in float64 all the way. transformers alone does not do that; see
+oracle_exact.py. The models of the families that came later are in oracle_families.py.
 """
 
 import argparse
 import json
-import math
 import random
+import tempfile
 from pathlib import Path
 
 import safetensors
@@ -26,11 +26,9 @@ from tokenizers import processors, trainers
 from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 from transformers import MistralConfig, Qwen2Config, Qwen3Config
-from transformers.models.gpt_neox import modeling_gpt_neox
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen2 import modeling_qwen2
-from transformers.models.qwen3 import modeling_qwen3
+
+import oracle_exact
+from oracle_families import FAMILIES, FUSED, LONGEST_DRAW, spell_as_v4
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSER = argparse.ArgumentParser(description="Makes the fixtures, all of them or some models.")
@@ -276,52 +274,27 @@ MODELS = {
                                                   tie_word_embeddings=False)),
     "mistral": ("llama-style", lambda v: mistral(v, head_dim=12, sliding_window=8,
                                                  tie_word_embeddings=False)),
+    **FAMILIES,
 }
 
 
-def inverse_frequencies(config, dim):
-    """rope's inverse frequencies in float64, and transformers' factor on cos and sin (always 1)."""
-    rope = config.rope_parameters
-    freq = rope["rope_theta"] ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    if rope["rope_type"] == "linear":
-        return freq / rope["factor"]
-    if rope["rope_type"] == "llama3":
-        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-        turns = rope["original_max_position_embeddings"] * freq / (2 * math.pi)
-        smooth = ((turns - low) / (high - low)).clamp(0, 1)
-        return (1 - smooth) * freq / rope["factor"] + smooth * freq
-    return freq
-
-
-def exact_rotary(self, x, position_ids, **_):
-    dim = 2 * self.inv_freq.shape[-1]
-    freq = inverse_frequencies(self.config, dim)
-    assert torch.allclose(freq, self.inv_freq.double(), rtol=1e-6), "rope differs"
-    angles = position_ids[..., None].double() * freq
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-
-
-def exact_rms_norm(self, x):
-    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-
-modeling_gpt_neox.GPTNeoXRotaryEmbedding.forward = exact_rotary
-for module, family in [(modeling_llama, "Llama"), (modeling_qwen2, "Qwen2"),
-                       (modeling_qwen3, "Qwen3"), (modeling_mistral, "Mistral")]:
-    getattr(module, f"{family}RMSNorm").forward = exact_rms_norm
-    getattr(module, f"{family}RotaryEmbedding").forward = exact_rotary
-
-
-def initialise(model, seed):
+def initialise(model, seed, newer):
     """Large and irregular, so that no gradient is trivial: biases and norms are not 0 and 1."""
     generator = torch.Generator().manual_seed(seed)
+    gemma = model.config.model_type.startswith("gemma")
+    table, matrix = (0.3, 0.4) if newer else (0.5, 0.2)
+    if gemma:
+        # Its table is multiplied by sqrt(hidden_size), its norms by 1 + weight.
+        table, matrix = 0.2, 0.3
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
             noise = torch.randn(p.shape, generator=generator)
-            if p.dim() == 2:
-                p.copy_(noise * (0.5 if "embed_" in name else 0.2))
-            elif name.endswith("bias"):
+            if name.endswith("mlp.gate.weight"):
+                # A router, which must not be near a tie.
+                p.copy_(noise * 0.5)
+            elif p.dim() >= 2:
+                p.copy_(noise * (table if "embed_" in name or "wte" in name else matrix))
+            elif name.endswith("bias") or gemma:
                 p.copy_(noise * 0.1)
             else:
                 p.copy_(1 + noise * 0.1)
@@ -345,7 +318,7 @@ def file_name(name, names):
 
 def save_model(model, folder, eos):
     model.generation_config.eos_token_id = eos
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=folder.name.removesuffix("-ref") not in FUSED)
     weights = load_file(folder / "model.safetensors")
     save_file(dict(sorted(weights.items())), folder / "model.safetensors", {"format": "pt"})
 
@@ -353,6 +326,10 @@ def save_model(model, folder, eos):
 def write_v4_config(folder):
     """The same model as checkpoints from before transformers 5 spell it."""
     config = json.loads((folder / "config.json").read_text())
+    if folder.name in FAMILIES:
+        spell_as_v4(config)
+        same_config(folder, config)
+        return
     rope = dict(config.pop("rope_parameters"))
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.46.0"
@@ -370,10 +347,15 @@ def write_v4_config(folder):
         config["sliding_window"] = config["sliding_window"] or 8
         if folder.name != "qwen3-window":
             del config["layer_types"]
+    same_config(folder, config)
+
+
+def same_config(folder, config):
+    """Writes the older spelling, which transformers must read as the same config."""
     write_json(folder / "config_v4_style.json", config)
     again = AutoConfig.from_pretrained(folder / "config_v4_style.json")
     new = AutoConfig.from_pretrained(folder)
-    for key, value in new.rope_parameters.items():
+    for key, value in (getattr(new, "rope_parameters", None) or {}).items():
         assert again.rope_parameters[key] == value, (folder, key, again.rope_parameters)
     for key in ("sliding_window", "layer_types"):
         assert getattr(again, key, None) == getattr(new, key, None), (folder, key)
@@ -399,31 +381,73 @@ def dpo(policy, reference, pair):
     return -logsigmoid(BETA * (margin - reference[0] + reference[1]))
 
 
-def gradients(model, names, loss):
+def gradients(model, names, loss, fused):
     model.zero_grad()
     loss.backward()
-    grads = {file_name(n, names): p.grad for n, p in model.named_parameters()}
+    held = dict(model.named_parameters())
+    if any(p.dim() > 2 for p in held.values()) and not fused:
+        grads = as_saved(model, {n: p.grad for n, p in held.items()})
+    else:
+        grads = {file_name(n, names): p.grad for n, p in held.items()}
     assert all(g.abs().max() > 0 for g in grads.values())
     assert sorted(grads) == sorted(names)
     return grads
 
 
-def greedy(model, prompt, eos, penalty):
+def as_saved(model, grads):
+    """Gradients under the names and in the shapes of a checkpoint, which differ from memory's."""
+    held = {n: p.data for n, p in model.named_parameters()}
+    with tempfile.TemporaryDirectory() as folder:
+        # Through `data`, which leaves the graph of a loss yet to be differentiated alone.
+        for name, p in model.named_parameters():
+            p.data = grads[name]
+        model.save_pretrained(folder)
+        for name, p in model.named_parameters():
+            p.data = held[name]
+        return load_file(Path(folder) / "model.safetensors")
+
+
+def greedy(model, prompt, eos, penalty, tokens):
     ids = list(prompt)
     with torch.no_grad():
-        for _ in range(24):
+        for _ in range(tokens):
             row = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
             seen = torch.tensor(sorted(set(ids)))
             picked = row[seen]
             row[seen] = torch.where(picked > 0, picked / penalty, picked * penalty)
+            first, second = row.topk(2).values.tolist()
+            assert first - second > 1e-5, "a tie that float32 may decide the other way"
             ids.append(int(row.argmax()))
             if ids[-1] in eos:
                 break
     return ids[len(prompt) :]
 
 
+def continuations(name, model, prompt, eos):
+    """Greedy ids with and without a penalty; of newer models more, and those of `generate`."""
+    out = {}
+    for key, penalty in [("new_ids", 1.0), ("new_ids_repetition_penalty_1.1", 1.1)]:
+        tokens = 64 if name in FAMILIES else 24
+        if name in LONGEST_DRAW:
+            tokens = LONGEST_DRAW[name] - len(prompt)
+        out[key] = greedy(model, prompt, eos, penalty, tokens)
+        if name in FAMILIES:
+            made = model.generate(
+                torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False,
+                repetition_penalty=penalty, eos_token_id=eos, pad_token_id=0,
+            )[0, len(prompt) :].tolist()
+            assert made == out[key], (name, made, out[key])
+    return {"prompt_ids": prompt, **out}
+
+
 def load(folder, dtype):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    # sdpa has no soft cap.
+    newer = folder.name.removesuffix("-ref") in FAMILIES
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="exact" if newer else "sdpa"
+    )
+    if newer:
+        model.set_experts_implementation("eager")
     return model.eval()
 
 
@@ -467,24 +491,18 @@ def model_oracle(name, pairs, eos):
         "gradients": {},
     }
     for key, value in objectives.items():
-        grads = gradients(policy, names, value)
+        grads = gradients(policy, names, value, name in FUSED)
         norm = torch.stack([g.norm() for g in grads.values()]).norm().item()
         out["gradients"][key] = {"value": value.item(), "norm": norm}
         tensors |= {f"grad.{key}.{n}": g.float() for n, g in grads.items()}
-    out["greedy"] = [
-        {
-            "prompt_ids": p["prompt_ids"],
-            "new_ids": greedy(policy, p["prompt_ids"], eos, 1.0),
-            "new_ids_repetition_penalty_1.1": greedy(policy, p["prompt_ids"], eos, 1.1),
-        }
-        for p in pairs[:2]
-    ]
+    out["greedy"] = [continuations(name, policy, p["prompt_ids"], eos) for p in pairs[:2]]
     single = load(OUT / name, torch.float32)
     worst = max(
         (total(single, p, "chosen") - r["chosen"]["log_prob"]).abs().item()
         for p, r in zip(pairs, records)
     )
     assert worst < 1e-3, worst
+    assert oracle_exact.CLOSEST_ROUTE[0] > 2e-5, "a router near a tie"
     tensors = {k: v.detach().contiguous() for k, v in sorted(tensors.items())}
     return out, tensors
 
@@ -565,6 +583,7 @@ def write_tokenizer(folder, kind, tokenizer):
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    oracle_exact.install()
     OUT.mkdir(parents=True, exist_ok=True)
     rows, hh = make_rows()
     made = {kind: make() for kind, (make, _) in TOKENIZERS.items()}
@@ -585,7 +604,7 @@ def main():
         # One end token is a number and several are a list, as on the hub.
         written = ends if len(ends) > 1 else ends[0]
         model = AutoModelForCausalLM.from_config(config(vocab), dtype=torch.float32)
-        initialise(model, 100 + seed)
+        initialise(model, 100 + seed, name in FAMILIES)
         save_model(model, OUT / name, written)
         write_tokenizer(OUT / name, kind, tokenizer)
         perturb(model, 200 + seed)

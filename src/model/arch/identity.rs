@@ -16,7 +16,7 @@ impl Debug for Identity<'_> {
         let arch = self.0;
         let (norm_bias, norm_epsilon) = match arch.norm {
             Norm::LayerNorm { epsilon } => (true, epsilon),
-            Norm::Rms { epsilon } => (false, epsilon),
+            Norm::Rms { epsilon, .. } => (false, epsilon),
         };
         let Positions::Rotary(rotary) = &arch.positions;
         let (gated, mlp_bias) = match &arch.ffn {

@@ -106,6 +106,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
         norm: Norm::Rms {
             epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+            plus_one: false,
         },
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         residual: Residual::Sequential,

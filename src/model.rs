@@ -3,6 +3,7 @@
 pub mod arch;
 mod attention;
 mod block;
+mod branch;
 mod choice;
 #[cfg(test)]
 mod cuda_tests;
@@ -17,6 +18,7 @@ mod linear;
 mod norm;
 pub mod numerics;
 pub mod parameters;
+mod positions;
 pub(crate) mod recognize;
 pub mod sampling;
 pub mod skipped;

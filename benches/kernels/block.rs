@@ -64,7 +64,14 @@ fn norms(harness: &mut Harness, hidden: usize) -> Result<()> {
     let epsilon = 1e-5;
     for (name, kind, bias) in [
         ("layer", Norm::LayerNorm { epsilon }, Some(&bias)),
-        ("rms", Norm::Rms { epsilon }, None),
+        (
+            "rms",
+            Norm::Rms {
+                epsilon,
+                plus_one: false,
+            },
+            None,
+        ),
     ] {
         harness.measure(&format!("norm::norm {name}"), passes(2, hidden), || {
             norm::norm(&x, kind, &weight, bias)

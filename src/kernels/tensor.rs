@@ -48,6 +48,17 @@ impl<'a> Dst<'a> {
         })
     }
 
+    /// A view of it: what `f` makes of it without a copy.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn narrowed(self, f: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            tensor: f(&self.tensor)?,
+            borrow: PhantomData,
+        })
+    }
+
     /// A tensor whose other handles may be in use: for owners that share memory by design, as a flat
     /// buffer does with its views. Nothing is checked.
     pub fn shared(tensor: &Tensor) -> Dst<'static> {

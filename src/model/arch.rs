@@ -27,6 +27,8 @@ pub struct Architecture {
     pub max_positions: usize,
     /// Every norm's kind: of the residual stream, of queries and keys, before the head.
     pub norm: Norm,
+    /// Factors on the embedding, on what is added to the residual stream, and on the logits.
+    pub multipliers: Multipliers,
     /// What the feed-forward network reads.
     pub residual: Residual,
     /// How a token's position enters the computation.
@@ -43,6 +45,8 @@ pub struct Architecture {
     pub qk_norm: Option<QkNorm>,
     /// The factor of a query's dot products with keys.
     pub attention_scale: f64,
+    /// `c` where attention scores `s` become `c tanh(s / c)`, before the mask (Gemma 2).
+    pub attention_softcap: Option<f64>,
     /// Each layer's sliding window: how many tokens a token sees, itself included; `None` is all.
     pub windows: Vec<Option<usize>>,
     /// Bias on query, key and value; on the attention's output.
@@ -51,6 +55,11 @@ pub struct Architecture {
     pub ffn: Ffn,
     /// Whether the head is the embedding.
     pub tied: bool,
+    /// `c` where logits `z` become `c tanh(z / c)` (Gemma 2).
+    pub logit_softcap: Option<f64>,
+    /// Whether the files have the matrices of blocks as (in, out), the transpose of what is computed with
+    /// (GPT-2's `Conv1D`).
+    pub conv1d: bool,
     /// Standard deviation of a fresh matrix.
     pub initializer_range: f64,
     /// A row of the embedding that starts as zeros: the family's padding token.
@@ -71,8 +80,37 @@ pub enum Residual {
 /// How a token's position enters the computation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Positions {
-    /// Queries and keys are rotated, in every layer alike.
-    Rotary(Rotary),
+    /// Queries and keys are rotated.
+    Rotary {
+        /// The rotations that there are, each once.
+        tables: Vec<Rotary>,
+        /// Each layer's place in `tables`; `None` where a layer rotates nothing.
+        layers: Vec<Option<usize>>,
+    },
+    /// The row of a learned table at the position is added to the embedding (GPT-2); the table's name,
+    /// as in [`Names`].
+    Learned(String),
+}
+
+/// Factors of a family, each 1 where there is none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Multipliers {
+    /// Of the embedding, rounded to the dtype in which the weights are held (Gemma, Granite).
+    pub embedding: f64,
+    /// Of what attention and the feed-forward network add to the residual stream (Granite).
+    pub residual: f64,
+    /// Of the logits, before any soft cap (Granite).
+    pub logits: f64,
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Self {
+            embedding: 1.0,
+            residual: 1.0,
+            logits: 1.0,
+        }
+    }
 }
 
 /// The projections of queries, keys and values, by their names in the block.
@@ -80,6 +118,8 @@ pub enum Positions {
 pub enum Qkv {
     /// One each for query, key and value.
     Separate([String; 3]),
+    /// One, whose rows are those of query, then key, then value (Phi-3, GPT-2).
+    Stacked(String),
     /// One whose rows are (heads, 3, head_dim): query, key and value head by head (GPT-NeoX).
     HeadInterleaved(String),
 }
@@ -89,6 +129,8 @@ pub enum Qkv {
 pub enum QkNorm {
     /// Of query and key, over each head; all heads share the weights.
     PerHead([String; 2]),
+    /// Of query and key, over all heads together (OLMo 2).
+    Whole([String; 2]),
 }
 
 /// A feed-forward network, by its names in the block.
@@ -115,13 +157,20 @@ pub enum Ffn {
         width: usize,
         /// Whether the projections have a bias.
         bias: bool,
-        /// The projection that the activation takes.
-        gate: String,
-        /// The projection that the gate scales.
-        up: String,
+        /// The projections to the width.
+        gate_up: GateUp,
         /// The projection back.
         down: String,
     },
+}
+
+/// The two projections of a gated network that read its input, by their names in the block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GateUp {
+    /// The projection that the activation takes, and the one that the gate scales.
+    Separate([String; 2]),
+    /// One, whose rows are those of the gate, then of the other (Phi-3).
+    Stacked(String),
 }
 
 /// Kinds of GELU.
@@ -129,6 +178,8 @@ pub enum Ffn {
 pub enum Gelu {
     /// By the normal distribution function (Hendrycks and Gimpel 2016).
     Exact,
+    /// By its approximation with a hyperbolic tangent (GPT-2).
+    Tanh,
 }
 
 /// Activations of a gate.
@@ -136,6 +187,8 @@ pub enum Gelu {
 pub enum Gate {
     /// `x sigmoid(x)`: SwiGLU (Shazeer 2020).
     Silu,
+    /// [`Gelu::Tanh`]: GeGLU (Shazeer 2020).
+    GeluTanh,
 }
 
 /// Parameter names without `.weight` and `.bias`; those of a block come after `{block}{layer}.`.
@@ -145,12 +198,16 @@ pub struct Names {
     pub embed: String,
     /// What the names of a block's parameters begin with, before the layer's number.
     pub block: String,
-    /// The norm before attention.
-    pub attention_norm: String,
+    /// The norm before attention, where there is one.
+    pub attention_norm: Option<String>,
+    /// The norm of what attention gives, before it is added to the residual stream, where there is one.
+    pub attention_post_norm: Option<String>,
     /// Attention's output projection.
     pub attention_out: String,
-    /// The norm before the feed-forward network.
-    pub ffn_norm: String,
+    /// The norm before the feed-forward network, where there is one.
+    pub ffn_norm: Option<String>,
+    /// The norm of what the feed-forward network gives, where there is one.
+    pub ffn_post_norm: Option<String>,
     /// The norm before the head.
     pub final_norm: String,
     /// The head, where it is not the embedding.
@@ -171,16 +228,59 @@ impl Architecture {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// The rotated elements of a head.
+    /// The rotated elements of a head, of all rotations together.
     pub fn rotated(&self) -> usize {
-        match &self.positions {
-            Positions::Rotary(rotary) => rotary.dim,
-        }
+        self.positions.tables().iter().map(|table| table.dim).sum()
     }
 
     /// The name of a block's parameter, without `.weight` and `.bias`.
     pub fn block_name(&self, layer: usize, part: &str) -> String {
         format!("{}{layer}.{part}", self.names.block)
+    }
+}
+
+impl Names {
+    /// The norms of the residual stream in a block.
+    pub fn block_norms(&self) -> [Option<&String>; 4] {
+        let norms = [
+            &self.attention_norm,
+            &self.attention_post_norm,
+            &self.ffn_norm,
+            &self.ffn_post_norm,
+        ];
+        norms.map(Option::as_ref)
+    }
+
+    /// How many norms of what a branch gives there are in a block.
+    pub fn post_norms(&self) -> usize {
+        let norms = [&self.attention_post_norm, &self.ffn_post_norm];
+        norms.into_iter().flatten().count()
+    }
+}
+
+impl Positions {
+    /// The same rotation in every layer.
+    pub fn rotary(rotary: Rotary, layers: usize) -> Self {
+        Self::Rotary {
+            tables: vec![rotary],
+            layers: vec![Some(0); layers],
+        }
+    }
+
+    /// The rotations that there are.
+    pub fn tables(&self) -> &[Rotary] {
+        match self {
+            Self::Rotary { tables, .. } => tables,
+            Self::Learned(_) => &[],
+        }
+    }
+
+    /// A layer's rotation, by its place in [`Self::tables`].
+    pub fn table(&self, layer: usize) -> Option<usize> {
+        match self {
+            Self::Rotary { layers, .. } => layers[layer],
+            Self::Learned(_) => None,
+        }
     }
 }
 

@@ -22,18 +22,25 @@ use crate::kernels::{Dst, elementwise, norm, rotary};
 #[derive(Debug)]
 pub(super) struct Attention {
     qkv: Projections,
-    /// Of queries and of keys, over each head.
-    qk_norm: Option<[NormLayer; 2]>,
+    qk_norm: Option<HeadNorms>,
     scores: Scores,
     heads: Heads,
     /// The projection to the residual stream.
     pub out: Linear,
 }
 
+/// The norms of queries and of keys.
+#[derive(Debug)]
+struct HeadNorms {
+    norms: [NormLayer; 2],
+    /// Over all heads together rather than each.
+    whole: bool,
+}
+
 /// The projections of queries, keys and values.
 #[derive(Debug)]
 enum Projections {
-    /// Query, key, value.
+    /// Query, key, value; perhaps rows of one weight.
     Separate([Linear; 3]),
     /// One, whose output is (tokens, heads, 3, head_dim).
     HeadInterleaved([Linear; 1]),
@@ -135,23 +142,35 @@ impl Projections {
 impl Attention {
     /// That of a layer.
     pub(super) fn new(arch: &Architecture, layout: &Layout, layer: usize) -> Self {
-        let linear = |part: &String| Linear::new(layout, &arch.block_name(layer, part));
-        let norm = |part| NormLayer::new(layout, arch.norm, &arch.block_name(layer, part));
+        let name = |part: &String| arch.block_name(layer, part);
+        let linear = |part: &String| Linear::new(layout, &name(part));
+        let norm = |part: &String| NormLayer::new(layout, arch.norm, &name(part));
+        let heads = Heads {
+            query: arch.heads,
+            kv: arch.kv_heads,
+            dim: arch.head_dim,
+        };
         Self {
             qkv: match &arch.qkv {
-                Qkv::Separate(names) => Projections::Separate(names.each_ref().map(linear)),
-                Qkv::HeadInterleaved(name) => Projections::HeadInterleaved([linear(name)]),
+                Qkv::Separate(parts) => Projections::Separate(parts.each_ref().map(linear)),
+                Qkv::Stacked(part) => {
+                    let rows = heads.columns().map(|columns| columns.len());
+                    Projections::Separate(Linear::stacked(layout, &name(part), rows))
+                }
+                Qkv::HeadInterleaved(part) => Projections::HeadInterleaved([linear(part)]),
             },
-            qk_norm: arch
-                .qk_norm
-                .as_ref()
-                .map(|QkNorm::PerHead(names)| names.each_ref().map(|name| norm(name))),
+            qk_norm: arch.qk_norm.as_ref().map(|norms| {
+                let (parts, whole) = match norms {
+                    QkNorm::PerHead(parts) => (parts, false),
+                    QkNorm::Whole(parts) => (parts, true),
+                };
+                HeadNorms {
+                    norms: parts.each_ref().map(norm),
+                    whole,
+                }
+            }),
             scores: arch.scores(layer),
-            heads: Heads {
-                query: arch.heads,
-                kv: arch.kv_heads,
-                dim: arch.head_dim,
-            },
+            heads,
             out: linear(&arch.names.attention_out),
         }
     }
@@ -163,7 +182,7 @@ impl Attention {
 
     /// Whether any of it is trained but [`Self::out`].
     pub(super) fn trainable_before_out(&self) -> bool {
-        let norms = self.qk_norm.iter().flatten();
+        let norms = self.qk_norm.iter().flat_map(|heads| &heads.norms);
         self.inputs().iter().any(Linear::trainable) || norms.into_iter().any(NormLayer::trainable)
     }
 
@@ -172,27 +191,30 @@ impl Attention {
         &self,
         weights: Weights,
         h: &Tensor,
-        angles: &Angles,
+        angles: Option<&Angles>,
     ) -> Result<(Projected, Option<[norm::Saved; 2]>)> {
         let whole = self.qkv.forward(weights, self.heads, h)?;
         let mut projected = self.qkv.split(self.heads, &whole)?;
         let qk_norm = match &self.qk_norm {
-            Some([q_norm, k_norm]) => {
+            Some(HeadNorms { norms, whole }) => {
                 let norm = |layer: &NormLayer, heads: &mut Tensor| -> Result<norm::Saved> {
                     let x = elementwise::copy(heads)?;
-                    let (y, saved) = layer.forward(weights, &x)?;
+                    let (y, saved) = layer.forward(weights, &joined(x, *whole)?)?;
+                    let y = y.reshape(heads.dims())?;
                     elementwise::assign(heads, &y)?;
                     Ok(saved)
                 };
                 Some([
-                    norm(q_norm, &mut projected.q)?,
-                    norm(k_norm, &mut projected.k)?,
+                    norm(&norms[0], &mut projected.q)?,
+                    norm(&norms[1], &mut projected.k)?,
                 ])
             }
             None => None,
         };
-        rotary::rotate(&mut projected.q, angles)?;
-        rotary::rotate(&mut projected.k, angles)?;
+        if let Some(angles) = angles {
+            rotary::rotate(&mut projected.q, angles)?;
+            rotary::rotate(&mut projected.k, angles)?;
+        }
         Ok((projected, qk_norm))
     }
 
@@ -249,7 +271,7 @@ impl Attention {
         weights: Weights,
         dattended: Tensor,
         activations: Activations,
-        (angles, packing): (&Angles, &Packing),
+        (angles, packing): (Option<&Angles>, &Packing),
         into: &mut Params,
     ) -> Result<Vec<Tensor>> {
         let Activations {
@@ -273,18 +295,21 @@ impl Attention {
         )?;
         drop((projected, dattended));
         let mut dprojected = self.qkv.split(self.heads, &dwhole)?;
-        rotary::rotate_back(&mut dprojected.q, angles)?;
-        rotary::rotate_back(&mut dprojected.k, angles)?;
-        if let (Some([q_norm, k_norm]), Some([q_saved, k_saved])) = (&self.qk_norm, &qk_norm) {
+        if let Some(angles) = angles {
+            rotary::rotate_back(&mut dprojected.q, angles)?;
+            rotary::rotate_back(&mut dprojected.k, angles)?;
+        }
+        if let (Some(HeadNorms { norms, whole }), Some(saved)) = (&self.qk_norm, &qk_norm) {
             let mut back =
                 |layer: &NormLayer, heads: &mut Tensor, saved: &norm::Saved| -> Result<()> {
-                    let (mut dx, dy) = (elementwise::copy(heads)?, elementwise::copy(heads)?);
-                    elementwise::clear(&mut dx)?;
+                    let dy = joined(elementwise::copy(heads)?, *whole)?;
+                    let mut dx = dy.zeros_like()?;
                     layer.backward(weights, &dy, saved, into, &mut dx)?;
+                    let dx = dx.reshape(heads.dims())?;
                     elementwise::assign(heads, &dx)
                 };
-            back(q_norm, &mut dprojected.q, q_saved)?;
-            back(k_norm, &mut dprojected.k, k_saved)?;
+            back(&norms[0], &mut dprojected.q, &saved[0])?;
+            back(&norms[1], &mut dprojected.k, &saved[1])?;
         }
         self.qkv.outputs(self.heads, dwhole)
     }
@@ -300,6 +325,14 @@ impl Attention {
         into: &mut Params,
     ) -> Result<Option<Tensor>> {
         backward_shared_input(self.inputs(), weights, dqkv, h, wanted, into)
+    }
+}
+
+/// Contiguous heads (tokens, heads, head_dim), as one row a token where a norm is over the whole.
+fn joined(heads: Tensor, whole: bool) -> Result<Tensor> {
+    match whole {
+        true => Ok(heads.flatten_from(1)?),
+        false => Ok(heads),
     }
 }
 

@@ -7,10 +7,10 @@ use candle_core::Tensor;
 
 use super::arch::{Architecture, Residual};
 use super::attention::{self, Attention};
+use super::branch::{Branch, Read};
 use super::ffn::{self, Ffn};
 use super::generate::size;
 use super::linear::Linear;
-use super::norm::NormLayer;
 use super::parameters::{Layout, Params, Weights};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
@@ -18,26 +18,31 @@ use crate::kernels::attention::Packing;
 use crate::kernels::embedding::Ids;
 use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
-use crate::kernels::{elementwise, embedding, norm};
+use crate::kernels::{embedding, norm};
 
 /// A block by its places in the flat buffers.
 #[derive(Debug)]
 pub(super) struct Block {
     residual: Residual,
-    /// Before attention.
-    attention_norm: NormLayer,
+    attention_branch: Branch,
     attention: Attention,
-    /// Before the feed-forward network.
-    ffn_norm: NormLayer,
+    ffn_branch: Branch,
     ffn: Ffn,
 }
 
 /// What a block's backward pass needs. Outputs of norms are made again from what norms keep.
 pub(super) struct Activations {
-    attention_norm: norm::Saved,
+    attention_read: Read,
     attention: attention::Activations,
-    ffn_norm: norm::Saved,
+    attention_end: Option<norm::Saved>,
+    feed_forward: FeedForward,
+}
+
+/// What the feed-forward network and its branch keep.
+struct FeedForward {
+    read: Read,
     ffn: ffn::Activations,
+    end: Option<norm::Saved>,
 }
 
 /// Which tokens see which, and whose output is wanted.
@@ -56,12 +61,15 @@ impl Activations {
 
     #[cfg(test)]
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
-        let norms = [&self.attention_norm, &self.ffn_norm];
-        norms
+        let reads = [&self.attention_read, &self.feed_forward.read];
+        let ends = [&self.attention_end, &self.feed_forward.end];
+        let norms = ends.into_iter().flatten().flat_map(norm::Saved::tensors);
+        reads
             .into_iter()
-            .flat_map(norm::Saved::tensors)
+            .flat_map(Read::tensors)
+            .chain(norms)
             .chain(self.attention.tensors())
-            .chain(self.ffn.tensors())
+            .chain(self.feed_forward.ffn.tensors())
             .collect()
     }
 }
@@ -69,22 +77,24 @@ impl Activations {
 impl Block {
     /// That of a layer.
     pub(super) fn new(arch: &Architecture, layout: &Layout, layer: usize) -> Self {
-        let norm = |part: &str| NormLayer::new(layout, arch.norm, &arch.block_name(layer, part));
+        let names = &arch.names;
+        let branch = |norms| Branch::new(arch, layout, layer, norms);
         Self {
             residual: arch.residual,
-            attention_norm: norm(&arch.names.attention_norm),
+            attention_branch: branch([&names.attention_norm, &names.attention_post_norm]),
             attention: Attention::new(arch, layout, layer),
-            ffn_norm: norm(&arch.names.ffn_norm),
+            ffn_branch: branch([&names.ffn_norm, &names.ffn_post_norm]),
             ffn: Ffn::new(arch, layout, layer),
         }
     }
 
     /// Whether any of it is trained.
     pub(super) fn trainable(&self) -> bool {
-        self.attention_norm.trainable()
+        let branches = [&self.attention_branch, &self.ffn_branch];
+        let norms = |branch: &Branch| branch.norm_trainable() || branch.post_norm_trainable();
+        branches.into_iter().any(norms)
             || self.attention.trainable_before_out()
             || self.attention.out.trainable()
-            || self.ffn_norm.trainable()
             || self.ffn.inputs().iter().any(Linear::trainable)
             || self.ffn.down().trainable()
     }
@@ -94,10 +104,10 @@ impl Block {
         &self,
         weights: Weights,
         x: &Tensor,
-        angles: &Angles,
+        angles: Option<&Angles>,
         range: &QueryRange,
     ) -> Result<(Tensor, Activations)> {
-        let (h, attention_norm) = self.attention_norm.forward(weights, x)?;
+        let (h, attention_read) = self.read_attention(weights, x)?;
         let projected = self.attention.project(weights, &h, angles)?;
         drop(h);
         let attention = self.attention.attend(projected, &range.packing)?;
@@ -105,21 +115,21 @@ impl Block {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
             None => x,
         };
-        let (y, ffn_norm, ffn) = self.finish(weights, x, &attention.attended)?;
+        let (y, attention_end, feed_forward) = self.finish(weights, x, &attention.attended)?;
         let activations = Activations {
-            attention_norm,
+            attention_read,
             attention,
-            ffn_norm,
-            ffn,
+            attention_end,
+            feed_forward,
         };
         Ok((y, activations))
     }
 
     /// The bytes of its matrices.
-    pub(super) fn bytes(&self, weights: Weights) -> u64 {
+    pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
         let inputs = self.attention.inputs().iter().chain(self.ffn.inputs());
         let all = inputs.chain([&self.attention.out, self.ffn.down()]);
-        all.map(|linear| size(linear.weight(weights))).sum()
+        all.map(|linear| Ok(size(&linear.weight(weights)?))).sum()
     }
 
     /// One new token for each row of a step, `x` (rows, hidden), after those of its sequence in
@@ -128,40 +138,51 @@ impl Block {
         &self,
         weights: Weights,
         x: &Tensor,
-        (angles, places): (&Angles, &Places),
+        (angles, places): (Option<&Angles>, &Places),
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        let (h, _) = self.attention_norm.forward(weights, x)?;
+        let (h, _) = self.read_attention(weights, x)?;
         let (projected, _) = self.attention.project(weights, &h, angles)?;
         let attended = self.attention.extend(&projected, places, cache)?;
         Ok(self.finish(weights, x, &attended)?.0)
     }
 
-    /// From the block's input and what attention gave, (n, heads * head_dim), to its output.
+    /// What attention reads of the stream, and what its branch keeps.
+    fn read_attention(&self, weights: Weights, x: &Tensor) -> Result<(Tensor, Read)> {
+        let first = &self.attention.inputs()[0];
+        self.attention_branch.read(weights, x, first)
+    }
+
+    /// From the block's input and what attention gave, (n, heads * head_dim), to its output; and what
+    /// attention's norm after it, and the feed-forward network, keep.
     fn finish(
         &self,
         weights: Weights,
         x: &Tensor,
         attended: &Tensor,
-    ) -> Result<(Tensor, norm::Saved, ffn::Activations)> {
+    ) -> Result<(Tensor, Option<norm::Saved>, FeedForward)> {
         let (out, down) = (&self.attention.out, self.ffn.down());
-        let feed_forward = |read: &Tensor, y: &mut Tensor| -> Result<_> {
-            let (h, saved) = self.ffn_norm.forward(weights, read)?;
-            Ok((saved, self.ffn.forward(weights, &h, y)?))
+        let feed_forward = |x: &Tensor, mut y: Tensor| -> Result<_> {
+            let (h, read) = self.ffn_branch.read(weights, x, &self.ffn.inputs()[0])?;
+            let ffn = self.ffn.forward(weights, &h, &mut y)?;
+            let (y, end) = self.ffn_branch.end(weights, x, y)?;
+            Ok((y, FeedForward { read, ffn, end }))
         };
         match self.residual {
+            // Both branches are added as they are.
             Residual::Parallel => {
-                let mut y = branch_from(x, weights, &[out, down])?;
+                let mut y = self.attention_branch.start(weights, x, &[out, down])?;
                 out.add_product(weights, attended, &mut y)?;
-                let (ffn_norm, ffn) = feed_forward(x, &mut y)?;
-                Ok((y, ffn_norm, ffn))
+                let (y, feed_forward) = feed_forward(x, y)?;
+                Ok((y, None, feed_forward))
             }
             Residual::Sequential => {
-                let mut after_attention = branch_from(x, weights, &[out])?;
-                out.add_product(weights, attended, &mut after_attention)?;
-                let mut y = branch_from(&after_attention, weights, &[down])?;
-                let (ffn_norm, ffn) = feed_forward(&after_attention, &mut y)?;
-                Ok((y, ffn_norm, ffn))
+                let mut given = self.attention_branch.start(weights, x, &[out])?;
+                out.add_product(weights, attended, &mut given)?;
+                let (x, attention_end) = self.attention_branch.end(weights, x, given)?;
+                let y = self.ffn_branch.start(weights, &x, &[down])?;
+                let (y, feed_forward) = feed_forward(&x, y)?;
+                Ok((y, attention_end, feed_forward))
             }
         }
     }
@@ -174,15 +195,15 @@ impl Block {
         weights: Weights,
         mut dy: Tensor,
         activations: Activations,
-        (angles, range): (&Angles, &QueryRange),
+        (angles, range): (Option<&Angles>, &QueryRange),
         below: bool,
         into: &mut Params,
     ) -> Result<Option<Tensor>> {
         let Activations {
-            attention_norm,
+            attention_read,
             attention,
-            ffn_norm,
-            ffn,
+            attention_end,
+            feed_forward: FeedForward { read, ffn, end },
         } = activations;
         let dtype = into.flat().dtype();
         let wants = self.wants(below);
@@ -191,7 +212,11 @@ impl Block {
             self.attention
                 .backward_out(weights, dout, attended, wants.attended, into)
         };
-        let dout = branch_gradient(&dy, &attention.attended)?;
+        let like = &attention.attended;
+        let dout = self
+            .ffn_branch
+            .backward_end(weights, &dy, end.as_ref(), like, into)?;
+        drop(end);
         let mut dattended = None;
         // In the sequential layout the feed-forward's gradient also reaches attention.
         if self.residual == Residual::Parallel {
@@ -202,21 +227,28 @@ impl Block {
             .backward_down(weights, &dout, &ffn, wants.ffn_inputs, into)?;
         drop((dout, ffn));
         if let Some(dinputs) = dinputs {
-            let h = || self.ffn_norm.output(weights, &ffn_norm);
-            let wanted = wants.ffn_normed.then_some(dtype);
+            let h = || self.ffn_branch.read_again(weights, &read);
+            let wanted = wants.ffn_read.then_some(dtype);
             let dh = self
                 .ffn
                 .backward_inputs(weights, &dinputs, h, wanted, into)?;
             if let Some(dh) = dh {
-                self.ffn_norm
-                    .backward(weights, &dh, &ffn_norm, into, &mut dy)?;
+                self.ffn_branch
+                    .backward_read(weights, &dh, &read, into, &mut dy)?;
             }
         }
-        drop(ffn_norm);
+        drop(read);
         if self.residual == Residual::Sequential && wants.attention {
-            let dout = branch_gradient(&dy, &attention.attended)?;
+            let dout = self.attention_branch.backward_end(
+                weights,
+                &dy,
+                attention_end.as_ref(),
+                like,
+                into,
+            )?;
             dattended = attention_out(&dout, into)?;
         }
+        drop(attention_end);
         let Some(dattended) = dattended else {
             return Ok(None);
         };
@@ -224,8 +256,8 @@ impl Block {
         let dqkv = self
             .attention
             .backward_attend(weights, dattended, attention, batch, into)?;
-        let h = || self.attention_norm.output(weights, &attention_norm);
-        let wanted = wants.attention_normed.then_some(dtype);
+        let h = || self.attention_branch.read_again(weights, &attention_read);
+        let wanted = wants.attention_read.then_some(dtype);
         let dh = self
             .attention
             .backward_inputs(weights, &dqkv, h, wanted, into)?;
@@ -240,8 +272,8 @@ impl Block {
             }
             None => dy,
         };
-        self.attention_norm
-            .backward(weights, &dh, &attention_norm, into, &mut dx)?;
+        self.attention_branch
+            .backward_read(weights, &dh, &attention_read, into, &mut dx)?;
         Ok(below.then_some(dx))
     }
 
@@ -255,9 +287,9 @@ impl Block {
                 .sum()
         };
         SkippedInBlock {
-            qkv: inputs(self.attention.inputs(), wants.attention_normed),
+            qkv: inputs(self.attention.inputs(), wants.attention_read),
             rest: self.attention.out.skipped(layout, wants.attended)
-                + inputs(self.ffn.inputs(), wants.ffn_normed)
+                + inputs(self.ffn.inputs(), wants.ffn_read)
                 + self.ffn.down().skipped(layout, wants.ffn_inputs),
             attention: !wants.attended,
         }
@@ -265,17 +297,19 @@ impl Block {
 
     /// The gradients that something trained needs, in this block or `below` it.
     fn wants(&self, below: bool) -> Wants {
-        let attention_normed = below || self.attention_norm.trainable();
-        let attended = attention_normed || self.attention.trainable_before_out();
-        let attention = attended || self.attention.out.trainable();
+        let attention_read = below || self.attention_branch.norm_trainable();
+        let attended = attention_read || self.attention.trainable_before_out();
+        let attention = attended
+            || self.attention.out.trainable()
+            || self.attention_branch.post_norm_trainable();
         let through_ffn = below || (attention && self.residual == Residual::Sequential);
-        let ffn_normed = through_ffn || self.ffn_norm.trainable();
+        let ffn_read = through_ffn || self.ffn_branch.norm_trainable();
         Wants {
-            attention_normed,
+            attention_read,
             attended,
             attention,
-            ffn_normed,
-            ffn_inputs: ffn_normed || self.ffn.inputs().iter().any(Linear::trainable),
+            ffn_read,
+            ffn_inputs: ffn_read || self.ffn.inputs().iter().any(Linear::trainable),
         }
     }
 }
@@ -283,26 +317,13 @@ impl Block {
 /// The gradients that a block's backward pass computes.
 struct Wants {
     /// Of attention's input.
-    attention_normed: bool,
+    attention_read: bool,
     /// Of what attention's output projection reads.
     attended: bool,
     /// Of attention's output.
     attention: bool,
     /// Of the feed-forward network's input.
-    ffn_normed: bool,
+    ffn_read: bool,
     /// Of the activation's inputs.
     ffn_inputs: bool,
-}
-
-/// A copy of the residual stream that branches are then added to in place: it begins with the biases
-/// of their last projections, `ends`.
-fn branch_from(x: &Tensor, weights: Weights, ends: &[&Linear]) -> Result<Tensor> {
-    let biases: Vec<&Tensor> = ends.iter().filter_map(|end| end.bias(weights)).collect();
-    elementwise::residual(x, &biases)
-}
-
-/// The gradient of a branch's output, in the dtype of `like`: a branch is added to the stream, so it is
-/// the stream's.
-fn branch_gradient(dy: &Tensor, like: &Tensor) -> Result<Tensor> {
-    elementwise::operand(dy, like)
 }

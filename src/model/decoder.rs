@@ -11,18 +11,19 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 
-use super::arch::{Architecture, Positions};
+use super::arch::Architecture;
 use super::block::{self, Block, QueryRange};
 use super::numerics::Numerics;
 use super::parameters::{Layout, Parameter, Params, Weights};
+use super::positions::{Placed, Positions};
 use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::Precision;
 use crate::kernels::attention::Packing;
-use crate::kernels::device::from_host;
+use crate::kernels::elementwise;
 use crate::kernels::embedding::{self, Ids};
-use crate::kernels::rotary::Angles;
 use crate::segment::Segment;
 
 /// Logits in one tile, on the CPU and on a GPU, which wants large matmuls and is asked for
@@ -40,7 +41,7 @@ pub struct Decoder {
     /// The lowest block that the backward pass reaches: below it nothing is trained. The number of
     /// blocks where it reaches none.
     lowest: usize,
-    inverse_frequencies: Vec<f32>,
+    positions: Positions,
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
     pub recompute: bool,
@@ -68,7 +69,7 @@ enum OfBlock {
 struct Inputs {
     /// (tokens).
     ids: Ids,
-    angles: Angles,
+    placed: Placed,
     /// Of every block but the last, then of the last, which computes only what the head reads.
     ranges: [QueryRange; 2],
 }
@@ -81,9 +82,9 @@ impl Decoder {
             .map(|layer| Block::new(&arch, layout, layer))
             .collect();
         let embedding = layout.parameter(&format!("{}.weight", arch.names.embed));
-        let lowest = lowest(&blocks, embedding);
-        let Positions::Rotary(rotary) = &arch.positions;
-        let inverse_frequencies = rotary.inverse_frequencies();
+        let positions = Positions::new(&arch, layout);
+        let learned = positions.learned();
+        let lowest = lowest(&blocks, [Some(embedding), learned]);
         let tile_rows = tile_rows(&arch, params.flat().device().is_cuda());
         Self {
             arch,
@@ -92,7 +93,7 @@ impl Decoder {
             blocks,
             embedding,
             lowest,
-            inverse_frequencies,
+            positions,
             recompute: false,
             tile_rows,
         }
@@ -144,9 +145,15 @@ impl Decoder {
         Params::zeros(layout, self.stream_dtype(), self.device())
     }
 
-    /// Whether the embedding or any block is trained.
+    /// Whether anything before the head is trained.
     pub(super) fn trained_below_head(&self) -> bool {
-        self.lowest < self.blocks.len() || self.embedding.trainable()
+        self.lowest < self.blocks.len() || self.trained_below_blocks()
+    }
+
+    /// Whether the embedding or a learned table of positions is trained.
+    fn trained_below_blocks(&self) -> bool {
+        let learned = self.positions.learned();
+        self.embedding.trainable() || learned.is_some_and(Parameter::trainable)
     }
 
     pub(super) fn layout(&self) -> &Arc<Layout> {
@@ -181,7 +188,7 @@ impl Decoder {
         };
         let inputs = Inputs {
             ids: Ids::new(&packed.ids, self.device())?,
-            angles: self.angles(&packed.positions)?,
+            placed: self.placed(&packed.positions)?,
             ranges: [all, last],
         };
         Ok((inputs, Ids::new(&sources, self.device())?))
@@ -191,42 +198,52 @@ impl Decoder {
         &inputs.ranges[usize::from(layer + 1 == self.blocks.len())]
     }
 
-    /// The rotary angles of tokens at these positions.
-    pub(super) fn angles(&self, positions: &[u32]) -> Result<Angles> {
-        let half = self.inverse_frequencies.len();
-        let of = |position: u32| {
-            self.inverse_frequencies
-                .iter()
-                .map(move |f| position as f32 * f)
-        };
-        let shape = (positions.len(), 1, half);
-        // Tokens of a batch share positions, and a cosine costs more than a copy.
-        let most = positions.iter().max().map_or(0, |&most| most as usize + 1);
-        let shared = most < positions.len();
-        let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
-            let values: Vec<f32> = if shared {
-                let table: Vec<f32> = (0..most as u32).flat_map(of).map(f).collect();
-                let row = |&position: &u32| &table[position as usize * half..][..half];
-                positions.iter().flat_map(row).copied().collect()
-            } else {
-                positions.iter().copied().flat_map(of).map(f).collect()
-            };
-            let values = from_host(&values, shape, self.device())?;
-            Ok(values.to_dtype(self.stream_dtype())?)
-        };
-        Ok(Angles {
-            cos: turn(f32::cos)?,
-            sin: turn(f32::sin)?,
-        })
+    /// What tokens at these positions are computed with.
+    pub(super) fn placed(&self, positions: &[u32]) -> Result<Placed> {
+        self.positions
+            .of(positions, self.stream_dtype(), self.device())
     }
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
-    pub(super) fn embed(&self, ids: &Ids) -> Result<Tensor> {
-        embedding::gather(
-            self.embedding.of(self.own_weights()),
-            ids,
-            self.stream_dtype(),
-        )
+    pub(super) fn embed(&self, ids: &Ids, placed: &Placed) -> Result<Tensor> {
+        let (weights, dtype) = (self.own_weights(), self.stream_dtype());
+        let mut x = embedding::gather(self.embedding.of(weights), ids, dtype)?;
+        let multiplier = self.embedding_multiplier();
+        if multiplier != 1.0 {
+            elementwise::scale(&mut x, multiplier)?;
+        }
+        if let (Some(table), Placed::Learned(rows)) = (self.positions.learned(), placed) {
+            let of_positions = embedding::gather(table.of(weights), rows, dtype)?;
+            elementwise::add_assign(&mut x, &of_positions)?;
+        }
+        Ok(x)
+    }
+
+    /// Adds the gradients of the embedding, and of a learned table of positions, given that of what
+    /// [`Self::embed`] gave.
+    fn embed_backward(&self, mut dx: Tensor, inputs: &Inputs, into: &mut Params) -> Result<()> {
+        if let (Some(table), Placed::Learned(rows)) = (self.positions.learned(), &inputs.placed)
+            && let Some(dtable) = table.gradient(into)
+        {
+            embedding::scatter_add(&dx, rows, dtable)?;
+        }
+        let Some(dtable) = self.embedding.gradient(into) else {
+            return Ok(());
+        };
+        let multiplier = self.embedding_multiplier();
+        if multiplier != 1.0 {
+            elementwise::scale(&mut dx, multiplier)?;
+        }
+        embedding::scatter_add(&dx, &inputs.ids, dtable)
+    }
+
+    /// As transformers has it: a number of the weights' dtype.
+    fn embedding_multiplier(&self) -> f64 {
+        let multiplier = self.arch.multipliers.embedding;
+        match self.dtype() {
+            DType::BF16 => bf16::from_f64(multiplier).to_f64(),
+            _ => multiplier,
+        }
     }
 
     /// The residual stream after the last block at [`Packed::sources`], (predictions, hidden); `visit`
@@ -237,7 +254,7 @@ impl Decoder {
         mut visit: impl FnMut(usize, block::Activations) -> Result<()>,
     ) -> Result<Tensor> {
         let (inputs, sources) = self.inputs(packed)?;
-        let mut x = self.embed(&inputs.ids)?;
+        let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         for layer in 0..self.blocks.len() {
             let (y, activations) = self.block_forward(layer, &x, &inputs)?;
             visit(layer, activations)?;
@@ -250,7 +267,7 @@ impl Decoder {
     /// what a backward pass needs.
     pub(super) fn forward(&self, packed: &Packed) -> Result<(Tensor, Activations)> {
         let (inputs, sources) = self.inputs(packed)?;
-        let mut x = self.embed(&inputs.ids)?;
+        let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {
             let (y, activations) = self.block_forward(layer, &x, &inputs)?;
@@ -287,18 +304,15 @@ impl Decoder {
                 OfBlock::Everything(activations) => activations,
                 OfBlock::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
             };
-            let batch = (&inputs.angles, self.range(&inputs, layer));
-            let below = self.embedding.trainable() || layer > self.lowest;
+            let batch = (inputs.placed.angles(layer), self.range(&inputs, layer));
+            let below = self.trained_below_blocks() || layer > self.lowest;
             let block = &self.blocks[layer];
             match block.backward(weights, dx, activations, batch, below, gradients)? {
                 Some(input) => dx = input,
                 None => return Ok(()),
             }
         }
-        match self.embedding.gradient(gradients) {
-            Some(dtable) => embedding::scatter_add(&dx, &inputs.ids, dtable),
-            None => Ok(()),
-        }
+        self.embed_backward(dx, &inputs, gradients)
     }
 
     /// The bytes of all that a forward pass leaves for the backward pass, each tensor's memory once.
@@ -308,15 +322,11 @@ impl Decoder {
         drop(x);
         let Inputs {
             ids,
-            angles,
+            placed,
             ranges,
         } = &activations.inputs;
-        let mut tensors = vec![
-            ids.tensor(),
-            &angles.cos,
-            &angles.sin,
-            activations.sources.tensor(),
-        ];
+        let mut tensors = vec![ids.tensor(), activations.sources.tensor()];
+        tensors.extend(placed.tensors());
         tensors.extend(
             ranges
                 .iter()
@@ -348,14 +358,16 @@ impl Decoder {
         inputs: &Inputs,
     ) -> Result<(Tensor, block::Activations)> {
         let range = self.range(inputs, layer);
-        self.blocks[layer].forward(self.own_weights(), x, &inputs.angles, range)
+        let angles = inputs.placed.angles(layer);
+        self.blocks[layer].forward(self.own_weights(), x, angles, range)
     }
 }
 
-/// The lowest block that the backward pass reaches; the number of blocks where it reaches none.
-pub(super) fn lowest(blocks: &[Block], embedding: Parameter) -> usize {
+/// The lowest block that the backward pass reaches; the number of blocks where it reaches none. `below`
+/// are the tables of ids and positions.
+pub(super) fn lowest(blocks: &[Block], below: [Option<Parameter>; 2]) -> usize {
     let trained = blocks.iter().position(Block::trainable);
-    match embedding.trainable() {
+    match below.into_iter().flatten().any(Parameter::trainable) {
         true => 0,
         false => trained.unwrap_or(blocks.len()),
     }

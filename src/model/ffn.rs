@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::arch::{self, Architecture, Gate, Gelu};
+use super::arch::{self, Architecture, Gate, GateUp, Gelu};
 use super::linear::{Linear, backward_shared_input};
 use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
@@ -45,13 +45,18 @@ impl Ffn {
             },
             arch::Ffn::Gated {
                 kind,
-                gate,
-                up,
+                width,
+                gate_up,
                 down,
                 ..
             } => Self::Gated {
                 kind: *kind,
-                gate_up: [gate, up].map(linear),
+                gate_up: match gate_up {
+                    GateUp::Separate(parts) => parts.each_ref().map(linear),
+                    GateUp::Stacked(part) => {
+                        Linear::stacked(layout, &arch.block_name(layer, part), [*width; 2])
+                    }
+                },
                 down: linear(down),
             },
         }
@@ -137,6 +142,7 @@ impl Activations {
         match self {
             Self::Gelu(Gelu::Exact, up) => activation::gelu(up),
             Self::Gated(Gate::Silu, [gate, up]) => activation::swiglu(gate, up),
+            Self::Gelu(Gelu::Tanh, _) | Self::Gated(Gate::GeluTanh, _) => Err(later()),
         }
     }
 
@@ -149,6 +155,7 @@ impl Activations {
                 let (y, dgate) = activation::swiglu_backward(&mut dy, gate, up)?;
                 (y, vec![dgate, dy])
             }
+            Self::Gelu(Gelu::Tanh, _) | Self::Gated(Gate::GeluTanh, _) => return Err(later()),
         })
     }
 
@@ -159,4 +166,8 @@ impl Activations {
             Self::Gated(_, gate_up) => gate_up,
         }
     }
+}
+
+fn later() -> crate::error::Error {
+    crate::error::Error::failed("no kernel for this activation")
 }

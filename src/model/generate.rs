@@ -210,18 +210,16 @@ impl<'a> Generation<'a> {
         let (model, device) = (self.model, self.model.device());
         let lengths: Vec<usize> = slots.iter().map(|&slot| self.lengths[slot]).collect();
         let positions: Vec<u32> = lengths.iter().map(|&length| length as u32).collect();
-        let angles = model.angles(&positions)?;
+        let placed = model.placed(&positions)?;
         let places = Places::new(&slots, &lengths, device)?;
         let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
-        let mut x = model.embed(&Ids::new(&ids, device)?)?;
-        for (block, kept) in model.blocks.iter().zip(&mut self.blocks) {
-            x = block.extend(weights, &x, (&angles, &places), kept)?;
+        let mut x = model.embed(&Ids::new(&ids, device)?, &placed)?;
+        for (layer, (block, kept)) in model.blocks.iter().zip(&mut self.blocks).enumerate() {
+            let batch = (placed.angles(layer), &places);
+            x = block.extend(weights, &x, batch, kept)?;
         }
-        self.bytes += model
-            .blocks
-            .iter()
-            .map(|block| block.bytes(weights))
-            .sum::<u64>();
+        let bytes = model.blocks.iter().map(|block| block.bytes(weights));
+        self.bytes += bytes.sum::<Result<u64>>()?;
         let heads = 2 * self.blocks.len() * model.arch.kv_heads * model.arch.head_dim;
         let element = match model.numerics().compute {
             Precision::Full => model.dtype().size_in_bytes(),

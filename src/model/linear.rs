@@ -1,5 +1,7 @@
 //! A linear layer by its places in the flat buffers, and what is computed with it.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 
 use super::parameters::{Layout, Parameter, Params, Weights};
@@ -8,10 +10,12 @@ use crate::kernels::{Dst, linear, row_invariant};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
 /// parameters are not computed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Linear {
     weight: Parameter,
     bias: Option<Parameter>,
+    /// The rows of weight and bias that are this layer's; all where `None`.
+    rows: Option<Range<usize>>,
 }
 
 impl Linear {
@@ -23,7 +27,26 @@ impl Linear {
         Self {
             weight: layout.parameter(&format!("{name}.weight")),
             bias: layout.find_parameter(&format!("{name}.bias")),
+            rows: None,
         }
+    }
+
+    /// The layers that lie in that one, each of so many rows, one after the other.
+    pub(super) fn stacked<const N: usize>(
+        layout: &Layout,
+        name: &str,
+        rows: [usize; N],
+    ) -> [Self; N] {
+        let whole = Self::new(layout, name);
+        let mut end = 0;
+        rows.map(|rows| {
+            let start = end;
+            end += rows;
+            Self {
+                rows: Some(start..end),
+                ..whole.clone()
+            }
+        })
     }
 
     /// Whether any of it is trained.
@@ -35,20 +58,41 @@ impl Linear {
     /// whether the gradient of the input is computed.
     pub(super) fn skipped(&self, layout: &Layout, input: bool) -> usize {
         let left_out = usize::from(!self.weight.trainable()) + usize::from(!input);
-        left_out * self.weight.elements(layout)
+        let shape = self.weight.shape(layout);
+        let rows = self.rows.as_ref().map_or(shape[0], ExactSizeIterator::len);
+        left_out * rows * shape[1]
     }
 
-    pub(super) fn weight<'a>(&self, weights: Weights<'a>) -> &'a Tensor {
-        self.weight.of(weights)
+    /// (out, in).
+    pub(super) fn weight(&self, weights: Weights) -> Result<Tensor> {
+        Ok(self.part(self.weight.of(weights))?)
     }
 
-    pub(super) fn bias<'a>(&self, weights: Weights<'a>) -> Option<&'a Tensor> {
-        self.bias.map(|bias| bias.of(weights))
+    /// (out).
+    pub(super) fn bias(&self, weights: Weights) -> Result<Option<Tensor>> {
+        let bias = self.bias.map(|bias| self.part(bias.of(weights)));
+        Ok(bias.transpose()?)
+    }
+
+    /// The layer's rows of a parameter or of its gradient.
+    fn part(&self, whole: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.rows {
+            None => Ok(whole.clone()),
+            Some(rows) => whole.narrow(0, rows.start, rows.len()),
+        }
+    }
+
+    fn gradient<'a>(&self, parameter: Parameter, into: &'a mut Params) -> Result<Option<Dst<'a>>> {
+        let whole = parameter.gradient(into);
+        whole
+            .map(|whole| whole.narrowed(|x| self.part(x)))
+            .transpose()
     }
 
     /// `x` (rows, in) -> (rows, out).
     pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (self.weight(weights), self.bias(weights));
+        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
+        let bias = bias.as_ref();
         match weights.row_invariant {
             true => row_invariant::linear(x, weight, bias),
             false => linear::linear(x, weight, bias, weight.dtype(), weights.precision),
@@ -57,7 +101,8 @@ impl Linear {
 
     /// As [`Self::forward`], into columns of a wider tensor.
     pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
-        let (weight, bias) = (self.weight(weights), self.bias(weights));
+        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
+        let bias = bias.as_ref();
         match weights.row_invariant {
             true => row_invariant::linear_into(x, weight, bias, y),
             false => linear::linear_into(x, weight, bias, y, weights.precision),
@@ -66,9 +111,10 @@ impl Linear {
 
     /// Adds `x W^T`, without the bias, to `y` (rows, out).
     pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let weight = &self.weight(weights)?;
         match weights.row_invariant {
-            true => row_invariant::linear_add(x, self.weight(weights), y),
-            false => linear::linear_add(x, self.weight(weights), y, weights.precision),
+            true => row_invariant::linear_add(x, weight, y),
+            false => linear::linear_add(x, weight, y, weights.precision),
         }
     }
 
@@ -80,10 +126,13 @@ impl Linear {
         x: &Tensor,
         into: &mut Params,
     ) -> Result<()> {
-        if let Some(dweight) = self.weight.gradient(into) {
+        if let Some(dweight) = self.gradient(self.weight, into)? {
             linear::backward_weight(dy, x, dweight, weights.precision)?;
         }
-        match self.bias.and_then(|bias| bias.gradient(into)) {
+        let Some(bias) = self.bias else {
+            return Ok(());
+        };
+        match self.gradient(bias, into)? {
             Some(dbias) => linear::backward_bias(dy, dbias),
             None => Ok(()),
         }
@@ -91,7 +140,7 @@ impl Linear {
 
     /// The gradient of the input, (rows, in), in the dtype of the weights.
     pub(super) fn backward_input(&self, weights: Weights, dy: &Tensor) -> Result<Tensor> {
-        let weight = self.weight(weights);
+        let weight = &self.weight(weights)?;
         linear::backward_input(dy, weight, weight.dtype(), weights.precision)
     }
 }
@@ -116,9 +165,9 @@ pub(super) fn backward_shared_input(
         return Ok(None);
     };
     let precision = weights.precision;
-    let mut dx = linear::backward_input(&dy[0], layers[0].weight(weights), dtype, precision)?;
+    let mut dx = linear::backward_input(&dy[0], &layers[0].weight(weights)?, dtype, precision)?;
     for (layer, dy) in layers.iter().zip(dy).skip(1) {
-        linear::backward_input_add(dy, layer.weight(weights), &mut dx, precision)?;
+        linear::backward_input_add(dy, &layer.weight(weights)?, &mut dx, precision)?;
     }
     Ok(Some(dx))
 }

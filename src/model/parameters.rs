@@ -46,6 +46,11 @@ impl Parameter {
         layout.entries[self.id].range.len()
     }
 
+    /// Its shape.
+    pub fn shape(self, layout: &Layout) -> &[usize] {
+        &layout.entries[self.id].shape
+    }
+
     /// Its view of the weights.
     pub fn of(self, weights: Weights<'_>) -> &Tensor {
         weights.params.view(self.id)

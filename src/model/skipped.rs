@@ -3,7 +3,8 @@
 use super::arch::Architecture;
 use super::block::Block;
 use super::decoder::lowest;
-use super::parameters::Layout;
+use super::parameters::{Layout, Parameter};
+use super::positions::Positions;
 
 /// The parts of a backward pass that are not computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +43,12 @@ impl Skipped {
             let part = entry.name.strip_prefix(&arch.names.final_norm);
             entry.trainable && part.is_some_and(|part| part.starts_with('.'))
         });
-        let lowest = lowest(&blocks, embedding);
-        let below_head = final_norm || embedding.trainable() || lowest < blocks.len();
-        let of_block = |(layer, block): (usize, &Block)| {
-            block.skipped(layout, embedding.trainable() || layer > lowest)
-        };
+        let tables = [Some(embedding), Positions::new(arch, layout).learned()];
+        let lowest = lowest(&blocks, tables);
+        let below_blocks = tables.into_iter().flatten().any(Parameter::trainable);
+        let below_head = final_norm || below_blocks || lowest < blocks.len();
+        let of_block =
+            |(layer, block): (usize, &Block)| block.skipped(layout, below_blocks || layer > lowest);
         Self {
             blocks: blocks.iter().enumerate().map(of_block).collect(),
             head: head.elements(layout)

@@ -176,21 +176,27 @@ fn stream(arch: &Architecture, tokens: u64) -> u64 {
     tokens * arch.hidden_size as u64 * F32
 }
 
-/// What a block keeps beside the residual stream: two numbers per row and norm; queries, keys and
-/// values; attention's output and the sum of each of its rows; the inputs of the activation. Norms on
+/// What a block keeps beside the residual stream: two numbers per row and norm; what norms after
+/// attention and the feed-forward network read; queries, keys and values; attention's output and the sum of each of its rows; the inputs of the activation. Norms on
 /// heads also keep their inputs.
 fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) -> u64 {
     let (heads, dim) = (arch.heads as u64, arch.head_dim as u64);
     let both = heads + arch.kv_heads as u64;
-    let statistics = 2 * F32 * (tokens + queries);
+    let [first, norms @ ..] = arch
+        .names
+        .block_norms()
+        .map(|norm| u64::from(norm.is_some()));
+    let statistics = 2 * F32 * (tokens * first + queries * norms.iter().sum::<u64>());
+    let given = stream(arch, queries) * arch.names.post_norms() as u64;
     let projected = tokens * arch.qkv_width() as u64 * bytes.activation;
     let attention = queries * heads * (dim * bytes.activation + F32);
     let feed_forward = queries * arch.ffn.activation_inputs() as u64 * bytes.activation;
     let head_norms = match arch.qk_norm {
         Some(QkNorm::PerHead(_)) => tokens * both * (dim * bytes.activation + 2 * F32),
+        Some(QkNorm::Whole(_)) => tokens * (both * dim * bytes.activation + 2 * 2 * F32),
         None => 0,
     };
-    statistics + projected + attention + feed_forward + head_norms
+    statistics + given + projected + attention + feed_forward + head_norms
 }
 
 /// Token ids, the angles of rotations, and where the head reads.

@@ -89,7 +89,7 @@ pub fn elementwise_bytes(
     let ffn_bias = arch.ffn.bias();
     let head_norms = match arch.qk_norm {
         // Copied out, normed, copied back; backward twice as much.
-        Some(QkNorm::PerHead(_)) => 6.0 * element * heads * arch.head_dim as f64,
+        Some(QkNorm::PerHead(_) | QkNorm::Whole(_)) => 6.0 * element * heads * arch.head_dim as f64,
         None => 0.0,
     };
     let branches = match arch.residual {
@@ -98,11 +98,18 @@ pub fn elementwise_bytes(
     };
     // Separate projections write into columns of a cleared buffer; a bias is where a matmul begins.
     let separate = where_so(matches!(arch.qkv, Qkv::Separate(_)), projected);
+    // What a branch gives is made apart from the stream where something comes after it.
+    let scaled = arch.multipliers.residual != 1.0;
+    let posts = arch.names.post_norms() as f64;
+    let apart = if scaled { branches } else { posts };
+    let after = apart * (3.0 * stream + normed) + posts * (stream + normed);
+    let after_back = apart * 3.0 * stream + posts * 5.0 * stream;
     // Of all tokens, and of those that the last block computes whole.
     let first = stream + normed + separate + where_so(qkv_bias, projected) + rotated + head_norms;
     let rest = stream
         + normed
         + branches * 2.0 * stream
+        + after
         + where_so(ffn_bias, inputs)
         + inputs
         + intermediate;
@@ -111,6 +118,7 @@ pub fn elementwise_bytes(
     let first_back =
         norm_back + projected + rotated + 2.0 * head_norms + where_so(qkv_bias, projected);
     let rest_back = norm_back
+        + after_back
         + where_so(bytes.mixed, branches * (stream + normed))
         + where_so(out_bias, normed)
         + where_so(ffn_bias, normed + inputs)

@@ -1,4 +1,4 @@
-//! Copies, sums in place and clearing in host memory.
+//! Copies, sums and products in place, and clearing in host memory.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -27,6 +27,13 @@ pub fn add_assign(destination: Dst, source: &Tensor) -> Result<()> {
 pub fn clear(x: Dst) -> Result<()> {
     each_real!(x, T => write(x, |x: &mut [T]| {
         x.par_chunks_mut(UNIT).for_each(|unit| unit.fill(T::ZERO));
+        Ok(())
+    }))
+}
+
+pub fn scale(x: Dst, factor: f64) -> Result<()> {
+    each_real!(x, T => write(x, |x: &mut [T]| {
+        x.par_chunks_mut(UNIT).for_each(|unit| multiply(unit, T::of(factor)));
         Ok(())
     }))
 }
@@ -87,6 +94,14 @@ vectorized! {
     pub(super) fn add<T: Real>(sum: &mut [T], x: &[T]) {
         for (sum, x) in sum.iter_mut().zip(x) {
             *sum += *x;
+        }
+    }
+}
+
+vectorized! {
+    fn multiply<T: Real>(x: &mut [T], factor: T) {
+        for x in x {
+            *x *= factor;
         }
     }
 }

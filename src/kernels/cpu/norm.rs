@@ -1,5 +1,7 @@
 //! Layer norm and root-mean-square norm in host memory.
 
+use std::borrow::Cow;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -36,12 +38,11 @@ pub fn norm(
             Ok(())
         })
     })?;
-    Ok((output(x, &statistics, weight, bias)?, statistics))
+    Ok((output((norm, x, &statistics), weight, bias)?, statistics))
 }
 
 pub fn output(
-    x: &Tensor,
-    statistics: &Tensor,
+    (norm, x, statistics): (Norm, &Tensor, &Tensor),
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -51,7 +52,7 @@ pub fn output(
     each_real!(x, T => {
         let (x, statistics, weight) = (read(x), read(statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
-        let weight = weight.values::<T>()?;
+        let weight = &*factors(norm, weight.values::<T>()?);
         let bias = bias.map(read);
         let none = vec![T::ZERO; width];
         let bias = match &bias {
@@ -71,7 +72,7 @@ pub fn output(
 
 pub fn backward(
     dy: &Tensor,
-    (centered, x, statistics): (bool, &Tensor, &Tensor),
+    (norm, x, statistics): (Norm, &Tensor, &Tensor),
     weight: &Tensor,
     (dweight, dbias): (Option<Dst>, Option<Dst>),
     dx: Dst,
@@ -81,7 +82,7 @@ pub fn backward(
     each_real!(dy, T => {
         let (x, statistics, weight) = (read(x), read(statistics), read(weight));
         let (x, statistics) = (x.values::<T>()?, statistics.values::<T>()?);
-        let weight = weight.values::<T>()?;
+        let weight = &*factors(norm, weight.values::<T>()?);
         let dy = read(dy);
         let dy = dy.values::<T>()?;
         let unit = rows_per_unit(width);
@@ -90,7 +91,7 @@ pub fn backward(
             let units = dx.par_chunks_mut(unit * width).zip(dy.par_chunks(unit * width));
             let parts = units.zip(inputs).map(|((dx, dy), (x, statistics))| {
                 let mut sums = vec![T::ZERO; if wanted { 2 * width } else { 0 }];
-                differentiate(dx, &mut sums, dy, x, statistics, weight, centered);
+                differentiate(dx, &mut sums, dy, x, statistics, weight, norm.centered());
                 sums
             });
             Ok(parts.collect())
@@ -110,6 +111,14 @@ pub fn backward(
         accumulate(dweight, &total[..width])?;
         accumulate(dbias, &total[width..])
     })
+}
+
+/// What a normalized row is multiplied by.
+fn factors<T: Real>(norm: Norm, weight: &[T]) -> Cow<'_, [T]> {
+    match norm.plus_one() {
+        true => Cow::Owned(weight.iter().map(|&weight| T::ONE + weight).collect()),
+        false => Cow::Borrowed(weight),
+    }
 }
 
 fn rows_per_unit(width: usize) -> usize {

@@ -1,4 +1,4 @@
-// Copies from type to type, and sums. S: the elements that are read; D: those that are written.
+// Copies from type to type, sums and products in place. S: the elements that are read; D: those that are written.
 
 KERNEL(convert)(const S* x, D* y, i64 n) {
     for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
@@ -38,6 +38,15 @@ KERNEL(add_assign)(D* sum, const S* x, i64 n) {
 KERNEL(clear)(D* x, i64 n) {
     for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
         float v[PACK] = {};
+        store(x + i, v, n - i);
+    }
+}
+
+KERNEL(scale)(D* x, i64 n, float factor) {
+    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
+        float v[PACK];
+        load(v, x + i, n - i);
+        for (int k = 0; k < PACK; k++) v[k] *= factor;
         store(x + i, v, n - i);
     }
 }

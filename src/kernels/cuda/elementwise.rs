@@ -1,4 +1,4 @@
-//! Copies from type to type, and sums in place.
+//! Copies from type to type, and sums and products in place.
 
 use candle_core::{DType, Tensor};
 
@@ -23,6 +23,13 @@ pub fn clear(x: Dst) -> Result<()> {
     let n = x.elem_count();
     let module = module(x.dtype(), x.dtype())?;
     module.launch("clear", Grid::over(n), &[(&x).into(), n.into()])
+}
+
+pub fn scale(x: Dst, factor: f64) -> Result<()> {
+    let n = x.elem_count();
+    let module = module(x.dtype(), x.dtype())?;
+    let args = [(&x).into(), n.into(), Arg::Float(factor)];
+    module.launch("scale", Grid::over(n), &args)
 }
 
 /// A view of up to three dimensions, the last without gaps, as a contiguous tensor of `dtype`.
@@ -163,11 +170,13 @@ mod tests {
                     add_assign(Dst::shared(&sum), y).unwrap();
                     add_assign(Dst::shared(&sum), &x.narrow(1, 1, width).unwrap()).unwrap();
                     let cleared = zeros((3, width), y).unwrap();
+                    let scaled = copy(y).unwrap();
+                    scale(Dst::shared(&scaled), 0.3).unwrap();
                     let x = x.narrow(1, 2, width).unwrap();
                     let begin = |biases: &[&Tensor]| residual(&x, biases).unwrap();
                     let begun = [begin(&[]), begin(&[a]), begin(&[a, b])];
                     assert!(residual(&x, &[y]).is_err());
-                    let mut outputs = vec![whole.clone(), y.clone(), cleared];
+                    let mut outputs = vec![whole.clone(), y.clone(), cleared, scaled];
                     outputs.extend(begun);
                     outputs
                 });

@@ -1,6 +1,7 @@
 // Layer norm and root-mean-square norm. X: the elements of the input and its gradient; A: those of the
 // weights and the output; D: those of the output's gradient; TEAM: threads that share a row, a warp or
-// a whole block. Statistics are the mean and the inverse deviation of each row.
+// a whole block; PLUS_ONE: 1 where the factor is 1 + weight, else 0. Statistics are the mean and the
+// inverse deviation of each row.
 
 INLINE float team_sum(float x, float* scratch) {
     return TEAM == 32 ? warp_sum(x) : block_sum(x, scratch);
@@ -13,13 +14,21 @@ INLINE i64 row_step() { return (i64)gridDim.x * (blockDim.x / TEAM); }
 INLINE i64 start() { return (i64)(threadIdx.x % TEAM) * PACK; }
 const i64 STEP = TEAM * PACK;
 
+// The factors of a row's elements.
+INLINE void load_factors(float (&w)[PACK], const A* weight, i64 left) {
+    load(w, weight, left);
+    if (PLUS_ONE) {
+        for (int k = 0; k < PACK; k++) w[k] += 1.0f;
+    }
+}
+
 INLINE void scale(
     const X* x, const A* weight, const A* bias, A* y, i64 width, float mean, float inverse
 ) {
     for (i64 i = start(); i < width; i += STEP) {
         float v[PACK], w[PACK], b[PACK] = {};
         load(v, x + i, width - i);
-        load(w, weight + i, width - i);
+        load_factors(w, weight + i, width - i);
         if (bias) load(b, bias + i, width - i);
         for (int k = 0; k < PACK; k++) v[k] = (v[k] - mean) * inverse * w[k] + b[k];
         store(y + i, v, width - i);
@@ -93,7 +102,7 @@ KERNEL(norm_backward)(
             float d[PACK], n[PACK], w[PACK];
             load(d, dy + row * width + i, width - i);
             load(n, x + row * width + i, width - i);
-            load(w, weight + i, width - i);
+            load_factors(w, weight + i, width - i);
             for (int k = 0; k < PACK; k++) {
                 n[k] = (n[k] - mean) * inverse;
                 dweight[at + k * TEAM] += d[k] * n[k];
@@ -108,7 +117,7 @@ KERNEL(norm_backward)(
             float d[PACK], n[PACK], w[PACK], g[PACK];
             load(d, dy + row * width + i, width - i);
             load(n, x + row * width + i, width - i);
-            load(w, weight + i, width - i);
+            load_factors(w, weight + i, width - i);
             load(g, dx + row * width + i, width - i);
             for (int k = 0; k < PACK; k++) {
                 float normalized = (n[k] - mean) * inverse;

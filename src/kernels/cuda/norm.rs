@@ -28,13 +28,20 @@ impl Team {
         }
     }
 
-    fn module(&self, x: &Tensor, weight: &Tensor, dy: DType) -> Result<Module> {
-        self.of_types([x.dtype(), weight.dtype(), dy])
+    fn module(&self, norm: Norm, x: &Tensor, weight: &Tensor, dy: DType) -> Result<Module> {
+        self.of_types([x.dtype(), weight.dtype(), dy], norm.plus_one())
     }
 
-    fn of_types(&self, types: [DType; 3]) -> Result<Module> {
+    fn of_types(&self, types: [DType; 3], plus_one: bool) -> Result<Module> {
         let [x, a, d] = types.map(type_name);
-        TEXT.with([("X", x?), ("A", a?), ("D", d?), ("TEAM", self.0.into())])
+        let plus_one = usize::from(plus_one);
+        TEXT.with([
+            ("X", x?),
+            ("A", a?),
+            ("D", d?),
+            ("TEAM", self.0.into()),
+            ("PLUS_ONE", plus_one.into()),
+        ])
     }
 
     fn grid(&self, rows: usize, most: usize, shared: usize) -> Grid {
@@ -72,15 +79,14 @@ pub fn norm(
         usize::from(norm.centered()).into(),
         Arg::Float(norm.epsilon()),
     ];
-    let module = team.module(x, weight, x.dtype())?;
+    let module = team.module(norm, x, weight, x.dtype())?;
     let grid = team.grid(count, usize::MAX, 0);
     module.launch("norm_forward", grid, &[&operands[..], &numbers].concat())?;
     Ok((y, statistics))
 }
 
 pub fn output(
-    x: &Tensor,
-    statistics: &Tensor,
+    (norm, x, statistics): (Norm, &Tensor, &Tensor),
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -97,14 +103,14 @@ pub fn output(
         (&y).into(),
     ];
     let args = [&operands[..], &[count.into(), width.into()]].concat();
-    let module = team.module(x, weight, x.dtype())?;
+    let module = team.module(norm, x, weight, x.dtype())?;
     module.launch("norm_output", team.grid(count, usize::MAX, 0), &args)?;
     Ok(y)
 }
 
 pub fn backward(
     dy: &Tensor,
-    (centered, x, statistics): (bool, &Tensor, &Tensor),
+    (norm, x, statistics): (Norm, &Tensor, &Tensor),
     weight: &Tensor,
     (dweight, dbias): (Option<Dst>, Option<Dst>),
     dx: Dst,
@@ -112,14 +118,14 @@ pub fn backward(
     let (count, width, _) = rows(x)?;
     check_types("norm: the gradient of its input", x.dtype(), &[&dx])?;
     let team = Team::of(width, 512);
-    let parts = 1 + usize::from(centered);
+    let parts = 1 + usize::from(norm.centered());
     let padded = width.next_multiple_of(team.0 * PACK);
     let grid = team.grid(count, BLOCKS, team.1 / team.0 * parts * padded);
     // SAFETY: all of it is written below.
     let partials = unsafe { fresh_of((grid.blocks[0] as usize, parts * width), DType::F32, x)? };
     let operands = [dy, x, statistics, weight, &dx, &partials].map(Into::into);
     let args = [&operands[..], &[count, width, parts - 1].map(Arg::Int)].concat();
-    let module = team.module(x, weight, dy.dtype())?;
+    let module = team.module(norm, x, weight, dy.dtype())?;
     module.launch("norm_backward", grid, &args)?;
     if let Some(dweight) = dweight {
         add_sums(&partials.narrow(1, 0, width)?, dweight)?;
@@ -140,7 +146,8 @@ fn check_bias(weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
 pub(super) fn modules() -> super::module::Listed {
     let teams = [Team::of(NARROW, 0), Team(256, 256), Team(512, 512)];
     let each = |(types, _): ([DType; 3], f64)| {
-        let made = teams.iter().map(|team| Ok((team.of_types(types)?, team.1)));
+        let both = teams.iter().flat_map(|team| [(team, false), (team, true)]);
+        let made = both.map(|(team, plus_one)| Ok((team.of_types(types, plus_one)?, team.1)));
         made.collect::<Result<Vec<_>>>()
     };
     let made: Result<Vec<_>> = tests::TYPES.into_iter().map(each).collect();
@@ -182,19 +189,27 @@ mod tests {
             random(6, &[1 + width], DType::F32),
             random(7, &[width], DType::F32),
         ];
-        for centered in [true, false] {
+        let kinds = [
+            Norm::LayerNorm { epsilon: 1e-5 },
+            Norm::Rms {
+                epsilon: 1e-5,
+                plus_one: false,
+            },
+            Norm::Rms {
+                epsilon: 1e-5,
+                plus_one: true,
+            },
+        ];
+        for kind in kinds {
+            let centered = kind.centered();
             compare(
-                &format!("norm {shape:?} {types:?} {centered}"),
+                &format!("norm {shape:?} {types:?} {kind:?}"),
                 &inputs,
                 tolerance,
                 |inputs: &[Tensor]| {
                     let [x, weight, bias, dy, dx, dweight, dbias] =
                         [0, 1, 2, 3, 4, 5, 6].map(|i| &inputs[i]);
                     let bias = centered.then_some(bias);
-                    let kind = match centered {
-                        true => Norm::LayerNorm { epsilon: 1e-5 },
-                        false => Norm::Rms { epsilon: 1e-5 },
-                    };
                     let (y, saved) = norm(x, kind, weight, bias).unwrap();
                     let again = output(&saved, weight, bias).unwrap();
                     assert_eq!(y.dtype(), weight.dtype());

@@ -120,7 +120,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 27] = [
+const WIDE: [Accesses; 28] = [
     ("activation", "gelu", &["A"], &["A"]),
     ("activation", "gelu_backward", &["A", "A"], &["A", "A"]),
     ("activation", "swiglu", &["A", "A"], &["A"]),
@@ -148,6 +148,7 @@ const WIDE: [Accesses; 27] = [
     ("elementwise", "copy", &["S"], &["D"]),
     ("elementwise", "add_assign", &["D", "S"], &["D"]),
     ("elementwise", "clear", &[], &["D"]),
+    ("elementwise", "scale", &["D"], &["D"]),
     ("elementwise", "residual", &["D", "S", "S"], &["D"]),
     ("embedding", "gather", &["S"], &["D"]),
     ("embedding", "scatter_add", &["D", "S"], &["D"]),

@@ -13,13 +13,15 @@ pub enum Norm {
     Rms {
         /// Added to the mean of squares.
         epsilon: f64,
+        /// Whether the factor is `1 + weight`, as in Gemma.
+        plus_one: bool,
     },
 }
 
 impl Norm {
     pub(in crate::kernels) fn epsilon(self) -> f64 {
         match self {
-            Self::LayerNorm { epsilon } | Self::Rms { epsilon } => epsilon,
+            Self::LayerNorm { epsilon } | Self::Rms { epsilon, .. } => epsilon,
         }
     }
 
@@ -28,6 +30,14 @@ impl Norm {
         match self {
             Self::LayerNorm { .. } => true,
             Self::Rms { .. } => false,
+        }
+    }
+
+    /// Whether 1 is added to the weight.
+    pub(in crate::kernels) fn plus_one(self) -> bool {
+        match self {
+            Self::LayerNorm { .. } => false,
+            Self::Rms { plus_one, .. } => plus_one,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Copies, sums in place and clearing.
+//! Copies, sums and products in place, and clearing.
 
 use candle_core::Tensor;
 
@@ -49,6 +49,21 @@ pub fn clear<'a>(x: impl Into<Dst<'a>>) -> Result<()> {
     match Backend::of(&x) {
         Backend::Cpu => cpu::elementwise::clear(x),
         Backend::Cuda | Backend::Emulator => cuda::elementwise::clear(x),
+    }
+}
+
+/// `x *= factor`, for a contiguous tensor. On a GPU the product is f32 and rounded once to the dtype of
+/// the tensor.
+///
+/// # Errors
+/// If the tensor is not contiguous, or there is no kernel for its dtype.
+pub fn scale<'a>(x: impl Into<Dst<'a>>, factor: f64) -> Result<()> {
+    let _profile = part(Part::Elementwise);
+    let x = x.into();
+    check_alike("scale", &[&x])?;
+    match Backend::of(&x) {
+        Backend::Cpu => cpu::elementwise::scale(x, factor),
+        Backend::Cuda | Backend::Emulator => cuda::elementwise::scale(x, factor),
     }
 }
 
@@ -152,6 +167,9 @@ mod tests {
         );
         assign(Dst::shared(&one), &twos.unwrap()).unwrap();
         assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 2., 2., 2., 2.]);
+        scale(Dst::shared(&view), 0.5).unwrap();
+        assert_eq!(flat.to_vec1::<f32>().unwrap(), [0., 0., 1., 1., 1., 1.]);
+        assert!(scale(Dst::shared(&view.narrow(1, 0, 1).unwrap()), 2.0).is_err());
         // What lies between the columns of a view is not its own.
         assert!(clear(Dst::shared(&view.narrow(1, 0, 1).unwrap())).is_err());
         clear(Dst::shared(&view)).unwrap();

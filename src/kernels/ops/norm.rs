@@ -61,10 +61,10 @@ pub fn output(saved: &Saved, weight: &Tensor, bias: Option<&Tensor>) -> Result<T
     let _profile = part(Part::Elementwise);
     let (_, width, _) = shape(&saved.x)?;
     check_widths(width, [weight].into_iter().chain(bias))?;
-    let Saved { x, statistics, .. } = saved;
-    match Backend::of(x) {
-        Backend::Cpu => cpu::norm::output(x, statistics, weight, bias),
-        Backend::Cuda | Backend::Emulator => cuda::norm::output(x, statistics, weight, bias),
+    let input = (saved.norm, &saved.x, &saved.statistics);
+    match Backend::of(&saved.x) {
+        Backend::Cpu => cpu::norm::output(input, weight, bias),
+        Backend::Cuda | Backend::Emulator => cuda::norm::output(input, weight, bias),
     }
 }
 
@@ -91,7 +91,7 @@ pub fn backward<'a>(
     check_alike("norm", &[x, dy, &dx])?;
     let wanted = [&dweight, &dbias].into_iter().flatten();
     check_widths(width, [weight].into_iter().chain(wanted.map(|x| &**x)))?;
-    let input = (norm.centered(), x, statistics);
+    let input = (*norm, x, statistics);
     let gradients = (dweight, dbias);
     match Backend::of(dy) {
         Backend::Cpu => cpu::norm::backward(dy, input, weight, gradients, dx),
@@ -124,26 +124,30 @@ mod tests {
     /// candle-nn's slow norms are independent of ours and differentiable.
     #[test]
     fn forward_and_backward_equal_the_slow_norms_of_candle_nn() {
-        for (shape, centered) in [
-            (&[5, 7][..], true),
-            (&[5, 7], false),
-            (&[4, 3, 7], true),
-            (&[4, 3, 7], false),
-            (&[1, 3], false),
-            (&[600, 129], true),
-            (&[600, 129], false),
+        let epsilon = 1e-5;
+        let layer = Norm::LayerNorm { epsilon };
+        let [rms, offset] = [false, true].map(|plus_one| Norm::Rms { epsilon, plus_one });
+        for (shape, kind) in [
+            (&[5, 7][..], layer),
+            (&[5, 7], rms),
+            (&[5, 7], offset),
+            (&[4, 3, 7], layer),
+            (&[4, 3, 7], rms),
+            (&[1, 3], rms),
+            (&[1, 3], offset),
+            (&[600, 129], layer),
+            (&[600, 129], rms),
+            (&[600, 129], offset),
         ] {
+            let centered = kind.centered();
             let width = shape[shape.len() - 1];
             let (w, b) = (variable(2, &[width]), variable(3, &[width]));
             let (x, seed) = (variable(1, shape), variable(4, shape));
             let want = if centered {
                 candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-5).unwrap()
             } else {
-                candle_nn::ops::rms_norm_slow(&x, &w, 1e-5).unwrap()
-            };
-            let kind = match centered {
-                true => Norm::LayerNorm { epsilon: 1e-5 },
-                false => Norm::Rms { epsilon: 1e-5 },
+                let factor = (w.as_tensor() + f64::from(u8::from(kind.plus_one()))).unwrap();
+                candle_nn::ops::rms_norm_slow(&x, &factor, 1e-5).unwrap()
             };
             let bias = centered.then_some(b.as_tensor());
             let (got, saved) = norm(&x, kind, &w, bias).unwrap();

@@ -6,7 +6,9 @@
 
 use std::fmt::{self, Debug, Formatter};
 
-use super::{Architecture, Ffn, Norm, Positions, QkNorm, Qkv, Residual};
+use super::{
+    Architecture, Ffn, Gate, GateUp, Gelu, Multipliers, Norm, Positions, QkNorm, Qkv, Residual,
+};
 
 /// [`Architecture`] as the content hash has it.
 pub(in crate::model) struct Identity<'a>(pub &'a Architecture);
@@ -16,15 +18,22 @@ impl Debug for Identity<'_> {
         let arch = self.0;
         let (norm_bias, norm_epsilon) = match arch.norm {
             Norm::LayerNorm { epsilon } => (true, epsilon),
-            Norm::Rms { epsilon } => (false, epsilon),
+            Norm::Rms { epsilon, .. } => (false, epsilon),
         };
-        let Positions::Rotary(rotary) = &arch.positions;
         let (gated, mlp_bias) = match &arch.ffn {
             Ffn::Gelu { bias, .. } => (false, bias),
             Ffn::Gated { bias, .. } => (true, bias),
         };
-        f.debug_struct("Architecture")
-            .field("vocab_size", &arch.vocab_size)
+        // In the first version every layer was rotated alike.
+        let rotary: &dyn Debug = match &arch.positions {
+            Positions::Rotary { tables, layers } => match tables.as_slice() {
+                [rotary] if layers.iter().all(Option::is_some) => rotary,
+                _ => &arch.positions,
+            },
+            Positions::Learned(_) => &arch.positions,
+        };
+        let mut text = f.debug_struct("Architecture");
+        text.field("vocab_size", &arch.vocab_size)
             .field("hidden_size", &arch.hidden_size)
             .field("intermediate_size", &arch.ffn.width())
             .field("layers", &arch.layers)
@@ -44,8 +53,67 @@ impl Debug for Identity<'_> {
             .field("tied", &arch.tied)
             .field("initializer_range", &arch.initializer_range)
             .field("zero_row", &arch.zero_row)
-            .field("names", &Names(arch))
-            .finish()
+            .field("names", &Names(arch));
+        let multipliers = (arch.multipliers != Multipliers::default()).then_some(&arch.multipliers);
+        let activation: Option<&dyn Debug> = match &arch.ffn {
+            Ffn::Gelu {
+                kind: Gelu::Exact, ..
+            }
+            | Ffn::Gated {
+                kind: Gate::Silu, ..
+            } => None,
+            Ffn::Gelu { kind, .. } => Some(kind),
+            Ffn::Gated { kind, .. } => Some(kind),
+        };
+        let default_scale = 1.0 / (arch.head_dim as f64).sqrt();
+        let scale = (arch.attention_scale != default_scale).then_some(arch.attention_scale);
+        let stacked = match (&arch.qkv, &arch.ffn) {
+            (Qkv::Stacked(_), _) => true,
+            (_, Ffn::Gated { gate_up, .. }) => matches!(gate_up, GateUp::Stacked(_)),
+            _ => false,
+        };
+        let plus_one = matches!(arch.norm, Norm::Rms { plus_one: true, .. });
+        let whole = matches!(arch.qk_norm, Some(QkNorm::Whole(_)));
+        let post_norms = [&arch.names.attention_post_norm, &arch.names.ffn_post_norm];
+        let later: [(&str, Option<&dyn Debug>); 10] = [
+            ("activation", activation),
+            ("attention_scale", scale.as_ref().map(|x| x as _)),
+            (
+                "attention_softcap",
+                arch.attention_softcap.as_ref().map(|x| x as _),
+            ),
+            ("conv1d", arch.conv1d.then_some(&true)),
+            ("logit_softcap", arch.logit_softcap.as_ref().map(|x| x as _)),
+            ("multipliers", multipliers.map(|x| x as _)),
+            ("norm_plus_one", plus_one.then_some(&true)),
+            (
+                "post_norms",
+                post_norms
+                    .iter()
+                    .any(|x| x.is_some())
+                    .then_some(&post_norms),
+            ),
+            ("qk_norm_whole", whole.then_some(&true)),
+            ("stacked", stacked.then_some(&true)),
+        ];
+        for (name, value) in later {
+            if let Some(value) = value {
+                text.field(name, value);
+            }
+        }
+        text.finish()
+    }
+}
+
+/// A name as the first version had it, where every block had both norms.
+struct NormName<'a>(&'a Option<String>);
+
+impl Debug for NormName<'_> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match self.0 {
+            Some(name) => Debug::fmt(name, f),
+            None => f.write_str("None"),
+        }
     }
 }
 
@@ -56,21 +124,26 @@ impl Debug for Names<'_> {
         let (arch, names) = (self.0, &self.0.names);
         let qkv = match &arch.qkv {
             Qkv::Separate(parts) => parts.as_slice(),
-            Qkv::HeadInterleaved(part) => std::slice::from_ref(part),
+            Qkv::Stacked(part) | Qkv::HeadInterleaved(part) => std::slice::from_ref(part),
         };
-        let qk_norm = arch.qk_norm.as_ref().map(|QkNorm::PerHead(parts)| parts);
+        let qk_norm = arch.qk_norm.as_ref().map(|norm| match norm {
+            QkNorm::PerHead(parts) | QkNorm::Whole(parts) => parts,
+        });
         let (mlp_in, mlp_out) = match &arch.ffn {
-            Ffn::Gelu { up, down, .. } => (vec![up], down),
-            Ffn::Gated { gate, up, down, .. } => (vec![gate, up], down),
+            Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
+            Ffn::Gated { gate_up, down, .. } => match gate_up {
+                GateUp::Separate(parts) => (parts.as_slice(), down),
+                GateUp::Stacked(part) => (std::slice::from_ref(part), down),
+            },
         };
         f.debug_struct("Names")
             .field("embed", &names.embed)
             .field("block", &names.block)
-            .field("norm1", &names.attention_norm)
+            .field("norm1", &NormName(&names.attention_norm))
             .field("qkv", &qkv)
             .field("qk_norm", &qk_norm)
             .field("attention_out", &names.attention_out)
-            .field("norm2", &names.ffn_norm)
+            .field("norm2", &NormName(&names.ffn_norm))
             .field("mlp_in", &mlp_in)
             .field("mlp_out", mlp_out)
             .field("final_norm", &names.final_norm)

@@ -4,7 +4,8 @@ use super::Family;
 use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gelu, Names, Norm, Positions, Qkv, Residual, Rotary, RotaryKeys,
+    Architecture, ConfigJson, Ffn, Gelu, Multipliers, Names, Norm, Positions, Qkv, Residual,
+    Rotary, RotaryKeys,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -68,12 +69,16 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         norm: Norm::LayerNorm {
             epsilon: config.positive_or("layer_norm_eps", 1e-5)?,
         },
+        multipliers: Multipliers::default(),
+        attention_softcap: None,
+        logit_softcap: None,
+        conv1d: false,
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         residual: match config.bool_or("use_parallel_residual", true)? {
             true => Residual::Parallel,
             false => Residual::Sequential,
         },
-        positions: Positions::Rotary(Rotary::read(config, head_dim, &rotary)?),
+        positions: Positions::rotary(Rotary::read(config, head_dim, &rotary)?, layers),
         qkv: Qkv::HeadInterleaved("attention.query_key_value".into()),
         qk_norm: None,
         attention_bias: (bias, bias),
@@ -91,9 +96,11 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         names: Names {
             embed: "gpt_neox.embed_in".into(),
             block: "gpt_neox.layers.".into(),
-            attention_norm: "input_layernorm".into(),
+            attention_norm: Some("input_layernorm".into()),
+            attention_post_norm: None,
             attention_out: "attention.dense".into(),
-            ffn_norm: "post_attention_layernorm".into(),
+            ffn_norm: Some("post_attention_layernorm".into()),
+            ffn_post_norm: None,
             final_norm: "gpt_neox.final_layer_norm".into(),
             head: "embed_out".into(),
         },

@@ -5,7 +5,8 @@ use super::Family;
 use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gate, Names, Norm, Positions, Qkv, Residual, Rotary, RotaryKeys,
+    Architecture, ConfigJson, Ffn, Gate, GateUp, Multipliers, Names, Norm, Positions, Qkv,
+    Residual, Rotary, RotaryKeys,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -106,10 +107,15 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
         norm: Norm::Rms {
             epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+            plus_one: false,
         },
+        multipliers: Multipliers::default(),
+        attention_softcap: None,
+        logit_softcap: None,
+        conv1d: false,
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         residual: Residual::Sequential,
-        positions: Positions::Rotary(Rotary::read(config, head_dim, &rotary)?),
+        positions: Positions::rotary(Rotary::read(config, head_dim, &rotary)?, layers),
         qkv: Qkv::Separate(
             ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(Into::into),
         ),
@@ -120,8 +126,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
             kind: Gate::Silu,
             width: config.usize("intermediate_size")?,
             bias: defaults.mlp_bias,
-            gate: "mlp.gate_proj".into(),
-            up: "mlp.up_proj".into(),
+            gate_up: GateUp::Separate(["mlp.gate_proj", "mlp.up_proj"].map(Into::into)),
             down: "mlp.down_proj".into(),
         },
         tied: config.bool_or("tie_word_embeddings", false)?,
@@ -132,9 +137,11 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         names: Names {
             embed: "model.embed_tokens".into(),
             block: "model.layers.".into(),
-            attention_norm: "input_layernorm".into(),
+            attention_norm: Some("input_layernorm".into()),
+            attention_post_norm: None,
             attention_out: "self_attn.o_proj".into(),
-            ffn_norm: "post_attention_layernorm".into(),
+            ffn_norm: Some("post_attention_layernorm".into()),
+            ffn_post_norm: None,
             final_norm: "model.norm".into(),
             head: "lm_head".into(),
         },

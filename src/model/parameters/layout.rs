@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::arch::{Architecture, Ffn, Norm, QkNorm, Qkv};
+use crate::model::arch::{Architecture, Ffn, GateUp, Norm, Positions, QkNorm, Qkv};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,18 +64,26 @@ impl Layout {
                 Init::Normal,
             );
         }
+        if let Positions::Learned(name) = &arch.positions {
+            let shape = vec![arch.max_positions, hidden];
+            list.add(format!("{name}.weight"), shape, Init::Normal);
+        }
         let bias = matches!(arch.norm, Norm::LayerNorm { .. });
         list.norm(&names.final_norm, hidden, bias);
         let (query, key) = (arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim);
         let (qkv_bias, out_bias) = arch.attention_bias;
         for layer in 0..arch.layers {
             let name = |part: &String| arch.block_name(layer, part);
-            list.norm(&name(&names.attention_norm), hidden, bias);
-            list.norm(&name(&names.ffn_norm), hidden, bias);
-            if let Some(QkNorm::PerHead(parts)) = &arch.qk_norm {
-                for part in parts {
-                    list.norm(&name(part), arch.head_dim, bias);
-                }
+            for part in names.block_norms().into_iter().flatten() {
+                list.norm(&name(part), hidden, bias);
+            }
+            let (parts, widths) = match &arch.qk_norm {
+                None => (&[][..], [0; 2]),
+                Some(QkNorm::PerHead(parts)) => (&parts[..], [arch.head_dim; 2]),
+                Some(QkNorm::Whole(parts)) => (&parts[..], [query, key]),
+            };
+            for (part, width) in parts.iter().zip(widths) {
+                list.norm(&name(part), width, bias);
             }
             match &arch.qkv {
                 Qkv::Separate(parts) => {
@@ -83,30 +91,22 @@ impl Layout {
                         list.linear(&name(part), out, hidden, qkv_bias);
                     }
                 }
-                Qkv::HeadInterleaved(part) => {
+                Qkv::Stacked(part) | Qkv::HeadInterleaved(part) => {
                     list.linear(&name(part), query + 2 * key, hidden, qkv_bias);
                 }
             }
             list.linear(&name(&names.attention_out), hidden, query, out_bias);
-            let (inputs, down, width, bias) = match &arch.ffn {
-                Ffn::Gelu {
-                    up,
-                    down,
-                    width,
-                    bias,
-                    ..
-                } => (vec![up], down, *width, *bias),
-                Ffn::Gated {
-                    gate,
-                    up,
-                    down,
-                    width,
-                    bias,
-                    ..
-                } => (vec![gate, up], down, *width, *bias),
+            let (inputs, down) = match &arch.ffn {
+                Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
+                Ffn::Gated { gate_up, down, .. } => match gate_up {
+                    GateUp::Separate(parts) => (parts.as_slice(), down),
+                    GateUp::Stacked(part) => (std::slice::from_ref(part), down),
+                },
             };
+            let (width, bias) = (arch.ffn.width(), arch.ffn.bias());
+            let rows = arch.ffn.activation_inputs() / inputs.len();
             for part in inputs {
-                list.linear(&name(part), width, hidden, bias);
+                list.linear(&name(part), rows, hidden, bias);
             }
             list.linear(&name(down), hidden, width, bias);
         }

@@ -45,7 +45,11 @@ fn attend() -> Result<Vec<Vec<f32>>> {
 
 fn normalize() -> Result<()> {
     let [x, weight] = [&[5, 33][..], &[33]].map(|shape| random(1, shape, DType::F32));
-    norm(&x, Norm::Rms { epsilon: 1e-5 }, &weight, None).map(|_| ())
+    let kind = Norm::Rms {
+        epsilon: 1e-5,
+        plus_one: false,
+    };
+    norm(&x, kind, &weight, None).map(|_| ())
 }
 
 /// More than a block's elements.

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use expo::error::Result;
+use expo::kernels::activation::Activation;
 use expo::kernels::attention::{self, Packing, Scores};
 use expo::kernels::embedding::Ids;
 use expo::kernels::kv_cache::{KvCache, Places, Prefix, Shape};
@@ -26,6 +27,7 @@ const ROTARY: usize = 16;
 const SCORES: Scores = Scores {
     scale: 0.125,
     window: None,
+    softcap: None,
 };
 
 /// All kernels of a block of this width.
@@ -214,15 +216,18 @@ fn products(harness: &mut Harness, hidden: usize) -> Result<()> {
 fn activations(harness: &mut Harness, wide: usize) -> Result<()> {
     let (x, up) = (random(&[TOKENS, wide])?, random(&[TOKENS, wide])?);
     let mut dy = random(&[TOKENS, wide])?;
-    harness.measure("activation::gelu", passes(2, wide), || activation::gelu(&x));
-    harness.measure("activation::gelu_backward", passes(4, wide), || {
-        activation::gelu_backward(&mut dy, &x)
+    let [gelu, silu] = [Activation::Gelu, Activation::Silu];
+    harness.measure("activation::apply gelu", passes(2, wide), || {
+        activation::apply(gelu, &x)
     });
-    harness.measure("activation::swiglu", passes(3, wide), || {
-        activation::swiglu(&x, &up)
+    harness.measure("activation::apply_backward gelu", passes(4, wide), || {
+        activation::apply_backward(gelu, &mut dy, &x)
     });
-    harness.measure("activation::swiglu_backward", passes(6, wide), || {
-        activation::swiglu_backward(&mut dy, &x, &up)
+    harness.measure("activation::gated silu", passes(3, wide), || {
+        activation::gated(silu, &x, &up)
+    });
+    harness.measure("activation::gated_backward silu", passes(6, wide), || {
+        activation::gated_backward(silu, &mut dy, &x, &up)
     });
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Types that an operation shares with the back ends that compute it.
 
+pub(super) mod activation;
 pub(super) mod attention;
 pub(super) mod kv_cache;
 pub(super) mod norm;

@@ -6,7 +6,7 @@ use super::arch::{self, Architecture, Gate, GateUp, Gelu};
 use super::linear::{Linear, backward_shared_input};
 use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
-use crate::kernels::activation;
+use crate::kernels::activation::{self, Activation};
 
 /// A feed-forward network by its places in the flat buffers.
 #[derive(Debug)]
@@ -140,9 +140,8 @@ impl Activations {
     /// The activation's output, (rows, width).
     fn hidden(&self) -> Result<Tensor> {
         match self {
-            Self::Gelu(Gelu::Exact, up) => activation::gelu(up),
-            Self::Gated(Gate::Silu, [gate, up]) => activation::swiglu(gate, up),
-            Self::Gelu(Gelu::Tanh, _) | Self::Gated(Gate::GeluTanh, _) => Err(later()),
+            Self::Gelu(kind, up) => activation::apply(gelu(*kind), up),
+            Self::Gated(kind, [gate, up]) => activation::gated(of_gate(*kind), gate, up),
         }
     }
 
@@ -150,12 +149,15 @@ impl Activations {
     /// of `dy`, the gradient of the output.
     fn backward(&self, mut dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         Ok(match self {
-            Self::Gelu(Gelu::Exact, up) => (activation::gelu_backward(&mut dy, up)?, vec![dy]),
-            Self::Gated(Gate::Silu, [gate, up]) => {
-                let (y, dgate) = activation::swiglu_backward(&mut dy, gate, up)?;
+            Self::Gelu(kind, up) => {
+                let y = activation::apply_backward(gelu(*kind), &mut dy, up)?;
+                (y, vec![dy])
+            }
+            Self::Gated(kind, [gate, up]) => {
+                let kind = of_gate(*kind);
+                let (y, dgate) = activation::gated_backward(kind, &mut dy, gate, up)?;
                 (y, vec![dgate, dy])
             }
-            Self::Gelu(Gelu::Tanh, _) | Self::Gated(Gate::GeluTanh, _) => return Err(later()),
         })
     }
 
@@ -168,6 +170,16 @@ impl Activations {
     }
 }
 
-fn later() -> crate::error::Error {
-    crate::error::Error::failed("no kernel for this activation")
+fn gelu(kind: Gelu) -> Activation {
+    match kind {
+        Gelu::Exact => Activation::Gelu,
+        Gelu::Tanh => Activation::GeluTanh,
+    }
+}
+
+fn of_gate(kind: Gate) -> Activation {
+    match kind {
+        Gate::Silu => Activation::Silu,
+        Gate::GeluTanh => Activation::GeluTanh,
+    }
 }

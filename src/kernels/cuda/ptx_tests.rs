@@ -120,13 +120,13 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 28] = [
-    ("activation", "gelu", &["A"], &["A"]),
-    ("activation", "gelu_backward", &["A", "A"], &["A", "A"]),
-    ("activation", "swiglu", &["A", "A"], &["A"]),
+const WIDE: [Accesses; 29] = [
+    ("activation", "apply", &["A"], &["A"]),
+    ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
+    ("activation", "gated", &["A", "A"], &["A"]),
     (
         "activation",
-        "swiglu_backward",
+        "gated_backward",
         &["A", "A", "A"],
         &["A", "A", "A"],
     ),
@@ -177,6 +177,7 @@ const WIDE: [Accesses; 28] = [
     ),
     ("optimizer", "squares", &["float"], &[]),
     ("rotary", "turn", &["A", "A", "float", "float"], &["A", "A"]),
+    ("token", "soft_cap", &["float"], &["float"]),
     ("token", "statistics", &["float"], &[]),
     ("token", "backward", &["float"], &["A"]),
 ];

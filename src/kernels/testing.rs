@@ -14,7 +14,11 @@ use super::elementwise;
 /// Scores over sqrt(dim), as most models have them.
 pub fn scores(dim: usize, window: Option<usize>) -> Scores {
     let scale = 1.0 / (dim as f64).sqrt();
-    Scores { scale, window }
+    Scores {
+        scale,
+        window,
+        softcap: None,
+    }
 }
 
 /// A file of the project's own, `path` from its root; a test binary may run elsewhere than it was built.

@@ -220,6 +220,7 @@ impl Architecture {
         Scores {
             scale: self.attention_scale,
             window: self.windows[layer],
+            softcap: None,
         }
     }
 

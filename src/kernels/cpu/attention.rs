@@ -10,7 +10,7 @@ use super::gemm::gemm;
 use super::host::{Disjoint, each_real, read, write};
 use super::matrix::{Matrix, MatrixMut, Threads};
 use super::real::Real;
-use super::softmax::{differentiate, probabilities, softmax};
+use super::softmax::{cap_slopes, differentiate, multiply, probabilities, soft_cap, softmax};
 use crate::error::Result;
 use crate::kernels::operands::attention::{Group, Plan};
 use crate::kernels::precision::Precision;
@@ -71,17 +71,23 @@ struct Operands<'a, T> {
     k: &'a [T],
     v: &'a [T],
     scale: T,
+    softcap: Option<T>,
+    /// What is left to multiply scores by: those below a soft cap are scaled already.
+    rest: T,
 }
 
 impl<'a, T: Real> Operands<'a, T> {
     fn new(plan: &'a Plan<'a>, q: &'a [T], k: &'a [T], v: &'a [T]) -> Self {
-        let scale = T::of(plan.scale);
+        let (scale, softcap) = (T::of(plan.scale), plan.softcap.map(T::of));
+        let rest = if softcap.is_some() { T::ONE } else { scale };
         Self {
             plan,
             q,
             k,
             v,
             scale,
+            softcap,
+            rest,
         }
     }
 
@@ -119,7 +125,10 @@ impl<'a, T: Real> Operands<'a, T> {
                     let k = self.head(self.k, 1, keys, kv_head);
                     product(part, false, q, k.t());
                 });
-                softmax(scores, width, visible, plan.window, self.scale, &mut sums);
+                if let Some(cap) = self.softcap {
+                    soft_cap(scores, self.scale, cap);
+                }
+                softmax(scores, width, visible, plan.window, self.rest, &mut sums);
                 let mut add = false;
                 let mut at = 0;
                 for keys in keys.iter().filter(|keys| !keys.is_empty()) {
@@ -154,7 +163,7 @@ impl<'a, T: Real> Operands<'a, T> {
         let mut dq = vec![T::ZERO; BLOCK * dim];
         let mut sums = vec![T::ZERO; BLOCK];
         let mut dkv = [(); 2].map(|()| vec![T::ZERO; group.tokens.len() * dim]);
-        let (mut p, mut dp) = (Vec::new(), Vec::new());
+        let (mut p, mut dp, mut slopes) = (Vec::new(), Vec::new(), Vec::new());
         for (segment, block, first) in blocks(plan, group) {
             let (keys, visible) = visible_keys(plan, segment, &block);
             let width = keys[0].len() + keys[1].len();
@@ -175,7 +184,12 @@ impl<'a, T: Real> Operands<'a, T> {
                 self.each_part(dp, width, &keys, |part, keys| {
                     product(part, false, dout, self.head(self.v, 2, keys, kv_head).t());
                 });
-                probabilities(p, width, visible, plan.window, self.scale, &sums);
+                if let Some(cap) = self.softcap {
+                    soft_cap(p, self.scale, cap);
+                    slopes.resize(p.len(), T::ZERO);
+                    cap_slopes(&mut slopes, p, cap);
+                }
+                probabilities(p, width, visible, plan.window, self.rest, &sums);
                 let (mut add, mut at) = (false, 0);
                 let parts = keys.iter().filter(|keys| !keys.is_empty());
                 for keys in parts.clone() {
@@ -185,6 +199,9 @@ impl<'a, T: Real> Operands<'a, T> {
                     at += keys.len();
                 }
                 differentiate(dp, p, width, self.scale);
+                if self.softcap.is_some() {
+                    multiply(dp, &slopes);
+                }
                 at = 0;
                 for keys in parts {
                     let ds = Matrix::new(&dp[at..], (block.len(), keys.len()), (width, 1));

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use super::host::{read, write};
 use super::real::Real;
 use super::simd::{LANES, vectorized};
+use super::softmax::capped;
 use crate::error::Result;
 use crate::kernels::operands::attention::Scores;
 use crate::kernels::operands::kv_cache::Places;
@@ -211,6 +212,7 @@ pub fn extend<E: Stored>(
     }
     let group = heads / kv_heads;
     let scale = <E::Real as Real>::of(scores.scale);
+    let softcap = scores.softcap.map(<E::Real as Real>::of);
     let window = scores.window.unwrap_or(usize::MAX);
     let attend_all = |at: usize, y: &mut [E::Real]| {
         let (row, head) = (at / kv_heads, at % kv_heads);
@@ -218,7 +220,7 @@ pub fn extend<E: Stored>(
         let mut scores = vec![E::Real::ZERO; seen.len() * CHUNK];
         for (member, y) in y.chunks_exact_mut(dim).enumerate() {
             let q = &q[row * strides[0].0 + (head * group + member) * strides[0].1..][..dim];
-            attend(q, &seen, scale, &mut scores, y);
+            attend(q, &seen, scale, softcap, &mut scores, y);
         }
     };
     let tokens: usize = places.lengths.iter().sum();
@@ -244,9 +246,12 @@ vectorized! {
         q: &[E::Real],
         seen: &[Seen<E>],
         scale: E::Real,
+        softcap: Option<E::Real>,
         scores: &mut [E::Real],
         y: &mut [E::Real],
     ) {
+        // What is left to multiply sums by.
+        let rest = if softcap.is_some() { E::Real::ONE } else { scale };
         let mut most = E::Real::NEG_INFINITY;
         for (scores, seen) in scores.chunks_exact_mut(CHUNK).zip(seen) {
             let mut sums = [E::Real::ZERO; CHUNK];
@@ -255,9 +260,14 @@ vectorized! {
                     *sum += x * key.real();
                 }
             }
+            if let Some(cap) = softcap {
+                for sum in &mut sums {
+                    *sum = capped(*sum, scale, cap);
+                }
+            }
             for (at, (score, sum)) in scores.iter_mut().zip(sums).enumerate() {
                 let sees = at >= seen.first && at < seen.last;
-                *score = if sees { sum * scale } else { E::Real::NEG_INFINITY };
+                *score = if sees { sum * rest } else { E::Real::NEG_INFINITY };
             }
             let mut tops = [E::Real::NEG_INFINITY; LANES];
             for scores in scores.chunks_exact(LANES) {

@@ -54,6 +54,7 @@ pub trait Real:
     fn wide(self) -> f64;
     fn exp(self) -> Self;
     fn log(self) -> Self;
+    fn tanh(self) -> Self;
     fn root(self) -> Self;
     /// `other` where it is larger, so never a NaN that `self` is not.
     #[inline(always)]
@@ -121,6 +122,26 @@ impl Real for f32 {
     #[inline(always)]
     fn log(self) -> Self {
         self.ln()
+    }
+
+    /// To 2e-7 of the value.
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        let size = self.abs();
+        // Near 0 the difference would cancel: there, an odd polynomial.
+        let square = size * size;
+        let mut p = -5.704_985e-3;
+        for c in [
+            2.063_908_5e-2,
+            -5.373_971_5e-2,
+            1.333_144_2e-1,
+            -3.333_328e-1,
+        ] {
+            p = p * square + c;
+        }
+        let near = size + size * (square * p);
+        let far = 1.0 - 2.0 / (Real::exp(2.0 * size) + 1.0);
+        (if size < 0.625 { near } else { far }).copysign(self)
     }
 
     #[inline(always)]
@@ -194,6 +215,11 @@ impl Real for f64 {
     }
 
     #[inline(always)]
+    fn tanh(self) -> Self {
+        self.tanh()
+    }
+
+    #[inline(always)]
     fn root(self) -> Self {
         self.sqrt()
     }
@@ -230,6 +256,8 @@ mod tests {
             if (-86.0..88.7).contains(&x) {
                 assert!((f64::from(got) / want - 1.0).abs() < 1.5e-7, "exp {x}");
             }
+            let (got, want) = (f64::from(Real::tanh(x)), f64::from(x).tanh());
+            assert!((got - want).abs() <= 2e-7 * want.abs(), "tanh {x}: {got}");
             let (cdf, density) = Real::normal(x);
             let want = Real::normal(f64::from(x));
             assert!(
@@ -251,5 +279,8 @@ mod tests {
         assert_eq!(Real::exp(0f32), 1.0);
         assert!(Real::exp(f32::NAN).is_nan());
         assert!(Real::normal(f32::NAN).0.is_nan());
+        assert_eq!(Real::tanh(-1e30f32), -1.0);
+        assert_eq!(Real::tanh(1e-30f32), 1e-30);
+        assert!(Real::tanh(f32::NAN).is_nan());
     }
 }

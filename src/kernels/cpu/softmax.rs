@@ -1,6 +1,6 @@
 //! A block of attention scores to probabilities, and their gradient to that of the scores.
 //!
-//! In all three functions rows of `width` scores are those of consecutive queries; row r sees the
+//! In `softmax` and `probabilities` rows of `width` scores are those of consecutive queries; row r sees the
 //! keys before `visible + r`, of which a window hides all but the last `window`.
 
 use super::real::Real;
@@ -68,6 +68,39 @@ vectorized! {
             for (dp, &p) in dp.iter_mut().zip(p) {
                 *dp = p * (*dp - along) * scale;
             }
+        }
+    }
+}
+
+/// `cap tanh(score scale / cap)`.
+#[inline(always)]
+pub(super) fn capped<T: Real>(score: T, scale: T, cap: T) -> T {
+    cap * Real::tanh(score * (scale / cap))
+}
+
+vectorized! {
+    /// Turns unscaled scores into scaled ones below a soft cap.
+    pub(super) fn soft_cap<T: Real>(scores: &mut [T], scale: T, cap: T) {
+        for score in scores {
+            *score = capped(*score, scale, cap);
+        }
+    }
+}
+
+vectorized! {
+    /// The derivatives of [`soft_cap`] by the scaled scores, at the scores that it made.
+    pub(super) fn cap_slopes<T: Real>(slopes: &mut [T], scores: &[T], cap: T) {
+        for (slope, &score) in slopes.iter_mut().zip(scores) {
+            let share = score / cap;
+            *slope = T::ONE - share * share;
+        }
+    }
+}
+
+vectorized! {
+    pub(super) fn multiply<T: Real>(x: &mut [T], factors: &[T]) {
+        for (x, &factor) in x.iter_mut().zip(factors) {
+            *x *= factor;
         }
     }
 }

@@ -34,8 +34,8 @@ fn of_tests() -> Listed {
         (256, 1),
     ];
     let lists = [
-        attention::modules_of(&[6, 8, 12, 16, 130])?,
-        kv_cache::modules_of(&groups)?,
+        attention::modules_of(&[6, 8, 12, 16, 130], None)?,
+        kv_cache::modules_of(&groups, false)?,
     ];
     Ok(lists.concat())
 }

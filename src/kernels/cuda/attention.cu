@@ -1,6 +1,7 @@
 // Attention of packed segments, tile by tile. A: the operands' type; HEAD_DIM; KEYS and QUERIES: how
 // many keys, or queries, are in shared memory at a time; SHARES: 2 where the sums for keys and for
-// values do not fit the registers, so that two warps share the columns.
+// values do not fit the registers, so that two warps share the columns; CAPPED: 1 where scores have a soft
+// cap.
 //
 // A tile of queries is six numbers: its first token, how many tokens, their first row in the output,
 // and of its segment the prefix's first token, the prefix's length and the first own token. The
@@ -47,6 +48,34 @@ INLINE float power(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 #endif
+}
+
+// Its inverse.
+INLINE float exponent(float x) {
+#ifdef EMULATOR
+    return log2f(x);
+#else
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+// What is left to multiply scores by: those below a soft cap are scaled already.
+INLINE float rest(float scale) { return CAPPED ? 1.0f : scale; }
+
+// Scores to scaled ones below the cap, where there is one.
+template <int N>
+INLINE void soft_cap(float (&s)[N][4], float scale, float cap) {
+    if (!CAPPED) return;
+    float share = scale / cap;
+    UNROLL for (int n = 0; n < N; n++) UNROLL for (int i = 0; i < 4; i++) s[n][i] = cap * tanhf(s[n][i] * share);
+}
+
+// The derivative by the scaled score, at what it became.
+INLINE float cap_slope(float score, float cap) {
+    float share = score / cap;
+    return 1.0f - share * share;
 }
 
 INLINE bool sees(int query, int key, int window) { return key <= query && query - key < window; }
@@ -147,11 +176,11 @@ INLINE float row_sum(float x) {
     return x;
 }
 
-// A block is a tile of queries of one head; `scale` is of scores.
+// A block is a tile of queries of one head; `scale` and `cap` are of scores.
 KERNEL(attention)(
     const A* q, const A* k, const A* v, const u32* tiles, A* y, float* log_sum_exp,
     i64 q_token, i64 q_head, i64 k_token, i64 k_head, i64 v_token, i64 v_head,
-    i64 group, i64 window, float scale
+    i64 group, i64 window, float scale, float cap
 ) {
     SHARED;
     A* qs = (A*)shared;
@@ -181,7 +210,10 @@ KERNEL(attention)(
         float s[KEYS / 8][4];
         copies_arrived();
         stage<KEYS>(vs, v, v_token, tile, base, end);
-        if (busy) scores(s, my_qs, ks);
+        if (busy) {
+            scores(s, my_qs, ks);
+            soft_cap(s, scale, cap);
+        }
         copies_arrived();
         if (base + KEYS < end) stage<KEYS>(ks, k, k_token, tile, base + KEYS, end);
         if (!busy) continue;
@@ -198,10 +230,10 @@ KERNEL(attention)(
             }
             largest = row_max(largest);
             // A row may have seen nothing yet, where a window hides the first keys.
-            float shift = largest < -3e38f ? 0.0f : largest * (scale * LOG2_E), row = 0.0f;
-            float factor = power(most[half] * (scale * LOG2_E) - shift);
+            float shift = largest < -3e38f ? 0.0f : largest * (rest(scale) * LOG2_E), row = 0.0f;
+            float factor = power(most[half] * (rest(scale) * LOG2_E) - shift);
             UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 2 * half; i < 2 * half + 2; i++) {
-                s[n][i] = power(s[n][i] * (scale * LOG2_E) - shift);
+                s[n][i] = power(s[n][i] * (rest(scale) * LOG2_E) - shift);
                 row += s[n][i];
             }
             UNROLL for (int n = 0; n < 2 * CHUNKS; n++) {
@@ -220,7 +252,7 @@ KERNEL(attention)(
     leave(y + (row * heads + head) * HEAD_DIM, heads * HEAD_DIM, mine_out, end - mine);
     if (lane % 4 == 0) UNROLL for (int half = 0; half < 2; half++) {
         int at = lane / 4 + 8 * half;
-        if (mine + at < end) log_sum_exp[(row + at) * heads + head] = most[half] * scale + logf(total[half]);
+        if (mine + at < end) log_sum_exp[(row + at) * heads + head] = most[half] * rest(scale) + logf(total[half]);
     }
 }
 
@@ -244,7 +276,7 @@ KERNEL(attention_queries)(
     const A* q, const A* k, const A* v, const u32* tiles, const A* dy, const float* log_sum_exp,
     const float* delta, A* dqkv, i64 dq,
     i64 q_token, i64 q_head, i64 k_token, i64 k_head, i64 v_token, i64 v_head,
-    i64 group, i64 window, float scale
+    i64 group, i64 window, float scale, float cap
 ) {
     SHARED;
     A* qs = (A*)shared;
@@ -282,10 +314,13 @@ KERNEL(attention_queries)(
         if (base + KEYS < end) stage<KEYS>(vs, v, v_token, tile, base + KEYS, end);
         if (!busy) continue;
         scores(s, my_qs, ks);
+        soft_cap(s, scale, cap);
         UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
             int key = base + 8 * n + lane % 4 * 2 + i % 2, query = mine + lane / 4 + i / 2 * 8;
-            float p = power(s[n][i] * (scale * LOG2_E) - shift[i / 2]);
-            s[n][i] = sees(query, key, span) ? p * (dp[n][i] - along[i / 2]) : 0.0f;
+            float p = power(s[n][i] * (rest(scale) * LOG2_E) - shift[i / 2]);
+            float ds = p * (dp[n][i] - along[i / 2]);
+            if (CAPPED) ds *= cap_slope(s[n][i], cap);
+            s[n][i] = sees(query, key, span) ? ds : 0.0f;
         }
         accumulate(sum, s, ks, 0);
     }
@@ -301,7 +336,7 @@ KERNEL(attention_keys)(
     const A* q, const A* k, const A* v, const u32* tiles, const u32* runs, const u32* visits,
     const A* dy, const float* log_sum_exp, const float* delta, A* dqkv, i64 dk, i64 dv,
     i64 q_token, i64 q_head, i64 k_token, i64 k_head, i64 v_token, i64 v_head,
-    i64 group, i64 window, float scale
+    i64 group, i64 window, float scale, float cap
 ) {
     SHARED;
     A* ks = (A*)shared;
@@ -353,9 +388,10 @@ KERNEL(attention_keys)(
                 float s[QUERIES / 8][4], dp[QUERIES / 8][4];
                 if (busy) {
                     scores(s, my_ks, qs);
+                    soft_cap(s, scale, cap);
                     UNROLL for (int n = 0; n < QUERIES / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
                         int at = 8 * n + lane % 4 * 2 + i % 2, query = begin + at;
-                        float p = power(s[n][i] * (scale * LOG2_E) - shifts[at]);
+                        float p = power(s[n][i] * (rest(scale) * LOG2_E) - shifts[at]);
                         s[n][i] = query < end && sees(query, key[i / 2], span) ? p : 0.0f;
                     }
                 }
@@ -364,7 +400,13 @@ KERNEL(attention_keys)(
                 accumulate(dvs, s, dys, share * SHARE);
                 scores(dp, my_vs, dys);
                 UNROLL for (int n = 0; n < QUERIES / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
-                    s[n][i] *= dp[n][i] - alongs[8 * n + lane % 4 * 2 + i % 2];
+                    int at = 8 * n + lane % 4 * 2 + i % 2;
+                    // No registers are left for slopes: the score once more, from its probability.
+                    float p = s[n][i];
+                    s[n][i] *= dp[n][i] - alongs[at];
+                    if (CAPPED && p > 0.0f) {
+                        s[n][i] *= cap_slope((exponent(p) + shifts[at]) / LOG2_E, cap);
+                    }
                 }
                 accumulate(dks, s, qs, share * SHARE);
             }

@@ -152,7 +152,7 @@ struct Kernels<'a> {
     queries: usize,
     /// Warps that share a key's columns.
     shares: usize,
-    /// Strides, heads per head of keys, window, scale.
+    /// Strides, heads per head of keys, window, scale, soft cap.
     numbers: Vec<Arg<'a>>,
 }
 
@@ -190,12 +190,14 @@ impl<'a> Kernels<'a> {
             ("KEYS", keys.into()),
             ("QUERIES", queries.into()),
             ("SHARES", shares.into()),
+            ("CAPPED", usize::from(plan.softcap.is_some()).into()),
         ];
         let strides = plan.strides.iter().flat_map(|&(token, head)| [token, head]);
         let mut numbers: Vec<Arg> = strides.map(Arg::Int).collect();
         numbers.push((plan.heads / plan.kv_heads).into());
         numbers.push(plan.window.min(MOST_TOKENS).into());
         numbers.push(Arg::Float(plan.scale));
+        numbers.push(Arg::Float(plan.softcap.unwrap_or_default()));
         Ok(Self {
             module: TEXT.with(defines)?,
             tiles,
@@ -297,12 +299,13 @@ fn floats(plan: &Plan, like: &Tensor) -> Result<Tensor> {
 /// What [`super::ptx_tests`] compiles.
 #[cfg(test)]
 pub(super) fn modules() -> super::module::Listed {
-    modules_of(&[5, 64, 80, 96, 128, WIDEST])
+    let capped = modules_of(&[5, 80, 128, WIDEST], Some(1.0))?;
+    Ok([modules_of(&[5, 64, 80, 96, 128, WIDEST], None)?, capped].concat())
 }
 
 /// For heads of these sizes.
 #[cfg(test)]
-pub(super) fn modules_of(sizes: &[usize]) -> super::module::Listed {
+pub(super) fn modules_of(sizes: &[usize], softcap: Option<f64>) -> super::module::Listed {
     let segments = Segments::new(vec![Segment::new(0..0, 0..1)])?;
     let tiles = Tiles::new(&segments, &Device::Cpu)?;
     let module = |dim: usize, dtype: DType| -> Result<_> {
@@ -316,6 +319,7 @@ pub(super) fn modules_of(sizes: &[usize]) -> super::module::Listed {
             strides: [(dim, dim); 3],
             scale: 1.0,
             window: 1,
+            softcap,
         };
         let kernels = Kernels::new(&plan, &tiles, &[&x])?;
         Ok((kernels.module, THREADS * kernels.shares))

@@ -1,6 +1,7 @@
 // Attention of one new token per sequence over kept keys and values. A: the elements' type; WIDTH: a
 // kept row's elements, those behind the head's own zeros; GROUP: query heads of a head of keys, HEADS
-// of them at once; LANES: threads of a row; SLOTS: rows that a thread takes at once.
+// of them at once; LANES: threads of a row; SLOTS: rows that a thread takes at once; CAPPED: 1 where
+// scores have a soft cap.
 //
 // Keys and values are kept as (slots, kv_heads, capacity, WIDTH).
 
@@ -42,7 +43,7 @@ KERNEL(begin)(
 KERNEL(extend)(
     const A* q, const A* k, const A* v, A* keys, A* values, const u32* places, A* y, i64 kv_heads,
     i64 dim, i64 capacity, i64 window, i64 q_token, i64 q_head, i64 k_token, i64 k_head,
-    i64 v_token, i64 v_head, float scale
+    i64 v_token, i64 v_head, float scale, float cap
 ) {
     SHARED;
     const int teams = 32 / LANES, all_teams = teams * (blockDim.x / 32);
@@ -69,7 +70,7 @@ KERNEL(extend)(
         for (int h = 0; h < HEADS; h++) {
             load(query[h], q + row * q_token + (head + h) * q_head + piece * PACK, dim - piece * PACK);
             for (int i = 0; i < PACK; i++) {
-                query[h][i] *= scale * LOG2_E;
+                query[h][i] *= CAPPED ? scale / cap : scale * LOG2_E;
                 sum[h][i] = 0.0f;
             }
             // Less than any score, and not so much that a difference were not a number.
@@ -95,6 +96,7 @@ KERNEL(extend)(
                     for (int mask = LANES / 2; mask > 0; mask /= 2) {
                         dot += __shfl_xor_sync(0xffffffffu, dot, mask);
                     }
+                    if (CAPPED) dot = cap * LOG2_E * tanhf(dot);
                     score[h][s] = mine + s * all_teams <= visible ? dot : __uint_as_float(0xff800000u);
                 }
             }

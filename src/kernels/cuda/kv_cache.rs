@@ -43,7 +43,7 @@ impl Cache {
             values: fresh()?,
             dim: shape.head_dim,
         };
-        cache.module(1)?;
+        cache.module(1, false)?;
         Ok(cache)
     }
 
@@ -62,7 +62,7 @@ impl Cache {
         let numbers: Vec<Arg> = numbers.into_iter().map(Arg::Int).collect();
         let args = [&operands[..], &numbers].concat();
         let grid = Grid::warps(tokens * kv_heads);
-        self.module(1)?.launch("begin", grid, &args)
+        self.module(1, false)?.launch("begin", grid, &args)
     }
 
     /// As `KvCache::extend`, which checks.
@@ -90,18 +90,20 @@ impl Cache {
         ];
         let numbers = [&place[..], strides.as_flattened()].concat();
         let numbers: Vec<Arg> = numbers.into_iter().map(Arg::Int).collect();
-        let args = [&tensors[..], &numbers, &[Arg::Float(scores.scale)]].concat();
+        let floats = [scores.scale, scores.softcap.unwrap_or_default()].map(Arg::Float);
+        let args = [&tensors[..], &numbers, &floats].concat();
         let group = heads / kv_heads;
         let teams = THREADS / lanes(width);
         // A team's sums, the largest of its scores and the sum of their exponentials.
         let shared = heads_at_once(group) * teams * (width + 2) * 4;
         let grid = Grid::new([rows * kv_heads, 1, 1], THREADS, shared);
-        self.module(group)?.launch("extend", grid, &args)?;
+        let module = self.module(group, scores.softcap.is_some())?;
+        module.launch("extend", grid, &args)?;
         Ok(y)
     }
 
-    fn module(&self, group: usize) -> Result<Module> {
-        module(self.keys.dtype(), self.dim, group)
+    fn module(&self, group: usize, capped: bool) -> Result<Module> {
+        module(self.keys.dtype(), self.dim, group, capped)
     }
 
     /// The distances of tokens and heads of `x` (tokens, heads, head_dim).
@@ -119,8 +121,8 @@ impl Cache {
     }
 }
 
-/// For heads of `dim`, `group` of queries to each of keys.
-fn module(dtype: DType, dim: usize, group: usize) -> Result<Module> {
+/// For heads of `dim`, `group` of queries to each of keys, and scores with a soft cap or without.
+fn module(dtype: DType, dim: usize, group: usize, capped: bool) -> Result<Module> {
     if dim > WIDEST {
         return Err(Error::failed(format!(
             "heads of {dim} on a GPU; valid: up to {WIDEST}"
@@ -138,6 +140,7 @@ fn module(dtype: DType, dim: usize, group: usize) -> Result<Module> {
         ("HEADS", heads),
         ("LANES", lanes(width)),
         ("SLOTS", slots),
+        ("CAPPED", usize::from(capped)),
     ];
     let numbers = numbers.map(|(name, number)| (name, number.into()));
     TEXT.with([("A", type_name(dtype)?)].into_iter().chain(numbers))
@@ -146,15 +149,17 @@ fn module(dtype: DType, dim: usize, group: usize) -> Result<Module> {
 /// What [`super::ptx_tests`] compiles.
 #[cfg(test)]
 pub(super) fn modules() -> super::module::Listed {
-    modules_of(&[(64, 1), (128, 4), (80, 7), (128, 8), (256, 8), (5, 11)])
+    let sizes = [(64, 1), (128, 4), (80, 7), (128, 8), (256, 8), (5, 11)];
+    let capped = [(5, 2), (128, 2), (256, 2)];
+    Ok([modules_of(&sizes, false)?, modules_of(&capped, true)?].concat())
 }
 
 /// For heads of these sizes, and so many of queries to each of keys.
 #[cfg(test)]
-pub(super) fn modules_of(sizes: &[(usize, usize)]) -> super::module::Listed {
+pub(super) fn modules_of(sizes: &[(usize, usize)], capped: bool) -> super::module::Listed {
     let sizes = sizes.iter();
     let all = sizes.flat_map(|&size| [DType::F32, DType::BF16].map(|dtype| (dtype, size)));
-    all.map(|(dtype, (dim, group))| Ok((module(dtype, dim, group)?, 2 * THREADS)))
+    all.map(|(dtype, (dim, group))| Ok((module(dtype, dim, group, capped)?, 2 * THREADS)))
         .collect()
 }
 
@@ -202,12 +207,7 @@ mod tests {
 
     /// Three tokens after prompts of these lengths, in slots from the last to the first; after the
     /// first a sequence leaves, and after the second another takes its place.
-    fn run(
-        inputs: &[Tensor],
-        lengths: &[usize],
-        shape: Heads,
-        window: Option<usize>,
-    ) -> Vec<Tensor> {
+    fn run(inputs: &[Tensor], lengths: &[usize], shape: Heads, how: Scores) -> Vec<Tensor> {
         let [_, k, v] = parts(&inputs[0], shape);
         let like = &inputs[0];
         let prompt = |s: usize| {
@@ -221,7 +221,7 @@ mod tests {
             capacity: lengths.iter().max().unwrap() + 3,
             kv_heads: shape.1,
             head_dim: shape.2,
-            scores: scores(shape.2, window),
+            scores: how,
         };
         let mut cache = KvCache::new(whole, like.dtype(), FULL, like.device()).unwrap();
         // Each row's slot and tokens.
@@ -248,6 +248,18 @@ mod tests {
     }
 
     fn check(lengths: &[usize], shape: Heads, window: Option<usize>) {
+        check_scores(lengths, shape, scores(shape.2, window));
+    }
+
+    /// With a cap at which many scores of the tests are bent.
+    fn capped(dim: usize, window: Option<usize>) -> Scores {
+        Scores {
+            softcap: Some(0.7),
+            ..scores(dim, window)
+        }
+    }
+
+    fn check_scores(lengths: &[usize], shape: Heads, how: Scores) {
         let width = (shape.0 + 2 * shape.1) * shape.2;
         for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 8e-3)] {
             let random = |seed, rows| variable(seed, &[rows, width]).to_dtype(dtype).unwrap();
@@ -255,9 +267,9 @@ mod tests {
                 random(1, lengths.iter().sum()),
                 random(2, 3 * lengths.len() + 1),
             ];
-            let what = format!("{lengths:?}, {shape:?}, window {window:?}, {dtype:?}");
+            let what = format!("{lengths:?}, {shape:?}, {how:?}, {dtype:?}");
             compare(&what, &inputs, tolerance, |inputs| {
-                run(inputs, lengths, shape, window)
+                run(inputs, lengths, shape, how)
             });
         }
     }
@@ -276,6 +288,8 @@ mod tests {
         check(&[70, 129], (8, 2, 80), Some(65));
         check(&[40, 200, 9], (8, 1, 128), None);
         check(&[5, 40], (4, 2, 128), Some(7));
+        check_scores(&[33, 2, 70], (4, 2, 5), capped(5, Some(20)));
+        check_scores(&[70, 9], (4, 2, 256), capped(256, None));
     }
 
     #[test]
@@ -284,6 +298,7 @@ mod tests {
             check(&[70, 4], (2, 2, 64), Some(65));
             check(&[33, 1, 9], (7, 1, 80), None);
             check(&[5, 40], (22, 2, 5), Some(7));
+            check_scores(&[33, 9], (4, 2, 128), capped(128, Some(20)));
         });
     }
 

@@ -25,7 +25,7 @@ pub enum Value {
 }
 
 /// The most that a text leaves open.
-const MOST_DEFINES: usize = 6;
+const MOST_DEFINES: usize = 7;
 
 /// A source with the types and numbers that its text leaves open, `#define NAME VALUE`.
 ///

@@ -15,6 +15,8 @@ pub struct Scores {
     /// Sliding window: a token sees itself and the `window - 1` tokens before it, counted along
     /// prefix and own. All of them where `None`.
     pub window: Option<usize>,
+    /// A soft cap c, if any: a score s, after the scale, becomes `c tanh(s / c)`, as in Gemma 2.
+    pub softcap: Option<f64>,
 }
 
 /// Segments whose own ranges cover a batch's tokens.
@@ -91,6 +93,7 @@ pub struct Plan<'a> {
     pub strides: [(usize, usize); 3],
     pub scale: f64,
     pub window: usize,
+    pub softcap: Option<f64>,
 }
 
 impl<'a> Plan<'a> {
@@ -130,6 +133,7 @@ impl<'a> Plan<'a> {
             strides: strides.map(|stride| (stride[0], stride[1])),
             scale: scores.scale,
             window: scores.window.unwrap_or(usize::MAX),
+            softcap: scores.softcap,
         })
     }
 

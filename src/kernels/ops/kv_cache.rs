@@ -201,7 +201,7 @@ fn none<T>(slots: usize) -> Vec<cpu::Sequence<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::attention::{Packing, attention};
+    use crate::kernels::attention::{Packing, Scores, attention};
     use crate::kernels::testing::*;
     use crate::segment::Segment;
 
@@ -224,26 +224,20 @@ mod tests {
     }
 
     /// The last of `tokens` by attention over all of them at once.
-    fn whole([q, k, v]: &[Tensor; 3], tokens: usize, window: Option<usize>) -> Tensor {
+    fn whole([q, k, v]: &[Tensor; 3], tokens: usize, scores: Scores) -> Tensor {
         let part = |x: &Tensor| x.narrow(0, 0, tokens).unwrap();
         let packing = Packing::new(vec![Segment::new(0..0, 0..tokens)], q.device()).unwrap();
-        let y = attention(
-            &part(q),
-            &part(k),
-            &part(v),
-            &packing,
-            scores(q.dims()[2], window),
-        );
+        let y = attention(&part(q), &part(k), &part(v), &packing, scores);
         y.unwrap().0.narrow(0, tokens - 1, 1).unwrap()
     }
 
-    fn shape(slots: usize, dim: usize, window: Option<usize>) -> Shape {
+    fn shape(slots: usize, dim: usize, scores: Scores) -> Shape {
         Shape {
             slots,
             capacity: TOTAL,
             kv_heads: HEADS[1],
             head_dim: dim,
-            scores: scores(dim, window),
+            scores,
         }
     }
 
@@ -251,20 +245,26 @@ mod tests {
     /// times, two of them after one prompt: each is what it is alone.
     #[test]
     fn extending_equals_attention_over_the_whole() {
-        for (dim, window) in [
-            (5, None),
-            (5, Some(1)),
-            (72, Some(3)),
-            (64, Some(70)),
-            (9, None),
+        for (dim, window, softcap) in [
+            (5, None, None),
+            (5, Some(1), None),
+            (72, Some(3), None),
+            (64, Some(70), None),
+            (9, None, None),
+            (5, Some(70), Some(0.5)),
+            (64, None, Some(2.0)),
         ] {
+            let how = Scores {
+                softcap,
+                ..scores(dim, window)
+            };
             let all = inputs(4, dim);
             let prefix = |s: usize, n: usize| {
                 let part = |x: &Tensor| x.narrow(0, 0, n).unwrap();
                 Prefix::new(&part(&all[s][1]), &part(&all[s][2]), FULL).unwrap()
             };
             let (dtype, device) = (DType::F64, Device::Cpu);
-            let mut cache = KvCache::new(shape(3, dim, window), dtype, FULL, &device).unwrap();
+            let mut cache = KvCache::new(shape(3, dim, how), dtype, FULL, &device).unwrap();
             // Of each slot, the sequence and its tokens.
             let mut now: [Option<(usize, usize)>; 3] = [None; 3];
             let shared = prefix(0, 66);
@@ -298,7 +298,7 @@ mod tests {
                 let got = cache.extend(&places, &token(0), &token(1), &token(2));
                 let got = got.unwrap();
                 for (row, &(s, n)) in rows.iter().enumerate() {
-                    let want = whole(&all[s], n + 1, window);
+                    let want = whole(&all[s], n + 1, how);
                     assert_close(&got.narrow(0, row, 1).unwrap(), &want, "attended");
                 }
                 for slot in slots {
@@ -314,7 +314,7 @@ mod tests {
         let token = |x: &Tensor| x.narrow(0, 0, 1).unwrap();
         let shape = Shape {
             capacity: 3,
-            ..shape(2, 4, None)
+            ..shape(2, 4, scores(4, None))
         };
         let mut cache = KvCache::new(shape, DType::F64, FULL, q.device()).unwrap();
         let prompt = |n| {

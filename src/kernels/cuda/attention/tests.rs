@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernels::attention::{Packing, attention, backward};
+use crate::kernels::attention::{Packing, Scores, attention, backward};
 use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::zeros;
 use crate::kernels::emulator::{compare, device, scope_on};
@@ -29,21 +29,13 @@ fn run(
     segments: &[Segment],
     (whole, dy): (&Tensor, &Tensor),
     shape: Shape,
-    window: Option<usize>,
+    how: Scores,
 ) -> Vec<Tensor> {
     let [q, k, v] = parts(whole, shape);
     let packing = Packing::new(segments.into(), whole.device()).unwrap();
-    let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], window)).unwrap();
+    let (y, saved) = attention(&q, &k, &v, &packing, how).unwrap();
     let dqkv = zeros(whole.shape(), whole.dtype(), whole.device()).unwrap();
-    backward(
-        dy,
-        (&q, &k, &v),
-        &saved,
-        &packing,
-        scores(q.dims()[2], window),
-        Dst::shared(&dqkv),
-    )
-    .unwrap();
+    backward(dy, (&q, &k, &v), &saved, &packing, how, Dst::shared(&dqkv)).unwrap();
     vec![y, dqkv]
 }
 
@@ -85,10 +77,22 @@ fn long() -> Vec<Segment> {
 }
 
 fn check(segments: &[Segment], shape: Shape, window: Option<usize>, dtype: DType, tolerance: f64) {
-    let what = format!("{shape:?}, window {window:?}, {dtype:?}");
+    check_scores(segments, shape, scores(shape.2, window), dtype, tolerance);
+}
+
+fn check_scores(segments: &[Segment], shape: Shape, how: Scores, dtype: DType, tolerance: f64) {
+    let what = format!("{shape:?}, {how:?}, {dtype:?}");
     compare(&what, &inputs(segments, shape, dtype), tolerance, |x| {
-        run(segments, (&x[0], &x[1]), shape, window)
+        run(segments, (&x[0], &x[1]), shape, how)
     });
+}
+
+/// With a cap at which many scores of the tests are bent.
+fn capped(dim: usize, window: Option<usize>) -> Scores {
+    Scores {
+        softcap: Some(0.7),
+        ..scores(dim, window)
+    }
 }
 
 #[test]
@@ -116,6 +120,20 @@ fn attention_is_that_of_the_processor() {
         segment.queries = segment.own.start..segment.own.start;
     }
     check(&unread, (2, 1, 16), None, DType::BF16, 0.0);
+}
+
+#[test]
+fn scores_below_a_soft_cap_are_those_of_the_processor() {
+    for (dtype, tolerance) in [(DType::F32, 3e-6), (DType::BF16, 1e-2)] {
+        for (shape, window) in [((4, 1, 5), Some(2)), ((2, 2, 80), None)] {
+            let how = capped(shape.2, window);
+            check_scores(&short(), shape, how, dtype, tolerance);
+        }
+        check_scores(&long(), (2, 1, 5), capped(5, Some(70)), dtype, tolerance);
+        let wide = groups(&[&[5, 33, 17]]);
+        check_scores(&wide, (2, 1, 128), capped(128, None), dtype, tolerance);
+        check_scores(&wide, (1, 1, 256), capped(256, Some(30)), dtype, tolerance);
+    }
 }
 
 #[test]
@@ -148,6 +166,11 @@ fn its_ptx_computes_the_same() {
         check(&unread, (2, 1, 80), None, DType::BF16, 0.0);
         check(&short(), (4, 2, 5), Some(2), DType::F32, 3e-6);
         check(&long(), (1, 1, 64), None, DType::F32, 3e-6);
+        for shape in [(4, 2, 5), (2, 1, 128), (1, 1, 256)] {
+            let how = capped(shape.2, Some(30));
+            check_scores(&segments, shape, how, DType::BF16, 1e-2);
+        }
+        check_scores(&short(), (2, 1, 80), capped(80, None), DType::F32, 3e-6);
     });
 }
 
@@ -164,8 +187,13 @@ fn a_row_does_not_depend_on_what_else_is_there() {
         let [whole, dy] = inputs(&packed, shape, dtype).map(|x| on(&device, &x));
         let rows = |x: &Tensor| x.narrow(0, 43, 120).unwrap();
         let [one, all] = scope_on(&device, || {
-            let one = run(&alone, (&rows(&whole), &rows(&dy)), shape, None);
-            let all = run(&packed, (&whole, &dy), shape, None);
+            let one = run(
+                &alone,
+                (&rows(&whole), &rows(&dy)),
+                shape,
+                scores(shape.2, None),
+            );
+            let all = run(&packed, (&whole, &dy), shape, scores(shape.2, None));
             [one, all]
         });
         for (one, all) in one.iter().zip(&all) {

@@ -4,14 +4,14 @@ use crate::segment::Segment;
 use candle_core::{DType, Device, Var};
 
 /// Over all tokens at once, with a mask.
-fn reference([q, k, v]: [&Tensor; 3], segments: &[Segment], window: Option<usize>) -> Tensor {
-    let (tokens, heads, dim) = q.dims3().unwrap();
+fn reference([q, k, v]: [&Tensor; 3], segments: &[Segment], how: Scores) -> Tensor {
+    let (tokens, heads, _) = q.dims3().unwrap();
     let group = heads / k.dim(1).unwrap();
     let mut mask = vec![f64::NEG_INFINITY; tokens * tokens];
     for segment in segments {
         for i in segment.own.clone() {
             let keys = segment.prefix.clone().chain(segment.own.start..i + 1);
-            for j in keys.rev().take(window.unwrap_or(tokens)) {
+            for j in keys.rev().take(how.window.unwrap_or(tokens)) {
                 mask[i * tokens + j] = 0.0;
             }
         }
@@ -22,7 +22,10 @@ fn reference([q, k, v]: [&Tensor; 3], segments: &[Segment], window: Option<usize
     let repeat = |x: &Tensor| x.contiguous().unwrap().index_select(&share, 1).unwrap();
     let by_head = |x: &Tensor| x.transpose(0, 1).unwrap().contiguous().unwrap();
     let (q, k, v) = (by_head(q), by_head(&repeat(k)), by_head(&repeat(v)));
-    let scores = (q.matmul(&k.t().unwrap()).unwrap() / (dim as f64).sqrt()).unwrap();
+    let mut scores = (q.matmul(&k.t().unwrap()).unwrap() * how.scale).unwrap();
+    if let Some(cap) = how.softcap {
+        scores = ((scores / cap).unwrap().tanh().unwrap() * cap).unwrap();
+    }
     let p = candle_nn::ops::softmax(&scores.broadcast_add(&mask).unwrap(), 2).unwrap();
     let y = p.matmul(&v).unwrap().transpose(0, 1).unwrap();
     let rows: Vec<u32> = segments
@@ -79,21 +82,21 @@ fn parts(whole: &Tensor, heads: usize, kv_heads: usize) -> [Tensor; 3] {
     ]
 }
 
-fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, window: Option<usize>) {
-    let what = format!("{heads} heads, {kv_heads} of keys, window {window:?}");
+fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, how: Scores) {
+    let what = format!("{heads} heads, {kv_heads} of keys, {how:?}");
     let tokens = segments.last().map_or(0, |s| s.own.end);
     let queries: usize = segments.iter().map(|s| s.queries.len()).sum();
     let whole: Var = variable(1, &[tokens, heads + 2 * kv_heads, dim]);
     let seed = variable(2, &[queries, heads, dim]);
     let [q, k, v] = parts(&whole, heads, kv_heads);
-    let want = reference([&q, &k, &v], segments, window);
+    let want = reference([&q, &k, &v], segments, how);
     let gradient = &autograd(&want, &seed, &[&whole])[0];
     for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 3e-6)] {
         let whole = whole.to_dtype(dtype).unwrap();
         let seed = seed.to_dtype(dtype).unwrap();
         let [q, k, v] = parts(&whole, heads, kv_heads);
         let packing = pack(segments);
-        let (y, saved) = attention(&q, &k, &v, &packing, scores(q.dims()[2], window)).unwrap();
+        let (y, saved) = attention(&q, &k, &v, &packing, how).unwrap();
         assert_near(&y, &want, tolerance, &format!("{what} forward"));
         let dwhole = whole.zeros_like().unwrap();
         backward(
@@ -101,7 +104,7 @@ fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, wind
             (&q, &k, &v),
             &saved,
             &packing,
-            scores(q.dims()[2], window),
+            how,
             Dst::shared(&dwhole),
         )
         .unwrap();
@@ -121,10 +124,22 @@ fn packed_segments_equal_masked_attention() {
         (4, 2, Some(4)),
         (4, 2, Some(12)),
     ] {
-        compare(&short(), heads, kv_heads, 5, window);
+        compare(&short(), heads, kv_heads, 5, scores(5, window));
     }
     for (heads, kv_heads, window) in [(2, 2, None), (4, 2, Some(70)), (2, 1, Some(20))] {
-        compare(&long(), heads, kv_heads, 16, window);
+        compare(&long(), heads, kv_heads, 16, scores(16, window));
+    }
+}
+
+#[test]
+fn scores_below_a_soft_cap_equal_masked_attention() {
+    for (cap, window) in [(0.3, None), (2.0, Some(3)), (50.0, None)] {
+        let how = |dim| Scores {
+            softcap: Some(cap),
+            ..scores(dim, window)
+        };
+        compare(&short(), 4, 2, 5, how(5));
+        compare(&long(), 2, 1, 16, how(16));
     }
 }
 

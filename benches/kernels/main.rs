@@ -11,6 +11,7 @@ use expo::error::Result;
 use expo::kernels::Precision;
 use expo::kernels::memory::{self, HugePages};
 use expo::kernels::optimizer::{self, Adam, Decayed, RmsProp, Weights};
+use expo::kernels::token::LogitTransform;
 use expo::kernels::{linear, token};
 
 use harness::{Harness, Work};
@@ -117,8 +118,16 @@ fn statistics(harness: &mut Harness) -> Result<()> {
         token::statistics(&logits, &labels)
     });
     let (sums, seeds) = ([11.3; TILE], [0.5; TILE]);
+    let plain = LogitTransform::IDENTITY;
     harness.measure("token::backward", Work::Bytes(2 * bytes), || {
-        token::backward(logits.clone(), &labels, &sums, &seeds, logits.dtype())
+        token::backward(
+            logits.clone(),
+            &labels,
+            &sums,
+            &seeds,
+            plain,
+            logits.dtype(),
+        )
     });
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::parameters::{Parameter, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::device::from_host;
-use crate::kernels::token::{self, TokenStatistics};
+use crate::kernels::token::{self, LogitTransform, TokenStatistics};
 use crate::kernels::{Dst, elementwise, embedding, linear, row_invariant};
 use crate::loss::Role;
 
@@ -190,7 +190,8 @@ impl Decoder {
         let precision = weights.precision;
         let (head, weight) = (self.head(), self.head_weight(weights));
         let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
-        let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, dtype)?;
+        let how = LogitTransform::IDENTITY;
+        let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, how, dtype)?;
         if let Some(dweight) = head.gradient(gradients) {
             linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
         }

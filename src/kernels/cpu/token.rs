@@ -6,14 +6,28 @@ use rayon::prelude::*;
 use super::host::{each_real, read, write};
 use super::real::Real;
 use super::simd::{LANES, vectorized};
+use super::softmax;
 use crate::error::{Error, Result};
 use crate::kernels::operands::token::TokenStatistics;
+use crate::kernels::tensor::Dst;
 
 /// Logits whose sums are kept in the logits' own precision before they are added to f64.
 const BLOCK: usize = 16 * LANES;
 
+/// Elements per unit of parallel work.
+const UNIT: usize = 1 << 14;
+
 /// How far below the largest logit all probabilities are 0: -inf times 0 would be NaN.
 const FAR_BELOW: f64 = -1e4;
+
+/// Each logit z becomes `cap tanh(scale z / cap)`.
+pub fn soft_cap(logits: Dst, scale: f64, cap: f64) -> Result<()> {
+    each_real!(logits, T => write(logits, |logits: &mut [T]| {
+        let units = logits.par_chunks_mut(UNIT);
+        units.for_each(|unit| softmax::soft_cap(unit, T::of(scale), T::of(cap)));
+        Ok(())
+    }))
+}
 
 pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistics>> {
     let (_, vocabulary) = logits.dims2()?;
@@ -30,8 +44,8 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
 pub fn backward(
     mut logits: Tensor,
     labels: &Tensor,
-    log_sum_exp: &[f64],
-    seeds: &[f64],
+    (log_sum_exp, seeds): (&[f64], &[f64]),
+    softcap: Option<f64>,
     dtype: DType,
 ) -> Result<Tensor> {
     if dtype != logits.dtype() {
@@ -46,7 +60,15 @@ pub fn backward(
     each_real!(logits, T => write((&mut logits).into(), |logits: &mut [T]| {
         let numbers = labels.par_iter().zip(log_sum_exp).zip(seeds);
         let rows = logits.par_chunks_exact_mut(vocabulary).zip(numbers);
-        rows.for_each(|(row, ((&label, &sum), &seed))| gradient(row, label as usize, sum, seed));
+        rows.for_each(|(row, ((&label, &sum), &seed))| match softcap {
+            None => gradient(row, label as usize, sum, seed),
+            Some(cap) => {
+                let mut slopes = vec![T::ZERO; vocabulary];
+                softmax::cap_slopes(&mut slopes, row, T::of(cap));
+                gradient(row, label as usize, sum, seed);
+                softmax::multiply(row, &slopes);
+            }
+        });
         Ok(())
     }))?;
     Ok(logits)

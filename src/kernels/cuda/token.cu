@@ -1,4 +1,5 @@
-// A row of logits: its statistics at a label, and its gradient. A block per row. A: the gradient's type.
+// A row of logits: its statistics at a label, and its gradient. A block per row. A: the gradient's type;
+// CAPPED: 1 where the logits are below a soft cap.
 
 const float FAR_BELOW = -1e4f;
 
@@ -16,6 +17,16 @@ INLINE void take(float (&z)[PACK], const float* row, i64 i, i64 n) {
 
 // Minus the elements between an aligned address and the row's first.
 INLINE i64 before(const float* row) { return -(i64)((u64)row / sizeof(float) % PACK); }
+
+// A logit z becomes cap tanh(share z).
+KERNEL(soft_cap)(float* logits, i64 n, float share, float cap) {
+    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
+        float z[PACK];
+        load(z, logits + i, n - i);
+        for (int k = 0; k < PACK; k++) z[k] = cap * tanhf(share * z[k]);
+        store(logits + i, z, n - i);
+    }
+}
 
 template <class T>
 INLINE T far_at_most(T below) {
@@ -77,7 +88,9 @@ KERNEL(statistics)(const float* logits, const u32* labels, double* out, i64 voca
 }
 
 // `numbers` has each row's log_sum_exp, then each row's seed. In place where A is float.
-KERNEL(backward)(const float* logits, const u32* labels, const double* numbers, A* out, i64 vocabulary) {
+KERNEL(backward)(
+    const float* logits, const u32* labels, const double* numbers, A* out, i64 vocabulary, float cap
+) {
     const float* row = logits + blockIdx.x * vocabulary;
     i64 label = labels[blockIdx.x];
     double log_sum_exp = numbers[blockIdx.x], seed = numbers[gridDim.x + blockIdx.x];
@@ -90,8 +103,9 @@ KERNEL(backward)(const float* logits, const u32* labels, const double* numbers, 
         float z[PACK];
         take(z, row, i, vocabulary);
         for (int k = 0; k < PACK; k++) {
-            float e = expf(z[k] - shift);
+            float e = expf(z[k] - shift), of_cap = z[k] / cap;
             z[k] = i + k == label ? (float)(seed * (1.0 - e * rest)) : factor * e;
+            if (CAPPED) z[k] *= 1.0f - of_cap * of_cap;
         }
         if (i >= 0) {
             store(out + i, z, vocabulary - i);

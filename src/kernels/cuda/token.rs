@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
-use super::module::{Grid, Source, source};
+use super::module::{Arg, Grid, Module, Source, check_types, source, type_name};
 use crate::error::{Error, Result};
 use crate::kernels::device::{from_host, to_host};
 use crate::kernels::operands::token::TokenStatistics;
-use crate::kernels::tensor::fresh_of;
+use crate::kernels::tensor::{Dst, fresh_of};
 
 static TEXT: Source = source!("token");
 
@@ -14,6 +14,21 @@ const THREADS: usize = 512;
 
 /// Sums of a block's warps, in f64.
 const SHARED: usize = 32 * 8;
+
+/// `capped`: whether the logits are below a soft cap.
+fn module(dtype: DType, capped: bool) -> Result<Module> {
+    let capped = usize::from(capped).into();
+    TEXT.with([("A", type_name(dtype)?), ("CAPPED", capped)])
+}
+
+/// Each logit z becomes `cap tanh(scale z / cap)`.
+pub fn soft_cap(logits: Dst, scale: f64, cap: f64) -> Result<()> {
+    check_types("logits below a soft cap", DType::F32, &[&logits])?;
+    let n = logits.elem_count();
+    let floats = [scale / cap, cap].map(Arg::Float);
+    let args = [&[(&logits).into(), n.into()][..], &floats].concat();
+    module(DType::F32, true)?.launch("soft_cap", Grid::over(n), &args)
+}
 
 /// Waits for the result, which the host reads.
 pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistics>> {
@@ -30,7 +45,7 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
         vocabulary.into(),
     ];
     let grid = Grid::new([n, 1, 1], THREADS, SHARED);
-    TEXT.of(DType::F32)?.launch("statistics", grid, &args)?;
+    module(DType::F32, false)?.launch("statistics", grid, &args)?;
     let row =
         |&[log_sum_exp, log_prob, entropy, correct, log_collision]: &[f64; 5]| TokenStatistics {
             log_sum_exp,
@@ -47,8 +62,8 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
 pub fn backward(
     logits: Tensor,
     labels: &Tensor,
-    log_sum_exp: &[f64],
-    seeds: &[f64],
+    (log_sum_exp, seeds): (&[f64], &[f64]),
+    softcap: Option<f64>,
     dtype: DType,
 ) -> Result<Tensor> {
     let (n, vocabulary) = operands(&logits, labels)?;
@@ -63,9 +78,10 @@ pub fn backward(
     let numbers = [log_sum_exp, seeds].concat();
     let numbers = from_host(&numbers, numbers.len(), logits.device())?;
     let tensors = [&logits, labels, &numbers, &out].map(Into::into);
-    let args = [&tensors[..], &[vocabulary.into()]].concat();
+    let cap = Arg::Float(softcap.unwrap_or_default());
+    let args = [&tensors[..], &[vocabulary.into(), cap]].concat();
     let grid = Grid::new([n, 1, 1], THREADS, 0);
-    TEXT.of(dtype)?.launch("backward", grid, &args)?;
+    module(dtype, softcap.is_some())?.launch("backward", grid, &args)?;
     Ok(out)
 }
 
@@ -85,7 +101,11 @@ fn operands(logits: &Tensor, labels: &Tensor) -> Result<(usize, usize)> {
 /// What [`super::ptx_tests`] compiles.
 #[cfg(test)]
 pub(super) fn modules() -> super::module::Listed {
-    super::module::of_types(&TEXT, &["A"], THREADS)
+    let of_type = |dtype| [false, true].map(|capped| Ok((module(dtype, capped)?, THREADS)));
+    [DType::F32, DType::BF16]
+        .into_iter()
+        .flat_map(of_type)
+        .collect()
 }
 
 #[cfg(test)]
@@ -94,7 +114,7 @@ mod tests {
     use crate::kernels::cuda::ptx_tests::covering;
     use crate::kernels::emulator::{compare, device, scope_on};
     use crate::kernels::testing::*;
-    use crate::kernels::token::{backward, statistics};
+    use crate::kernels::token::{LogitTransform, backward, statistics, transform};
     use candle_core::Device;
 
     fn columns(statistics: &[TokenStatistics]) -> Vec<Tensor> {
@@ -152,27 +172,39 @@ mod tests {
     }
 
     fn check_gradient(sizes: &[(usize, usize)]) {
+        let capped = LogitTransform {
+            scale: 0.5,
+            softcap: Some(0.7),
+        };
         for &(n, vocabulary) in sizes {
-            let inputs = [logits(n, vocabulary), labels(n, vocabulary)];
-            let wide = inputs[0].to_dtype(DType::F64).unwrap();
-            let sums = statistics(&wide, &inputs[1]).unwrap();
-            let sums: Vec<f64> = sums.iter().map(|s| s.log_sum_exp).collect();
-            let seeds: Vec<f64> = (0..n).map(|i| 0.7 - 0.9 * i as f64).collect();
-            for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 4e-3)] {
-                compare("backward", &inputs, tolerance, |inputs| {
-                    let own = inputs[0].dtype();
-                    let dtype = if own == DType::F64 { own } else { dtype };
-                    let out =
-                        backward(inputs[0].clone(), &inputs[1], &sums, &seeds, dtype).unwrap();
-                    assert_eq!(out.dtype(), dtype);
-                    if dtype == DType::F32 {
-                        let sums = here(&out).to_dtype(DType::F64).unwrap().sum(1).unwrap();
-                        let sums: Vec<f64> = sums.to_vec1().unwrap();
-                        assert!(sums.iter().all(|sum| sum.abs() < 2e-6), "{sums:?}");
-                    }
-                    vec![out]
-                });
-            }
+            check_gradient_of(n, vocabulary, LogitTransform::IDENTITY);
+            check_gradient_of(n, vocabulary, capped);
+        }
+    }
+
+    fn check_gradient_of(n: usize, vocabulary: usize, how: LogitTransform) {
+        let inputs = [logits(n, vocabulary), labels(n, vocabulary)];
+        let mut wide = inputs[0].to_dtype(DType::F64).unwrap();
+        transform(&mut wide, how).unwrap();
+        let sums = statistics(&wide, &inputs[1]).unwrap();
+        let sums: Vec<f64> = sums.iter().map(|s| s.log_sum_exp).collect();
+        let seeds: Vec<f64> = (0..n).map(|i| 0.7 - 0.9 * i as f64).collect();
+        for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::BF16, 4e-3)] {
+            compare("backward", &inputs, tolerance, |inputs| {
+                let own = inputs[0].dtype();
+                let dtype = if own == DType::F64 { own } else { dtype };
+                let mut own = inputs[0].clone();
+                transform(&mut own, how).unwrap();
+                let made = crate::kernels::elementwise::copy(&own).unwrap();
+                let out = backward(own, &inputs[1], &sums, &seeds, how, dtype).unwrap();
+                assert_eq!(out.dtype(), dtype);
+                if dtype == DType::F32 && how.is_identity() {
+                    let sums = here(&out).to_dtype(DType::F64).unwrap().sum(1).unwrap();
+                    let sums: Vec<f64> = sums.to_vec1().unwrap();
+                    assert!(sums.iter().all(|sum| sum.abs() < 2e-6), "{sums:?}");
+                }
+                vec![made, out]
+            });
         }
     }
 
@@ -185,7 +217,15 @@ mod tests {
         let labels = on(&device, &labels(n, vocabulary));
         let found = |x: &Tensor| columns(&statistics(x, &labels).unwrap());
         let gradient = |x: &Tensor, dtype| {
-            let out = backward(x.clone(), &labels, &sums, &seeds, dtype).unwrap();
+            let out = backward(
+                x.clone(),
+                &labels,
+                &sums,
+                &seeds,
+                LogitTransform::IDENTITY,
+                dtype,
+            )
+            .unwrap();
             let out = here(&out).to_dtype(DType::F32).unwrap();
             out.to_vec2::<f32>().unwrap()
         };

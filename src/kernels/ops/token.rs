@@ -5,12 +5,33 @@
 
 use candle_core::{DType, Tensor};
 
-pub use crate::kernels::operands::token::TokenStatistics;
+pub use crate::kernels::operands::token::{LogitTransform, TokenStatistics};
 
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
 use crate::kernels::profile::{self, Part};
-use crate::kernels::{cpu, cuda};
+use crate::kernels::tensor::Dst;
+use crate::kernels::{cpu, cuda, elementwise};
+
+/// Turns the head's logits (n, vocabulary) into those of the model, in place.
+///
+/// # Errors
+/// If the logits are not contiguous, or there is no kernel for the dtype: f32 alone on a GPU.
+pub fn transform<'a>(logits: impl Into<Dst<'a>>, how: LogitTransform) -> Result<()> {
+    let logits = logits.into();
+    check_width(&logits)?;
+    let Some(cap) = how.softcap else {
+        return match how.is_identity() {
+            true => Ok(()),
+            false => elementwise::scale(logits, how.scale),
+        };
+    };
+    let _profile = profile::part(Part::Head);
+    match Backend::of(&logits) {
+        Backend::Cpu => cpu::token::soft_cap(logits, how.scale, cap),
+        Backend::Cuda | Backend::Emulator => cuda::token::soft_cap(logits, how.scale, cap),
+    }
+}
 
 /// The statistics of each row of `logits` (n, vocabulary) at its label, `labels` (n) u32. On a GPU the
 /// logits are f32, a label is not checked, and the host waits for the result.
@@ -27,8 +48,9 @@ pub fn statistics(logits: &Tensor, labels: &Tensor) -> Result<Vec<TokenStatistic
 }
 
 /// d loss / d logits as `dtype`: `seed * (onehot(label) - softmax(logits))`, where `seeds[i]` is
-/// d loss / d log-prob of row i and `log_sum_exp[i]` its statistic. In the memory of the logits where
-/// `dtype` is theirs; on a GPU it may also be bf16, a new tensor for the next matmuls.
+/// d loss / d log-prob of row i and `log_sum_exp[i]` its statistic; times the derivative of `how`, by
+/// [`transform`] of which the logits are made. In the memory of the logits where `dtype` is theirs; on a
+/// GPU it may also be bf16, a new tensor for the next matmuls.
 ///
 /// # Errors
 /// As of [`statistics`], or if there is not one number for each row.
@@ -37,6 +59,7 @@ pub fn backward(
     labels: &Tensor,
     log_sum_exp: &[f64],
     seeds: &[f64],
+    how: LogitTransform,
     dtype: DType,
 ) -> Result<Tensor> {
     let _profile = profile::part(Part::Head);
@@ -49,10 +72,12 @@ pub fn backward(
             log_sum_exp.len()
         )));
     }
+    let seeds: Vec<f64> = seeds.iter().map(|seed| seed * how.scale).collect();
+    let numbers = (log_sum_exp, &seeds[..]);
     match Backend::of(&logits) {
-        Backend::Cpu => cpu::token::backward(logits, labels, log_sum_exp, seeds, dtype),
+        Backend::Cpu => cpu::token::backward(logits, labels, numbers, how.softcap, dtype),
         Backend::Cuda | Backend::Emulator => {
-            cuda::token::backward(logits, labels, log_sum_exp, seeds, dtype)
+            cuda::token::backward(logits, labels, numbers, how.softcap, dtype)
         }
     }
 }
@@ -72,6 +97,8 @@ mod tests {
     use super::*;
     use crate::kernels::testing::*;
     use candle_core::{D, Device};
+
+    const PLAIN: LogitTransform = LogitTransform::IDENTITY;
 
     #[test]
     fn statistics_and_backward_equal_a_plain_log_softmax() {
@@ -116,8 +143,52 @@ mod tests {
         let tile = logits.as_tensor().copy().unwrap();
         let seeds: Vec<f64> = seeds.flatten_all().unwrap().to_vec1().unwrap();
         let log_sum_exp: Vec<f64> = got.iter().map(|s| s.log_sum_exp).collect();
-        backward(tile.clone(), &labels, &log_sum_exp, &seeds, DType::F64).unwrap();
+        backward(
+            tile.clone(),
+            &labels,
+            &log_sum_exp,
+            &seeds,
+            PLAIN,
+            DType::F64,
+        )
+        .unwrap();
         assert_close(&tile, &want[0], "dlogits");
+    }
+
+    #[test]
+    fn transformed_logits_equal_their_formula_forward_and_backward() {
+        let labels = Tensor::new(&[3u32, 0, 70, 3], &Device::Cpu).unwrap();
+        for (scale, softcap) in [
+            (1.0, None),
+            (0.25, None),
+            (1.0, Some(0.8)),
+            (3.0, Some(2.0)),
+            (0.5, Some(30.0)),
+        ] {
+            let how = LogitTransform { scale, softcap };
+            assert_eq!(how.is_identity(), how == PLAIN);
+            let (z, seeds) = (variable(1, &[4, 71]), variable(2, &[4, 1]));
+            let want = match softcap {
+                None => (z.as_tensor() * scale).unwrap(),
+                Some(cap) => {
+                    let share = (z.as_tensor() * (scale / cap)).unwrap();
+                    (share.tanh().unwrap() * cap).unwrap()
+                }
+            };
+            let at_label = candle_nn::ops::log_softmax(&want, D::Minus1).unwrap();
+            let at_label = at_label.gather(&labels.unsqueeze(1).unwrap(), 1).unwrap();
+            let gradient = &autograd(&at_label, &seeds, &[&z])[0];
+            let seeds: Vec<f64> = seeds.flatten_all().unwrap().to_vec1().unwrap();
+            for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-6)] {
+                let mut logits = z.to_dtype(dtype).unwrap().copy().unwrap();
+                transform(&mut logits, how).unwrap();
+                assert_near(&logits, &want, tolerance, &format!("{how:?}"));
+                let statistics = statistics(&logits, &labels).unwrap();
+                let sums: Vec<f64> = statistics.iter().map(|s| s.log_sum_exp).collect();
+                let got = backward(logits, &labels, &sums, &seeds, how, dtype).unwrap();
+                assert_near(&got, gradient, tolerance, &format!("{how:?} backward"));
+            }
+        }
     }
 
     /// Of the GPT-NeoX vocabulary, and of one that no vector width divides.
@@ -144,8 +215,8 @@ mod tests {
             }
             let sums = |all: &[TokenStatistics]| all.iter().map(|s| s.log_sum_exp).collect();
             let (sums, seeds): (Vec<f64>, _) = (sums(&got), [0.7, -1.3, 0.0]);
-            backward(exact.clone(), &labels, &sums, &seeds, DType::F64).unwrap();
-            backward(single.clone(), &labels, &sums, &seeds, DType::F32).unwrap();
+            backward(exact.clone(), &labels, &sums, &seeds, PLAIN, DType::F64).unwrap();
+            backward(single.clone(), &labels, &sums, &seeds, PLAIN, DType::F32).unwrap();
             let rows = |x: &Tensor| x.to_dtype(DType::F64).unwrap().to_vec2::<f64>().unwrap();
             for ((got, want), seed) in rows(&single).iter().zip(rows(&exact)).zip(seeds) {
                 for (got, want) in got.iter().zip(&want) {
@@ -168,7 +239,7 @@ mod tests {
             let labels = Tensor::new(labels, &Device::Cpu).unwrap();
             let error = statistics(&logits, &labels).unwrap_err().to_string();
             assert!(error.contains("1 labels below 2"), "{error}");
-            assert!(backward(logits.clone(), &labels, &[0.0], &[0.0], DType::F32).is_err());
+            assert!(backward(logits.clone(), &labels, &[0.0], &[0.0], PLAIN, DType::F32).is_err());
         }
     }
 

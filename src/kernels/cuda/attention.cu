@@ -210,10 +210,8 @@ KERNEL(attention)(
         float s[KEYS / 8][4];
         copies_arrived();
         stage<KEYS>(vs, v, v_token, tile, base, end);
-        if (busy) {
-            scores(s, my_qs, ks);
-            soft_cap(s, scale, cap);
-        }
+        if (busy) scores(s, my_qs, ks);
+        if (busy) soft_cap(s, scale, cap);
         copies_arrived();
         if (base + KEYS < end) stage<KEYS>(ks, k, k_token, tile, base + KEYS, end);
         if (!busy) continue;
@@ -318,9 +316,8 @@ KERNEL(attention_queries)(
         UNROLL for (int n = 0; n < KEYS / 8; n++) UNROLL for (int i = 0; i < 4; i++) {
             int key = base + 8 * n + lane % 4 * 2 + i % 2, query = mine + lane / 4 + i / 2 * 8;
             float p = power(s[n][i] * (rest(scale) * LOG2_E) - shift[i / 2]);
-            float ds = p * (dp[n][i] - along[i / 2]);
-            if (CAPPED) ds *= cap_slope(s[n][i], cap);
-            s[n][i] = sees(query, key, span) ? ds : 0.0f;
+            float slope = CAPPED ? cap_slope(s[n][i], cap) : 1.0f;
+            s[n][i] = sees(query, key, span) ? p * (dp[n][i] - along[i / 2]) * slope : 0.0f;
         }
         accumulate(sum, s, ks, 0);
     }

@@ -43,6 +43,7 @@ pub(super) fn modules() -> Listed {
         super::rotary::modules(),
         super::sampling::modules(),
         super::token::modules(),
+        super::weighted::modules(),
     ];
     Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
@@ -120,7 +121,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 28] = [
+const WIDE: [Accesses; 30] = [
     ("activation", "gelu", &["A"], &["A"]),
     ("activation", "gelu_backward", &["A", "A"], &["A", "A"]),
     ("activation", "swiglu", &["A", "A"], &["A"]),
@@ -179,6 +180,8 @@ const WIDE: [Accesses; 28] = [
     ("rotary", "turn", &["A", "A", "float", "float"], &["A", "A"]),
     ("token", "statistics", &["float"], &[]),
     ("token", "backward", &["float"], &["A"]),
+    ("weighted", "weigh", &["A"], &["A"]),
+    ("weighted", "dots", &["A", "A"], &[]),
 ];
 
 /// Kernels of a module whose machine code has fewer loads and stores of 16 bytes than it takes where

@@ -43,6 +43,19 @@ def gemma3(vocab):
     ))
 
 
+def gemma3_multimodal(vocab):
+    text = sizes(
+        vocab, "llama-style", hidden_size=20, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=6, query_pre_attn_scalar=9, sliding_window=5, sliding_window_pattern=2,
+        rope_parameters={"full_attention": dict(LINEAR), "sliding_attention": rope(50.0)})
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    return transformers.Gemma3Config(
+        text_config=transformers.Gemma3TextConfig(**text),
+        vision_config=transformers.SiglipVisionConfig(**vision), mm_tokens_per_image=4,
+        boi_token_index=vocab - 3, eoi_token_index=vocab - 2, image_token_index=vocab - 1)
+
+
 def olmo2(vocab):
     return transformers.Olmo2Config(**sizes(
         vocab, "byte-level", tie_word_embeddings=False, rope_parameters=rope(500.0)))
@@ -133,6 +146,7 @@ FAMILIES = {
     "qwen3_moe-fused": ("byte-level", lambda v: qwen3_moe(v, mlp_only_layers=[1],
                                                           norm_topk_prob=False)),
     "mixtral": ("llama-style", mixtral),
+    "gemma3-multimodal": ("llama-style", gemma3_multimodal),
 }
 # Saved as transformers 5 holds them in memory: one tensor for all experts of a layer.
 FUSED = ["qwen3_moe-fused"]
@@ -143,8 +157,12 @@ LONGEST_DRAW = {"llama-dynamic": SWITCH}
 def spell_as_v4(config):
     """Changes a config of transformers 5 to what checkpoints of the family on the hub have."""
     family = config["model_type"]
-    config["torch_dtype"] = config.pop("dtype")
-    config["transformers_version"] = "4.46.0"
+    if "dtype" in config:
+        config["torch_dtype"] = config.pop("dtype")
+        config["transformers_version"] = "4.46.0"
+    if "text_config" in config:
+        spell_as_v4(config["text_config"])
+        return
     if family == "gpt2":
         for key in ("n_inner", "tie_word_embeddings", "pad_token_id", "add_cross_attention"):
             value = config.pop(key, None)

@@ -48,7 +48,7 @@ pub mod threads;
 
 pub use ops::{
     activation, attention, elementwise, embedding, kv_cache, linear, mix, norm, optimizer, rotary,
-    row_invariant, sampling, token,
+    row_invariant, sampling, token, weighted,
 };
 pub use precision::Precision;
 pub use tensor::Dst;

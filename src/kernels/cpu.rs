@@ -24,3 +24,4 @@ pub(super) mod sampling;
 mod simd;
 mod softmax;
 pub(super) mod token;
+pub(super) mod weighted;

@@ -41,6 +41,7 @@ pub(super) mod ptx_tests;
 pub(super) mod rotary;
 pub(super) mod sampling;
 pub(super) mod token;
+pub(super) mod weighted;
 
 #[cfg(not(feature = "cuda"))]
 pub(super) use no_driver as driver;

@@ -150,6 +150,27 @@ pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
     }
 }
 
+/// As [`download`], in f64.
+pub fn download_wide(tensor: &Tensor) -> Result<Vec<f64>> {
+    check(tensor, tensor.elem_count())?;
+    match tensor.dtype() {
+        DType::F64 => to_host(tensor),
+        _ => Ok(download(tensor)?.into_iter().map(f64::from).collect()),
+    }
+}
+
+/// As [`upload`], of f64 values.
+pub fn upload_wide<'a>(values: &[f64], tensor: impl Into<Dst<'a>>) -> Result<()> {
+    let tensor = tensor.into();
+    match tensor.dtype() {
+        DType::F64 => put(values, tensor),
+        _ => {
+            let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+            upload(&values, tensor)
+        }
+    }
+}
+
 /// Writes f32 values as a bf16 tensor and the i16 that each lacks: the f32's bits are the bf16's, moved
 /// up, plus the i16. The bf16 is the nearest, ties away from zero.
 ///

@@ -14,3 +14,4 @@ pub mod rotary;
 pub mod row_invariant;
 pub mod sampling;
 pub mod token;
+pub mod weighted;

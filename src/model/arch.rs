@@ -51,8 +51,10 @@ pub struct Architecture {
     pub windows: Vec<Option<usize>>,
     /// Bias on query, key and value; on the attention's output.
     pub attention_bias: (bool, bool),
-    /// The feed-forward network.
+    /// The feed-forward network, of the layers without experts.
     pub ffn: Ffn,
+    /// A mixture of experts in the place of the feed-forward network, in some layers or all.
+    pub experts: Option<Experts>,
     /// Whether the head is the embedding.
     pub tied: bool,
     /// `c` where logits `z` become `c tanh(z / c)` (Gemma 2).
@@ -164,6 +166,48 @@ pub enum Ffn {
     },
 }
 
+/// Feed-forward networks of which each token uses a few: `sum over its experts of weight *
+/// down(activation(gate(x)) * up(x))` (Shazeer et al. 2017; Jiang et al. 2024). The weights are the
+/// largest of a softmax over all experts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experts {
+    /// Whether each layer has experts.
+    pub layers: Vec<bool>,
+    /// How many there are in a layer.
+    pub count: usize,
+    /// How many a token uses.
+    pub per_token: usize,
+    /// Whether the weights of a token's experts are divided by their sum.
+    pub normalized: bool,
+    /// The gate's activation.
+    pub kind: Gate,
+    /// Width between the projections of one expert.
+    pub width: usize,
+    /// The projection to the logits of the experts, by its name in the block.
+    pub router: String,
+    /// The projections of the experts.
+    pub weights: ExpertWeights,
+}
+
+/// The projections of experts, by their names in the block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpertWeights {
+    /// One tensor for each expert and projection: `{prefix}{expert}.{part}`.
+    Separate {
+        /// What comes before the expert's number.
+        prefix: String,
+        /// Gate, up and down.
+        parts: [String; 3],
+    },
+    /// All experts in two tensors, whose names have no `.weight`.
+    Fused {
+        /// (experts, 2 width, hidden): the rows of the gate, then those of up.
+        gate_up: String,
+        /// (experts, hidden, width).
+        down: String,
+    },
+}
+
 /// The two projections of a gated network that read its input, by their names in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GateUp {
@@ -232,6 +276,12 @@ impl Architecture {
     /// The rotated elements of a head, of all rotations together.
     pub fn rotated(&self) -> usize {
         self.positions.tables().iter().map(|table| table.dim).sum()
+    }
+
+    /// A layer's experts, where it has any.
+    pub fn experts(&self, layer: usize) -> Option<&Experts> {
+        let experts = self.experts.as_ref();
+        experts.filter(|experts| experts.layers[layer])
     }
 
     /// The name of a block's parameter, without `.weight` and `.bias`.

@@ -95,8 +95,7 @@ impl Block {
         branches.into_iter().any(norms)
             || self.attention.trainable_before_out()
             || self.attention.out.trainable()
-            || self.ffn.inputs().iter().any(Linear::trainable)
-            || self.ffn.down().trainable()
+            || self.ffn.trainable()
     }
 
     /// `x` (tokens, hidden) -> (queries, hidden): the outputs that `range` wants.
@@ -125,11 +124,11 @@ impl Block {
         Ok((y, activations))
     }
 
-    /// The bytes of its matrices.
+    /// The bytes of the matrices that a token reads.
     pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
-        let inputs = self.attention.inputs().iter().chain(self.ffn.inputs());
-        let all = inputs.chain([&self.attention.out, self.ffn.down()]);
-        all.map(|linear| Ok(size(&linear.weight(weights)?))).sum()
+        let all = self.attention.inputs().iter().chain([&self.attention.out]);
+        let of = |linear: &Linear| -> Result<u64> { Ok(size(&linear.weight(weights)?)) };
+        Ok(all.map(of).sum::<Result<u64>>()? + self.ffn.bytes(weights)?)
     }
 
     /// One new token for each row of a step, `x` (rows, hidden), after those of its sequence in
@@ -161,9 +160,9 @@ impl Block {
         x: &Tensor,
         attended: &Tensor,
     ) -> Result<(Tensor, Option<norm::Saved>, FeedForward)> {
-        let (out, down) = (&self.attention.out, self.ffn.down());
+        let out = &self.attention.out;
         let feed_forward = |x: &Tensor, mut y: Tensor| -> Result<_> {
-            let (h, read) = self.ffn_branch.read(weights, x, &self.ffn.inputs()[0])?;
+            let (h, read) = self.ffn_branch.read(weights, x, self.ffn.first())?;
             let ffn = self.ffn.forward(weights, &h, &mut y)?;
             let (y, end) = self.ffn_branch.end(weights, x, y)?;
             Ok((y, FeedForward { read, ffn, end }))
@@ -171,16 +170,18 @@ impl Block {
         match self.residual {
             // Both branches are added as they are.
             Residual::Parallel => {
-                let mut y = self.attention_branch.start(weights, x, &[out, down])?;
+                let mut y =
+                    self.attention_branch
+                        .start(weights, x, [Some(out), self.ffn.last()])?;
                 out.add_product(weights, attended, &mut y)?;
                 let (y, feed_forward) = feed_forward(x, y)?;
                 Ok((y, None, feed_forward))
             }
             Residual::Sequential => {
-                let mut given = self.attention_branch.start(weights, x, &[out])?;
+                let mut given = self.attention_branch.start(weights, x, [Some(out)])?;
                 out.add_product(weights, attended, &mut given)?;
                 let (x, attention_end) = self.attention_branch.end(weights, x, given)?;
-                let y = self.ffn_branch.start(weights, &x, &[down])?;
+                let y = self.ffn_branch.start(weights, &x, [self.ffn.last()])?;
                 let (y, feed_forward) = feed_forward(&x, y)?;
                 Ok((y, attention_end, feed_forward))
             }
@@ -289,8 +290,7 @@ impl Block {
         SkippedInBlock {
             qkv: inputs(self.attention.inputs(), wants.attention_read),
             rest: self.attention.out.skipped(layout, wants.attended)
-                + inputs(self.ffn.inputs(), wants.ffn_read)
-                + self.ffn.down().skipped(layout, wants.ffn_inputs),
+                + self.ffn.skipped(layout, wants.ffn_read, wants.ffn_inputs),
             attention: !wants.attended,
         }
     }
@@ -309,7 +309,7 @@ impl Block {
             attended,
             attention,
             ffn_read,
-            ffn_inputs: ffn_read || self.ffn.inputs().iter().any(Linear::trainable),
+            ffn_inputs: ffn_read || self.ffn.trainable_before_outputs(),
         }
     }
 }

@@ -110,9 +110,15 @@ impl Branch {
 
     /// What the branch's last projections, `ends`, add their products to, (rows, hidden): the stream `x`
     /// where nothing comes after them. It begins with their biases.
-    pub(super) fn start(&self, weights: Weights, x: &Tensor, ends: &[&Linear]) -> Result<Tensor> {
+    pub(super) fn start<'a>(
+        &self,
+        weights: Weights,
+        x: &Tensor,
+        ends: impl IntoIterator<Item = Option<&'a Linear>>,
+    ) -> Result<Tensor> {
         let biases: Vec<Option<Tensor>> = ends
-            .iter()
+            .into_iter()
+            .flatten()
             .map(|end| end.bias(weights))
             .collect::<Result<_>>()?;
         let biases: Vec<&Tensor> = biases.iter().flatten().collect();

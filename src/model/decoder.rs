@@ -136,6 +136,7 @@ impl Decoder {
             params: &self.params,
             precision: self.numerics.compute,
             row_invariant: false,
+            row_invariant_experts: None,
         }
     }
 
@@ -250,13 +251,14 @@ impl Decoder {
     /// sees what each block kept.
     pub(super) fn forward_with(
         &self,
+        weights: Weights,
         packed: &Packed,
         mut visit: impl FnMut(usize, block::Activations) -> Result<()>,
     ) -> Result<Tensor> {
         let (inputs, sources) = self.inputs(packed)?;
         let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         for layer in 0..self.blocks.len() {
-            let (y, activations) = self.block_forward(layer, &x, &inputs)?;
+            let (y, activations) = self.block_forward(weights, layer, &x, &inputs)?;
             visit(layer, activations)?;
             x = y;
         }
@@ -270,7 +272,7 @@ impl Decoder {
         let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {
-            let (y, activations) = self.block_forward(layer, &x, &inputs)?;
+            let (y, activations) = self.block_forward(self.own_weights(), layer, &x, &inputs)?;
             if layer >= self.lowest {
                 // What the last block keeps is needed first and is little.
                 blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
@@ -302,7 +304,7 @@ impl Decoder {
             let layer = self.lowest + above;
             let activations = match kept {
                 OfBlock::Everything(activations) => activations,
-                OfBlock::Input(x) => self.block_forward(layer, &x, &inputs)?.1,
+                OfBlock::Input(x) => self.block_forward(weights, layer, &x, &inputs)?.1,
             };
             let batch = (inputs.placed.angles(layer), self.range(&inputs, layer));
             let below = self.trained_below_blocks() || layer > self.lowest;
@@ -353,13 +355,14 @@ impl Decoder {
 
     fn block_forward(
         &self,
+        weights: Weights,
         layer: usize,
         x: &Tensor,
         inputs: &Inputs,
     ) -> Result<(Tensor, block::Activations)> {
         let range = self.range(inputs, layer);
         let angles = inputs.placed.angles(layer);
-        self.blocks[layer].forward(self.own_weights(), x, angles, range)
+        self.blocks[layer].forward(weights, x, angles, range)
     }
 }
 

@@ -117,7 +117,14 @@ impl<'a> Generation<'a> {
             together.resize(prompts.len().max(self.least_rows()), &prompts[0][..1]);
             let (packed, spans) = pack(&together);
             let mut blocks = vec![Vec::with_capacity(self.blocks.len()); prompts.len()];
-            let last = self.model.forward_with(&packed, |_, saved| {
+            // An expert may have a few of the tokens only.
+            let own = self.model.own_weights();
+            let few = self.rounded.as_ref().unwrap_or(own.params);
+            let weights = Weights {
+                row_invariant_experts: self.row_invariant.then_some(few),
+                ..own
+            };
+            let last = self.model.forward_with(weights, &packed, |_, saved| {
                 let (keys, values) = saved.keys_values();
                 for (blocks, &(start, length)) in blocks.iter_mut().zip(&spans) {
                     let part = |x: &Tensor| x.narrow(0, start, length);
@@ -149,9 +156,14 @@ impl<'a> Generation<'a> {
             .entries
             .iter()
             .filter(|entry| entry.decay);
-        let least = |entry: &Entry| match entry.shape[0] <= FEW && entry.shape[1] > 512 {
-            true => FEW + 1,
-            false => SMALL / entry.shape[0] + 2,
+        let least = |entry: &Entry| {
+            let [.., out, input] = entry.shape[..] else {
+                return 2;
+            };
+            match out <= FEW && input > 512 {
+                true => FEW + 1,
+                false => SMALL / out + 2,
+            }
         };
         matrices.map(least).max().unwrap_or(2)
     }

@@ -155,7 +155,7 @@ impl Decoder {
     }
 
     fn normed(&self, packed: &Packed) -> Result<Tensor> {
-        let rows = self.forward_with(packed, |_, _| Ok(()))?;
+        let rows = self.forward_with(self.own_weights(), packed, |_, _| Ok(()))?;
         let norm = self.final_norm();
         Ok(norm.forward(self.own_weights(), &rows)?.0)
     }

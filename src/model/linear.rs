@@ -49,6 +49,18 @@ impl Linear {
         })
     }
 
+    /// The layer of these rows of a parameter whose last dimension is the input, all others the rows.
+    ///
+    /// # Panics
+    /// If the layout has no such parameter.
+    pub(super) fn rows_of(layout: &Layout, parameter: &str, rows: Range<usize>) -> Self {
+        Self {
+            weight: layout.parameter(parameter),
+            bias: None,
+            rows: Some(rows),
+        }
+    }
+
     /// Whether any of it is trained.
     pub(super) fn trainable(&self) -> bool {
         self.weight.trainable() || self.bias.is_some_and(|bias| bias.trainable())
@@ -58,9 +70,18 @@ impl Linear {
     /// whether the gradient of the input is computed.
     pub(super) fn skipped(&self, layout: &Layout, input: bool) -> usize {
         let left_out = usize::from(!self.weight.trainable()) + usize::from(!input);
+        left_out * self.elements(layout)
+    }
+
+    /// Elements of the weight.
+    pub(super) fn elements(&self, layout: &Layout) -> usize {
         let shape = self.weight.shape(layout);
-        let rows = self.rows.as_ref().map_or(shape[0], ExactSizeIterator::len);
-        left_out * rows * shape[1]
+        let (input, outer) = (shape[shape.len() - 1], &shape[..shape.len() - 1]);
+        let rows = self
+            .rows
+            .as_ref()
+            .map_or(outer.iter().product(), ExactSizeIterator::len);
+        rows * input
     }
 
     /// (out, in).
@@ -78,6 +99,10 @@ impl Linear {
     fn part(&self, whole: &Tensor) -> candle_core::Result<Tensor> {
         match &self.rows {
             None => Ok(whole.clone()),
+            Some(rows) if whole.rank() == 3 => {
+                let whole = whole.flatten_to(1)?;
+                whole.narrow(0, rows.start, rows.len())
+            }
             Some(rows) => whole.narrow(0, rows.start, rows.len()),
         }
     }
@@ -140,8 +165,23 @@ impl Linear {
 
     /// The gradient of the input, (rows, in), in the dtype of the weights.
     pub(super) fn backward_input(&self, weights: Weights, dy: &Tensor) -> Result<Tensor> {
-        let weight = &self.weight(weights)?;
-        linear::backward_input(dy, weight, weight.dtype(), weights.precision)
+        let dtype = self.weight.of(weights).dtype();
+        self.backward_input_of(weights, dy, dtype)
+    }
+
+    /// As [`Self::backward_input`], in `dtype`.
+    pub(super) fn backward_input_of(
+        &self,
+        weights: Weights,
+        dy: &Tensor,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        linear::backward_input(dy, &self.weight(weights)?, dtype, weights.precision)
+    }
+
+    /// Adds the gradient of the input to `dx` (rows, in).
+    pub(super) fn backward_input_add(&self, weights: Weights, dy: &Tensor, dx: Dst) -> Result<()> {
+        linear::backward_input_add(dy, &self.weight(weights)?, dx, weights.precision)
     }
 }
 
@@ -164,10 +204,9 @@ pub(super) fn backward_shared_input(
     let Some(dtype) = wanted else {
         return Ok(None);
     };
-    let precision = weights.precision;
-    let mut dx = linear::backward_input(&dy[0], &layers[0].weight(weights)?, dtype, precision)?;
+    let mut dx = layers[0].backward_input_of(weights, &dy[0], dtype)?;
     for (layer, dy) in layers.iter().zip(dy).skip(1) {
-        linear::backward_input_add(dy, &layer.weight(weights)?, &mut dx, precision)?;
+        layer.backward_input_add(weights, dy, (&mut dx).into())?;
     }
     Ok(Some(dx))
 }

@@ -33,6 +33,23 @@ pub(super) struct Weights<'a> {
     pub precision: Precision,
     /// Row-invariant: what a row gives does not depend on the rows beside it.
     pub row_invariant: bool,
+    /// The weights of experts where these alone are row-invariant: other matmuls have enough rows for
+    /// that to be so.
+    pub row_invariant_experts: Option<&'a Params>,
+}
+
+impl Weights<'_> {
+    /// As experts compute with them.
+    pub fn of_experts(self) -> Self {
+        match self.row_invariant_experts {
+            Some(params) => Self {
+                params,
+                row_invariant: true,
+                ..self
+            },
+            None => self,
+        }
+    }
 }
 
 impl Parameter {
@@ -143,7 +160,7 @@ impl Params {
     /// The same parameters, whose matrices are kept rounded to bf16.
     pub(super) fn rounded(&self) -> Result<Self> {
         let mut same = self.clone();
-        for view in same.views.iter_mut().filter(|view| view.rank() == 2) {
+        for view in same.views.iter_mut().filter(|view| view.rank() >= 2) {
             *view = row_invariant::rounded(view)?;
         }
         Ok(same)

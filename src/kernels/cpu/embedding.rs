@@ -4,9 +4,12 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::elementwise::add;
-use super::host::{each_real, read, write};
+use super::host::{Disjoint, each_real, read, write};
 use crate::error::{Error, Result};
 use crate::kernels::tensor::{Dst, fresh};
+
+/// Columns that one task adds up.
+const COLUMNS: usize = 128;
 
 pub fn gather(table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let (_, width) = table.dims2()?;
@@ -43,9 +46,17 @@ pub fn scatter_add(dy: &Tensor, ids: &Tensor, dtable: Dst) -> Result<()> {
         let dy = read(&dy);
         let dy = dy.values::<T>()?;
         write(dtable, |table: &mut [T]| {
-            for (&id, row) in ids.iter().zip(dy.chunks_exact(width)) {
-                add(&mut table[id as usize * width..][..width], row);
-            }
+            let table = Disjoint::new(table);
+            // Each task has columns of its own, and adds to them in the order of rows.
+            let starts: Vec<usize> = (0..width).step_by(COLUMNS).collect();
+            starts.into_par_iter().for_each(|start| {
+                let columns = COLUMNS.min(width - start);
+                for (&id, row) in ids.iter().zip(dy.chunks_exact(width)) {
+                    // SAFETY: no other task has these columns.
+                    let to = unsafe { table.part(id as usize * width + start, columns) };
+                    add(to, &row[start..start + columns]);
+                }
+            });
             Ok(())
         })
     })

@@ -43,6 +43,7 @@ pub(super) fn modules() -> Listed {
         super::rotary::modules(),
         super::sampling::modules(),
         super::token::modules(),
+        super::weighted::modules(),
     ];
     Ok(lists.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
@@ -120,7 +121,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 29] = [
+const WIDE: [Accesses; 31] = [
     ("activation", "apply", &["A"], &["A"]),
     ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
     ("activation", "gated", &["A", "A"], &["A"]),
@@ -180,6 +181,8 @@ const WIDE: [Accesses; 29] = [
     ("token", "soft_cap", &["float"], &["float"]),
     ("token", "statistics", &["float"], &[]),
     ("token", "backward", &["float"], &["A"]),
+    ("weighted", "weigh", &["A"], &["A"]),
+    ("weighted", "dots", &["A", "A"], &[]),
 ];
 
 /// Kernels of a module whose machine code has fewer loads and stores of 16 bytes than it takes where

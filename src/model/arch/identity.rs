@@ -75,7 +75,7 @@ impl Debug for Identity<'_> {
         let plus_one = matches!(arch.norm, Norm::Rms { plus_one: true, .. });
         let whole = matches!(arch.qk_norm, Some(QkNorm::Whole(_)));
         let post_norms = [&arch.names.attention_post_norm, &arch.names.ffn_post_norm];
-        let later: [(&str, Option<&dyn Debug>); 10] = [
+        let later: [(&str, Option<&dyn Debug>); 11] = [
             ("activation", activation),
             ("attention_scale", scale.as_ref().map(|x| x as _)),
             (
@@ -83,6 +83,7 @@ impl Debug for Identity<'_> {
                 arch.attention_softcap.as_ref().map(|x| x as _),
             ),
             ("conv1d", arch.conv1d.then_some(&true)),
+            ("experts", arch.experts.as_ref().map(|x| x as _)),
             ("logit_softcap", arch.logit_softcap.as_ref().map(|x| x as _)),
             ("multipliers", multipliers.map(|x| x as _)),
             ("norm_plus_one", plus_one.then_some(&true)),

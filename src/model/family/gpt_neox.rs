@@ -90,6 +90,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
             up: "mlp.dense_h_to_4h".into(),
             down: "mlp.dense_4h_to_h".into(),
         },
+        experts: None,
         tied: config.bool_or("tie_word_embeddings", false)?,
         initializer_range: config.f64_or("initializer_range", 0.02)?,
         zero_row: None,

@@ -129,6 +129,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
             gate_up: GateUp::Separate(["mlp.gate_proj", "mlp.up_proj"].map(Into::into)),
             down: "mlp.down_proj".into(),
         },
+        experts: None,
         tied: config.bool_or("tie_word_embeddings", false)?,
         initializer_range: config.f64_or("initializer_range", 0.02)?,
         zero_row: padding

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::model::arch::{Architecture, Ffn, GateUp, Norm, Positions, QkNorm, Qkv};
+use crate::model::arch::{
+    Architecture, ExpertWeights, Experts, Ffn, GateUp, Norm, Positions, QkNorm, Qkv,
+};
 
 /// How a parameter starts in a fresh model.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,19 +98,10 @@ impl Layout {
                 }
             }
             list.linear(&name(&names.attention_out), hidden, query, out_bias);
-            let (inputs, down) = match &arch.ffn {
-                Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
-                Ffn::Gated { gate_up, down, .. } => match gate_up {
-                    GateUp::Separate(parts) => (parts.as_slice(), down),
-                    GateUp::Stacked(part) => (std::slice::from_ref(part), down),
-                },
-            };
-            let (width, bias) = (arch.ffn.width(), arch.ffn.bias());
-            let rows = arch.ffn.activation_inputs() / inputs.len();
-            for part in inputs {
-                list.linear(&name(part), rows, hidden, bias);
+            match arch.experts(layer) {
+                Some(experts) => list.experts(arch, layer, experts),
+                None => list.ffn(arch, layer),
             }
-            list.linear(&name(down), hidden, width, bias);
         }
         let mut entries = list.0;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -201,6 +194,48 @@ impl List {
         self.add(format!("{name}.weight"), vec![width], Init::One);
         if bias {
             self.add(format!("{name}.bias"), vec![width], Init::Zero);
+        }
+    }
+
+    fn ffn(&mut self, arch: &Architecture, layer: usize) {
+        let (inputs, down) = match &arch.ffn {
+            Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
+            Ffn::Gated { gate_up, down, .. } => match gate_up {
+                GateUp::Separate(parts) => (parts.as_slice(), down),
+                GateUp::Stacked(part) => (std::slice::from_ref(part), down),
+            },
+        };
+        let (width, bias) = (arch.ffn.width(), arch.ffn.bias());
+        let rows = arch.ffn.activation_inputs() / inputs.len();
+        let name = |part: &String| arch.block_name(layer, part);
+        for part in inputs {
+            self.linear(&name(part), rows, arch.hidden_size, bias);
+        }
+        self.linear(&name(down), arch.hidden_size, width, bias);
+    }
+
+    fn experts(&mut self, arch: &Architecture, layer: usize, experts: &Experts) {
+        let Experts { count, width, .. } = *experts;
+        let (hidden, name) = (arch.hidden_size, |part: &str| arch.block_name(layer, part));
+        self.linear(&name(&experts.router), count, hidden, false);
+        match &experts.weights {
+            ExpertWeights::Separate {
+                prefix,
+                parts: [gate, up, down],
+            } => {
+                for expert in 0..count {
+                    let name = |part: &str| name(&format!("{prefix}{expert}.{part}"));
+                    self.linear(&name(gate), width, hidden, false);
+                    self.linear(&name(up), width, hidden, false);
+                    self.linear(&name(down), hidden, width, false);
+                }
+            }
+            ExpertWeights::Fused { gate_up, down } => {
+                let shapes = [vec![count, 2 * width, hidden], vec![count, hidden, width]];
+                for (part, shape) in [gate_up, down].into_iter().zip(shapes) {
+                    self.add(name(part), shape, Init::Normal);
+                }
+            }
         }
     }
 

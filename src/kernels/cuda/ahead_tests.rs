@@ -34,7 +34,8 @@ fn of_tests() -> Listed {
         (256, 1),
     ];
     let lists = [
-        attention::modules_of(&[6, 8, 12, 16, 130], None)?,
+        attention::modules_of(&[6, 8, 10, 12, 16, 130], None)?,
+        attention::modules_of(&[6], Some(1.0))?,
         kv_cache::modules_of(&groups, false)?,
     ];
     Ok(lists.concat())

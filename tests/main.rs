@@ -17,6 +17,8 @@ mod data;
 mod docs;
 /// `config.json` of every family: what it means, what is refused.
 mod families;
+/// A real pretrained model, where there is one.
+mod gemma;
 /// The GPU against the processor.
 mod gpu;
 /// What a step should take on a GPU.

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::support::{MODELS, fixture, ids, json, real_fixtures};
 
-fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
+/// A prompt as a sampler takes it.
+pub fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
     Prompt {
         text: text.to_owned(),
         instruction: text.to_owned(),
@@ -25,13 +26,14 @@ fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
 }
 
 /// A model folder with its tokenizer.
-struct Place {
-    model: Decoder,
-    tokenizer: Tokenizer,
+pub struct Place {
+    pub model: Decoder,
+    pub tokenizer: Tokenizer,
 }
 
 impl Place {
-    fn open(folder: &Path) -> Self {
+    /// Opens the folder in f32.
+    pub fn open(folder: &Path) -> Self {
         let opened = ModelFolder::open(folder).unwrap();
         Self {
             model: opened.load(DType::F32, &Device::Cpu).unwrap().0,
@@ -39,7 +41,8 @@ impl Place {
         }
     }
 
-    fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
+    /// Draws one answer for each prompt.
+    pub fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
         self.sampler(config)
             .all(prompts, &mut |_, _, _| {})
             .unwrap()
@@ -51,7 +54,8 @@ impl Place {
     }
 }
 
-fn greedy(tokens: usize, penalty: f64) -> SampleConfig {
+/// Draws the likeliest tokens.
+pub fn greedy(tokens: usize, penalty: f64) -> SampleConfig {
     SampleConfig {
         greedy: true,
         max_new_tokens: tokens,

@@ -106,13 +106,13 @@ fn what_would_be_another_model_is_refused() {
         ),
         (
             "qwen2",
-            json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}),
-            ["yarn", "llama3"],
+            json!({"rope_scaling": {"type": "yarn"}}),
+            ["`factor` is missing", "a number"],
         ),
         (
             "qwen2",
             json!({"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 1]}}),
-            ["mrope", "llama3"],
+            ["mrope", "llama3, yarn, longrope and dynamic"],
         ),
         ("qwen2", json!({"use_mrope": true}), ["`use_mrope`", "text"]),
         (

@@ -18,7 +18,7 @@ fn oracle_pairs(name: &str) -> Vec<Example> {
 fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
     let mut gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
-    let packed = Packed::new(examples, Role::ALL);
+    let packed = model.pack(examples, Role::ALL);
     model
         .step(
             &packed,

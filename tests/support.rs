@@ -22,12 +22,14 @@ pub fn real_fixtures() -> Option<PathBuf> {
 
 /// The project's own models, each with `{name}-ref` and oracle values: together they have every
 /// trait of every family that the decoder supports.
-pub const MODELS: [&str; 10] = [
+pub const MODELS: [&str; 12] = [
     "neox",
     "neox-sequential",
     "llama",
     "llama3",
     "llama-linear",
+    "llama-yarn",
+    "llama-dynamic",
     "mistral",
     "qwen2",
     "qwen2-window",

@@ -11,7 +11,7 @@ use crate::kernels::attention::Scores;
 
 pub use self::config_json::ConfigJson;
 pub(super) use self::identity::Identity;
-pub use self::rotary::{Keys as RotaryKeys, Rotary, Scaling};
+pub use self::rotary::{Keys as RotaryKeys, LayerKeys as RotaryLayerKeys, Rotary, Scaling};
 pub use crate::kernels::norm::Norm;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
@@ -23,7 +23,7 @@ pub struct Architecture {
     pub hidden_size: usize,
     /// Number of blocks.
     pub layers: usize,
-    /// The longest sequence the model was made for.
+    /// `max_position_embeddings`; see [`longest_sequence`](Self::longest_sequence).
     pub max_positions: usize,
     /// Every norm's kind: of the residual stream, of queries and keys, before the head.
     pub norm: Norm,

@@ -6,7 +6,7 @@ mod time;
 use super::*;
 use crate::data::{Example, Response};
 use crate::loss::Role;
-use crate::model::arch::ConfigJson;
+use crate::model::arch::{ConfigJson, Positions, Scaling};
 use crate::model::family::family;
 
 const PYTHIA: &str = r#"{"model_type": "gpt_neox", "hidden_size": 2560, "num_hidden_layers": 32,
@@ -191,6 +191,25 @@ fn a_window_hides_tokens_and_long_examples_compute_logits_twice() {
         assert_eq!(work.again, again);
     }
     assert_eq!(Work::of(&example, &[], &arch, false), Work::default());
+}
+
+#[test]
+fn a_prompt_counts_again_where_its_sequences_are_computed_differently() {
+    let mut arch = arch(LLAMA);
+    // Of 12 and 11 tokens.
+    let example = pair(7, 5, 4);
+    for (original, tokens) in [(12, 16.0), (11, 23.0), (10, 23.0)] {
+        let Positions::Rotary { tables, .. } = &mut arch.positions else {
+            panic!("a Llama model rotates");
+        };
+        tables[0].scaling = Scaling::Dynamic {
+            factor: 4.0,
+            original,
+        };
+        let work = Work::of(&example, Role::ALL, &arch, false);
+        assert_eq!(work.tokens, tokens, "{original}");
+        assert_eq!(work.predictions, 9.0);
+    }
 }
 
 #[test]

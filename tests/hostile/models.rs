@@ -243,7 +243,7 @@ fn what_a_config_says_beside_its_family_is_refused_by_name() {
         ("is_causal", json!(null), "causal models"),
         (
             "rope_scaling",
-            json!({"rope_type": "yarn", "factor": 4.0}),
+            json!({"rope_type": "proportional", "factor": 4.0}),
             "another scaling would change the model",
         ),
         (

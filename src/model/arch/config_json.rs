@@ -207,6 +207,34 @@ impl ConfigJson {
         }
     }
 
+    /// A list of so many finite numbers above 0.
+    pub fn positive_list(&self, key: &str, length: usize) -> Result<Vec<f64>> {
+        let list = self.get(key).and_then(Value::as_array);
+        let list: Option<Vec<f64>> = list.and_then(|list| list.iter().map(Value::as_f64).collect());
+        let is_valid = |list: &Vec<f64>| {
+            list.len() == length && list.iter().all(|x| x.is_finite() && *x > 0.0)
+        };
+        list.filter(is_valid).ok_or_else(|| {
+            let valid = format!("a list of {length} numbers above 0");
+            match self.get(key).and_then(Value::as_array) {
+                Some(list) => self
+                    .error(format!("`{key}` is a list of {}", list.len()))
+                    .hint(format!("expected {valid}")),
+                None => self.wrong(key, &valid),
+            }
+        })
+    }
+
+    /// This object with what `other` has beside it.
+    pub(super) fn over(&self, other: &Self) -> Self {
+        let mut value = other.value.as_object().cloned().unwrap_or_default();
+        value.extend(self.value.as_object().cloned().unwrap_or_default());
+        Self {
+            value: Value::Object(value),
+            place: self.place.clone(),
+        }
+    }
+
     /// Checks that `key`, where it is there, has the one value the family implements.
     pub fn require(&self, key: &str, only: &str) -> Result<()> {
         match self.str_or(key, only)? {

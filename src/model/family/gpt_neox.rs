@@ -55,6 +55,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         theta: "rotary_emb_base",
         fraction: Some(("rotary_pct", 0.25)),
         max_positions: 2048.0,
+        ..RotaryKeys::default()
     };
     let bias = config.bool_or("attention_bias", true)?;
     let layers = config.usize("num_hidden_layers")?;

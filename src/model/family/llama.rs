@@ -89,9 +89,8 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     let layers = config.usize("num_hidden_layers")?;
     let vocab_size = config.usize("vocab_size")?;
     let rotary = RotaryKeys {
-        theta: "rope_theta",
-        fraction: None,
         max_positions: defaults.max_positions as f64,
+        ..RotaryKeys::default()
     };
     let padding = config
         .value

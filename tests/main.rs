@@ -57,3 +57,5 @@ mod support;
 mod torture;
 /// Runs against other programs' trajectories and their own.
 mod train;
+/// Weights whose files differ from what is computed with, or hold more.
+mod weights;

@@ -396,7 +396,9 @@ fn families_agree_with_candle_transformers() {
 }
 
 fn files(folder: &Path) -> expo::io::model_dir::ModelFiles {
-    expo::io::model_dir::ModelFiles::open(folder).unwrap()
+    expo::model::weights::ModelFolder::open(folder)
+        .unwrap()
+        .files
 }
 
 #[test]

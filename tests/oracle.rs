@@ -86,6 +86,10 @@ fn gradients_of_every_parameter() {
             assert_eq!(entries.len(), names.count(), "{name}");
             for (id, entry) in entries.iter().enumerate() {
                 let want = &wanted[&format!("{prefix}{}", entry.name)];
+                let want = match entry.transposed {
+                    true => &want.t().unwrap().contiguous().unwrap(),
+                    false => want,
+                };
                 let got = gradients.view(id).to_dtype(DType::F32).unwrap();
                 // Of a tensor whose gradient nearly cancels only rounding is left.
                 let scale = norm(want).max(1e-3 * total);

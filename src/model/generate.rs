@@ -12,7 +12,7 @@ use candle_core::Tensor;
 
 use super::choice::Choice;
 use super::decoder::Decoder;
-use super::parameters::{Entry, Params, Weights};
+use super::parameters::{Entry, Params, Weights, bytes};
 use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -209,7 +209,7 @@ impl<'a> Generation<'a> {
         let norm = model.final_norm();
         let (h, _) = norm.forward(weights, &hidden)?;
         let logits = model.head_logits_of(weights, &h)?;
-        self.bytes += size(model.head_weight(weights));
+        self.bytes += bytes(model.head_weight(weights));
         self.choice.draw(&logits, &rows, uniforms)
     }
 
@@ -309,11 +309,6 @@ fn together(mut parts: Vec<Tensor>) -> Result<Tensor> {
         at += rows;
     }
     Ok(all)
-}
-
-/// The bytes of a tensor.
-pub(super) fn size(x: &Tensor) -> u64 {
-    (x.elem_count() * x.dtype().size_in_bytes()) as u64
 }
 
 /// The prompts in one row, and where each lies: (first token, tokens).

@@ -31,6 +31,8 @@ mod hub;
 mod large;
 /// Who may import whom.
 mod layers;
+/// Sequences whose length changes how they are computed.
+mod lengths;
 /// Losses and their gradients, and `expo loss`.
 mod losses;
 /// Whole models against the real fixtures, and against themselves computed another way.
@@ -55,3 +57,5 @@ mod support;
 mod torture;
 /// Runs against other programs' trajectories and their own.
 mod train;
+/// Weights whose files differ from what is computed with, or hold more.
+mod weights;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use expo::data::pack::Packed;
 use expo::data::{Example, Prompt, Response, Tokenizer};
 use expo::loss::Role;
 use expo::model::Decoder;
@@ -203,7 +202,7 @@ fn log_probs_are_those_of_the_scoring_pass() {
             preference: None,
         });
         let examples: Vec<Example> = examples.collect();
-        let packed = Packed::new(&examples, &[Role::Sampled]);
+        let packed = place.model.pack(&examples, &[Role::Sampled]);
         let scores = place.model.score(&packed).unwrap();
         for (drawn, scores) in drawn.iter().zip(scores) {
             assert!(

@@ -13,13 +13,21 @@ use crate::kernels::testing::fixture;
 use crate::loss::Role;
 
 /// Together these have every trait of every family.
-const MODELS: [&str; 6] = [
+const MODELS: [&str; 14] = [
     "neox",
     "neox-sequential",
     "llama3",
     "qwen2-window",
     "qwen3",
     "mistral",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "granite",
+    "olmo2",
+    "phi3-window",
+    "qwen3_moe",
+    "smollm3",
 ];
 
 fn examples() -> Vec<Example> {

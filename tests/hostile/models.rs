@@ -138,7 +138,7 @@ fn a_changed_config_is_read_as_transformers_reads_it_or_refused() {
         }
         // So that not all are refused.
         let count = cases.as_array().unwrap().len();
-        let most = equal * 5 > count * 2 || !MODELS.contains(&name.as_str());
+        let most = equal * 3 > count || !MODELS.contains(&name.as_str());
         assert!(most, "{name}: {equal} of {count} are read");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -270,7 +270,7 @@ fn what_a_config_says_beside_its_family_is_refused_by_name() {
         ("is_causal", json!(null), "causal models"),
         (
             "rope_scaling",
-            json!({"rope_type": "yarn", "factor": 4.0}),
+            json!({"rope_type": "proportional", "factor": 4.0}),
             "another scaling would change the model",
         ),
         (

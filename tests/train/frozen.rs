@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use expo::data::pack::Packed;
 use expo::kernels::device::download;
 use expo::loss::Role;
 use expo::model::Decoder;
@@ -24,7 +23,7 @@ fn load(name: &str, patterns: &[String]) -> Decoder {
 /// The gradients of a weighted sum of log-probs, by name.
 fn gradients(model: &Decoder, name: &str) -> BTreeMap<String, Vec<f32>> {
     let examples = pairs(&json(&fixture(&format!("oracle/{name}.json"))));
-    let packed = Packed::new(&examples, Role::ALL);
+    let packed = model.pack(&examples, Role::ALL);
     let mut gradients = model.gradients().unwrap();
     let seeds = |i: usize, scores: &[_]| {
         let seed = |at: usize| 0.3 + 0.2 * i as f64 - 0.7 * at as f64;

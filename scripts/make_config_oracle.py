@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import logging
+import resource
 import shutil
 import tempfile
 import warnings
@@ -280,6 +281,8 @@ def heads():
 
 
 def quiet():
+    # Some changes ask for more memory than there is, of a model that the weights then do not fit.
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     transformers.utils.logging.set_verbosity(50)

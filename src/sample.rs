@@ -214,8 +214,11 @@ impl<'a> Sampler<'a> {
         let new = self.config.max_new_tokens.min(limit - length);
         match self.model.architecture().cached_length() {
             Some(cached) if length + new > cached => {
-                let what = format!("a prompt of {length} tokens with a response of up to {new}");
-                let hint = format!("both together at most {cached} tokens: {NO_CACHE}");
+                let what = format!(
+                    "a prompt of {length} tokens and a response of up to {new} are {} tokens",
+                    length + new
+                );
+                let hint = format!("at most {cached} tokens: {NO_CACHE}");
                 let room = cached.saturating_sub(length).to_string();
                 let error = Error::input(what).hint(hint).at(prompt.place);
                 Err(match cached > length {

@@ -60,7 +60,7 @@ pub(super) struct Activations {
 }
 
 enum OfBlock {
-    Everything(block::Activations),
+    Everything(Box<block::Activations>),
     /// The block's input, (tokens, hidden).
     Input(Tensor),
 }
@@ -277,7 +277,7 @@ impl Decoder {
             if layer >= self.lowest {
                 // What the last block keeps is needed first and is little.
                 blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
-                    false => OfBlock::Everything(activations),
+                    false => OfBlock::Everything(Box::new(activations)),
                     true => OfBlock::Input(x),
                 });
             }
@@ -304,7 +304,7 @@ impl Decoder {
         for (above, kept) in blocks.into_iter().enumerate().rev() {
             let layer = self.lowest + above;
             let activations = match kept {
-                OfBlock::Everything(activations) => activations,
+                OfBlock::Everything(activations) => *activations,
                 OfBlock::Input(x) => self.block_forward(weights, layer, &x, &inputs)?.1,
             };
             let batch = (inputs.placed.angles(layer), self.range(&inputs, layer));

@@ -80,8 +80,9 @@ fn bf16_stays_near_f32() {
         let (full, rounded) = (values(full.flat()), values(rounded.flat()));
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let cosine = dot(&full, &rounded) / (dot(&full, &full) * dot(&rounded, &rounded)).sqrt();
-        // The factor of longrope makes its scores, and so their rounding, larger.
-        let least = if name == "phi3" { 0.98 } else { 0.999 };
+        // Each layer rounds once more.
+        let layers = model.architecture().layers;
+        let least = if layers > 2 { 0.98 } else { 0.999 };
         assert!(cosine > least, "{name}: {cosine}");
     }
 }

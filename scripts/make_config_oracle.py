@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/configs.json: what transformers makes of changed config.json files.
+"""Makes tests/fixtures/configs.json and configs/: what transformers makes of changed config.json files.
 
 Every key of a fixture's config.json, and the keys of its family, is changed to other values, one at a
 time. Of each change the oracle has the log-prob that transformers computes, or null where it
 refuses the config, the weights, or would leave a weight as it was drawn.
 
 Python is needed only to remake it: `pip install torch transformers safetensors`, then
-`python scripts/make_config_oracle.py`.
+`python scripts/make_config_oracle.py [--models NAME ...]`. The families that were added later have a
+file each, configs/NAME.json; their own keys are in config_oracle_families.py.
 """
 
+import argparse
 import copy
 import json
 import logging
+import resource
 import shutil
 import tempfile
 import warnings
@@ -23,6 +26,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from config_oracle_families import FAMILY_KEYS, FAMILY_TOGETHER, ONLY_OWN, REMOVED, WITHIN
+
 FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 MODELS = ["neox", "llama", "mistral", "qwen2", "qwen2-window", "qwen3-window"]
 # Models that their config ties, and the names of their embedding and head.
@@ -32,8 +37,8 @@ TIED = {
     "qwen2": ["model.embed_tokens.weight", "lm_head.weight"],
     "qwen3": ["model.embed_tokens.weight", "lm_head.weight"],
 }
+EXPERTS = ["mixtral", "qwen3_moe"]
 PROMPT, RESPONSE = [5, 17, 40, 9], [3, 88, 120, 7, 7, 61, 250, 33, 12, 199, 90, 4, 150, 22, 271, 64, 18, 101]
-REMOVED = "(removed)"
 
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 LLAMA3 = {
@@ -208,6 +213,9 @@ def log_prob(folder):
         )
         if info["missing_keys"] or info["mismatched_keys"]:
             return None
+        if model.config.model_type in EXPERTS:
+            # The grouped matmul takes no sizes as small as these.
+            model.set_experts_implementation("eager")
         ids = torch.tensor([PROMPT + RESPONSE])
         with torch.no_grad():
             logits = model.eval()(ids, return_dict=True).logits[0].double()
@@ -218,30 +226,42 @@ def log_prob(folder):
         return None
 
 
-def changes(config):
-    for name in sorted(KEYS):
-        for value in KEYS[name]:
+def changed(config, change):
+    config = copy.deepcopy(config) | change
+    return {key: value for key, value in config.items() if value != REMOVED}
+
+
+def changes(model, config):
+    own = FAMILY_KEYS.get(model, {})
+    keys = own if model in ONLY_OWN else {**KEYS, **own}
+    for name in sorted(keys):
+        for value in keys[name]:
             if value == REMOVED and name not in config:
                 continue
             if name in config and type(config[name]) is type(value) and config[name] == value:
                 continue
             yield {name: value}
-    yield from TOGETHER
+    part, inner = WITHIN.get(model, (None, []))
+    yield from ({part: changed(config[part], change)} for change in inner)
+    # The general ones of configs.json are about keys that every family reads in one place.
+    yield from [{}, *FAMILY_TOGETHER.get(model, [])] if model in FAMILY_KEYS else TOGETHER
 
 
 def cases(name, folder):
     source = FIXTURES / name
     shutil.copy(source / "model.safetensors", folder)
     config = json.loads((source / "config.json").read_text())
-    for change in changes(config):
-        changed = copy.deepcopy(config)
-        for key, value in change.items():
-            if value == REMOVED:
-                changed.pop(key, None)
-            else:
-                changed[key] = value
-        (folder / "config.json").write_text(json.dumps(changed))
+    for change in changes(name, config):
+        (folder / "config.json").write_text(json.dumps(changed(config, change)))
         yield {"change": change, "log_prob": log_prob(folder)}
+
+
+def lines(name):
+    """The cases of a model, a line of JSON each."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = [json.dumps(case) for case in cases(name, Path(folder))]
+    print(name, len(made), sum('"log_prob": null' in line for line in made))
+    return ",\n  ".join(made)
 
 
 def heads():
@@ -261,27 +281,41 @@ def heads():
 
 
 def quiet():
+    # Some changes ask for more memory than there is, of a model that the weights then do not fit.
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     transformers.utils.logging.set_verbosity(50)
     transformers.utils.logging.disable_progress_bar()
 
 
-def main():
-    quiet()
+def head():
     versions = {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
     versions["safetensors"] = safetensors.__version__
-    parts = []
-    for name in MODELS:
-        with tempfile.TemporaryDirectory() as folder:
-            lines = [json.dumps(case) for case in cases(name, Path(folder))]
-        print(name, len(lines), sum('"log_prob": null' in line for line in lines))
-        parts.append(f"{json.dumps(name)}: [\n  " + ",\n  ".join(lines) + "\n]")
-    head = json.dumps({"versions": versions, "prompt": PROMPT, "response": RESPONSE, "removed": REMOVED})
-    tied = ",\n  ".join(json.dumps(case) for case in heads())
-    text = f'{head[:-1]}, "tied": [\n  {tied}\n], "models": {{\n' + ",\n".join(parts) + "\n}}\n"
+    about = {"versions": versions, "prompt": PROMPT, "response": RESPONSE, "removed": REMOVED}
+    return json.dumps(about)[:-1]
+
+
+def write(path, text):
     json.loads(text)
-    (FIXTURES / "configs.json").write_text(text)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def main():
+    quiet()
+    parser = argparse.ArgumentParser(description="Makes the oracles of changed configs.")
+    parser.add_argument("--models", nargs="+", metavar="NAME", choices=list(FAMILY_KEYS),
+                        help="only these of the families that have a file each")
+    chosen = parser.parse_args().models
+    for name in chosen or FAMILY_KEYS:
+        text = f'{head()}, "models": {{{json.dumps(name)}: [\n  {lines(name)}\n]}}}}\n'
+        write(FIXTURES / "configs" / f"{name}.json", text)
+    if not chosen:
+        parts = [f"{json.dumps(name)}: [\n  {lines(name)}\n]" for name in MODELS]
+        tied = ",\n  ".join(json.dumps(case) for case in heads())
+        text = f'{head()}, "tied": [\n  {tied}\n], "models": {{\n' + ",\n".join(parts) + "\n}}\n"
+        write(FIXTURES / "configs.json", text)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::io::durable::{
     MANIFEST, Staging, check_new, create_parent, json_text, list, remove_file, rename, sync,
 };
-use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, ModelFiles, companions_in};
+use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, ModelFiles, OtherTensors, companions_in};
 use crate::model::Decoder;
+use crate::model::arch::ConfigJson;
+use crate::model::family::family;
 
 pub use self::checkpoints::{Checkpoints, removable_bytes, sweep_up};
 pub use self::state::{SMALL_FILES, Snapshot, read_state, restore};
@@ -34,10 +36,13 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// # Errors
 /// As of [`create`].
 pub fn save(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDtype) -> Result<()> {
-    let config = config_of(files)?;
-    create(model, config, target, dtype, |staging| {
-        files.write_companions(staging)
-    })
+    check_new(target)?;
+    check_weights(model, dtype)?;
+    create_parent(target)?;
+    let mut staging = Staging::beside(target)?;
+    write_like(model, files, &mut staging, dtype)?;
+    staging.seal()?;
+    staging.settle(target)
 }
 
 /// Saves the model as the new directory `target`, with this `config.json`; `companions` adds what else
@@ -58,7 +63,8 @@ pub fn create(
     create_parent(target)?;
     let mut staging = Staging::beside(target)?;
     companions(&mut staging)?;
-    write_model(model, config, &mut staging, dtype, SHARD_BYTES)?;
+    let others = OtherTensors::default();
+    write_model(model, &others, config, &mut staging, dtype, SHARD_BYTES)?;
     staging.seal()?;
     staging.settle(target)
 }
@@ -119,24 +125,34 @@ fn write_like(
     dtype: SaveDtype,
 ) -> Result<()> {
     files.write_companions(staging)?;
-    write_model(model, config_of(files)?, staging, dtype, SHARD_BYTES)
+    let (others, config) = (files.other_tensors(), config_of(files)?);
+    write_model(model, others, config, staging, dtype, SHARD_BYTES)
 }
 
 fn write_model(
     model: &Decoder,
+    others: &OtherTensors,
     config: Value,
     staging: &mut Staging,
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
     let mut config = with_dtype(config, dtype);
-    // A head of its own is one for every reader, also where the config that was loaded ties it.
-    if !model.architecture().tied && config["tie_word_embeddings"] == true {
+    // A head of its own is one for every reader, also where the config that was loaded ties it, if only
+    // by saying nothing.
+    if !model.architecture().tied && ties(&config) {
         config["tie_word_embeddings"] = false.into();
     }
     let config = json_text(&config)?;
     staging.bytes(model_dir::CONFIG, config.as_bytes())?;
-    write_weights(model, staging, dtype, shard_bytes)
+    write_weights(model, others, staging, dtype, shard_bytes)
+}
+
+/// Whether a config ties the head to the embedding.
+fn ties(config: &Value) -> bool {
+    let config = ConfigJson::from(config.clone());
+    let tied = family(&config).and_then(|family| (family.architecture)(&config));
+    tied.is_ok_and(|arch| arch.tied)
 }
 
 fn config_of(files: &ModelFiles) -> Result<Value> {
@@ -160,6 +176,14 @@ fn with_dtype(mut config: Value, dtype: SaveDtype) -> Value {
     for key in keys {
         config[*key] = name.into();
     }
+    // Of a model of several parts.
+    if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(value) = text.get_mut(key) {
+                *value = name.into();
+            }
+        }
+    }
     config
 }
 
@@ -182,7 +206,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config_of(&ModelFiles::open(&fixture()).unwrap()).unwrap();
         let mut staging = Staging::beside(&folder.path().join("model")).unwrap();
-        write_model(&model, config, &mut staging, SaveDtype::F32, 20_000).unwrap();
+        let others = OtherTensors::default();
+        write_model(
+            &model,
+            &others,
+            config,
+            &mut staging,
+            SaveDtype::F32,
+            20_000,
+        )
+        .unwrap();
         let index = staging.path().join("model.safetensors.index.json");
         assert!(index.is_file());
         let written = ModelFolder::open(staging.path()).unwrap();

@@ -103,7 +103,7 @@ pub fn show(
     let of_model = ModelFiles::open(&folder)?;
     let (tokenizer, of_model) = Tokenizer::with(&of_model, &rows.tokens.chat)?;
     let arch = architecture(&of_model)?;
-    let fits = check_length(rows.length.max_length, arch.max_positions, &folder);
+    let fits = check_length(rows.length.max_length, arch.longest_sequence(), &folder);
     if row.is_none() {
         // A row that is not there is reported before a length that does not fit.
         fits.clone()?;
@@ -172,7 +172,7 @@ pub fn show_file(
     let source = Source::of_rows(&data, overrides)?;
     let mut data = source.rows()?;
     let folder = find_tokenizer(model, None, observe)?;
-    let positions = architecture(&ModelFiles::open(&folder)?)?.max_positions;
+    let positions = architecture(&ModelFiles::open(&folder)?)?.longest_sequence();
     data.rows.length = data.rows.length.within(positions);
     data.rows.max_invalid_fraction = 1.0;
     let needs = match look.answers().count() {

@@ -1,5 +1,6 @@
 //! Causal language models: a Hugging Face directory in, log-probs and gradients out.
 
+mod angles;
 pub mod arch;
 mod attention;
 mod block;
@@ -14,6 +15,7 @@ mod ffn;
 pub mod generate;
 pub mod head;
 pub mod init;
+mod lengths;
 mod linear;
 mod norm;
 pub mod numerics;

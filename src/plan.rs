@@ -75,6 +75,8 @@ pub struct Parameters {
     pub head: u64,
     /// All.
     pub total: u64,
+    /// Those that a token meets: without the experts that it does not use.
+    pub active: u64,
 }
 
 impl Parameters {
@@ -93,6 +95,7 @@ impl Parameters {
             blocks,
             head: total - embedding - blocks,
             total,
+            active: total - arch.unused(),
         }
     }
 }

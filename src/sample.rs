@@ -51,6 +51,9 @@ pub struct Drawn {
     pub stopped: bool,
 }
 
+/// Why responses end at [`cached_length`](crate::model::arch::Architecture::cached_length).
+pub const NO_CACHE: &str = "beyond that length the rope type \"dynamic\" changes the keys of all tokens with each one, so there is no KV cache to draw with";
+
 /// The most responses of a call.
 const MOST_RESPONSES: usize = 100_000_000;
 
@@ -208,6 +211,22 @@ impl<'a> Sampler<'a> {
                 "shorten it; prompts of a file can be cut with max_prompt_length",
             );
         }
-        Ok(self.config.max_new_tokens.min(limit - length))
+        let new = self.config.max_new_tokens.min(limit - length);
+        match self.model.architecture().cached_length() {
+            Some(cached) if length + new > cached => {
+                let what = format!(
+                    "a prompt of {length} tokens and a response of up to {new} are {} tokens",
+                    length + new
+                );
+                let hint = format!("at most {cached} tokens: {NO_CACHE}");
+                let room = cached.saturating_sub(length).to_string();
+                let error = Error::input(what).hint(hint).at(prompt.place);
+                Err(match cached > length {
+                    true => error.option("max_new_tokens", room),
+                    false => error,
+                })
+            }
+            _ => Ok(new),
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::data::pack::{Packed, micro_batches, packed_tokens};
+use crate::data::pack::{micro_batches, packed_tokens};
 use crate::data::{Dataset, Example};
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -106,9 +106,10 @@ pub fn scan(
     micro_batch_tokens: usize,
     take: impl FnMut(&[Example], &[Vec<ResponseScore>]),
 ) -> Result<()> {
+    let class = |length| model.length_class(length);
     let lengths: Vec<usize> = examples
         .iter()
-        .map(|e| packed_tokens(e, Role::ALL))
+        .map(|e| packed_tokens(e, Role::ALL, &class))
         .collect();
     let batches = micro_batches(&lengths, micro_batch_tokens);
     let read = |range: Range<usize>| Ok(Cow::Borrowed(&examples[range]));
@@ -123,10 +124,11 @@ pub fn scan_rows(
     micro_batch_tokens: usize,
     take: impl FnMut(&[Example], &[Vec<ResponseScore>]),
 ) -> Result<()> {
+    let class = |length| model.length_class(length);
     let lengths: Vec<usize> = rows
         .iter()
-        .map(|&row| dataset.tokens(row, Role::ALL))
-        .collect();
+        .map(|&row| dataset.packed_tokens(row, Role::ALL, &class))
+        .collect::<Result<_>>()?;
     let batches = micro_batches(&lengths, micro_batch_tokens);
     let read = |range: Range<usize>| {
         let rows = rows[range].iter();
@@ -144,7 +146,7 @@ fn pass<'a>(
 ) -> Result<()> {
     for range in batches {
         let batch = read(range)?;
-        let scores = model.score(&Packed::new(batch.iter(), Role::ALL))?;
+        let scores = model.score(&model.pack(batch.iter(), Role::ALL))?;
         for (example, scores) in batch.iter().zip(&scores) {
             if scores.iter().any(|score| !score.log_prob.is_finite()) {
                 let log_probs: Vec<f64> = scores.iter().map(|score| score.log_prob).collect();

@@ -208,7 +208,8 @@ impl Run {
         let eval = config.data.eval.as_ref().and_then(|_| splits.next());
         let unlabelled = splits.next();
         let tokenizer = Arc::clone(&session.tokenizer);
-        let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref())?;
+        let shape = &session.folder.arch;
+        let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref(), shape)?;
         match &hashes.reference {
             // The weights of a checkpoint are not those that the reference has.
             Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {

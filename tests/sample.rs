@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use expo::data::pack::Packed;
 use expo::data::{Example, Prompt, Response, Tokenizer};
 use expo::loss::Role;
 use expo::model::Decoder;
@@ -14,7 +13,8 @@ use serde_json::Value;
 
 use crate::support::{MODELS, fixture, ids, json, real_fixtures};
 
-fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
+/// A prompt as a sampler takes it.
+pub fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
     Prompt {
         text: text.to_owned(),
         instruction: text.to_owned(),
@@ -25,13 +25,14 @@ fn prompt(text: &str, ids: Vec<u32>) -> Prompt {
 }
 
 /// A model folder with its tokenizer.
-struct Place {
-    model: Decoder,
-    tokenizer: Tokenizer,
+pub struct Place {
+    pub model: Decoder,
+    pub tokenizer: Tokenizer,
 }
 
 impl Place {
-    fn open(folder: &Path) -> Self {
+    /// Opens the folder in f32.
+    pub fn open(folder: &Path) -> Self {
         let opened = ModelFolder::open(folder).unwrap();
         Self {
             model: opened.load(DType::F32, &Device::Cpu).unwrap().0,
@@ -39,7 +40,8 @@ impl Place {
         }
     }
 
-    fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
+    /// Draws one answer for each prompt.
+    pub fn draw(&self, prompts: &[Prompt], config: &SampleConfig) -> Vec<Drawn> {
         self.sampler(config)
             .all(prompts, &mut |_, _, _| {})
             .unwrap()
@@ -51,7 +53,8 @@ impl Place {
     }
 }
 
-fn greedy(tokens: usize, penalty: f64) -> SampleConfig {
+/// Draws the likeliest tokens.
+pub fn greedy(tokens: usize, penalty: f64) -> SampleConfig {
     SampleConfig {
         greedy: true,
         max_new_tokens: tokens,
@@ -199,7 +202,7 @@ fn log_probs_are_those_of_the_scoring_pass() {
             preference: None,
         });
         let examples: Vec<Example> = examples.collect();
-        let packed = Packed::new(&examples, &[Role::Sampled]);
+        let packed = place.model.pack(&examples, &[Role::Sampled]);
         let scores = place.model.score(&packed).unwrap();
         for (drawn, scores) in drawn.iter().zip(scores) {
             assert!(

@@ -22,17 +22,32 @@ pub fn real_fixtures() -> Option<PathBuf> {
 
 /// The project's own models, each with `{name}-ref` and oracle values: together they have every
 /// trait of every family that the decoder supports.
-pub const MODELS: [&str; 10] = [
+pub const MODELS: [&str; 25] = [
     "neox",
     "neox-sequential",
     "llama",
     "llama3",
     "llama-linear",
+    "llama-yarn",
+    "llama-dynamic",
     "mistral",
     "qwen2",
     "qwen2-window",
     "qwen3",
     "qwen3-window",
+    "gemma2",
+    "gemma3",
+    "gemma3-multimodal",
+    "gpt2",
+    "granite",
+    "mixtral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "phi3-window",
+    "qwen3_moe",
+    "qwen3_moe-fused",
+    "smollm3",
 ];
 
 /// A file of the project's own fixtures, `tests/fixtures/{name}`.

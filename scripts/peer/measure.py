@@ -13,7 +13,7 @@ def order() -> SimpleNamespace:
     """The file that says what to run, written by compare.py."""
     parser = argparse.ArgumentParser()
     parser.add_argument("order", type=Path)
-    order = SimpleNamespace(**json.loads(parser.parse_args().order.read_text()))
+    order = SimpleNamespace(**{"end": END} | json.loads(parser.parse_args().order.read_text()))
     order.rows = [json.loads(line) for line in Path(order.data).read_text().splitlines()]
     return order
 
@@ -23,7 +23,7 @@ def tokenizer(order: SimpleNamespace):
     from transformers import PreTrainedTokenizerFast
 
     path = str(Path(order.model) / "tokenizer.json")
-    return PreTrainedTokenizerFast(tokenizer_file=path, eos_token=END, pad_token=END)
+    return PreTrainedTokenizerFast(tokenizer_file=path, eos_token=order.end, pad_token=order.end)
 
 
 class Steps:

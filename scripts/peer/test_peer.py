@@ -13,10 +13,12 @@ import time
 import unittest
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import compare
 import generate
+import pretrained
 import programs
 import rows
 import shapes
@@ -387,6 +389,31 @@ class Generate(unittest.TestCase):
         self.assertEqual(generate.line(found), "| 70m | f32 | mixed | 50 | 10 | 5.00 | 1 | 4 | 0.25 | 25% |")
         found["runs"].pop("transformers")
         self.assertEqual(generate.line(found), "| 70m | f32 | mixed | 50 | - | - | 1 | - | - | 25% |")
+
+
+class Pretrained(unittest.TestCase):
+    def test_the_end_of_a_tokenizer(self):
+        with tempfile.TemporaryDirectory() as name:
+            model = Path(name)
+            added = [{"id": 3, "content": "<pad>"}, {"id": 1, "content": "<eos>"}]
+            (model / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+            for end in ("<eos>", {"content": "<eos>", "lstrip": False}):
+                (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": end}))
+                self.assertEqual(pretrained.end_of(model), ("<eos>", 1))
+
+    def test_expo_and_the_loop_get_one_order(self):
+        args = SimpleNamespace(model="m", warmup=1, steps=2, threads=2, batch=4, expo="expo", python="py", path=None)
+        order = pretrained.training(args, "bf16", Path("pairs.jsonl"), "<eos>")
+        own, loop = (programs.tries(name, order, None)[0] for name in ("expo", "torch"))
+        start = programs.launch("expo", own, args, Path("place"))
+        self.assertIn('dtype = "bf16"\n', start.files[Path("place/run.toml")])
+        self.assertEqual((loop["per_device"], loop["end"], loop["steps"]), (4, "<eos>", 3))
+
+    def test_a_line_has_gaps_where_a_program_failed(self):
+        expo = {"rate": 2.0, "megabytes": 4000.4}
+        self.assertEqual(pretrained.line("f32", "w", expo, {"reason": "x"}), "| f32 | w | 2 | - | - | 4000 | - | - |")
+        peer = {"rate": 0.5, "megabytes": 8000.0}
+        self.assertEqual(pretrained.line("f32", "w", expo, peer), "| f32 | w | 2 | 0.5 | 4 | 4000 | 8000 | 0.5 |")
 
 
 if __name__ == "__main__":

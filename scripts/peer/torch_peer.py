@@ -10,17 +10,16 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from measure import Steps, order, tokenizer
-from rows import END
 
 
 class Batch:
     """Pairs as ids (2 * pairs, length), chosen first, and where each predicts an answer token."""
 
-    def __init__(self, rows: list[dict], tokenize, max_length: int, device: str):
+    def __init__(self, rows: list[dict], tokenize, end: str, max_length: int, device: str):
         prompts = [tokenize(row["prompt"]) for row in rows]
         answers = [row[side] for side in ("chosen", "rejected") for row in rows]
         texts = [row["prompt"] for row in rows] * 2
-        whole = [tokenize(text + answer + END)[:max_length] for text, answer in zip(texts, answers)]
+        whole = [tokenize(text + answer + end)[:max_length] for text, answer in zip(texts, answers)]
         self.ids = torch.zeros(len(whole), max(map(len, whole)), dtype=torch.long)
         self.predicts = torch.zeros_like(self.ids, dtype=torch.bool)
         for at, ids in enumerate(whole):
@@ -54,7 +53,7 @@ def main():
     mixed = torch.autocast(work.device, torch.bfloat16, enabled=work.dtype == "bf16")
     size = work.per_device
     parts = [
-        Batch(part, lambda text: encode(text)["input_ids"], work.max_length, work.device)
+        Batch(part, lambda text: encode(text)["input_ids"], work.end, work.max_length, work.device)
         for part in (work.rows[at : at + size] for at in range(0, len(work.rows), size))
     ]
     with torch.no_grad(), mixed:

@@ -61,11 +61,9 @@ impl Snapshot<'_> {
         let buffers = self.buffers();
         let tensors = buffers.iter().flat_map(|(name, buffer)| {
             let entries = buffer.layout().entries.iter();
-            entries.map(move |entry| Tensor {
-                name: format!("{name}.{}", entry.name),
-                buffer,
-                entry,
-                dtype: width_of(buffer),
+            entries.map(move |entry| {
+                let name = format!("{name}.{}", entry.name);
+                Tensor::of(name, buffer, entry, width_of(buffer))
             })
         });
         let (tensors, path) = (tensors.collect(), staging.path().join(TENSORS));
@@ -81,7 +79,8 @@ impl Snapshot<'_> {
         let state = self.buffers().into_iter();
         let state = state.map(|(_, buffer)| width(width_of(buffer)) * buffer.layout().len as u64);
         let model = self.model.weights().layout().len as u64 * self.dtype.bytes();
-        model + state.sum::<u64>() + SMALL_FILES
+        let others = self.files.other_tensors().bytes();
+        model + others + state.sum::<u64>() + SMALL_FILES
     }
 
     fn buffers(&self) -> Vec<(&str, &Params)> {

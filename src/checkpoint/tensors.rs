@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,44 +14,102 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
-use crate::model::parameters::{Entry, Params};
+use crate::io::model_dir::{OtherTensor, OtherTensors};
+use crate::model::parameters::{Entry, Params, transpose};
 use crate::model::weights::{decode, read_header, width};
 
 /// Elements turned into bytes at a time.
 const PIECE: usize = 1 << 20;
 
-/// A tensor to be written: an entry of a buffer under a name.
+/// A tensor to be written under a name.
 pub(super) struct Tensor<'a> {
     pub name: String,
-    pub buffer: &'a Params,
-    pub entry: &'a Entry,
     pub dtype: Dtype,
+    shape: Vec<usize>,
+    source: Source<'a>,
 }
 
-impl Tensor<'_> {
+enum Source<'a> {
+    /// A parameter in its own order.
+    Buffer(&'a Params, Range<usize>),
+    /// A matrix of this shape, to be transposed.
+    Transposed(&'a Params, &'a Entry),
+    Other(&'a OtherTensors, &'a OtherTensor),
+}
+
+impl<'a> Tensor<'a> {
+    /// An entry of a buffer, as it is there.
+    pub fn of(name: String, buffer: &'a Params, entry: &'a Entry, dtype: Dtype) -> Self {
+        Self {
+            name,
+            dtype,
+            shape: entry.shape.clone(),
+            source: Source::Buffer(buffer, entry.range.clone()),
+        }
+    }
+
+    /// A parameter as a model's files have it.
+    pub fn stored(buffer: &'a Params, entry: &'a Entry, dtype: Dtype) -> Self {
+        let tensor = Self::of(entry.name.clone(), buffer, entry, dtype);
+        match entry.transposed {
+            false => tensor,
+            true => Self {
+                shape: entry.stored_shape(),
+                source: Source::Transposed(buffer, entry),
+                ..tensor
+            },
+        }
+    }
+
+    /// A tensor of other files, as it is there.
+    pub fn other(tensors: &'a OtherTensors, tensor: &'a OtherTensor) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+            source: Source::Other(tensors, tensor),
+        }
+    }
+
     /// Its bytes in the file.
     pub fn bytes(&self) -> usize {
-        self.entry.range.len() * width(self.dtype)
+        match &self.source {
+            Source::Buffer(_, range) => range.len() * width(self.dtype),
+            Source::Transposed(_, entry) => entry.range.len() * width(self.dtype),
+            Source::Other(_, tensor) => tensor.bytes,
+        }
     }
 
     fn write(&self, out: &mut dyn Write, path: &Path) -> Result<()> {
-        let range = self.entry.range.clone();
-        for start in range.clone().step_by(PIECE) {
-            let piece = start..range.end.min(start + PIECE);
-            let values = self.buffer.values(piece)?;
-            if !values.iter().all(|x| x.is_finite()) {
-                let what = format!("tensor {} holds NaN or infinity", self.name);
-                return Err(Error::non_finite(what));
+        match &self.source {
+            Source::Buffer(buffer, range) => {
+                for start in range.clone().step_by(PIECE) {
+                    let piece = start..range.end.min(start + PIECE);
+                    self.write_values(&buffer.values(piece)?, out, path)?;
+                }
+                Ok(())
             }
-            let bytes = match self.dtype {
-                Dtype::F32 => encode(&values, f32::to_le_bytes),
-                Dtype::F16 => encode(&values, |x| half::f16::from_f32(x).to_le_bytes()),
-                _ => encode(&values, |x| half::bf16::from_f32(x).to_le_bytes()),
-            };
-            let io = |error| Error::io(path, &error);
-            out.write_all(&bytes).map_err(io)?;
+            Source::Transposed(buffer, entry) => {
+                let values = transpose(&buffer.values(entry.range.clone())?, &entry.shape);
+                let mut pieces = values.chunks(PIECE);
+                pieces.try_for_each(|piece| self.write_values(piece, out, path))
+            }
+            Source::Other(tensors, tensor) => tensors.copy(tensor, out, path),
         }
-        Ok(())
+    }
+
+    fn write_values(&self, values: &[f32], out: &mut dyn Write, path: &Path) -> Result<()> {
+        if !values.iter().all(|x| x.is_finite()) {
+            let what = format!("tensor {} holds NaN or infinity", self.name);
+            return Err(Error::non_finite(what));
+        }
+        let bytes = match self.dtype {
+            Dtype::F32 => encode(values, f32::to_le_bytes),
+            Dtype::F16 => encode(values, |x| half::f16::from_f32(x).to_le_bytes()),
+            _ => encode(values, |x| half::bf16::from_f32(x).to_le_bytes()),
+        };
+        out.write_all(&bytes)
+            .map_err(|error| Error::io(path, &error))
     }
 }
 
@@ -66,7 +125,7 @@ fn encode<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec
 pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) -> Result<()> {
     // The crate's order: wide dtypes first, so that every tensor is aligned, then names.
     tensors.sort_by(|a, b| {
-        let width = |tensor: &Tensor| std::cmp::Reverse(width(tensor.dtype));
+        let width = |tensor: &Tensor| std::cmp::Reverse(tensor.dtype.bitsize());
         (width(a), &a.name).cmp(&(width(b), &b.name))
     });
     let mut end = 0;
@@ -75,7 +134,7 @@ pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) 
         end += tensor.bytes();
         let info = TensorInfo {
             dtype: tensor.dtype,
-            shape: tensor.entry.shape.clone(),
+            shape: tensor.shape.clone(),
             data_offsets: (start, end),
         };
         (tensor.name.clone(), info)

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::tensors::{self, Tensor};
 use crate::error::{Error, Result};
 use crate::io::durable::{Staging, json_text};
-use crate::io::model_dir::{INDEX, WEIGHTS};
+use crate::io::model_dir::{INDEX, OtherTensors, WEIGHTS};
 use crate::model::Decoder;
 
 /// Dtypes that weights are written in.
@@ -78,22 +78,22 @@ pub fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
     Ok(())
 }
 
-/// Writes the weights in `dtype`, in files of at most `shard_bytes` where a tensor is not larger.
+/// Writes the weights in `dtype` and tensors of other parts as they are, in files of at most `shard_bytes`
+/// where a tensor is not larger.
 pub(super) fn write_weights(
     model: &Decoder,
+    others: &OtherTensors,
     staging: &mut Staging,
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
     let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
-    for entry in &model.weights().layout().entries {
-        let tensor = Tensor {
-            name: entry.name.clone(),
-            buffer: model.weights(),
-            entry,
-            dtype: dtype.dtype(),
-        };
+    let weights = model.weights();
+    let entries = weights.layout().entries.iter();
+    let parameters = entries.map(|entry| Tensor::stored(weights, entry, dtype.dtype()));
+    let others = others.iter().map(|tensor| Tensor::other(others, tensor));
+    for tensor in parameters.chain(others) {
         let size = tensor.bytes();
         if filled > 0 && filled + size > shard_bytes {
             shards.push(Vec::new());

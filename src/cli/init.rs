@@ -49,11 +49,14 @@ pub struct InitArgs {
 
 const HELP: &str = "\
 Weights are drawn as the family initializes them: matrices normal with the
-config's initializer_range, biases 0, norms 1. The same seed gives the same
+config's initializer_range, biases 0, norms 1; norms of Gemma 0, GPT-2's output
+projections smaller the more layers there are. The same seed gives the same
 weights on any machine. The result is a model in Hugging Face form, for expo and
 transformers.
 
-Families (model_type in config.json): gpt_neox, llama, mistral, qwen2, qwen3.
+Families (model_type in config.json): gemma2, gemma3_text, gpt2, gpt_neox,
+granite, llama, mistral, mixtral, olmo2, olmo3, phi3, qwen2, qwen3, qwen3_moe,
+smollm3. A gemma3 model reads images too: it can be trained, not made.
 The tokenizer must not have more ids than the config's vocab_size. Files beside
 it (tokenizer_config.json, special_tokens_map.json, a chat template, ...) and a
 generation_config.json beside the config are copied.
@@ -75,6 +78,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<()> {
     let config = ConfigJson::of(&sources.config)?;
     let family = family(&config)?;
     let arch = (family.architecture)(&config)?;
+    if !family.kept.is_empty() {
+        return Err(config
+            .error(format!(
+                "a {} model has parts that read images, which expo does not make",
+                family.model_type
+            ))
+            .hint("take a config of a model of text")
+            .into());
+    }
     let tokenizer = sources.tokenizer()?;
     tokenizer
         .check_fits(arch.vocab_size)

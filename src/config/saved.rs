@@ -9,7 +9,7 @@ use crate::optim::Method;
 /// Bytes of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SavedBytes {
-    /// Of the model's files: the weights in `model.save_dtype`.
+    /// Of the model's files: the weights in `model.save_dtype`, and tensors that are kept as they were.
     pub model: u64,
     /// Of a checkpoint: the model, the optimizer's moments, f32 weights where the model's are not, and
     /// a reference that moves.
@@ -20,7 +20,7 @@ impl Config {
     /// What a run takes on a disk that trains a model with these parameters, on a GPU or on the CPU.
     pub fn saved_bytes(&self, layout: &Layout, gpu: bool) -> SavedBytes {
         let (all, trained) = (layout.len as u64, layout.trainable_len as u64);
-        let model = all * self.model.save_dtype.bytes();
+        let model = all * self.model.save_dtype.bytes() + layout.saved_beside;
         let numerics = Numerics::new(self.model.dtype, gpu).updated(self.optimizer.states);
         let moment = match numerics.master {
             Some(States::Split) => 2,

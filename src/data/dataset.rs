@@ -22,6 +22,7 @@ mod samples;
 mod scores;
 mod store;
 
+use crate::data::batches::pack::{LengthClass, packed_tokens};
 use crate::data::example::Example;
 use crate::data::rows::RowReport;
 use crate::error::Result;
@@ -100,12 +101,30 @@ impl Dataset {
         self.index.is_empty()
     }
 
-    /// The tokens of an example's prompt and its responses of these roles: what it takes in a batch.
+    /// The tokens of an example's prompt and its responses of these roles, each once.
     pub fn tokens(&self, example: usize, roles: &[Role]) -> usize {
         let entry = &self.index[example];
         let wanted = Role::ALL.iter().filter(|role| roles.contains(role));
         let responses = wanted.map(|role| entry.responses[*role as usize] as usize);
         entry.prompt as usize + responses.sum::<usize>()
+    }
+
+    /// The tokens that an example takes in a batch with these roles, packed by these classes.
+    ///
+    /// # Errors
+    /// If the temporary file cannot be read.
+    pub fn packed_tokens(
+        &self,
+        example: usize,
+        roles: &[Role],
+        class: LengthClass,
+    ) -> Result<usize> {
+        let tokens = self.tokens(example, roles);
+        match class(tokens) {
+            // No sequence of it is longer, so the prompt is there once.
+            0 => Ok(tokens),
+            _ => Ok(packed_tokens(&self.example(example)?, roles, class)),
+        }
     }
 
     /// An example with its tokens.

@@ -3,9 +3,12 @@
 //! *Why*: a model is complete only with its tokenizer and its chat templates. Which files those are is
 //! said once, so that a download, a copy from a local directory and a saved model have the same ones.
 
+mod others;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use self::others::{OtherTensor, OtherTensors};
 use super::durable::{Staging, list};
 use super::untrusted::{self, Document, Kind, is_plain};
 use crate::error::{Error, Result};
@@ -28,6 +31,14 @@ pub const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 pub const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// The directory of chat templates for special uses, one `NAME.jinja` each.
 pub const ADDITIONAL_TEMPLATES: &str = "additional_chat_templates";
+
+/// How images and other inputs become tensors, in models that take more than text; the chat template of
+/// older ones.
+const PROCESSOR_FILES: [&str; 3] = [
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+];
 
 /// The files of a tokenizer with its default chat template. Only the first is always present.
 pub const TOKENIZER_FILES: [&str; 8] = [
@@ -52,7 +63,7 @@ const PARSED: [&str; 6] = [
 ];
 
 /// Of all files of a model, the names of those that stay the same when its weights change: the
-/// tokenizer's files, the chat templates and [`GENERATION_CONFIG`]. Names are relative, with `/`.
+/// tokenizer's and the processor's files, the chat templates and [`GENERATION_CONFIG`]. Names are relative, with `/`.
 pub fn companions<'a>(files: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found: Vec<&str> = files
         .into_iter()
@@ -87,8 +98,8 @@ pub fn companions_in(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The small files of a model, [`CONFIG`] and the [`companions`], as they were when the directory was
-/// opened.
+/// What of a model stays when its weights change: the small files, [`CONFIG`] and the [`companions`], as
+/// they were when the directory was opened, and tensors that nothing reads.
 ///
 /// *Why*: what is parsed, what is hashed and what is saved with other weights are the same bytes,
 /// whatever becomes of the directory meanwhile.
@@ -96,6 +107,7 @@ pub fn companions_in(directory: &Path) -> Result<Vec<String>> {
 pub struct ModelFiles {
     directory: PathBuf,
     files: BTreeMap<String, Document>,
+    others: OtherTensors,
 }
 
 impl ModelFiles {
@@ -114,6 +126,7 @@ impl ModelFiles {
         Ok(Self {
             directory: directory.to_owned(),
             files: names.map(read).collect(),
+            others: OtherTensors::default(),
         })
     }
 
@@ -131,6 +144,16 @@ impl ModelFiles {
     /// Has `file` under this name.
     pub fn replace(&mut self, name: &str, file: Document) {
         self.files.insert(name.to_owned(), file);
+    }
+
+    /// The tensors that nothing reads and that are saved beside the weights.
+    pub fn other_tensors(&self) -> &OtherTensors {
+        &self.others
+    }
+
+    /// Has these tensors saved beside the weights.
+    pub fn set_other_tensors(&mut self, others: OtherTensors) {
+        self.others = others;
     }
 
     /// The companions that exist.
@@ -167,7 +190,10 @@ fn is_companion(name: &str) -> bool {
         .and_then(|rest| rest.strip_prefix('/'));
     match template {
         Some(template) => is_plain(template) && template.ends_with(".jinja"),
-        None => TOKENIZER_FILES.contains(&name) || name == GENERATION_CONFIG,
+        None => {
+            let processor = PROCESSOR_FILES.contains(&name);
+            processor || TOKENIZER_FILES.contains(&name) || name == GENERATION_CONFIG
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kernels::attention::Scores;
 
 pub use self::config_json::ConfigJson;
 pub(super) use self::identity::Identity;
-pub use self::rotary::{Keys as RotaryKeys, Rotary, Scaling};
+pub use self::rotary::{Keys as RotaryKeys, LayerKeys as RotaryLayerKeys, Rotary, Scaling};
 pub use crate::kernels::norm::Norm;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
@@ -23,7 +23,7 @@ pub struct Architecture {
     pub hidden_size: usize,
     /// Number of blocks.
     pub layers: usize,
-    /// The longest sequence the model was made for.
+    /// `max_position_embeddings`; see [`longest_sequence`](Self::longest_sequence).
     pub max_positions: usize,
     /// Every norm's kind: of the residual stream, of queries and keys, before the head.
     pub norm: Norm,
@@ -64,6 +64,8 @@ pub struct Architecture {
     pub conv1d: bool,
     /// Standard deviation of a fresh matrix.
     pub initializer_range: f64,
+    /// Standard deviation of a fresh matrix whose product is added to the residual stream.
+    pub residual_initializer_range: f64,
     /// A row of the embedding that starts as zeros: the family's padding token.
     pub zero_row: Option<usize>,
     /// The checkpoint's other names.
@@ -264,7 +266,7 @@ impl Architecture {
         Scores {
             scale: self.attention_scale,
             window: self.windows[layer],
-            softcap: None,
+            softcap: self.attention_softcap,
         }
     }
 
@@ -278,15 +280,85 @@ impl Architecture {
         self.positions.tables().iter().map(|table| table.dim).sum()
     }
 
+    /// Elements of a token that the activations of a layer read, those of its experts together, on
+    /// average over layers.
+    pub fn activation_inputs(&self) -> f64 {
+        self.over_layers(self.ffn.activation_inputs(), |e| 2 * e.per_token * e.width)
+    }
+
+    /// Elements of a token between the projections of a layer's feed-forward network or experts, on
+    /// average over layers.
+    pub fn ffn_width(&self) -> f64 {
+        self.over_layers(self.ffn.width(), |e| e.per_token * e.width)
+    }
+
+    /// Columns of the matrices, as wide as the residual stream, that a token meets in a layer's
+    /// feed-forward network or experts and their router, on average over layers.
+    pub fn ffn_columns(&self) -> f64 {
+        let dense = self.ffn.activation_inputs() + self.ffn.width();
+        self.over_layers(dense, |e| e.count + 3 * e.per_token * e.width)
+    }
+
+    fn over_layers(&self, dense: usize, of_experts: impl Fn(&Experts) -> usize) -> f64 {
+        let Some(experts) = &self.experts else {
+            return dense as f64;
+        };
+        let with = experts.layers.iter().filter(|&&has| has).count();
+        let without = self.layers - with;
+        (with * of_experts(experts) + without * dense) as f64 / self.layers as f64
+    }
+
+    /// Elements of the weights that a token does not meet: those of the experts that it does not use.
+    pub fn unused(&self) -> u64 {
+        self.experts.as_ref().map_or(0, |e| {
+            let with = e.layers.iter().filter(|&&has| has).count();
+            (with * (e.count - e.per_token) * 3 * e.width * self.hidden_size) as u64
+        })
+    }
+
     /// A layer's experts, where it has any.
     pub fn experts(&self, layer: usize) -> Option<&Experts> {
         let experts = self.experts.as_ref();
         experts.filter(|experts| experts.layers[layer])
     }
 
+    /// Has every name that begins with `from` begin with `to`.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let names = &mut self.names;
+        let learned = match &mut self.positions {
+            Positions::Learned(name) => Some(name),
+            Positions::Rotary { .. } => None,
+        };
+        let names = [
+            &mut names.embed,
+            &mut names.block,
+            &mut names.final_norm,
+            &mut names.head,
+        ];
+        for name in names.into_iter().chain(learned) {
+            if let Some(rest) = name.strip_prefix(from) {
+                *name = format!("{to}{rest}");
+            }
+        }
+    }
+
     /// The name of a block's parameter, without `.weight` and `.bias`.
     pub fn block_name(&self, layer: usize, part: &str) -> String {
         format!("{}{layer}.{part}", self.names.block)
+    }
+}
+
+impl Experts {
+    /// The same with the names and shapes that transformers 5 has in memory, and some files too.
+    pub(super) fn fused(&self) -> Self {
+        Self {
+            router: "mlp.gate".into(),
+            weights: ExpertWeights::Fused {
+                gate_up: "mlp.experts.gate_up_proj".into(),
+                down: "mlp.experts.down_proj".into(),
+            },
+            ..self.clone()
+        }
     }
 }
 

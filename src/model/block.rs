@@ -9,9 +9,8 @@ use super::arch::{Architecture, Residual};
 use super::attention::{self, Attention};
 use super::branch::{Branch, Read};
 use super::ffn::{self, Ffn};
-use super::generate::size;
 use super::linear::Linear;
-use super::parameters::{Layout, Params, Weights};
+use super::parameters::{Layout, Params, Weights, bytes};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
@@ -127,7 +126,7 @@ impl Block {
     /// The bytes of the matrices that a token reads.
     pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
         let all = self.attention.inputs().iter().chain([&self.attention.out]);
-        let of = |linear: &Linear| -> Result<u64> { Ok(size(&linear.weight(weights)?)) };
+        let of = |linear: &Linear| -> Result<u64> { Ok(bytes(&linear.weight(weights)?)) };
         Ok(all.map(of).sum::<Result<u64>>()? + self.ffn.bytes(weights)?)
     }
 

@@ -60,7 +60,7 @@ pub(super) struct Activations {
 }
 
 enum OfBlock {
-    Everything(block::Activations),
+    Everything(Box<block::Activations>),
     /// The block's input, (tokens, hidden).
     Input(Tensor),
 }
@@ -177,6 +177,7 @@ impl Decoder {
     }
 
     fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
+        self.check_lengths(packed)?;
         let (segments, rows, sources) = read_by_head(packed);
         let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
         let all = QueryRange {
@@ -189,7 +190,7 @@ impl Decoder {
         };
         let inputs = Inputs {
             ids: Ids::new(&packed.ids, self.device())?,
-            placed: self.placed(&packed.positions)?,
+            placed: self.placed(&packed.positions, &packed.lengths)?,
             ranges: [all, last],
         };
         Ok((inputs, Ids::new(&sources, self.device())?))
@@ -199,10 +200,10 @@ impl Decoder {
         &inputs.ranges[usize::from(layer + 1 == self.blocks.len())]
     }
 
-    /// What tokens at these positions are computed with.
-    pub(super) fn placed(&self, positions: &[u32]) -> Result<Placed> {
-        self.positions
-            .of(positions, self.stream_dtype(), self.device())
+    /// What tokens at these positions of sequences of these lengths are computed with.
+    pub(super) fn placed(&self, positions: &[u32], lengths: &[u32]) -> Result<Placed> {
+        let dtype = self.stream_dtype();
+        self.positions.of(positions, lengths, dtype, self.device())
     }
 
     /// The residual stream of token ids before the first block, (tokens, hidden).
@@ -276,7 +277,7 @@ impl Decoder {
             if layer >= self.lowest {
                 // What the last block keeps is needed first and is little.
                 blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
-                    false => OfBlock::Everything(activations),
+                    false => OfBlock::Everything(Box::new(activations)),
                     true => OfBlock::Input(x),
                 });
             }
@@ -303,7 +304,7 @@ impl Decoder {
         for (above, kept) in blocks.into_iter().enumerate().rev() {
             let layer = self.lowest + above;
             let activations = match kept {
-                OfBlock::Everything(activations) => activations,
+                OfBlock::Everything(activations) => *activations,
                 OfBlock::Input(x) => self.block_forward(weights, layer, &x, &inputs)?.1,
             };
             let batch = (inputs.placed.angles(layer), self.range(&inputs, layer));

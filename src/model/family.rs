@@ -1,11 +1,24 @@
 //! The model families: each maps a `config.json` to an [`Architecture`].
 
+mod experts;
+mod gemma2;
+mod gemma3;
+mod gemma3_text;
+mod gpt2;
 mod gpt_neox;
+mod granite;
 mod keys;
+mod layers;
 mod llama;
 mod mistral;
+mod mixtral;
+mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
+mod smollm3;
 
 use self::keys::Key;
 use super::arch::{Architecture, ConfigJson};
@@ -23,15 +36,30 @@ pub struct Family {
     pub keys: &'static [(&'static str, Key)],
     /// Endings of tensors that old checkpoints carry and nothing reads.
     pub ignored: &'static [&'static str],
+    /// Another spelling of the names of weights: what names begin with, and what they begin with there.
+    pub spelling: &'static [(&'static str, &'static str)],
+    /// Beginnings of the tensors of other parts of the model, which are saved as they were read.
+    pub kept: &'static [&'static str],
 }
 
 /// Every family. Adding one is a file and a row.
 pub const FAMILIES: &[Family] = &[
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    gemma3_text::FAMILY,
+    gpt2::FAMILY,
     gpt_neox::FAMILY,
+    granite::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,
+    mixtral::FAMILY,
+    olmo2::FAMILY,
+    olmo3::FAMILY,
+    phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen3_moe::FAMILY,
+    smollm3::FAMILY,
 ];
 
 /// The family of a config.

@@ -3,9 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use super::arch::{self, Architecture, Gate, GateUp, Gelu};
-use super::generate::size;
 use super::linear::{Linear, backward_shared_input};
-use super::parameters::{Layout, Params, Weights};
+use super::parameters::{Layout, Params, Weights, bytes};
 use crate::error::Result;
 use crate::kernels::activation::{self, Activation};
 
@@ -131,7 +130,7 @@ impl Ffn {
             Self::Experts(experts) => experts.bytes(weights),
             _ => {
                 let all = self.inputs().iter().chain(self.outputs());
-                all.map(|linear| Ok(size(&linear.weight(weights)?))).sum()
+                all.map(|linear| Ok(bytes(&linear.weight(weights)?))).sum()
             }
         }
     }

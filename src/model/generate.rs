@@ -12,7 +12,7 @@ use candle_core::Tensor;
 
 use super::choice::Choice;
 use super::decoder::Decoder;
-use super::parameters::{Entry, Params, Weights};
+use super::parameters::{Entry, Params, Weights, bytes};
 use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -35,8 +35,8 @@ pub struct Generation<'a> {
     row_invariant: bool,
     /// One per block.
     blocks: Vec<KvCache>,
-    /// Tokens of the sequence in each slot.
-    lengths: Vec<usize>,
+    /// The sequence in each slot.
+    sequences: Vec<Vec<u32>>,
     /// The slots whose next token is to be drawn.
     rows: Vec<usize>,
     /// After the last block, (rows, hidden), in parts.
@@ -91,7 +91,7 @@ impl<'a> Generation<'a> {
                 .map(shape)
                 .map(kept)
                 .collect::<Result<_>>()?,
-            lengths: vec![0; slots],
+            sequences: vec![Vec::new(); slots],
             rows: Vec::new(),
             hidden: Vec::new(),
             choice: Choice::new(config, slots, arch.vocab_size, model.weights())?,
@@ -174,7 +174,7 @@ impl<'a> Generation<'a> {
             kept.begin(slot, prompt)?;
         }
         self.choice.begin(slot, &prefix.ids)?;
-        self.lengths[slot] = prefix.ids.len();
+        self.sequences[slot].clone_from(&prefix.ids);
         self.rows.push(slot);
         self.hidden.push(prefix.last.clone());
         Ok(())
@@ -209,20 +209,36 @@ impl<'a> Generation<'a> {
         let norm = model.final_norm();
         let (h, _) = norm.forward(weights, &hidden)?;
         let logits = model.head_logits_of(weights, &h)?;
-        self.bytes += size(model.head_weight(weights));
+        self.bytes += bytes(model.head_weight(weights));
         self.choice.draw(&logits, &rows, uniforms)
     }
 
     /// Appends tokens: (slot, id) of each sequence that continues, whose next token is then to be drawn.
+    ///
+    /// A sequence that grows into another [`length_class`](Decoder::length_class) is computed anew.
     pub fn extend(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
+        let class = |length| self.model.length_class(length);
+        let is_new = |&(slot, _): &(usize, u32)| {
+            let length = self.sequences[slot].len();
+            class(length) != class(length + 1)
+        };
+        let (anew, tokens): (Vec<_>, Vec<_>) = tokens.iter().copied().partition(is_new);
+        self.append(&tokens)?;
+        self.recompute(&anew)
+    }
+
+    /// Appends tokens to sequences whose keys and values stay what they are.
+    fn append(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
         if tokens.is_empty() {
             return Ok(());
         }
         let (slots, ids): (Vec<usize>, Vec<u32>) = tokens.iter().copied().unzip();
         let (model, device) = (self.model, self.model.device());
-        let lengths: Vec<usize> = slots.iter().map(|&slot| self.lengths[slot]).collect();
+        let lengths = slots.iter().map(|&slot| self.sequences[slot].len());
+        let lengths: Vec<usize> = lengths.collect();
         let positions: Vec<u32> = lengths.iter().map(|&length| length as u32).collect();
-        let placed = model.placed(&positions)?;
+        let with_token: Vec<u32> = positions.iter().map(|position| position + 1).collect();
+        let placed = model.placed(&positions, &with_token)?;
         let places = Places::new(&slots, &lengths, device)?;
         let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
         let mut x = model.embed(&Ids::new(&ids, device)?, &placed)?;
@@ -239,9 +255,27 @@ impl<'a> Generation<'a> {
         };
         let kept = heads * lengths.iter().sum::<usize>() * element;
         self.bytes += kept as u64;
-        slots.iter().for_each(|&slot| self.lengths[slot] += 1);
+        for &(slot, id) in tokens {
+            self.sequences[slot].push(id);
+        }
         self.rows = slots;
         self.hidden = vec![x];
+        Ok(())
+    }
+
+    /// Appends tokens to sequences whose keys and values all change with them.
+    fn recompute(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
+        for &(slot, id) in tokens {
+            self.sequences[slot].push(id);
+            // One at a time: they are long, and their keys and values are there twice.
+            for prefix in self.prefixes(&[&self.sequences[slot]])? {
+                for (kept, whole) in self.blocks.iter_mut().zip(&prefix.blocks) {
+                    kept.begin(slot, whole)?;
+                }
+                self.rows.push(slot);
+                self.hidden.push(prefix.last);
+            }
+        }
         Ok(())
     }
 }
@@ -275,11 +309,6 @@ fn together(mut parts: Vec<Tensor>) -> Result<Tensor> {
         at += rows;
     }
     Ok(all)
-}
-
-/// The bytes of a tensor.
-pub(super) fn size(x: &Tensor) -> u64 {
-    (x.elem_count() * x.dtype().size_in_bytes()) as u64
 }
 
 /// The prompts in one row, and where each lies: (first token, tokens).

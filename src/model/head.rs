@@ -148,9 +148,19 @@ impl Decoder {
     /// As [`Self::head_logits`], by these weights.
     pub(super) fn head_logits_of(&self, weights: Weights, h: &Tensor) -> Result<Tensor> {
         let weight = self.head_weight(weights);
-        match weights.row_invariant {
+        let mut logits = match weights.row_invariant {
             true => row_invariant::linear(h, weight, None),
             false => linear::linear(h, weight, None, self.stream_dtype(), weights.precision),
+        }?;
+        token::transform(&mut logits, self.logit_transform())?;
+        Ok(logits)
+    }
+
+    /// What becomes of the head's products.
+    fn logit_transform(&self) -> LogitTransform {
+        LogitTransform {
+            scale: self.arch.multipliers.logits,
+            softcap: self.arch.logit_softcap,
         }
     }
 
@@ -190,7 +200,7 @@ impl Decoder {
         let precision = weights.precision;
         let (head, weight) = (self.head(), self.head_weight(weights));
         let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
-        let how = LogitTransform::IDENTITY;
+        let how = self.logit_transform();
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, how, dtype)?;
         if let Some(dweight) = head.gradient(gradients) {
             linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;

@@ -14,8 +14,9 @@ use super::parameters::{Init, Layout, Params};
 use super::weights::check_memory;
 use crate::error::Result;
 
-/// A randomly initialised f32 model: matrices normal with the config's `initializer_range`, biases
-/// and the padding row 0, norms 1, as in transformers. Each parameter draws from a stream of its
+/// A randomly initialised f32 model: matrices normal with the config's `initializer_range`, or what the
+/// family makes of it for projections onto the residual stream, biases and the padding row 0, norms 1, or 0
+/// where 1 is added to them, as in transformers. Each parameter draws from a stream of its
 /// own, so the same seed gives the same model everywhere.
 ///
 /// # Errors
@@ -37,12 +38,16 @@ pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> 
         match entry.init {
             Init::Zero => {}
             Init::One => values.fill(1.0),
-            Init::Normal | Init::NormalWithZeroRow(_) => {
+            Init::Normal | Init::NormalWithZeroRow(_) | Init::Residual => {
+                let deviation = match entry.init {
+                    Init::Residual => arch.residual_initializer_range,
+                    _ => arch.initializer_range,
+                };
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 rng.set_stream(stream as u64);
                 for value in values.iter_mut() {
                     let draw: f64 = rng.sample(StandardNormal);
-                    *value = (draw * arch.initializer_range) as f32;
+                    *value = (draw * deviation) as f32;
                 }
             }
         }

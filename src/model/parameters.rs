@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split, zeros};
 use crate::kernels::{Dst, Precision, elementwise, optimizer, row_invariant};
 
+pub(crate) use layout::transpose;
 pub use layout::{Entry, Init, Layout};
 
 /// A parameter's index in the weights and, where it is trained, in gradients.
@@ -115,6 +116,11 @@ impl Layout {
         let gradient = self.entries[id].trainable.then(|| before.count());
         Some(Parameter { id, gradient })
     }
+}
+
+/// The bytes of a tensor.
+pub(super) fn bytes(x: &Tensor) -> u64 {
+    (x.elem_count() * x.dtype().size_in_bytes()) as u64
 }
 
 /// Where bf16 parameters have the rest of the f32 that they stand for.

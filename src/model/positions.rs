@@ -1,12 +1,14 @@
 //! How the positions of a batch's tokens enter the computation: as angles of rotations, or as rows of a
 //! learned table.
 
-use candle_core::{DType, Device, Tensor};
+#[cfg(test)]
+use candle_core::Tensor;
+use candle_core::{DType, Device};
 
-use super::arch::{self, Architecture};
+use super::angles::angles;
+use super::arch::{self, Architecture, Rotary};
 use super::parameters::{Layout, Parameter};
 use crate::error::Result;
-use crate::kernels::device::from_host;
 use crate::kernels::embedding::Ids;
 use crate::kernels::rotary::Angles;
 
@@ -14,18 +16,12 @@ use crate::kernels::rotary::Angles;
 #[derive(Debug)]
 pub(super) enum Positions {
     Rotary {
-        tables: Vec<Table>,
+        tables: Vec<Rotary>,
         /// Each layer's place in `tables`.
         layers: Vec<Option<usize>>,
     },
     /// (positions, hidden).
     Learned(Parameter),
-}
-
-/// One kind of rotation.
-#[derive(Debug)]
-pub(super) struct Table {
-    inverse_frequencies: Vec<f32>,
 }
 
 /// Of the tokens of a batch.
@@ -44,12 +40,7 @@ impl Positions {
     pub(super) fn new(arch: &Architecture, layout: &Layout) -> Self {
         match &arch.positions {
             arch::Positions::Rotary { tables, layers } => Self::Rotary {
-                tables: tables
-                    .iter()
-                    .map(|table| Table {
-                        inverse_frequencies: table.inverse_frequencies(),
-                    })
-                    .collect(),
+                tables: tables.clone(),
                 layers: layers.clone(),
             },
             arch::Positions::Learned(name) => {
@@ -66,15 +57,19 @@ impl Positions {
         }
     }
 
-    /// Those of tokens at these positions, with angles of `dtype`.
-    pub(super) fn of(&self, positions: &[u32], dtype: DType, device: &Device) -> Result<Placed> {
+    /// Those of tokens at these positions of sequences of these lengths, with angles of `dtype`.
+    pub(super) fn of(
+        &self,
+        positions: &[u32],
+        lengths: &[u32],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Placed> {
         match self {
             Self::Rotary { tables, layers } => {
-                let angles = tables
-                    .iter()
-                    .map(|table| table.angles(positions, dtype, device));
+                let of = |table| angles(table, positions, lengths, dtype, device);
                 Ok(Placed::Rotary {
-                    angles: angles.collect::<Result<_>>()?,
+                    angles: tables.iter().map(of).collect::<Result<_>>()?,
                     layers: layers.clone(),
                 })
             }
@@ -98,35 +93,5 @@ impl Placed {
             Self::Rotary { angles, .. } => angles.iter().flat_map(|a| [&a.cos, &a.sin]).collect(),
             Self::Learned(rows) => vec![rows.tensor()],
         }
-    }
-}
-
-impl Table {
-    fn angles(&self, positions: &[u32], dtype: DType, device: &Device) -> Result<Angles> {
-        let half = self.inverse_frequencies.len();
-        let of = |position: u32| {
-            self.inverse_frequencies
-                .iter()
-                .map(move |f| position as f32 * f)
-        };
-        let shape = (positions.len(), 1, half);
-        // Tokens of a batch share positions, and a cosine costs more than a copy.
-        let most = positions.iter().max().map_or(0, |&most| most as usize + 1);
-        let shared = most < positions.len();
-        let turn = |f: fn(f32) -> f32| -> Result<Tensor> {
-            let values: Vec<f32> = if shared {
-                let table: Vec<f32> = (0..most as u32).flat_map(of).map(f).collect();
-                let row = |&position: &u32| &table[position as usize * half..][..half];
-                positions.iter().flat_map(row).copied().collect()
-            } else {
-                positions.iter().copied().flat_map(of).map(f).collect()
-            };
-            let values = from_host(&values, shape, device)?;
-            Ok(values.to_dtype(dtype)?)
-        };
-        Ok(Angles {
-            cos: turn(f32::cos)?,
-            sin: turn(f32::sin)?,
-        })
     }
 }

@@ -3,30 +3,29 @@
 //! Hides shards, dtypes and old tensors. Each tensor is read piece by piece into its place, so the
 //! weights are held once.
 
+mod files;
 pub(crate) mod head;
 pub(super) mod header;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
 use sha2::{Digest, Sha256};
 
 use super::arch::{Architecture, ConfigJson, Identity};
 use super::decoder::Decoder;
-use super::family::{Family, family};
+use super::family::family;
 use super::numerics::Numerics;
-use super::parameters::{Entry, Layout, Params};
-use super::recognize;
+use super::parameters::{Layout, Params, transpose};
 use super::trainable::select;
 use crate::error::{Error, Result};
-use crate::io::model_dir::{self, ModelFiles, read_index};
+use crate::io::model_dir::{self, ModelFiles};
 use crate::io::untrusted;
 use crate::kernels::memory;
+use files::{Stored, locate, named_as_stored};
 pub(crate) use header::read_header;
 
 /// Bytes read at a time.
@@ -46,25 +45,20 @@ pub struct ModelFolder {
     tensors: Vec<Stored>,
 }
 
-#[derive(Debug, Clone)]
-struct Stored {
-    file: PathBuf,
-    /// Where the bytes start, from the beginning of the file.
-    start: u64,
-    dtype: Dtype,
-}
-
 impl ModelFolder {
     /// Reads `config.json` and the headers of the safetensors files, and checks that every
     /// parameter is there once, in its shape, and nothing else is.
     pub fn open(path: &Path) -> Result<Self> {
-        let files = ModelFiles::open(path)?;
+        let mut files = ModelFiles::open(path)?;
         let config = ConfigJson::of(&files.get(model_dir::CONFIG))?;
         let family = family(&config)?;
         let arch = (family.architecture)(&config)?;
+        let arch = named_as_stored(path, arch, family)?;
         let arch = head::as_stored(path, arch)?;
-        let layout = Layout::new(&arch);
-        let tensors = locate(path, &layout, &arch, family)?;
+        let mut layout = Layout::new(&arch);
+        let (tensors, others) = locate(path, &layout, &arch, family)?;
+        layout.saved_beside = others.bytes();
+        files.set_other_tensors(others);
         Ok(Self {
             path: path.to_owned(),
             files,
@@ -140,17 +134,30 @@ impl ModelFolder {
         if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));
         }
-        self.read(|id, start, values| weights.set(layout.entries[id].range.start + start, values))
+        let mut whole = Vec::new();
+        self.read(|id, start, values| {
+            let entry = &layout.entries[id];
+            let range = &entry.range;
+            if !entry.transposed {
+                return weights.set(range.start + start, values);
+            }
+            whole.extend_from_slice(values);
+            if whole.len() == range.len() {
+                weights.set(range.start, &transpose(&whole, &entry.stored_shape()))?;
+                whole.clear();
+            }
+            Ok(())
+        })
     }
 
-    /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes in the
-    /// order of names: the same however the weights are split over files.
+    /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes, as the files
+    /// have them, in the order of names: the same however the weights are split over files.
     pub fn content_hash(&self) -> Result<String> {
         self.read(|_, _, _| Ok(()))
     }
 
-    /// Hashes the weights; `sink` gets them piece by piece, each with its parameter's index and where in
-    /// the parameter it begins.
+    /// Hashes the weights; `sink` gets them piece by piece in the order of the files, each with its
+    /// parameter's index and where in the parameter it begins.
     fn read(&self, mut sink: impl FnMut(usize, usize, &[f32]) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
         hasher.update(format!("{:?}", Identity(&self.arch)));
@@ -160,7 +167,7 @@ impl ModelFolder {
         for (id, (entry, stored)) in tensors.enumerate() {
             let mut start_of_piece = 0;
             let Stored { file, start, dtype } = stored;
-            hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.shape));
+            hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.stored_shape()));
             let io = |error: std::io::Error| Error::io(file, &error);
             let mut reader = untrusted::open(file)?;
             reader.seek(SeekFrom::Start(*start)).map_err(io)?;
@@ -235,147 +242,6 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
                 .iter()
                 .map(|b| half::bf16::from_le_bytes(*b).to_f32()),
         ),
-    }
-}
-
-/// Finds each parameter among the directory's safetensors files.
-fn locate(
-    folder: &Path,
-    layout: &Layout,
-    arch: &Architecture,
-    family: &Family,
-) -> Result<Vec<Stored>> {
-    let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
-    let tied_head = format!("{}.weight", arch.names.head);
-    // As in transformers, a tied model's own copy of the head is not read.
-    let is_ignored = |name: &str| {
-        let ignored = family.ignored.iter().any(|end| name.ends_with(end));
-        ignored || (arch.tied && name == tied_head)
-    };
-    let (files, mut index) = weight_files(folder)?;
-    // Where a tensor that is missing would be, or would be named.
-    let place = index.as_ref().map(|index| index.path.clone());
-    let place = place.or_else(|| files.first().cloned());
-    let place = place.unwrap_or_else(|| folder.to_owned());
-    for file in files {
-        if let Some(Index { path, .. }) = &index
-            && !file.exists()
-        {
-            return Err(
-                Error::input(format!("names {}, which is not there", file.display()))
-                    .at(path.display())
-                    .hint("download the model again"),
-            );
-        }
-        let (metadata, data_start) = read_header(&file)?;
-        let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
-        // Of several wrong tensors always the same one is named.
-        tensors.sort_by_key(|(_, info)| info.data_offsets);
-        for (name, info) in tensors {
-            if is_ignored(&name) && layout.find(&name).is_none() {
-                continue;
-            }
-            if let Some(index) = &mut index {
-                index.find(&name, &file)?;
-            }
-            let Some(id) = layout.find(&name) else {
-                return Err(Error::input(format!("unexpected tensor {name}"))
-                    .at(file.display())
-                    .hint("the weights and config.json must be of one model"));
-            };
-            check(&layout.entries[id], info, &file)?;
-            let start = data_start + info.data_offsets.0 as u64;
-            let stored = Stored {
-                file: file.clone(),
-                start,
-                dtype: info.dtype,
-            };
-            if let Some(other) = found.insert(id, stored) {
-                return Err(Error::input(format!(
-                    "tensor {name} is also in {}",
-                    other.file.display()
-                ))
-                .at(file.display()));
-            }
-        }
-    }
-    if let Some(Index { path, files }) = &index
-        && let Some((tensor, file)) = files.iter().find(|(name, _)| !is_ignored(name))
-    {
-        return Err(Error::input(format!("tensor {tensor} is not in {file}"))
-            .at(path.display())
-            .hint("the index and the weights must be of one model"));
-    }
-    let missing = layout
-        .entries
-        .iter()
-        .enumerate()
-        .find(|(id, _)| !found.contains_key(id));
-    match missing {
-        Some((_, entry)) => Err(Error::input(format!("tensor {} is missing", entry.name))
-            .at(place.display())
-            .hint("the weights and config.json must be of one model")),
-        None => Ok(found.into_values().collect()),
-    }
-}
-
-fn check(entry: &Entry, info: &TensorInfo, file: &Path) -> Result<()> {
-    if info.shape != entry.shape {
-        return Err(Error::input(format!(
-            "tensor {} has shape {:?}, config.json makes it {:?}",
-            entry.name, info.shape, entry.shape
-        ))
-        .at(file.display()));
-    }
-    if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-        return Err(
-            Error::input(format!("tensor {} has dtype {:?}", entry.name, info.dtype))
-                .at(file.display())
-                .hint("valid: F32, F16, BF16"),
-        );
-    }
-    Ok(())
-}
-
-/// `model.safetensors`, or the shards that `model.safetensors.index.json` names; and that index.
-fn weight_files(folder: &Path) -> Result<(Vec<PathBuf>, Option<Index>)> {
-    let single = folder.join(model_dir::WEIGHTS);
-    if single.is_file() {
-        return Ok((vec![single], None));
-    }
-    let path = folder.join(model_dir::INDEX);
-    if !path.is_file() {
-        return Err(recognize::without_weights(folder).unwrap_or_else(|| {
-            Error::input("no weights in the directory")
-                .at(folder.display())
-                .hint("expected model.safetensors or model.safetensors.index.json")
-        }));
-    }
-    let files = read_index(&path)?;
-    let names: BTreeSet<&String> = files.values().collect();
-    let paths = names.into_iter().map(|name| folder.join(name)).collect();
-    Ok((paths, Some(Index { path, files })))
-}
-
-/// `model.safetensors.index.json`.
-struct Index {
-    path: PathBuf,
-    /// The file of each tensor that is yet to be found.
-    files: BTreeMap<String, String>,
-}
-
-impl Index {
-    /// Refuses a tensor that is not where the index has it.
-    fn find(&mut self, tensor: &str, file: &Path) -> Result<()> {
-        let index = self.path.display();
-        let what = match self.files.remove(tensor) {
-            Some(name) if file.ends_with(&name) => return Ok(()),
-            Some(name) => format!("has tensor {tensor}, which {index} has in {name}"),
-            None => format!("has tensor {tensor}, which {index} does not name"),
-        };
-        Err(Error::input(what)
-            .at(file.display())
-            .hint("the index and the weights must be of one model"))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Counted are matmuls, a multiplication and an addition for each pair of elements, and
 //! the same of attention, for each pair of a token and one that it sees. A prompt is computed once for
 //! all its responses. The last block computes its queries, keys and values of all tokens and the rest
-//! only where the head reads; the head computes logits only where a token is predicted. What is done
+//! only where the head reads; of experts those that a token uses; the head computes logits only where a token is predicted. What is done
 //! elementwise is not counted.
 
 use serde::Serialize;
@@ -193,7 +193,7 @@ fn per_element(arch: &Architecture) -> (f64, f64, f64, f64) {
     let hidden = arch.hidden_size as f64;
     let attended = (arch.heads * arch.head_dim) as f64;
     let projected = arch.qkv_width() as f64;
-    let rest = attended + (arch.ffn.activation_inputs() + arch.ffn.width()) as f64;
+    let rest = attended + arch.ffn_columns();
     (
         2.0 * hidden * projected,
         2.0 * hidden * rest,

@@ -190,7 +190,8 @@ fn beside_stream(arch: &Architecture, bytes: &Bytes, tokens: u64, queries: u64) 
     let given = stream(arch, queries) * arch.names.post_norms() as u64;
     let projected = tokens * arch.qkv_width() as u64 * bytes.activation;
     let attention = queries * heads * (dim * bytes.activation + F32);
-    let feed_forward = queries * arch.ffn.activation_inputs() as u64 * bytes.activation;
+    let inputs = arch.activation_inputs().ceil() as u64;
+    let feed_forward = queries * inputs * bytes.activation;
     let head_norms = match arch.qk_norm {
         Some(QkNorm::PerHead(_)) => tokens * both * (dim * bytes.activation + 2 * F32),
         Some(QkNorm::Whole(_)) => tokens * (both * dim * bytes.activation + 2 * 2 * F32),
@@ -227,12 +228,17 @@ fn hidden_rows(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
 fn block_backward(arch: &Architecture, bytes: &Bytes, batch: &Largest) -> u64 {
     let tokens = batch.tokens as u64;
     let attended = arch.heads as u64 * arch.head_dim as u64;
-    let inputs = arch.ffn.activation_inputs() as u64;
+    let inputs = arch.activation_inputs().ceil() as u64;
     let parallel = match arch.residual {
         Residual::Parallel => attended,
         Residual::Sequential => 0,
     };
-    let feed_forward = parallel + arch.ffn.width() as u64 + inputs;
+    // Tokens sorted by expert, and the gradient of what experts give for them.
+    let sorted = arch
+        .experts
+        .as_ref()
+        .map_or(0, |e| 2 * (e.per_token * arch.hidden_size) as u64);
+    let feed_forward = parallel + arch.ffn_width().ceil() as u64 + inputs + sorted;
     let attention = (attended + arch.qkv_width() as u64).saturating_sub(inputs);
     stream(arch, tokens) + tokens * feed_forward.max(attention) * bytes.activation
 }

@@ -39,7 +39,7 @@ impl Work {
         if roles.is_empty() {
             return Self::default();
         }
-        let packed = Packed::new([example], roles);
+        let packed = Packed::by_class([example], roles, &|length| arch.length_class(length));
         let (last, queries, _) = read_by_head(&packed);
         let seen = |segments: &[Segment], window: &Option<usize>| -> f64 {
             segments.iter().map(|segment| seen(segment, *window)).sum()
@@ -88,6 +88,9 @@ fn seen(segment: &Segment, window: Option<usize>) -> f64 {
 pub struct Split {
     /// Tokens, queries and predictions of each, computed with gradient.
     lengths: Vec<[usize; 3]>,
+    /// Of each, the tokens of another copy of its prompt, where samples may need one: those that are longer
+    /// than the model computes as it computes short ones.
+    copies: Vec<usize>,
     prompt_tokens: usize,
     responses: usize,
     response_tokens: usize,
@@ -112,8 +115,12 @@ impl Split {
     ) -> Result<Self> {
         let roles = needs.trained();
         let mut split = Self::default();
+        let longest = arch.cached_length().unwrap_or(arch.longest_sequence());
         for example in examples {
             let example = example?;
+            let prompt = example.prompt.len();
+            let differ = arch.length_class(prompt + 1) != arch.length_class(longest);
+            split.copies.push(if differ { prompt } else { 0 });
             let work = Work::of(&example, &roles, arch, gpu);
             let length = [work.tokens, work.queries, work.predictions];
             split.lengths.push(length.map(|count| count as usize));
@@ -248,7 +255,11 @@ impl Rows {
             referenced: train.scored.plus(share, more.scored),
             evaluated: eval.trained.plus(1.0, eval.statistic),
             scored: all(|split| split.scored),
-            lengths: with_draws(config, [train.lengths, more.lengths].concat()),
+            lengths: with_draws(
+                config,
+                [train.lengths, more.lengths].concat(),
+                &[train.copies, more.copies].concat(),
+            ),
             draws: draws(config),
             steps,
         })
@@ -338,15 +349,17 @@ pub(super) fn draws(config: &Config) -> bool {
     of_reference || needs.on_policy
 }
 
-/// Adds to each row the most tokens that samples which the run draws may have.
-fn with_draws(config: &Config, mut lengths: Vec<[usize; 3]>) -> Vec<[usize; 3]> {
+/// Adds to each row the most tokens that samples which the run draws may have, with the copies of prompts
+/// that they may need.
+fn with_draws(config: &Config, mut lengths: Vec<[usize; 3]>, copies: &[usize]) -> Vec<[usize; 3]> {
     if let (true, Some(sample)) = (draws(config), &config.sample) {
         let tokens = sample.num_samples
             * sample
                 .max_new_tokens
                 .min(config.data.rows.length.max_length);
-        for count in lengths.iter_mut().flatten() {
-            *count += tokens;
+        for (counts, copy) in lengths.iter_mut().zip(copies) {
+            counts.iter_mut().for_each(|count| *count += tokens);
+            counts[0] += copy;
         }
     }
     lengths

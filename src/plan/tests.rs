@@ -6,12 +6,21 @@ mod time;
 use super::*;
 use crate::data::{Example, Response};
 use crate::loss::Role;
-use crate::model::arch::ConfigJson;
+use crate::model::arch::{ConfigJson, Positions, Scaling};
 use crate::model::family::family;
 
 const PYTHIA: &str = r#"{"model_type": "gpt_neox", "hidden_size": 2560, "num_hidden_layers": 32,
     "num_attention_heads": 32, "intermediate_size": 10240, "vocab_size": 50304, "rotary_pct": 0.25,
     "max_position_embeddings": 2048, "tie_word_embeddings": false}"#;
+
+const MIXTRAL: &str = r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2}"#;
+
+const QWEN: &str = r#"{"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 2048,
+    "intermediate_size": 6144, "moe_intermediate_size": 768, "num_hidden_layers": 48,
+    "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
+    "num_experts_per_tok": 8}"#;
 
 const LLAMA: &str = r#"{"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
@@ -79,6 +88,18 @@ fn parameters_are_those_of_known_models() {
     assert_eq!(pythia.head, 50304 * h + 2 * h);
     assert_eq!(pythia.total, 2_775_208_960);
     assert_eq!(Parameters::of(&arch(LLAMA)).total, 8_030_261_248);
+}
+
+#[test]
+fn parameters_of_mixtures_of_experts_are_those_of_known_models() {
+    let mixtral = Parameters::of(&arch(MIXTRAL));
+    assert_eq!(mixtral.total, 46_702_792_704);
+    assert_eq!(mixtral.active, 12_879_925_248);
+    let qwen = Parameters::of(&arch(QWEN));
+    assert_eq!(qwen.total, 30_532_122_624);
+    // Of a layer 120 experts of 3 matrices are left out.
+    assert_eq!(qwen.total - qwen.active, 48 * 120 * 3 * 768 * 2048);
+    assert_eq!(Parameters::of(&arch(LLAMA)).active, 8_030_261_248);
 }
 
 /// Mean lengths of Anthropic's HH: a prompt of 124, answers of 87 together. Without the trim of the
@@ -191,6 +212,25 @@ fn a_window_hides_tokens_and_long_examples_compute_logits_twice() {
         assert_eq!(work.again, again);
     }
     assert_eq!(Work::of(&example, &[], &arch, false), Work::default());
+}
+
+#[test]
+fn a_prompt_counts_again_where_its_sequences_are_computed_differently() {
+    let mut arch = arch(LLAMA);
+    // Of 12 and 11 tokens.
+    let example = pair(7, 5, 4);
+    for (original, tokens) in [(12, 16.0), (11, 23.0), (10, 23.0)] {
+        let Positions::Rotary { tables, .. } = &mut arch.positions else {
+            panic!("a Llama model rotates");
+        };
+        tables[0].scaling = Scaling::Dynamic {
+            factor: 4.0,
+            original,
+        };
+        let work = Work::of(&example, Role::ALL, &arch, false);
+        assert_eq!(work.tokens, tokens, "{original}");
+        assert_eq!(work.predictions, 9.0);
+    }
 }
 
 #[test]

@@ -81,8 +81,8 @@ pub fn elementwise_bytes(
     let normed = element * arch.hidden_size as f64;
     let heads = (arch.heads + arch.kv_heads) as f64;
     let rotated = 2.0 * element * heads * arch.rotated() as f64;
-    let intermediate = element * arch.ffn.width() as f64;
-    let inputs = element * arch.ffn.activation_inputs() as f64;
+    let intermediate = element * arch.ffn_width();
+    let inputs = element * arch.activation_inputs();
     let projected = element * arch.qkv_width() as f64;
     let where_so = |so: bool, bytes: f64| if so { bytes } else { 0.0 };
     let (qkv_bias, out_bias) = arch.attention_bias;
@@ -104,12 +104,20 @@ pub fn elementwise_bytes(
     let apart = if scaled { branches } else { posts };
     let after = apart * (3.0 * stream + normed) + posts * (stream + normed);
     let after_back = apart * 3.0 * stream + posts * 5.0 * stream;
+    // Tokens are sorted by expert, weighed and added up again.
+    let experts = arch.experts.as_ref().map_or(0.0, |e| {
+        let with = e.layers.iter().filter(|&&has| has).count();
+        (with * e.per_token) as f64 / arch.layers as f64
+    });
+    let sorted = experts * (2.0 * normed + 5.0 * stream);
+    let sorted_back = experts * (4.0 * normed + 5.0 * stream);
     // Of all tokens, and of those that the last block computes whole.
     let first = stream + normed + separate + where_so(qkv_bias, projected) + rotated + head_norms;
     let rest = stream
         + normed
         + branches * 2.0 * stream
         + after
+        + sorted
         + where_so(ffn_bias, inputs)
         + inputs
         + intermediate;
@@ -119,6 +127,7 @@ pub fn elementwise_bytes(
         norm_back + projected + rotated + 2.0 * head_norms + where_so(qkv_bias, projected);
     let rest_back = norm_back
         + after_back
+        + sorted_back
         + where_so(bytes.mixed, branches * (stream + normed))
         + where_so(out_bias, normed)
         + where_so(ffn_bias, normed + inputs)

@@ -98,7 +98,15 @@ fn drawn_there(name: &str, dtype: DType, config: &SampleConfig) -> Option<(Vec<D
 
 #[test]
 fn f32_models_draw_what_they_draw_on_the_processor() {
-    for name in ["neox", "llama3", "qwen2-window", "qwen3"] {
+    for name in [
+        "neox",
+        "llama3",
+        "qwen2-window",
+        "qwen3",
+        "gemma2",
+        "gpt2",
+        "qwen3_moe",
+    ] {
         let model = load(name, DType::F32, &Device::Cpu);
         for config in configs() {
             let Some((got, scores)) = drawn_there(name, DType::F32, &config) else {

@@ -4,7 +4,7 @@
 //! many of them, not a step for each token.
 
 use super::Drawn;
-use crate::data::pack::{Packed, micro_batches, packed_tokens};
+use crate::data::pack::{micro_batches, packed_tokens};
 use crate::data::{Example, Prompt, Response};
 use crate::error::{Error, Result};
 use crate::loss::Role;
@@ -44,10 +44,14 @@ impl Reference<'_> {
         });
         let examples: Vec<Example> = examples.collect();
         let roles = &[Role::Sampled];
-        let tokens: Vec<usize> = examples.iter().map(|e| packed_tokens(e, roles)).collect();
+        let class = |length| self.model.length_class(length);
+        let tokens = examples.iter().map(|e| packed_tokens(e, roles, &class));
+        let tokens: Vec<usize> = tokens.collect();
         let mut all = Vec::with_capacity(responses.len());
         for range in micro_batches(&tokens, SCORED_TOKENS) {
-            let scores = self.model.score(&Packed::new(&examples[range], roles))?;
+            let scores = self
+                .model
+                .score(&self.model.pack(&examples[range], roles))?;
             all.extend(scores.iter().flatten().map(|score| score.log_prob));
         }
         for ((prompt, _), log_prob) in responses.iter().zip(&all) {

@@ -46,7 +46,10 @@ pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -
         session.check_same_tokens(folder)?;
         let most = config.sample.max_new_tokens;
         let whole = |prompt: &Prompt| limit.min(prompt.ids.len() + most);
-        let (longest, positions) = (prompts.iter().map(whole).max(), folder.arch.max_positions);
+        let (longest, positions) = (
+            prompts.iter().map(whole).max(),
+            folder.arch.longest_sequence(),
+        );
         if let Some(longest) = longest.filter(|&longest| longest > positions) {
             let what = format!("a prompt with its response may have {longest} tokens");
             return Err(Error::input(what)
@@ -99,7 +102,7 @@ pub fn sample_text(
     let tokenizer = &session.tokenizer;
     let prompt = Prompt::of_text(asked.text, asked.place, &asked.tokens, tokenizer)?;
     let (model, _) = session.load()?;
-    let positions = session.folder.arch.max_positions;
+    let positions = session.folder.arch.longest_sequence();
     let sampler = Sampler::new(&model, tokenizer, asked.sample, positions);
     let one = asked.sample.num_samples == 1;
     let drawn = match one && asked.sample.stop.is_empty() {
@@ -139,7 +142,7 @@ pub fn sample_text(
 
 /// The most tokens of a prompt with its response: what is set, else what the model can hold.
 pub(super) fn length_limit(config: &SamplingConfig, session: &Session) -> Result<usize> {
-    let positions = session.folder.arch.max_positions;
+    let positions = session.folder.arch.longest_sequence();
     let limit = config.prompts.max_length.unwrap_or(positions);
     check_length(limit, positions, &session.folder.path)?;
     Ok(limit)
@@ -166,7 +169,11 @@ impl<'a> Source<'a> {
         let reference = session.reference(observe)?;
         if let Some(reference) = reference {
             session.check_same_tokens(reference)?;
-            check_length(max_length, reference.arch.max_positions, &reference.path)?;
+            check_length(
+                max_length,
+                reference.arch.longest_sequence(),
+                &reference.path,
+            )?;
         }
         let folder = match reference {
             Some(folder) => folder,

@@ -72,7 +72,7 @@ pub fn score_data(data: &ScoreData, out: &Output, observe: Observer) -> Result<S
     let session = session.with_chat(&data.rows.tokens.chat)?;
     let mut rows = data.rows.clone();
     if data.shrink {
-        rows.length = rows.length.within(session.folder.arch.max_positions);
+        rows.length = rows.length.within(session.folder.arch.longest_sequence());
     }
     let samples = data.samples.as_ref();
     let datasets = [session.dataset(&data.files, &rows, samples, &needs, observe)?];

@@ -13,7 +13,7 @@ impl Session {
         let folder = &self.folder;
         check_length(
             rows.length.max_length,
-            folder.arch.max_positions,
+            folder.arch.longest_sequence(),
             &folder.path,
         )
     }

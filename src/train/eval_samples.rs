@@ -16,6 +16,7 @@ use crate::data::{self, Example, PromptTokens, Tokenizer};
 use crate::error::Result;
 use crate::loss::{Response, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
+use crate::model::arch::Architecture;
 use crate::model::sampling::SampleConfig;
 use crate::run_dir::{self, FinishReason, Generation, Margins};
 use crate::sample::Sampler;
@@ -60,9 +61,16 @@ impl<'a> From<&'a FixedPrompt> for PromptTokens<'a> {
 }
 
 impl EvalSamples {
-    /// The first prompts of the evaluation rows that differ and that leave room for an answer.
-    pub fn open(config: &Config, tokenizer: Arc<Tokenizer>, eval: Option<&Split>) -> Result<Self> {
+    /// The first prompts of the evaluation rows that differ and that leave room for an answer of a model of
+    /// this shape.
+    pub fn open(
+        config: &Config,
+        tokenizer: Arc<Tokenizer>,
+        eval: Option<&Split>,
+        arch: &Architecture,
+    ) -> Result<Self> {
         let (run, max_length) = (&config.run, config.data.rows.length.max_length);
+        let max_length = max_length.min(arch.cached_length().unwrap_or(max_length));
         let most = run.eval_prompts as usize;
         let mut prompts: Vec<FixedPrompt> = Vec::new();
         for row in 0..eval.map_or(0, Split::len) {

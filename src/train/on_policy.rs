@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::Split;
 use crate::config::Config;
 use crate::data::{Example, PromptTokens, Response, Tokenizer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
-use crate::sample::Sampler;
+use crate::sample::{NO_CACHE, Sampler};
 use crate::score::{check_is_known, micro_batch_tokens, score};
 use crate::session::{Observer, Session};
 
@@ -40,11 +40,26 @@ impl OnPolicy {
             return Ok(None);
         }
         check_is_known(config, policy)?;
+        let max_length = config.data.rows.length.max_length;
+        if let Some(cached) = session
+            .folder
+            .arch
+            .cached_length()
+            .filter(|&it| it < max_length)
+        {
+            let what = format!(
+                "max_length is {max_length}, and the loss {} draws responses",
+                config.loss.name()
+            );
+            return Err(Error::input(what)
+                .at_key("data.max_length")
+                .hint(format!("at most {cached}: {NO_CACHE}")));
+        }
         Ok(Some(Self {
             reference: session.load_reference(reference, observe)?,
             tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
-            max_length: config.data.rows.length.max_length,
+            max_length,
             micro_batch_tokens: micro_batch_tokens(config),
         }))
     }

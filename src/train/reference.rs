@@ -59,7 +59,7 @@ pub(super) fn separate(
     session.check_same_tokens(folder)?;
     check_length(
         config.data.rows.length.max_length,
-        folder.arch.max_positions,
+        folder.arch.longest_sequence(),
         &folder.path,
     )
     .map_err(|error| error.at("model.reference"))?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::data::pack::packed_tokens;
+use crate::data::pack::{LengthClass, packed_tokens};
 use crate::data::{Dataset, Example};
 use crate::error::Result;
 use crate::kernels::profile::{Part, part};
@@ -71,11 +71,11 @@ impl Split {
         rows.iter().map(|&row| self.example(row)).collect()
     }
 
-    /// The tokens that a row takes in a batch with these roles.
-    pub fn tokens(&self, row: usize, roles: &[Role]) -> usize {
+    /// The tokens that a row takes in a batch with these roles, packed by these classes.
+    pub fn tokens(&self, row: usize, roles: &[Role], class: LengthClass) -> Result<usize> {
         match self.drawn.get(&row) {
-            Some((example, _)) => packed_tokens(example, roles),
-            None => self.dataset.tokens(row, roles),
+            Some((example, _)) => Ok(packed_tokens(example, roles, class)),
+            None => self.dataset.packed_tokens(row, roles, class),
         }
     }
 

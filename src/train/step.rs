@@ -8,7 +8,7 @@ use super::metrics::Averages;
 use super::non_finite::LossInputs;
 use crate::config::{Config, Dtype};
 use crate::data::Example;
-use crate::data::pack::{Packed, micro_batches};
+use crate::data::pack::micro_batches;
 use crate::error::{Error, Result};
 use crate::kernels::profile::{Part, part};
 use crate::loss::{Prepared, Role, Scored, WeightedLoss};
@@ -58,10 +58,10 @@ impl<'a> Stepper<'a> {
         inputs.clear();
         let prepared = self.prepare(split, batch)?;
         let mut tokens = 0;
-        for part in self.micro_batches(split, batch, &self.roles) {
+        for part in self.micro_batches(split, batch, &self.roles)? {
             let rows = &batch[part.clone()];
             let examples = split.examples(rows)?;
-            let packed = Packed::new(&examples, &self.roles);
+            let packed = self.model.pack(&examples, &self.roles);
             let seeds = |i: usize, scores: &[ResponseScore]| {
                 let (example, at) = (&examples[i], part.start + i);
                 let scored = self.scored(split, rows[i], example, scores);
@@ -97,10 +97,10 @@ impl<'a> Stepper<'a> {
         let prepared = self.loss.prepare(&all);
         for batch in rows.chunks(self.config.batch.batch_size) {
             inputs.clear();
-            for part in self.micro_batches(split, batch, &self.roles) {
+            for part in self.micro_batches(split, batch, &self.roles)? {
                 let rows = &batch[part.clone()];
                 let examples = split.examples(rows)?;
-                let scores = self.model.score(&Packed::new(&examples, &self.roles))?;
+                let scores = self.model.score(&self.model.pack(&examples, &self.roles))?;
                 for (i, scores) in scores.into_iter().enumerate() {
                     let at = batch[0] + part.start + i;
                     let scored = self.scored(split, rows[i], &examples[i], &scores);
@@ -132,9 +132,9 @@ impl<'a> Stepper<'a> {
         drop(reading);
         let roles = self.loss.needs().batch;
         if !roles.is_empty() {
-            for part in self.micro_batches(split, batch, roles) {
+            for part in self.micro_batches(split, batch, roles)? {
                 let rows = &batch[part.clone()];
-                let packed = Packed::new(&split.examples(rows)?, roles);
+                let packed = self.model.pack(&split.examples(rows)?, roles);
                 let scores = self.model.score(&packed)?;
                 for ((example, &row), scores) in all[part].iter_mut().zip(rows).zip(scores) {
                     for score in scores {
@@ -148,20 +148,27 @@ impl<'a> Stepper<'a> {
         Ok(all)
     }
 
-    fn micro_batches(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Vec<Range<usize>> {
+    fn micro_batches(
+        &self,
+        split: &Split,
+        batch: &[usize],
+        roles: &[Role],
+    ) -> Result<Vec<Range<usize>>> {
         let _profile = part(Part::Data);
         if let Some(parts) = self.config.batch.gradient_accumulation_steps {
             let size = batch.len().div_ceil(parts);
             let starts = (0..batch.len()).step_by(size);
-            return starts
+            return Ok(starts
                 .map(|start| start..(start + size).min(batch.len()))
-                .collect();
+                .collect());
         }
-        let lengths: Vec<usize> = batch.iter().map(|&row| split.tokens(row, roles)).collect();
-        micro_batches(
+        let class = |length| self.model.length_class(length);
+        let lengths = batch.iter().map(|&row| split.tokens(row, roles, &class));
+        let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
+        Ok(micro_batches(
             &lengths,
             self.config.batch.micro_batch_tokens.unwrap_or(usize::MAX),
-        )
+        ))
     }
 
     /// Where policy and reference are one model, every log-ratio is 0 and the loss is known. Checks
@@ -170,9 +177,9 @@ impl<'a> Stepper<'a> {
         let same_model = same_model(self.config.model.dtype);
         let examples = split.examples(rows)?;
         let mut all = Vec::with_capacity(rows.len());
-        for part in self.micro_batches(split, rows, Role::ALL) {
+        for part in self.micro_batches(split, rows, Role::ALL)? {
             let (rows, examples) = (&rows[part.clone()], &examples[part]);
-            let scores = self.model.score(&Packed::new(examples, Role::ALL))?;
+            let scores = self.model.score(&self.model.pack(examples, Role::ALL))?;
             for ((&row, example), scores) in rows.iter().zip(examples).zip(scores) {
                 all.push(self.scored(split, row, example, &scores));
             }

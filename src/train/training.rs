@@ -97,9 +97,14 @@ impl Training {
         }
         state.frozen = run.identity.clone();
         // A resumed run saves the files that it saved before.
+        let files = &run.session.folder.files;
         let saved = match &origin.checkpoint {
-            Some((folder, _)) => ModelFiles::open(folder)?,
-            None => run.session.folder.files.clone(),
+            Some((folder, _)) => {
+                let mut saved = ModelFiles::open(folder)?;
+                saved.set_other_tensors(files.other_tensors().clone());
+                saved
+            }
+            None => files.clone(),
         };
         let machine = kind(run.model.weights().flat().device())?;
         if let (true, Some(other)) = (resumed, machine_of(&run.config.run.output_dir))

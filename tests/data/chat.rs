@@ -293,6 +293,10 @@ fn a_conversation_that_cannot_be_used_is_refused_with_its_row() {
             "column `prompt`: message 1 has a list as `content`; contents are text; images",
         ),
         (
+            serde_json::json!({"prompt": user, "chosen": good, "rejected": other, "images": ["a.png"]}),
+            "column `images` holds images; models are trained on text",
+        ),
+        (
             prompt(serde_json::json!({"role": "user", "content": null})),
             "column `prompt`: message 1 has no `content`; ",
         ),

@@ -23,8 +23,8 @@ const ALLOWED: [(&str, &[&str], &str); 3] = [
     ),
     (
         "model",
-        &["block", "decoder", "generate", "skipped"],
-        "generation is a method of the decoder, on its blocks",
+        &["block", "decoder", "skipped"],
+        "a block says what its backward pass skips, and what all skip is found from the blocks",
     ),
 ];
 

@@ -118,6 +118,13 @@ fn parameters(plan: &Plan, text: &mut String) {
     ] {
         line(name, &[grouped(count as usize)], text);
     }
+    if parameters.active < parameters.total {
+        line(
+            "active for a token",
+            &[grouped(parameters.active as usize)],
+            text,
+        );
+    }
 }
 
 fn memory(plan: &Plan, text: &mut String) {

@@ -2,16 +2,21 @@
 //!
 //! Hides where a token of an example ends up: `prompt | response | response ...`, then the next
 //! example. Positions of each response continue from its prompt's end; a response sees its prompt and
-//! itself. Only positions that predict a response token reach the head.
+//! itself. Only positions that predict a response token reach the head. Where a model computes sequences
+//! of some lengths otherwise than those of others, responses of one [`LengthClass`] share a prompt.
 //!
 //! *Why*: a padded batch with the prompt repeated spends three to four times the tokens on the same
 //! pairs, and an LM head over every position costs more than a small model's blocks.
 
 use std::ops::Range;
 
-use crate::data::example::Example;
+use crate::data::example::{Example, Response};
 use crate::loss::Role;
 use crate::segment::Segment;
+
+/// The class of a sequence of so many tokens, prompt and response together: sequences of one class are
+/// computed alike. 0 is that of the shortest ones, and no sequence has a lower class than a shorter one.
+pub type LengthClass<'a> = &'a dyn Fn(usize) -> usize;
 
 /// Where a response's predictions are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +36,9 @@ pub struct Packed {
     pub ids: Vec<u32>,
     /// (tokens): position ids.
     pub positions: Vec<u32>,
+    /// (tokens): the length of the token's sequence, a prompt with a response; of a prompt's token that of
+    /// its longest sequence.
+    pub lengths: Vec<u32>,
     /// What attends to what; the own ranges cover the tokens in order.
     pub segments: Vec<Segment>,
     /// (predictions): the token whose hidden state predicts.
@@ -42,32 +50,54 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs the responses whose role is in `roles`.
+    /// Packs the responses whose role is in `roles`, for a model that computes sequences of all lengths
+    /// alike.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, roles: &[Role]) -> Self {
+        Self::by_class(examples, roles, &|_| 0)
+    }
+
+    /// As [`new`](Self::new), with an example's prompt once for each class of its sequences.
+    pub fn by_class<'a>(
+        examples: impl IntoIterator<Item = &'a Example>,
+        roles: &[Role],
+        class: LengthClass,
+    ) -> Self {
         let mut packed = Self::default();
         for example in examples {
-            packed.push(example, roles);
+            packed.push(example, roles, class);
         }
         packed
     }
 
-    fn push(&mut self, example: &Example, roles: &[Role]) {
-        let prompt = self.segment(&example.prompt, 0..0, 0);
-        let mut responses = Vec::new();
-        for (index, response) in example.responses.iter().enumerate() {
-            if !roles.contains(&response.role) {
-                continue;
+    fn push(&mut self, example: &Example, roles: &[Role], class: LengthClass) {
+        let mut groups = groups(example, roles, class);
+        if groups.is_empty() {
+            groups.push((0, Vec::new()));
+        }
+        let mut places = Vec::new();
+        for (_, group) in &groups {
+            let longest = group.iter().map(|(_, response)| response.ids.len()).max();
+            let length = example.prompt.len() + longest.unwrap_or(0);
+            let prompt = self.segment(&example.prompt, 0..0, 0, length);
+            for &(index, response) in group {
+                let length = prompt.len() + response.ids.len();
+                let own = self.segment(&response.ids, prompt.clone(), prompt.len(), length);
+                places.push((index, response, prompt.end, own.start));
             }
-            let own = self.segment(&response.ids, prompt.clone(), prompt.len());
+        }
+        // Predictions are in the order of the responses, wherever these are.
+        places.sort_by_key(|&(index, ..)| index);
+        let mut responses = Vec::with_capacity(places.len());
+        for (index, response, prompt_end, start) in places {
             let first = self.labels.len();
             for (token, &label) in response.ids.iter().enumerate() {
                 if !example.is_scored(response, token) {
                     continue;
                 }
                 let before = if token == 0 {
-                    prompt.end - 1
+                    prompt_end - 1
                 } else {
-                    own.start + token - 1
+                    start + token - 1
                 };
                 self.sources.push(before as u32);
                 self.labels.push(label);
@@ -81,12 +111,19 @@ impl Packed {
         self.examples.push(responses);
     }
 
-    /// Appends a run of tokens and returns its range.
-    fn segment(&mut self, ids: &[u32], prefix: Range<usize>, position: usize) -> Range<usize> {
+    /// Appends a run of tokens of a sequence of `length` and returns its range.
+    fn segment(
+        &mut self,
+        ids: &[u32],
+        prefix: Range<usize>,
+        position: usize,
+        length: usize,
+    ) -> Range<usize> {
         let own = self.ids.len()..self.ids.len() + ids.len();
         self.ids.extend_from_slice(ids);
         self.positions
             .extend((position..position + ids.len()).map(|p| p as u32));
+        self.lengths.resize(own.end, length as u32);
         if !own.is_empty() {
             self.segments.push(Segment::new(prefix, own.clone()));
         }
@@ -94,10 +131,32 @@ impl Packed {
     }
 }
 
-/// The tokens an example takes in a batch with these roles.
-pub fn packed_tokens(example: &Example, roles: &[Role]) -> usize {
+/// The responses of these roles with their places, those of one class together, in the order of each
+/// class's first.
+fn groups<'a>(
+    example: &'a Example,
+    roles: &[Role],
+    class: LengthClass,
+) -> Vec<(usize, Vec<(usize, &'a Response)>)> {
+    let mut groups: Vec<(usize, Vec<_>)> = Vec::new();
+    for (index, response) in example.responses.iter().enumerate() {
+        if !roles.contains(&response.role) {
+            continue;
+        }
+        let class = class(example.prompt.len() + response.ids.len());
+        match groups.iter_mut().find(|(of, _)| *of == class) {
+            Some((_, group)) => group.push((index, response)),
+            None => groups.push((class, vec![(index, response)])),
+        }
+    }
+    groups
+}
+
+/// The tokens an example takes in a batch with these roles, packed by these classes.
+pub fn packed_tokens(example: &Example, roles: &[Role], class: LengthClass) -> usize {
+    let prompts = groups(example, roles, class).len().max(1);
     let responses = example.responses.iter().filter(|r| roles.contains(&r.role));
-    example.prompt.len() + responses.map(|r| r.ids.len()).sum::<usize>()
+    prompts * example.prompt.len() + responses.map(|r| r.ids.len()).sum::<usize>()
 }
 
 /// Splits examples into micro-batches of at most `budget` tokens, in order; an example over the
@@ -180,7 +239,37 @@ mod tests {
         let packed = Packed::new([&kto], &[Role::Mismatched]);
         assert_eq!(packed.ids, [1, 4, 0]);
         assert_eq!(packed.examples[0][0].index, 1);
-        assert_eq!(packed_tokens(&kto, &[Role::Mismatched]), 3);
+        assert_eq!(packed_tokens(&kto, &[Role::Mismatched], &|_| 0), 3);
+    }
+
+    #[test]
+    fn a_prompt_is_there_once_for_each_class_of_its_sequences() {
+        let (chosen, rejected, sampled) = (Role::Chosen, Role::Rejected, Role::Sampled);
+        let samples = example(
+            &[1, 2],
+            &[
+                (chosen, &[3, 4, 0]),
+                (rejected, &[5, 0]),
+                (sampled, &[6, 7, 8, 0]),
+            ],
+        );
+        // Of lengths 5, 4 and 6.
+        let class = |length: usize| if length > 4 { 5 } else { 0 };
+        let packed = Packed::by_class([&samples], Role::ALL, &class);
+        assert_eq!(packed.ids, [1, 2, 3, 4, 0, 6, 7, 8, 0, 1, 2, 5, 0]);
+        assert_eq!(packed.positions, [0, 1, 2, 3, 4, 2, 3, 4, 5, 0, 1, 2, 3]);
+        assert_eq!(packed.lengths, [6, 6, 5, 5, 5, 6, 6, 6, 6, 4, 4, 4, 4]);
+        assert_eq!(packed.sources, [1, 2, 3, 10, 11, 1, 5, 6, 7]);
+        assert_eq!(packed.labels, [3, 4, 0, 5, 0, 6, 7, 8, 0]);
+        assert_eq!(packed.segments[3], Segment::new(0..0, 9..11));
+        assert_eq!(packed.segments[4], Segment::new(9..11, 11..13));
+        let rows: Vec<_> = packed.examples[0].iter().map(|r| r.rows.clone()).collect();
+        assert_eq!(rows, [0..3, 3..5, 5..9]);
+        assert_eq!(packed_tokens(&samples, Role::ALL, &class), 13);
+        assert_eq!(packed_tokens(&samples, &[chosen, sampled], &class), 9);
+        let each = |length| length;
+        assert_eq!(packed_tokens(&samples, Role::ALL, &each), 15);
+        assert_eq!(Packed::by_class([&samples], Role::ALL, &each).ids.len(), 15);
     }
 
     #[test]

@@ -151,7 +151,8 @@ impl Format {
 
     /// From a row to its contents.
     pub fn example(&self, row: &CommonRow) -> Reading {
-        let read = (self.read)(&row.row).and_then(|example| {
+        let read = no_images(&row.row).and_then(|()| (self.read)(&row.row));
+        let read = read.and_then(|example| {
             // Rows of plain text may have such columns for whatever else.
             let variables = match example.is_chat() {
                 true => variables(&row.row)?,
@@ -245,6 +246,28 @@ const CONTENTS: &[&str] = &[
     "output_1",
     "output_2",
 ];
+
+/// Refuses a row with a column of images; text by that name is passed over.
+fn no_images(row: &Row) -> std::result::Result<(), RowError> {
+    let holds = |value: &Json| match value {
+        Json::Array(items) => !items.is_empty(),
+        Json::Object(fields) => !fields.values().all(Json::is_null),
+        _ => false,
+    };
+    let columns = ["image", "images"].into_iter();
+    let mut found = columns.filter(|column| row.get(column).is_some_and(holds));
+    match found.next() {
+        None => Ok(()),
+        Some(column) => Err(RowError::Unusable(
+            Invalid::ContentIsNoText,
+            Error::input(format!("column `{column}` holds images"))
+                .hint(
+                    "models are trained on text; without the column the row is trained on its text",
+                )
+                .at(&row.place),
+        )),
+    }
+}
 
 /// The number of `columns` if the row has them all, else 0.
 pub(super) fn has(row: &Row, columns: &[&str]) -> usize {

@@ -37,7 +37,7 @@ pub fn entropies(
     };
     let plain = TokenizeConfig::default();
     let arch = &session.folder.arch;
-    let (positions, vocabulary) = (arch.max_positions, arch.vocab_size);
+    let (positions, vocabulary) = (arch.longest_sequence(), arch.vocab_size);
     let mut examples: Vec<Example> = Vec::new();
     for (number, (text, responses)) in drawn.iter().enumerate() {
         let ids = match known.get(*text) {

@@ -123,11 +123,11 @@ impl Scorer {
             session.check_same_tokens(folder)?;
         }
         let (policy, hash) = session.load()?;
-        let mut positions = session.folder.arch.max_positions;
+        let mut positions = session.folder.arch.longest_sequence();
         let (reference, reference_hash) = match other {
             None => (None, String::new()),
             Some(folder) => {
-                positions = positions.min(folder.arch.max_positions);
+                positions = positions.min(folder.arch.longest_sequence());
                 let (reference, hash) = session.compute.load(folder)?;
                 (Some(reference), hash)
             }

@@ -59,7 +59,10 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
     let session = session.with_chat(&pairs.rows.tokens.chat)?;
     let separate = session.reference(observe)?;
     let shapes = [Some(&session.folder), separate];
-    let positions = shapes.into_iter().flatten().map(|f| f.arch.max_positions);
+    let positions = shapes
+        .into_iter()
+        .flatten()
+        .map(|f| f.arch.longest_sequence());
     let positions = positions.min().unwrap_or(usize::MAX);
     let mut rows = pairs.rows.clone();
     if pairs.shrink {
@@ -69,7 +72,7 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
         session.check_same_tokens(folder)?;
         check_length(
             rows.length.max_length,
-            folder.arch.max_positions,
+            folder.arch.longest_sequence(),
             &folder.path,
         )
         .map_err(|error| error.at("the reference"))?;
@@ -106,6 +109,7 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
     };
     tell(0, 0);
     let order: Vec<usize> = (0..total).collect();
+    let class = |length| model.length_class(length);
     scan_rows(
         &model,
         dataset,
@@ -113,7 +117,7 @@ pub fn score_pairs(pairs: &PairRows, observe: Observer) -> Result<Pairs> {
         pairs.micro_batch_tokens,
         |batch, scores| {
             for (example, scores) in batch.iter().zip(scores) {
-                tokens += packed_tokens(example, Role::ALL);
+                tokens += packed_tokens(example, Role::ALL, &class);
                 numbers.push(example.row);
                 examples.push(alone(example, scores));
                 column.push(scores.iter().map(|score| Score {

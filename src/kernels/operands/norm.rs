@@ -19,7 +19,8 @@ pub enum Norm {
 }
 
 impl Norm {
-    pub(in crate::kernels) fn epsilon(self) -> f64 {
+    /// What is added to the variance, or to the mean of squares.
+    pub fn epsilon(self) -> f64 {
         match self {
             Self::LayerNorm { epsilon } | Self::Rms { epsilon, .. } => epsilon,
         }

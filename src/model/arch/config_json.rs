@@ -10,7 +10,7 @@ use crate::model::recognize::without_config;
 
 /// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
 /// and a list with an entry per layer is a short one.
-const LARGEST: [(&str, usize); 7] = [
+const LARGEST: [(&str, usize); 12] = [
     ("num_hidden_layers", 10_000),
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 20),
@@ -18,6 +18,11 @@ const LARGEST: [(&str, usize); 7] = [
     ("num_attention_heads", 1 << 12),
     ("num_key_value_heads", 1 << 12),
     ("head_dim", 1 << 12),
+    ("moe_intermediate_size", 1 << 22),
+    ("n_embd", 1 << 20),
+    ("n_head", 1 << 12),
+    ("n_inner", 1 << 22),
+    ("n_layer", 10_000),
 ];
 
 /// A `config.json` that says which key is wrong.
@@ -26,6 +31,15 @@ pub struct ConfigJson {
     /// The whole object.
     pub value: Value,
     place: String,
+}
+
+impl From<Value> for ConfigJson {
+    fn from(value: Value) -> Self {
+        Self {
+            value,
+            place: "config.json".to_owned(),
+        }
+    }
 }
 
 impl ConfigJson {
@@ -58,6 +72,20 @@ impl ConfigJson {
             value,
             place: format!("{}: {key}", self.place),
         })
+    }
+
+    /// The same object, with numbers in the place of the keys that are not there.
+    pub fn with_defaults(&self, defaults: &[(&str, usize)]) -> Self {
+        let mut value = self.value.clone();
+        for (key, number) in defaults {
+            if value.get(key).is_none() {
+                value[*key] = (*number).into();
+            }
+        }
+        Self {
+            value,
+            place: self.place.clone(),
+        }
     }
 
     pub(super) fn empty(&self) -> Self {
@@ -193,6 +221,17 @@ impl ConfigJson {
         })
     }
 
+    /// A list of integers from 0 on; empty where the key is not there.
+    pub fn integers(&self, key: &str) -> Result<Vec<usize>> {
+        let Some(value) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let integer = |value: &Value| value.as_u64().map(|n| n as usize);
+        let list = value.as_array();
+        list.and_then(|list| list.iter().map(integer).collect())
+            .ok_or_else(|| self.wrong(key, "a list of integers, 0 or more"))
+    }
+
     /// A list with one string per layer, where the key is there.
     pub fn per_layer(&self, key: &str, layers: usize) -> Result<Option<Vec<&str>>> {
         let Some(value) = self.get(key) else {
@@ -204,6 +243,34 @@ impl ConfigJson {
         match list {
             Some(list) if list.len() == layers => Ok(Some(list)),
             _ => Err(self.wrong(key, &format!("a list of {layers} strings, one per layer"))),
+        }
+    }
+
+    /// A list of so many finite numbers above 0.
+    pub fn positive_list(&self, key: &str, length: usize) -> Result<Vec<f64>> {
+        let list = self.get(key).and_then(Value::as_array);
+        let list: Option<Vec<f64>> = list.and_then(|list| list.iter().map(Value::as_f64).collect());
+        let is_valid = |list: &Vec<f64>| {
+            list.len() == length && list.iter().all(|x| x.is_finite() && *x > 0.0)
+        };
+        list.filter(is_valid).ok_or_else(|| {
+            let valid = format!("a list of {length} numbers above 0");
+            match self.get(key).and_then(Value::as_array) {
+                Some(list) => self
+                    .error(format!("`{key}` is a list of {}", list.len()))
+                    .hint(format!("expected {valid}")),
+                None => self.wrong(key, &valid),
+            }
+        })
+    }
+
+    /// This object with what `other` has beside it.
+    pub(super) fn over(&self, other: &Self) -> Self {
+        let mut value = other.value.as_object().cloned().unwrap_or_default();
+        value.extend(self.value.as_object().cloned().unwrap_or_default());
+        Self {
+            value: Value::Object(value),
+            place: self.place.clone(),
         }
     }
 

@@ -1,9 +1,12 @@
 //! Rotary position embedding (Su et al. 2021) and its scaling for longer contexts.
 
-use serde_json::Value;
+mod read;
+#[cfg(test)]
+mod tests;
 
-use super::ConfigJson;
-use crate::error::Result;
+use std::f64::consts::PI;
+
+pub use self::read::{Keys, LayerKeys};
 
 /// Rotary embedding: frequencies `theta^(-2i/dim)`, scaled.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,188 +37,178 @@ pub enum Scaling {
         /// The context length before scaling.
         original: f64,
     },
-}
-
-/// Where a family has what is not in the section of its rotary embedding.
-pub struct Keys {
-    /// The key of the base.
-    pub theta: &'static str,
-    /// The key of the rotated share of a head, and its default; `None` where heads are rotated whole.
-    pub fraction: Option<(&'static str, f64)>,
-    /// The default of `max_position_embeddings`.
-    pub max_positions: f64,
+    /// `yarn` (Peng et al. 2023): frequencies that turn often within the original length are kept, those
+    /// that turn seldom divided by the factor, between them a blend by their index.
+    Yarn {
+        /// Division of low frequencies.
+        factor: f64,
+        /// Frequencies of more turns than this within the original length are kept.
+        beta_fast: f64,
+        /// Frequencies of fewer turns than this are divided.
+        beta_slow: f64,
+        /// Whether the blend begins and ends at whole indices.
+        truncate: bool,
+        /// The context length before scaling.
+        original: f64,
+        /// Factor of cosines and sines.
+        attention_factor: f64,
+    },
+    /// `longrope` (Ding et al. 2024): every frequency divided by a factor of its own, from one list in
+    /// sequences up to the original length, from the other in longer ones.
+    Longrope {
+        /// `dim / 2` factors for sequences up to the original length.
+        short: Vec<f64>,
+        /// `dim / 2` factors for longer sequences.
+        long: Vec<f64>,
+        /// The context length before scaling.
+        original: f64,
+        /// Factor of cosines and sines.
+        attention_factor: f64,
+    },
+    /// `dynamic`: in sequences over the original length a base that grows with the sequence (the "NTK-aware"
+    /// scaling of Peng et al. 2023).
+    Dynamic {
+        /// By how much the base grows.
+        factor: f64,
+        /// The context length before scaling, `max_position_embeddings`.
+        original: usize,
+    },
 }
 
 impl Rotary {
-    /// The `dim / 2` inverse frequencies. In f32 like transformers', on whose values models were
-    /// trained.
-    pub fn inverse_frequencies(&self) -> Vec<f32> {
-        let plain = (0..self.dim / 2)
-            .map(|i| 1.0 / (self.theta as f32).powf((2 * i) as f32 / self.dim as f32));
-        match self.scaling {
+    /// The `dim / 2` inverse frequencies in a sequence of `length` tokens. In f32 like transformers', on
+    /// whose values models were trained.
+    pub fn inverse_frequencies(&self, length: usize) -> Vec<f32> {
+        let (dim, theta) = (self.dim, self.theta as f32);
+        let powers = |base: f32| (0..dim / 2).map(move |i| base.powf((2 * i) as f32 / dim as f32));
+        let plain = powers(theta).map(|power| 1.0 / power);
+        match &self.scaling {
             Scaling::None => plain.collect(),
-            Scaling::Linear(factor) => plain.map(|f| f / factor as f32).collect(),
-            Scaling::Llama3 {
+            Scaling::Linear(factor) => plain.map(|f| f / *factor as f32).collect(),
+            &Scaling::Llama3 {
                 factor,
                 low,
                 high,
                 original,
             } => plain
                 .map(|f| {
-                    let wavelength = 2.0 * std::f64::consts::PI / f64::from(f);
+                    let wavelength = 2.0 * PI / f64::from(f);
                     let blend =
                         ((original / wavelength - low) / (high - low)).clamp(0.0, 1.0) as f32;
                     (1.0 - blend) * f / factor as f32 + blend * f
                 })
                 .collect(),
-        }
-    }
-
-    /// As transformers reads it: a `rope_scaling` that says anything takes the place of the whole
-    /// `rope_parameters`. What the section lacks is at the top.
-    pub fn read(config: &ConfigJson, head_dim: usize, keys: &Keys) -> Result<Self> {
-        let says = |value: &Value| match value {
-            Value::Null => false,
-            Value::Object(map) => !map.is_empty(),
-            _ => true,
-        };
-        let section = ["rope_scaling", "rope_parameters"]
-            .into_iter()
-            .find(|key| config.value.get(key).is_some_and(says));
-        let section = match section {
-            Some(key) => config.section(key)?,
-            None => config.empty(),
-        };
-        let parts = section.value.as_object();
-        if let Some((key, _)) =
-            parts.and_then(|map| map.iter().find(|(_, value)| value.is_object()))
-        {
-            return Err(section.unsupported(key, "expo rotates all layers alike"));
-        }
-        section.not_null("rope_type")?;
-        section.not_null("rope_theta")?;
-        let theta = match section.f64_or("rope_theta", f64::NAN)? {
-            theta if theta.is_nan() => {
-                config.not_null(keys.theta)?;
-                config.f64_or(keys.theta, 10_000.0)?
+            Scaling::Yarn { factor, .. } => {
+                let (first, last) = self.blend();
+                let span = (last - first) as f32;
+                let blended = powers(theta).enumerate().map(|(i, power)| {
+                    let kept = 1.0 - ((i as f32 - first as f32) / span).clamp(0.0, 1.0);
+                    1.0 / (*factor as f32 * power) * (1.0 - kept) + 1.0 / power * kept
+                });
+                blended.collect()
             }
-            theta => theta,
-        };
-        if theta <= 0.0 {
-            return Err(config
-                .error(format!("the base of the rotary embedding is {theta}"))
-                .hint("rope_theta must be above 0"));
-        }
-        let dim = (head_dim as f64 * fraction(config, &section, keys)?) as usize;
-        let kind = section.str_or("rope_type", section.str_or("type", "default")?)?;
-        let scaling = match kind {
-            "default" => Scaling::None,
-            "linear" => Scaling::Linear(section.positive("factor")?),
-            "llama3" => llama3(config, &section, keys)?,
-            other => {
-                return Err(section.refuse(
-                    "rope_type",
-                    other,
-                    "expo implements default, linear and llama3; another scaling would change the model",
-                ));
+            Scaling::Longrope { short, long, .. } => {
+                let factors = match self.length_class(length) {
+                    0 => short,
+                    _ => long,
+                };
+                let factors = factors.iter().map(|&factor| factor as f32);
+                let scaled = factors
+                    .zip(powers(theta))
+                    .map(|(f, power)| 1.0 / (f * power));
+                scaled.collect()
             }
-        };
-        if dim == 0 || dim % 2 == 1 {
-            return Err(config
-                .error(format!("the rotated part of a head is {dim} wide"))
-                .hint("it must be even and positive"));
-        }
-        Ok(Self {
-            dim,
-            theta,
-            scaling,
-        })
-    }
-}
-
-/// The rotated share of a head.
-fn fraction(config: &ConfigJson, section: &ConfigJson, keys: &Keys) -> Result<f64> {
-    const KEY: &str = "partial_rotary_factor";
-    let fraction = match keys.fraction {
-        None => 1.0,
-        Some((key, default)) => {
-            section.not_null(KEY)?;
-            config.not_null(key)?;
-            let fraction = section.f64_or(KEY, config.f64_or(key, default)?)?;
-            if !(fraction > 0.0 && fraction <= 1.0) {
-                return Err(config.error(format!(
-                    "the rotated part of a head, {key} or {KEY}, is {fraction}: it lies in (0, 1]"
-                )));
+            &Scaling::Dynamic { factor, original } => {
+                let exponent = dim as f64 / (dim as f64 - 2.0);
+                let base = match self.length_class(length) {
+                    0 => {
+                        let original = original as f64;
+                        let grown = factor * original / original - (factor - 1.0);
+                        (self.theta * grown.powf(exponent)) as f32
+                    }
+                    // transformers knows the length as a tensor, and so computes in f32.
+                    length => {
+                        let grown = factor as f32 * length as f32 / original as f32;
+                        theta * (grown - (factor - 1.0) as f32).powf(exponent as f32)
+                    }
+                };
+                powers(base).map(|power| 1.0 / power).collect()
             }
-            fraction
-        }
-    };
-    for place in [section, config] {
-        if place.f64_or(KEY, fraction)? != fraction {
-            return Err(place.unsupported(
-                KEY,
-                &format!("this family rotates {fraction} of each head in transformers, whatever this key says"),
-            ));
         }
     }
-    Ok(fraction)
-}
 
-fn llama3(config: &ConfigJson, section: &ConfigJson, keys: &Keys) -> Result<Scaling> {
-    const ORIGINAL: &str = "original_max_position_embeddings";
-    section.not_null(ORIGINAL)?;
-    config.not_null(ORIGINAL)?;
-    let (low, high) = ("low_freq_factor", "high_freq_factor");
-    let (low, high) = (section.positive(low)?, section.positive(high)?);
-    if low >= high {
-        return Err(section
-            .error(format!("low_freq_factor is {low}, high_freq_factor {high}"))
-            .hint("high_freq_factor must be the larger one"));
-    }
-    // In transformers the one at the top wins.
-    let original = match (config.value.get(ORIGINAL), section.value.get(ORIGINAL)) {
-        (Some(_), _) => config.positive(ORIGINAL)?,
-        (None, Some(_)) => section.positive(ORIGINAL)?,
-        (None, None) => config.positive_or("max_position_embeddings", keys.max_positions)?,
-    };
-    Ok(Scaling::Llama3 {
-        factor: section.positive("factor")?,
-        low,
-        high,
-        original,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn llama3_scaling_keeps_high_and_divides_low_frequencies() {
-        let scaling = Scaling::Llama3 {
-            factor: 8.0,
-            low: 1.0,
-            high: 4.0,
-            original: 8192.0,
-        };
-        let plain = Rotary {
-            dim: 128,
-            theta: 500_000.0,
-            scaling: Scaling::None,
-        };
-        let scaled = Rotary {
-            scaling,
-            ..plain.clone()
+    /// The factor of cosines and sines.
+    pub fn attention_factor(&self) -> f64 {
+        match self.scaling {
+            Scaling::Yarn {
+                attention_factor, ..
+            }
+            | Scaling::Longrope {
+                attention_factor, ..
+            } => attention_factor,
+            Scaling::None
+            | Scaling::Linear(_)
+            | Scaling::Llama3 { .. }
+            | Scaling::Dynamic { .. } => 1.0,
         }
-        .inverse_frequencies();
-        let plain = plain.inverse_frequencies();
-        assert_eq!(scaled[0], plain[0]);
-        assert_eq!(scaled[63], plain[63] / 8.0);
-        assert!(
-            scaled
-                .iter()
-                .zip(&plain)
-                .all(|(s, p)| s <= p && *s >= p / 8.0)
-        );
+    }
+
+    /// The least length whose frequencies are those of `length`; 0 where they are those of the shortest
+    /// sequences, and so everywhere if the frequencies do not depend on the length.
+    pub fn length_class(&self, length: usize) -> usize {
+        match self.scaling {
+            Scaling::Longrope { original, .. } if length as f64 > original => original as usize + 1,
+            Scaling::Dynamic { original, .. } if length > original => length,
+            _ => 0,
+        }
+    }
+
+    /// The length from which on the frequencies change with every token; `None` where they never do.
+    pub fn changes_after(&self) -> Option<usize> {
+        match self.scaling {
+            Scaling::Dynamic { original, .. } => Some(original),
+            _ => None,
+        }
+    }
+
+    /// The longest sequence that a model of `max_position_embeddings` is made for: some scalings leave that
+    /// number at the length before scaling.
+    pub fn longest(&self, max_position_embeddings: usize) -> usize {
+        let scaled = match self.scaling {
+            Scaling::Yarn {
+                factor, original, ..
+            } => factor * original,
+            Scaling::Dynamic { factor, original } => factor * original as f64,
+            _ => 0.0,
+        };
+        max_position_embeddings.max(scaled as usize)
+    }
+
+    /// Yarn's blend: the first and the last index, not rounded where it is not truncated.
+    fn blend(&self) -> (f64, f64) {
+        let Scaling::Yarn {
+            beta_fast,
+            beta_slow,
+            truncate,
+            original,
+            ..
+        } = self.scaling
+        else {
+            return (0.0, 0.0);
+        };
+        let dim = self.dim as f64;
+        // Where a frequency turns so many times within the original length.
+        let index =
+            |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
+        let (first, last) = (index(beta_fast), index(beta_slow));
+        let (first, last) = match truncate {
+            true => (first.floor(), last.ceil()),
+            false => (first, last),
+        };
+        let (first, last) = (first.max(0.0), last.min(dim - 1.0));
+        match first == last {
+            true => (first, last + 0.001),
+            false => (first, last),
+        }
     }
 }

@@ -32,6 +32,8 @@ pub(super) const FAMILY: Family = Family {
         ".attention.masked_bias",
         ".attention.rotary_emb.inv_freq",
     ],
+    spelling: &[],
+    kept: &[],
 };
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
@@ -55,9 +57,11 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         theta: "rotary_emb_base",
         fraction: Some(("rotary_pct", 0.25)),
         max_positions: 2048.0,
+        ..RotaryKeys::default()
     };
     let bias = config.bool_or("attention_bias", true)?;
     let layers = config.usize("num_hidden_layers")?;
+    let initializer_range = config.f64_or("initializer_range", 0.02)?;
     Ok(Architecture {
         vocab_size: config.usize("vocab_size")?,
         hidden_size,
@@ -92,7 +96,8 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         },
         experts: None,
         tied: config.bool_or("tie_word_embeddings", false)?,
-        initializer_range: config.f64_or("initializer_range", 0.02)?,
+        initializer_range,
+        residual_initializer_range: initializer_range,
         zero_row: None,
         names: Names {
             embed: "gpt_neox.embed_in".into(),

@@ -29,6 +29,8 @@ pub(super) const FAMILY: Family = Family {
         ("sliding_window", Key::Ignored),
     ],
     ignored: IGNORED,
+    spelling: &[],
+    kept: &[],
 };
 
 /// What checkpoints of this shape carry and nothing reads.
@@ -43,6 +45,33 @@ pub(super) struct Defaults {
     /// The hidden size over the heads where `None`.
     pub head_dim: Option<usize>,
     pub max_positions: usize,
+    /// Of the norms.
+    pub epsilon: f64,
+    /// The padding token.
+    pub padding: Option<usize>,
+    pub tied: bool,
+    /// The gate's activation: the only one.
+    pub gate: Gate,
+    /// Of layers that all rotate alike; where `None`, the family puts its positions in the place of the
+    /// shape's, which are none.
+    pub rotary: Option<RotaryKeys>,
+}
+
+impl Default for Defaults {
+    /// Llama's.
+    fn default() -> Self {
+        Self {
+            mlp_bias: false,
+            kv_heads: None,
+            head_dim: None,
+            max_positions: 2048,
+            epsilon: 1e-6,
+            padding: None,
+            tied: false,
+            gate: Gate::Silu,
+            rotary: Some(RotaryKeys::default()),
+        }
+    }
 }
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
@@ -58,9 +87,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let bias = config.bool_or("attention_bias", false)?;
     let defaults = Defaults {
         mlp_bias: config.bool_or("mlp_bias", false)?,
-        kv_heads: None,
-        head_dim: None,
-        max_positions: 2048,
+        ..Defaults::default()
     };
     Ok(Architecture {
         attention_bias: (bias, bias),
@@ -70,7 +97,10 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
 
 /// Llama's shape: RMS norms, grouped queries, rotary on whole heads, SwiGLU; no biases, no windows.
 pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architecture> {
-    config.require("hidden_act", "silu")?;
+    match defaults.gate {
+        Gate::Silu => config.require("hidden_act", "silu")?,
+        Gate::GeluTanh => gelu_tanh(config)?,
+    }
     let (hidden_size, heads) = (
         config.usize("hidden_size")?,
         config.usize("num_attention_heads")?,
@@ -88,15 +118,24 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     let head_dim = config.usize_or("head_dim", head_dim)?;
     let layers = config.usize("num_hidden_layers")?;
     let vocab_size = config.usize("vocab_size")?;
-    let rotary = RotaryKeys {
-        theta: "rope_theta",
-        fraction: None,
-        max_positions: defaults.max_positions as f64,
+    let initializer_range = config.f64_or("initializer_range", 0.02)?;
+    let positions = match &defaults.rotary {
+        Some(keys) => {
+            let keys = RotaryKeys {
+                max_positions: defaults.max_positions as f64,
+                ..keys.clone()
+            };
+            Positions::rotary(Rotary::read(config, head_dim, &keys)?, layers)
+        }
+        None => Positions::Rotary {
+            tables: Vec::new(),
+            layers: vec![None; layers],
+        },
     };
-    let padding = config
-        .value
-        .get("pad_token_id")
-        .and_then(serde_json::Value::as_u64);
+    let padding = match config.value.get("pad_token_id") {
+        Some(id) => id.as_u64().map(|id| id as usize),
+        None => defaults.padding,
+    };
     Ok(Architecture {
         vocab_size,
         hidden_size,
@@ -106,7 +145,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         head_dim,
         max_positions: config.usize_or("max_position_embeddings", defaults.max_positions)?,
         norm: Norm::Rms {
-            epsilon: config.positive_or("rms_norm_eps", 1e-6)?,
+            epsilon: config.positive_or("rms_norm_eps", defaults.epsilon)?,
             plus_one: false,
         },
         multipliers: Multipliers::default(),
@@ -115,7 +154,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         conv1d: false,
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         residual: Residual::Sequential,
-        positions: Positions::rotary(Rotary::read(config, head_dim, &rotary)?, layers),
+        positions,
         qkv: Qkv::Separate(
             ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(Into::into),
         ),
@@ -123,18 +162,17 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
         attention_bias: (false, false),
         windows: vec![None; layers],
         ffn: Ffn::Gated {
-            kind: Gate::Silu,
+            kind: defaults.gate,
             width: config.usize("intermediate_size")?,
             bias: defaults.mlp_bias,
             gate_up: GateUp::Separate(["mlp.gate_proj", "mlp.up_proj"].map(Into::into)),
             down: "mlp.down_proj".into(),
         },
         experts: None,
-        tied: config.bool_or("tie_word_embeddings", false)?,
-        initializer_range: config.f64_or("initializer_range", 0.02)?,
-        zero_row: padding
-            .map(|row| row as usize)
-            .filter(|row| *row < vocab_size),
+        tied: config.bool_or("tie_word_embeddings", defaults.tied)?,
+        initializer_range,
+        residual_initializer_range: initializer_range,
+        zero_row: padding.filter(|row| *row < vocab_size),
         names: Names {
             embed: "model.embed_tokens".into(),
             block: "model.layers.".into(),
@@ -147,4 +185,13 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
             head: "lm_head".into(),
         },
     })
+}
+
+/// Checks that the activation is [`Gate::GeluTanh`].
+fn gelu_tanh(config: &ConfigJson) -> Result<()> {
+    const KEY: &str = "hidden_activation";
+    match config.str_or(KEY, "gelu_pytorch_tanh")? {
+        "gelu_pytorch_tanh" | "gelu_new" => Ok(()),
+        other => Err(config.refuse(KEY, other, "valid: gelu_pytorch_tanh, gelu_new")),
+    }
 }

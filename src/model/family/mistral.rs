@@ -26,16 +26,17 @@ pub(super) const FAMILY: Family = Family {
         ("mlp_bias", Key::Ignored),
     ],
     ignored: llama::IGNORED,
+    spelling: &[],
+    kept: &[],
 };
 
 const ALIKE: &str = "in a Mistral model every layer has the window; one with layers of several kinds is another family";
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let defaults = Defaults {
-        mlp_bias: false,
         kv_heads: Some(8),
-        head_dim: None,
         max_positions: 131_072,
+        ..Defaults::default()
     };
     let llama = llama::shape(config, &defaults)?;
     // As in transformers, a window that is not mentioned is there; later models say null.

@@ -2,6 +2,7 @@
 
 use super::Family;
 use super::keys::Key;
+use super::layers;
 use super::llama::{self, Defaults};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson};
@@ -28,6 +29,8 @@ pub(super) const FAMILY: Family = Family {
         ("use_sliding_window", Key::Read),
     ],
     ignored: llama::IGNORED,
+    spelling: &[],
+    kept: &[],
 };
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
@@ -41,10 +44,10 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
 /// What Qwen2 and Qwen3 share: Llama's shape with a sliding window in some layers.
 pub(super) fn shape(config: &ConfigJson, head_dim: Option<usize>) -> Result<Architecture> {
     let defaults = Defaults {
-        mlp_bias: false,
         kv_heads: Some(32),
         head_dim,
         max_positions: 32_768,
+        ..Defaults::default()
     };
     let llama = llama::shape(config, &defaults)?;
     Ok(Architecture {
@@ -59,25 +62,12 @@ fn windows(config: &ConfigJson, layers: usize) -> Result<Vec<Option<usize>>> {
         true => config.usize_or_null("sliding_window", Some(4096))?,
         false => None,
     };
-    let Some(kinds) = config.per_layer("layer_types", layers)? else {
-        let first = config.count_or("max_window_layers", 28)?;
-        return Ok((0..layers)
-            .map(|layer| window.filter(|_| layer >= first))
-            .collect());
+    let first = match config.per_layer("layer_types", layers)? {
+        Some(_) => 0,
+        None => config.count_or("max_window_layers", 28)?,
     };
-    let of_kind = |kind: &str| match (kind, window) {
-        ("full_attention", _) => Ok(None),
-        ("sliding_attention", Some(_)) => Ok(window),
-        ("sliding_attention", None) => Err(config.refuse(
-            "layer_types",
-            kind,
-            "it takes use_sliding_window = true and a sliding_window",
-        )),
-        _ => Err(config.refuse(
-            "layer_types",
-            kind,
-            "valid: full_attention, sliding_attention",
-        )),
-    };
-    kinds.into_iter().map(of_kind).collect()
+    let default = |layer: usize| window.is_some() && layer >= first;
+    let sliding = layers::sliding(config, layers, default)?;
+    let takes = "it takes use_sliding_window = true and a sliding_window";
+    layers::windows(config, &sliding, window, takes)
 }

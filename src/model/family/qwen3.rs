@@ -29,6 +29,8 @@ pub(super) const FAMILY: Family = Family {
         ("use_sliding_window", Key::Read),
     ],
     ignored: llama::IGNORED,
+    spelling: &[],
+    kept: &[],
 };
 
 fn architecture(config: &ConfigJson) -> Result<Architecture> {
@@ -36,9 +38,12 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let qwen2 = qwen2::shape(config, Some(128))?;
     Ok(Architecture {
         attention_bias: (bias, bias),
-        qk_norm: Some(QkNorm::PerHead(
-            ["self_attn.q_norm", "self_attn.k_norm"].map(Into::into),
-        )),
+        qk_norm: Some(qk_norm()),
         ..qwen2
     })
+}
+
+/// The norms on the heads of query and key.
+pub(super) fn qk_norm() -> QkNorm {
+    QkNorm::PerHead(["self_attn.q_norm", "self_attn.k_norm"].map(Into::into))
 }

@@ -14,9 +14,8 @@ use crate::kernels::device::{download_wide, upload_wide, zeros};
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::{Dst, elementwise, weighted};
 use crate::model::arch::{self, Architecture, ExpertWeights, Gate};
-use crate::model::generate::size;
 use crate::model::linear::Linear;
-use crate::model::parameters::{Layout, Params, Weights};
+use crate::model::parameters::{Layout, Params, Weights, bytes};
 
 /// The experts of a layer by their places in the flat buffers.
 #[derive(Debug)]
@@ -113,7 +112,7 @@ impl Experts {
 
     /// The bytes of the matrices that one token reads.
     pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
-        let of = |linear: &Linear| -> Result<u64> { Ok(size(&linear.weight(weights)?)) };
+        let of = |linear: &Linear| -> Result<u64> { Ok(bytes(&linear.weight(weights)?)) };
         let Expert { gate_up, down } = &self.experts[0];
         let each: u64 = gate_up.iter().chain([down]).map(of).sum::<Result<u64>>()?;
         Ok(of(&self.router)? + self.per_token as u64 * each)

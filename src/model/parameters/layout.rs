@@ -13,9 +13,12 @@ pub enum Init {
     Normal,
     /// Normal, except one row of zeros.
     NormalWithZeroRow(usize),
+    /// Normal with mean 0 and the architecture's standard deviation of what is added to the residual
+    /// stream.
+    Residual,
     /// All ones: the weight of a norm.
     One,
-    /// All zeros: a bias.
+    /// All zeros: a bias, and the weight of a norm by 1 + weight.
     Zero,
 }
 
@@ -26,6 +29,8 @@ pub struct Entry {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
+    /// Whether a model's files have the transposed matrix, (in, out), as GPT-2's do.
+    pub transposed: bool,
     /// Where it is in the flat buffer, in elements.
     pub range: Range<usize>,
     /// Whether decoupled weight decay applies: to matrices, not to biases and norms.
@@ -34,6 +39,35 @@ pub struct Entry {
     pub trainable: bool,
     /// How it starts.
     pub init: Init,
+}
+
+impl Entry {
+    /// Its shape in a model's files.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+}
+
+/// The elements of a matrix of this shape, row by row, as those of the transposed matrix.
+pub(crate) fn transpose(values: &[f32], shape: &[usize]) -> Vec<f32> {
+    // A tile of both matrices stays in the cache.
+    const TILE: usize = 32;
+    let (rows, columns) = (shape[0], shape[1]);
+    let mut transposed = vec![0.0; values.len()];
+    for row in (0..rows).step_by(TILE) {
+        for column in (0..columns).step_by(TILE) {
+            for i in row..rows.min(row + TILE) {
+                for j in column..columns.min(column + TILE) {
+                    transposed[j * rows + i] = values[i * columns + j];
+                }
+            }
+        }
+    }
+    transposed
 }
 
 /// The names, shapes and places of parameters, sorted by name. In the flat buffer what is trained comes
@@ -46,12 +80,21 @@ pub struct Layout {
     pub len: usize,
     /// How many of them, from the first on, are trained.
     pub trainable_len: usize,
+    /// Bytes of tensors that are no parameters and are saved beside them.
+    pub saved_beside: u64,
 }
 
 impl Layout {
     /// The layout of a model's parameters, all of them trained.
     pub fn new(arch: &Architecture) -> Self {
-        let mut list = List::default();
+        let mut list = List {
+            entries: Vec::new(),
+            norm: match arch.norm {
+                Norm::Rms { plus_one: true, .. } => Init::Zero,
+                Norm::Rms { .. } | Norm::LayerNorm { .. } => Init::One,
+            },
+            transposed: arch.conv1d,
+        };
         let (hidden, names) = (arch.hidden_size, &arch.names);
         let table = arch.zero_row.map_or(Init::Normal, Init::NormalWithZeroRow);
         list.add(
@@ -97,13 +140,13 @@ impl Layout {
                     list.linear(&name(part), query + 2 * key, hidden, qkv_bias);
                 }
             }
-            list.linear(&name(&names.attention_out), hidden, query, out_bias);
+            list.residual(&name(&names.attention_out), hidden, query, out_bias);
             match arch.experts(layer) {
                 Some(experts) => list.experts(arch, layer, experts),
                 None => list.ffn(arch, layer),
             }
         }
-        let mut entries = list.0;
+        let mut entries = list.entries;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Self::place(entries)
     }
@@ -125,6 +168,7 @@ impl Layout {
             entries,
             len,
             trainable_len,
+            saved_beside: 0,
         }
     }
 
@@ -134,7 +178,10 @@ impl Layout {
         for entry in &mut self.entries {
             entry.trainable = trainable(&entry.name);
         }
-        Self::place(self.entries)
+        Self {
+            saved_beside: self.saved_beside,
+            ..Self::place(self.entries)
+        }
     }
 
     /// The layout of gradients and moments: what is trained, in the same places.
@@ -145,6 +192,7 @@ impl Layout {
             entries: entries.cloned().collect(),
             len: self.trainable_len,
             trainable_len: self.trainable_len,
+            saved_beside: 0,
         }
     }
 
@@ -174,15 +222,21 @@ impl Layout {
     }
 }
 
-#[derive(Default)]
-struct List(Vec<Entry>);
+struct List {
+    entries: Vec<Entry>,
+    /// How the weight of a norm starts.
+    norm: Init,
+    /// Whether the files have the matrices of blocks transposed.
+    transposed: bool,
+}
 
 impl List {
     fn add(&mut self, name: String, shape: Vec<usize>, init: Init) {
-        let decay = matches!(init, Init::Normal | Init::NormalWithZeroRow(_));
-        self.0.push(Entry {
+        let decay = !matches!(init, Init::One | Init::Zero);
+        self.entries.push(Entry {
             name,
             shape,
+            transposed: false,
             range: 0..0,
             decay,
             trainable: true,
@@ -191,7 +245,7 @@ impl List {
     }
 
     fn norm(&mut self, name: &str, width: usize, bias: bool) {
-        self.add(format!("{name}.weight"), vec![width], Init::One);
+        self.add(format!("{name}.weight"), vec![width], self.norm);
         if bias {
             self.add(format!("{name}.bias"), vec![width], Init::Zero);
         }
@@ -211,7 +265,7 @@ impl List {
         for part in inputs {
             self.linear(&name(part), rows, arch.hidden_size, bias);
         }
-        self.linear(&name(down), arch.hidden_size, width, bias);
+        self.residual(&name(down), arch.hidden_size, width, bias);
     }
 
     fn experts(&mut self, arch: &Architecture, layer: usize, experts: &Experts) {
@@ -227,7 +281,7 @@ impl List {
                     let name = |part: &str| name(&format!("{prefix}{expert}.{part}"));
                     self.linear(&name(gate), width, hidden, false);
                     self.linear(&name(up), width, hidden, false);
-                    self.linear(&name(down), hidden, width, false);
+                    self.residual(&name(down), hidden, width, false);
                 }
             }
             ExpertWeights::Fused { gate_up, down } => {
@@ -240,7 +294,19 @@ impl List {
     }
 
     fn linear(&mut self, name: &str, out: usize, input: usize, bias: bool) {
-        self.add(format!("{name}.weight"), vec![out, input], Init::Normal);
+        self.matrix(name, [out, input], Init::Normal, bias);
+    }
+
+    /// A projection whose result is added to the residual stream.
+    fn residual(&mut self, name: &str, out: usize, input: usize, bias: bool) {
+        self.matrix(name, [out, input], Init::Residual, bias);
+    }
+
+    fn matrix(&mut self, name: &str, [out, input]: [usize; 2], init: Init, bias: bool) {
+        self.add(format!("{name}.weight"), vec![out, input], init);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.transposed = self.transposed;
+        }
         if bias {
             self.add(format!("{name}.bias"), vec![out], Init::Zero);
         }

@@ -6,8 +6,9 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::files::{Stored, check, weight_files};
 use super::header::read_header;
-use super::{PIECE, Stored, check, decode, weight_files, width};
+use super::{PIECE, decode, width};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::model::arch::Architecture;

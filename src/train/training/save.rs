@@ -8,6 +8,7 @@ use super::Training;
 use crate::checkpoint::{self, SaveDtype, Snapshot};
 use crate::error::{Error, Result};
 use crate::io::durable::parent;
+use crate::io::model_dir::OtherTensors;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
 use crate::session::{Event, Observer};
@@ -107,7 +108,8 @@ impl Training {
     }
 
     /// Saves the model under a name that is free: in the run's directory, or beside it where the directory
-    /// is gone. In f32, which holds every weight.
+    /// is gone. In f32, which holds every weight; without the tensors of other files where those cannot
+    /// be read any more.
     fn rescue(&self) -> Option<PathBuf> {
         let folder = &self.config.run.output_dir;
         let name = folder.file_name()?.to_string_lossy();
@@ -118,9 +120,11 @@ impl Training {
             RESCUED.map(within).find(free).filter(|_| folder.is_dir()),
             RESCUED.map(beside).find(free),
         ];
-        let save = |path: &Path| checkpoint::save(&self.model, &self.saved, path, SaveDtype::F32);
+        let mut alone = self.saved.clone();
+        alone.set_other_tensors(OtherTensors::default());
+        let save = |path: &Path, files| checkpoint::save(&self.model, files, path, SaveDtype::F32);
         let mut places = places.into_iter().flatten();
-        places.find(|path| save(path).is_ok())
+        places.find(|path| save(path, &self.saved).is_ok() || save(path, &alone).is_ok())
     }
 }
 

@@ -73,6 +73,25 @@ fn tensors(place: &Place, change: impl FnOnce(&mut Tensors)) -> Option<Vec<Strin
     })
 }
 
+/// Drawing from a model with `dynamic` rope.
+fn dynamic(place: &Place) -> Option<Vec<String>> {
+    let folder = place.model("llama");
+    edit(&folder.join("config.json"), |json| {
+        json["rope_parameters"] = json!({"rope_type": "dynamic", "factor": 4.0});
+        json["max_position_embeddings"] = json!(16);
+    });
+    let folder = folder.display().to_string();
+    words(&[
+        "sample",
+        "--model",
+        &folder,
+        "--prompt",
+        "a",
+        "--max-new-tokens",
+        "20",
+    ])
+}
+
 const NORM: &str = "gpt_neox.final_layer_norm.weight";
 
 fn norm(tensors: &mut Tensors) -> &mut (String, Dtype, Vec<usize>, Vec<u8>) {
@@ -256,6 +275,8 @@ pub const CASES: &[Case] = &[
         &["model.safetensors.index.json", "not JSON"]),
     refused("an epsilon below 0", |p| key(p, "config.json", "layer_norm_eps", json!(-1.0)),
         &["config.json", "layer_norm_eps"]),
+    refused("responses beyond the length that dynamic rope is drawn to", dynamic,
+        &["a prompt of 2 tokens", "at most 16 tokens", "\"dynamic\"", "(--max-new-tokens 14)"]),
     Case { name: "a new model beyond memory", code: 1, input: |p| init(p, json!({"hidden_size": 1 << 20, "num_hidden_layers": 10_000})),
         says: &["weights take", "GiB of memory", "are available"] },
 ];

@@ -1,6 +1,7 @@
 //! The passes over a dataset, in chunks and on disk.
 
 use super::*;
+use crate::data::batches::pack::{LengthClass, packed_tokens};
 use crate::data::config::OnInvalid;
 use crate::data::format::Format;
 use std::path::{Path, PathBuf};
@@ -53,8 +54,13 @@ fn examples_are_the_same_on_disk_and_in_memory_in_one_chunk_and_in_many() {
             assert_eq!(all(&other), [all(&whole), all(&whole)].concat());
             for (index, example) in all(&other).iter().enumerate() {
                 for roles in [Role::ALL, &[Role::Sampled], &[]] {
-                    let tokens = crate::data::batches::pack::packed_tokens(example, roles);
-                    assert_eq!(other.tokens(index, roles), tokens);
+                    let count = |class: LengthClass| {
+                        let tokens = packed_tokens(example, roles, class);
+                        assert_eq!(other.packed_tokens(index, roles, class).unwrap(), tokens);
+                        tokens
+                    };
+                    assert_eq!(other.tokens(index, roles), count(&|_| 0));
+                    count(&|length| length);
                 }
             }
         }

@@ -182,7 +182,12 @@ impl<'a> Kernels<'a> {
             129..=192 => 32,
             _ => 16,
         });
-        let queries = fitting(if width > 96 { 32 } else { 64 });
+        let queries = fitting(match (width, plan.softcap) {
+            (0..=96, _) => 64,
+            // The slopes of a soft cap take registers, too.
+            (97..=128, Some(_)) => 16,
+            _ => 32,
+        });
         let shares = if width > 128 { 2 } else { 1 };
         let defines = [
             ("A", a),

@@ -66,7 +66,8 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     let step = config.usize_or("decoder_sparse_step", 1)?;
     let dense = config.integers("mlp_only_layers")?;
     let any = experts::count(config, &KEYS)? > 0;
-    let has_experts = |layer: usize| any && !dense.contains(&layer) && (layer + 1) % step == 0;
+    let has_experts =
+        |layer: usize| any && !dense.contains(&layer) && (layer + 1).is_multiple_of(step);
     let layers = (0..llama.layers).map(has_experts).collect();
     let normalized = config.bool_or("norm_topk_prob", false)?;
     let bias = config.bool_or("attention_bias", false)?;

@@ -75,7 +75,7 @@ pub struct Parameters {
     pub head: u64,
     /// All.
     pub total: u64,
-    /// Those that a token meets: without the experts that it does not use.
+    /// Active parameters: those that one token uses, without the experts it is not routed to.
     pub active: u64,
 }
 

@@ -56,7 +56,7 @@ transformers.
 
 Families (model_type in config.json): gemma2, gemma3_text, gpt2, gpt_neox,
 granite, llama, mistral, mixtral, olmo2, olmo3, phi3, qwen2, qwen3, qwen3_moe,
-smollm3. A gemma3 model reads images too: it can be trained, not made.
+smollm3. gemma3 (multimodal) can be trained, not created.
 The tokenizer must not have more ids than the config's vocab_size. Files beside
 it (tokenizer_config.json, special_tokens_map.json, a chat template, ...) and a
 generation_config.json beside the config are copied.

@@ -12,6 +12,7 @@ use crate::kernels::attention::Scores;
 pub use self::config_json::ConfigJson;
 pub(super) use self::identity::Identity;
 pub use self::rotary::{Keys as RotaryKeys, LayerKeys as RotaryLayerKeys, Rotary, Scaling};
+pub use crate::kernels::activation::Activation;
 pub use crate::kernels::norm::Norm;
 
 /// Everything the decoder must know of a model, with Hugging Face's parameter names.
@@ -140,10 +141,10 @@ pub enum QkNorm {
 /// A feed-forward network, by its names in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ffn {
-    /// `down(gelu(up(x)))`.
-    Gelu {
-        /// Which GELU.
-        kind: Gelu,
+    /// `down(activation(up(x)))`.
+    Plain {
+        /// The activation.
+        kind: Activation,
         /// Width between the projections.
         width: usize,
         /// Whether the projections have a bias.
@@ -156,7 +157,7 @@ pub enum Ffn {
     /// `down(activation(gate(x)) * up(x))`.
     Gated {
         /// The gate's activation.
-        kind: Gate,
+        kind: Activation,
         /// Width between the projections.
         width: usize,
         /// Whether the projections have a bias.
@@ -182,7 +183,7 @@ pub struct Experts {
     /// Whether the weights of a token's experts are divided by their sum.
     pub normalized: bool,
     /// The gate's activation.
-    pub kind: Gate,
+    pub kind: Activation,
     /// Width between the projections of one expert.
     pub width: usize,
     /// The projection to the logits of the experts, by its name in the block.
@@ -217,24 +218,6 @@ pub enum GateUp {
     Separate([String; 2]),
     /// One, whose rows are those of the gate, then of the other (Phi-3).
     Stacked(String),
-}
-
-/// Kinds of GELU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gelu {
-    /// By the normal distribution function (Hendrycks and Gimpel 2016).
-    Exact,
-    /// By its approximation with a hyperbolic tangent (GPT-2).
-    Tanh,
-}
-
-/// Activations of a gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// `x sigmoid(x)`: SwiGLU (Shazeer 2020).
-    Silu,
-    /// [`Gelu::Tanh`]: GeGLU (Shazeer 2020).
-    GeluTanh,
 }
 
 /// Parameter names without `.weight` and `.bias`; those of a block come after `{block}{layer}.`.
@@ -292,8 +275,8 @@ impl Architecture {
         self.over_layers(self.ffn.width(), |e| e.per_token * e.width)
     }
 
-    /// Columns of the matrices, as wide as the residual stream, that a token meets in a layer's
-    /// feed-forward network or experts and their router, on average over layers.
+    /// Weights of a layer's feed-forward network, or of its router and the selected experts, that one
+    /// token uses, divided by the hidden size; mean over layers.
     pub fn ffn_columns(&self) -> f64 {
         let dense = self.ffn.activation_inputs() + self.ffn.width();
         self.over_layers(dense, |e| e.count + 3 * e.per_token * e.width)
@@ -308,7 +291,7 @@ impl Architecture {
         (with * of_experts(experts) + without * dense) as f64 / self.layers as f64
     }
 
-    /// Elements of the weights that a token does not meet: those of the experts that it does not use.
+    /// Weights of the experts that a token is not routed to, in elements.
     pub fn unused(&self) -> u64 {
         self.experts.as_ref().map_or(0, |e| {
             let with = e.layers.iter().filter(|&&has| has).count();
@@ -411,21 +394,21 @@ impl Ffn {
     /// Elements of a token between the projections.
     pub fn width(&self) -> usize {
         match self {
-            Self::Gelu { width, .. } | Self::Gated { width, .. } => *width,
+            Self::Plain { width, .. } | Self::Gated { width, .. } => *width,
         }
     }
 
     /// Whether its projections have a bias.
     pub fn bias(&self) -> bool {
         match self {
-            Self::Gelu { bias, .. } | Self::Gated { bias, .. } => *bias,
+            Self::Plain { bias, .. } | Self::Gated { bias, .. } => *bias,
         }
     }
 
     /// Elements of a token that the activation reads.
     pub fn activation_inputs(&self) -> usize {
         match self {
-            Self::Gelu { width, .. } => *width,
+            Self::Plain { width, .. } => *width,
             Self::Gated { width, .. } => 2 * width,
         }
     }

@@ -16,11 +16,11 @@ use crate::kernels::{elementwise, norm};
 /// A branch by its places in the flat buffers.
 #[derive(Debug)]
 pub(super) struct Branch {
-    /// Of what it reads.
+    /// Norm of the branch's input, if any.
     norm: Option<NormLayer>,
-    /// Of what it gives.
+    /// Norm of the branch's output, before the residual addition, if any.
     post_norm: Option<NormLayer>,
-    /// Of what is added to the stream.
+    /// Factor on the output.
     multiplier: f64,
 }
 

@@ -34,11 +34,11 @@ pub struct Family {
     pub architecture: fn(&ConfigJson) -> Result<Architecture>,
     /// What becomes of the keys of `config.json`, beside those that all families share.
     pub keys: &'static [(&'static str, Key)],
-    /// Endings of tensors that old checkpoints carry and nothing reads.
+    /// Suffixes of tensor names in old checkpoints that are skipped.
     pub ignored: &'static [&'static str],
-    /// Another spelling of the names of weights: what names begin with, and what they begin with there.
+    /// Other name prefixes in files: (ours, theirs).
     pub spelling: &'static [(&'static str, &'static str)],
-    /// Beginnings of the tensors of other parts of the model, which are saved as they were read.
+    /// Name prefixes of tensors outside the text decoder; they are copied unchanged into saved models.
     pub kept: &'static [&'static str],
 }
 

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
-use super::arch::{self, Architecture, Gate, GateUp, Gelu};
+use super::arch::{self, Activation, Architecture, GateUp};
 use super::linear::{Linear, backward_shared_input};
 use super::parameters::{Layout, Params, Weights, bytes};
 use crate::error::Result;
-use crate::kernels::activation::{self, Activation};
+use crate::kernels::activation;
 
 mod experts;
 mod routing;
@@ -16,15 +16,15 @@ use self::experts::Experts;
 /// A feed-forward network by its places in the flat buffers.
 #[derive(Debug)]
 pub(super) enum Ffn {
-    /// `down(gelu(up(x)))`.
-    Gelu {
-        kind: Gelu,
+    /// `down(activation(up(x)))`.
+    Plain {
+        kind: Activation,
         up: [Linear; 1],
         down: Linear,
     },
     /// `down(activation(gate(x)) * up(x))`.
     Gated {
-        kind: Gate,
+        kind: Activation,
         /// Gate and up, which read the same input.
         gate_up: [Linear; 2],
         down: Linear,
@@ -37,8 +37,8 @@ pub(super) enum Ffn {
 /// tokens went.
 #[derive(Debug)]
 pub(super) enum Activations {
-    Gelu(Gelu, Tensor),
-    Gated(Gate, [Tensor; 2]),
+    Plain(Activation, Tensor),
+    Gated(Activation, [Tensor; 2]),
     Experts(experts::Activations),
 }
 
@@ -58,7 +58,7 @@ impl Ffn {
         }
         let linear = |part: &String| Linear::new(layout, &arch.block_name(layer, part));
         match &arch.ffn {
-            arch::Ffn::Gelu { kind, up, down, .. } => Self::Gelu {
+            arch::Ffn::Plain { kind, up, down, .. } => Self::Plain {
                 kind: *kind,
                 up: [linear(up)],
                 down: linear(down),
@@ -85,7 +85,7 @@ impl Ffn {
     /// The projections that read the network's input; of experts the router.
     fn inputs(&self) -> &[Linear] {
         match self {
-            Self::Gelu { up, .. } => up,
+            Self::Plain { up, .. } => up,
             Self::Gated { gate_up, .. } => gate_up,
             Self::Experts(experts) => std::slice::from_ref(experts.router()),
         }
@@ -94,7 +94,7 @@ impl Ffn {
     /// The projections to the residual stream.
     fn outputs(&self) -> impl Iterator<Item = &Linear> {
         let (dense, experts) = match self {
-            Self::Gelu { down, .. } | Self::Gated { down, .. } => (Some(down), None),
+            Self::Plain { down, .. } | Self::Gated { down, .. } => (Some(down), None),
             Self::Experts(experts) => (None, Some(experts.outputs())),
         };
         dense.into_iter().chain(experts.into_iter().flatten())
@@ -108,7 +108,7 @@ impl Ffn {
     /// The projection to the residual stream, where there is one for all rows.
     pub(super) fn last(&self) -> Option<&Linear> {
         match self {
-            Self::Gelu { down, .. } | Self::Gated { down, .. } => Some(down),
+            Self::Plain { down, .. } | Self::Gated { down, .. } => Some(down),
             Self::Experts(_) => None,
         }
     }
@@ -163,11 +163,11 @@ impl Ffn {
     ) -> Result<Activations> {
         let apply = |linear: &Linear| linear.forward(weights, h);
         let (activations, down) = match self {
-            Self::Gelu {
+            Self::Plain {
                 kind,
                 up: [up],
                 down,
-            } => (Activations::Gelu(*kind, apply(up)?), down),
+            } => (Activations::Plain(*kind, apply(up)?), down),
             Self::Gated {
                 kind,
                 gate_up: [gate, up],
@@ -195,7 +195,7 @@ impl Ffn {
         into: &mut Params,
     ) -> Result<Option<InputGradients>> {
         let down = match (self, activations) {
-            (Self::Gelu { down, .. } | Self::Gated { down, .. }, _) => down,
+            (Self::Plain { down, .. } | Self::Gated { down, .. }, _) => down,
             (Self::Experts(experts), Activations::Experts(activations)) => {
                 let gradients = experts.backward_down(weights, dout, activations, wanted, into)?;
                 return Ok(gradients.map(InputGradients::Experts));
@@ -241,7 +241,7 @@ impl Activations {
     /// The activation's output, (rows, width).
     fn hidden(&self) -> Result<Tensor> {
         match self {
-            Self::Gelu(kind, up) => activation::apply(of_gelu(*kind), up),
+            Self::Plain(kind, up) => activation::apply(*kind, up),
             Self::Gated(kind, gate_up) => gated(*kind, gate_up),
             Self::Experts(_) => unreachable!("experts compute it by themselves"),
         }
@@ -251,8 +251,8 @@ impl Activations {
     /// of `dy`, the gradient of the output.
     fn backward(&self, mut dy: Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         Ok(match self {
-            Self::Gelu(kind, up) => {
-                let y = activation::apply_backward(of_gelu(*kind), &mut dy, up)?;
+            Self::Plain(kind, up) => {
+                let y = activation::apply_backward(*kind, &mut dy, up)?;
                 (y, vec![dy])
             }
             Self::Gated(kind, gate_up) => {
@@ -266,7 +266,7 @@ impl Activations {
     #[cfg(test)]
     pub(super) fn tensors(&self) -> &[Tensor] {
         match self {
-            Self::Gelu(_, up) => std::slice::from_ref(up),
+            Self::Plain(_, up) => std::slice::from_ref(up),
             Self::Gated(_, gate_up) => gate_up,
             Self::Experts(activations) => activations.tensors(),
         }
@@ -274,30 +274,16 @@ impl Activations {
 }
 
 /// A gate's activation times what it scales.
-fn gated(kind: Gate, [gate, up]: &[Tensor; 2]) -> Result<Tensor> {
-    activation::gated(of_gate(kind), gate, up)
+fn gated(kind: Activation, [gate, up]: &[Tensor; 2]) -> Result<Tensor> {
+    activation::gated(kind, gate, up)
 }
 
 /// [`gated`] once more, and the gradients of gate and up; works in the memory of `dy`.
 fn gated_backward(
-    kind: Gate,
+    kind: Activation,
     mut dy: Tensor,
     [gate, up]: &[Tensor; 2],
 ) -> Result<(Tensor, [Tensor; 2])> {
-    let (y, dgate) = activation::gated_backward(of_gate(kind), &mut dy, gate, up)?;
+    let (y, dgate) = activation::gated_backward(kind, &mut dy, gate, up)?;
     Ok((y, [dgate, dy]))
-}
-
-fn of_gelu(kind: Gelu) -> Activation {
-    match kind {
-        Gelu::Exact => Activation::Gelu,
-        Gelu::Tanh => Activation::GeluTanh,
-    }
-}
-
-fn of_gate(kind: Gate) -> Activation {
-    match kind {
-        Gate::Silu => Activation::Silu,
-        Gate::GeluTanh => Activation::GeluTanh,
-    }
 }

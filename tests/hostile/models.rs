@@ -266,7 +266,7 @@ fn what_a_config_says_beside_its_family_is_refused_by_name() {
             "expo trains LlamaForCausalLM",
         ),
         ("final_logit_softcapping", json!(30.0), "of another model"),
-        ("num_experts", json!(8), "dense models"),
+        ("num_experts", json!(8), "no such experts"),
         ("is_causal", json!(null), "causal models"),
         (
             "rope_scaling",

@@ -120,7 +120,7 @@ fn parameters(plan: &Plan, text: &mut String) {
     }
     if parameters.active < parameters.total {
         line(
-            "active for a token",
+            "active per token",
             &[grouped(parameters.active as usize)],
             text,
         );

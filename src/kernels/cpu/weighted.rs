@@ -1,4 +1,4 @@
-//! Rows with a number of each, in host memory.
+//! Row scaling and row-wise dot products, in host memory.
 
 use candle_core::Tensor;
 use rayon::prelude::*;

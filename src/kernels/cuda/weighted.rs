@@ -1,4 +1,4 @@
-//! Rows with a number of each.
+//! Row scaling and row-wise dot products.
 
 use candle_core::{DType, Tensor};
 
@@ -46,7 +46,7 @@ mod tests {
     use crate::kernels::weighted::{dots, weigh};
 
     #[test]
-    fn rows_and_their_numbers_are_those_of_the_processor() {
+    fn row_scaling_and_row_dots_equal_the_cpu() {
         check(&[[1, 1], [3, 77], [130, 512]]);
     }
 

@@ -1,4 +1,4 @@
-//! Rows with a number of each: their products with it, and dot products of rows.
+//! Row scaling and row-wise dot products.
 
 use candle_core::Tensor;
 
@@ -35,7 +35,7 @@ pub fn weigh<'a>(x: impl Into<Dst<'a>>, weights: &[f64]) -> Result<()> {
 }
 
 /// The dot product of each row of contiguous `a` (rows, width) with that of `b`, added up in f32, in f64
-/// where they are f64.
+/// where they are f64. Returns (rows) on the host; waits for the GPU.
 ///
 /// # Errors
 /// If shapes differ, or there is no kernel for the dtype.
@@ -56,7 +56,7 @@ mod tests {
     use candle_core::DType;
 
     #[test]
-    fn rows_are_weighed_and_multiplied_as_by_broadcasts() {
+    fn row_scaling_and_row_dots_equal_broadcast_products() {
         for shape in [[3, 5], [1, 1], [130, 129]] {
             let (a, b) = (variable(1, &shape), variable(2, &shape));
             let weights: Vec<f64> = (0..shape[0]).map(|i| 0.25 * i as f64 - 1.0).collect();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn another_number_of_weights_is_refused() {
+    fn a_weight_count_other_than_the_row_count_is_refused() {
         let x = variable(1, &[3, 5]).as_tensor().copy().unwrap();
         assert!(weigh(Dst::shared(&x), &[1.0; 2]).is_err());
         assert!(dots(&x, &x.narrow(0, 0, 2).unwrap()).is_err());

@@ -7,7 +7,7 @@
 use std::fmt::{self, Debug, Formatter};
 
 use super::{
-    Architecture, Ffn, Gate, GateUp, Gelu, Multipliers, Norm, Positions, QkNorm, Qkv, Residual,
+    Activation, Architecture, Ffn, GateUp, Multipliers, Norm, Positions, QkNorm, Qkv, Residual,
 };
 
 /// [`Architecture`] as the content hash has it.
@@ -21,7 +21,7 @@ impl Debug for Identity<'_> {
             Norm::Rms { epsilon, .. } => (false, epsilon),
         };
         let (gated, mlp_bias) = match &arch.ffn {
-            Ffn::Gelu { bias, .. } => (false, bias),
+            Ffn::Plain { bias, .. } => (false, bias),
             Ffn::Gated { bias, .. } => (true, bias),
         };
         // In the first version every layer was rotated alike.
@@ -56,13 +56,15 @@ impl Debug for Identity<'_> {
             .field("names", &Names(arch));
         let multipliers = (arch.multipliers != Multipliers::default()).then_some(&arch.multipliers);
         let activation: Option<&dyn Debug> = match &arch.ffn {
-            Ffn::Gelu {
-                kind: Gelu::Exact, ..
+            Ffn::Plain {
+                kind: Activation::Gelu,
+                ..
             }
             | Ffn::Gated {
-                kind: Gate::Silu, ..
+                kind: Activation::Silu,
+                ..
             } => None,
-            Ffn::Gelu { kind, .. } => Some(kind),
+            Ffn::Plain { kind, .. } => Some(kind),
             Ffn::Gated { kind, .. } => Some(kind),
         };
         let default_scale = 1.0 / (arch.head_dim as f64).sqrt();
@@ -131,7 +133,7 @@ impl Debug for Names<'_> {
             QkNorm::PerHead(parts) | QkNorm::Whole(parts) => parts,
         });
         let (mlp_in, mlp_out) = match &arch.ffn {
-            Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
+            Ffn::Plain { up, down, .. } => (std::slice::from_ref(up), down),
             Ffn::Gated { gate_up, down, .. } => match gate_up {
                 GateUp::Separate(parts) => (parts.as_slice(), down),
                 GateUp::Stacked(part) => (std::slice::from_ref(part), down),

@@ -1,7 +1,7 @@
 //! What families with a mixture of experts share.
 
 use crate::error::Result;
-use crate::model::arch::{ConfigJson, ExpertWeights, Experts, Gate};
+use crate::model::arch::{Activation, ConfigJson, ExpertWeights, Experts};
 
 /// How a family names what it has of experts.
 pub(super) struct Keys {
@@ -26,7 +26,7 @@ pub(super) fn count(config: &ConfigJson, keys: &Keys) -> Result<usize> {
     for name in given {
         let count = config.count_or(name, keys.count)?;
         if found.is_some_and(|other| other != count) {
-            let why = "num_experts and num_local_experts are one number, and differ";
+            let why = "num_experts and num_local_experts must be equal";
             return Err(config.unsupported(name, why));
         }
         found = Some(count);
@@ -57,7 +57,7 @@ pub(super) fn experts(
         count,
         per_token,
         normalized,
-        kind: Gate::Silu,
+        kind: Activation::Silu,
         width: config.usize(keys.width)?,
         router: format!("{prefix}gate"),
         weights: ExpertWeights::Separate {

@@ -6,7 +6,7 @@ use super::keys::Key;
 use super::layers;
 use super::llama::{self, Defaults};
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Gate, Multipliers, Names, Norm};
+use crate::model::arch::{Activation, Architecture, ConfigJson, Multipliers, Names, Norm};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gemma2",
@@ -59,7 +59,7 @@ pub(super) fn defaults() -> Defaults {
         head_dim: Some(256),
         padding: Some(0),
         tied: true,
-        gate: Gate::GeluTanh,
+        gate: Activation::GeluTanh,
         ..Defaults::default()
     }
 }

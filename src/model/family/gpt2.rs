@@ -4,7 +4,7 @@ use super::Family;
 use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gelu, Multipliers, Names, Norm, Positions, Qkv, Residual,
+    Activation, Architecture, ConfigJson, Ffn, Multipliers, Names, Norm, Positions, Qkv, Residual,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -94,7 +94,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         qk_norm: None,
         attention_bias: (true, true),
         windows: vec![None; layers],
-        ffn: Ffn::Gelu {
+        ffn: Ffn::Plain {
             kind: gelu(config)?,
             width: config.usize_or("n_inner", 4 * hidden_size)?,
             bias: true,
@@ -122,11 +122,11 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
     })
 }
 
-fn gelu(config: &ConfigJson) -> Result<Gelu> {
+fn gelu(config: &ConfigJson) -> Result<Activation> {
     const KEY: &str = "activation_function";
     match config.str_or(KEY, "gelu_new")? {
-        "gelu_new" | "gelu_pytorch_tanh" => Ok(Gelu::Tanh),
-        "gelu" => Ok(Gelu::Exact),
+        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
         other => Err(config.refuse(KEY, other, "valid: gelu_new, gelu_pytorch_tanh, gelu")),
     }
 }

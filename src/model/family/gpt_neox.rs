@@ -4,7 +4,7 @@ use super::Family;
 use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gelu, Multipliers, Names, Norm, Positions, Qkv, Residual,
+    Activation, Architecture, ConfigJson, Ffn, Multipliers, Names, Norm, Positions, Qkv, Residual,
     Rotary, RotaryKeys,
 };
 
@@ -87,8 +87,8 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         qk_norm: None,
         attention_bias: (bias, bias),
         windows: vec![None; layers],
-        ffn: Ffn::Gelu {
-            kind: Gelu::Exact,
+        ffn: Ffn::Plain {
+            kind: Activation::Gelu,
             width: config.usize("intermediate_size")?,
             bias: true,
             up: "mlp.dense_h_to_4h".into(),

@@ -36,10 +36,11 @@ const QUANTIZED: &str = "quantized weights are not trained; take the model they 
 const SCORES: &str = "this family's attention has none, so the weights are of another model";
 const LOGITS: &str = "this family's logits have none, so the weights are of another model";
 const FACTOR: &str = "this family has no such factor, so the weights are of another model";
-const EXPERTS: &str = "expo trains dense models";
+const EXPERTS: &str = "this family has no such experts, so the weights are of another model";
 const CAUSAL: &str = "expo trains causal models";
-const PARTS: &str = "expo trains models of text alone";
-const LAYERS: &str = "in this family all layers are alike";
+const PARTS: &str = "of multimodal models expo trains only model_type gemma3 (its text decoder)";
+const LAYERS: &str =
+    "this family has no such setting per layer, so the weights are of another model";
 
 /// What all families have in common. A family's own list goes before it: a key that stands in both is
 /// what the family says.

@@ -5,7 +5,7 @@ use super::Family;
 use super::keys::{Key, NO_WINDOW};
 use crate::error::Result;
 use crate::model::arch::{
-    Architecture, ConfigJson, Ffn, Gate, GateUp, Multipliers, Names, Norm, Positions, Qkv,
+    Activation, Architecture, ConfigJson, Ffn, GateUp, Multipliers, Names, Norm, Positions, Qkv,
     Residual, Rotary, RotaryKeys,
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Defaults {
     pub padding: Option<usize>,
     pub tied: bool,
     /// The gate's activation: the only one.
-    pub gate: Gate,
+    pub gate: Activation,
     /// Of layers that all rotate alike; where `None`, the family puts its positions in the place of the
     /// shape's, which are none.
     pub rotary: Option<RotaryKeys>,
@@ -68,7 +68,7 @@ impl Default for Defaults {
             epsilon: 1e-6,
             padding: None,
             tied: false,
-            gate: Gate::Silu,
+            gate: Activation::Silu,
             rotary: Some(RotaryKeys::default()),
         }
     }
@@ -98,8 +98,9 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
 /// Llama's shape: RMS norms, grouped queries, rotary on whole heads, SwiGLU; no biases, no windows.
 pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architecture> {
     match defaults.gate {
-        Gate::Silu => config.require("hidden_act", "silu")?,
-        Gate::GeluTanh => gelu_tanh(config)?,
+        Activation::Silu => config.require("hidden_act", "silu")?,
+        Activation::Gelu => config.require("hidden_act", "gelu")?,
+        Activation::GeluTanh => gelu_tanh(config)?,
     }
     let (hidden_size, heads) = (
         config.usize("hidden_size")?,
@@ -187,7 +188,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
     })
 }
 
-/// Checks that the activation is [`Gate::GeluTanh`].
+/// Checks that the activation is [`Activation::GeluTanh`].
 fn gelu_tanh(config: &ConfigJson) -> Result<()> {
     const KEY: &str = "hidden_activation";
     match config.str_or(KEY, "gelu_pytorch_tanh")? {

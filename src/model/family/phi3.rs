@@ -5,7 +5,7 @@ use super::Family;
 use super::keys::Key;
 use super::llama::{self, Defaults};
 use crate::error::Result;
-use crate::model::arch::{Architecture, ConfigJson, Ffn, Gate, GateUp, Qkv, RotaryKeys};
+use crate::model::arch::{Activation, Architecture, ConfigJson, Ffn, GateUp, Qkv, RotaryKeys};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "phi3",
@@ -55,7 +55,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         qkv: Qkv::Stacked("self_attn.qkv_proj".into()),
         windows: vec![window; llama.layers],
         ffn: Ffn::Gated {
-            kind: Gate::Silu,
+            kind: Activation::Silu,
             width: llama.ffn.width(),
             bias: false,
             gate_up: GateUp::Stacked("mlp.gate_up_proj".into()),

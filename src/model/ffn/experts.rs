@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::kernels::device::{download_wide, upload_wide, zeros};
 use crate::kernels::embedding::{self, Ids};
 use crate::kernels::{Dst, elementwise, weighted};
-use crate::model::arch::{self, Architecture, ExpertWeights, Gate};
+use crate::model::arch::{self, Activation, Architecture, ExpertWeights};
 use crate::model::linear::Linear;
 use crate::model::parameters::{Layout, Params, Weights, bytes};
 
@@ -22,7 +22,7 @@ use crate::model::parameters::{Layout, Params, Weights, bytes};
 pub(in crate::model) struct Experts {
     router: Linear,
     experts: Vec<Expert>,
-    kind: Gate,
+    kind: Activation,
     width: usize,
     per_token: usize,
     normalized: bool,

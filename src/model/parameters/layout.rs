@@ -253,7 +253,7 @@ impl List {
 
     fn ffn(&mut self, arch: &Architecture, layer: usize) {
         let (inputs, down) = match &arch.ffn {
-            Ffn::Gelu { up, down, .. } => (std::slice::from_ref(up), down),
+            Ffn::Plain { up, down, .. } => (std::slice::from_ref(up), down),
             Ffn::Gated { gate_up, down, .. } => match gate_up {
                 GateUp::Separate(parts) => (parts.as_slice(), down),
                 GateUp::Stacked(part) => (std::slice::from_ref(part), down),

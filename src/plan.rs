@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::arch::Architecture;
+use crate::model::arch::{Architecture, Positions};
 use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
 use crate::model::trainable::select;
@@ -67,7 +67,7 @@ pub fn layout(config: &Config, policy: &Architecture) -> Result<Layout> {
 /// The number of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Parameters {
-    /// Of the embedding, which is also the head where they are tied.
+    /// Of the embedding, which is also the head where they are tied, and of learned positions.
     pub embedding: u64,
     /// Of all blocks.
     pub blocks: u64,
@@ -88,7 +88,11 @@ impl Parameters {
             let own = entries.filter(|entry| entry.name.starts_with(start));
             own.map(|entry| entry.range.len() as u64).sum()
         };
-        let (embedding, blocks) = (of(&arch.names.embed), of(&arch.names.block));
+        let learned = match &arch.positions {
+            Positions::Learned(table) => of(table),
+            Positions::Rotary { .. } => 0,
+        };
+        let (embedding, blocks) = (of(&arch.names.embed) + learned, of(&arch.names.block));
         let total = layout.len as u64;
         Self {
             embedding,

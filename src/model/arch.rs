@@ -100,8 +100,10 @@ pub enum Positions {
 /// Factors of a family, each 1 where there is none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Multipliers {
-    /// Of the embedding, rounded to the dtype in which the weights are held (Gemma, Granite).
+    /// Of the embedding (Gemma, Granite).
     pub embedding: f64,
+    /// Whether that of the embedding is first rounded to the dtype in which the weights are held (Gemma).
+    pub embedding_rounded: bool,
     /// Of what attention and the feed-forward network add to the residual stream (Granite).
     pub residual: f64,
     /// Of the logits, before any soft cap (Granite).
@@ -112,6 +114,7 @@ impl Default for Multipliers {
     fn default() -> Self {
         Self {
             embedding: 1.0,
+            embedding_rounded: false,
             residual: 1.0,
             logits: 1.0,
         }
@@ -286,7 +289,7 @@ impl Architecture {
         let Some(experts) = &self.experts else {
             return dense as f64;
         };
-        let with = experts.layers.iter().filter(|&&has| has).count();
+        let with = experts.layer_count();
         let without = self.layers - with;
         (with * of_experts(experts) + without * dense) as f64 / self.layers as f64
     }
@@ -294,8 +297,7 @@ impl Architecture {
     /// Weights of the experts that a token is not routed to, in elements.
     pub fn unused(&self) -> u64 {
         self.experts.as_ref().map_or(0, |e| {
-            let with = e.layers.iter().filter(|&&has| has).count();
-            (with * (e.count - e.per_token) * 3 * e.width * self.hidden_size) as u64
+            (e.layer_count() * (e.count - e.per_token) * 3 * e.width * self.hidden_size) as u64
         })
     }
 
@@ -332,6 +334,11 @@ impl Architecture {
 }
 
 impl Experts {
+    /// How many layers have them.
+    pub fn layer_count(&self) -> usize {
+        self.layers.iter().filter(|&&has| has).count()
+    }
+
     /// The same with the names and shapes that transformers 5 has in memory, and some files too.
     pub(super) fn fused(&self) -> Self {
         Self {

@@ -30,6 +30,10 @@ use crate::segment::Segment;
 /// its log-probs once per tile.
 const TILE_LOGITS: [usize; 2] = [1 << 24, 1 << 28];
 
+/// Rows of a tile at least: of a vocabulary of 262 thousand ids 256 MiB of logits in f32, where fewer rows
+/// would have most answers take several tiles, and all but one of these are computed twice.
+const LEAST_TILE_ROWS: usize = 256;
+
 /// A causal language model with its weights on a device.
 #[derive(Debug)]
 pub struct Decoder {
@@ -45,7 +49,7 @@ pub struct Decoder {
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
     pub recompute: bool,
-    /// Rows of logits that are held at once, unless set 64 MiB of them in f32, on a GPU 1 GiB; an
+    /// Rows of logits that are held at once, unless set 64 MiB of them in f32, on a GPU 1 GiB, and no fewer than 256; an
     /// example of more is computed in several tiles, all but one of them twice.
     pub tile_rows: usize,
 }
@@ -239,11 +243,13 @@ impl Decoder {
         embedding::scatter_add(&dx, &inputs.ids, dtable)
     }
 
-    /// As transformers has it: a number of the weights' dtype.
+    /// The factor of the embedding, as transformers has it.
     fn embedding_multiplier(&self) -> f64 {
         let multiplier = self.arch.multipliers.embedding;
         match self.dtype() {
-            DType::BF16 => bf16::from_f64(multiplier).to_f64(),
+            DType::BF16 if self.arch.multipliers.embedding_rounded => {
+                bf16::from_f64(multiplier).to_f64()
+            }
             _ => multiplier,
         }
     }
@@ -379,7 +385,7 @@ pub(super) fn lowest(blocks: &[Block], below: [Option<Parameter>; 2]) -> usize {
 
 /// Rows of logits that are held at once unless the decoder is told otherwise.
 pub(crate) fn tile_rows(arch: &Architecture, gpu: bool) -> usize {
-    (TILE_LOGITS[usize::from(gpu)] / arch.vocab_size).max(1)
+    (TILE_LOGITS[usize::from(gpu)] / arch.vocab_size).max(LEAST_TILE_ROWS)
 }
 
 /// What the last block must compute: the segments with the queries that the head reads, and those

@@ -10,9 +10,10 @@
 
 use candle_core::Tensor;
 
+use super::arch::{Ffn, GateUp, Qkv};
 use super::choice::Choice;
 use super::decoder::Decoder;
-use super::parameters::{Entry, Params, Weights, bytes};
+use super::parameters::{Params, Weights, bytes};
 use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -150,22 +151,29 @@ impl<'a> Generation<'a> {
         const SMALL: usize = 16 * 16;
         // Of few columns such products add up in other parts where there are few rows, too.
         const FEW: usize = 64;
-        let matrices = self
-            .model
-            .layout()
-            .entries
-            .iter()
-            .filter(|entry| entry.decay);
-        let least = |entry: &Entry| {
-            let [.., out, input] = entry.shape[..] else {
-                return 2;
-            };
-            match out <= FEW && input > 512 {
-                true => FEW + 1,
-                false => SMALL / out + 2,
-            }
+        let (arch, entries) = (&self.model.arch, &self.model.layout().entries);
+        let matrices = entries.iter().filter(|entry| entry.decay);
+        let matrices = matrices.filter_map(|entry| match entry.shape[..] {
+            [.., out, input] => Some((out, input)),
+            _ => None,
+        });
+        // Of a stacked projection each part is a product of its own.
+        let narrow = matches!(arch.qkv, Qkv::Stacked(_)).then_some(arch.kv_heads * arch.head_dim);
+        let stacked = match &arch.ffn {
+            Ffn::Gated {
+                gate_up: GateUp::Stacked(_),
+                width,
+                ..
+            } => Some(*width),
+            _ => None,
         };
-        matrices.map(least).max().unwrap_or(2)
+        let parts = [narrow, stacked].into_iter().flatten();
+        let parts = parts.map(|out| (out, arch.hidden_size));
+        let least = |(out, input): (usize, usize)| match out <= FEW && input > 512 {
+            true => FEW + 1,
+            false => SMALL / out + 2,
+        };
+        matrices.chain(parts).map(least).max().unwrap_or(2)
     }
 
     /// Begins a sequence in a slot; its first token is among the next that are drawn, behind the others.

@@ -106,8 +106,7 @@ pub fn elementwise_bytes(
     let after_back = apart * 3.0 * stream + posts * 5.0 * stream;
     // Tokens are sorted by expert, weighed and added up again.
     let experts = arch.experts.as_ref().map_or(0.0, |e| {
-        let with = e.layers.iter().filter(|&&has| has).count();
-        (with * e.per_token) as f64 / arch.layers as f64
+        (e.layer_count() * e.per_token) as f64 / arch.layers as f64
     });
     let sorted = experts * (2.0 * normed + 5.0 * stream);
     let sorted_back = experts * (4.0 * normed + 5.0 * stream);

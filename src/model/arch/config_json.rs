@@ -10,7 +10,7 @@ use crate::model::recognize::without_config;
 
 /// What a number of `config.json` may be, so that the elements of all tensors are counted in 64 bits,
 /// and a list with an entry per layer is a short one.
-const LARGEST: [(&str, usize); 12] = [
+const LARGEST: [(&str, usize); 14] = [
     ("num_hidden_layers", 10_000),
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 20),
@@ -19,6 +19,8 @@ const LARGEST: [(&str, usize); 12] = [
     ("num_key_value_heads", 1 << 12),
     ("head_dim", 1 << 12),
     ("moe_intermediate_size", 1 << 22),
+    ("num_experts", 1 << 12),
+    ("num_local_experts", 1 << 12),
     ("n_embd", 1 << 20),
     ("n_head", 1 << 12),
     ("n_inner", 1 << 22),
@@ -172,10 +174,12 @@ impl ConfigJson {
 
     /// 0 or a positive integer, or `default` where the key is not there.
     pub fn count_or(&self, key: &str, default: usize) -> Result<usize> {
-        self.get(key).map_or(Ok(default), |_| {
-            self.integer(key)
-                .ok_or_else(|| self.wrong(key, "0 or a positive integer"))
-        })
+        self.get(key)
+            .map_or(Ok(default), |_| match self.integer(key) {
+                Some(0) => Ok(0),
+                Some(_) => self.usize(key),
+                None => Err(self.wrong(key, "0 or a positive integer")),
+            })
     }
 
     /// A positive integer, `None` where the key is null, or `default` where it is not there.

@@ -185,10 +185,39 @@ mod tests {
         mlp_in: [\"mlp.gate_proj\", \"mlp.up_proj\"], mlp_out: \"mlp.down_proj\", \
         final_norm: \"model.norm\", head: \"lm_head\" } }";
 
+    const GPT2: &str = "Architecture { vocab_size: 304, hidden_size: 20, intermediate_size: 48, \
+        layers: 2, heads: 2, kv_heads: 2, head_dim: 10, max_positions: 128, norm_epsilon: 1e-5, \
+        norm_bias: true, parallel_residual: false, rotary: Learned(\"transformer.wpe\"), \
+        fused_qkv: false, attention_bias: (true, true), windows: [None, None], gated: false, \
+        mlp_bias: true, tied: true, initializer_range: 0.02, zero_row: None, \
+        names: Names { embed: \"transformer.wte\", block: \"transformer.h.\", norm1: \"ln_1\", \
+        qkv: [\"attn.c_attn\"], qk_norm: None, attention_out: \"attn.c_proj\", norm2: \"ln_2\", \
+        mlp_in: [\"mlp.c_fc\"], mlp_out: \"mlp.c_proj\", final_norm: \"transformer.ln_f\", \
+        head: \"lm_head\" }, activation: GeluTanh, conv1d: true, stacked: true }";
+
+    const MIXTRAL: &str = "Architecture { vocab_size: 340, hidden_size: 16, intermediate_size: 11, \
+        layers: 2, heads: 2, kv_heads: 1, head_dim: 8, max_positions: 256, norm_epsilon: 1e-5, \
+        norm_bias: false, parallel_residual: false, rotary: Rotary { dim: 8, theta: 500.0, \
+        scaling: None }, fused_qkv: false, attention_bias: (false, false), windows: [None, None], \
+        gated: true, mlp_bias: false, tied: false, initializer_range: 0.02, zero_row: Some(0), \
+        names: Names { embed: \"model.embed_tokens\", block: \"model.layers.\", \
+        norm1: \"input_layernorm\", qkv: [\"self_attn.q_proj\", \"self_attn.k_proj\", \
+        \"self_attn.v_proj\"], qk_norm: None, attention_out: \"self_attn.o_proj\", \
+        norm2: \"post_attention_layernorm\", mlp_in: [\"mlp.gate_proj\", \"mlp.up_proj\"], \
+        mlp_out: \"mlp.down_proj\", final_norm: \"model.norm\", head: \"lm_head\" }, \
+        experts: Experts { layers: [true, true], count: 4, per_token: 2, normalized: true, \
+        kind: Silu, width: 11, router: \"block_sparse_moe.gate\", weights: Separate { \
+        prefix: \"block_sparse_moe.experts.\", parts: [\"w1\", \"w3\", \"w2\"] } } }";
+
     #[test]
     fn the_text_is_that_of_the_first_version() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        for (name, want) in [("neox", NEOX), ("qwen3", QWEN3)] {
+        for (name, want) in [
+            ("neox", NEOX),
+            ("qwen3", QWEN3),
+            ("gpt2", GPT2),
+            ("mixtral", MIXTRAL),
+        ] {
             let folder = ModelFolder::open(&fixtures.join(name)).unwrap();
             assert_eq!(format!("{:?}", Identity(&folder.arch)), want);
         }

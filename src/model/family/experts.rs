@@ -17,6 +17,9 @@ pub(super) struct Keys {
     pub parts: [&'static str; 3],
 }
 
+/// The most experts of a model.
+const MOST: usize = 1 << 18;
+
 /// How many experts a layer has: `num_experts`, or `num_local_experts`, another name of it.
 pub(super) fn count(config: &ConfigJson, keys: &Keys) -> Result<usize> {
     let given = ["num_experts", "num_local_experts"]
@@ -50,6 +53,12 @@ pub(super) fn experts(
         return Err(config
             .error(format!("a token uses {per_token} experts of {count}"))
             .hint("num_experts_per_tok must be at most the number of experts"));
+    }
+    // Each expert has parameters of its own, and a list of them is made before the weights are seen.
+    if count * layers.len() > MOST {
+        return Err(config
+            .error(format!("{} layers of {count} experts", layers.len()))
+            .hint(format!("at most {MOST} experts in all layers together")));
     }
     let prefix = keys.prefix;
     Ok(Some(Experts {

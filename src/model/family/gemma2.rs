@@ -77,6 +77,7 @@ pub(super) fn shape(config: &ConfigJson, defaults: &Defaults) -> Result<Architec
             plus_one: true,
         },
         multipliers: Multipliers {
+            embedding_rounded: true,
             embedding: (llama.hidden_size as f64).sqrt(),
             ..Multipliers::default()
         },

@@ -2,7 +2,7 @@
 //! place of soft caps, a sliding window in five layers of six, and rotary embeddings by the kind of layer.
 
 use super::Family;
-use super::keys::Key;
+use super::keys::{Key, QK_NORM};
 use super::llama::{self, Defaults};
 use super::{gemma2, layers};
 use crate::error::Result;
@@ -35,6 +35,7 @@ pub(super) const FAMILY: Family = Family {
         ("rope_theta", Key::Read),
         ("sliding_window", Key::Read),
         ("sliding_window_pattern", Key::Read),
+        ("use_qk_norm", Key::On(QK_NORM)),
     ],
     ignored: llama::IGNORED,
     spelling: &[],

@@ -46,6 +46,7 @@ fn architecture(config: &ConfigJson) -> Result<Architecture> {
         attention_scale: config.positive_or("attention_multiplier", 1.0)?,
         multipliers: Multipliers {
             embedding: config.positive_or("embedding_multiplier", 1.0)?,
+            embedding_rounded: false,
             residual: config.positive_or("residual_multiplier", 1.0)?,
             logits: 1.0 / config.positive_or("logits_scaling", 1.0)?,
         },

@@ -27,6 +27,9 @@ pub enum Key {
     One(&'static str),
 }
 
+/// Of a family that always has norms on queries and keys.
+pub(super) const QK_NORM: &str = "this family always has norms on queries and keys";
+
 /// Of a family without windows.
 pub(super) const NO_WINDOW: &str =
     "this family has full attention in every layer; remove the key to train so";

@@ -2,7 +2,7 @@
 //! before them, and over whole queries and keys.
 
 use super::Family;
-use super::keys::{Key, NO_WINDOW};
+use super::keys::{Key, NO_WINDOW, QK_NORM};
 use super::llama::{self, Defaults};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson, Names, QkNorm};
@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
         ("rms_norm_eps", Key::Read),
         ("rope_theta", Key::Read),
         ("sliding_window", Key::Ignored),
+        ("use_qk_norm", Key::On(QK_NORM)),
     ],
     ignored: llama::IGNORED,
     spelling: &[],

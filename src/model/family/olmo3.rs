@@ -2,7 +2,7 @@
 //! scaled in the others only.
 
 use super::Family;
-use super::keys::Key;
+use super::keys::{Key, QK_NORM};
 use super::llama::{self, Defaults};
 use super::{layers, olmo2};
 use crate::error::Result;
@@ -26,6 +26,7 @@ pub(super) const FAMILY: Family = Family {
         ("rms_norm_eps", Key::Read),
         ("rope_theta", Key::Read),
         ("sliding_window", Key::Read),
+        ("use_qk_norm", Key::On(QK_NORM)),
     ],
     ignored: llama::IGNORED,
     spelling: &[],

@@ -2,7 +2,7 @@
 //! place of biases.
 
 use super::Family;
-use super::keys::Key;
+use super::keys::{Key, QK_NORM};
 use super::{llama, qwen2};
 use crate::error::Result;
 use crate::model::arch::{Architecture, ConfigJson, QkNorm};
@@ -27,6 +27,7 @@ pub(super) const FAMILY: Family = Family {
         ("sliding_window", Key::Read),
         ("mlp_bias", Key::Ignored),
         ("use_sliding_window", Key::Read),
+        ("use_qk_norm", Key::On(QK_NORM)),
     ],
     ignored: llama::IGNORED,
     spelling: &[],

@@ -3,7 +3,7 @@
 
 use super::Family;
 use super::experts::{self, Keys};
-use super::keys::{Key, NO_WINDOW};
+use super::keys::{Key, NO_WINDOW, QK_NORM};
 use super::llama::{self, Defaults};
 use super::qwen3;
 use crate::error::Result;
@@ -38,6 +38,7 @@ pub(super) const FAMILY: Family = Family {
         ("router_aux_loss_coef", Key::Ignored),
         ("sliding_window", Key::Read),
         ("use_sliding_window", Key::Read),
+        ("use_qk_norm", Key::On(QK_NORM)),
     ],
     ignored: llama::IGNORED,
     spelling: &[],

@@ -1,5 +1,6 @@
 //! Causal language models: a Hugging Face directory in, log-probs and gradients out.
 
+pub mod adapter;
 mod angles;
 pub mod arch;
 mod attention;

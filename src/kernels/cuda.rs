@@ -22,6 +22,7 @@ pub(super) mod activation;
 mod ahead_tests;
 pub(super) mod attention;
 mod columns;
+pub(super) mod dora;
 #[cfg(feature = "cuda")]
 pub(super) mod driver;
 pub(super) mod elementwise;

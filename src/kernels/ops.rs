@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod dora;
 pub mod elementwise;
 pub mod embedding;
 pub mod kv_cache;

@@ -3,6 +3,10 @@
 //! Hu et al. 2021 (arXiv 2106.09685), Kalajdzievski 2023 (rsLoRA, arXiv 2312.03732), Liu et al. 2024
 //! (DoRA, arXiv 2402.09353); semantics and files are those of PEFT.
 
+mod merge;
+
+pub use merge::{merged, merged_weight};
+
 /// An adapter of a model: what is trained beside its frozen weights.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter {
@@ -27,7 +31,22 @@ pub struct LowRank {
     pub dora: bool,
 }
 
+impl Adapter {
+    /// Whether a model with a tied head has one of its own beside this adapter: it changes head or
+    /// embedding alone.
+    pub fn unties(&self, embed: &str, head: &str) -> bool {
+        let own =
+            |name: &String| *name == format!("{embed}.weight") || *name == format!("{head}.weight");
+        self.saved.iter().any(own) || self.layers.iter().any(|layer| layer.layer == head)
+    }
+}
+
 impl LowRank {
+    /// The name of W.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.layer)
+    }
+
     /// The name of A.
     pub fn a(&self) -> String {
         format!("{}.lora_A.weight", self.layer)

@@ -327,6 +327,14 @@ impl Architecture {
         }
     }
 
+    /// The name of the weight of a layer, which of a tied head is the embedding's.
+    pub fn weight_of(&self, layer: &str) -> String {
+        match self.tied && layer == self.names.head {
+            true => format!("{}.weight", self.names.embed),
+            false => format!("{layer}.weight"),
+        }
+    }
+
     /// The name of a block's parameter, without `.weight` and `.bias`.
     pub fn block_name(&self, layer: usize, part: &str) -> String {
         format!("{}{layer}.{part}", self.names.block)

@@ -147,8 +147,7 @@ impl Block {
 
     /// What attention reads of the stream, and what its branch keeps.
     fn read_attention(&self, weights: Weights, x: &Tensor) -> Result<(Tensor, Read)> {
-        let first = &self.attention.inputs()[0];
-        self.attention_branch.read(weights, x, first)
+        self.attention_branch.read(weights, x)
     }
 
     /// From the block's input and what attention gave, (n, heads * head_dim), to its output; and what
@@ -161,7 +160,7 @@ impl Block {
     ) -> Result<(Tensor, Option<norm::Saved>, FeedForward)> {
         let out = &self.attention.out;
         let feed_forward = |x: &Tensor, mut y: Tensor| -> Result<_> {
-            let (h, read) = self.ffn_branch.read(weights, x, self.ffn.first())?;
+            let (h, read) = self.ffn_branch.read(weights, x)?;
             let ffn = self.ffn.forward(weights, &h, &mut y)?;
             let (y, end) = self.ffn_branch.end(weights, x, y)?;
             Ok((y, FeedForward { read, ffn, end }))

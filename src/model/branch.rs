@@ -57,21 +57,15 @@ impl Branch {
         self.post_norm.as_ref().is_some_and(NormLayer::trainable)
     }
 
-    /// What the branch computes with, (rows, hidden), from the stream `x` (rows, hidden); `first` is a
-    /// projection that reads it.
-    pub(super) fn read(
-        &self,
-        weights: Weights,
-        x: &Tensor,
-        first: &Linear,
-    ) -> Result<(Tensor, Read)> {
+    /// What the branch computes with, (rows, hidden), from the stream `x` (rows, hidden).
+    pub(super) fn read(&self, weights: Weights, x: &Tensor) -> Result<(Tensor, Read)> {
         match &self.norm {
             Some(norm) => {
                 let (h, saved) = norm.forward(weights, x)?;
                 Ok((h, Read::Normed(saved)))
             }
             None => {
-                let h = elementwise::operand(x, &first.weight(weights)?)?;
+                let h = elementwise::operand(x, weights.params.flat())?;
                 Ok((h.clone(), Read::Plain(h)))
             }
         }

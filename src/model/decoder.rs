@@ -49,6 +49,8 @@ pub struct Decoder {
     /// Whether the forward pass keeps only block inputs and the backward pass computes the rest
     /// again: less memory, a third more time.
     pub recompute: bool,
+    /// Whether layers add their low-rank products, where the model has an adapter.
+    pub adapter: bool,
     /// Rows of logits that are held at once, unless set 64 MiB of them in f32, on a GPU 1 GiB, and no fewer than 256; an
     /// example of more is computed in several tiles, all but one of them twice.
     pub tile_rows: usize,
@@ -99,6 +101,7 @@ impl Decoder {
             lowest,
             positions,
             recompute: false,
+            adapter: true,
             tile_rows,
         }
     }
@@ -141,6 +144,40 @@ impl Decoder {
             precision: self.numerics.compute,
             row_invariant: false,
             row_invariant_experts: None,
+            adapter: self.adapter,
+        }
+    }
+
+    /// Whether layers add low-rank products.
+    pub fn has_adapter(&self) -> bool {
+        self.adapter && self.layout().adapter.is_some()
+    }
+
+    /// The same model without its adapter, in the same memory. What an adapter trains whole is as it is
+    /// now.
+    pub fn base(&self) -> Self {
+        Self {
+            adapter: false,
+            ..self.with_params(self.params.clone())
+        }
+    }
+
+    /// The same model with a copy of what is trained, in the same memory otherwise.
+    ///
+    /// # Errors
+    /// If there is no memory for the copy.
+    pub fn with_own_trained(&self) -> Result<Self> {
+        Ok(self.with_params(self.params.with_own_trained()?))
+    }
+
+    /// The same model with other values of its parameters.
+    fn with_params(&self, params: Params) -> Self {
+        Self {
+            numerics: self.numerics,
+            recompute: self.recompute,
+            adapter: self.adapter,
+            tile_rows: self.tile_rows,
+            ..Self::new(self.arch.clone(), params)
         }
     }
 

@@ -100,11 +100,6 @@ impl Ffn {
         dense.into_iter().chain(experts.into_iter().flatten())
     }
 
-    /// One of the projections that read the network's input.
-    pub(super) fn first(&self) -> &Linear {
-        &self.inputs()[0]
-    }
-
     /// The projection to the residual stream, where there is one for all rows.
     pub(super) fn last(&self) -> Option<&Linear> {
         match self {

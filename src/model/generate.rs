@@ -10,6 +10,7 @@
 
 use candle_core::Tensor;
 
+use super::adapter::merged;
 use super::arch::{Ffn, GateUp, Qkv};
 use super::choice::Choice;
 use super::decoder::Decoder;
@@ -30,10 +31,7 @@ pub const PROMPT_TOKENS: usize = 512;
 /// Sequences that grow by one token at a time, each in a slot.
 pub struct Generation<'a> {
     model: &'a Decoder,
-    /// The model's weights where matmuls keep them otherwise for few rows.
-    rounded: Option<Params>,
-    /// Row-invariant: what a sequence gives does not depend on the others in the batch.
-    row_invariant: bool,
+    computed: ComputedWeights,
     /// One per block.
     blocks: Vec<KvCache>,
     /// The sequence in each slot.
@@ -44,6 +42,16 @@ pub struct Generation<'a> {
     hidden: Vec<Tensor>,
     choice: Choice<'a>,
     bytes: u64,
+}
+
+/// The model's weights as decoding computes with them.
+struct ComputedWeights {
+    /// Those that an adapter is merged into.
+    merged: Option<Params>,
+    /// Those for few rows, where matmuls keep them otherwise.
+    rounded: Option<Params>,
+    /// Row-invariant: what a sequence gives does not depend on the others in the batch.
+    row_invariant: bool,
 }
 
 /// A prompt that was computed, for any number of sequences.
@@ -81,13 +89,9 @@ impl<'a> Generation<'a> {
                 model.device(),
             )
         };
-        // On a GPU steps are computed as prompts are, and logits stay there.
-        let row_invariant = !draws_from(model.params.flat());
-        let rounded = row_invariant && model.numerics().compute == Precision::Bf16;
         Ok(Self {
             model,
-            rounded: rounded.then(|| model.params.rounded()).transpose()?,
-            row_invariant,
+            computed: ComputedWeights::new(model)?,
             blocks: (0..arch.layers)
                 .map(shape)
                 .map(kept)
@@ -118,13 +122,7 @@ impl<'a> Generation<'a> {
             together.resize(prompts.len().max(self.least_rows()), &prompts[0][..1]);
             let (packed, spans) = pack(&together);
             let mut blocks = vec![Vec::with_capacity(self.blocks.len()); prompts.len()];
-            // An expert may have a few of the tokens only.
-            let own = self.model.own_weights();
-            let few = self.rounded.as_ref().unwrap_or(own.params);
-            let weights = Weights {
-                row_invariant_experts: self.row_invariant.then_some(few),
-                ..own
-            };
+            let weights = self.computed.of_prompts(self.model);
             let last = self.model.forward_with(weights, &packed, |_, saved| {
                 let (keys, values) = saved.keys_values();
                 for (blocks, &(start, length)) in blocks.iter_mut().zip(&spans) {
@@ -213,11 +211,11 @@ impl<'a> Generation<'a> {
     pub fn next(&mut self, uniforms: &[f64]) -> Result<Vec<(u32, f64)>> {
         let (model, rows) = (self.model, std::mem::take(&mut self.rows));
         let hidden = together(std::mem::take(&mut self.hidden))?;
-        let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
+        let weights = self.computed.of_steps(model);
         let norm = model.final_norm();
         let (h, _) = norm.forward(weights, &hidden)?;
         let logits = model.head_logits_of(weights, &h)?;
-        self.bytes += bytes(model.head_weight(weights));
+        self.bytes += bytes(&model.head().weight(weights)?);
         self.choice.draw(&logits, &rows, uniforms)
     }
 
@@ -248,7 +246,7 @@ impl<'a> Generation<'a> {
         let with_token: Vec<u32> = positions.iter().map(|position| position + 1).collect();
         let placed = model.placed(&positions, &with_token)?;
         let places = Places::new(&slots, &lengths, device)?;
-        let weights = weights(model, self.rounded.as_ref(), self.row_invariant);
+        let weights = self.computed.of_steps(model);
         let mut x = model.embed(&Ids::new(&ids, device)?, &placed)?;
         for (layer, (block, kept)) in model.blocks.iter().zip(&mut self.blocks).enumerate() {
             let batch = (placed.angles(layer), &places);
@@ -288,17 +286,50 @@ impl<'a> Generation<'a> {
     }
 }
 
-/// The weights as steps compute with them.
-fn weights<'a>(
-    model: &'a Decoder,
-    rounded: Option<&'a Params>,
-    row_invariant: bool,
-) -> Weights<'a> {
-    let own = model.own_weights();
-    Weights {
-        params: rounded.unwrap_or(own.params),
-        row_invariant,
-        ..own
+impl ComputedWeights {
+    fn new(model: &Decoder) -> Result<Self> {
+        let merged = model.has_adapter().then(|| merged(&model.params));
+        let merged = merged.transpose()?;
+        // On a GPU steps are computed as prompts are, and logits stay there.
+        let row_invariant = !draws_from(model.params.flat());
+        let rounded = row_invariant && model.numerics().compute == Precision::Bf16;
+        let params = merged.as_ref().unwrap_or(&model.params);
+        let rounded = rounded.then(|| params.rounded()).transpose()?;
+        Ok(Self {
+            merged,
+            rounded,
+            row_invariant,
+        })
+    }
+
+    /// Of prompts.
+    fn of_prompts<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
+        let own = model.own_weights();
+        let own = match &self.merged {
+            Some(params) => Weights {
+                params,
+                adapter: false,
+                ..own
+            },
+            None => own,
+        };
+        // An expert may have a few of the tokens only.
+        let few = self.rounded.as_ref().unwrap_or(own.params);
+        Weights {
+            row_invariant_experts: self.row_invariant.then_some(few),
+            ..own
+        }
+    }
+
+    /// Of steps.
+    fn of_steps<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
+        let own = self.of_prompts(model);
+        Weights {
+            params: self.rounded.as_ref().unwrap_or(own.params),
+            row_invariant: self.row_invariant,
+            row_invariant_experts: None,
+            ..own
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
+use super::arch::Architecture;
 use super::decoder::Decoder;
+use super::linear::Linear;
 use super::norm::NormLayer;
-use super::parameters::{Parameter, Params, Weights};
+use super::parameters::{Layout, Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::device::from_host;
 use crate::kernels::token::{self, LogitTransform, TokenStatistics};
-use crate::kernels::{Dst, elementwise, embedding, linear, row_invariant};
+use crate::kernels::{Dst, elementwise, embedding};
 use crate::loss::Role;
 
 /// What the head says of one response.
@@ -147,11 +149,7 @@ impl Decoder {
 
     /// As [`Self::head_logits`], by these weights.
     pub(super) fn head_logits_of(&self, weights: Weights, h: &Tensor) -> Result<Tensor> {
-        let weight = self.head_weight(weights);
-        let mut logits = match weights.row_invariant {
-            true => row_invariant::linear(h, weight, None),
-            false => linear::linear(h, weight, None, self.stream_dtype(), weights.precision),
-        }?;
+        let mut logits = self.head().forward_of(weights, h, self.stream_dtype())?;
         token::transform(&mut logits, self.logit_transform())?;
         Ok(logits)
     }
@@ -196,35 +194,21 @@ impl Decoder {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let rows = tile.rows;
         let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-        let weights = self.own_weights();
-        let precision = weights.precision;
-        let (head, weight) = (self.head(), self.head_weight(weights));
-        let (logits, labels, dtype) = (tile.logits, &tile.labels, weight.dtype());
+        let (weights, head) = (self.own_weights(), self.head());
+        let (logits, labels, dtype) = (tile.logits, &tile.labels, self.dtype());
         let how = self.logit_transform();
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, how, dtype)?;
-        if let Some(dweight) = head.gradient(gradients) {
-            linear::backward_weight(&dlogits, &part(h)?, dweight, precision)?;
+        if head.trainable() {
+            head.backward_parameters(weights, &dlogits, &part(h)?, gradients)?;
         }
         match dh {
-            Some(dh) => {
-                let dh = Dst::view(dh, part)?;
-                linear::backward_input_add(&dlogits, weight, dh, precision)
-            }
+            Some(dh) => head.backward_input_add(weights, &dlogits, Dst::view(dh, part)?),
             None => Ok(()),
         }
     }
 
-    pub(super) fn head_weight<'a>(&self, weights: Weights<'a>) -> &'a Tensor {
-        self.head().of(weights)
-    }
-
-    fn head(&self) -> Parameter {
-        let names = &self.arch.names;
-        let name = match self.arch.tied {
-            true => &names.embed,
-            false => &names.head,
-        };
-        self.layout().parameter(&format!("{name}.weight"))
+    pub(super) fn head(&self) -> Linear {
+        head(&self.arch, self.layout())
     }
 
     pub(super) fn final_norm(&self) -> NormLayer {
@@ -248,6 +232,12 @@ impl Decoder {
             .map(|start| start..(start + rows).min(span.end))
             .collect()
     }
+}
+
+/// The head of a model.
+pub(super) fn head(arch: &Architecture, layout: &Layout) -> Linear {
+    let name = &arch.names.head;
+    Linear::with_weight(layout, name, &arch.weight_of(name))
 }
 
 /// The rows of a run of examples.

@@ -57,5 +57,7 @@ pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> 
         }
     });
     let flat = Tensor::from_vec(flat, layout.len, device)?;
-    Ok(Decoder::new(arch, Params::new(layout, flat)?))
+    // All of it is trained.
+    let frozen = flat.narrow(0, 0, 0)?;
+    Ok(Decoder::new(arch, Params::new(layout, flat, frozen)?))
 }

@@ -1,4 +1,6 @@
 //! A linear layer by its places in the flat buffers, and what is computed with it.
+//!
+//! Hides that a layer may have a low-rank product beside its weight.
 
 use std::ops::Range;
 
@@ -6,14 +8,16 @@ use candle_core::{DType, Tensor};
 
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
-use crate::kernels::{Dst, linear, row_invariant};
+use crate::kernels::dora::{self, Factors};
+use crate::kernels::{Dst, elementwise, linear, row_invariant};
 
-/// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one. Gradients of frozen
-/// parameters are not computed.
+/// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one, and perhaps a low-rank product
+/// beside the weight. Gradients of frozen parameters are not computed.
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
     weight: Parameter,
     bias: Option<Parameter>,
+    low_rank: Option<Product>,
     /// The rows of weight and bias that are this layer's; all where `None`.
     rows: Option<Range<usize>>,
 }
@@ -24,9 +28,18 @@ impl Linear {
     /// # Panics
     /// If the layout has no such layer.
     pub(super) fn new(layout: &Layout, name: &str) -> Self {
+        Self::with_weight(layout, name, &format!("{name}.weight"))
+    }
+
+    /// The layer of that name, whose weight is that parameter.
+    ///
+    /// # Panics
+    /// If the layout has no such parameter.
+    pub(super) fn with_weight(layout: &Layout, name: &str, weight: &str) -> Self {
         Self {
-            weight: layout.parameter(&format!("{name}.weight")),
+            weight: layout.parameter(weight),
             bias: layout.find_parameter(&format!("{name}.bias")),
+            low_rank: Product::find(layout, name),
             rows: None,
         }
     }
@@ -57,13 +70,16 @@ impl Linear {
         Self {
             weight: layout.parameter(parameter),
             bias: None,
+            low_rank: None,
             rows: Some(rows),
         }
     }
 
     /// Whether any of it is trained.
     pub(super) fn trainable(&self) -> bool {
-        self.weight.trainable() || self.bias.is_some_and(|bias| bias.trainable())
+        self.weight.trainable()
+            || self.bias.is_some_and(|bias| bias.trainable())
+            || self.low_rank.is_some()
     }
 
     /// Elements of the weight, once for each matmul of the backward pass that is left out; `input` is
@@ -114,36 +130,113 @@ impl Linear {
             .transpose()
     }
 
-    /// `x` (rows, in) -> (rows, out).
+    /// The low-rank product, where these weights have it.
+    fn low_rank(&self, weights: Weights) -> Option<&Product> {
+        self.low_rank.as_ref().filter(|_| weights.adapter)
+    }
+
+    /// `x` (rows, in) -> (rows, out), in the dtype of the weights.
     pub(super) fn forward(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
+        self.forward_of(weights, x, weights.dtype())
+    }
+
+    /// As [`Self::forward`], in `dtype`.
+    pub(super) fn forward_of(&self, weights: Weights, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        let bias = self.bias(weights)?;
         let bias = bias.as_ref();
-        match weights.row_invariant {
-            true => row_invariant::linear(x, weight, bias),
-            false => linear::linear(x, weight, bias, weight.dtype(), weights.precision),
+        if let Some((z, factors)) = self.before_scaling(weights, x)? {
+            let y = dora::scaled(&z, &factors.scale)?;
+            return match bias {
+                Some(bias) => elementwise::residual(&y, &[bias]),
+                None => Ok(y),
+            };
         }
+        let weight = &self.weight(weights)?;
+        let mut y = match weights.row_invariant {
+            true => row_invariant::linear(x, weight, bias),
+            false => linear::linear(x, weight, bias, dtype, weights.precision),
+        }?;
+        self.add_low_rank(weights, x, (&mut y).into())?;
+        Ok(y)
     }
 
     /// As [`Self::forward`], into columns of a wider tensor.
-    pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
-        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
-        let bias = bias.as_ref();
-        match weights.row_invariant {
-            true => row_invariant::linear_into(x, weight, bias, y),
-            false => linear::linear_into(x, weight, bias, y, weights.precision),
+    pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, mut y: Dst) -> Result<()> {
+        if self.magnitude(weights).is_some() {
+            let source = self.forward(weights, x)?.unsqueeze(0)?;
+            return elementwise::assign(y.narrowed(|y| y.unsqueeze(0))?, &source);
         }
+        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
+        let (bias, to) = (bias.as_ref(), y.reborrow());
+        match weights.row_invariant {
+            true => row_invariant::linear_into(x, weight, bias, to),
+            false => linear::linear_into(x, weight, bias, to, weights.precision),
+        }?;
+        self.add_low_rank(weights, x, y)
     }
 
-    /// Adds `x W^T`, without the bias, to `y` (rows, out).
+    /// Adds `x W^T`, with the low-rank product and without the bias, to `y` (rows, out).
     pub(super) fn add_product(&self, weights: Weights, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        if let Some((z, factors)) = self.before_scaling(weights, x)? {
+            return dora::add_scaled(&z, &factors.scale, y);
+        }
         let weight = &self.weight(weights)?;
         match weights.row_invariant {
-            true => row_invariant::linear_add(x, weight, y),
-            false => linear::linear_add(x, weight, y, weights.precision),
+            true => row_invariant::linear_add(x, weight, &mut *y),
+            false => linear::linear_add(x, weight, &mut *y, weights.precision),
+        }?;
+        self.add_low_rank(weights, x, y.into())
+    }
+
+    fn add_low_rank(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
+        match self.low_rank(weights) {
+            Some(low_rank) => low_rank.add(self, weights, x, y),
+            None => Ok(()),
         }
     }
 
-    /// Adds the gradients of weight and bias to `into`, as far as these are trained.
+    /// The magnitudes of the rows, (out), where these weights have them.
+    fn magnitude(&self, weights: Weights) -> Option<Parameter> {
+        self.low_rank(weights)?.magnitude
+    }
+
+    /// Where rows are scaled to magnitudes, what is scaled, `x (W + scale B A)^T` (rows, out), and by
+    /// what.
+    fn before_scaling(&self, weights: Weights, x: &Tensor) -> Result<Option<(Tensor, Factors)>> {
+        let Some(factors) = self.factors(weights)? else {
+            return Ok(None);
+        };
+        let weight = &self.weight(weights)?;
+        let mut z = match weights.row_invariant {
+            true => row_invariant::linear(x, weight, None),
+            false => linear::linear(x, weight, None, weights.dtype(), weights.precision),
+        }?;
+        self.add_low_rank(weights, x, (&mut z).into())?;
+        Ok(Some((z, factors)))
+    }
+
+    /// What columns of the output are scaled by, where rows of the weight are scaled to magnitudes.
+    fn factors(&self, weights: Weights) -> Result<Option<Factors>> {
+        let (Some(low_rank), Some(magnitude)) = (self.low_rank(weights), self.magnitude(weights))
+        else {
+            return Ok(None);
+        };
+        let (a, b) = (low_rank.a.of(weights), self.part(low_rank.b.of(weights))?);
+        let magnitude = self.part(magnitude.of(weights))?;
+        let weight = self.weight(weights)?;
+        dora::factors(&weight, (a, &b, low_rank.scale), &magnitude).map(Some)
+    }
+
+    /// The gradient of what is scaled to magnitudes, (rows, out), from that of the output; where nothing
+    /// is scaled, that one.
+    fn before_scaling_backward(&self, weights: Weights, dy: &Tensor) -> Result<Tensor> {
+        match self.factors(weights)? {
+            Some(factors) => dora::scaled(dy, &factors.scale),
+            None => Ok(dy.clone()),
+        }
+    }
+
+    /// Adds the gradients of weight, bias and low-rank product to `into`, as far as these are trained.
     pub(super) fn backward_parameters(
         &self,
         weights: Weights,
@@ -153,6 +246,16 @@ impl Linear {
     ) -> Result<()> {
         if let Some(dweight) = self.gradient(self.weight, into)? {
             linear::backward_weight(dy, x, dweight, weights.precision)?;
+        }
+        if let Some(low_rank) = self.low_rank(weights) {
+            if let Some(magnitude) = low_rank.magnitude
+                && let Some((z, factors)) = self.before_scaling(weights, x)?
+                && let Some(dmagnitude) = self.gradient(magnitude, into)?
+            {
+                dora::add_dots(dy, &z, &factors.inverse, dmagnitude)?;
+            }
+            let dz = self.before_scaling_backward(weights, dy)?;
+            low_rank.backward_parameters(self, weights, &dz, x, into)?;
         }
         let Some(bias) = self.bias else {
             return Ok(());
@@ -165,8 +268,7 @@ impl Linear {
 
     /// The gradient of the input, (rows, in), in the dtype of the weights.
     pub(super) fn backward_input(&self, weights: Weights, dy: &Tensor) -> Result<Tensor> {
-        let dtype = self.weight.of(weights).dtype();
-        self.backward_input_of(weights, dy, dtype)
+        self.backward_input_of(weights, dy, weights.dtype())
     }
 
     /// As [`Self::backward_input`], in `dtype`.
@@ -176,12 +278,110 @@ impl Linear {
         dy: &Tensor,
         dtype: DType,
     ) -> Result<Tensor> {
-        linear::backward_input(dy, &self.weight(weights)?, dtype, weights.precision)
+        let dz = &self.before_scaling_backward(weights, dy)?;
+        let weight = &self.weight(weights)?;
+        let mut dx = linear::backward_input(dz, weight, dtype, weights.precision)?;
+        if let Some(low_rank) = self.low_rank(weights) {
+            low_rank.backward_input_add(self, weights, dz, (&mut dx).into())?;
+        }
+        Ok(dx)
     }
 
     /// Adds the gradient of the input to `dx` (rows, in).
-    pub(super) fn backward_input_add(&self, weights: Weights, dy: &Tensor, dx: Dst) -> Result<()> {
-        linear::backward_input_add(dy, &self.weight(weights)?, dx, weights.precision)
+    pub(super) fn backward_input_add(
+        &self,
+        weights: Weights,
+        dy: &Tensor,
+        mut dx: Dst,
+    ) -> Result<()> {
+        let dz = &self.before_scaling_backward(weights, dy)?;
+        let weight = &self.weight(weights)?;
+        linear::backward_input_add(dz, weight, dx.reborrow(), weights.precision)?;
+        match self.low_rank(weights) {
+            Some(low_rank) => low_rank.backward_input_add(self, weights, dz, dx),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `scale (x A^T) B^T`: A is (rank, in), B (out, rank).
+#[derive(Debug, Clone)]
+struct Product {
+    a: Parameter,
+    b: Parameter,
+    /// (out): what rows of `W + scale B A` are scaled to.
+    magnitude: Option<Parameter>,
+    scale: f64,
+}
+
+impl Product {
+    /// That of the layer of this name, if it has one.
+    fn find(layout: &Layout, layer: &str) -> Option<Self> {
+        let low_rank = layout.low_rank(layer)?;
+        Some(Self {
+            a: layout.parameter(&low_rank.a()),
+            b: layout.parameter(&low_rank.b()),
+            magnitude: layout.find_parameter(&low_rank.magnitude()),
+            scale: low_rank.scale,
+        })
+    }
+
+    /// `scale x A^T`, (rows, rank).
+    fn inner(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
+        let a = self.a.of(weights);
+        let mut u = match weights.row_invariant {
+            true => row_invariant::linear(x, a, None),
+            false => linear::linear(x, a, None, weights.dtype(), weights.precision),
+        }?;
+        elementwise::scale(&mut u, self.scale)?;
+        Ok(u)
+    }
+
+    /// Adds the product to `y` (rows, out).
+    fn add(&self, layer: &Linear, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
+        let (u, b) = (self.inner(weights, x)?, layer.part(self.b.of(weights))?);
+        match weights.row_invariant {
+            true => row_invariant::linear_add(&u, &b, y),
+            false => linear::linear_add(&u, &b, y, weights.precision),
+        }
+    }
+
+    /// `scale dy B`, (rows, rank).
+    fn backward_inner(&self, layer: &Linear, weights: Weights, dy: &Tensor) -> Result<Tensor> {
+        let b = layer.part(self.b.of(weights))?;
+        let mut g = linear::backward_input(dy, &b, weights.dtype(), weights.precision)?;
+        elementwise::scale(&mut g, self.scale)?;
+        Ok(g)
+    }
+
+    fn backward_parameters(
+        &self,
+        layer: &Linear,
+        weights: Weights,
+        dy: &Tensor,
+        x: &Tensor,
+        into: &mut Params,
+    ) -> Result<()> {
+        if let Some(db) = layer.gradient(self.b, into)? {
+            let u = self.inner(weights, x)?;
+            linear::backward_weight(dy, &u, db, weights.precision)?;
+        }
+        if let Some(da) = self.a.gradient(into) {
+            let g = self.backward_inner(layer, weights, dy)?;
+            linear::backward_weight(&g, x, da, weights.precision)?;
+        }
+        Ok(())
+    }
+
+    fn backward_input_add(
+        &self,
+        layer: &Linear,
+        weights: Weights,
+        dy: &Tensor,
+        dx: Dst,
+    ) -> Result<()> {
+        let g = self.backward_inner(layer, weights, dy)?;
+        linear::backward_input_add(&g, self.a.of(weights), dx, weights.precision)
     }
 }
 

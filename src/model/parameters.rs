@@ -1,9 +1,9 @@
-//! All parameters of a model as views of one flat buffer: those that are trained, then those that are
+//! All parameters of a model as views of two flat buffers: one of what is trained, one of what is
 //! frozen, each sorted by name.
 //!
 //! *Why*: an optimizer step, a gradient norm or a shard is then one pass over one buffer, in an
-//! order that no hash map decides. Gradients and optimizer moments are laid out like the beginning of
-//! the weights, and exist for what is trained only.
+//! order that no hash map decides. Gradients and optimizer moments are laid out like the first one, and
+//! exist for what is trained only; models that differ in what is trained share the second.
 
 mod layout;
 
@@ -37,9 +37,16 @@ pub(super) struct Weights<'a> {
     /// The weights of experts where these alone are row-invariant: other matmuls have enough rows for
     /// that to be so.
     pub row_invariant_experts: Option<&'a Params>,
+    /// Whether layers add their low-rank products.
+    pub adapter: bool,
 }
 
 impl Weights<'_> {
+    /// The dtype of what is computed with them, but for the residual stream.
+    pub fn dtype(self) -> DType {
+        self.params.flat.dtype()
+    }
+
     /// As experts compute with them.
     pub fn of_experts(self) -> Self {
         match self.row_invariant_experts {
@@ -57,11 +64,6 @@ impl Parameter {
     /// Whether it is trained.
     pub fn trainable(self) -> bool {
         self.gradient.is_some()
-    }
-
-    /// How many elements it has.
-    pub fn elements(self, layout: &Layout) -> usize {
-        layout.entries[self.id].range.len()
     }
 
     /// Its shape.
@@ -135,11 +137,14 @@ pub enum Master {
     Low(Tensor),
 }
 
-/// A flat buffer, (elements), with a view for each parameter.
+/// Flat buffers of what is trained and of what is frozen, with a view for each parameter.
 #[derive(Debug, Clone)]
 pub struct Params {
     layout: Arc<Layout>,
+    /// (trained elements).
     flat: Tensor,
+    /// (frozen elements), which several models may share.
+    frozen: Tensor,
     views: Vec<Tensor>,
     master: Master,
     /// At least the magnitude of every value; infinite if unknown.
@@ -147,16 +152,21 @@ pub struct Params {
 }
 
 impl Params {
-    /// Wraps a flat tensor of the layout's length.
-    pub fn new(layout: Arc<Layout>, flat: Tensor) -> Result<Self> {
+    /// Wraps flat tensors of what is trained and of what is frozen, as long as the layout says.
+    pub fn new(layout: Arc<Layout>, flat: Tensor, frozen: Tensor) -> Result<Self> {
         let view = |entry: &Entry| -> Result<Tensor> {
-            let flat = flat.narrow(0, entry.range.start, entry.range.len())?;
-            Ok(flat.reshape(entry.shape.as_slice())?)
+            let (whole, start) = match entry.trainable {
+                true => (&flat, entry.range.start),
+                false => (&frozen, entry.range.start - layout.trainable_len),
+            };
+            let part = whole.narrow(0, start, entry.range.len())?;
+            Ok(part.reshape(entry.shape.as_slice())?)
         };
         let views = layout.entries.iter().map(view).collect::<Result<_>>()?;
         Ok(Self {
             layout,
             flat,
+            frozen,
             views,
             master: Master::Itself,
             largest: f64::INFINITY,
@@ -172,15 +182,25 @@ impl Params {
         Ok(same)
     }
 
+    /// The same parameters, of which those at these places are other tensors, to compute with. The
+    /// buffers stay what they are.
+    pub(super) fn with_views(mut self, views: impl IntoIterator<Item = (usize, Tensor)>) -> Self {
+        for (id, view) in views {
+            self.views[id] = view;
+        }
+        self
+    }
+
     /// The same buffer, whose values are those of `master`.
     pub fn with_master(self, master: Master) -> Self {
         Self { master, ..self }
     }
 
-    /// A buffer of zeros.
+    /// Buffers of zeros.
     pub fn zeros(layout: Arc<Layout>, dtype: DType, device: &Device) -> Result<Self> {
-        let flat = zeros(layout.len, dtype, device)?;
-        let zeros = Self::new(layout, flat)?;
+        let flat = zeros(layout.trainable_len, dtype, device)?;
+        let frozen = zeros(layout.len - layout.trainable_len, dtype, device)?;
+        let zeros = Self::new(layout, flat, frozen)?;
         Ok(Self {
             largest: 0.0,
             ..zeros
@@ -192,12 +212,37 @@ impl Params {
         &self.layout
     }
 
-    /// The whole buffer, (elements).
+    /// What is trained, alone, in the same memory.
+    pub fn trained(&self) -> Result<Self> {
+        let layout = Arc::new(self.layout.trainable());
+        let none = self.frozen.narrow(0, 0, 0)?;
+        let trained = Self::new(layout, self.flat.clone(), none)?;
+        Ok(trained.with_master(self.master.clone()))
+    }
+
+    /// What is frozen, in the same memory, beside a copy of what is trained, which has no master weights.
+    pub fn with_own_trained(&self) -> Result<Self> {
+        let flat = elementwise::copy(&self.flat)?;
+        Self::new(self.layout.clone(), flat, self.frozen.clone())
+    }
+
+    /// What is trained, (elements).
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
-    /// The whole buffer, (elements), to be written in place.
+    /// What is frozen, (elements), to be read and to be written in place.
+    pub fn frozen_mut(&mut self) -> Dst<'_> {
+        self.largest = f64::INFINITY;
+        (&mut self.frozen).into()
+    }
+
+    /// What is frozen, (elements).
+    pub fn frozen(&self) -> &Tensor {
+        &self.frozen
+    }
+
+    /// What is trained, (elements), to be written in place.
     pub fn flat_mut(&mut self) -> Dst<'_> {
         self.largest = f64::INFINITY;
         (&mut self.flat).into()
@@ -244,57 +289,64 @@ impl Params {
 
     /// The values of the elements in `range`, in f32.
     pub fn values(&self, range: Range<usize>) -> Result<Vec<f32>> {
-        let part = |x: &Tensor, range: &Range<usize>| x.narrow(0, range.start, range.len());
-        let [first, rest] = self.divide(range);
-        let mut values = match &self.master {
-            _ if first.is_empty() => Vec::new(),
-            Master::Itself => download(&part(&self.flat, &first)?)?,
-            Master::F32(master) => download(&part(master, &first)?)?,
-            Master::Low(low) => download_split(&part(&self.flat, &first)?, &part(low, &first)?)?,
-        };
-        if !rest.is_empty() {
-            values.extend(download(&part(&self.flat, &rest)?)?);
+        let mut values = Vec::with_capacity(range.len());
+        for part in self.divide(range) {
+            let stored = match part.end <= self.layout.trainable_len {
+                true => self.flat.narrow(0, part.start, part.len())?,
+                false => {
+                    let start = part.start - self.layout.trainable_len;
+                    self.frozen.narrow(0, start, part.len())?
+                }
+            };
+            let own = |master: &Tensor| master.narrow(0, part.start, part.len());
+            values.extend(match &self.master {
+                Master::F32(master) if part.end <= master.elem_count() => download(&own(master)?)?,
+                Master::Low(low) if part.end <= low.elem_count() => {
+                    download_split(&stored, &own(low)?)?
+                }
+                _ => download(&stored)?,
+            });
         }
         Ok(values)
     }
 
     /// Sets the values of the elements from `start` on, in the memory that the views share.
     pub fn set(&mut self, start: usize, values: &[f32]) -> Result<()> {
-        fn part<'a>(x: &'a mut Tensor, range: &Range<usize>) -> Result<Dst<'a>> {
-            Dst::view(x, |x| x.narrow(0, range.start, range.len()))
-        }
         let largest = values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         self.largest = self.largest.max(f64::from(largest));
-        let [first, rest] = self.divide(start..start + values.len());
-        let (head, tail) = values.split_at(first.len());
-        match &mut self.master {
-            _ if first.is_empty() => {}
-            Master::Itself => upload(head, part(&mut self.flat, &first)?)?,
-            Master::F32(master) => {
-                upload(head, part(&mut self.flat, &first)?)?;
-                upload(head, part(master, &first)?)?;
-            }
-            Master::Low(low) => {
-                upload_split(head, part(&mut self.flat, &first)?, part(low, &first)?)?;
+        let mut rest = values;
+        for part in self.divide(start..start + values.len()) {
+            let (values, others) = rest.split_at(part.len());
+            rest = others;
+            let (whole, start) = match part.end <= self.layout.trainable_len {
+                true => (&mut self.flat, part.start),
+                false => (&mut self.frozen, part.start - self.layout.trainable_len),
+            };
+            let stored = Dst::view(whole, |x| x.narrow(0, start, part.len()))?;
+            let own = |x: &Tensor| x.narrow(0, part.start, part.len());
+            match &mut self.master {
+                Master::F32(master) if part.end <= master.elem_count() => {
+                    upload(values, stored)?;
+                    upload(values, Dst::view(master, own)?)?;
+                }
+                Master::Low(low) if part.end <= low.elem_count() => {
+                    upload_split(values, stored, Dst::view(low, own)?)?;
+                }
+                _ => upload(values, stored)?,
             }
         }
-        match rest.is_empty() {
-            true => Ok(()),
-            false => upload(tail, part(&mut self.flat, &rest)?),
-        }
+        Ok(())
     }
 
-    /// The elements of `range` that the master weights are of, then the others.
-    fn divide(&self, range: Range<usize>) -> [Range<usize>; 2] {
-        let end = match &self.master {
-            Master::Itself => range.end,
-            Master::F32(master) | Master::Low(master) => master.elem_count(),
-        };
-        let end = end.clamp(range.start, range.end);
+    /// The elements of `range` that are trained, then those that are frozen, as far as there are any.
+    fn divide(&self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end = self.layout.trainable_len.clamp(range.start, range.end);
         [range.start..end, end..range.end]
+            .into_iter()
+            .filter(|part| !part.is_empty())
     }
 
-    /// Fills the buffer with zeros in place.
+    /// Fills what is trained with zeros in place.
     pub fn clear(&mut self) -> Result<()> {
         elementwise::clear(&mut self.flat)
     }

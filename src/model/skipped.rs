@@ -3,6 +3,7 @@
 use super::arch::Architecture;
 use super::block::Block;
 use super::decoder::lowest;
+use super::head::head;
 use super::parameters::{Layout, Parameter};
 use super::positions::Positions;
 
@@ -33,12 +34,8 @@ impl Skipped {
     pub fn of(arch: &Architecture, layout: &Layout) -> Self {
         let blocks = (0..arch.layers).map(|layer| Block::new(arch, layout, layer));
         let blocks: Vec<Block> = blocks.collect();
-        let parameter = |name: &str| layout.parameter(&format!("{name}.weight"));
-        let embedding = parameter(&arch.names.embed);
-        let head = match arch.tied {
-            true => embedding,
-            false => parameter(&arch.names.head),
-        };
+        let embedding = layout.parameter(&format!("{}.weight", arch.names.embed));
+        let head = head(arch, layout);
         let final_norm = layout.entries.iter().any(|entry| {
             let part = entry.name.strip_prefix(&arch.names.final_norm);
             entry.trainable && part.is_some_and(|part| part.starts_with('.'))
@@ -51,8 +48,7 @@ impl Skipped {
             |(layer, block): (usize, &Block)| block.skipped(layout, below_blocks || layer > lowest);
         Self {
             blocks: blocks.iter().enumerate().map(of_block).collect(),
-            head: head.elements(layout)
-                * (usize::from(!head.trainable()) + usize::from(!below_head)),
+            head: head.skipped(layout, below_head),
             lowest,
         }
     }

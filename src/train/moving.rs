@@ -92,8 +92,12 @@ impl MovingReference {
         if !done.is_multiple_of(self.every) {
             return Ok(false);
         }
-        let own = self.model.weights_mut().flat_mut();
-        mix::mix(own, policy.weights().flat(), self.alpha)?;
+        let (own, policy) = (self.model.weights_mut(), policy.weights());
+        mix::mix(own.flat_mut(), policy.flat(), self.alpha)?;
+        // Beside an adapter both have one.
+        if policy.layout().adapter.is_none() {
+            mix::mix(own.frozen_mut(), policy.frozen(), self.alpha)?;
+        }
         (self.moved, self.eval_is_old) = (true, true);
         Ok(true)
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::model::adapter::{Adapter, LowRank};
 use crate::model::arch::{
     Architecture, ExpertWeights, Experts, Ffn, GateUp, Norm, Positions, QkNorm, Qkv,
 };
@@ -82,6 +83,8 @@ pub struct Layout {
     pub trainable_len: usize,
     /// Bytes of tensors that are no parameters and are saved beside them.
     pub saved_beside: u64,
+    /// The adapter whose parameters are among them, if the model has one.
+    pub adapter: Option<Adapter>,
 }
 
 impl Layout {
@@ -169,6 +172,7 @@ impl Layout {
             len,
             trainable_len,
             saved_beside: 0,
+            adapter: None,
         }
     }
 
@@ -180,8 +184,55 @@ impl Layout {
         }
         Self {
             saved_beside: self.saved_beside,
+            adapter: self.adapter,
             ..Self::place(self.entries)
         }
+    }
+
+    /// The same parameters, frozen but for those that the adapter trains whole, and the adapter's own.
+    ///
+    /// # Panics
+    /// If the adapter is of a layer or a parameter that is not there.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: &Adapter) -> Self {
+        for entry in &mut self.entries {
+            entry.trainable = adapter.saved.contains(&entry.name);
+        }
+        let added = adapter.layers.iter().flat_map(|layer| {
+            let weight = &self.entries[self.id(&layer.weight())];
+            let (input, outer) = (weight.shape[1], weight.shape[0]);
+            let entry = |name: String, shape: Vec<usize>| Entry {
+                name,
+                decay: shape.len() > 1,
+                shape,
+                transposed: false,
+                range: 0..0,
+                trainable: true,
+                init: Init::Zero,
+            };
+            let mut entries = vec![
+                entry(layer.a(), vec![layer.rank, input]),
+                entry(layer.b(), vec![outer, layer.rank]),
+            ];
+            if layer.dora {
+                entries.push(entry(layer.magnitude(), vec![outer]));
+            }
+            entries
+        });
+        let added: Vec<Entry> = added.collect();
+        self.entries.extend(added);
+        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            saved_beside: self.saved_beside,
+            adapter: Some(adapter.clone()),
+            ..Self::place(self.entries)
+        }
+    }
+
+    /// The low-rank product of a layer, if it has one.
+    pub fn low_rank(&self, layer: &str) -> Option<&LowRank> {
+        let layers = &self.adapter.as_ref()?.layers;
+        layers.iter().find(|low_rank| low_rank.layer == layer)
     }
 
     /// The layout of gradients and moments: what is trained, in the same places.
@@ -193,6 +244,7 @@ impl Layout {
             len: self.trainable_len,
             trainable_len: self.trainable_len,
             saved_beside: 0,
+            adapter: None,
         }
     }
 

@@ -4,6 +4,8 @@
 //! (DoRA, arXiv 2402.09353); semantics and files are those of PEFT.
 
 mod merge;
+#[cfg(test)]
+mod tests;
 
 pub use merge::{merged, merged_weight};
 

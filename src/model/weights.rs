@@ -15,11 +15,12 @@ use candle_core::{DType, Device};
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
+use super::adapter::Adapter;
 use super::arch::{Architecture, ConfigJson, Identity};
 use super::decoder::Decoder;
 use super::family::family;
 use super::numerics::Numerics;
-use super::parameters::{Layout, Params, transpose};
+use super::parameters::{Entry, Layout, Params, transpose};
 use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, ModelFiles};
@@ -40,9 +41,12 @@ pub struct ModelFolder {
     pub files: ModelFiles,
     /// The model's shape.
     pub arch: Architecture,
+    /// Its parameters as they are loaded.
     layout: Layout,
-    /// Each parameter's file and place in it, in the layout's order.
-    tensors: Vec<Stored>,
+    /// What the content hash has of the model's shape.
+    identity: String,
+    /// Each parameter of the files with its file and place in it, sorted by name.
+    tensors: Vec<(Entry, Stored)>,
 }
 
 impl ModelFolder {
@@ -62,10 +66,29 @@ impl ModelFolder {
         Ok(Self {
             path: path.to_owned(),
             files,
+            identity: format!("{:?}", Identity(&arch)),
             arch,
+            tensors: layout.entries.iter().cloned().zip(tensors).collect(),
             layout,
-            tensors,
         })
+    }
+
+    /// The same model with an adapter, whose parameters are zeros until they are set; all others are frozen
+    /// but for those that the adapter trains whole. A head that is tied to the embedding becomes one of
+    /// its own where the adapter changes one of the two.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: &Adapter) -> Self {
+        let names = &self.arch.names;
+        if self.arch.tied && adapter.unties(&names.embed, &names.head) {
+            self.arch.tied = false;
+            let saved_beside = self.layout.saved_beside;
+            self.layout = Layout {
+                saved_beside,
+                ..Layout::new(&self.arch)
+            };
+        }
+        self.layout = self.layout.with_adapter(adapter);
+        self
     }
 
     /// Loads the weights in `dtype` and hashes them on the way.
@@ -117,9 +140,13 @@ impl ModelFolder {
     /// How many elements need a master beside weights of this dtype: what is trained, and where a frozen
     /// weight is not stored in it, all, for frozen weights are saved as they were.
     fn master_len(&self, dtype: DType) -> usize {
-        let mut all = self.layout.entries.iter().zip(&self.tensors);
         let exact = |stored: &Stored| dtype != DType::BF16 || stored.dtype == Dtype::BF16;
-        match all.all(|(entry, stored)| entry.trainable || exact(stored)) {
+        let trained = |entry: &Entry| self.layout.entries[self.layout.id(&entry.name)].trainable;
+        let mut all = self.tensors.iter();
+        // Beside an adapter nothing else is saved.
+        match self.layout.adapter.is_some()
+            || all.all(|(entry, stored)| exact(stored) || trained(entry))
+        {
             true => self.layout.trainable_len,
             false => self.layout.len,
         }
@@ -134,11 +161,20 @@ impl ModelFolder {
         if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));
         }
+        let names = &self.arch.names;
+        let [embed, head] = [&names.embed, &names.head].map(|name| format!("{name}.weight"));
+        let has_head = self.tensors.iter().any(|(entry, _)| entry.name == head);
         let mut whole = Vec::new();
-        self.read(|id, start, values| {
+        self.read(|stored, start, values| {
+            let id = layout.id(&stored.name);
             let entry = &layout.entries[id];
             let range = &entry.range;
             if !entry.transposed {
+                // A head of its own begins as the embedding that it was tied to.
+                if stored.name == embed && !has_head && !self.arch.tied {
+                    let head = &layout.entries[layout.id(&head)];
+                    weights.set(head.range.start + start, values)?;
+                }
                 return weights.set(range.start + start, values);
             }
             whole.extend_from_slice(values);
@@ -156,15 +192,14 @@ impl ModelFolder {
         self.read(|_, _, _| Ok(()))
     }
 
-    /// Hashes the weights; `sink` gets them piece by piece in the order of the files, each with its
-    /// parameter's index and where in the parameter it begins.
-    fn read(&self, mut sink: impl FnMut(usize, usize, &[f32]) -> Result<()>) -> Result<String> {
+    /// Hashes the weights; `sink` gets them piece by piece in the order of names, each with its parameter
+    /// as the files have it, and where in the parameter it begins.
+    fn read(&self, mut sink: impl FnMut(&Entry, usize, &[f32]) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
-        hasher.update(format!("{:?}", Identity(&self.arch)));
+        hasher.update(&self.identity);
         let mut values = Vec::with_capacity(PIECE / 2);
         let mut bytes = vec![0; PIECE];
-        let tensors = self.layout.entries.iter().zip(&self.tensors);
-        for (id, (entry, stored)) in tensors.enumerate() {
+        for (entry, stored) in &self.tensors {
             let mut start_of_piece = 0;
             let Stored { file, start, dtype } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.stored_shape()));
@@ -185,7 +220,7 @@ impl ModelFolder {
                     .at(file.display())
                     .hint("train from a checkpoint with finite weights"));
                 }
-                sink(id, start_of_piece, &values)?;
+                sink(entry, start_of_piece, &values)?;
                 start_of_piece += values.len();
                 left -= piece.len();
             }

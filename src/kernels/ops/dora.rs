@@ -127,7 +127,8 @@ mod tests {
         for (outs, input, rank) in [(5, 7, 2), (1, 1, 1), (33, 130, 9)] {
             let (w, a) = (variable(1, &[outs, input]), variable(2, &[rank, input]));
             let (b, m) = (variable(3, &[outs, rank]), variable(4, &[outs]));
-            let whole = (&w + (b.matmul(&a).unwrap() * 1.5).unwrap()).unwrap();
+            let product = (b.matmul(&a).unwrap() * 1.5).unwrap();
+            let whole = (w.as_tensor() + product).unwrap();
             let norm = whole.sqr().unwrap().sum(1).unwrap().sqrt().unwrap();
             let found = factors(&w, (&a, &b, 1.5), &m).unwrap();
             assert_close(&found.scale, &m.div(&norm).unwrap(), "m / c");

@@ -18,7 +18,7 @@
 //! until the end, and its plain operations run on one thread; here it is the oracle, not the engine.
 //!
 //! Dtypes: on the CPU f32, in which matmuls may round their operands to bf16, and f64 for tests that
-//! need to see past rounding. On a GPU weights and activations are f32 or bf16; the residual stream, its
+//! need to see past rounding; matrices that are read alone may be bf16 beside f32. On a GPU weights and activations are f32 or bf16; the residual stream, its
 //! gradient, statistics and gradients of weights are f32. Ids are u32. Tensors are contiguous where an
 //! operation does not say that it takes views. Results do not depend on the number of threads; in f32
 //! they do on the CPU's instruction set, in the last bits.
@@ -48,7 +48,7 @@ pub mod threads;
 
 pub use ops::{
     activation, attention, dora, elementwise, embedding, kv_cache, linear, mix, norm, optimizer,
-    rotary, row_invariant, sampling, token, weighted,
+    quantized, rotary, row_invariant, sampling, token, weighted,
 };
 pub use precision::Precision;
 pub use tensor::Dst;

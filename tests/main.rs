@@ -45,6 +45,8 @@ mod package;
 mod peer;
 /// bf16, threads, unusual lengths.
 mod precision;
+/// Frozen matrices in few bits, against bitsandbytes.
+mod quantized;
 /// Pages of runs, in Rust and in a browser, and event files for TensorBoard.
 mod report;
 /// Responses drawn from models.

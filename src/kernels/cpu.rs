@@ -18,6 +18,7 @@ mod matrix;
 pub(super) mod mix;
 pub(super) mod norm;
 pub(super) mod optimizer;
+pub(super) mod quantized;
 pub(super) mod real;
 pub(super) mod rotary;
 pub(super) mod row_invariant;

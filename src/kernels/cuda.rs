@@ -39,6 +39,7 @@ pub(super) mod norm;
 pub(super) mod optimizer;
 #[cfg(test)]
 pub(super) mod ptx_tests;
+pub(super) mod quantized;
 pub(super) mod rotary;
 pub(super) mod sampling;
 pub(super) mod token;

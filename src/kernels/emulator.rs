@@ -370,6 +370,7 @@ fn memory(tensor: &Tensor) -> Result<(u64, usize)> {
         return Err(Error::failed("a tensor elsewhere"));
     };
     let len = match storage {
+        CpuStorage::U8(x) => x.len(),
         CpuStorage::U32(x) => 4 * x.len(),
         CpuStorage::F32(x) => 4 * x.len(),
         CpuStorage::F64(x) => 8 * x.len(),
@@ -394,6 +395,7 @@ pub(super) fn address(tensor: &Tensor) -> Result<u64> {
 /// Where a storage begins.
 fn start(storage: &CpuStorage) -> Result<u64> {
     Ok(match storage {
+        CpuStorage::U8(x) => x.as_ptr() as u64,
         CpuStorage::U32(x) => x.as_ptr() as u64,
         CpuStorage::F32(x) => x.as_ptr() as u64,
         CpuStorage::F64(x) => x.as_ptr() as u64,

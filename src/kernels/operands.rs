@@ -5,5 +5,6 @@ pub(super) mod attention;
 pub(super) mod kv_cache;
 pub(super) mod norm;
 pub(super) mod optimizer;
+pub(super) mod quantized;
 pub(super) mod sampling;
 pub(super) mod token;

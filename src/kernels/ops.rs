@@ -11,6 +11,7 @@ pub mod linear;
 pub mod mix;
 pub mod norm;
 pub mod optimizer;
+pub mod quantized;
 pub mod rotary;
 pub mod row_invariant;
 pub mod sampling;

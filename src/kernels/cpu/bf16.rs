@@ -1,7 +1,7 @@
 //! Products of matrices whose elements are rounded to bf16, with sums in f32.
 //!
-//! Hides how the rounded operands are laid out and which instructions multiply them. An element is
-//! rounded to the nearest bf16 (ties to even) as it is packed, so no rounded copy of an operand
+//! Hides how the rounded operands are laid out and which instructions multiply them. An element that is
+//! not bf16 is rounded to the nearest (ties to even) as it is packed, so no rounded copy of an operand
 //! exists as a whole. Products are exact; a sum runs over blocks of k in their order, whatever the
 //! number of threads.
 //!
@@ -22,13 +22,39 @@ mod pack;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, MatrixMut, Threads};
 
+/// An operand as it lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Operand<'a> {
+    /// To be rounded.
+    F32(Matrix<'a, f32>),
+    Bf16(Matrix<'a, bf16>),
+}
+
+impl Operand<'_> {
+    fn shape(self) -> (usize, usize) {
+        match self {
+            Self::F32(x) => x.shape,
+            Self::Bf16(x) => x.shape,
+        }
+    }
+
+    /// Transposed.
+    fn t(self) -> Self {
+        match self {
+            Self::F32(x) => Self::F32(x.t()),
+            Self::Bf16(x) => Self::Bf16(x.t()),
+        }
+    }
+}
+
 /// `c = a b`, or `c += a b` where `add`: (m, n) from (m, k) and (k, n). Rows of `c` have no gaps.
-pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Matrix<f32>, b: Matrix<f32>, threads: Threads) {
-    let ((m, n), k) = (c.shape, a.shape.1);
+pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads: Threads) {
+    let ((m, n), k) = (c.shape, a.shape().1);
     if m == 0 || n == 0 {
         return;
     }

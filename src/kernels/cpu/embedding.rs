@@ -1,19 +1,22 @@
 //! Rows of a table by id, in host memory.
 
 use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::elementwise::add;
 use super::host::{Disjoint, each_real, read, write};
+use super::linear::widen;
 use crate::error::{Error, Result};
-use crate::kernels::tensor::{Dst, fresh};
+use crate::kernels::tensor::{Dst, fresh_of};
 
 /// Columns that one task adds up.
 const COLUMNS: usize = 128;
 
 pub fn gather(table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let (_, width) = table.dims2()?;
-    if table.dtype() != dtype {
+    let widens = (table.dtype(), dtype) == (DType::BF16, DType::F32);
+    if table.dtype() != dtype && !widens {
         return Err(Error::failed(format!(
             "gather: {dtype:?} from a table of {:?}",
             table.dtype()
@@ -22,8 +25,18 @@ pub fn gather(table: &Tensor, ids: &Tensor, dtype: DType) -> Result<Tensor> {
     let ids = read(ids);
     let ids = ids.ids()?;
     // SAFETY: all of it is written below.
-    let mut rows = unsafe { fresh((ids.len(), width), table)? };
+    let mut rows = unsafe { fresh_of((ids.len(), width), dtype, table)? };
     let table = table.contiguous()?;
+    if widens {
+        let table = read(&table);
+        let table = table.values::<bf16>()?;
+        write((&mut rows).into(), |rows: &mut [f32]| {
+            let rows = rows.par_chunks_exact_mut(width).zip(ids);
+            rows.for_each(|(row, &id)| widen(row, &table[id as usize * width..][..width]));
+            Ok(())
+        })?;
+        return Ok(rows);
+    }
     each_real!(table, T => {
         let table = read(&table);
         let table = table.values::<T>()?;

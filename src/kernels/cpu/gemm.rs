@@ -3,6 +3,9 @@
 //! Hides which routine computes them. In full precision that is the `gemm` crate's; matmuls of
 //! operands rounded to bf16 are ours.
 
+use half::bf16;
+
+use super::bf16::{self as rounded, Operand};
 use super::matrix::{Matrix, MatrixMut, Threads};
 use super::real::Real;
 use crate::kernels::precision::Precision;
@@ -18,17 +21,38 @@ pub fn gemm<T: Real>(
     precision: Precision,
     threads: Threads,
 ) {
-    let ((m, n), k) = (c.shape, a.shape.1);
+    if begins(c.shape, a.shape, b.shape) {
+        T::product(c, add, a, b, precision, threads);
+    }
+}
+
+/// As [`gemm`] in bf16, by a matrix that is stored so.
+pub fn gemm_by_bf16(
+    c: MatrixMut<f32>,
+    add: bool,
+    a: Matrix<f32>,
+    b: Matrix<bf16>,
+    threads: Threads,
+) {
+    if begins(c.shape, a.shape, b.shape) {
+        rounded::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
+    }
+}
+
+/// Whether there is anything to compute.
+///
+/// # Panics
+/// If the shapes do not fit.
+fn begins((m, n): (usize, usize), a: (usize, usize), b: (usize, usize)) -> bool {
+    let k = a.1;
     assert!(
-        a.shape.0 == m && b.shape == (k, n),
-        "a product of {:?} and {:?} into {:?}",
-        a.shape,
-        b.shape,
-        c.shape
+        a.0 == m && b == (k, n),
+        "a product of {a:?} and {b:?} into {:?}",
+        (m, n)
     );
     if m == 0 || n == 0 {
-        return;
+        return false;
     }
     profile::product(m, n, k);
-    T::product(c, add, a, b, precision, threads);
+    true
 }

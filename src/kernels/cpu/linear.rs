@@ -1,18 +1,21 @@
 //! Matmuls, rows of a bias and sums of columns in host memory.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::elementwise::add;
-use super::gemm::gemm;
+use super::gemm::{gemm, gemm_by_bf16};
 use super::host::{each_real, read, write};
 use super::matrix::{Matrix, MatrixMut, Threads};
 use super::real::Real;
+use super::simd::vectorized;
 use crate::error::Result;
 use crate::kernels::precision::Precision;
-use crate::kernels::tensor::{Dst, rows};
+use crate::kernels::tensor::{Dst, fresh_of, rows};
 
-/// Elements of `dy` in one partial sum of a bias's gradient, so that it does not depend on threads.
+/// Elements in one unit of work: of `dy` in a partial sum of a bias's gradient, so that it does not depend
+/// on threads.
 const UNIT: usize = 1 << 15;
 
 /// Writes `bias` (width) to every row of `y` (n, width).
@@ -41,10 +44,23 @@ pub fn add_column_sums(x: &Tensor, sums: Dst) -> Result<()> {
     })
 }
 
-/// `c = a b`, or `c += a b` where `add`, of views.
+/// `c = a b`, or `c += a b` where `add`, of views; `b` may be bf16 where the others are f32.
 pub fn product(a: &Tensor, b: &Tensor, c: Dst, add: bool, precision: Precision) -> Result<()> {
     let stride = |x: &Tensor| (x.stride()[0], x.stride()[1]);
     let ((m, k), (_, n), strides) = (a.dims2()?, b.dims2()?, stride(&c));
+    if b.dtype() == DType::BF16 {
+        if precision == Precision::Full {
+            return product(a, &widened(b)?, c, add, precision);
+        }
+        let (values_a, values_b) = (read(a), read(b));
+        let left = Matrix::new(values_a.values::<f32>()?, (m, k), stride(a));
+        let right = Matrix::new(values_b.values::<bf16>()?, (k, n), stride(b));
+        return write(c, |values: &mut [f32]| {
+            let c = MatrixMut::new(values, (m, n), strides);
+            gemm_by_bf16(c, add, left, right, Threads::All);
+            Ok(())
+        });
+    }
     each_real!(c, T => {
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<T>()?, (m, k), stride(a));
@@ -55,6 +71,32 @@ pub fn product(a: &Tensor, b: &Tensor, c: Dst, add: bool, precision: Precision) 
             Ok(())
         })
     })
+}
+
+/// A bf16 matrix, whose rows or columns have no gaps, in f32.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    if !x.is_contiguous() && x.t()?.is_contiguous() {
+        return Ok(widened(&x.t()?)?.t()?);
+    }
+    let x = x.contiguous()?;
+    // SAFETY: all of it is written below.
+    let mut wide = unsafe { fresh_of(x.shape(), DType::F32, &x)? };
+    let values = read(&x);
+    let values = values.values::<bf16>()?;
+    write((&mut wide).into(), |wide: &mut [f32]| {
+        let units = wide.par_chunks_mut(UNIT).zip(values.par_chunks(UNIT));
+        units.for_each(|(wide, values)| widen(wide, values));
+        Ok(())
+    })?;
+    Ok(wide)
+}
+
+vectorized! {
+    pub fn widen(to: &mut [f32], from: &[bf16]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+        }
+    }
 }
 
 fn column_sums<T: Real>(values: &[T], width: usize, distance: usize) -> Vec<T> {

@@ -3,12 +3,11 @@
 //! *Why*: models run in f32; tests that look past rounding run the same code in f64. The functions
 //! of f32 are polynomials that the compiler can vectorise, those of f64 the exact ones.
 
-use candle_core::{CpuStorage, WithDType};
-use half::bf16;
-
+use super::bf16::{self, Operand};
 use super::full::full;
 use super::matrix::{Matrix, MatrixMut, Threads};
 use crate::kernels::precision::Precision;
+use candle_core::{CpuStorage, WithDType};
 
 /// What a tensor in host memory holds.
 pub trait Element: WithDType {
@@ -31,10 +30,11 @@ macro_rules! element {
 
 element!(f32, F32);
 element!(f64, F64);
-element!(bf16, BF16);
+element!(half::bf16, BF16);
 element!(i16, I16);
 element!(i64, I64);
 element!(u32, U32);
+element!(u8, U8);
 
 /// f32 or f64.
 pub trait Real:
@@ -184,7 +184,7 @@ impl Real for f32 {
     ) {
         match precision {
             Precision::Full => full(c, add, a, b, (0.0, 1.0), threads),
-            Precision::Bf16 => super::bf16::gemm(c, add, a, b, threads),
+            Precision::Bf16 => bf16::gemm(c, add, Operand::F32(a), Operand::F32(b), threads),
         }
     }
 }

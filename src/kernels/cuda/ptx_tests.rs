@@ -41,6 +41,7 @@ pub(super) fn modules() -> Listed {
         super::mix::modules(),
         super::norm::modules(),
         super::optimizer::modules(),
+        super::quantized::modules(),
         super::rotary::modules(),
         super::sampling::modules(),
         super::token::modules(),
@@ -122,7 +123,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 34] = [
+const WIDE: [Accesses; 37] = [
     ("activation", "apply", &["A"], &["A"]),
     ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
     ("activation", "gated", &["A", "A"], &["A"]),
@@ -181,6 +182,9 @@ const WIDE: [Accesses; 34] = [
         &["WEIGHTS", "MOMENT"],
     ),
     ("optimizer", "squares", &["float"], &[]),
+    ("quantized", "nf4", &[], &["A"]),
+    ("quantized", "nf4_double", &[], &["A"]),
+    ("quantized", "q8_0", &[], &["A"]),
     ("rotary", "turn", &["A", "A", "float", "float"], &["A", "A"]),
     ("token", "soft_cap", &["float"], &["float"]),
     ("token", "statistics", &["float"], &[]),

@@ -52,7 +52,8 @@ impl Ids {
     }
 }
 
-/// Rows `ids` (m) of `table` (n, width) -> (m, width) of `dtype`, which on the CPU is the table's.
+/// Rows `ids` (m) of `table` (n, width) -> (m, width) of `dtype`, which on the CPU is the table's, or f32 of a
+/// bf16 table.
 ///
 /// # Errors
 /// If an id is outside the table, or the dtype another.
@@ -109,6 +110,14 @@ mod tests {
         let got = zeros_like(&table);
         scatter_add(&seed, &ids, Dst::shared(&got)).unwrap();
         assert_close(&got, &want[0], "dtable");
+        let [wide, narrow] = [DType::F32, DType::BF16].map(|dtype| table.to_dtype(dtype).unwrap());
+        let narrow = gather(&narrow, &ids, DType::F32).unwrap();
+        assert_near(
+            &narrow,
+            &gather(&wide, &ids, DType::F32).unwrap(),
+            4e-3,
+            "of bf16",
+        );
         let outside = Ids::new(&[4], &Device::Cpu).unwrap();
         assert!(gather(&table, &outside, DType::F64).is_err());
         assert!(scatter_add(&seed.narrow(0, 0, 1).unwrap(), &outside, Dst::shared(&got)).is_err());

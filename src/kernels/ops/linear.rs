@@ -1,4 +1,7 @@
 //! `y = x W^T + b`.
+//!
+//! On the CPU weights that are read are of the other operands' dtype, or bf16 beside f32: the result has the
+//! bits of the same numbers in f32.
 
 use candle_core::{D, DType, Tensor};
 
@@ -10,7 +13,7 @@ use crate::kernels::tensor::{Dst, fresh_of, rows};
 use crate::kernels::{cpu, cuda};
 
 /// `x` (n, in), `weight` (out, in), `bias` (out) -> (n, out) of `dtype`, which on the CPU is the
-/// operands'.
+/// that of `x`.
 ///
 /// # Errors
 /// If shapes do not fit, or there is no kernel for the dtypes.
@@ -217,6 +220,37 @@ mod tests {
         assert!(linear(&x, &w, Some(&b), DType::F64, FULL).is_err());
         assert!(linear_add(&x, &w, Dst::shared(&variable(4, &[5, 5])), FULL).is_err());
         assert!(backward_bias(&x, Dst::shared(&b)).is_err());
+    }
+
+    #[test]
+    fn a_weight_in_bf16_gives_the_bits_of_the_same_numbers_in_f32() {
+        let f32s = |seed, shape: &[usize]| variable(seed, shape).to_dtype(DType::F32).unwrap();
+        for precision in [Precision::Full, Precision::Bf16] {
+            for (n, input, output) in [(1, 1, 1), (5, 33, 7), (333, 512, 384), (2, 300, 130)] {
+                let narrow = f32s(2, &[output + 3, input]).to_dtype(DType::BF16).unwrap();
+                let wide = narrow.to_dtype(DType::F32).unwrap();
+                let (x, b, dy) = (
+                    f32s(1, &[n, input]),
+                    f32s(3, &[output]),
+                    f32s(4, &[n, output]),
+                );
+                let run = |w: &Tensor| {
+                    let w = w.narrow(0, 2, output).unwrap();
+                    let y = linear(&x, &w, Some(&b), DType::F32, precision).unwrap();
+                    linear_add(&x, &w, Dst::shared(&y), precision).unwrap();
+                    let dx = backward_input(&dy, &w, DType::F32, precision).unwrap();
+                    backward_input_add(&dy, &w, Dst::shared(&dx), precision).unwrap();
+                    [y, dx].map(|x| -> Vec<u32> {
+                        let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+                        values.iter().map(|x| x.to_bits()).collect()
+                    })
+                };
+                assert!(
+                    run(&narrow) == run(&wide),
+                    "{n} {input} {output} {precision:?}"
+                );
+            }
+        }
     }
 
     #[test]

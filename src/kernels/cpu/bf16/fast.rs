@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
-use super::each;
 use super::pack::Panels;
 use super::scratch::{self, OWN, SHARED};
 use super::tile::{Place, TILE, tile};
-use crate::kernels::cpu::matrix::{Matrix, MatrixMut, Threads};
+use super::{Operand, each};
+use crate::kernels::cpu::matrix::{MatrixMut, Threads};
 
 /// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
 /// cache as fast as they are multiplied; reading `c` again for every block costs more.
@@ -42,19 +42,19 @@ pub(super) fn available() -> bool {
 ///
 /// # Panics
 /// If the CPU lacks the instructions.
-pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Matrix<f32>, b: Matrix<f32>, threads: Threads) {
+pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads: Threads) {
     assert!(available(), "a product by instructions that are not there");
-    let ((m, n), k) = (c.shape, a.shape.1);
+    let ((m, n), k) = (c.shape, a.shape().1);
     let threads = match m * n * k {
         0..SMALL => Threads::One,
         _ => threads,
     };
-    let left = Operand {
-        vectors: a,
+    let left = Vectors {
+        of: a,
         width: TILE.0,
     };
-    let right = Operand {
-        vectors: b.t(),
+    let right = Vectors {
+        of: b.t(),
         width: TILE.1,
     };
     let left_is_shared = m <= n;
@@ -96,14 +96,14 @@ fn ranges(whole: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>>
 
 /// An operand as (vectors, k), and the vectors of a panel.
 #[derive(Debug, Clone, Copy)]
-struct Operand<'a> {
-    vectors: Matrix<'a, f32>,
+struct Vectors<'a> {
+    of: Operand<'a>,
     width: usize,
 }
 
-impl Operand<'_> {
+impl Vectors<'_> {
     fn panels(self) -> usize {
-        self.vectors.shape.0.div_ceil(self.width)
+        self.of.shape().0.div_ceil(self.width)
     }
 
     fn layout(self, k: usize) -> Panels {
@@ -118,7 +118,7 @@ impl Operand<'_> {
         // SAFETY: `gemm` has seen that the CPU has what it is compiled for.
         unsafe {
             self.layout(k.len())
-                .pack(into, self.vectors, first * self.width, k)
+                .pack(into, self.of, first * self.width, k)
         };
     }
 
@@ -156,8 +156,8 @@ impl Packed<'_> {
 struct Product<'a> {
     c: Output,
     add: bool,
-    shared: Operand<'a>,
-    own: Operand<'a>,
+    shared: Vectors<'a>,
+    own: Vectors<'a>,
     left_is_shared: bool,
     /// Elements of k added up at a time.
     block: usize,

@@ -3,6 +3,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use half::bf16;
+
+use super::Operand;
 use super::scratch::LINE;
 use crate::kernels::cpu::matrix::Matrix;
 
@@ -35,7 +38,22 @@ impl Panels {
     /// # Safety
     /// The CPU has what this is compiled for.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) fn pack(self, into: &mut [f32], from: Matrix<f32>, first: usize, k: Range<usize>) {
+    pub(super) fn pack(self, into: &mut [f32], from: Operand, first: usize, k: Range<usize>) {
+        match from {
+            Operand::F32(from) => self.pack_of(into, from, first, k),
+            Operand::Bf16(from) => self.pack_of(into, from, first, k),
+        }
+    }
+
+    /// As [`Self::pack`], of elements of one type.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pack_of<T: Packable>(
+        self,
+        into: &mut [f32],
+        from: Matrix<T>,
+        first: usize,
+        k: Range<usize>,
+    ) {
         let count = into.len() / self.distance();
         assert!(k.end <= from.shape.1 && k.len().div_ceil(2) == self.pairs);
         assert!(count == 0 || first + (count - 1) * self.width < from.shape.0);
@@ -93,10 +111,10 @@ const AHEAD_ROWS: usize = 2 * FEW;
 /// # Safety
 /// Vectors and elements lie inside `from`, 16 values for each pair, `step` apart, inside `into`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along(
+unsafe fn along<T: Packable>(
     into: &mut [f32],
     step: usize,
-    from: Matrix<f32>,
+    from: Matrix<T>,
     vectors: Range<usize>,
     k: Range<usize>,
     ahead: usize,
@@ -109,17 +127,10 @@ unsafe fn along(
         *x = unsafe {
             let at = start.add(vector * from.strides.0 + k.start);
             _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast());
-            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead + LINE).cast());
-            if k.len() == 2 * LINE {
-                rounded([_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(LINE))])
-            } else {
-                let mask = (1u32 << k.len()) - 1;
-                let masks = [mask as __mmask16, (mask >> 16) as __mmask16];
-                rounded([
-                    _mm512_maskz_loadu_ps(masks[0], at),
-                    _mm512_maskz_loadu_ps(masks[1], at.wrapping_add(LINE)),
-                ])
+            if size_of::<T>() == size_of::<f32>() {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead + LINE).cast());
             }
+            T::neighbours(at, k.len())
         };
     }
     for (pair, x) in transposed(x).into_iter().enumerate() {
@@ -135,10 +146,10 @@ unsafe fn along(
 /// # Safety
 /// As for [`along`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn across(
+unsafe fn across<T: Packable>(
     into: &mut [f32],
     step: usize,
-    from: Matrix<f32>,
+    from: Matrix<T>,
     vectors: Range<usize>,
     k: Range<usize>,
 ) {
@@ -155,31 +166,126 @@ unsafe fn across(
     };
     // SAFETY: 32 values lie there.
     let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
-    let mask = ((1u32 << vectors.len()) - 1) as __mmask16;
     let start = from.values.as_ptr();
     let row = |k: usize| {
-        // SAFETY: the caller's; the mask leaves out what lies past the vectors.
+        // SAFETY: the caller's.
         unsafe {
             let at = start.add(vectors.start * from.strides.0 + k * from.strides.1);
             if from.strides.0 == 1 {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD_ROWS * from.strides.1).cast());
-                return _mm512_maskz_loadu_ps(mask, at);
+                return T::row(at, vectors.len());
             }
-            let mut values = [0.0; LINE];
+            let mut values = [T::ZERO; LINE];
             for (i, value) in values.iter_mut().enumerate().take(vectors.len()) {
                 *value = *at.add(i * from.strides.0);
             }
-            _mm512_loadu_ps(values.as_ptr())
+            T::row(values.as_ptr(), LINE)
         }
     };
     for (pair, first) in k.clone().step_by(2).enumerate() {
-        let second = match first + 1 < k.end {
-            true => row(first + 1),
-            false => _mm512_setzero_ps(),
-        };
-        let x = _mm512_permutexvar_epi16(order, rounded([row(first), second]));
+        let second = (first + 1 < k.end).then(|| row(first + 1));
+        // SAFETY: the CPU has what this is compiled for.
+        let both = unsafe { T::join(row(first), second) };
+        let x = _mm512_permutexvar_epi16(order, both);
         // SAFETY: the caller's.
         unsafe { _mm512_storeu_si512(into.as_mut_ptr().add(pair * step).cast(), x) };
+    }
+}
+
+/// What elements are packed from.
+trait Packable: Copy {
+    const ZERO: Self;
+    /// Up to 16 of them.
+    type Row: Copy;
+
+    /// The first `count`, at most 32, from there on as bf16, and zeros behind them.
+    ///
+    /// # Safety
+    /// They lie there; the CPU has avx512bw and avx512bf16.
+    unsafe fn neighbours(at: *const Self, count: usize) -> __m512i;
+
+    /// The first `count`, at most 16, from there on, and zeros behind them.
+    ///
+    /// # Safety
+    /// As of [`Self::neighbours`].
+    unsafe fn row(at: *const Self, count: usize) -> Self::Row;
+
+    /// Two rows as bf16, the first below the second; zeros where there is none.
+    ///
+    /// # Safety
+    /// The CPU has avx512bw and avx512bf16.
+    unsafe fn join(first: Self::Row, second: Option<Self::Row>) -> __m512i;
+}
+
+impl Packable for f32 {
+    const ZERO: Self = 0.0;
+    type Row = __m512;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn neighbours(at: *const Self, count: usize) -> __m512i {
+        // SAFETY: the caller's; masks leave out what lies past them.
+        unsafe {
+            if count == 2 * LINE {
+                return rounded([_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(LINE))]);
+            }
+            let mask = (1u32 << count) - 1;
+            let masks = [mask as __mmask16, (mask >> 16) as __mmask16];
+            rounded([
+                _mm512_maskz_loadu_ps(masks[0], at),
+                _mm512_maskz_loadu_ps(masks[1], at.wrapping_add(LINE)),
+            ])
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn row(at: *const Self, count: usize) -> __m512 {
+        // SAFETY: the caller's; the mask leaves out what lies past them.
+        unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as __mmask16, at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn join(first: __m512, second: Option<__m512>) -> __m512i {
+        match second {
+            Some(second) => rounded([first, second]),
+            None => rounded([first, _mm512_setzero_ps()]),
+        }
+    }
+}
+
+impl Packable for bf16 {
+    const ZERO: Self = Self::ZERO;
+    /// In the lower half.
+    type Row = __m512i;
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn neighbours(at: *const Self, count: usize) -> __m512i {
+        // SAFETY: the caller's; the mask leaves out what lies past them.
+        unsafe {
+            if count == 2 * LINE {
+                return _mm512_loadu_si512(at.cast());
+            }
+            _mm512_maskz_loadu_epi16((1u32 << count) - 1, at.cast())
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn row(at: *const Self, count: usize) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_maskz_loadu_epi16((1u32 << count) - 1, at.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn join(first: __m512i, second: Option<__m512i>) -> __m512i {
+        match second {
+            Some(second) => _mm512_inserti64x4::<1>(first, _mm512_castsi512_si256(second)),
+            None => first,
+        }
     }
 }
 

@@ -3,14 +3,32 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-type Gemm = fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<f32>, Threads);
+type Gemm<T = f32> = fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<T>, Threads);
 
 /// What this machine can run: the portable product, and the fast one where there is one.
 fn paths() -> Vec<(&'static str, Gemm)> {
-    let mut paths: Vec<(&str, Gemm)> = vec![("portable", portable::gemm)];
+    let mut paths: Vec<(&str, Gemm)> = vec![("portable", |c, add, a, b, threads| {
+        portable::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
+    })];
     #[cfg(target_arch = "x86_64")]
     if fast::available() {
-        paths.push(("fast", fast::gemm));
+        paths.push(("fast", |c, add, a, b, threads| {
+            fast::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
+        }));
+    }
+    paths
+}
+
+/// The same with a bf16 operand on the right.
+fn paths_by_bf16() -> Vec<Gemm<bf16>> {
+    let mut paths: Vec<Gemm<bf16>> = vec![|c, add, a, b, threads| {
+        portable::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
+    }];
+    #[cfg(target_arch = "x86_64")]
+    if fast::available() {
+        paths.push(|c, add, a, b, threads| {
+            fast::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
+        });
     }
     paths
 }
@@ -95,6 +113,48 @@ fn every_shape_and_layout_is_exact_on_whole_numbers() {
                     );
                     let twice = c.iter().zip(&want).all(|(c, want)| *c == 2.0 * want);
                     assert!(twice, "{path} {m} {n} {k}: added");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_operand_in_bf16_gives_the_bits_of_the_same_numbers_in_f32() {
+    let b: Vec<bf16> = real(13, 2600 * 150)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
+    let wide: Vec<f32> = b.iter().map(|x| x.to_f32()).collect();
+    for (m, n, k) in [
+        (1, 1, 1),
+        (5, 33, 7),
+        (70, 31, 65),
+        (17, 70, 2501),
+        (200, 100, 300),
+        (33, 64, 128),
+    ] {
+        let a = real(14, m * k);
+        let left = Matrix::rows(&a, (m, k));
+        // Rows, columns, and either with gaps.
+        for (shape, strides) in [
+            ((k, n), (n, 1)),
+            ((k, n), (1, k)),
+            ((k, n), (n + 3, 1)),
+            ((k, n), (1, k + 1)),
+            ((k, n), (2 * n, 2)),
+        ] {
+            let (narrow, wide) = (
+                Matrix::new(&b, shape, strides),
+                Matrix::new(&wide, shape, strides),
+            );
+            for ((path, gemm), by_bf16) in paths().into_iter().zip(paths_by_bf16()) {
+                for (add, threads) in [(false, Threads::All), (true, Threads::One)] {
+                    let mut c = [real(15, m * n), real(15, m * n)];
+                    let [want, got] = &mut c;
+                    gemm(MatrixMut::rows(want, (m, n)), add, left, wide, threads);
+                    by_bf16(MatrixMut::rows(got, (m, n)), add, left, narrow, threads);
+                    assert!(bits(&c[0]) == bits(&c[1]), "{path} {m} {n} {k} {strides:?}");
                 }
             }
         }
@@ -283,9 +343,21 @@ fn without_products_the_result_is_zero_or_what_it_was() {
     fn place(c: &mut [f32]) -> MatrixMut<'_, f32> {
         MatrixMut::new(c, (2, 1), (3, 1))
     }
-    gemm(place(&mut c), true, a, b, Threads::All);
+    gemm(
+        place(&mut c),
+        true,
+        Operand::F32(a),
+        Operand::F32(b),
+        Threads::All,
+    );
     assert!(c[0].is_nan() && c[3] == 1.0);
-    gemm(place(&mut c), false, a, b, Threads::All);
+    gemm(
+        place(&mut c),
+        false,
+        Operand::F32(a),
+        Operand::F32(b),
+        Threads::All,
+    );
     assert_eq!((c[0], c[1], c[3]), (0.0, 1.0, 0.0));
     assert!(c[2].is_nan() && c[4].is_nan());
     for shape in [(0, 3), (3, 0)] {
@@ -294,6 +366,7 @@ fn without_products_the_result_is_zero_or_what_it_was() {
             Matrix::rows(&a, (shape.0, 2)),
             Matrix::rows(&b, (2, shape.1)),
         );
+        let (a, b) = (Operand::F32(a), Operand::F32(b));
         gemm(MatrixMut::rows(&mut [], shape), false, a, b, Threads::All);
     }
 }

@@ -21,6 +21,7 @@ mod linear;
 mod norm;
 pub mod numerics;
 pub mod parameters;
+pub mod peft;
 mod positions;
 pub(crate) mod recognize;
 pub mod sampling;

@@ -397,6 +397,8 @@ options() {
     small optimizer-adamw optimizer.optim=adamw optimizer.weight_decay=0.1
     small optimizer-adam optimizer.optim=adam optimizer.adam_beta1=0.8
     small optimizer-rmsprop optimizer.optim=rmsprop
+    small optimizer-adamw-8bit optimizer.optim=adamw_8bit
+    small optimizer-lion optimizer.optim=lion
     small no-clipping optimizer.max_grad_norm=0
     small schedule-cosine schedule.lr_scheduler_type=cosine schedule.warmup_steps=2
     small schedule-warmup schedule.lr_scheduler_type=constant_with_warmup schedule.warmup_ratio=0.4 schedule.warmup_from_zero=false
@@ -625,6 +627,7 @@ interrupted() {
 resumes() {
     resume resume-adamw optimizer.weight_decay=0.1
     resume resume-rmsprop-kto loss=kto optimizer.optim=rmsprop
+    resume resume-adamw-8bit optimizer.optim=adamw_8bit
     resume resume-bf16 model.dtype=bf16 model.save_dtype=bf16
     resume resume-moving-reference reference.steps=3 reference.update=soft
     resume resume-on-policy loss=cexpo loss.cexpo.unsupervised=reverse_kl "${short[@]}"

@@ -358,7 +358,7 @@ fn time(
     steps: u64,
 ) -> Option<Time> {
     let rates = device.rates.as_ref()?;
-    let update = update_bytes(config, device) as f64 * models.layout.trainable_len as f64;
+    let update = update_bytes(config, device, models.layout) as f64;
     let policy = models.policy;
     let moved = |arch: &Architecture, work: &Work| elementwise_bytes(config, device, arch, 0, work);
     let lowest = Skipped::of(policy, models.layout).lowest;

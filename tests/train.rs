@@ -471,7 +471,12 @@ fn unlabelled_prompts_join_at_their_ratio() {
 /// RMSprop as in the official repository, through a whole run.
 #[test]
 fn the_other_optimizers_train_too() {
-    for optimizer in ["optim = \"rmsprop\"", "optim = \"adam\""] {
+    for (optimizer, rate) in [
+        ("rmsprop", "1e-3"),
+        ("adam", "1e-3"),
+        ("adamw_8bit", "1e-3"),
+        ("lion", "5e-4"),
+    ] {
         let head = head(
             &fixture("neox"),
             &fixture("neox-ref"),
@@ -479,7 +484,7 @@ fn the_other_optimizers_train_too() {
         );
         let (_folder, records) = train(&format!(
             "{head}max_length = 128\nmax_prompt_length = 64\n[loss.dpo]\n[batch]\nbatch_size = 24\n\
-             [optimizer]\n{optimizer}\nlearning_rate = 1e-3\n\
+             [optimizer]\noptim = {optimizer:?}\nlearning_rate = {rate}\n\
              [schedule]\nlr_scheduler_type = \"constant_with_warmup\"\nwarmup_steps = 2\n\
              warmup_from_zero = false\n{TAIL}max_steps = 8\n",
         ));

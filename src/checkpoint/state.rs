@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::tensors::{self, Tensor};
+use super::tensors::{self, Tensor, width};
 use super::weights::{SaveDtype, check_weights};
 use super::write_like;
 use crate::error::{Error, Result};
@@ -75,9 +75,8 @@ impl Snapshot<'_> {
 
     /// The bytes that it takes on a disk, at most about.
     pub fn bytes(&self) -> u64 {
-        let width = |dtype| if dtype == Dtype::F32 { 4 } else { 2 };
         let state = self.buffers().into_iter();
-        let state = state.map(|(_, buffer)| width(width_of(buffer)) * buffer.layout().len as u64);
+        let state = state.map(|(_, buffer)| (width(width_of(buffer)) * buffer.layout().len) as u64);
         let model = self.model.weights().layout().len as u64 * self.dtype.bytes();
         let others = self.files.other_tensors().bytes();
         model + others + state.sum::<u64>() + SMALL_FILES
@@ -93,6 +92,7 @@ impl Snapshot<'_> {
 fn width_of(buffer: &Params) -> Dtype {
     match (buffer.master(), buffer.flat().dtype()) {
         (Master::Itself, DType::BF16) => Dtype::BF16,
+        (Master::Itself, DType::U8) => Dtype::U8,
         _ => Dtype::F32,
     }
 }

@@ -10,16 +10,23 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
 use crate::io::model_dir::{OtherTensor, OtherTensors};
+use crate::kernels::device::{download_bytes, upload_bytes};
 use crate::model::parameters::{Entry, Params, transpose};
-use crate::model::weights::{decode, read_header, width};
+use crate::model::weights::{decode, read_header};
 
 /// Elements turned into bytes at a time.
 const PIECE: usize = 1 << 20;
+
+/// Bytes of an element.
+pub(super) fn width(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
+}
 
 /// A tensor to be written under a name.
 pub(super) struct Tensor<'a> {
@@ -85,6 +92,12 @@ impl<'a> Tensor<'a> {
             Source::Buffer(buffer, range) => {
                 for start in range.clone().step_by(PIECE) {
                     let piece = start..range.end.min(start + PIECE);
+                    if self.dtype == Dtype::U8 {
+                        let bytes = part(buffer, &piece).and_then(|part| download_bytes(&part))?;
+                        out.write_all(&bytes)
+                            .map_err(|error| Error::io(path, &error))?;
+                        continue;
+                    }
                     self.write_values(&buffer.values(piece)?, out, path)?;
                 }
                 Ok(())
@@ -111,6 +124,11 @@ impl<'a> Tensor<'a> {
         out.write_all(&bytes)
             .map_err(|error| Error::io(path, &error))
     }
+}
+
+/// Some elements of a buffer.
+fn part(buffer: &Params, range: &Range<usize>) -> Result<candle_core::Tensor> {
+    Ok(buffer.flat().narrow(0, range.start, range.len())?)
 }
 
 fn encode<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
@@ -177,7 +195,13 @@ pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<(
                     "tensor {name} has shape {other:?}, not {shape:?}"
                 )));
             }
-            if !matches!(info.dtype, Dtype::F32 | Dtype::BF16) {
+            let coded = buffer.flat().dtype() == DType::U8;
+            let fits = match info.dtype {
+                Dtype::F32 | Dtype::BF16 => !coded,
+                Dtype::U8 => coded,
+                _ => false,
+            };
+            if !fits {
                 return Err(wrong(format!("tensor {name} has dtype {:?}", info.dtype)));
             }
             let start = data + info.data_offsets.0 as u64;
@@ -187,6 +211,11 @@ pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<(
                 let count = (range.end - start).min(PIECE);
                 bytes.resize(count * width(info.dtype), 0);
                 file.read_exact(&mut bytes).map_err(io)?;
+                if coded {
+                    let all = buffer.flat_mut();
+                    upload_bytes(&bytes, all.narrowed(|x| x.narrow(0, start, count))?)?;
+                    continue;
+                }
                 decode(info.dtype, &bytes, &mut values);
                 if !values.iter().all(|x| x.is_finite()) {
                     return Err(wrong(format!("tensor {name} holds NaN or infinity")));

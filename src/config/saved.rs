@@ -4,7 +4,6 @@ use super::Config;
 use crate::checkpoint::SaveDtype;
 use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::Layout;
-use crate::optim::Method;
 
 /// Bytes of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +18,14 @@ pub struct SavedBytes {
 impl Config {
     /// What a run takes on a disk that trains a model with these parameters, on a GPU or on the CPU.
     pub fn saved_bytes(&self, layout: &Layout, gpu: bool) -> SavedBytes {
-        let (all, trained) = (layout.len as u64, layout.trainable_len as u64);
+        let all = layout.len as u64;
         let model = all * self.model.save_dtype.bytes() + layout.saved_beside;
         let numerics = Numerics::new(self.model.dtype, gpu).updated(self.optimizer.states);
         let moment = match numerics.master {
             Some(States::Split) => 2,
             Some(States::F32) | None => 4,
         };
-        let moments = match self.optimizer.optim {
-            Method::RmsProp => moment,
-            Method::AdamW | Method::Adam => 2 * moment,
-        };
+        let moments = self.optimizer.optim.moment_bytes(layout, moment);
         let exact = match self.model.save_dtype {
             SaveDtype::F32 => 0,
             SaveDtype::F16 | SaveDtype::BF16 => 4,
@@ -40,7 +36,7 @@ impl Config {
         };
         SavedBytes {
             model,
-            checkpoint: model + all * (exact + moving) + trained * moments,
+            checkpoint: model + all * (exact + moving) + moments,
         }
     }
 }

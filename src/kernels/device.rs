@@ -171,6 +171,22 @@ pub fn upload_wide<'a>(values: &[f64], tensor: impl Into<Dst<'a>>) -> Result<()>
     }
 }
 
+/// The elements of a contiguous tensor of u8.
+///
+/// # Errors
+/// If it has gaps or another dtype.
+pub fn download_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    to_host(tensor)
+}
+
+/// Writes `values` to a contiguous tensor of as many u8.
+///
+/// # Errors
+/// If it has gaps, another number of elements or another dtype.
+pub fn upload_bytes<'a>(values: &[u8], tensor: impl Into<Dst<'a>>) -> Result<()> {
+    put(values, tensor.into())
+}
+
 /// Writes f32 values as a bf16 tensor and the i16 that each lacks: the f32's bits are the bf16's, moved
 /// up, plus the i16. The bf16 is the nearest, ties away from zero.
 ///

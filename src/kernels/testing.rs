@@ -54,6 +54,7 @@ pub fn on(device: &Device, x: &Tensor) -> Tensor {
         DType::I16 => copy::<i16>(device, x),
         DType::I64 => copy::<i64>(device, x),
         DType::U32 => copy::<u32>(device, x),
+        DType::U8 => copy::<u8>(device, x),
         other => panic!("a tensor of {other:?}"),
     }
 }
@@ -76,6 +77,7 @@ pub fn here(x: &Tensor) -> Tensor {
         DType::BF16 => copy::<bf16>(&x),
         DType::I16 => copy::<i16>(&x),
         DType::U32 => copy::<u32>(&x),
+        DType::U8 => copy::<u8>(&x),
         other => panic!("a tensor of {other:?}"),
     }
 }

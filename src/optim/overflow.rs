@@ -5,14 +5,14 @@
 //! largest f32 for every learning rate that anybody trains with. Only where it is not, each parameter
 //! is updated in a copy and looked at.
 
-use std::iter::once;
+use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
+use super::moments::placed;
 use super::{Optimizer, Rule};
 use crate::error::Result;
-use crate::kernels::device::{download, from_host};
-use crate::kernels::optimizer::{self as kernel, Decayed, Weights};
+use crate::kernels::device::download;
 use crate::model::parameters::Params;
 
 /// The largest magnitude that a weight may get: above the largest bf16 there is no rounding to one.
@@ -35,20 +35,24 @@ impl Rule {
     /// At least the magnitude of every weight after this update, of weights and a mean of gradients of at
     /// most these; infinite where a constant of the update overflows.
     pub(super) fn largest(&self, weights: f64, mean: f64) -> f64 {
-        let (keep, rate, epsilon) = match self {
+        // What is left of a weight, and the most that is added to it: of Adam and RMSprop without the
+        // root under the mean.
+        let (keep, rate, most) = match self {
             Self::Adam(adam) => {
                 let corrected = adam.rate / (1.0 - adam.beta1.powf(adam.step as f64));
-                (1.0 - adam.rate * adam.weight_decay, corrected, adam.epsilon)
+                let most = corrected * mean / adam.epsilon;
+                (1.0 - adam.rate * adam.weight_decay, corrected, most)
             }
-            Self::RmsProp(rmsprop) => (1.0, rmsprop.rate, rmsprop.epsilon),
+            Self::RmsProp(rmsprop) => (1.0, rmsprop.rate, rmsprop.rate * mean / rmsprop.epsilon),
+            Self::Lion(lion) => (1.0 - lion.rate * lion.weight_decay, lion.rate, lion.rate),
         };
         // What is not trained keeps its magnitude.
         let keep = keep.abs().max(1.0);
         if !fits(rate) || !fits(keep) {
             return f64::INFINITY;
         }
-        // The root under the mean is left out, and rounding to f32 is let in.
-        (keep * weights + rate * mean / epsilon) * (1.0 + 1e-6)
+        // Rounding to f32 is let in.
+        (keep * weights + most) * (1.0 + 1e-6)
     }
 }
 
@@ -69,25 +73,17 @@ impl Optimizer {
         let most = |values: &[f32]| values.iter().map(magnitude).fold(0.0, f64::max);
         tried.largest = most(&frozen);
         for (id, entry) in gradients.layout().entries.iter().enumerate() {
+            let alone = Arc::new(placed(vec![entry.clone()]));
+            let mut moments = self.moments.of(self.config.optim, &alone)?;
+            let copy = |values: &[f32]| {
+                let mut copied = Params::zeros(alone.clone(), DType::F32, &Device::Cpu)?;
+                copied.set(0, values).map(|()| copied)
+            };
+            let mut updated = copy(&weights.values(entry.range.clone())?)?;
+            let gradient = copy(&download(&gradients.view(id).flatten_all()?)?)?;
             let n = entry.range.len();
-            let copy = |values: Vec<f32>| from_host(&values, n, &Device::Cpu);
-            let part = |params: &Params| copy(params.values(entry.range.clone())?);
-            let gradient = copy(download(&gradients.view(id).flatten_all()?)?)?;
-            let (mut updated, mut square) = (part(weights)?, part(&self.square)?);
-            let mut mean = part(self.mean.as_ref().unwrap_or(&self.square))?;
-            let (plain, gradient) = (Weights::Plain((&mut updated).into()), (&gradient, scale));
-            match rule {
-                Rule::Adam(adam) => {
-                    let decayed = once(0..n).filter(|_| entry.decay).collect();
-                    let decayed = Decayed::new(decayed, &Device::Cpu)?;
-                    let moments = ((&mut mean).into(), (&mut square).into());
-                    kernel::adam(adam, &decayed, plain, moments, gradient)?;
-                }
-                Rule::RmsProp(rmsprop) => {
-                    kernel::rmsprop(rmsprop, plain, (&mut square).into(), gradient)?;
-                }
-            }
-            let updated = download(&updated)?;
+            moments.update(rule, updated.updated(n)?, (&gradient, scale))?;
+            let updated = updated.values(0..n)?;
             match updated.iter().all(|x| fits(magnitude(x))) {
                 true => tried.largest = tried.largest.max(most(&updated)),
                 false => tried.overflows.push(entry.name.clone()),
@@ -121,6 +117,19 @@ mod tests {
             largest = adam(1e-2, step).largest(largest, super::super::LARGEST_NORM);
             assert!(fits(largest), "{step}: {largest}");
         }
+    }
+
+    #[test]
+    fn a_sign_moves_a_weight_by_the_rate() {
+        let lion = Rule::Lion(crate::kernels::optimizer::Lion {
+            beta1: 0.9,
+            beta2: 0.99,
+            rate: 1e-3,
+            weight_decay: 0.0,
+            step: 1,
+        });
+        let largest = lion.largest(2.0, 1e18);
+        assert!((largest - 2.001).abs() < 1e-5, "{largest}");
     }
 
     #[test]

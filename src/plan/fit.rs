@@ -12,7 +12,7 @@ use crate::config::{Config, Dtype};
 use crate::error::{Error, Result};
 use crate::model::parameters::Layout;
 use crate::model::trainable::select;
-use crate::optim::States;
+use crate::optim::{Method, States};
 
 /// A change of a run, with which it fits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,11 +38,12 @@ pub struct Planned<'a> {
 
 /// What the config can change for the sake of memory without another model or other rows, the least
 /// harm first: each as its bit.
-const CHANGES: [&str; 4] = [
+const CHANGES: [&str; 5] = [
     "batch.micro_batch_tokens",
     "model.recompute = true",
     "optimizer.states = \"split\"",
     "model.dtype = \"bf16\"",
+    "optimizer.optim = \"adamw_8bit\"",
 ];
 /// The bit of a smaller micro-batch.
 const BATCH: usize = 1;
@@ -375,7 +376,7 @@ fn named(set: usize) -> Vec<String> {
 /// on the CPU all is f32, and only bf16 weights have states to split.
 fn with_changes(config: &Config, device: &Device, set: usize) -> Option<Config> {
     let mut new = config.clone();
-    let [recompute, split, bf16] = [1, 2, 3].map(|change| set >> change & 1 == 1);
+    let [recompute, split, bf16, coded] = [1, 2, 3, 4].map(|change| set >> change & 1 == 1);
     if recompute {
         new.model.recompute = true;
     }
@@ -385,9 +386,13 @@ fn with_changes(config: &Config, device: &Device, set: usize) -> Option<Config> 
     if bf16 {
         new.model.dtype = Dtype::Bf16;
     }
+    if coded {
+        new.optimizer.optim = Method::AdamW8bit;
+    }
     let is_new = (!recompute || !config.model.recompute)
         && (!split || config.optimizer.states == States::F32)
-        && (!bf16 || config.model.dtype == Dtype::F32);
+        && (!bf16 || config.model.dtype == Dtype::F32)
+        && (!coded || config.optimizer.optim == Method::AdamW);
     let valid = (device.gpu || !(split || bf16))
         && (new.optimizer.states == States::F32 || new.model.dtype == Dtype::Bf16);
     (is_new && valid).then_some(new)

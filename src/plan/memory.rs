@@ -14,7 +14,6 @@ use crate::model::decoder::tile_rows;
 use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
-use crate::optim::Method;
 
 /// An f32: the residual stream, statistics of norms, sums of attention and gradients always are.
 const F32: u64 = 4;
@@ -44,8 +43,10 @@ pub struct Memory {
 /// Bytes of an element or a parameter.
 pub(super) struct Bytes {
     weight: u64,
-    /// Of the optimizer, per parameter.
-    states: u64,
+    /// Of f32 weights beside bf16 ones.
+    master: u64,
+    /// Of a moment that is not kept in 8 bits.
+    moment: u64,
     /// What blocks compute beside the residual stream.
     pub activation: u64,
     /// bf16 beside f32.
@@ -55,27 +56,30 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// On the CPU, and in f32, all is f32: with AdamW 16 bytes a parameter, gradients included. In
-    /// bf16 on a GPU 18, or 12 with `states = "split"`.
+    /// On the CPU, and in f32, all is f32: with AdamW 16 bytes a parameter, gradients included, 10 with
+    /// moments in 8 bits. In bf16 on a GPU 18, or 12 with `states = "split"`.
     pub fn of(config: &Config, device: &Device) -> Self {
         let states = config.optimizer.states;
         let numerics = Numerics::new(config.model.dtype, device.gpu).updated(states);
         let stored = numerics.storage.size_in_bytes() as u64;
-        let moments = match config.optimizer.optim {
-            Method::RmsProp => 1,
-            Method::AdamW | Method::Adam => 2,
+        let (master, moment) = match numerics.master {
+            None => (0, F32),
+            Some(States::F32) => (F32, F32),
+            Some(States::Split) => (2, 2),
         };
         Self {
             weight: stored,
-            states: match numerics.master {
-                None => moments * F32,
-                Some(States::F32) => F32 + moments * F32,
-                Some(States::Split) => 2 + moments * 2,
-            },
+            master,
+            moment,
             activation: stored,
             mixed: numerics.mixed(),
             gpu: device.gpu,
         }
+    }
+
+    /// Of the moments of what is trained.
+    pub fn moments(&self, config: &Config, layout: &Layout) -> u64 {
+        config.optimizer.optim.moment_bytes(layout, self.moment)
     }
 }
 
@@ -122,7 +126,7 @@ impl Memory {
         let mut memory = Self {
             weights: all * bytes.weight,
             gradients: trained * F32,
-            optimizer: trained * bytes.states,
+            optimizer: trained * bytes.master + bytes.moments(config, models.layout),
             reference: held,
             activations,
             logits,

@@ -130,7 +130,7 @@ impl Parts {
         let micro_batches = rows.micro_batches(Division::of(config));
         let predictions = rows.trained.predictions / steps / micro_batches;
         let tiles = (predictions / tile_rows(policy, device.gpu) as f64).ceil();
-        let update = update_bytes(config, device) as f64 * models.layout.trainable_len as f64;
+        let update = update_bytes(config, device, models.layout) as f64;
         // Of each tile the host reads the statistics, and of each step the gradient's norm.
         let waits = micro_batches * tiles + 1.0;
         let ceilings = Ceilings::of(rates);

@@ -17,7 +17,8 @@ use super::rows::Work;
 use super::{Device, Rates};
 use crate::config::Config;
 use crate::model::arch::{Architecture, QkNorm, Qkv, Residual};
-use crate::optim::{Method, States};
+use crate::model::parameters::Layout;
+use crate::optim::States;
 
 /// Seconds, at least.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -46,21 +47,17 @@ impl Seconds {
     }
 }
 
-/// Bytes that clearing gradients, their norm and an update read and write, per parameter: 4 to clear,
-/// 4 for the norm, 4 to read gradients, moments and weights once each way. With AdamW 36 in f32; in
-/// bf16 on a GPU 38, or 28 with `states = "split"`.
-pub fn update_bytes(config: &Config, device: &Device) -> u64 {
-    let moments = match config.optimizer.optim {
-        Method::RmsProp => 1,
-        Method::AdamW | Method::Adam => 2,
-    };
-    let stored = match (Bytes::of(config, device).mixed, config.optimizer.states) {
-        (false, _) => 8 * moments + 8,
+/// Bytes that clearing gradients, their norm and an update read and write: per parameter that is trained 4
+/// to clear, 4 for the norm, 4 to read gradients, and weights and moments once each way. With AdamW 36 in
+/// f32, 24 with moments in 8 bits; in bf16 on a GPU 38, or 28 with `states = "split"`.
+pub fn update_bytes(config: &Config, device: &Device, layout: &Layout) -> u64 {
+    let bytes = Bytes::of(config, device);
+    let weights = match (bytes.mixed, config.optimizer.states) {
+        (false, _) | (true, States::Split) => 8,
         // Of the bf16 weights nothing is read: they are the f32 ones rounded.
-        (true, States::F32) => 8 * moments + 8 + 2,
-        (true, States::Split) => 4 * moments + 8,
+        (true, States::F32) => 8 + 2,
     };
-    12 + stored
+    (12 + weights) * layout.trainable_len as u64 + 2 * bytes.moments(config, layout)
 }
 
 /// Bytes that elementwise operations read and write, each operand counted once per kernel: norms,

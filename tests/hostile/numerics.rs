@@ -42,7 +42,13 @@ fn records(folder: &Path) -> Vec<Value> {
 
 #[test]
 fn an_update_that_overflows_is_not_made() {
-    for (optim, rate) in [("adamw", "1e38"), ("adam", "3e38"), ("rmsprop", "1e38")] {
+    for (optim, rate) in [
+        ("adamw", "1e38"),
+        ("adamw_8bit", "1e38"),
+        ("adam", "3e38"),
+        ("rmsprop", "1e38"),
+        ("lion", "3.4e38"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let sets = [
             &format!("optimizer.optim={optim:?}")[..],

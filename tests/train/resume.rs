@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{fixture, json};
 
 /// What a checkpoint must not forget, in one config each.
-const RUNS: [(&str, &str); 13] = [
+const RUNS: [(&str, &str); 15] = [
     (
         "dpo",
         "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
@@ -40,6 +40,14 @@ const RUNS: [(&str, &str); 13] = [
     (
         "cexpo",
         "[loss.cexpo]\n[optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3",
+    ),
+    (
+        "dpo",
+        "[loss.dpo]\n[optimizer]\noptim = \"adamw_8bit\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
+    ),
+    (
+        "dpo",
+        "[loss.dpo]\n[optimizer]\noptim = \"lion\"\nlearning_rate = 1e-4",
     ),
     // Weights that the model's own files do not hold.
     ("bf16", "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3"),

@@ -1,5 +1,7 @@
 //! Optimizer updates over flat buffers in host memory.
 
+mod blockwise;
+
 use std::ops::Range;
 
 use candle_core::Tensor;
@@ -9,8 +11,10 @@ use super::host::{each_real, read, write};
 use super::real::Real;
 use super::simd::{LANES, vectorized};
 use crate::error::Result;
-use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, RmsProp, Weights};
+use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, Lion, RmsProp, Weights};
 use crate::kernels::tensor::Dst;
+
+pub use blockwise::adam_8bit;
 
 /// Elements per unit of parallel work; sums are taken per unit, so that they do not depend on the
 /// number of threads.
@@ -71,6 +75,34 @@ pub fn rmsprop(
     }))
 }
 
+pub fn lion(
+    lion: &Lion,
+    decayed: &Decayed,
+    weights: Weights,
+    mean: Dst,
+    (gradient, scale): (&Tensor, f64),
+) -> Result<()> {
+    let (weights, decayed) = (weights.plain()?, decayed.ranges());
+    let keep = 1.0 - lion.rate * lion.weight_decay;
+    each_real!(weights, T => write(weights, |weights: &mut [T]| {
+        write(mean, |mean: &mut [T]| {
+            let gradient = read(gradient);
+            let units = gradient.values::<T>()?.par_chunks(UNIT);
+            let units = mean.par_chunks_mut(UNIT).zip(units);
+            let units = weights.par_chunks_mut(UNIT).zip(units).enumerate();
+            units.for_each(|(unit, (w, (m, g)))| {
+                let start = unit * UNIT;
+                for (part, decays) in parts(start..start + w.len(), decayed) {
+                    let keep = if decays { T::of(keep) } else { T::ONE };
+                    let (w, m) = (&mut w[part.clone()], &mut m[part.clone()]);
+                    lion_unit(lion, T::of(scale), keep, w, m, &g[part]);
+                }
+            });
+            Ok(())
+        })
+    }))
+}
+
 /// The runs of `unit`, counted from its start, each with whether it is `decayed`.
 fn parts(unit: Range<usize>, decayed: &[Range<usize>]) -> Vec<(Range<usize>, bool)> {
     let mut parts = Vec::new();
@@ -101,14 +133,24 @@ fn adam_unit<T: Real>(
 ) {
     let moments = mean.iter_mut().zip(square).zip(gradient);
     for (w, ((m, v), g)) in weights.iter_mut().zip(moments) {
-        let x = *g * step.scale;
-        let mean = step.beta1.0 * *m + step.beta1.1 * x;
-        let square = step.beta2.0 * *v + step.beta2.1 * (x * x);
-        *w = keep * *w - step.rate * (mean / (step.root * square.root() + step.epsilon));
-        *m = mean;
-        *v = square;
+        adam_element(step, keep, w, (m, v), *g);
     }
 }
+}
+
+#[inline(always)]
+fn adam_element<T: Real>(
+    step: &AdamStep<T>,
+    keep: T,
+    weight: &mut T,
+    (mean, square): (&mut T, &mut T),
+    gradient: T,
+) {
+    let x = gradient * step.scale;
+    *mean = step.beta1.0 * *mean + step.beta1.1 * x;
+    *square = step.beta2.0 * *square + step.beta2.1 * (x * x);
+    let root = step.root * square.root() + step.epsilon;
+    *weight = keep * *weight - step.rate * (*mean / root);
 }
 
 vectorized! {
@@ -126,6 +168,29 @@ fn rmsprop_unit<T: Real>(
         let square = alpha * *v + fresh * (x * x);
         *w -= rate * (x / (square.root() + epsilon));
         *v = square;
+    }
+}
+}
+
+vectorized! {
+fn lion_unit<T: Real>(
+    step: &Lion,
+    scale: T,
+    keep: T,
+    weights: &mut [T],
+    mean: &mut [T],
+    gradient: &[T],
+) {
+    let (beta1, rest1) = (T::of(step.beta1), T::of(1.0 - step.beta1));
+    let (beta2, rest2) = (T::of(step.beta2), T::of(1.0 - step.beta2));
+    let rate = T::of(step.rate);
+    for (w, (m, g)) in weights.iter_mut().zip(mean.iter_mut().zip(gradient)) {
+        let x = *g * scale;
+        let direction = beta1 * *m + rest1 * x;
+        let up = if direction > T::ZERO { rate } else { T::ZERO };
+        let down = if direction < T::ZERO { rate } else { T::ZERO };
+        *w = keep * *w - (up - down);
+        *m = beta2 * *m + rest2 * x;
     }
 }
 }

@@ -1,4 +1,4 @@
-// Sums of squares, updates of Adam and RMSprop, and the bits of f32 weights beside bf16 ones.
+// Sums of squares, updates of Adam, RMSprop and Lion, and the bits of f32 weights beside bf16 ones.
 // WEIGHTS: how weights are kept, one of the three below. MOMENT: the type of the moments.
 
 template <class T>
@@ -190,5 +190,116 @@ KERNEL(rmsprop)(
         }
         write(kept, w, i, n - i);
         keep(square + i, v, i, n - i, (u64)key, 1);
+    }
+}
+
+KERNEL(lion)(
+    float* master, bf16* weights, short* low, MOMENT* mean, const float* gradient, const i64* places,
+    i64 last, i64 n, float scale, float beta1, float rest1, float beta2, float rest2, float decay,
+    float rate, i64 key
+) {
+    WEIGHTS kept = {master, weights, low};
+    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
+        float w[PACK], m[PACK], g[PACK];
+        read(w, kept, i, n - i);
+        load(m, mean + i, n - i);
+        load(g, gradient + i, n - i);
+        i64 place = passed(places, last, i), next = places[place];
+        for (int k = 0; k < PACK; k++) {
+            while (i + k >= next && place < last) next = places[++place];
+            float x = g[k] * scale;
+            float direction = beta1 * m[k] + rest1 * x;
+            float share = place % 2 == 1 ? decay : 1.0f;
+            float up = direction > 0.0f ? rate : 0.0f, down = direction < 0.0f ? rate : 0.0f;
+            w[k] = share * w[k] - (up - down);
+            m[k] = beta2 * m[k] + rest2 * x;
+        }
+        write(kept, w, i, n - i);
+        keep(mean + i, m, i, n - i, (u64)key, 0);
+    }
+}
+
+// Numbers in 8 bits: a code each, the first of a pack in the lowest bits, and an absmax per block. A warp
+// has a block.
+const int BLOCK = 32 * PACK;
+const int CODES = 256;
+
+INLINE u64 get_codes(const u8* at, i64 left) {
+    if (left >= PACK && (u64)at % PACK == 0) return *(const u64*)at;
+    u64 codes = 0;
+    for (int k = 0; k < PACK; k++) {
+        if (k < left) codes |= (u64)at[k] << 8 * k;
+    }
+    return codes;
+}
+
+INLINE void put_codes(u8* at, u64 codes, i64 left) {
+    if (left >= PACK && (u64)at % PACK == 0) {
+        *(u64*)at = codes;
+    } else {
+        for (int k = 0; k < PACK && k < left; k++) at[k] = (u8)(codes >> 8 * k);
+    }
+}
+
+// Zeros behind the last of `left`, whatever code they have.
+INLINE void decode(float (&x)[PACK], u64 codes, float absmax, const float* map, i64 left) {
+    for (int k = 0; k < PACK; k++) x[k] = k < left ? map[codes >> 8 * k & 255] * absmax : 0.0f;
+}
+
+// The number of bounds below x, which are in ascending order.
+INLINE u32 code(float x, const float* bounds) {
+    u32 code = 0;
+    for (u32 half = CODES / 2; half > 0; half /= 2) {
+        if (x > bounds[code + half - 1]) code += half;
+    }
+    return code;
+}
+
+INLINE float largest(const float (&x)[PACK]) {
+    float most = 0.0f;
+    for (int k = 0; k < PACK; k++) most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
+    return warp_max(most);
+}
+
+INLINE u64 encode(const float (&x)[PACK], float absmax, const float* bounds) {
+    // Of nothing but zeros the quotients would be NaN.
+    float divisor = absmax == 0.0f ? 1.0f : absmax;
+    u64 codes = 0;
+    for (int k = 0; k < PACK; k++) codes |= (u64)code(x[k] / divisor, bounds) << 8 * k;
+    return codes;
+}
+
+// `maps` are a map and its bounds for the mean, and those for the square.
+KERNEL(adam_8bit)(
+    float* master, bf16* weights, short* low, u8* mean, float* mean_absmax, u8* square,
+    float* square_absmax, const float* gradient, const float* maps, i64 n, float scale, float beta1,
+    float rest1, float beta2, float rest2, float share, float rate, float root, float epsilon
+) {
+    SHARED;
+    float* map = (float*)shared;
+    for (i64 i = threadIdx.x; i < 4 * CODES; i += blockDim.x) map[i] = maps[i];
+    __syncthreads();
+    WEIGHTS kept = {master, weights, low};
+    for (i64 block = thread_index() / 32; block * BLOCK < n; block += thread_count() / 32) {
+        i64 i = block * BLOCK + threadIdx.x % 32 * PACK, left = n - i;
+        float w[PACK], m[PACK], v[PACK], g[PACK];
+        read(w, kept, i, left);
+        load(g, gradient + i, left);
+        decode(m, get_codes(mean + i, left), mean_absmax[block], map, left);
+        decode(v, get_codes(square + i, left), square_absmax[block], map + 2 * CODES, left);
+        for (int k = 0; k < PACK; k++) {
+            float x = g[k] * scale;
+            m[k] = beta1 * m[k] + rest1 * x;
+            v[k] = beta2 * v[k] + rest2 * (x * x);
+            w[k] = share * w[k] - rate * (m[k] / (root * sqrtf(v[k]) + epsilon));
+        }
+        write(kept, w, i, left);
+        float most = largest(m), most_square = largest(v);
+        put_codes(mean + i, encode(m, most, map + CODES), left);
+        put_codes(square + i, encode(v, most_square, map + 3 * CODES), left);
+        if (threadIdx.x % 32 == 0) {
+            mean_absmax[block] = most;
+            square_absmax[block] = most_square;
+        }
     }
 }

@@ -6,7 +6,8 @@ use candle_core::{DType, Tensor};
 use super::module::{Arg, Grid, Module, Source, Value, source, type_name};
 use crate::error::{Error, Result};
 use crate::kernels::device::to_host;
-use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, RmsProp, Weights};
+use crate::kernels::operands::blockwise::{BLOCK, CODES, Coded, Maps};
+use crate::kernels::operands::optimizer::{Adam, AdamStep, Decayed, Lion, RmsProp, Weights};
 use crate::kernels::tensor::{Dst, fresh_of};
 
 static TEXT: Source = source!("optimizer");
@@ -45,18 +46,7 @@ pub fn adam(
     (gradient, scale): (&Tensor, f64),
 ) -> Result<()> {
     let module = checked(&weights, &[&mean, &square], gradient)?;
-    let step = AdamStep::new(adam, scale);
-    let numbers = [
-        step.scale,
-        step.beta1.0,
-        step.beta1.1,
-        step.beta2.0,
-        step.beta2.1,
-        step.keep,
-        step.rate,
-        step.root,
-        step.epsilon,
-    ];
+    let numbers = numbers(&AdamStep::new(adam, scale));
     let (n, places) = (gradient.elem_count(), decayed.places());
     let mut args = tensors(&weights).to_vec();
     args.extend([&mean, &square, gradient, places].map(Arg::from));
@@ -83,6 +73,70 @@ pub fn rmsprop(
     module.launch("rmsprop", Grid::over(n), &args)
 }
 
+pub fn lion(
+    lion: &Lion,
+    decayed: &Decayed,
+    weights: Weights,
+    mean: Dst,
+    (gradient, scale): (&Tensor, f64),
+) -> Result<()> {
+    let module = checked(&weights, &[&mean], gradient)?;
+    let Lion { beta1, beta2, .. } = *lion;
+    let decay = 1.0 - lion.rate * lion.weight_decay;
+    let rests = [beta1, 1.0 - beta1, beta2, 1.0 - beta2];
+    let (n, places) = (gradient.elem_count(), decayed.places());
+    let mut args = tensors(&weights).to_vec();
+    args.extend([&mean, gradient, places].map(Arg::from));
+    args.extend([places.elem_count() - 1, n].map(Arg::Int));
+    args.push(Arg::Float(scale));
+    args.extend(rests.map(Arg::Float));
+    args.extend([decay, lion.rate].map(Arg::Float));
+    args.push(key(lion.step));
+    module.launch("lion", Grid::over(n), &args)
+}
+
+pub fn adam_8bit(
+    adam: &Adam,
+    decays: bool,
+    maps: &Maps,
+    weights: Weights,
+    [mean, square]: [Coded; 2],
+    (gradient, scale): (&Tensor, f64),
+) -> Result<()> {
+    let module = checked(&weights, &[], gradient)?;
+    let mut step = AdamStep::new(adam, scale);
+    if !decays {
+        step.keep = 1.0;
+    }
+    let n = gradient.elem_count();
+    let moments = [mean.codes, mean.absmax, square.codes, square.absmax];
+    let mut args = tensors(&weights).to_vec();
+    args.extend(moments.iter().map(Arg::from));
+    args.extend([gradient, maps.tensor()].map(Arg::from));
+    args.push(n.into());
+    args.extend(numbers(&step).map(Arg::Float));
+    let grid = Grid {
+        shared: 4 * CODES * 4,
+        ..Grid::warps(n.div_ceil(BLOCK))
+    };
+    module.launch("adam_8bit", grid, &args)
+}
+
+/// In the kernels' order.
+fn numbers(step: &AdamStep) -> [f64; 9] {
+    [
+        step.scale,
+        step.beta1.0,
+        step.beta1.1,
+        step.beta2.0,
+        step.beta2.1,
+        step.keep,
+        step.rate,
+        step.root,
+        step.epsilon,
+    ]
+}
+
 fn module(weights: &'static str, moments: DType) -> Result<Module> {
     TEXT.with([
         ("WEIGHTS", Value::Name(weights)),
@@ -92,7 +146,7 @@ fn module(weights: &'static str, moments: DType) -> Result<Module> {
 
 /// The module for an update of `weights`, whose types go together.
 fn checked(weights: &Weights, moments: &[&Tensor], gradient: &Tensor) -> Result<Module> {
-    let moment = moments[0].dtype();
+    let moment = moments.first().map_or(DType::F32, |x| x.dtype());
     let (name, kept) = match weights {
         Weights::Plain(weights) => ("Plain", vec![(&**weights, DType::F32)]),
         Weights::Master { weights, master } => {

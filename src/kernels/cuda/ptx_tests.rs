@@ -123,7 +123,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 37] = [
+const WIDE: [Accesses; 39] = [
     ("activation", "apply", &["A"], &["A"]),
     ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
     ("activation", "gated", &["A", "A"], &["A"]),
@@ -174,6 +174,18 @@ const WIDE: [Accesses; 37] = [
         "adam",
         &["WEIGHTS", "MOMENT", "MOMENT", "float"],
         &["WEIGHTS", "MOMENT", "MOMENT"],
+    ),
+    (
+        "optimizer",
+        "adam_8bit",
+        &["WEIGHTS", "float"],
+        &["WEIGHTS"],
+    ),
+    (
+        "optimizer",
+        "lion",
+        &["WEIGHTS", "MOMENT", "float"],
+        &["WEIGHTS", "MOMENT"],
     ),
     (
         "optimizer",

@@ -39,6 +39,21 @@ pub struct RmsProp {
     pub step: u64,
 }
 
+/// An update of Lion: Chen et al. 2023, algorithm 2.
+#[derive(Debug, Clone, Copy)]
+pub struct Lion {
+    /// The mean's share in the direction of an update.
+    pub beta1: f64,
+    /// Decay of the mean of gradients.
+    pub beta2: f64,
+    /// The learning rate.
+    pub rate: f64,
+    /// The share of a weight that is taken off, times the learning rate.
+    pub weight_decay: f64,
+    /// Which update this is, from 1.
+    pub step: u64,
+}
+
 /// The weights of an update, (n) each.
 ///
 /// In bf16 an update of a billionth is lost, so f32 weights are kept beside those that products read.
@@ -72,6 +87,28 @@ impl<'a> Weights<'a> {
             Self::Master { weights, master } => vec![weights, master],
             Self::Split { weights, low } => vec![weights, low],
         }
+    }
+
+    /// The elements `range` of them.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn part(&mut self, range: Range<usize>) -> Result<Weights<'_>> {
+        fn part<'a>(x: &'a mut Dst<'_>, range: &Range<usize>) -> Result<Dst<'a>> {
+            x.reborrow()
+                .narrowed(|x| x.narrow(0, range.start, range.len()))
+        }
+        Ok(match self {
+            Self::Plain(weights) => Weights::Plain(part(weights, &range)?),
+            Self::Master { weights, master } => Weights::Master {
+                weights: part(weights, &range)?,
+                master: part(master, &range)?,
+            },
+            Self::Split { weights, low } => Weights::Split {
+                weights: part(weights, &range)?,
+                low: part(low, &range)?,
+            },
+        })
     }
 
     /// The weights where no others are kept beside them.

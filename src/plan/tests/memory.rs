@@ -48,16 +48,18 @@ fn bytes_of_a_parameter() {
     let cpu = Device::this_machine();
     let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
     let (bf16, rmsprop) = ("model.dtype=bf16", "optimizer.optim=rmsprop");
-    let split = "optimizer.states=split";
+    let (split, lion) = ("optimizer.states=split", "optimizer.optim=lion");
     for (device, sets, held, moved) in [
         (&cpu, vec![], 16, 36),
         (&cpu, vec![bf16], 16, 36),
         (&cpu, vec![rmsprop], 12, 28),
+        (&cpu, vec![lion], 12, 28),
         (&gpu, vec![], 16, 36),
         (&gpu, vec![bf16], 18, 38),
         (&gpu, vec![bf16, rmsprop], 14, 30),
         (&gpu, vec![bf16, split], 12, 28),
         (&gpu, vec![bf16, split, rmsprop], 10, 24),
+        (&gpu, vec![bf16, split, lion], 10, 24),
     ] {
         let (arch, config) = (arch(PYTHIA), config(&sets));
         let models = Models {
@@ -68,11 +70,32 @@ fn bytes_of_a_parameter() {
         let memory = Memory::of(&config, &models, device, &Largest::default());
         let all = memory.weights + memory.gradients + memory.optimizer;
         assert_eq!(all, held * 2_775_208_960, "{sets:?}");
-        assert_eq!(update_bytes(&config, device), moved, "{sets:?}");
+        let all = update_bytes(&config, device, models.layout);
+        assert_eq!(all, moved * 2_775_208_960, "{sets:?}");
         assert_eq!(
             Bytes::of(&config, device).mixed,
             device.gpu && sets.contains(&bf16)
         );
+    }
+}
+
+/// Of Pythia-2.8B all but biases and norms, 0.04% of it, are in 8 bits: a byte, and four for each 256.
+#[test]
+fn moments_in_8_bits_take_two_bytes() {
+    let gpu = Device::named("h200", crate::config::Dtype::Bf16).unwrap();
+    let arch = arch(PYTHIA);
+    let models = Models {
+        policy: &arch,
+        layout: &Layout::new(&arch),
+        reference: &arch,
+    };
+    let (bf16, split) = ("model.dtype=bf16", "optimizer.states=split");
+    let eight = "optimizer.optim=adamw_8bit";
+    for (sets, beside) in [(vec![bf16], 4.0), (vec![bf16, split], 2.0), (vec![], 0.0)] {
+        let config = config(&[&sets[..], &[eight]].concat());
+        let memory = Memory::of(&config, &models, &gpu, &Largest::default());
+        let each = memory.optimizer as f64 / 2_775_208_960.0 - beside;
+        assert!((2.031..2.036).contains(&each), "{sets:?}: {each}");
     }
 }
 

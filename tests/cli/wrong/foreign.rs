@@ -61,7 +61,7 @@ pub const CASES: &[Case] = &[
     refused("a value in the place of a section", |p| set(p, "optimizer=adamw"),
         &["--set optimizer=adamw: ", "`optimizer` is a section; did you mean `optimizer.optim`?"]),
     refused("an optimizer of transformers", |p| set(p, "optimizer.optim=paged_adamw_8bit"),
-        &["unknown value `paged_adamw_8bit`", "write \"adamw\"", "optimizer.states"]),
+        &["unknown value `paged_adamw_8bit`", "write \"adamw_8bit\"", "2 bytes a parameter"]),
     refused("an optimizer in other letters", |p| set(p, "optimizer.optim=AdamW"),
         &["did you mean `adamw`?"]),
     refused("a dtype of torch", |p| set(p, "model.dtype=bfloat16"),

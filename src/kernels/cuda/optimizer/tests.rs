@@ -2,7 +2,7 @@ use super::*;
 use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::{self, download_split, upload, upload_split};
 use crate::kernels::emulator::{self, compare, scope_on};
-use crate::kernels::optimizer::{adam, rmsprop, squared_norm};
+use crate::kernels::optimizer::{adam, adam_8bit, lion, rmsprop, squared_norm};
 use crate::kernels::testing::*;
 use candle_core::Device;
 
@@ -24,6 +24,16 @@ fn rmsprop_at(step: u64) -> RmsProp {
         alpha: 0.99,
         epsilon: 1e-3,
         rate: 0.1,
+        step,
+    }
+}
+
+fn lion_at(step: u64) -> Lion {
+    Lion {
+        beta1: 0.9,
+        beta2: 0.99,
+        rate: 0.1,
+        weight_decay: 0.2,
         step,
     }
 }
@@ -120,6 +130,88 @@ fn check_plain(sizes: &[usize]) {
                 }
                 vec![inputs[0].clone(), square]
             });
+            compare("lion", &inputs, 2e-6, |inputs| {
+                let decayed = decayed(n, inputs[0].device());
+                let mut weights = view(&inputs[0]);
+                let mut mean = zeros(n, weights.dtype(), weights.device());
+                for step in 1..=STEPS {
+                    let plain = Weights::Plain((&mut weights).into());
+                    let gradient = (&view(&inputs[step as usize]), 0.5);
+                    let mean = (&mut mean).into();
+                    lion(&lion_at(step), &decayed, plain, mean, gradient).unwrap();
+                }
+                vec![inputs[0].clone(), mean]
+            });
+        }
+    }
+}
+
+/// The weights, codes and absmax of several updates; `split`: by bf16 weights and what they lack.
+fn trajectory_8bit(device: &Device, n: usize, skip: usize, split: bool) -> Vec<Vec<f32>> {
+    let view = |x: &Tensor| x.narrow(0, skip, n).unwrap();
+    let maps = Maps::new(device).unwrap();
+    let mut plain = view(&on(device, &gradient(0, n + skip)));
+    let [mut high, mut low] = [DType::BF16, DType::I16].map(|dtype| zeros(n, dtype, device));
+    upload_split(&floats(&plain), &mut high, &mut low).unwrap();
+    let moment = || {
+        let codes = view(&zeros(n + skip, DType::U8, device));
+        [codes, zeros(n.div_ceil(BLOCK), DType::F32, device)]
+    };
+    let mut moments = [moment(), moment()];
+    for step in 1..=STEPS {
+        let weights = match split {
+            true => Weights::Split {
+                weights: (&mut high).into(),
+                low: (&mut low).into(),
+            },
+            false => Weights::Plain((&mut plain).into()),
+        };
+        let gradient = (&view(&on(device, &gradient(step, n + skip))), 0.5);
+        let coded = moments.each_mut().map(|[codes, absmax]| Coded {
+            codes: codes.into(),
+            absmax: absmax.into(),
+        });
+        adam_8bit(&adam_at(step), true, &maps, weights, coded, gradient).unwrap();
+    }
+    let weights = match split {
+        true => download_split(&high, &low).unwrap(),
+        false => floats(&plain),
+    };
+    let codes = |x: &Tensor| -> Vec<f32> {
+        let codes = device::download_bytes(x).unwrap();
+        codes.into_iter().map(f32::from).collect()
+    };
+    let [[mean, mean_absmax], [square, square_absmax]] = moments;
+    let absmax = [floats(&mean_absmax), floats(&square_absmax)];
+    vec![weights, absmax.concat(), codes(&mean), codes(&square)]
+}
+
+#[test]
+fn updates_in_8_bits_are_those_of_the_processor() {
+    check_8bit(&[(1, 0), (33, 0), (256, 8), (300, 1), (2_049, 0)], 0.0);
+}
+
+/// `fused`: how far a product that is not rounded before it is added to may take a number; a code may
+/// then be the next one.
+fn check_8bit(cases: &[(usize, usize)], fused: f32) {
+    let Some(device) = emulator::device() else {
+        return;
+    };
+    for &(n, skip) in cases {
+        let want = trajectory_8bit(&Device::Cpu, n, skip, false);
+        for split in [false, true] {
+            let got = scope_on(&device, || trajectory_8bit(&device, n, skip, split));
+            for (part, (got, want)) in got.iter().zip(&want).enumerate() {
+                let off = got.iter().zip(want).map(|(a, b)| (a - b).abs());
+                let most = off.clone().fold(0.0, f32::max);
+                match part < 2 || fused == 0.0 {
+                    true => assert!(most <= fused, "{n} {split} {part}: {most}"),
+                    false => {
+                        let others = off.filter(|&off| off > 0.0).count();
+                        assert!(most <= 1.0 && others <= n / 50 + 1, "{n}: {most} {others}");
+                    }
+                }
+            }
         }
     }
 }
@@ -205,6 +297,7 @@ fn their_ptx_computes_the_same() {
     covering(modules(), || {
         check_norm(&[33, 2_049]);
         check_plain(&[33, 129]);
+        check_8bit(&[(33, 0), (300, 1), (520, 0)], 1e-4);
         check_layouts(&[(33, true), (1_029, true), (70, false)]);
     });
 }

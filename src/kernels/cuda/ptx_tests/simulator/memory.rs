@@ -36,7 +36,7 @@ enum Readers {
     Blocks,
 }
 
-/// What is known of two bytes: no kernel accesses less.
+/// What is known of a byte.
 #[derive(Clone, Copy)]
 struct Cell {
     written: bool,
@@ -45,8 +45,6 @@ struct Cell {
     writer: Option<Thread>,
     readers: Readers,
 }
-
-const CELL: usize = 2;
 
 const FRESH: Cell = Cell {
     written: false,
@@ -68,7 +66,7 @@ impl Memory {
             written: true,
             ..FRESH
         };
-        let cells = vec![written; bytes.len().div_ceil(CELL)];
+        let cells = vec![written; bytes.len()];
         Self { bytes, cells }
     }
 
@@ -76,7 +74,7 @@ impl Memory {
     pub fn empty(bytes: usize) -> Self {
         Self {
             bytes: vec![0xff; bytes],
-            cells: vec![FRESH; bytes.div_ceil(CELL)],
+            cells: vec![FRESH; bytes],
         }
     }
 
@@ -99,14 +97,14 @@ impl Memory {
     }
 
     pub fn read(&mut self, thread: Thread, at: usize, bytes: usize) -> Result<&[u8], String> {
-        for cell in &mut self.cells[at / CELL..(at + bytes).div_ceil(CELL)] {
+        for cell in &mut self.cells[at..at + bytes] {
             cell.read(thread)?;
         }
         Ok(&self.bytes[at..at + bytes])
     }
 
     pub fn write(&mut self, thread: Thread, at: usize, values: &[u8]) -> Result<(), String> {
-        for cell in &mut self.cells[at / CELL..(at + values.len()).div_ceil(CELL)] {
+        for cell in &mut self.cells[at..at + values.len()] {
             cell.write(thread)?;
         }
         self.bytes[at..at + values.len()].copy_from_slice(values);
@@ -115,7 +113,7 @@ impl Memory {
 
     /// An asynchronous copy of a thread to these bytes begins.
     pub fn begin_copy(&mut self, thread: Thread, at: usize, bytes: usize) -> Result<(), String> {
-        for cell in &mut self.cells[at / CELL..(at + bytes).div_ceil(CELL)] {
+        for cell in &mut self.cells[at..at + bytes] {
             cell.write(thread)?;
             cell.flying = true;
         }
@@ -124,7 +122,7 @@ impl Memory {
 
     /// And ends.
     pub fn end_copy(&mut self, thread: Thread, at: usize, values: &[u8]) -> Result<(), String> {
-        for cell in &mut self.cells[at / CELL..(at + values.len()).div_ceil(CELL)] {
+        for cell in &mut self.cells[at..at + values.len()] {
             cell.flying = false;
         }
         self.write(thread, at, values)

@@ -332,6 +332,7 @@ fn number(text: &str) -> Option<u64> {
 
 fn bytes_of(kind: &str) -> Result<usize, String> {
     match kind {
+        "b8" | "u8" => Ok(1),
         "b16" | "u16" => Ok(2),
         "b32" | "u32" | "s32" | "f32" => Ok(4),
         "b64" | "u64" | "s64" | "f64" => Ok(8),

@@ -1,0 +1,327 @@
+//! What optimizers keep of past gradients, and one update by it.
+//!
+//! Moments in 8 bits are in blocks of each parameter's own, so that a parameter's update depends on
+//! nothing but its own gradients: not on which others are trained, nor on where it lies in the flat
+//! buffer. As in bitsandbytes, parameters of fewer than 4,096 elements, biases and norms above all, keep
+//! f32 moments: they are a thousandth of a model.
+
+use std::iter::once;
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Method;
+use crate::error::{Error, Result};
+use crate::kernels::Dst;
+use crate::kernels::device::{download_bytes, upload_bytes};
+use crate::kernels::optimizer::{
+    self as kernel, Adam, BLOCK, Coded, Decayed, Lion, Maps, RmsProp, Weights,
+};
+use crate::model::parameters::{Entry, Layout, Params};
+
+/// Elements from which a parameter's moments are kept in 8 bits.
+const LARGE: usize = 4096;
+
+/// The constants of one update.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rule {
+    Adam(Adam),
+    RmsProp(RmsProp),
+    Lion(Lion),
+}
+
+/// The moments of every parameter that is trained.
+#[derive(Debug)]
+pub(super) enum Moments {
+    /// Adam's, (elements) each.
+    Adam {
+        mean: Params,
+        square: Params,
+        decayed: Decayed,
+    },
+    /// Adam's in 8 bits.
+    Adam8bit {
+        moments: [Blockwise; 2],
+        maps: Maps,
+        /// Nothing, and everything.
+        decayed: [Decayed; 2],
+    },
+    /// RMSprop's mean of squared gradients, (elements).
+    RmsProp { square: Params },
+    /// Lion's mean of gradients, (elements).
+    Lion { mean: Params, decayed: Decayed },
+}
+
+/// A moment: in 8 bits of large parameters, in f32 of small ones.
+#[derive(Debug)]
+pub(super) struct Blockwise {
+    name: &'static str,
+    absmax_name: &'static str,
+    /// u8, in the shapes of large parameters.
+    codes: Params,
+    /// f32, a number per block of each large parameter.
+    absmax: Params,
+    /// f32, small parameters.
+    small: Params,
+}
+
+impl Moments {
+    /// Zeros for the parameters of `layout`; those that are not kept in 8 bits of this dtype.
+    pub fn new(
+        method: Method,
+        layout: &Arc<Layout>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let zeros = || Params::zeros(layout.clone(), dtype, device);
+        let decayed = || {
+            let decayed = layout.entries.iter().filter(|entry| entry.decay);
+            let decayed = decayed.map(|entry| entry.range.clone()).collect();
+            Decayed::new(decayed, device)
+        };
+        Ok(match method {
+            Method::AdamW | Method::Adam => Self::Adam {
+                mean: zeros()?,
+                square: zeros()?,
+                decayed: decayed()?,
+            },
+            Method::AdamW8bit => {
+                let small = match dtype {
+                    DType::BF16 => DType::F32,
+                    wide => wide,
+                };
+                let zeros = |name, absmax| Blockwise::new(name, absmax, layout, (small, device));
+                Self::Adam8bit {
+                    moments: [
+                        zeros("mean", "mean_absmax")?,
+                        zeros("square", "square_absmax")?,
+                    ],
+                    maps: Maps::new(device)?,
+                    decayed: [
+                        Decayed::new(Vec::new(), device)?,
+                        Decayed::new(once(0..layout.len).collect(), device)?,
+                    ],
+                }
+            }
+            Method::RmsProp => Self::RmsProp { square: zeros()? },
+            Method::Lion => Self::Lion {
+                mean: zeros()?,
+                decayed: decayed()?,
+            },
+        })
+    }
+
+    /// All buffers by name; those of one name are of different parameters.
+    pub fn buffers(&self) -> Vec<(&'static str, &Params)> {
+        match self {
+            Self::Adam { mean, square, .. } => vec![("mean", mean), ("square", square)],
+            Self::Adam8bit { moments, .. } => moments.iter().flat_map(Blockwise::buffers).collect(),
+            Self::RmsProp { square } => vec![("square", square)],
+            Self::Lion { mean, .. } => vec![("mean", mean)],
+        }
+    }
+
+    /// As [`buffers`](Self::buffers), to be filled in.
+    pub fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Params)> {
+        match self {
+            Self::Adam { mean, square, .. } => vec![("mean", mean), ("square", square)],
+            Self::Adam8bit { moments, .. } => {
+                let moments = moments.iter_mut();
+                moments.flat_map(Blockwise::buffers_mut).collect()
+            }
+            Self::RmsProp { square } => vec![("square", square)],
+            Self::Lion { mean, .. } => vec![("mean", mean)],
+        }
+    }
+
+    /// The moments of one parameter in a copy, in f32 in host memory.
+    pub fn of(&self, method: Method, alone: &Arc<Layout>) -> Result<Self> {
+        let mut copied = Self::new(method, alone, DType::F32, &Device::Cpu)?;
+        let pairs = self.buffers().into_iter().zip(copied.buffers_mut());
+        pairs
+            .map(|((_, from), (_, to))| copy(from, to))
+            .collect::<Result<()>>()?;
+        Ok(copied)
+    }
+
+    /// Updates `weights` and the moments by gradients times `scale`.
+    pub fn update(
+        &mut self,
+        rule: &Rule,
+        mut weights: Weights,
+        (gradients, scale): (&Params, f64),
+    ) -> Result<()> {
+        let gradient = (gradients.flat(), scale);
+        match (self, rule) {
+            (
+                Self::Adam {
+                    mean,
+                    square,
+                    decayed,
+                },
+                Rule::Adam(adam),
+            ) => {
+                let moments = (mean.flat_mut(), square.flat_mut());
+                kernel::adam(adam, decayed, weights, moments, gradient)
+            }
+            (
+                Self::Adam8bit {
+                    moments: [mean, square],
+                    maps,
+                    decayed,
+                },
+                Rule::Adam(adam),
+            ) => gradients.layout().entries.iter().try_for_each(|entry| {
+                let gradient = part(gradients, &entry.range)?;
+                let gradient = (&gradient, scale);
+                let weights = weights.part(entry.range.clone())?;
+                if is_large(entry) {
+                    let moments = [mean.coded(entry)?, square.coded(entry)?];
+                    kernel::adam_8bit(adam, entry.decay, maps, weights, moments, gradient)
+                } else {
+                    let moments = (mean.small(entry)?, square.small(entry)?);
+                    let decayed = &decayed[usize::from(entry.decay)];
+                    kernel::adam(adam, decayed, weights, moments, gradient)
+                }
+            }),
+            (Self::RmsProp { square }, Rule::RmsProp(rmsprop)) => {
+                kernel::rmsprop(rmsprop, weights, square.flat_mut(), gradient)
+            }
+            (Self::Lion { mean, decayed }, Rule::Lion(lion)) => {
+                kernel::lion(lion, decayed, weights, mean.flat_mut(), gradient)
+            }
+            _ => Err(Error::failed("moments of another optimizer")),
+        }
+    }
+}
+
+impl Blockwise {
+    fn new(
+        name: &'static str,
+        absmax_name: &'static str,
+        layout: &Layout,
+        (small_dtype, device): (DType, &Device),
+    ) -> Result<Self> {
+        let zeros = |entries, dtype| Params::zeros(Arc::new(placed(entries)), dtype, device);
+        let entries = layout.entries.iter().cloned();
+        let (large, small): (Vec<_>, Vec<_>) = entries.partition(is_large);
+        let blocks = large.iter().map(|entry| Entry {
+            shape: vec![entry.range.len().div_ceil(BLOCK)],
+            ..entry.clone()
+        });
+        Ok(Self {
+            name,
+            absmax_name,
+            absmax: zeros(blocks.collect(), DType::F32)?,
+            codes: zeros(large, DType::U8)?,
+            small: zeros(small, small_dtype)?,
+        })
+    }
+
+    fn buffers(&self) -> [(&'static str, &Params); 3] {
+        [
+            (self.name, &self.codes),
+            (self.absmax_name, &self.absmax),
+            (self.name, &self.small),
+        ]
+    }
+
+    fn buffers_mut(&mut self) -> [(&'static str, &mut Params); 3] {
+        [
+            (self.name, &mut self.codes),
+            (self.absmax_name, &mut self.absmax),
+            (self.name, &mut self.small),
+        ]
+    }
+
+    /// The codes of a large parameter.
+    fn coded(&mut self, entry: &Entry) -> Result<Coded<'_>> {
+        Ok(Coded {
+            codes: of(&mut self.codes, entry)?,
+            absmax: of(&mut self.absmax, entry)?,
+        })
+    }
+
+    /// A small parameter's moment.
+    fn small(&mut self, entry: &Entry) -> Result<Dst<'_>> {
+        of(&mut self.small, entry)
+    }
+}
+
+impl Method {
+    /// Bytes of the moments for the parameters of `layout` that are trained, where those that are not
+    /// kept in 8 bits take `width` bytes each.
+    pub fn moment_bytes(self, layout: &Layout, width: u64) -> u64 {
+        let trained = layout.trainable_len as u64;
+        let entries = || layout.entries.iter().filter(|entry| entry.trainable);
+        match self {
+            Self::AdamW | Self::Adam => 2 * width * trained,
+            Self::RmsProp | Self::Lion => width * trained,
+            Self::AdamW8bit => {
+                let bytes = |entry: &Entry| match (is_large(entry), entry.range.len()) {
+                    (true, n) => n + 4 * n.div_ceil(BLOCK),
+                    (false, n) => 4 * n,
+                };
+                2 * entries().map(bytes).sum::<usize>() as u64
+            }
+        }
+    }
+}
+
+/// Whether a parameter's moments are kept in 8 bits.
+fn is_large(entry: &Entry) -> bool {
+    entry.range.len() >= LARGE
+}
+
+/// The layout of these parameters, one behind the other.
+pub(super) fn placed(mut entries: Vec<Entry>) -> Layout {
+    let mut len = 0;
+    for entry in &mut entries {
+        let start = len;
+        len += entry.shape.iter().product::<usize>();
+        entry.range = start..len;
+    }
+    Layout {
+        entries,
+        len,
+        trainable_len: len,
+        saved_beside: 0,
+        adapter: None,
+    }
+}
+
+/// Fills a buffer with the values that its parameters have in another.
+fn copy(from: &Params, to: &mut Params) -> Result<()> {
+    for entry in &Arc::clone(to.layout()).entries {
+        let range = place(from, entry)?;
+        match to.flat().dtype() {
+            DType::U8 => upload_bytes(&download_bytes(&part(from, &range)?)?, of(to, entry)?)?,
+            _ => to.set(entry.range.start, &from.values(range)?)?,
+        }
+    }
+    Ok(())
+}
+
+/// Some elements of a buffer.
+fn part(params: &Params, range: &Range<usize>) -> Result<Tensor> {
+    Ok(params.flat().narrow(0, range.start, range.len())?)
+}
+
+/// A parameter's elements in a buffer that has it, if not all.
+fn of<'a>(params: &'a mut Params, entry: &Entry) -> Result<Dst<'a>> {
+    let range = place(params, entry)?;
+    let all = params.flat_mut();
+    all.narrowed(|x| x.narrow(0, range.start, range.len()))
+}
+
+/// Where they are.
+fn place(params: &Params, entry: &Entry) -> Result<Range<usize>> {
+    let layout = params.layout();
+    let missing = || Error::failed(format!("no moment of {}", entry.name));
+    let id = layout.find(&entry.name).ok_or_else(missing)?;
+    Ok(layout.entries[id].range.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout)]
 
 /// The papers' synthetic experiments: optima, training, figures.
+mod adapters;
 mod bandit;
 /// The binary itself: what it writes and says, and how it exits.
 mod cli;

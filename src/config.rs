@@ -28,6 +28,7 @@ use toml::{Table, Value};
 use crate::error::{Error, Result};
 use crate::lab::story::StoryConfig;
 use crate::loss::{Role, WeightedLoss};
+use crate::model::peft::AdapterConfig;
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
@@ -50,6 +51,9 @@ pub use sweep::{PlannedRun, SweepConfig};
 pub struct Config {
     /// The policy and the reference.
     pub model: ModelConfig,
+    /// The adapter that is trained beside frozen weights; without this section the weights are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterConfig>,
     /// Rows and how they become tokens.
     pub data: PreferenceData,
     /// Whether the reference follows the policy; it is frozen without this section.
@@ -162,6 +166,7 @@ impl Config {
         self.loss.validate().map_err(at("loss"))?;
         self.data.validate().map_err(at("data"))?;
         check_model(&self.model)?;
+        self.resolve_adapter()?;
         self.schedule.validate().map_err(at("schedule"))?;
         self.optimizer = self.optimizer.resolve().map_err(at("optimizer"))?;
         if self.model.dtype == Dtype::F32 {
@@ -205,6 +210,24 @@ impl Config {
                     .at_key("model.reference_revision"),
             );
         }
+        Ok(())
+    }
+
+    fn resolve_adapter(&mut self) -> Result<()> {
+        let Some(adapter) = self.adapter.take() else {
+            return Ok(());
+        };
+        if self.model.trainable.is_some() {
+            return Err(Error::input(
+                "model.trainable beside an adapter, which is all that is trained",
+            )
+            .hint("leave it out; adapter.modules_to_save names modules that are trained whole")
+            .at_keys(&["model.trainable", "adapter"]));
+        }
+        adapter
+            .validate()
+            .map_err(|error| error.at_key("adapter"))?;
+        self.adapter = Some(adapter.completed());
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use expo::loss::{Loss, Objective, WeightedLoss};
 use expo::model::arch::ConfigJson;
 use expo::model::family::family;
 use expo::model::init::fresh;
+use expo::model::peft::AdapterConfig;
 use expo::model::sampling::SampleConfig;
 use expo::optim::{OptimizerConfig, ScheduleConfig};
 use serde::de::DeserializeOwned;
@@ -235,6 +236,7 @@ fn the_reference_has_every_key() {
     for section in &sections {
         match section.name.as_str() {
             "model" => complete::<ModelConfig>(section),
+            "adapter" => complete::<AdapterConfig>(section),
             "data" => complete::<PreferenceData>(section),
             "reference" => complete::<ReferenceConfig>(section),
             "sample" => complete::<SampleConfig>(section),
@@ -254,7 +256,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 9 + losses.len());
+    assert_eq!(sections.len(), 10 + losses.len());
 }
 
 #[test]
@@ -276,6 +278,10 @@ fn the_reference_has_every_default() {
         if section.name == "reference" {
             let reference: ReferenceConfig = toml::from_str(&section.set()).unwrap();
             assert_eq!(reference, ReferenceConfig::default());
+        }
+        if section.name == "adapter" {
+            let adapter: AdapterConfig = toml::from_str(&section.set()).unwrap();
+            assert_eq!(adapter.completed(), AdapterConfig::default().completed());
         }
         if section.name == "sample" {
             let sample: SampleConfig = toml::from_str(&section.set()).unwrap();

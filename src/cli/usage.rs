@@ -13,8 +13,7 @@ const WITH_CONFIG: [&str; 4] = ["train", "sft", "sweep", "plan"];
 const SAMPLE: &str = "expo sample --model MODEL --prompt TEXT answers a prompt";
 const TRAIN: &str =
     "expo train --config FILE trains on preferences, expo sft --config FILE on answers";
-const NO_LORA: &str =
-    "there is no LoRA yet; expo train trains all weights, or those that model.trainable names";
+const NO_LORA: &str = "expo train trains a LoRA adapter where its config has a section [adapter]";
 const FORMAT: &str =
     "a run's model is in run.output_dir, in the Hugging Face format; expo converts to no other";
 const ROWS: &str =
@@ -236,7 +235,7 @@ mod tests {
             ("expo chat", "expo sample --model MODEL --prompt TEXT"),
             ("expo finetune --config x", "expo train --config FILE"),
             ("expo run.toml", "expo train run.toml"),
-            ("expo merge-lora", "there is no LoRA yet"),
+            ("expo merge-lora", "a section [adapter]"),
         ] {
             let message = said(line).unwrap();
             assert!(
@@ -315,7 +314,7 @@ mod tests {
             ("expo train --shuffle true", "--set data.shuffle=true"),
             (
                 "expo train --use_peft",
-                "error: --use_peft: not supported: there is no LoRA yet",
+                "--set adapter.r=VALUE (the section [adapter]",
             ),
         ] {
             let message = said(line).unwrap_or_default();

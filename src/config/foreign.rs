@@ -19,8 +19,8 @@ pub(super) enum Here {
 
 use Here::{Elsewhere, Key, Nothing};
 
-const LORA: Here =
-    Nothing("there is no LoRA yet; expo trains all weights, or those that model.trainable names");
+const LORA: Here = Key("adapter.r", "the section [adapter] trains a LoRA adapter");
+const NO_LORA: Here = Nothing("adapters are LoRA, rsLoRA or DoRA without biases; see [adapter]");
 const QUANTIZED: Here = Nothing("weights are f32 or bf16 (model.dtype), not quantized");
 const ONE_DEVICE: Here = Nothing(
     "a run uses one device; model.recompute, optimizer.states and batch.micro_batch_tokens save memory",
@@ -70,12 +70,23 @@ const KEYS: &[(Names, Here)] = &[
     (&["device_map", "use_cuda", "no_cuda", "use_cpu", "gpu", "cuda", "gpu_id", "use_mps_device"],
      Key("model.device", "\"auto\", \"cpu\" or \"cuda:N\"")),
     (&["unfrozen_parameters", "freeze_layers", "frozen_parameters", "freeze_trainable_layers", "freeze_trainable_modules",
-       "freeze_extra_modules", "freeze", "finetuning_type", "train_only_layers"], TRAINED_WHOLE),
-    (&["lora", "lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target", "lora_target_linear",
-       "lora_modules_to_save", "modules_to_save", "lora_model_dir", "lora_task_type", "lora_bias", "lora_fan_in_fan_out",
-       "lora_on_cpu", "lora_config", "additional_target", "peft", "use_peft", "peft_config", "adapter", "adapter_name_or_path",
-       "adapters", "qlora", "use_qlora", "use_dora", "use_rslora", "peft_use_dora", "peft_use_rslora", "pissa_init",
-       "loraplus_lr_ratio", "relora_steps", "create_new_adapter", "merge_lora", "use_lora", "r", "target_modules"], LORA),
+       "freeze_extra_modules", "freeze", "train_only_layers"], TRAINED_WHOLE),
+    (&["lora_r", "lora_rank", "lora_dim", "peft_lora_r"], Key("adapter.r", "the rank of a LoRA adapter")),
+    (&["lora_alpha", "peft_lora_alpha"], Key("adapter.alpha", "the scale is alpha / r; r by default, a scale of 1")),
+    (&["lora_dropout", "peft_lora_dropout"], Key("adapter.dropout", "of what a low-rank product reads")),
+    (&["lora_target_modules", "lora_target", "lora_target_linear", "peft_target_modules"],
+     Key("adapter.target_modules", "\"all-linear\", \"attention\", \"mlp\", or a list of names")),
+    (&["lora_modules_to_save", "additional_target"], Key("adapter.modules_to_save", "modules that are trained whole")),
+    (&["lora_model_dir", "adapter_name_or_path", "adapters", "peft_model_id", "adapter_path"],
+     Key("adapter.from", "a PEFT directory to go on from")),
+    (&["peft_use_dora"], Key("adapter.use_dora", "true or false")),
+    (&["peft_use_rslora", "use_rs_lora"], Key("adapter.use_rslora", "true or false")),
+    (&["init_lora_weights", "peft_init_lora_weights"], Key("adapter.init", "\"default\" or \"gaussian\"")),
+    (&["peft_layers_to_transform", "lora_layers_to_transform"], Key("adapter.layers_to_transform", "layers by number, from 0")),
+    (&["lora", "lora_config", "peft", "use_peft", "peft_config", "peft_type", "qlora", "use_qlora", "use_lora",
+       "finetuning_type"], LORA),
+    (&["lora_task_type", "lora_bias", "lora_fan_in_fan_out", "lora_on_cpu", "pissa_init", "pissa_iter", "pissa_convert",
+       "loraplus_lr_ratio", "loraplus_lr_embedding", "relora_steps", "create_new_adapter", "merge_lora"], NO_LORA),
     (&["load_in_4bit", "load_in_8bit", "quantization", "quantization_bit", "quantization_method", "quantization_config",
        "bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
        "use_bnb_nested_quant", "double_quantization", "gptq", "awq"], QUANTIZED),
@@ -315,7 +326,7 @@ mod tests {
             assert!(key(name).is_some());
         }
         assert!(seen.len() >= 250, "{}", seen.len());
-        assert_eq!(key("LoRA_R"), Some(LORA));
+        assert_eq!(key("Use_PEFT"), Some(LORA));
         assert_eq!(
             key("per-device-train-batch-size"),
             key("per_device_train_batch_size")

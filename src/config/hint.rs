@@ -69,7 +69,7 @@ fn own_keys(name: &str, is_top: bool, config: &Table) -> Vec<String> {
     let (always, others): (Vec<_>, Vec<_>) = sections
         .iter()
         .filter(|section| has(section))
-        .partition(|section| !["sample", "reference", "story"].contains(&section.name));
+        .partition(|section| !["adapter", "sample", "reference", "story"].contains(&section.name));
     let mut found: Vec<String> = always.into_iter().map(dotted).collect();
     let knob = |loss: &Loss| format!("loss.{}.{name}", loss.name());
     if let Some(Value::Table(losses)) = config.get("loss") {
@@ -285,7 +285,10 @@ mod tests {
             ("data.eval_step", "did you mean `run.eval_steps`?"),
             ("run.sed", "did you mean `seed`?"),
             ("run.top_p", "did you mean `sample.top_p`?"),
-            ("data.alpha", "did you mean `reference.alpha`?"),
+            (
+                "data.alpha",
+                "did you mean `adapter.alpha` or `reference.alpha`?",
+            ),
             ("beta", "did you mean `loss.ipo.beta`?"),
             ("optimiser", "did you mean `optimizer`?"),
             ("batch.batchsize", "did you mean `batch_size`?"),
@@ -309,7 +312,7 @@ mod tests {
                 "model.Load_In_4bit",
                 "not supported: weights are f32 or bf16",
             ),
-            ("lora_r", "not supported: there is no LoRA yet; "),
+            ("lora_r", "here it is adapter.r, the rank of a LoRA adapter"),
         ] {
             assert!(said(path, "").starts_with(words), "{}", said(path, ""));
         }
@@ -318,10 +321,7 @@ mod tests {
                 "trainer",
                 "[trainer]\nmax_steps = 3\nlora_r = 2\nzebra = 1\n"
             ),
-            format!(
-                "max_steps -> run.max_steps; lora_r: not supported, {}; zebra: unknown",
-                "there is no LoRA yet; expo trains all weights, or those that model.trainable names"
-            )
+            "max_steps -> run.max_steps; lora_r -> adapter.r; zebra: unknown"
         );
         let value = of_value("optimizer.optim", "paged_adamw_8bit", &["adamw"]);
         assert!(value.starts_with("write \"adamw\""), "{value}");
@@ -344,8 +344,9 @@ mod tests {
         assert_eq!(key("model"), "model.model_name_or_path");
         assert_eq!(key("loss"), "loss");
         assert_eq!(key("schedule"), "schedule.lr_scheduler_type");
+        assert_eq!(key("use_peft"), "adapter.r");
         assert!(matches!(
-            key_hint("use_peft"),
+            key_hint("load_in_4bit"),
             Some(KeyHint::Unsupported(_))
         ));
         assert_eq!(key_hint("zebra"), None);

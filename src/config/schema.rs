@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use super::{BatchConfig, ModelConfig, PreferenceData, ReferenceConfig, RunConfig};
 use crate::lab::story::StoryConfig;
 use crate::loss::Loss;
+use crate::model::peft::AdapterConfig;
 use crate::model::sampling::SampleConfig;
 use crate::optim::{OptimizerConfig, ScheduleConfig};
 
@@ -21,7 +22,8 @@ pub(super) struct Section {
 }
 
 /// The keys that hold a list of words; a word alone stands for a list of one.
-const LISTS: [(&str, &str); 4] = [
+const LISTS: [(&str, &str); 5] = [
+    ("adapter", "modules_to_save"),
     ("run", "report_to"),
     ("model", "trainable"),
     ("sample", "stop"),
@@ -41,7 +43,7 @@ pub(super) fn list_single(config: &mut Table) {
 }
 
 /// All sections but `[loss]`, those that every run has first.
-pub(super) fn sections() -> [Section; 9] {
+pub(super) fn sections() -> [Section; 10] {
     let section = |name, main, keys| Section { name, main, keys };
     [
         section("run", "output_dir", keys::<RunConfig>()),
@@ -50,6 +52,7 @@ pub(super) fn sections() -> [Section; 9] {
         section("schedule", "lr_scheduler_type", keys::<ScheduleConfig>()),
         section("data", "train", keys::<PreferenceData>()),
         section("model", "model_name_or_path", keys::<ModelConfig>()),
+        section("adapter", "r", keys::<AdapterConfig>()),
         section("sample", "num_samples", keys::<SampleConfig>()),
         section("reference", "update", keys::<ReferenceConfig>()),
         section("story", "grammar", keys::<StoryConfig>()),

@@ -12,9 +12,11 @@ use serde_json::{Map, Value};
 use crate::config::{Config, ModelConfig, PreferenceData, RunConfig};
 use crate::data::Dataset;
 use crate::error::{ALIKE, Error, Result, most_alike, nearest};
+use crate::model::peft::AdapterConfig;
 
 /// Sections with keys that may change, each list beside the fields it names.
-const FREE: [(&str, &[&str]); 3] = [
+const FREE: [(&str, &[&str]); 4] = [
+    ("adapter", AdapterConfig::FREE),
     ("data", PreferenceData::FREE),
     ("model", ModelConfig::FREE),
     ("run", RunConfig::FREE),
@@ -349,6 +351,10 @@ mod tests {
         config.model.reference_revision = path();
         (config.data.eval, config.data.samples) = (files(), Some(SampleSource::Auto));
         (config.data.unlabelled, config.data.reference_log_probs) = (files(), Some("x".into()));
+        config.adapter = Some(AdapterConfig {
+            from: path(),
+            ..AdapterConfig::default()
+        });
         let run = &mut config.run;
         (run.save_model, run.save_steps, run.save_total_limit) = (false, Some(1), Some(1));
         (run.metric_for_best_model, run.greater_is_better) = (path(), Some(true));

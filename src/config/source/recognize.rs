@@ -196,8 +196,8 @@ mod tests {
         for (name, contents, words) in [
             (
                 "a.yaml",
-                &b"base_model: x\nadapter: lora # comment\ndatasets:\n  - path: y\n"[..],
-                ": is YAML; a config is TOML; its keys here: base_model -> model.model_name_or_path; adapter: not supported, there is no LoRA",
+                &b"base_model: x\nadapter: lora # comment\nlora_r: 8\ndatasets:\n  - path: y\n"[..],
+                ": is YAML; a config is TOML; its keys here: base_model -> model.model_name_or_path; lora_r -> adapter.r",
             ),
             (
                 "trl.yaml",

@@ -102,7 +102,13 @@ pub enum AdapterReference {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patterns<T>(pub Vec<(String, T)>);
 
+/// The default of `target_modules`.
+pub(super) const ALL_LINEAR: &str = "all-linear";
+
 impl AdapterConfig {
+    /// The keys that may change when a run resumes: a content hash stands for them.
+    pub const FREE: &[&str] = &["from"];
+
     /// Checks ranges and combinations.
     ///
     /// # Errors
@@ -163,6 +169,25 @@ impl AdapterConfig {
             .hint("leave reference out, or name the adapter to go on from")
             .at_key("reference")),
             _ => Ok(()),
+        }
+    }
+
+    /// With its defaults written out. Of an adapter that goes on the directory decides.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        let reference = Some(self.reference());
+        if self.from.is_some() {
+            return Self { reference, ..self };
+        }
+        Self {
+            r: Some(self.rank()),
+            alpha: Some(self.alpha()),
+            target_modules: self
+                .target_modules
+                .or(Some(Targets::One(ALL_LINEAR.into()))),
+            dropout: self.dropout.or(Some(0.0)),
+            reference,
+            ..self
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{AdapterConfig, Layers, Patterns, Targets};
+use super::config::{ALL_LINEAR, AdapterConfig, Layers, Patterns, Targets};
 use super::names::in_memory;
 use super::pattern::{Matcher, Table};
 use crate::error::{Error, Result, nearest};
@@ -270,7 +270,7 @@ fn targeted<'a>(
 ) -> Result<Vec<&'a Linear>> {
     let fail = |error: Error| error.at_key("target_modules");
     let shorthand = match &config.target_modules {
-        None => Some(shorthand("all-linear").unwrap_or_default()),
+        None => Some(shorthand(ALL_LINEAR).unwrap_or_default()),
         Some(Targets::One(text)) => shorthand(text),
         Some(Targets::List(_)) => None,
     };
@@ -329,7 +329,7 @@ fn targeted<'a>(
 /// The parts that a shorthand stands for.
 fn shorthand(text: &str) -> Option<&'static [Part]> {
     match text.to_ascii_lowercase().as_str() {
-        "all-linear" => Some(&[Part::Attention, Part::Mlp]),
+        ALL_LINEAR => Some(&[Part::Attention, Part::Mlp]),
         "attention" => Some(&[Part::Attention]),
         "mlp" => Some(&[Part::Mlp]),
         _ => None,

@@ -30,7 +30,7 @@ fn model(place: &Place, name: &str, contents: &str) -> Option<Vec<String>> {
 }
 
 const AXOLOTL: &str =
-    "base_model = \"m\"\nadapter = \"lora\"\nlora_r = 16\nmicro_batch_size = 2\nzebra = 1\n";
+    "base_model = \"m\"\nload_in_4bit = true\nlora_r = 16\nmicro_batch_size = 2\nzebra = 1\n";
 const TRL: &str =
     "model_name_or_path: m\nper_device_train_batch_size: 4\nbf16: true\nuse_peft: true\n";
 
@@ -55,7 +55,21 @@ pub const CASES: &[Case] = &[
     accepted("two samples where a loss needs two", |p| printed(p, &["loss=cexpo", "loss.cexpo.unsupervised=reverse_kl", "sample.max_new_tokens=8"]),
         &["num_samples = 2\n", "max_new_tokens = 8\n"]),
     refused("LoRA", |p| set(p, "model.lora_r=16"),
-        &["not supported: there is no LoRA yet", "model.trainable"]),
+        &["here it is adapter.r, the rank of a LoRA adapter"]),
+    accepted("an adapter with its defaults", |p| printed(p, &["adapter.r=16", "adapter.modules_to_save=lm_head"]),
+        &["[adapter]\nr = 16\nalpha = 16.0\ntarget_modules = \"all-linear\"\n", "modules_to_save = [\"lm_head\"]", "reference = \"base\""]),
+    accepted("patterns of an adapter", |p| printed(p, &["adapter.rank_pattern={ z_proj = 4, a_proj = 2 }"]),
+        &["[adapter.rank_pattern]\nz_proj = 4\na_proj = 2\n"]),
+    refused("an adapter of rank 0", |p| set(p, "adapter.r=0"),
+        &["--set adapter.r=0: r must be in [1, 65536] (got 0)"]),
+    refused("an adapter's key of another program", |p| set(p, "adapter.lora_alpha=3"),
+        &["here it is adapter.alpha, the scale is alpha / r"]),
+    refused("an adapter's key mistyped", |p| set(p, "adapter.targetmodules=mlp"),
+        &["did you mean `target_modules`?"]),
+    refused("targets that are no names", |p| set(p, "adapter.target_modules=3"),
+        &["one string, or a list of names"]),
+    refused("an adapter beside chosen weights", |p| train(p, "dpo", &["adapter.r=4", "model.trainable=*"]),
+        &["model.trainable beside an adapter", "modules_to_save"]),
     refused("a section of another program", |p| set(p, "trainer.max_steps=16"),
         &["unknown key `trainer`", "max_steps -> run.max_steps"]),
     refused("a value in the place of a section", |p| set(p, "optimizer=adamw"),
@@ -95,10 +109,10 @@ pub const CASES: &[Case] = &[
     accepted("a sum", |p| printed(p, &["loss.dpo.weight=1", "loss.sft.weight=0.1"]),
         &["[loss.dpo]\n", "[loss.sft]\n", "weight = 0.1\n"]),
     refused("axolotl's keys in TOML", |p| config(p, "a.toml", AXOLOTL),
-        &["a.toml:1: 5 unknown keys", "base_model -> model.model_name_or_path; adapter, lora_r: not supported, there is no LoRA",
+        &["a.toml:1: 5 unknown keys", "base_model -> model.model_name_or_path; load_in_4bit: not supported, ", "lora_r -> adapter.r",
           "micro_batch_size -> batch.micro_batch_tokens", "zebra: unknown"]),
     refused("a config of TRL", |p| config(p, "trl.yaml", TRL),
-        &["trl.yaml: is YAML; a config is TOML", "per_device_train_batch_size -> batch.batch_size", "use_peft: not supported"]),
+        &["trl.yaml: is YAML; a config is TOML", "per_device_train_batch_size -> batch.batch_size", "use_peft -> adapter.r"]),
     refused("a table as config", |p| config(p, "a.csv", "prompt,chosen,rejected\na,b,c\n"),
         &["a.csv: holds a table of rows, not a config", "data.train"]),
     refused("parquet as config", |p| config(p, "a.parquet", b"PAR1\x15\x04\0"),
@@ -130,7 +144,7 @@ pub const CASES: &[Case] = &[
     refused("a flag of transformers", |_| words(&["train", "run.toml", "--learning_rate", "1e-5"]),
         &["--set optimizer.learning_rate=1e-5"]),
     refused("a flag of TRL", |_| words(&["train", "run.toml", "--use_peft"]),
-        &["--use_peft: not supported: there is no LoRA yet"]),
+        &["--set adapter.r=VALUE (the section [adapter] trains a LoRA adapter"]),
     accepted("a config without its flag", |p| { train(p, "dpo", &[])?; words(&["train", "run.toml", "--print-config"]) },
         &["[loss.dpo]"]),
     accepted("rows of a config without its flag", |p| { train(p, "dpo", &[])?; words(&["data", "show", "run.toml"]) },

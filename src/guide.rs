@@ -58,6 +58,7 @@ macro_rules! pages {
 pages! {
     data: "files, hub datasets, columns, formats, chat templates, skipped rows",
     training: "SFT, preference training, what to watch, memory, sweeps",
+    adapters: "LoRA, rsLoRA, DoRA: layers, learning rate, PEFT's files",
     losses: "which loss first, EXPO in practice, weighted sums, the list",
     config: "every config key with its default",
     resume: "interruptions, checkpoints, changed configs, disk space",

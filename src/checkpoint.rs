@@ -21,11 +21,14 @@ use crate::io::model_dir::{self, ADDITIONAL_TEMPLATES, ModelFiles, OtherTensors,
 use crate::model::Decoder;
 use crate::model::arch::ConfigJson;
 use crate::model::family::family;
+use crate::model::parameters::Layout;
 
 pub use self::checkpoints::{Checkpoints, removable_bytes, sweep_up};
 pub use self::state::{SMALL_FILES, Snapshot, read_state, restore};
-use self::weights::write_weights;
+use self::tensors::Tensor;
+pub use self::tensors::Values;
 pub use self::weights::{SaveDtype, check_weights};
+use self::weights::{write_adapter, write_tensors, write_weights};
 
 /// The largest shard, in bytes; transformers' own limit.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -69,12 +72,38 @@ pub fn create(
     staging.settle(target)
 }
 
+/// Saves a model as the new directory `target` whose parameters lie in no buffer: `values` gives those of each
+/// in turn. Config, companions and other tensors are those of `files`; `tied` is whether the head is the
+/// embedding.
+///
+/// # Errors
+/// As of [`create`].
+pub fn create_from(
+    (layout, tied): (&Layout, bool),
+    files: &ModelFiles,
+    target: &Path,
+    dtype: SaveDtype,
+    values: &Values,
+) -> Result<()> {
+    check_new(target)?;
+    create_parent(target)?;
+    let mut staging = Staging::beside(target)?;
+    files.write_companions(&mut staging)?;
+    write_config(config_of(files)?, tied, &mut staging, dtype)?;
+    let entries = layout.entries.iter();
+    let tensors = entries.map(|entry| Tensor::computed(entry, values, dtype.dtype()));
+    write_tensors(tensors, files.other_tensors(), &mut staging, SHARD_BYTES)?;
+    staging.seal()?;
+    staging.settle(target)
+}
+
 /// Removes the files of a model from a directory, `config.json` first, so that what is left of a model
 /// is not taken for one.
 pub fn remove_model(folder: &Path) -> Result<()> {
     let of_model =
         |path: &PathBuf| is_weights(path) || path.file_name().is_some_and(|name| name == MANIFEST);
     remove_file(&folder.join(model_dir::CONFIG))?;
+    remove_file(&folder.join(model_dir::ADAPTER_CONFIG))?;
     for path in list(folder)?.into_iter().filter(of_model) {
         remove_file(&path)?;
     }
@@ -89,7 +118,8 @@ pub fn remove_model(folder: &Path) -> Result<()> {
 /// Whether a path is named like a file of a model's weights.
 fn is_weights(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("model") && name.contains(".safetensors")
+    let is_model = name.starts_with("model") && name.contains(".safetensors");
+    is_model || name == model_dir::ADAPTER_WEIGHTS
 }
 
 /// Saves the model into the directory `target`, which may hold other files but no model: weights get
@@ -101,7 +131,7 @@ pub fn export(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDty
     staging.seal()?;
     let rank = |path: &PathBuf| match path.file_name().and_then(|name| name.to_str()) {
         Some(MANIFEST) => 3,
-        Some(model_dir::CONFIG) => 2,
+        Some(model_dir::CONFIG | model_dir::ADAPTER_CONFIG) => 2,
         Some(name) if name.ends_with(".safetensors") => 0,
         _ => 1,
     };
@@ -117,7 +147,8 @@ pub fn export(model: &Decoder, files: &ModelFiles, target: &Path, dtype: SaveDty
     sync(target)
 }
 
-/// Writes the model as a copy of the model whose `files` these are that has other weights.
+/// Writes the model as a copy of the model whose `files` these are that has other weights; of one with an
+/// adapter only that.
 fn write_like(
     model: &Decoder,
     files: &ModelFiles,
@@ -125,6 +156,11 @@ fn write_like(
     dtype: SaveDtype,
 ) -> Result<()> {
     files.write_companions(staging)?;
+    if model.weights().layout().adapter.is_some() {
+        let config = files.get(model_dir::ADAPTER_CONFIG);
+        staging.bytes(model_dir::ADAPTER_CONFIG, config.bytes()?)?;
+        return write_adapter(model, staging, dtype);
+    }
     let (others, config) = (files.other_tensors(), config_of(files)?);
     write_model(model, others, config, staging, dtype, SHARD_BYTES)
 }
@@ -137,15 +173,18 @@ fn write_model(
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
+    write_config(config, model.architecture().tied, staging, dtype)?;
+    write_weights(model, others, staging, dtype, shard_bytes)
+}
+
+fn write_config(config: Value, tied: bool, staging: &mut Staging, dtype: SaveDtype) -> Result<()> {
     let mut config = with_dtype(config, dtype);
     // A head of its own is one for every reader, also where the config that was loaded ties it, if only
     // by saying nothing.
-    if !model.architecture().tied && ties(&config) {
+    if !tied && ties(&config) {
         config["tie_word_embeddings"] = false.into();
     }
-    let config = json_text(&config)?;
-    staging.bytes(model_dir::CONFIG, config.as_bytes())?;
-    write_weights(model, others, staging, dtype, shard_bytes)
+    staging.bytes(model_dir::CONFIG, json_text(&config)?.as_bytes())
 }
 
 /// Whether a config ties the head to the embedding.

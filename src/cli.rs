@@ -11,6 +11,7 @@ mod guide;
 mod init;
 mod loss;
 mod losses;
+mod merge;
 mod out;
 mod plan;
 mod progress;
@@ -89,6 +90,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Data(data::DataArgs),
     Init(init::InitArgs),
+    Merge(merge::MergeArgs),
     Loss(loss::LossArgs),
     Losses(losses::LossesArgs),
     Bandit(bandit::BanditArgs),
@@ -122,6 +124,7 @@ impl Command {
             | Self::Verify(_)
             | Self::Data(_)
             | Self::Init(_)
+            | Self::Merge(_)
             | Self::Loss(_)
             | Self::Losses(_)
             | Self::Bandit(_)
@@ -154,6 +157,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::Loss(args) => loss::run(&args),
         Command::Losses(args) => losses::run(&args),
         Command::Bandit(args) => bandit::run(&args),

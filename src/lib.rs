@@ -20,6 +20,7 @@
 //!   tokenizer, rows.
 //! - [`score`]: log-probs as a column, which is all that training needs of the reference.
 //! - [`sample`]: responses drawn from a model, and the file they go to.
+//! - [`merge`]: adapters merged into their base.
 //! - [`train`]: the run: open, score the reference, step, evaluate, record, save. [`plan`]: what a run
 //!   will take, before it is made. [`eval`]: evaluation of a model. [`lab::bandit`]: the papers'
 //!   synthetic experiments, where the best policy is known. [`inspect`]: the rows of a run as it would
@@ -59,6 +60,7 @@ pub mod io;
 pub mod kernels;
 pub mod lab;
 pub mod loss;
+pub mod merge;
 pub mod model;
 pub mod optim;
 pub mod plan;

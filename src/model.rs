@@ -18,6 +18,7 @@ pub mod head;
 pub mod init;
 mod lengths;
 mod linear;
+pub mod merge;
 mod norm;
 pub mod numerics;
 pub mod parameters;
@@ -26,6 +27,7 @@ mod positions;
 pub(crate) mod recognize;
 pub mod sampling;
 pub mod skipped;
+pub(crate) mod tensor_file;
 pub mod trainable;
 pub mod weights;
 

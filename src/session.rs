@@ -6,6 +6,7 @@
 //! *Why*: training, scoring, sampling and evaluating begin alike. Each name is resolved once, in one
 //! order, and everything later takes what was resolved. So no two commands read a name differently.
 
+mod adapter;
 mod datasets;
 mod event;
 mod header;
@@ -23,10 +24,12 @@ use crate::error::{Error, Result};
 use crate::io::hub::{Download, HubSettings, resolve_tokenizer, resolve_with};
 use crate::model::Decoder;
 use crate::model::parameters::Layout;
+use crate::model::peft::PeftFolder;
 use crate::model::recognize;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
+pub use adapter::{TrainedAdapter, open_model};
 pub use datasets::{fetch, of_missing, open_samples, prompts_only, unlabelled};
 pub use event::{Event, Observer};
 pub use header::RunHeader;
@@ -43,6 +46,8 @@ pub struct Session {
     /// The model's tokenizer, which fits its embedding.
     pub tokenizer: Arc<Tokenizer>,
     config: ModelConfig,
+    /// The adapter that is trained, if one is.
+    adapter: Option<TrainedAdapter>,
     reference: OnceCell<Option<ModelFolder>>,
     /// Why the directory that the section names cannot be read, where another one stands in for it.
     lost: Option<Error>,
@@ -77,11 +82,13 @@ impl Session {
         observe(Event::Device(&compute.place()?));
         match find_and_open(config, observe) {
             Ok((folder, tokenizer)) => Self::new(compute, config, folder, tokenizer),
+            // An adapter is nothing without its model.
+            Err(error) if PeftFolder::is_one(saved) => Err(error),
             Err(error) => {
                 let saved_in = saved.display();
                 let what = format!("{error}; going on with the files of {saved_in}");
                 observe(Event::Warning(&what));
-                let (folder, tokenizer) = open_directory(saved)?;
+                let (folder, tokenizer) = open_directory(saved, None, observe)?;
                 let session = Self::new(compute, config, folder, tokenizer)?;
                 let lost = Some(error);
                 Ok(Self { lost, ..session })
@@ -106,6 +113,7 @@ impl Session {
             folder,
             tokenizer: Arc::new(tokenizer),
             config: config.clone(),
+            adapter: None,
             reference: OnceCell::new(),
             lost: None,
         })
@@ -131,12 +139,16 @@ impl Session {
         self.lost.is_some()
     }
 
-    /// The model's directory, for the weights that the section names.
+    /// The model's directory, for the weights that the section names; of a run that trains an adapter
+    /// without it, unless its reference is the adapter as it begins.
     ///
     /// # Errors
     /// If another directory stands in for it.
     pub fn base(&self) -> Result<&ModelFolder> {
         match &self.lost {
+            None if self.adapter.is_some() && !self.starts_at_adapter() => {
+                Ok(self.folder.without_adapter())
+            }
             None => Ok(&self.folder),
             Some(error) => Err(error
                 .clone()
@@ -153,7 +165,7 @@ impl Session {
                 Some(name) => Some(
                     find_model(name, revision, observe)
                         .map_err(|error| error.at_key("model.reference"))
-                        .and_then(|path| ModelFolder::open(&path))?,
+                        .and_then(|path| open_model(&path, observe))?,
                 ),
                 None => None,
             };
@@ -174,8 +186,8 @@ impl Session {
         self.compute.load(&self.folder)
     }
 
-    /// Loads the model's weights to be updated, with what `states` keeps beside bf16 ones; with their
-    /// content hash.
+    /// Loads the model's weights to be updated, with what `states` keeps beside bf16 ones, but for the
+    /// values of an adapter; with their content hash.
     pub fn load_policy(&self, states: States) -> Result<(Decoder, String)> {
         self.compute.load_policy(&self.folder, states)
     }
@@ -214,11 +226,32 @@ fn find_and_open(config: &ModelConfig, observe: Observer) -> Result<(ModelFolder
     let name = &config.model_name_or_path;
     let path = find_model(name, config.revision.as_deref(), observe)
         .map_err(|error| error.at_key("model.model_name_or_path"))?;
-    open_directory(&path)
+    let adapter = config.adapter.as_deref();
+    let adapter = adapter.map(|name| {
+        let path = find_model(name, None, observe)?;
+        PeftFolder::open(&path)
+    });
+    let adapter = adapter.transpose();
+    let adapter = adapter.map_err(|error| error.at_key("model.adapter"))?;
+    open_directory(&path, adapter, observe)
 }
 
-fn open_directory(path: &Path) -> Result<(ModelFolder, Tokenizer)> {
-    let folder = ModelFolder::open(path)?;
+fn open_directory(
+    path: &Path,
+    adapter: Option<PeftFolder>,
+    observe: Observer,
+) -> Result<(ModelFolder, Tokenizer)> {
+    let folder = open_model(path, observe)?;
+    let folder = match adapter {
+        Some(_) if folder.peft().is_some() => {
+            return Err(Error::input("the model has an adapter already")
+                .at(path.display())
+                .hint("leave one of the two out, or name the base model")
+                .at_key("model.adapter"));
+        }
+        Some(adapter) => folder.with_peft(adapter)?,
+        None => folder,
+    };
     let tokenizer = Tokenizer::of(&folder.files)?;
     check_vocabulary(&tokenizer, &folder)?;
     Ok((folder, tokenizer))

@@ -142,6 +142,7 @@ impl Run {
             None => Session::open_on(compute, &config.model, observe)?,
         };
         let session = session.with_chat(&config.data.rows.tokens.chat)?;
+        let session = session.with_adapter(config.adapter.as_ref(), config.run.seed, observe)?;
         if !session.is_stand_in() {
             files::check_apart(&config.run.output_dir, &session.folder.path)?;
         }
@@ -175,12 +176,25 @@ impl Run {
             }
             false => Some(Reference::none(&datasets)),
         };
-        let (model, hash) = session.load_policy(config.optimizer.states)?;
+        let (mut model, base) = session.load_policy(config.optimizer.states)?;
+        // The base of an adapter is a reference like any other: its log-probs are those of every run with it.
+        let of_base = match separate {
+            None if !session.starts_at_adapter() => {
+                let known = origin.known(BASE).filter(|_| session.is_stand_in());
+                let base = known.unwrap_or(&base);
+                let model = model.base();
+                let pass =
+                    reference::of_policy(&config, &session, &model, base, &datasets, observe);
+                Some(pass?)
+            }
+            separate => separate,
+        };
+        let hash = session.start_adapter(&mut model, &base)?;
         let hash = match origin.known(BASE).filter(|_| session.is_stand_in()) {
             Some(known) => known.to_owned(),
             None => hash,
         };
-        let reference = match separate {
+        let reference = match of_base {
             Some(reference) => reference,
             None => reference::of_policy(&config, &session, &model, &hash, &datasets, observe)?,
         };
@@ -233,9 +247,18 @@ impl Run {
         let moved = origin.checkpoint.as_ref().is_some_and(moved);
         let moving =
             MovingReference::open(&config, &session, &model, of_reference, moved, observe)?;
-        let on_policy = OnPolicy::open(&config, &session, &hashes.policy, of_reference, observe)?;
+        let on_policy = OnPolicy::open(
+            &config,
+            &session,
+            (&model, &hashes.policy),
+            of_reference,
+            observe,
+        )?;
         let stories = match stories {
-            Some(stories) => Some((stories, session.load_reference(of_reference, observe)?)),
+            Some(stories) => {
+                let reference = session.reference_beside(&model, of_reference, observe)?;
+                Some((stories, reference))
+            }
             None => None,
         };
         Ok(Opened::Run(Box::new(Self {

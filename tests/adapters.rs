@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
+use expo::io::model_dir::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use expo::loss::Role;
 use expo::model::Decoder;
-use expo::model::peft::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterConfig, PeftFolder, config_json, peft_name,
-};
+use expo::model::peft::{AdapterConfig, PeftFolder, config_json, peft_name};
 use expo::model::weights::ModelFolder;
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! The real binary: what it writes, what it says and how it exits.
 
+#[path = "cli/adapter.rs"]
+mod adapter;
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/data_lint.rs"]

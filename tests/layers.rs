@@ -25,7 +25,7 @@ const LAYERS: [&[&str]; 15] = [
     &["session"],
     &["score"],
     &["sample"],
-    &["train", "plan", "eval", "inspect", "lab::bandit"],
+    &["train", "plan", "eval", "inspect", "merge", "lab::bandit"],
     &["cli"],
     &["main"],
 ];

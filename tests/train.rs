@@ -1,6 +1,7 @@
 //! Training runs: trajectories of other programs, and of ourselves done another way.
 
 mod accumulation;
+mod adapter;
 mod frozen;
 mod losses;
 mod resume;

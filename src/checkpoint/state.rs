@@ -19,7 +19,9 @@ use crate::io::model_dir::ModelFiles;
 use crate::io::untrusted;
 use crate::model::Decoder;
 use crate::model::parameters::{Master, Params};
-use crate::model::weights::{ModelFolder, read_header};
+use crate::model::peft::PeftFolder;
+use crate::model::tensor_file::read_header;
+use crate::model::weights::ModelFolder;
 
 const TENSORS: &str = "training_state.safetensors";
 const STATE: &str = "training_state.json";
@@ -60,7 +62,7 @@ impl Snapshot<'_> {
         write_like(self.model, self.files, &mut staging, self.dtype)?;
         let buffers = self.buffers();
         let tensors = buffers.iter().flat_map(|(name, buffer)| {
-            let entries = buffer.layout().entries.iter();
+            let entries = buffer.layout().saved();
             entries.map(move |entry| {
                 let name = format!("{name}.{}", entry.name);
                 Tensor::of(name, buffer, entry, width_of(buffer))
@@ -76,8 +78,9 @@ impl Snapshot<'_> {
     /// The bytes that it takes on a disk, at most about.
     pub fn bytes(&self) -> u64 {
         let state = self.buffers().into_iter();
-        let state = state.map(|(_, buffer)| (width(width_of(buffer)) * buffer.layout().len) as u64);
-        let model = self.model.weights().layout().len as u64 * self.dtype.bytes();
+        let elements = |params: &Params| params.layout().saved_len() as u64;
+        let state = state.map(|(_, buffer)| width(width_of(buffer)) as u64 * elements(buffer));
+        let model = elements(self.model.weights()) * self.dtype.bytes();
         let others = self.files.other_tensors().bytes();
         model + others + state.sum::<u64>() + SMALL_FILES
     }
@@ -128,11 +131,17 @@ pub fn restore<'a>(
     let path = folder.join(TENSORS);
     let weights = model.weights_mut();
     let (header, _) = read_header(&path)?;
-    let first = weights.layout().entries.first();
+    let first = weights.layout().saved().next();
     let first = first.map(|entry| format!("{WEIGHTS}.{}", entry.name));
     let exact = first.is_some_and(|name| header.info(&name).is_some());
-    if !exact {
-        ModelFolder::open(folder)?.load_into(weights)?;
+    match exact {
+        true => {}
+        false if weights.layout().adapter.is_some() => {
+            PeftFolder::open(folder)?.load_into(weights)?;
+        }
+        false => {
+            ModelFolder::open(folder)?.load_into(weights)?;
+        }
     }
     buffers.extend(exact.then_some((WEIGHTS, weights)));
     tensors::read(&path, &mut buffers)

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::io::model_dir::{OtherTensor, OtherTensors};
 use crate::kernels::device::{download_bytes, upload_bytes};
 use crate::model::parameters::{Entry, Params, transpose};
-use crate::model::weights::{decode, read_header};
+use crate::model::tensor_file::{decode, read_header};
 
 /// Elements turned into bytes at a time.
 const PIECE: usize = 1 << 20;
@@ -36,7 +36,12 @@ pub(super) struct Tensor<'a> {
     source: Source<'a>,
 }
 
+/// The values of a parameter that lies in no buffer, in its own order.
+pub type Values<'a> = dyn Fn(&Entry) -> Result<Vec<f32>> + 'a;
+
 enum Source<'a> {
+    /// A parameter in no buffer.
+    Computed(&'a Entry, &'a Values<'a>),
     /// A parameter in its own order.
     Buffer(&'a Params, Range<usize>),
     /// A matrix of this shape, to be transposed.
@@ -68,6 +73,21 @@ impl<'a> Tensor<'a> {
         }
     }
 
+    /// A parameter as a model's files have it, whose values are computed when it is written.
+    pub fn computed(entry: &'a Entry, values: &'a Values<'a>, dtype: Dtype) -> Self {
+        Self {
+            name: entry.name.clone(),
+            dtype,
+            shape: entry.stored_shape(),
+            source: Source::Computed(entry, values),
+        }
+    }
+
+    /// The same under another name.
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
     /// A tensor of other files, as it is there.
     pub fn other(tensors: &'a OtherTensors, tensor: &'a OtherTensor) -> Self {
         Self {
@@ -82,7 +102,9 @@ impl<'a> Tensor<'a> {
     pub fn bytes(&self) -> usize {
         match &self.source {
             Source::Buffer(_, range) => range.len() * width(self.dtype),
-            Source::Transposed(_, entry) => entry.range.len() * width(self.dtype),
+            Source::Transposed(_, entry) | Source::Computed(entry, _) => {
+                entry.range.len() * width(self.dtype)
+            }
             Source::Other(_, tensor) => tensor.bytes,
         }
     }
@@ -107,6 +129,15 @@ impl<'a> Tensor<'a> {
                 let mut pieces = values.chunks(PIECE);
                 pieces.try_for_each(|piece| self.write_values(piece, out, path))
             }
+            Source::Computed(entry, values) => {
+                let values = values(entry)?;
+                let values = match entry.transposed {
+                    true => transpose(&values, &entry.shape),
+                    false => values,
+                };
+                let mut pieces = values.chunks(PIECE);
+                pieces.try_for_each(|piece| self.write_values(piece, out, path))
+            }
             Source::Other(tensors, tensor) => tensors.copy(tensor, out, path),
         }
     }
@@ -115,6 +146,11 @@ impl<'a> Tensor<'a> {
         if !values.iter().all(|x| x.is_finite()) {
             let what = format!("tensor {} holds NaN or infinity", self.name);
             return Err(Error::non_finite(what));
+        }
+        let peak = values.iter().fold(0f32, |peak, x| peak.max(x.abs()));
+        if self.dtype == Dtype::F16 && peak > half::f16::MAX.to_f32() {
+            let what = format!("tensor {} reaches {peak}, too much for f16", self.name);
+            return Err(Error::input(what).hint("write f32 or bf16"));
         }
         let bytes = match self.dtype {
             Dtype::F32 => encode(values, f32::to_le_bytes),
@@ -171,7 +207,7 @@ pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) 
         .try_for_each(|tensor| tensor.write(out, path))
 }
 
-/// Reads the tensors of a file into buffers: of each buffer those of all its entries, named
+/// Reads the tensors of a file into buffers: of each buffer those of all entries that are saved, named
 /// `{name}.{entry}`.
 ///
 /// # Errors
@@ -185,7 +221,7 @@ pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<(
     let mut known = 0;
     for (prefix, buffer) in buffers {
         let layout = Arc::clone(buffer.layout());
-        for entry in &layout.entries {
+        for entry in layout.saved() {
             let name = format!("{prefix}.{}", entry.name);
             let info = header.info(&name);
             let info = info.ok_or_else(|| wrong(format!("tensor {name} is missing")))?;

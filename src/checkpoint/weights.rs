@@ -12,8 +12,9 @@ use serde_json::json;
 use super::tensors::{self, Tensor};
 use crate::error::{Error, Result};
 use crate::io::durable::{Staging, json_text};
-use crate::io::model_dir::{INDEX, OtherTensors, WEIGHTS};
+use crate::io::model_dir::{ADAPTER_WEIGHTS, INDEX, OtherTensors, WEIGHTS};
 use crate::model::Decoder;
+use crate::model::peft::peft_name;
 
 /// Dtypes that weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ pub fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
     if dtype != SaveDtype::F16 {
         return Ok(());
     }
-    for entry in &model.weights().layout().entries {
+    for entry in model.weights().layout().saved() {
         let values = model.weights().values(entry.range.clone())?;
         let peak = values.iter().fold(0f32, |peak, x| peak.max(x.abs()));
         if peak.is_finite() && peak > half::f16::MAX.to_f32() {
@@ -78,6 +79,21 @@ pub fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
     Ok(())
 }
 
+/// Writes what an adapter trains in `dtype`, in PEFT's form.
+pub(super) fn write_adapter(
+    model: &Decoder,
+    staging: &mut Staging,
+    dtype: SaveDtype,
+) -> Result<()> {
+    let weights = model.weights();
+    let tensors = weights
+        .layout()
+        .saved()
+        .map(|entry| Tensor::stored(weights, entry, dtype.dtype()).named(peft_name(&entry.name)));
+    let (tensors, path) = (tensors.collect(), staging.path().join(ADAPTER_WEIGHTS));
+    staging.file(ADAPTER_WEIGHTS, |out| tensors::write(out, &path, tensors))
+}
+
 /// Writes the weights in `dtype` and tensors of other parts as they are, in files of at most `shard_bytes`
 /// where a tensor is not larger.
 pub(super) fn write_weights(
@@ -87,11 +103,21 @@ pub(super) fn write_weights(
     dtype: SaveDtype,
     shard_bytes: usize,
 ) -> Result<()> {
-    let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
-    let (mut filled, mut total) = (0, 0);
     let weights = model.weights();
     let entries = weights.layout().entries.iter();
     let parameters = entries.map(|entry| Tensor::stored(weights, entry, dtype.dtype()));
+    write_tensors(parameters, others, staging, shard_bytes)
+}
+
+/// As [`write_weights`], of these tensors.
+pub(super) fn write_tensors<'a>(
+    parameters: impl Iterator<Item = Tensor<'a>>,
+    others: &'a OtherTensors,
+    staging: &mut Staging,
+    shard_bytes: usize,
+) -> Result<()> {
+    let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
+    let (mut filled, mut total) = (0, 0);
     let others = others.iter().map(|tensor| Tensor::other(others, tensor));
     for tensor in parameters.chain(others) {
         let size = tensor.bytes();

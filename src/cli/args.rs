@@ -64,6 +64,10 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "NAME")]
     pub revision: Option<String>,
 
+    /// Put this adapter on the model: a PEFT directory, or owner/name on the hub
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<String>,
+
     /// Compute in f32 or bf16: matmuls round their operands to bf16; on a GPU weights and
     /// activations are bf16, too
     #[arg(long, value_name = "DTYPE", default_value_t)]
@@ -78,6 +82,7 @@ impl Default for ComputeArgs {
     fn default() -> Self {
         Self {
             revision: None,
+            adapter: None,
             dtype: Dtype::default(),
             device: ModelConfig::new("").device,
         }
@@ -89,6 +94,7 @@ impl ComputeArgs {
     pub fn model(&self, name: &str) -> ModelConfig {
         ModelConfig {
             revision: self.revision.clone(),
+            adapter: self.adapter.clone(),
             dtype: self.dtype,
             device: self.device.clone(),
             ..ModelConfig::new(name)

@@ -14,6 +14,10 @@ pub struct ModelConfig {
     /// Branch, tag or commit of a model on the hub; `main` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// The adapter of the model, a PEFT directory or a name on the hub. Training goes on with it, as with
+    /// `adapter.from`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// The frozen reference, a folder or a name on the hub; the model itself by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -43,6 +47,7 @@ impl ModelConfig {
     /// The keys that may change when a run resumes: its weights do not depend on them, or a content hash
     /// stands for them in `run.json`.
     pub const FREE: &[&str] = &[
+        "adapter",
         "device",
         "model_name_or_path",
         "reference",
@@ -55,6 +60,7 @@ impl ModelConfig {
         Self {
             model_name_or_path: name.into(),
             revision: None,
+            adapter: None,
             reference: None,
             reference_revision: None,
             dtype: Dtype::default(),

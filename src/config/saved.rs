@@ -18,7 +18,7 @@ pub struct SavedBytes {
 impl Config {
     /// What a run takes on a disk that trains a model with these parameters, on a GPU or on the CPU.
     pub fn saved_bytes(&self, layout: &Layout, gpu: bool) -> SavedBytes {
-        let all = layout.len as u64;
+        let all = layout.saved_len() as u64;
         let model = all * self.model.save_dtype.bytes() + layout.saved_beside;
         let numerics = Numerics::new(self.model.dtype, gpu).updated(self.optimizer.states);
         let moment = match numerics.master {

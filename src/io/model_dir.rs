@@ -19,6 +19,10 @@ pub const CONFIG: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
 /// The file of each tensor, where the weights are in several.
 pub const INDEX: &str = "model.safetensors.index.json";
+/// What an adapter is and of which model, in PEFT's form.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The weights of an adapter.
+pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// Defaults of generation, end tokens among them.
 pub const GENERATION_CONFIG: &str = "generation_config.json";
 /// The tokenizer itself.
@@ -53,8 +57,9 @@ pub const TOKENIZER_FILES: [&str; 8] = [
 ];
 
 /// The files that are parsed; one that exists and is not a plain file is an error.
-const PARSED: [&str; 6] = [
+const PARSED: [&str; 7] = [
     CONFIG,
+    ADAPTER_CONFIG,
     GENERATION_CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -144,6 +149,14 @@ impl ModelFiles {
     /// Has `file` under this name.
     pub fn replace(&mut self, name: &str, file: Document) {
         self.files.insert(name.to_owned(), file);
+    }
+
+    /// Has the companions of another directory in the place of its own.
+    pub fn take_companions(&mut self, other: &Self) {
+        self.files.retain(|name, _| !is_companion(name));
+        let theirs = other.companions();
+        let theirs = theirs.map(|(name, file)| (name.to_owned(), file.clone()));
+        self.files.extend(theirs);
     }
 
     /// The tensors that nothing reads and that are saved beside the weights.

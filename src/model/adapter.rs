@@ -3,12 +3,6 @@
 //! Hu et al. 2021 (arXiv 2106.09685), Kalajdzievski 2023 (rsLoRA, arXiv 2312.03732), Liu et al. 2024
 //! (DoRA, arXiv 2402.09353); semantics and files are those of PEFT.
 
-mod merge;
-#[cfg(test)]
-mod tests;
-
-pub use merge::{merged, merged_weight};
-
 /// An adapter of a model: what is trained beside its frozen weights.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter {

@@ -10,10 +10,10 @@
 
 use candle_core::Tensor;
 
-use super::adapter::merged;
 use super::arch::{Ffn, GateUp, Qkv};
 use super::choice::Choice;
 use super::decoder::Decoder;
+use super::merge::merged;
 use super::parameters::{Params, Weights, bytes};
 use super::sampling::SampleConfig;
 use crate::data::Example;

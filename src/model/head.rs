@@ -9,11 +9,10 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::arch::Architecture;
 use super::decoder::Decoder;
 use super::linear::Linear;
 use super::norm::NormLayer;
-use super::parameters::{Layout, Params, Weights};
+use super::parameters::{Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::device::from_host;
@@ -208,7 +207,7 @@ impl Decoder {
     }
 
     pub(super) fn head(&self) -> Linear {
-        head(&self.arch, self.layout())
+        Linear::head(&self.arch, self.layout())
     }
 
     pub(super) fn final_norm(&self) -> NormLayer {
@@ -232,12 +231,6 @@ impl Decoder {
             .map(|start| start..(start + rows).min(span.end))
             .collect()
     }
-}
-
-/// The head of a model.
-pub(super) fn head(arch: &Architecture, layout: &Layout) -> Linear {
-    let name = &arch.names.head;
-    Linear::with_weight(layout, name, &arch.weight_of(name))
 }
 
 /// The rows of a run of examples.

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
+use super::arch::Architecture;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
 use crate::kernels::dora::{self, Factors};
@@ -31,11 +32,14 @@ impl Linear {
         Self::with_weight(layout, name, &format!("{name}.weight"))
     }
 
+    /// The head of a model.
+    pub(super) fn head(arch: &Architecture, layout: &Layout) -> Self {
+        let name = &arch.names.head;
+        Self::with_weight(layout, name, &arch.weight_of(name))
+    }
+
     /// The layer of that name, whose weight is that parameter.
-    ///
-    /// # Panics
-    /// If the layout has no such parameter.
-    pub(super) fn with_weight(layout: &Layout, name: &str, weight: &str) -> Self {
+    fn with_weight(layout: &Layout, name: &str, weight: &str) -> Self {
         Self {
             weight: layout.parameter(weight),
             bias: layout.find_parameter(&format!("{name}.bias")),
@@ -252,7 +256,7 @@ impl Linear {
                 && let Some((z, factors)) = self.before_scaling(weights, x)?
                 && let Some(dmagnitude) = self.gradient(magnitude, into)?
             {
-                dora::add_dots(dy, &z, &factors.inverse, dmagnitude)?;
+                dora::add_dots(dy, &z, &factors.norm, dmagnitude)?;
             }
             let dz = self.before_scaling_backward(weights, dy)?;
             low_rank.backward_parameters(self, weights, &dz, x, into)?;

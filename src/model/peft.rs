@@ -18,8 +18,9 @@ mod targets;
 mod tests;
 mod written;
 
-pub use config::{AdapterConfig, AdapterReference, Init, Layers, Patterns, Targets};
-pub use folder::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, PeftFolder};
+pub use config::{AdapterConfig, AdapterReference, Init, Layers};
+pub use folder::PeftFolder;
 pub use initial::initialize;
 pub use names::peft_name;
+pub use pattern::{Patterns, Targets};
 pub use written::config_json;

@@ -3,7 +3,7 @@
 use super::arch::Architecture;
 use super::block::Block;
 use super::decoder::lowest;
-use super::head::head;
+use super::linear::Linear;
 use super::parameters::{Layout, Parameter};
 use super::positions::Positions;
 
@@ -35,7 +35,7 @@ impl Skipped {
         let blocks = (0..arch.layers).map(|layer| Block::new(arch, layout, layer));
         let blocks: Vec<Block> = blocks.collect();
         let embedding = layout.parameter(&format!("{}.weight", arch.names.embed));
-        let head = head(arch, layout);
+        let head = Linear::head(arch, layout);
         let final_norm = layout.entries.iter().any(|entry| {
             let part = entry.name.strip_prefix(&arch.names.final_norm);
             entry.trainable && part.is_some_and(|part| part.starts_with('.'))

@@ -5,7 +5,6 @@
 
 mod files;
 pub(crate) mod head;
-pub(super) mod header;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,13 +20,14 @@ use super::decoder::Decoder;
 use super::family::family;
 use super::numerics::Numerics;
 use super::parameters::{Entry, Layout, Params, transpose};
+use super::peft::PeftFolder;
+use super::tensor_file::{decode, width};
 use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, ModelFiles};
 use crate::io::untrusted;
 use crate::kernels::memory;
 use files::{Stored, locate, named_as_stored};
-pub(crate) use header::read_header;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -47,6 +47,10 @@ pub struct ModelFolder {
     identity: String,
     /// Each parameter of the files with its file and place in it, sorted by name.
     tensors: Vec<(Entry, Stored)>,
+    /// The directory of the adapter that is loaded, too.
+    peft: Option<PeftFolder>,
+    /// The same model without its adapter, if it has one.
+    base: Option<Box<ModelFolder>>,
 }
 
 impl ModelFolder {
@@ -70,7 +74,42 @@ impl ModelFolder {
             arch,
             tensors: layout.entries.iter().cloned().zip(tensors).collect(),
             layout,
+            peft: None,
+            base: None,
         })
+    }
+
+    /// The same model with the adapter of a directory, whose tokenizer files, where it has any, are the
+    /// model's.
+    ///
+    /// # Errors
+    /// If the adapter is of another model.
+    pub fn with_peft(self, peft: PeftFolder) -> Result<Self> {
+        let adapter = peft.adapter(&self.arch, &self.layout)?;
+        let mut folder = self.with_adapter(&adapter);
+        folder.take_companions(&peft)?;
+        folder.peft = Some(peft);
+        Ok(folder)
+    }
+
+    /// Has the tokenizer and the chat template of an adapter's directory, where it has them.
+    pub fn take_companions(&mut self, peft: &PeftFolder) -> Result<()> {
+        let own = ModelFiles::open(&peft.path)?;
+        if own.get(model_dir::TOKENIZER).exists() {
+            self.files.take_companions(&own);
+        }
+        Ok(())
+    }
+
+    /// The same model without its adapter.
+    #[must_use]
+    pub fn without_adapter(&self) -> &Self {
+        self.base.as_deref().unwrap_or(self)
+    }
+
+    /// The directory of its adapter, if it has one.
+    pub fn peft(&self) -> Option<&PeftFolder> {
+        self.peft.as_ref()
     }
 
     /// The same model with an adapter, whose parameters are zeros until they are set; all others are frozen
@@ -78,6 +117,7 @@ impl ModelFolder {
     /// its own where the adapter changes one of the two.
     #[must_use]
     pub fn with_adapter(mut self, adapter: &Adapter) -> Self {
+        self.base = Some(Box::new(self.clone()));
         let names = &self.arch.names;
         if self.arch.tied && adapter.unties(&names.embed, &names.head) {
             self.arch.tied = false;
@@ -102,6 +142,22 @@ impl ModelFolder {
 
     /// As [`Self::load`], to be computed, and where it says so updated, in `numerics`.
     pub fn load_with(&self, numerics: Numerics, device: &Device) -> Result<(Decoder, String)> {
+        let (mut model, base) = self.load_base(numerics, device)?;
+        let hash = self.load_adapter(&mut model, &base)?;
+        Ok((model, hash))
+    }
+
+    /// Loads the adapter, where there is one, into a model whose base has the content hash `base`. Returns the
+    /// content hash of both.
+    pub fn load_adapter(&self, model: &mut Decoder, base: &str) -> Result<String> {
+        match &self.peft {
+            Some(peft) => Ok(of_both(base, &peft.load_into(model.weights_mut())?)),
+            None => Ok(base.to_owned()),
+        }
+    }
+
+    /// As [`Self::load_with`], with its own content hash, but for the adapter's values.
+    pub fn load_base(&self, numerics: Numerics, device: &Device) -> Result<(Decoder, String)> {
         let dtype = numerics.storage;
         let held = check_memory(self.layout.len, dtype, device);
         held.map_err(|error| error.at(self.path.display()))?;
@@ -152,11 +208,20 @@ impl ModelFolder {
         }
     }
 
-    /// As [`Self::load`], into weights that are there.
+    /// Loads the weights of the files into weights that are there; returns their content hash.
     ///
     /// # Errors
     /// If they are of another shape.
     pub fn load_into(&self, weights: &mut Params) -> Result<String> {
+        self.load_some(weights, |_| true)
+    }
+
+    /// As [`Self::load_into`], of what is trained.
+    pub fn load_trained(&self, weights: &mut Params) -> Result<String> {
+        self.load_some(weights, |entry| entry.trainable)
+    }
+
+    fn load_some(&self, weights: &mut Params, wanted: impl Fn(&Entry) -> bool) -> Result<String> {
         let layout = Arc::clone(weights.layout());
         if !layout.same_parameters(&self.layout) {
             return Err(Error::input("holds another model").at(self.path.display()));
@@ -166,15 +231,19 @@ impl ModelFolder {
         let has_head = self.tensors.iter().any(|(entry, _)| entry.name == head);
         let mut whole = Vec::new();
         self.read(|stored, start, values| {
-            let id = layout.id(&stored.name);
-            let entry = &layout.entries[id];
-            let range = &entry.range;
-            if !entry.transposed {
-                // A head of its own begins as the embedding that it was tied to.
-                if stored.name == embed && !has_head && !self.arch.tied {
-                    let head = &layout.entries[layout.id(&head)];
+            // A head of its own begins as the embedding that it was tied to.
+            if stored.name == embed && !has_head && !self.arch.tied {
+                let head = &layout.entries[layout.id(&head)];
+                if wanted(head) {
                     weights.set(head.range.start + start, values)?;
                 }
+            }
+            let entry = &layout.entries[layout.id(&stored.name)];
+            let range = &entry.range;
+            if !wanted(entry) {
+                return Ok(());
+            }
+            if !entry.transposed {
                 return weights.set(range.start + start, values);
             }
             whole.extend_from_slice(values);
@@ -189,7 +258,43 @@ impl ModelFolder {
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes, as the files
     /// have them, in the order of names: the same however the weights are split over files.
     pub fn content_hash(&self) -> Result<String> {
-        self.read(|_, _, _| Ok(()))
+        let base = self.read(|_, _, _| Ok(()))?;
+        match &self.peft {
+            Some(peft) => Ok(of_both(&base, &peft.content_hash(&self.layout)?)),
+            None => Ok(base),
+        }
+    }
+
+    /// The values of the parameter of this name in the files, in its own order.
+    ///
+    /// # Errors
+    /// If there is none of this name, or one is not finite.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let found = self.tensors.iter().find(|(entry, _)| entry.name == name);
+        let (entry, stored) =
+            found.ok_or_else(|| Error::failed(format!("the model has no parameter {name}")))?;
+        let mut values = Vec::with_capacity(entry.range.len());
+        read_tensor(entry, stored, &mut Sha256::new(), &mut |_, piece| {
+            values.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(match entry.transposed {
+            true => transpose(&values, &entry.stored_shape()),
+            false => values,
+        })
+    }
+
+    /// The dtype that most of its elements have in the files.
+    pub fn stored_dtype(&self) -> Dtype {
+        let elements = |dtype: Dtype| -> usize {
+            let of = |(_, stored): &&(Entry, Stored)| stored.dtype == dtype;
+            let those = self.tensors.iter().filter(of);
+            those.map(|(entry, _)| entry.range.len()).sum()
+        };
+        let all = [Dtype::F32, Dtype::BF16, Dtype::F16];
+        all.into_iter()
+            .max_by_key(|dtype| elements(*dtype))
+            .unwrap_or(Dtype::F32)
     }
 
     /// Hashes the weights; `sink` gets them piece by piece in the order of names, each with its parameter
@@ -197,36 +302,55 @@ impl ModelFolder {
     fn read(&self, mut sink: impl FnMut(&Entry, usize, &[f32]) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
         hasher.update(&self.identity);
-        let mut values = Vec::with_capacity(PIECE / 2);
-        let mut bytes = vec![0; PIECE];
         for (entry, stored) in &self.tensors {
-            let mut start_of_piece = 0;
-            let Stored { file, start, dtype } = stored;
+            let Stored { dtype, .. } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.stored_shape()));
-            let io = |error: std::io::Error| Error::io(file, &error);
-            let mut reader = untrusted::open(file)?;
-            reader.seek(SeekFrom::Start(*start)).map_err(io)?;
-            let mut left = entry.range.len() * width(*dtype);
-            while left > 0 {
-                let piece = &mut bytes[..left.min(PIECE)];
-                reader.read_exact(piece).map_err(io)?;
-                hasher.update(&*piece);
-                decode(*dtype, piece, &mut values);
-                if !values.iter().all(|x| x.is_finite()) {
-                    return Err(Error::input(format!(
-                        "tensor {} holds NaN or infinity",
-                        entry.name
-                    ))
-                    .at(file.display())
-                    .hint("train from a checkpoint with finite weights"));
-                }
-                sink(entry, start_of_piece, &values)?;
-                start_of_piece += values.len();
-                left -= piece.len();
-            }
+            read_tensor(entry, stored, &mut hasher, &mut |start, values| {
+                sink(entry, start, values)
+            })?;
         }
         Ok(format!("{:x}", hasher.finalize()))
     }
+}
+
+/// Hashes the bytes of a tensor; `sink` gets its values piece by piece, as the file has them, each with where
+/// in the tensor it begins.
+fn read_tensor(
+    entry: &Entry,
+    stored: &Stored,
+    hasher: &mut Sha256,
+    sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+) -> Result<()> {
+    let Stored { file, start, dtype } = stored;
+    let io = |error: std::io::Error| Error::io(file, &error);
+    let mut reader = untrusted::open(file)?;
+    reader.seek(SeekFrom::Start(*start)).map_err(io)?;
+    let mut left = entry.range.len() * width(*dtype);
+    let mut bytes = vec![0; PIECE.min(left)];
+    let mut values = Vec::with_capacity(PIECE / 2);
+    let mut start_of_piece = 0;
+    while left > 0 {
+        let piece = &mut bytes[..left.min(PIECE)];
+        reader.read_exact(piece).map_err(io)?;
+        hasher.update(&*piece);
+        decode(*dtype, piece, &mut values);
+        if !values.iter().all(|x| x.is_finite()) {
+            return Err(
+                Error::input(format!("tensor {} holds NaN or infinity", entry.name))
+                    .at(file.display())
+                    .hint("train from a checkpoint with finite weights"),
+            );
+        }
+        sink(start_of_piece, &values)?;
+        start_of_piece += values.len();
+        left -= piece.len();
+    }
+    Ok(())
+}
+
+/// The content hash of a model with an adapter.
+fn of_both(base: &str, adapter: &str) -> String {
+    format!("{:x}", Sha256::digest(format!("{base} {adapter}")))
 }
 
 /// Refuses so many weights where host memory cannot hold them: the system would kill the
@@ -250,33 +374,6 @@ fn fits(bytes: u64, available: Option<u64>) -> Result<()> {
             gib(bytes),
             gib(available)
         ))),
-    }
-}
-
-pub(crate) fn width(dtype: Dtype) -> usize {
-    if dtype == Dtype::F32 { 4 } else { 2 }
-}
-
-pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
-    values.clear();
-    match dtype {
-        Dtype::F32 => {
-            values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
-        }
-        Dtype::F16 => values.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| half::f16::from_le_bytes(*b).to_f32()),
-        ),
-        _ => values.extend(
-            bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|b| half::bf16::from_le_bytes(*b).to_f32()),
-        ),
     }
 }
 

@@ -34,7 +34,10 @@ pub fn score_run(
     if let Some(reference) = reference {
         session.check_same_tokens(reference)?;
     }
-    let folder = reference.unwrap_or(&session.folder);
+    let folder = match reference {
+        Some(folder) => folder,
+        None => session.base()?,
+    };
     let tokens = micro_batch_tokens(config);
     run(session, folder, datasets, tokens, out, observe)
 }

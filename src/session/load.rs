@@ -50,12 +50,18 @@ impl Compute {
 
     /// Loads weights to score and to sample; with their content hash.
     pub fn load(&self, folder: &ModelFolder) -> Result<(Decoder, String)> {
-        self.load_with(folder, self.numerics)
+        let (mut model, hash) = folder.load_with(self.numerics, &self.device)?;
+        model.recompute = self.recompute;
+        Ok((model, hash))
     }
 
-    /// Loads weights to be updated, with what `states` keeps beside bf16 ones; with their content hash.
+    /// Loads weights to be updated, with what `states` keeps beside bf16 ones, but for the values of an
+    /// adapter; with their content hash.
     pub fn load_policy(&self, folder: &ModelFolder, states: States) -> Result<(Decoder, String)> {
-        self.load_with(folder, self.numerics.updated(states))
+        let numerics = self.numerics.updated(states);
+        let (mut model, hash) = folder.load_base(numerics, &self.device)?;
+        model.recompute = self.recompute;
+        Ok((model, hash))
     }
 
     /// As [`load`](Self::load), of weights whose content hash may be known.
@@ -71,11 +77,5 @@ impl Compute {
                 folder.path.display()
             ))),
         }
-    }
-
-    fn load_with(&self, folder: &ModelFolder, numerics: Numerics) -> Result<(Decoder, String)> {
-        let (mut model, hash) = folder.load_with(numerics, &self.device)?;
-        model.recompute = self.recompute;
-        Ok((model, hash))
     }
 }

@@ -54,7 +54,8 @@ pub(super) fn check_output(run: &RunConfig) -> Result<bool> {
     if folder.join(RUN).exists() {
         return Ok(true);
     }
-    if folder.join(model_dir::CONFIG).exists() {
+    let of_model = [model_dir::CONFIG, model_dir::ADAPTER_CONFIG];
+    if of_model.iter().any(|name| folder.join(name).exists()) {
         return Err(Error::input("holds a model that is not a run's")
             .at(folder.display())
             .hint("choose another run.output_dir"));

@@ -348,7 +348,7 @@ mod tests {
         let path = || Some("x".into());
         let files = || Some(PathBuf::from("x").into());
         (config.model.revision, config.model.reference) = (path(), path());
-        config.model.reference_revision = path();
+        (config.model.reference_revision, config.model.adapter) = (path(), path());
         (config.data.eval, config.data.samples) = (files(), Some(SampleSource::Auto));
         (config.data.unlabelled, config.data.reference_log_probs) = (files(), Some("x".into()));
         config.adapter = Some(AdapterConfig {

@@ -47,6 +47,18 @@ impl MovingReference {
                 let folder = session.folder.clone().with_layout(layout);
                 session.compute.load(&folder)?.0
             }
+            false if layout.adapter.is_some() && config.model.reference.is_none() => {
+                if session.folder.peft().is_some() && !session.starts_at_adapter() {
+                    return Err(
+                        Error::input("a reference that moves begins as the policy does")
+                            .at_key("adapter.reference")
+                            .hint("reference = \"start\", or leave [reference] out"),
+                    );
+                }
+                let mut start = session.start_beside(policy)?;
+                start.adapter = true;
+                start
+            }
             false => session.load_reference_as(layout, hash, observe)?,
         };
         if model.weights().layout() != layout {

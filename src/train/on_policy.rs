@@ -32,14 +32,14 @@ impl OnPolicy {
     pub fn open(
         config: &Config,
         session: &Session,
-        policy: &str,
+        (policy, hash): (&Decoder, &str),
         reference: Option<&str>,
         observe: Observer,
     ) -> Result<Option<Self>> {
         if !config.loss.needs().on_policy {
             return Ok(None);
         }
-        check_is_known(config, policy)?;
+        check_is_known(config, hash)?;
         let max_length = config.data.rows.length.max_length;
         if let Some(cached) = session
             .folder
@@ -56,7 +56,7 @@ impl OnPolicy {
                 .hint(format!("at most {cached}: {NO_CACHE}")));
         }
         Ok(Some(Self {
-            reference: session.load_reference(reference, observe)?,
+            reference: session.reference_beside(policy, reference, observe)?,
             tokenizer: Arc::clone(&session.tokenizer),
             settings: config.sample.clone().unwrap_or_default(),
             max_length,

@@ -56,7 +56,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Found>> {
         found.push(look(path, Err(damaged)));
     }
     let ended = folder.join(SUMMARY).is_file() && writes_model(folder);
-    if folder.join(model_dir::CONFIG).is_file() || ended {
+    let of_model = [model_dir::CONFIG, model_dir::ADAPTER_CONFIG];
+    if ended || of_model.iter().any(|name| folder.join(name).is_file()) {
         found.push(look(folder.to_owned(), durable::verify(folder)));
     }
     let record = folder.join(RUN);

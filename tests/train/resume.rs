@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{fixture, json};
 
 /// What a checkpoint must not forget, in one config each.
-const RUNS: [(&str, &str); 15] = [
+const RUNS: [(&str, &str); 19] = [
     (
         "dpo",
         "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
@@ -72,6 +72,24 @@ const RUNS: [(&str, &str); 15] = [
     (
         "unlabelled",
         "[loss.cexpo]\n[optimizer]\nlearning_rate = 1e-3",
+    ),
+    // An adapter alone, with what it trains whole.
+    (
+        "dpo",
+        "[adapter]\nr = 3\nmodules_to_save = [\"norm\"]\n[loss.dpo]\n[optimizer]\nlearning_rate = 1e-2",
+    ),
+    // One whose files do not hold its values, with magnitudes.
+    (
+        "bf16",
+        "[adapter]\nr = 2\nuse_dora = true\n[loss.dpo]\n[optimizer]\nlearning_rate = 1e-2",
+    ),
+    (
+        "moving",
+        "[adapter]\nr = 2\ntarget_modules = \"attention\"\n[loss.dpo]\n[optimizer]\nlearning_rate = 1e-2\n[reference]\nsteps = 2",
+    ),
+    (
+        "on policy",
+        "[adapter]\nr = 2\n[loss.cexpo]\nunsupervised = \"reverse_kl\"\n[sample]\nmax_new_tokens = 4\nnum_samples = 2\n[optimizer]\nlearning_rate = 1e-2",
     ),
 ];
 

@@ -17,7 +17,7 @@ pub fn factors(
     weight: &Tensor,
     (a, b, scale): (&Tensor, &Tensor, f64),
     magnitude: &Tensor,
-    [own, inverse]: [Dst; 2],
+    [own, to_norm]: [Dst; 2],
 ) -> Result<()> {
     let ((_, input), (rank, _)) = (weight.dims2()?, a.dims2()?);
     each_real!(magnitude, T => {
@@ -28,23 +28,19 @@ pub fn factors(
             for (a, &b) in a.chunks_exact(input.max(1)).zip(&b[row * rank..][..rank]) {
                 add_multiple(&mut values, a, b * T::of(scale));
             }
-            squares(&values).wide().sqrt()
+            squares(&values).root()
         };
-        let norms: Vec<f64> = (0..weight.len() / input.max(1)).into_par_iter().map(row).collect();
+        let norms: Vec<T> = (0..weight.len() / input.max(1)).into_par_iter().map(row).collect();
         let magnitude = read(magnitude);
         let magnitude = magnitude.values::<T>()?;
-        // A row of zeros gives zeros, whatever its magnitude.
-        let inverse_of = |norm: f64| if norm > 0.0 { 1.0 / norm } else { 0.0 };
         write(own, |own: &mut [T]| {
-            for ((own, m), &norm) in own.iter_mut().zip(magnitude).zip(&norms) {
-                *own = if norm > 0.0 { T::of(m.wide() / norm) } else { T::ZERO };
+            for ((own, &m), &norm) in own.iter_mut().zip(magnitude).zip(&norms) {
+                *own = if norm > T::ZERO { m / norm } else { T::ZERO };
             }
             Ok(())
         })?;
-        write(inverse, |inverse: &mut [T]| {
-            for (inverse, &norm) in inverse.iter_mut().zip(&norms) {
-                *inverse = T::of(inverse_of(norm));
-            }
+        write(to_norm, |to: &mut [T]| {
+            to.copy_from_slice(&norms);
             Ok(())
         })
     })
@@ -66,11 +62,11 @@ pub fn add_scaled(x: &Tensor, f: &Tensor, y: Dst) -> Result<()> {
     })
 }
 
-pub fn add_dots(a: &Tensor, b: &Tensor, f: &Tensor, sums: Dst) -> Result<()> {
+pub fn add_dots(a: &Tensor, b: &Tensor, norm: &Tensor, sums: Dst) -> Result<()> {
     let ((_, width, of_a), (_, _, of_b)) = (rows(a)?, rows(b)?);
     each_real!(a, T => {
-        let (a, b, f) = (read(a), read(b), read(f));
-        let (a, b, f) = (a.values::<T>()?, b.values::<T>()?, f.values::<T>()?);
+        let (a, b, norm) = (read(a), read(b), read(norm));
+        let (a, b, norm) = (a.values::<T>()?, b.values::<T>()?, norm.values::<T>()?);
         let unit = (UNIT / width.max(1)).max(1);
         let partial = |(a, b): (&[T], &[T])| {
             let mut sums = vec![T::ZERO; width];
@@ -85,8 +81,8 @@ pub fn add_dots(a: &Tensor, b: &Tensor, f: &Tensor, sums: Dst) -> Result<()> {
         let parts: Vec<Vec<T>> = parts.map(partial).collect();
         let mut total = vec![T::ZERO; width];
         parts.iter().for_each(|part| add(&mut total, part));
-        for (total, &f) in total.iter_mut().zip(f) {
-            *total *= f;
+        for (total, &norm) in total.iter_mut().zip(norm) {
+            *total = if norm > T::ZERO { *total / norm } else { T::ZERO };
         }
         write(sums, |sums: &mut [T]| {
             add(sums, &total);

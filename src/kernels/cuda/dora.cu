@@ -3,7 +3,7 @@
 
 // A warp per row of the weight (outs, width); a is (rank, width), b (outs, rank).
 KERNEL(factors)(
-    const W* weight, const W* a, const W* b, const W* magnitude, float* own, float* inverse, i64 outs,
+    const W* weight, const W* a, const W* b, const W* magnitude, float* own, float* norms, i64 outs,
     i64 width, i64 rank, float scale
 ) {
     for (i64 row = thread_index() / 32; row < outs; row += thread_count() / 32) {
@@ -20,7 +20,7 @@ KERNEL(factors)(
         }
         float norm = sqrtf(warp_sum(sum));
         if (threadIdx.x % 32 == 0) {
-            inverse[row] = norm > 0.0f ? 1.0f / norm : 0.0f;
+            norms[row] = norm;
             own[row] = norm > 0.0f ? wide(magnitude[row]) / norm : 0.0f;
         }
     }
@@ -42,17 +42,17 @@ KERNEL(add_scaled)(
     }
 }
 
-// A warp per row: c = factors a b, (rows, width).
+// A warp per row: c = a b / norms, (rows, width).
 KERNEL(products)(
-    const W* a, const W* b, const float* factors, float* c, i64 rows, i64 width, i64 of_a, i64 of_b
+    const W* a, const W* b, const float* norms, float* c, i64 rows, i64 width, i64 of_a, i64 of_b
 ) {
     for (i64 row = thread_index() / 32; row < rows; row += thread_count() / 32) {
         for (i64 i = threadIdx.x % 32 * PACK; i < width; i += 32 * PACK) {
             float v[PACK], f[PACK], w[PACK];
             load(v, a + row * of_a + i, width - i);
-            load(f, factors + i, width - i);
+            load(f, norms + i, width - i);
             load(w, b + row * of_b + i, width - i);
-            for (int k = 0; k < PACK; k++) w[k] *= v[k] * f[k];
+            for (int k = 0; k < PACK; k++) w[k] = f[k] > 0.0f ? w[k] * v[k] / f[k] : 0.0f;
             store(c + row * width + i, w, width - i);
         }
     }

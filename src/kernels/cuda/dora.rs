@@ -17,10 +17,10 @@ pub fn factors(
     weight: &Tensor,
     (a, b, scale): (&Tensor, &Tensor, f64),
     magnitude: &Tensor,
-    [own, inverse]: [Dst; 2],
+    [own, norm]: [Dst; 2],
 ) -> Result<()> {
     let ((outs, input), (rank, _)) = (weight.dims2()?, a.dims2()?);
-    let operands = [weight, a, b, magnitude, &own, &inverse].map(Into::into);
+    let operands = [weight, a, b, magnitude, &own, &norm].map(Into::into);
     let numbers = [outs, input, rank].map(Arg::Int);
     let args = [&operands[..], &numbers, &[Arg::Float(scale)]].concat();
     module(weight.dtype(), weight.dtype())?.launch("factors", Grid::warps(outs), &args)
@@ -34,11 +34,11 @@ pub fn add_scaled(x: &Tensor, f: &Tensor, y: Dst) -> Result<()> {
     module(x.dtype(), y.dtype())?.launch("add_scaled", Grid::warps(count), &args)
 }
 
-pub fn add_dots(a: &Tensor, b: &Tensor, f: &Tensor, sums: Dst) -> Result<()> {
+pub fn add_dots(a: &Tensor, b: &Tensor, norm: &Tensor, sums: Dst) -> Result<()> {
     let ((count, width, of_a), (_, _, of_b)) = (rows(a)?, rows(b)?);
     // SAFETY: all of it is written below.
     let products = unsafe { fresh_of((count, width), DType::F32, a)? };
-    let operands = [a, b, f, &products].map(Into::into);
+    let operands = [a, b, norm, &products].map(Into::into);
     let numbers = [count, width, of_a, of_b].map(Arg::Int);
     let args = [&operands[..], &numbers].concat();
     module(a.dtype(), DType::F32)?.launch("products", Grid::warps(count), &args)?;
@@ -102,8 +102,8 @@ mod tests {
                         let x = x.narrow(1, 1, outs).unwrap();
                         let columns = y.narrow(1, 2, outs).unwrap();
                         add_scaled(&x, &factors.scale, Dst::shared(&columns)).unwrap();
-                        add_dots(&x, z, &factors.inverse, Dst::shared(sums)).unwrap();
-                        vec![factors.scale, factors.inverse, y.clone(), sums.clone()]
+                        add_dots(&x, z, &factors.norm, Dst::shared(sums)).unwrap();
+                        vec![factors.scale, factors.norm, y.clone(), sums.clone()]
                     },
                 );
             }

@@ -16,12 +16,12 @@ use crate::kernels::{cpu, cuda};
 pub struct Factors {
     /// m / c.
     pub scale: Tensor,
-    /// 1 / c.
-    pub inverse: Tensor,
+    /// c.
+    pub norm: Tensor,
 }
 
 /// The factors of a `weight` (out, in) with `a` (rank, in), `b` (out, rank) and `magnitude` (out). A row
-/// of zeros has the factors 0.
+/// of zeros is scaled by 0.
 ///
 /// # Errors
 /// If shapes do not fit, or there is no kernel for the dtypes.
@@ -43,23 +43,20 @@ pub fn factors(
         _ => DType::F32,
     };
     // SAFETY: all of both is written below.
-    let [mut own, mut inverse] = unsafe {
+    let [mut own, mut norm] = unsafe {
         [
             fresh_of(outs, dtype, magnitude)?,
             fresh_of(outs, dtype, magnitude)?,
         ]
     };
-    let to = [(&mut own).into(), (&mut inverse).into()];
+    let to = [(&mut own).into(), (&mut norm).into()];
     match Backend::of(magnitude) {
         Backend::Cpu => cpu::dora::factors(weight, (a, b, scale), magnitude, to),
         Backend::Cuda | Backend::Emulator => {
             cuda::dora::factors(weight, (a, b, scale), magnitude, to)
         }
     }?;
-    Ok(Factors {
-        scale: own,
-        inverse,
-    })
+    Ok(Factors { scale: own, norm })
 }
 
 /// `y += x f`, column by column: `x` (n, width), `f` (width), `y` (n, width), which may be columns of a
@@ -90,18 +87,19 @@ pub fn scaled(x: &Tensor, f: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Adds the column sums of `f a b` to `sums` (width): `a` and `b` (n, width), `f` (width).
+/// Adds the column sums of `a b / norm` to `sums` (width): `a` and `b` (n, width), `norm` (width), where 0
+/// gives 0.
 ///
 /// # Errors
 /// As of [`add_scaled`].
-pub fn add_dots<'a>(a: &Tensor, b: &Tensor, f: &Tensor, sums: impl Into<Dst<'a>>) -> Result<()> {
+pub fn add_dots<'a>(a: &Tensor, b: &Tensor, norm: &Tensor, sums: impl Into<Dst<'a>>) -> Result<()> {
     let _profile = part(Part::Elementwise);
     let sums = sums.into();
-    check(a, f, b.dims())?;
+    check(a, norm, b.dims())?;
     check(a, &sums, b.dims())?;
     match Backend::of(a) {
-        Backend::Cpu => cpu::dora::add_dots(a, b, f, sums),
-        Backend::Cuda | Backend::Emulator => cuda::dora::add_dots(a, b, f, sums),
+        Backend::Cpu => cpu::dora::add_dots(a, b, norm, sums),
+        Backend::Cuda | Backend::Emulator => cuda::dora::add_dots(a, b, norm, sums),
     }
 }
 
@@ -132,7 +130,7 @@ mod tests {
             let norm = whole.sqr().unwrap().sum(1).unwrap().sqrt().unwrap();
             let found = factors(&w, (&a, &b, 1.5), &m).unwrap();
             assert_close(&found.scale, &m.div(&norm).unwrap(), "m / c");
-            assert_close(&found.inverse, &norm.recip().unwrap(), "1 / c");
+            assert_close(&found.norm, &norm, "c");
         }
     }
 
@@ -146,7 +144,7 @@ mod tests {
         );
         let found = factors(&zeros, (&a, &b, 1.0), &m).unwrap();
         assert_eq!(found.scale.to_vec1::<f64>().unwrap(), [0.0; 2]);
-        assert_eq!(found.inverse.to_vec1::<f64>().unwrap(), [0.0; 2]);
+        assert_eq!(found.norm.to_vec1::<f64>().unwrap(), [0.0; 2]);
     }
 
     #[test]
@@ -166,7 +164,8 @@ mod tests {
             assert_close(&scaled(&part, &f).unwrap(), &want, "scaled");
             let sums = zeros_like(&f.copy().unwrap());
             add_dots(&part, &other, &f, Dst::shared(&sums)).unwrap();
-            let want = (want * other).unwrap().sum(0).unwrap();
+            let want = (part * other).unwrap().broadcast_div(&f).unwrap();
+            let want = want.sum(0).unwrap();
             assert_close(&sums, &want, "dots");
         }
     }
@@ -182,7 +181,7 @@ mod tests {
                 let sums = f.zeros_like().unwrap();
                 add_dots(&x, &y, &f, Dst::shared(&sums)).unwrap();
                 let factors = factors(&w, (&a, &b, 2.0), &f).unwrap();
-                [sums, factors.scale, factors.inverse].map(|x| x.to_vec1::<f32>().unwrap())
+                [sums, factors.scale, factors.norm].map(|x| x.to_vec1::<f32>().unwrap())
             })
         };
         assert!(run(1) == run(2) && run(1) == run(5));

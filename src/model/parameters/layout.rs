@@ -223,7 +223,6 @@ impl Layout {
         self.entries.extend(added);
         self.entries.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
-            saved_beside: self.saved_beside,
             adapter: Some(adapter.clone()),
             ..Self::place(self.entries)
         }
@@ -245,6 +244,22 @@ impl Layout {
             trainable_len: self.trainable_len,
             saved_beside: 0,
             adapter: None,
+        }
+    }
+
+    /// What is saved of a model: beside an adapter what is trained, else all.
+    pub fn saved(&self) -> impl Iterator<Item = &Entry> {
+        let all = self.adapter.is_none();
+        self.entries
+            .iter()
+            .filter(move |entry| all || entry.trainable)
+    }
+
+    /// The elements of [`Self::saved`].
+    pub fn saved_len(&self) -> usize {
+        match self.adapter {
+            None => self.len,
+            Some(_) => self.trainable_len,
         }
     }
 

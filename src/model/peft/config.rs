@@ -1,13 +1,10 @@
 //! `[adapter]`, in the words of PEFT's `LoraConfig`.
 
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::pattern::{Matcher, Table};
+use super::pattern::{Matcher, Patterns, Table, Targets};
 use crate::error::{Error, Result};
 
 /// `[adapter]`: what is trained in the place of the weights.
@@ -57,16 +54,6 @@ pub struct AdapterConfig {
     pub reference: Option<AdapterReference>,
 }
 
-/// Names of modules.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "one string, or a list of names")]
-pub enum Targets {
-    /// A shorthand or a regex.
-    One(String),
-    /// Names, each whole or from a dot on.
-    List(Vec<String>),
-}
-
 /// Numbers of transformer layers, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "the number of a layer, or a list of them")]
@@ -97,10 +84,6 @@ pub enum AdapterReference {
     /// The model with the adapter as it was loaded.
     Start,
 }
-
-/// Values by pattern of names, in the order of the file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Patterns<T>(pub Vec<(String, T)>);
 
 /// The default of `target_modules`.
 pub(super) const ALL_LINEAR: &str = "all-linear";
@@ -260,53 +243,5 @@ impl AdapterConfig {
             true => alpha / (rank as f64).sqrt(),
             false => alpha / rank as f64,
         }
-    }
-}
-
-impl<T> Patterns<T> {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl<T> Default for Patterns<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<T: Serialize> Serialize for Patterns<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = to.serialize_map(Some(self.0.len()))?;
-        for (pattern, value) in &self.0 {
-            map.serialize_entry(pattern, value)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patterns<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        struct InOrder<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
-            type Value = Vec<(String, T)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a table of patterns with a number each")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut from: A,
-            ) -> std::result::Result<Self::Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(pattern) = from.next_entry()? {
-                    list.push(pattern);
-                }
-                Ok(list)
-            }
-        }
-        from.deserialize_map(InOrder(PhantomData)).map(Self)
     }
 }

@@ -13,16 +13,13 @@ use super::names::{self, in_memory};
 use super::read_config;
 use super::targets::{self, Origin};
 use crate::error::{Error, Result};
+use crate::io::model_dir::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::io::untrusted;
 use crate::model::adapter::Adapter;
 use crate::model::arch::Architecture;
 use crate::model::parameters::{Entry, Layout, Params, transpose};
-use crate::model::weights::{decode, read_header, width};
+use crate::model::tensor_file::{decode, read_header, width};
 
-/// The config of an adapter.
-pub const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// The tensors of an adapter.
-pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// The same, pickled.
 const PICKLED: &str = "adapter_model.bin";
 
@@ -152,12 +149,50 @@ impl PeftFolder {
     /// layout of `params` is not one with this [adapter](Self::adapter).
     pub fn load_into(&self, params: &mut Params) -> Result<String> {
         let layout = Arc::clone(params.layout());
+        let mut whole = Vec::new();
+        self.read_all(&layout, |name, stored, entry, at, values| {
+            let start = entry.range.start;
+            if copied(name).is_some() {
+                let held = params.values(start + at..start + at + values.len())?;
+                return match values.iter().zip(&held).all(|(a, b)| near(*a, *b)) {
+                    true => Ok(()),
+                    false => Err(self
+                        .fail(format!("{} is not the base model's weight", stored.key))
+                        .hint("the adapter must be of this base model, with as many tokens")),
+                };
+            }
+            if !entry.transposed {
+                return params.set(start + at, values);
+            }
+            whole.extend_from_slice(values);
+            if whole.len() == entry.range.len() {
+                params.set(start, &transpose(&whole, &stored.shape))?;
+                whole.clear();
+            }
+            Ok(())
+        })
+    }
+
+    /// What [`Self::load_into`] returns, of parameters with this layout.
+    ///
+    /// # Errors
+    /// As of [`Self::load_into`], but for copies of the base model's weights, which are not looked at.
+    pub fn content_hash(&self, layout: &Layout) -> Result<String> {
+        self.read_all(layout, |_, _, _, _, _| Ok(()))
+    }
+
+    /// Hashes the tensors; `sink` gets each piece by piece, with its name in transformers, its parameter and
+    /// where in the parameter the piece begins.
+    fn read_all(
+        &self,
+        layout: &Layout,
+        mut sink: impl FnMut(&str, &Stored, &Entry, usize, &[f32]) -> Result<()>,
+    ) -> Result<String> {
         let entries = layout.entries.iter();
         let by_name: BTreeMap<String, &Entry> = entries
             .map(|entry| (in_memory(&entry.name), entry))
             .collect();
         let mut hasher = Sha256::new();
-        let mut whole = Vec::new();
         for (name, stored) in &self.tensors {
             let base = copied(name);
             let entry = by_name.get(base.as_ref().unwrap_or(name)).ok_or_else(|| {
@@ -180,26 +215,8 @@ impl PeftFolder {
                 hasher.update(format!("{:?}{}", low_rank.scale, low_rank.dora));
             }
             hasher.update(format!("{name}{:?}{:?}", stored.shape, stored.dtype));
-            let start = entry.range.start;
             self.read(stored, &mut hasher, |at, values| {
-                if base.is_some() {
-                    let held = params.values(start + at..start + at + values.len())?;
-                    return match values.iter().zip(&held).all(|(a, b)| near(*a, *b)) {
-                        true => Ok(()),
-                        false => Err(self
-                            .fail(format!("{} is not the base model's weight", stored.key))
-                            .hint("the adapter must be of this base model, with as many tokens")),
-                    };
-                }
-                if !entry.transposed {
-                    return params.set(start + at, values);
-                }
-                whole.extend_from_slice(values);
-                if whole.len() == entry.range.len() {
-                    params.set(start, &transpose(&whole, &stored.shape))?;
-                    whole.clear();
-                }
-                Ok(())
+                sink(name, stored, entry, at, values)
             })?;
         }
         Ok(format!("{:x}", hasher.finalize()))

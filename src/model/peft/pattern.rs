@@ -4,16 +4,34 @@
 //! linear in the length of a name, whatever the pattern.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
 
 use regex::{Regex, RegexBuilder};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::config::{Patterns, Targets};
 use crate::error::{Error, Result};
 
 /// The most bytes of a compiled regex.
 const LARGEST: usize = 1 << 20;
 /// The most regexes of one table.
 const MOST: usize = 256;
+
+/// Names of modules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "one string, or a list of names")]
+pub enum Targets {
+    /// A shorthand or a regex.
+    One(String),
+    /// Names, each whole or from a dot on.
+    List(Vec<String>),
+}
+
+/// Values by pattern of names, in the order of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patterns<T>(pub Vec<(String, T)>);
 
 /// Which names a regex or a list selects.
 #[derive(Debug)]
@@ -175,6 +193,54 @@ fn compile(pattern: &str) -> Result<Regex> {
         ))
         .hint("a list of names, such as [\"q_proj\", \"v_proj\"], needs no regex")
     })
+}
+
+impl<T> Patterns<T> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Serialize> Serialize for Patterns<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(self.0.len()))?;
+        for (pattern, value) in &self.0 {
+            map.serialize_entry(pattern, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patterns<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
+            type Value = Vec<(String, T)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a table of patterns with a number each")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut from: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(pattern) = from.next_entry()? {
+                    list.push(pattern);
+                }
+                Ok(list)
+            }
+        }
+        from.deserialize_map(InOrder(PhantomData)).map(Self)
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::config::{AdapterConfig, Init, Targets};
+use super::config::{AdapterConfig, Init};
+use super::pattern::Targets;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{ALL_LINEAR, AdapterConfig, Layers, Patterns, Targets};
+use super::config::{ALL_LINEAR, AdapterConfig, Layers};
 use super::names::in_memory;
-use super::pattern::{Matcher, Table};
+use super::pattern::{Matcher, Patterns, Table, Targets};
 use crate::error::{Error, Result, nearest};
 use crate::model::adapter::{Adapter, LowRank};
 use crate::model::arch::{Architecture, Ffn, GateUp, Positions, Qkv};

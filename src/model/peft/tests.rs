@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::Result;
+use crate::io::model_dir::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::model::adapter::Adapter;
 use crate::model::arch::Architecture;
 use crate::model::parameters::{Entry, Layout, Params};

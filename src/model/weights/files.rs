@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use super::read_header;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, OtherTensor, OtherTensors, read_index};
 use crate::model::arch::{Architecture, ExpertWeights, Experts};
 use crate::model::family::Family;
 use crate::model::parameters::{Entry, Layout};
 use crate::model::recognize;
+use crate::model::tensor_file::read_header;
 
 /// Where a parameter is.
 #[derive(Debug, Clone)]

@@ -6,13 +6,13 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::PIECE;
 use super::files::{Stored, check, weight_files};
-use super::header::read_header;
-use super::{PIECE, decode, width};
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::model::arch::Architecture;
 use crate::model::parameters::{Entry, Layout};
+use crate::model::tensor_file::{decode, read_header, width};
 
 /// The architecture, whose head is tied only if the weights in `folder` have none that differs from
 /// the embedding.

@@ -87,7 +87,7 @@ impl Training {
             (.., Some((_, reference))) => reference,
             _ => {
                 let hash = self.reference.as_deref();
-                loaded = self.session.load_reference(hash, observe)?;
+                loaded = self.session.reference_beside(&self.model, hash, observe)?;
                 &loaded
             }
         };

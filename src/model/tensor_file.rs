@@ -1,11 +1,12 @@
-//! Headers of safetensors files, read before any tensor.
+//! Headers of safetensors files, read before any tensor, and values in the dtypes that files have.
 //!
 //! *Why*: a header is believed only as far as it agrees with the file, the index and `config.json`. So
-//! it is all compared here and in [`super`], before memory is taken for any of it.
+//! it is all compared here and in [`super::weights`], before memory is taken for any of it.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
@@ -56,5 +57,34 @@ pub fn read_header(path: &Path) -> Result<(Metadata, u64)> {
             "{size} bytes where the header promises {expected}"
         ))),
         None => Err(bad("it promises more bytes than there can be".to_owned())),
+    }
+}
+
+/// The bytes of an element.
+pub(crate) fn width(dtype: Dtype) -> usize {
+    if dtype == Dtype::F32 { 4 } else { 2 }
+}
+
+/// The values of so many bytes of F32, F16 or BF16, in f32.
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8], values: &mut Vec<f32>) {
+    values.clear();
+    match dtype {
+        Dtype::F32 => {
+            values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+        }
+        Dtype::F16 => values.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| half::f16::from_le_bytes(*b).to_f32()),
+        ),
+        _ => values.extend(
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| half::bf16::from_le_bytes(*b).to_f32()),
+        ),
     }
 }

@@ -1,12 +1,15 @@
 //! Adapters merged into the weights that they are beside.
 
+#[cfg(test)]
+mod tests;
+
 use candle_core::Tensor;
 
-use super::LowRank;
+use super::adapter::LowRank;
+use super::parameters::Params;
 use crate::error::Result;
-use crate::kernels::device::download_wide;
+use crate::kernels::device::{download, download_wide};
 use crate::kernels::{Precision, dora, elementwise, linear, weighted};
-use crate::model::parameters::Params;
 
 /// The parameters whose layers have their low-rank products merged; what is not merged lies in the same
 /// memory.
@@ -27,8 +30,14 @@ pub fn merged(params: &Params) -> Result<Params> {
 /// `W + scale B A` (out, in), whose rows have the layer's magnitudes where it has any, rounded once to the
 /// dtype of W.
 pub fn merged_weight(params: &Params, layer: &LowRank) -> Result<Tensor> {
+    let weight = params.view(params.layout().id(&layer.weight()));
+    merged_with(weight, params, layer)
+}
+
+/// As [`merged_weight`], of this weight with the adapter in `params`.
+pub fn merged_with(weight: &Tensor, params: &Params, layer: &LowRank) -> Result<Tensor> {
     let view = |name: String| params.view(params.layout().id(&name));
-    let (weight, a, b) = (view(layer.weight()), view(layer.a()), view(layer.b()));
+    let (a, b) = (view(layer.a()), view(layer.b()));
     let mut whole = elementwise::copy(weight)?;
     let mut scaled = elementwise::copy(a)?;
     elementwise::scale(&mut scaled, layer.scale)?;
@@ -39,4 +48,24 @@ pub fn merged_weight(params: &Params, layer: &LowRank) -> Result<Tensor> {
         weighted::weigh(&mut whole, &download_wide(&factors.scale)?)?;
     }
     Ok(whole)
+}
+
+/// Sets the magnitudes of layers that have some to the norms of the rows of their weights as they are with
+/// the adapter, so that these are not scaled.
+///
+/// # Errors
+/// If there is no memory for a copy.
+pub fn set_magnitudes(params: &mut Params) -> Result<()> {
+    let layout = params.layout().clone();
+    let layers = layout.adapter.iter().flat_map(|adapter| &adapter.layers);
+    for layer in layers.filter(|layer| layer.dora) {
+        let view = |name: String| params.view(layout.id(&name));
+        let (weight, magnitude) = (view(layer.weight()), view(layer.magnitude()));
+        let product = (view(layer.a()), view(layer.b()), layer.scale);
+        let norms = dora::factors(weight, product, magnitude)?.norm;
+        let values: Vec<f32> = download(&norms)?;
+        let range = &layout.entries[layout.id(&layer.magnitude())].range;
+        params.set(range.start, &values)?;
+    }
+    Ok(())
 }

@@ -2,12 +2,13 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Adapter, LowRank, merged_weight};
+use super::merged_weight;
 use crate::data::pack::Packed;
 use crate::data::{Example, Response};
 use crate::kernels::testing::{assert_near, fixture};
 use crate::loss::Role;
 use crate::model::Decoder;
+use crate::model::adapter::{Adapter, LowRank};
 use crate::model::parameters::Params;
 use crate::model::weights::ModelFolder;
 

@@ -1,0 +1,202 @@
+//! Models with adapters: PEFT directories opened with their base, and the adapter of a run.
+
+use std::path::Path;
+
+use super::{Observer, Session, find_model};
+use crate::error::{Error, Result};
+use crate::io::model_dir;
+use crate::io::untrusted::{self, Document};
+use crate::model::Decoder;
+use crate::model::merge::set_magnitudes;
+use crate::model::peft::{AdapterConfig, AdapterReference, PeftFolder, config_json, initialize};
+use crate::model::weights::ModelFolder;
+
+/// The adapter that a run trains.
+#[derive(Debug, Clone)]
+pub struct TrainedAdapter {
+    config: AdapterConfig,
+    seed: u64,
+}
+
+impl TrainedAdapter {
+    /// What its reference is.
+    pub fn reference(&self) -> AdapterReference {
+        self.config.reference()
+    }
+}
+
+/// The model in a directory, which may be one of an adapter: the model is then that of its base.
+///
+/// # Errors
+/// If the base cannot be found, or either is damaged.
+pub fn open_model(path: &Path, observe: Observer) -> Result<ModelFolder> {
+    if !PeftFolder::is_one(path) || path.join(model_dir::CONFIG).is_file() {
+        return ModelFolder::open(path);
+    }
+    let peft = PeftFolder::open(path)?;
+    let Some(base) = &peft.base else {
+        return Err(Error::input("does not say of which model the adapter is")
+            .at(path.join(model_dir::ADAPTER_CONFIG).display())
+            .hint("name the model, and this directory as its adapter"));
+    };
+    let base = find_model(base, peft.revision.as_deref(), observe)
+        .map_err(|error| error.at(path.join(model_dir::ADAPTER_CONFIG).display()))?;
+    ModelFolder::open(&base)?.with_peft(peft)
+}
+
+impl Session {
+    /// With the adapter that a run trains: a new one as `config` says, or that of a directory, which goes
+    /// on. A model that is opened with an adapter goes on with that.
+    ///
+    /// # Errors
+    /// If the model has no layer that the config names, or the directory is no adapter of it.
+    pub fn with_adapter(
+        mut self,
+        config: Option<&AdapterConfig>,
+        seed: u64,
+        observe: Observer,
+    ) -> Result<Self> {
+        let opened = self.folder.peft().cloned();
+        let mut config = match (config, &opened) {
+            (None, None) => return Ok(self),
+            (Some(config), _) => config.clone(),
+            (None, Some(_)) => AdapterConfig::default(),
+        };
+        let key = |error: Error| error.at_key("adapter");
+        let from = match (&config.from, opened) {
+            (Some(_), Some(opened)) => {
+                let path = opened.path.display();
+                return Err(Error::input("the model has an adapter already")
+                    .at(path)
+                    .hint("leave adapter.from out, or name the base model")
+                    .at_key("adapter.from"));
+            }
+            (Some(name), None) => {
+                let path = find_model(name, None, observe);
+                let path = path.map_err(|error| error.at_key("adapter.from"))?;
+                Some(PeftFolder::open(&path)?)
+            }
+            (None, Some(opened)) => {
+                config.from = Some(opened.path.display().to_string());
+                Some(opened)
+            }
+            (None, None) => None,
+        };
+        let (base, revision) = self.base_name(from.as_ref());
+        let folder = self.folder.clone();
+        let folder = match from {
+            Some(peft) => {
+                config = config.continuing(&peft.config).map_err(key)?;
+                match folder.peft().is_some() {
+                    true => folder,
+                    false => folder.with_peft(peft)?,
+                }
+            }
+            None => {
+                let adapter = config.resolve(&folder.arch, folder.layout()).map_err(key)?;
+                folder.with_adapter(&adapter)
+            }
+        };
+        self.folder = folder;
+        let adapter = self.folder.layout().adapter.clone().unwrap_or_default();
+        let arch = &self.folder.arch;
+        let text = config_json(&config, &adapter, arch, &base, revision.as_deref())?;
+        let text = serde_json::to_vec_pretty(&text).map_err(|e| Error::failed(e.to_string()))?;
+        let path = self
+            .folder
+            .files
+            .directory()
+            .join(model_dir::ADAPTER_CONFIG);
+        let document = Document::of(&path, untrusted::CONFIG, text);
+        self.folder
+            .files
+            .replace(model_dir::ADAPTER_CONFIG, document);
+        self.adapter = Some(TrainedAdapter { config, seed });
+        Ok(self)
+    }
+
+    /// Whether the reference is the adapter as it begins, rather than its base.
+    pub fn starts_at_adapter(&self) -> bool {
+        let adapter = self.adapter.as_ref();
+        adapter.is_some_and(|adapter| adapter.reference() == AdapterReference::Start)
+    }
+
+    /// The adapter that the run trains.
+    pub fn adapter(&self) -> Option<&TrainedAdapter> {
+        self.adapter.as_ref()
+    }
+
+    /// How an adapter names its base: a name on the hub, or a path that does not depend on the working
+    /// directory.
+    fn base_name(&self, from: Option<&PeftFolder>) -> (String, Option<String>) {
+        let named = &self.config.model_name_or_path;
+        let (name, revision) = match from.filter(|_| self.folder.peft().is_some()) {
+            Some(PeftFolder {
+                base: Some(base),
+                revision,
+                ..
+            }) => (base, revision),
+            _ => (named, &self.config.revision),
+        };
+        let path = Path::new(name);
+        let name = match path.is_dir() {
+            true => path
+                .canonicalize()
+                .map_or_else(|_| name.clone(), |path| path.display().to_string()),
+            false => name.clone(),
+        };
+        (name, revision.clone())
+    }
+
+    /// Gives the adapter of a policy, whose base has the content hash `base`, the values that it begins with;
+    /// returns the policy's content hash.
+    pub fn start_adapter(&self, policy: &mut Decoder, base: &str) -> Result<String> {
+        let Some(TrainedAdapter { config, seed }) = &self.adapter else {
+            return Ok(base.to_owned());
+        };
+        if self.folder.peft().is_some() {
+            return self.folder.load_adapter(policy, base);
+        }
+        let Some(adapter) = policy.weights().layout().adapter.clone() else {
+            return Err(Error::failed("a policy without its adapter"));
+        };
+        initialize(&adapter, config.init, *seed, policy.weights_mut())?;
+        set_magnitudes(policy.weights_mut())?;
+        // Its products are zeros.
+        Ok(base.to_owned())
+    }
+
+    /// The reference as a model in memory, beside the policy. An adapter's base is the policy's own
+    /// weights, as far as none of them is trained.
+    pub fn reference_beside(
+        &self,
+        policy: &Decoder,
+        hash: Option<&str>,
+        observe: Observer,
+    ) -> Result<Decoder> {
+        let Some(adapter) = &self.adapter else {
+            return self.load_reference(hash, observe);
+        };
+        if self.reference(observe)?.is_some() {
+            return self.load_reference(hash, observe);
+        }
+        let saved = |policy: &Decoder| {
+            let adapter = policy.weights().layout().adapter.as_ref();
+            adapter.is_some_and(|adapter| !adapter.saved.is_empty())
+        };
+        if adapter.reference() == AdapterReference::Base && !saved(policy) {
+            return Ok(policy.base());
+        }
+        self.start_beside(policy)
+    }
+
+    /// The policy as it began, in the same memory but for what is trained.
+    pub fn start_beside(&self, policy: &Decoder) -> Result<Decoder> {
+        let mut start = policy.with_own_trained()?;
+        // What is trained whole begins as the base has it.
+        self.folder.load_trained(start.weights_mut())?;
+        self.start_adapter(&mut start, "")?;
+        start.adapter = self.starts_at_adapter();
+        Ok(start)
+    }
+}

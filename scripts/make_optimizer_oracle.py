@@ -8,6 +8,8 @@ compare exactly. Its maps are bitsandbytes' own, and its codes those of bitsandb
 which is run beside it, but for squares that round to 0 (see src/kernels/operands/blockwise.rs). The CPU
 kernel of bitsandbytes 0.50.2 is no oracle: its table is so coarse that all numbers under 1.5e-5 of the
 largest get one code.
+
+Muon is written out in float64. torch.optim.Muon, which orthogonalizes in bfloat16, is run beside it.
 """
 
 import json
@@ -94,13 +96,50 @@ def check_codes(maps):
         assert (ours != theirs).mean() < 1e-3, (ours != theirs).sum()
 
 
+def orthogonalized(x):
+    """torch's _zeropower_via_newtonschulz in float64."""
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / max(np.linalg.norm(x), 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if tall else x
+
+
+def muon(shape, rate, decay, momentum):
+    n = shape[0] * shape[1]
+    w, m = start(n).astype(np.float64).reshape(shape), np.zeros(shape)
+    theirs = torch.nn.Parameter(torch.tensor(w.astype(f32)))
+    optimizer = torch.optim.Muon(
+        [theirs], lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(1, STEPS + 1):
+        g = gradient(n, step).astype(np.float64).reshape(shape)
+        m = momentum * m + (1 - momentum) * g
+        u = momentum * m + (1 - momentum) * g
+        w = (1 - rate * decay) * w - rate * 0.2 * max(shape) ** 0.5 * orthogonalized(u)
+        theirs.grad = torch.tensor(g.astype(f32))
+        optimizer.step()
+    moved = np.linalg.norm(w - start(n).reshape(shape))
+    off = np.linalg.norm(w - theirs.detach().numpy()) / moved
+    print(f"muon {shape}: torch's bfloat16 is {off:.4f} of the way off")
+    assert off < 0.03
+    return {"shape": shape, "weights": w.flatten().tolist()}
+
+
 def main():
     maps = [F.create_dynamic_map(signed=signed).numpy() for signed in (True, False)]
     n, hyper = 2 * BLOCK + 77, (0.9, 0.999, 1e-8, 0.01, 0.1)
     w, codes, absmax = adam_8bit(n, hyper, maps)
     check_codes(maps)
     file = {
-        "versions": {"bitsandbytes": bitsandbytes.__version__, "numpy": np.__version__},
+        "versions": {
+            "bitsandbytes": bitsandbytes.__version__,
+            "numpy": np.__version__,
+            "torch": torch.__version__.split("+")[0],
+        },
+        "muon": [muon(shape, 0.02, 0.1, 0.95) for shape in ((6, 17), (17, 6))],
         "maps": [table.tolist() for table in maps],
         "adam_8bit": {
             "n": n,

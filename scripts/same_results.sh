@@ -399,6 +399,7 @@ options() {
     small optimizer-rmsprop optimizer.optim=rmsprop
     small optimizer-adamw-8bit optimizer.optim=adamw_8bit
     small optimizer-lion optimizer.optim=lion
+    small optimizer-muon optimizer.optim=muon
     small no-clipping optimizer.max_grad_norm=0
     small schedule-cosine schedule.lr_scheduler_type=cosine schedule.warmup_steps=2
     small schedule-warmup schedule.lr_scheduler_type=constant_with_warmup schedule.warmup_ratio=0.4 schedule.warmup_from_zero=false

@@ -4,6 +4,7 @@
 
 mod config;
 mod moments;
+mod muon;
 mod overflow;
 mod schedule;
 
@@ -17,6 +18,7 @@ pub use crate::model::numerics::States;
 use crate::model::parameters::{Master, Params};
 
 use moments::{Moments, Rule};
+use muon::Muon;
 
 pub use config::{Method, OptimizerConfig};
 pub use schedule::{Decay, ScheduleConfig};
@@ -124,6 +126,14 @@ impl Optimizer {
     fn rule(&self, rate: f64) -> Rule {
         let read = |value: Option<f64>| value.unwrap_or_default();
         let (config, step) = (&self.config, self.steps + 1);
+        let adam = || Adam {
+            beta1: read(config.adam_beta1),
+            beta2: read(config.adam_beta2),
+            epsilon: read(config.adam_epsilon),
+            rate,
+            weight_decay: read(config.weight_decay),
+            step,
+        };
         match config.optim {
             Method::RmsProp => Rule::RmsProp(RmsProp {
                 alpha: read(config.rmsprop_alpha),
@@ -138,14 +148,15 @@ impl Optimizer {
                 weight_decay: read(config.weight_decay),
                 step,
             }),
-            Method::AdamW | Method::AdamW8bit | Method::Adam => Rule::Adam(Adam {
-                beta1: read(config.adam_beta1),
-                beta2: read(config.adam_beta2),
-                epsilon: read(config.adam_epsilon),
-                rate,
-                weight_decay: read(config.weight_decay),
-                step,
-            }),
+            Method::AdamW | Method::AdamW8bit | Method::Adam => Rule::Adam(adam()),
+            Method::Muon => Rule::Muon(
+                Muon {
+                    momentum: read(config.muon_momentum),
+                    rate,
+                    weight_decay: read(config.weight_decay),
+                },
+                adam(),
+            ),
         }
     }
 }

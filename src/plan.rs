@@ -369,7 +369,8 @@ fn time(
     let per_epoch = rows.steps_per_epoch() as f64;
     let step = |online: bool| {
         let bytes = always + if online { reference } else { 0.0 };
-        let flops = flops.step.total(flops.recompute, online);
+        let update_flops = config.optimizer.optim.flops(models.layout);
+        let flops = flops.step.total(flops.recompute, online) + update_flops;
         Seconds::of(rates, flops, bytes / per_epoch, update)
     };
     // Before the reference moves for the first time, it is a column.

@@ -54,9 +54,10 @@ file of data.samples that does not exist yet is not counted.
 A run that needs more memory than there is, of which 3% are kept free, is
 refused with exit code 2 after its table, with the changes that make it fit.
 Each of them is checked: a smaller batch.micro_batch_tokens, model.recompute,
-optimizer.states = \"split\", model.dtype = \"bf16\" and the smallest sets of them;
-if none is enough, a shorter data.max_length and fewer blocks in
-model.trainable; and the smallest GPU that holds the run.
+optimizer.states = \"split\", model.dtype = \"bf16\", optimizer.optim =
+\"adamw_8bit\" and the smallest sets of them; if none is enough, a shorter
+data.max_length and fewer blocks in model.trainable; and the smallest GPU that
+holds the run.
 
 memory    the peak of a training step. On the CPU and with dtype = \"f32\" all is
           f32. With bf16 on a GPU weights and activations are bf16, the residual

@@ -324,7 +324,7 @@ mod tests {
             "max_steps -> run.max_steps; lora_r -> adapter.r; zebra: unknown"
         );
         let value = of_value("optimizer.optim", "paged_adamw_8bit", &["adamw"]);
-        assert!(value.starts_with("write \"adamw\""), "{value}");
+        assert!(value.starts_with("write \"adamw_8bit\""), "{value}");
         let value = of_value("optimizer.optim", "AdamW", &["adam", "adamw"]);
         assert_eq!(value, "did you mean `adamw`?");
     }

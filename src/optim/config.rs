@@ -22,13 +22,13 @@ pub struct OptimizerConfig {
     /// All but `adam` and `rmsprop`: decoupled decay of matrices, not of biases and norms; 0 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// `adamw`, `adamw_8bit` and `adam`: 0.9 by default.
+    /// All but `rmsprop` and `lion`: 0.9 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adam_beta1: Option<f64>,
-    /// `adamw`, `adamw_8bit` and `adam`: 0.999 by default.
+    /// All but `rmsprop` and `lion`: 0.999 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adam_beta2: Option<f64>,
-    /// `adamw`, `adamw_8bit` and `adam`: 1e-8 by default.
+    /// All but `rmsprop` and `lion`: 1e-8 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adam_epsilon: Option<f64>,
     /// `rmsprop` only: decay of the mean of squared gradients, 0.99 by default.
@@ -43,6 +43,9 @@ pub struct OptimizerConfig {
     /// `lion` only: decay of the mean of gradients, 0.99 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lion_beta2: Option<f64>,
+    /// `muon` only: decay of the mean of gradients, 0.95 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muon_momentum: Option<f64>,
 }
 
 /// Optimizers by name.
@@ -60,6 +63,9 @@ pub enum Method {
     RmsProp,
     /// The sign of a mean of gradients, Chen et al. 2023.
     Lion,
+    /// Orthogonalized means of the gradients of the blocks' matrices, Jordan et al. 2024; AdamW for the
+    /// rest.
+    Muon,
 }
 
 impl Method {
@@ -71,6 +77,7 @@ impl Method {
             Self::Adam => "adam",
             Self::RmsProp => "rmsprop",
             Self::Lion => "lion",
+            Self::Muon => "muon",
         }
     }
 }
@@ -90,6 +97,7 @@ impl Default for OptimizerConfig {
             rmsprop_epsilon: None,
             lion_beta1: None,
             lion_beta2: None,
+            muon_momentum: None,
         }
     }
 }
@@ -102,7 +110,8 @@ impl OptimizerConfig {
     pub fn resolve(&self) -> Result<Self> {
         let mut all = self.clone();
         let method = self.optim;
-        let (rmsprop, lion) = (method == Method::RmsProp, method == Method::Lion);
+        let is = |one: Method| method == one;
+        let (rmsprop, lion, muon) = (is(Method::RmsProp), is(Method::Lion), is(Method::Muon));
         let adam = !rmsprop && !lion;
         let decays = !rmsprop && method != Method::Adam;
         // Updates are made in f32.
@@ -137,6 +146,7 @@ impl OptimizerConfig {
             ),
             ("lion_beta1", &mut all.lion_beta1, lion, 0.9, &share),
             ("lion_beta2", &mut all.lion_beta2, lion, 0.99, &share),
+            ("muon_momentum", &mut all.muon_momentum, muon, 0.95, &share),
         ];
         for (key, value, read, default, range) in keys {
             match value {
@@ -188,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_method_has_one_name() {
-        use Method::{Adam, AdamW, AdamW8bit, Lion, RmsProp};
-        for method in [AdamW, AdamW8bit, Adam, RmsProp, Lion] {
+        use Method::{Adam, AdamW, AdamW8bit, Lion, Muon, RmsProp};
+        for method in [AdamW, AdamW8bit, Adam, RmsProp, Lion, Muon] {
             let name = serde_json::to_value(method).unwrap();
             assert_eq!(name, method.name());
         }

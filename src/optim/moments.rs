@@ -12,6 +12,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::Method;
+use super::muon::{self, Muon, is_hidden};
 use crate::error::{Error, Result};
 use crate::kernels::Dst;
 use crate::kernels::device::{download_bytes, upload_bytes};
@@ -29,6 +30,8 @@ pub(super) enum Rule {
     Adam(Adam),
     RmsProp(RmsProp),
     Lion(Lion),
+    /// Of hidden matrices, and of the rest.
+    Muon(Muon, Adam),
 }
 
 /// The moments of every parameter that is trained.
@@ -51,6 +54,13 @@ pub(super) enum Moments {
     RmsProp { square: Params },
     /// Lion's mean of gradients, (elements).
     Lion { mean: Params, decayed: Decayed },
+    /// Muon's mean of gradients, (elements), and Adam's of what is not a hidden matrix, in f32.
+    Muon {
+        mean: Params,
+        square: Params,
+        /// Nothing, and everything.
+        decayed: [Decayed; 2],
+    },
 }
 
 /// A moment: in 8 bits of large parameters, in f32 of small ones.
@@ -80,6 +90,15 @@ impl Moments {
             let decayed = decayed.map(|entry| entry.range.clone()).collect();
             Decayed::new(decayed, device)
         };
+        let none_or_all = || -> Result<[Decayed; 2]> {
+            let all = Decayed::new(once(0..layout.len).collect(), device)?;
+            Ok([Decayed::new(Vec::new(), device)?, all])
+        };
+        // bf16 is for large buffers alone.
+        let wide = match dtype {
+            DType::BF16 => DType::F32,
+            wide => wide,
+        };
         Ok(match method {
             Method::AdamW | Method::Adam => Self::Adam {
                 mean: zeros()?,
@@ -87,21 +106,14 @@ impl Moments {
                 decayed: decayed()?,
             },
             Method::AdamW8bit => {
-                let small = match dtype {
-                    DType::BF16 => DType::F32,
-                    wide => wide,
-                };
-                let zeros = |name, absmax| Blockwise::new(name, absmax, layout, (small, device));
+                let zeros = |name, absmax| Blockwise::new(name, absmax, layout, (wide, device));
                 Self::Adam8bit {
                     moments: [
                         zeros("mean", "mean_absmax")?,
                         zeros("square", "square_absmax")?,
                     ],
                     maps: Maps::new(device)?,
-                    decayed: [
-                        Decayed::new(Vec::new(), device)?,
-                        Decayed::new(once(0..layout.len).collect(), device)?,
-                    ],
+                    decayed: none_or_all()?,
                 }
             }
             Method::RmsProp => Self::RmsProp { square: zeros()? },
@@ -109,13 +121,24 @@ impl Moments {
                 mean: zeros()?,
                 decayed: decayed()?,
             },
+            Method::Muon => {
+                let rest = layout.entries.iter().filter(|entry| !is_hidden(entry));
+                let rest = Arc::new(placed(rest.cloned().collect()));
+                Self::Muon {
+                    mean: Params::zeros(layout.clone(), wide, device)?,
+                    square: Params::zeros(rest, wide, device)?,
+                    decayed: none_or_all()?,
+                }
+            }
         })
     }
 
     /// All buffers by name; those of one name are of different parameters.
     pub fn buffers(&self) -> Vec<(&'static str, &Params)> {
         match self {
-            Self::Adam { mean, square, .. } => vec![("mean", mean), ("square", square)],
+            Self::Adam { mean, square, .. } | Self::Muon { mean, square, .. } => {
+                vec![("mean", mean), ("square", square)]
+            }
             Self::Adam8bit { moments, .. } => moments.iter().flat_map(Blockwise::buffers).collect(),
             Self::RmsProp { square } => vec![("square", square)],
             Self::Lion { mean, .. } => vec![("mean", mean)],
@@ -125,7 +148,9 @@ impl Moments {
     /// As [`buffers`](Self::buffers), to be filled in.
     pub fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Params)> {
         match self {
-            Self::Adam { mean, square, .. } => vec![("mean", mean), ("square", square)],
+            Self::Adam { mean, square, .. } | Self::Muon { mean, square, .. } => {
+                vec![("mean", mean), ("square", square)]
+            }
             Self::Adam8bit { moments, .. } => {
                 let moments = moments.iter_mut();
                 moments.flat_map(Blockwise::buffers_mut).collect()
@@ -191,6 +216,25 @@ impl Moments {
             (Self::Lion { mean, decayed }, Rule::Lion(lion)) => {
                 kernel::lion(lion, decayed, weights, mean.flat_mut(), gradient)
             }
+            (
+                Self::Muon {
+                    mean,
+                    square,
+                    decayed,
+                },
+                Rule::Muon(muon, adam),
+            ) => gradients.layout().entries.iter().try_for_each(|entry| {
+                let gradient = part(gradients, &entry.range)?;
+                let gradient = (&gradient, scale);
+                let weights = weights.part(entry.range.clone())?;
+                let mean = of(mean, entry)?;
+                if is_hidden(entry) {
+                    muon.update(entry, weights, mean, gradient)
+                } else {
+                    let decayed = &decayed[usize::from(entry.decay)];
+                    kernel::adam(adam, decayed, weights, (mean, of(square, entry)?), gradient)
+                }
+            }),
             _ => Err(Error::failed("moments of another optimizer")),
         }
     }
@@ -250,14 +294,19 @@ impl Blockwise {
 }
 
 impl Method {
-    /// Bytes of the moments for the parameters of `layout` that are trained, where those that are not
-    /// kept in 8 bits take `width` bytes each.
+    /// Bytes of the moments for the parameters of `layout` that are trained, where those that are kept
+    /// neither in 8 bits nor always in f32 take `width` bytes each.
     pub fn moment_bytes(self, layout: &Layout, width: u64) -> u64 {
         let trained = layout.trainable_len as u64;
         let entries = || layout.entries.iter().filter(|entry| entry.trainable);
         match self {
             Self::AdamW | Self::Adam => 2 * width * trained,
             Self::RmsProp | Self::Lion => width * trained,
+            Self::Muon => {
+                let rest = entries().filter(|entry| !is_hidden(entry));
+                let rest = rest.map(|entry| entry.range.len()).sum::<usize>();
+                4 * (trained + rest as u64)
+            }
             Self::AdamW8bit => {
                 let bytes = |entry: &Entry| match (is_large(entry), entry.range.len()) {
                     (true, n) => n + 4 * n.div_ceil(BLOCK),
@@ -265,6 +314,22 @@ impl Method {
                 };
                 2 * entries().map(bytes).sum::<usize>() as u64
             }
+        }
+    }
+
+    /// Floating-point operations of an update's matmuls.
+    pub fn flops(self, layout: &Layout) -> f64 {
+        match self {
+            Self::Muon => muon::flops(layout),
+            _ => 0.0,
+        }
+    }
+
+    /// Elements that an update makes for a while, in the type of the weights that are computed with.
+    pub fn scratch(self, layout: &Layout) -> u64 {
+        match self {
+            Self::Muon => muon::scratch(layout),
+            _ => 0,
         }
     }
 }

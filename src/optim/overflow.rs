@@ -45,6 +45,11 @@ impl Rule {
             }
             Self::RmsProp(rmsprop) => (1.0, rmsprop.rate, rmsprop.rate * mean / rmsprop.epsilon),
             Self::Lion(lion) => (1.0 - lion.rate * lion.weight_decay, lion.rate, lion.rate),
+            Self::Muon(muon, adam) => {
+                let rest = Self::Adam(*adam).largest(weights, mean);
+                let most = (rest - weights).max(0.0) + muon.most();
+                (1.0 - muon.rate * muon.weight_decay, muon.rate, most)
+            }
         };
         // What is not trained keeps its magnitude.
         let keep = keep.abs().max(1.0);

@@ -102,7 +102,7 @@ impl Memory {
         let head = hidden_rows(arch, &bytes, batch);
         let block = block_backward(arch, &bytes, batch);
         // Between steps, when neither activations nor logits are there.
-        let mut between = 0;
+        let mut between = config.optimizer.optim.scratch(models.layout) * bytes.weight;
         if on_policy || config.story.is_some() {
             between = between.max(drawing(config, arch, &bytes));
         }

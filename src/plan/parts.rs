@@ -131,6 +131,7 @@ impl Parts {
         let predictions = rows.trained.predictions / steps / micro_batches;
         let tiles = (predictions / tile_rows(policy, device.gpu) as f64).ceil();
         let update = update_bytes(config, device, models.layout) as f64;
+        let update_flops = config.optimizer.optim.flops(models.layout);
         // Of each tile the host reads the statistics, and of each step the gradient's norm.
         let waits = micro_batches * tiles + 1.0;
         let ceilings = Ceilings::of(rates);
@@ -147,7 +148,10 @@ impl Parts {
             attention: part((flops.attention / steps, ceilings.attention), none),
             head: part(products(flops.head), moved(head)),
             elementwise: part(none, moved(blocks)),
-            optimizer: part(none, (update, ceilings.optimizer)),
+            optimizer: part(
+                (update_flops, ceilings.matmuls),
+                (update, ceilings.optimizer),
+            ),
             host: Part {
                 seconds: HOST_TOKEN * rows.trained.tokens / steps + HOST_WAIT * waits,
                 ..Part::default()

@@ -48,6 +48,7 @@ fn an_update_that_overflows_is_not_made() {
         ("adam", "3e38"),
         ("rmsprop", "1e38"),
         ("lion", "3.4e38"),
+        ("muon", "1e38"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let sets = [

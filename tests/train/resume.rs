@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::{fixture, json};
 
 /// What a checkpoint must not forget, in one config each.
-const RUNS: [(&str, &str); 19] = [
+const RUNS: [(&str, &str); 20] = [
     (
         "dpo",
         "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
@@ -48,6 +48,10 @@ const RUNS: [(&str, &str); 19] = [
     (
         "dpo",
         "[loss.dpo]\n[optimizer]\noptim = \"lion\"\nlearning_rate = 1e-4",
+    ),
+    (
+        "dpo",
+        "[loss.dpo]\n[optimizer]\noptim = \"muon\"\nlearning_rate = 1e-3\nweight_decay = 0.1",
     ),
     // Weights that the model's own files do not hold.
     ("bf16", "[loss.dpo]\n[optimizer]\nlearning_rate = 1e-3"),

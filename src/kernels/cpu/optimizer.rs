@@ -103,6 +103,17 @@ pub fn lion(
     }))
 }
 
+pub fn descend(keep: f64, rate: f64, weights: Weights, direction: &Tensor) -> Result<()> {
+    let weights = weights.plain()?;
+    each_real!(weights, T => write(weights, |weights: &mut [T]| {
+        let direction = read(direction);
+        let units = direction.values::<T>()?.par_chunks(UNIT);
+        let units = weights.par_chunks_mut(UNIT).zip(units);
+        units.for_each(|(w, x)| descend_unit(T::of(keep), T::of(rate), w, x));
+        Ok(())
+    }))
+}
+
 /// The runs of `unit`, counted from its start, each with whether it is `decayed`.
 fn parts(unit: Range<usize>, decayed: &[Range<usize>]) -> Vec<(Range<usize>, bool)> {
     let mut parts = Vec::new();
@@ -191,6 +202,14 @@ fn lion_unit<T: Real>(
         let down = if direction < T::ZERO { rate } else { T::ZERO };
         *w = keep * *w - (up - down);
         *m = beta2 * *m + rest2 * x;
+    }
+}
+}
+
+vectorized! {
+fn descend_unit<T: Real>(keep: T, rate: T, weights: &mut [T], direction: &[T]) {
+    for (w, x) in weights.iter_mut().zip(direction) {
+        *w = keep * *w - rate * *x;
     }
 }
 }

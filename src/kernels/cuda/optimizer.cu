@@ -219,6 +219,19 @@ KERNEL(lion)(
     }
 }
 
+KERNEL(descend)(
+    float* master, bf16* weights, short* low, const float* direction, i64 n, float share, float rate
+) {
+    WEIGHTS kept = {master, weights, low};
+    for (i64 i = thread_index() * PACK; i < n; i += thread_count() * PACK) {
+        float w[PACK], x[PACK];
+        read(w, kept, i, n - i);
+        load(x, direction + i, n - i);
+        for (int k = 0; k < PACK; k++) w[k] = share * w[k] - rate * x[k];
+        write(kept, w, i, n - i);
+    }
+}
+
 // Numbers in 8 bits: a code each, the first of a pack in the lowest bits, and an absmax per block. A warp
 // has a block.
 const int BLOCK = 32 * PACK;

@@ -122,6 +122,15 @@ pub fn adam_8bit(
     module.launch("adam_8bit", grid, &args)
 }
 
+pub fn descend(keep: f64, rate: f64, weights: Weights, direction: &Tensor) -> Result<()> {
+    let module = checked(&weights, &[], direction)?;
+    let n = direction.elem_count();
+    let mut args = tensors(&weights).to_vec();
+    args.extend([Arg::from(direction), n.into()]);
+    args.extend([keep, rate].map(Arg::Float));
+    module.launch("descend", Grid::over(n), &args)
+}
+
 /// In the kernels' order.
 fn numbers(step: &AdamStep) -> [f64; 9] {
     [

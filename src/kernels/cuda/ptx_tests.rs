@@ -123,7 +123,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 39] = [
+const WIDE: [Accesses; 40] = [
     ("activation", "apply", &["A"], &["A"]),
     ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
     ("activation", "gated", &["A", "A"], &["A"]),
@@ -181,6 +181,7 @@ const WIDE: [Accesses; 39] = [
         &["WEIGHTS", "float"],
         &["WEIGHTS"],
     ),
+    ("optimizer", "descend", &["WEIGHTS", "float"], &["WEIGHTS"]),
     (
         "optimizer",
         "lion",

@@ -111,6 +111,15 @@ impl<'a> Weights<'a> {
         })
     }
 
+    /// The weights that matmuls read, (n).
+    pub fn stored(&self) -> &Tensor {
+        match self {
+            Self::Plain(weights) | Self::Master { weights, .. } | Self::Split { weights, .. } => {
+                weights
+            }
+        }
+    }
+
     /// The weights where no others are kept beside them.
     pub(in crate::kernels) fn plain(self) -> Result<Dst<'a>> {
         match self {

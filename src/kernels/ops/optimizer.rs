@@ -109,6 +109,21 @@ pub fn lion(
     }
 }
 
+/// `w = keep * w - rate * direction`. Tensors are (n), of the types of [`adam`].
+///
+/// # Errors
+/// As of [`adam`].
+pub fn descend(keep: f64, rate: f64, weights: Weights, direction: &Tensor) -> Result<()> {
+    let _profile = profile::part(Part::Optimizer);
+    check_flat(&[&weights.tensors()[..], &[direction]].concat())?;
+    match Backend::of(direction) {
+        Backend::Cpu => cpu::optimizer::descend(keep, rate, weights, direction),
+        Backend::Cuda | Backend::Emulator => {
+            cuda::optimizer::descend(keep, rate, weights, direction)
+        }
+    }
+}
+
 /// As [`adam`], with moments in 8 bits: blocks of [`BLOCK`] elements from the first one on are decoded,
 /// updated in the type of the weights, by which these are updated, and coded again. Weights and gradient
 /// are (n); all of them decay or none.

@@ -3,10 +3,10 @@ use crate::kernels::testing::variable;
 use crate::model::parameters::Init;
 use crate::optim::{Optimizer, OptimizerConfig, Updated};
 
-/// Parameters of these shapes: `a`, `b`, ... Those with two sizes decay.
+/// Parameters of these shapes: `a.0`, `b.1`, ... Those with two sizes decay.
 fn layout(shapes: &[&[usize]]) -> Arc<Layout> {
     let entry = |(i, shape): (usize, &&[usize])| Entry {
-        name: char::from(b'a' + i as u8).to_string(),
+        name: format!("{}.{i}", char::from(b'a' + i as u8)),
         shape: shape.to_vec(),
         transposed: false,
         range: 0..0,
@@ -44,6 +44,7 @@ fn the_bytes_of_moments_are_those_that_are_counted() {
         Method::Adam,
         Method::RmsProp,
         Method::Lion,
+        Method::Muon,
     ] {
         let moments = Moments::new(method, &layout, DType::F32, &Device::Cpu).unwrap();
         let bytes = |params: &Params| params.layout().len * params.flat().dtype().size_in_bytes();
@@ -93,7 +94,7 @@ fn threads_change_no_bit() {
             weights.values(0..layout.len).unwrap()
         })
     };
-    for method in [Method::AdamW8bit, Method::Lion] {
+    for method in [Method::AdamW8bit, Method::Lion, Method::Muon] {
         assert_eq!(run(1, method), run(3, method), "{method:?}");
     }
 }
@@ -142,7 +143,7 @@ fn adamw_in_8_bits_stays_near_adamw() {
 #[test]
 fn an_update_that_overflows_is_not_made() {
     let layout = layout(&[&[64, 65], &[33]]);
-    for method in [Method::AdamW8bit, Method::Lion] {
+    for method in [Method::AdamW8bit, Method::Lion, Method::Muon] {
         let mut weights = values(&layout, 0);
         let before = weights.values(0..layout.len).unwrap();
         let mut optimizer = optimizer(method, &weights);
@@ -154,7 +155,7 @@ fn an_update_that_overflows_is_not_made() {
         let Updated::Overflows(names) = made else {
             panic!("{method:?}: {made:?}");
         };
-        assert!(names.contains(&"a".to_owned()), "{method:?}: {names:?}");
+        assert!(names.contains(&"b.1".to_owned()), "{method:?}: {names:?}");
         assert_eq!(weights.values(0..layout.len).unwrap(), before);
     }
 }

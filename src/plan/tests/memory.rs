@@ -280,10 +280,17 @@ fn what_cannot_help_is_not_suggested() {
     );
 }
 
-/// No block is frozen for what bf16 and split states save, and every card is told the same kinds.
+/// No block is frozen for what bf16 and split states save, and every card is told the same kinds, up to
+/// the one on which moments in 8 bits let all of them be trained.
 #[test]
 fn bf16_and_split_states_come_before_frozen_blocks() {
-    for memory in [23.5, 31.3, 39.4, 79.0] {
+    let refused = on_gpu(LLAMA, &[], 79.0);
+    let first = refused.remedies[0].to_string();
+    assert!(
+        first.contains("adamw_8bit") && !first.contains("trainable"),
+        "{first}"
+    );
+    for memory in [23.5, 31.3, 39.4] {
         let refused = on_gpu(LLAMA, &[], memory);
         let first = refused.remedies[0].to_string();
         for part in [

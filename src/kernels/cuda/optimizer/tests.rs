@@ -2,7 +2,7 @@ use super::*;
 use crate::kernels::cuda::ptx_tests::covering;
 use crate::kernels::device::{self, download_split, upload, upload_split};
 use crate::kernels::emulator::{self, compare, scope_on};
-use crate::kernels::optimizer::{adam, adam_8bit, lion, rmsprop, squared_norm};
+use crate::kernels::optimizer::{adam, adam_8bit, descend, lion, rmsprop, squared_norm};
 use crate::kernels::testing::*;
 use candle_core::Device;
 
@@ -129,6 +129,12 @@ fn check_plain(sizes: &[usize]) {
                     rmsprop(&rmsprop_at(step), plain, (&mut square).into(), gradient).unwrap();
                 }
                 vec![inputs[0].clone(), square]
+            });
+            compare("descend", &inputs, 2e-6, |inputs| {
+                let mut weights = view(&inputs[0]);
+                let plain = Weights::Plain((&mut weights).into());
+                descend(0.9, 0.5, plain, &view(&inputs[1])).unwrap();
+                vec![inputs[0].clone()]
             });
             compare("lion", &inputs, 2e-6, |inputs| {
                 let decayed = decayed(n, inputs[0].device());

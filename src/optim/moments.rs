@@ -45,7 +45,7 @@ pub(super) enum Moments {
     },
     /// Adam's in 8 bits.
     Adam8bit {
-        moments: [Blockwise; 2],
+        moments: Box<[Blockwise; 2]>,
         maps: Maps,
         /// Nothing, and everything.
         decayed: [Decayed; 2],
@@ -108,10 +108,10 @@ impl Moments {
             Method::AdamW8bit => {
                 let zeros = |name, absmax| Blockwise::new(name, absmax, layout, (wide, device));
                 Self::Adam8bit {
-                    moments: [
+                    moments: Box::new([
                         zeros("mean", "mean_absmax")?,
                         zeros("square", "square_absmax")?,
-                    ],
+                    ]),
                     maps: Maps::new(device)?,
                     decayed: none_or_all()?,
                 }
@@ -163,10 +163,9 @@ impl Moments {
     /// The moments of one parameter in a copy, in f32 in host memory.
     pub fn of(&self, method: Method, alone: &Arc<Layout>) -> Result<Self> {
         let mut copied = Self::new(method, alone, DType::F32, &Device::Cpu)?;
-        let pairs = self.buffers().into_iter().zip(copied.buffers_mut());
-        pairs
-            .map(|((_, from), (_, to))| copy(from, to))
-            .collect::<Result<()>>()?;
+        for ((_, from), (_, to)) in self.buffers().into_iter().zip(copied.buffers_mut()) {
+            copy(from, to)?;
+        }
         Ok(copied)
     }
 
@@ -192,7 +191,7 @@ impl Moments {
             }
             (
                 Self::Adam8bit {
-                    moments: [mean, square],
+                    moments,
                     maps,
                     decayed,
                 },
@@ -201,6 +200,7 @@ impl Moments {
                 let gradient = part(gradients, &entry.range)?;
                 let gradient = (&gradient, scale);
                 let weights = weights.part(entry.range.clone())?;
+                let [mean, square] = &mut **moments;
                 if is_large(entry) {
                     let moments = [mean.coded(entry)?, square.coded(entry)?];
                     kernel::adam_8bit(adam, entry.decay, maps, weights, moments, gradient)

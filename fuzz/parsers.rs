@@ -22,6 +22,7 @@ use expo::eval::judge::{Cache, Lexicon, Template};
 use expo::lab::bandit::Experiment;
 use expo::lab::story::Grammar;
 use expo::loss::{Loss, Objective, Role};
+use expo::model::peft::PeftFolder;
 use expo::model::weights::ModelFolder;
 use expo::report::page::{Recorded, page};
 use expo::score::ScoreFile;
@@ -69,10 +70,30 @@ const TOKENIZER_CONFIG: (&str, &[u8]) = (
     "tokenizer_config.json",
     include_bytes!("corpus/tokenizer_config/template"),
 );
+const ADAPTER_CONFIG: (&str, &[u8]) = (
+    "adapter_config.json",
+    include_bytes!("corpus/adapter_config/llama"),
+);
+const ADAPTER_WEIGHTS: (&str, &[u8]) = (
+    "adapter_model.safetensors",
+    include_bytes!("corpus/adapter_weights/llama"),
+);
 const PAIRS: (&str, &[u8]) = ("pairs.jsonl", include_bytes!("corpus/rows/pairs"));
 
 /// All of them.
-pub static PARSERS: [Parser; 25] = [
+pub static PARSERS: [Parser; 27] = [
+    Parser {
+        name: "adapter_config",
+        file: "adapter_config.json",
+        around: &[CONFIG, WEIGHTS, ADAPTER_WEIGHTS],
+        read: adapter,
+    },
+    Parser {
+        name: "adapter_weights",
+        file: "adapter_model.safetensors",
+        around: &[CONFIG, WEIGHTS, ADAPTER_CONFIG],
+        read: adapter,
+    },
     Parser {
         name: "config_json",
         file: "config.json",
@@ -319,6 +340,15 @@ fn model(folder: &Path) -> Result<()> {
         preference: None,
     };
     model.score(&Packed::new([&example], Role::ALL)).map(drop)
+}
+
+/// Opens the adapter on the model beside it, and loads it.
+fn adapter(folder: &Path) -> Result<()> {
+    let base = ModelFolder::open(folder)?;
+    let peft = PeftFolder::open(folder)?;
+    let adapter = peft.adapter(&base.arch, base.layout())?;
+    let (mut model, _) = base.with_adapter(&adapter).load(DType::F32, &Device::Cpu)?;
+    peft.load_into(model.weights_mut()).map(drop)
 }
 
 fn tokenizer(folder: &Path) -> Result<()> {

@@ -135,7 +135,7 @@ fn write(case: &Case, directory: &Path) {
     let adapter = params.layout().adapter.as_ref().unwrap();
     let base = case.oracle["model"].as_str().unwrap();
     let config = config_json(&case.config(), adapter, &case.base.arch, base, None).unwrap();
-    fs::write(directory.join(ADAPTER_CONFIG), config.to_string()).unwrap();
+    fs::write(directory.join("adapter_config.json"), config.to_string()).unwrap();
     let entries = params.layout().entries.iter().enumerate();
     let tensor = |(id, name, transposed): (usize, &String, bool)| {
         let view = params.view(id);
@@ -149,7 +149,7 @@ fn write(case: &Case, directory: &Path) {
     let tensors: HashMap<String, Tensor> = trained
         .map(|(id, entry)| tensor((id, &entry.name, entry.transposed)))
         .collect();
-    candle_core::safetensors::save(&tensors, directory.join(ADAPTER_WEIGHTS)).unwrap();
+    candle_core::safetensors::save(&tensors, directory.join("adapter_model.safetensors")).unwrap();
 }
 
 #[test]

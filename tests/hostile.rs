@@ -143,7 +143,13 @@ fn named(names: &[&str]) -> Vec<&'static Parser> {
         .collect()
 }
 
-const MODELS: [&str; 3] = ["config_json", "weight_index", "safetensors_header"];
+const MODELS: [&str; 5] = [
+    "adapter_config",
+    "adapter_weights",
+    "config_json",
+    "weight_index",
+    "safetensors_header",
+];
 const TOKENIZERS: [&str; 1] = ["tokenizer_json"];
 const TEMPLATES: [&str; 4] = [
     "generation_config",

@@ -10,6 +10,7 @@
 mod config;
 mod folder;
 mod initial;
+mod modules;
 mod names;
 mod pattern;
 mod read_config;

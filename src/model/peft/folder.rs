@@ -70,7 +70,10 @@ impl PeftFolder {
         }
         let (metadata, data_start) = read_header(&file)?;
         let mut tensors = BTreeMap::new();
-        for (key, info) in metadata.tensors() {
+        let mut infos: Vec<_> = metadata.tensors().into_iter().collect();
+        // Of several wrong tensors always the same one is named.
+        infos.sort_by_key(|(_, info)| info.data_offsets);
+        for (key, info) in infos {
             let fail = |fact: String| Error::input(fact).at(file.display());
             let Some(name) = names::of_key(&key) else {
                 return Err(fail(format!("tensor {key} is not named as PEFT does"))
@@ -113,15 +116,16 @@ impl PeftFolder {
         let expected = self.expected(arch, layout, &adapter)?;
         for (name, (parameter, shape)) in &expected {
             let Some(stored) = self.tensors.get(name) else {
+                let key = names::peft_name(parameter);
                 return Err(self
-                    .fail(format!("tensor {} is missing", names::peft_name(parameter)))
-                    .hint(
-                        "the config and the tensors must be of one adapter, and of this base model",
-                    ));
+                    .fail(format!(
+                        "tensor {key} is missing, which {ADAPTER_CONFIG} asks for"
+                    ))
+                    .hint("both files must be of one adapter, and of this base model"));
             };
             if stored.shape != *shape {
                 let fact = format!(
-                    "tensor {} has shape {:?}, the base model and the config make it {shape:?}",
+                    "tensor {} has shape {:?}, {ADAPTER_CONFIG} and the base model make it {shape:?}",
                     stored.key, stored.shape
                 );
                 return Err(self
@@ -134,9 +138,10 @@ impl PeftFolder {
         let left = self.tensors.iter();
         let mut left = left.filter(|(name, _)| !expected.contains_key(*name) && !is_copy(name));
         match left.next() {
-            Some((name, stored)) => Err(self
-                .fail(format!("unexpected tensor {}", stored.key))
-                .hint(reason(name))),
+            Some((name, stored)) => {
+                let fact = format!("{ADAPTER_CONFIG} does not ask for tensor {}", stored.key);
+                Err(self.fail(fact).hint(reason(name)))
+            }
             None => Ok(adapter),
         }
     }
@@ -345,7 +350,7 @@ fn reason(name: &str) -> &'static str {
                            and go on from the whole model";
     let found = KINDS.iter().find(|(part, _)| name.contains(part));
     found.map_or(
-        "the config and the tensors must be of one adapter, and of this base model",
+        "both files must be of one adapter, and of this base model",
         |(_, why)| why,
     )
 }

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::config::{AdapterConfig, Init};
+use super::modules::{Modules, module};
 use super::names::in_memory;
 use super::pattern::Table;
-use super::targets::{Modules, module};
+
 use crate::error::Result;
 use crate::model::adapter::{Adapter, LowRank};
 use crate::model::arch::Architecture;

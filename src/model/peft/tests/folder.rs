@@ -120,7 +120,7 @@ fn tensors_that_are_not_those_of_the_config_are_errors() {
                 own.extend(own[..1].to_vec());
                 own.last_mut().unwrap().name = "model.layers.0.mlp.x.lora_A.weight".into();
             }),
-            "unexpected tensor base_model.model.model.layers.0.mlp.x.lora_A.weight",
+            "does not ask for tensor base_model.model.model.layers.0.mlp.x.lora_A.weight",
         ),
         (
             said(&with("modules_to_save", json!(["model.norm"])), keep),

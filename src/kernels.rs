@@ -47,8 +47,8 @@ pub(crate) mod testing;
 pub mod threads;
 
 pub use ops::{
-    activation, attention, dora, elementwise, embedding, kv_cache, linear, mix, norm, optimizer,
-    quantized, rotary, row_invariant, sampling, token, weighted,
+    activation, attention, dora, dropout, elementwise, embedding, kv_cache, linear, mix, norm,
+    optimizer, quantized, rotary, row_invariant, sampling, token, weighted,
 };
 pub use precision::Precision;
 pub use tensor::Dst;

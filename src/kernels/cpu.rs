@@ -7,6 +7,7 @@ pub(super) mod activation;
 pub(super) mod attention;
 mod bf16;
 pub(super) mod dora;
+pub(super) mod dropout;
 pub(super) mod elementwise;
 pub(super) mod embedding;
 mod full;

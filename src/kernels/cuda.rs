@@ -25,6 +25,7 @@ mod columns;
 pub(super) mod dora;
 #[cfg(feature = "cuda")]
 pub(super) mod driver;
+pub(super) mod dropout;
 pub(super) mod elementwise;
 pub(super) mod embedding;
 mod images;

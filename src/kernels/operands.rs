@@ -3,6 +3,7 @@
 pub(super) mod activation;
 pub(super) mod attention;
 pub(super) mod blockwise;
+pub(super) mod dropout;
 pub(super) mod kv_cache;
 pub(super) mod norm;
 pub(super) mod optimizer;

@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 pub mod dora;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod kv_cache;

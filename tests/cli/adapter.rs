@@ -33,13 +33,8 @@ fn scores(place: &Place, args: &[&str]) -> Vec<f64> {
     ]
     .concat();
     place.succeed(&all);
-    let of = |line: Value| -> Vec<f64> {
-        let responses = line["responses"].as_array().cloned().unwrap_or_default();
-        responses
-            .iter()
-            .map(|response| response["log_prob"].as_f64().unwrap())
-            .collect()
-    };
+    let of =
+        |line: Value| ["chosen", "rejected"].map(|side| line[side]["log_prob"].as_f64().unwrap());
     lines(&out).into_iter().flat_map(of).collect()
 }
 
@@ -179,7 +174,7 @@ fn the_reference_of_an_adapter_is_the_cached_column_of_its_base() {
     let end = place.run(&["train", str(&config)]);
     assert_eq!(end.code, Some(0), "{}", end.err);
     assert!(
-        end.err.contains("log-probs of the reference: "),
+        end.err.contains("reference log-probs found in "),
         "{}",
         end.err
     );
@@ -216,33 +211,22 @@ fn what_is_no_adapter_of_the_model_is_refused() {
     let out = trained(&place, &fixture("llama"), "[adapter]\nr = 2");
     let kept = place.path("kept");
     std::fs::rename(&out, &kept).unwrap();
-    let neox = fixture("neox");
+    let (neox, rows) = (fixture("neox"), fixture("pairs.jsonl"));
+    let data = ["--data", str(&rows), "--out", "y"];
     place.refuse(
         &[
-            "score",
-            "--model",
-            str(&neox),
-            "--adapter",
-            str(&kept),
-            "--data",
-            "x.jsonl",
-            "--out",
-            "y",
-        ],
+            &["score", "--model", str(&neox), "--adapter", str(&kept)],
+            &data[..],
+        ]
+        .concat(),
         &["adapter"],
     );
     place.refuse(
         &[
-            "score",
-            "--model",
-            str(&neox),
-            "--adapter",
-            str(&neox),
-            "--data",
-            "x.jsonl",
-            "--out",
-            "y",
-        ],
+            &["score", "--model", str(&neox), "--adapter", str(&neox)],
+            &data[..],
+        ]
+        .concat(),
         &["adapter_config.json"],
     );
     let config = place.config(&fixture("llama"), "dpo", "", "");

@@ -39,6 +39,8 @@ pub struct Packed {
     /// (tokens): the length of the token's sequence, a prompt with a response; of a prompt's token that of
     /// its longest sequence.
     pub lengths: Vec<u32>,
+    /// (tokens): a number of each token's row, sequence and position, the same wherever it is packed.
+    pub keys: Vec<u32>,
     /// What attends to what; the own ranges cover the tokens in order.
     pub segments: Vec<Segment>,
     /// (predictions): the token whose hidden state predicts.
@@ -78,10 +80,20 @@ impl Packed {
         for (_, group) in &groups {
             let longest = group.iter().map(|(_, response)| response.ids.len()).max();
             let length = example.prompt.len() + longest.unwrap_or(0);
-            let prompt = self.segment(&example.prompt, 0..0, 0, length);
+            let start = Start {
+                row: example.row,
+                sequence: 0,
+                position: 0,
+            };
+            let prompt = self.segment(&example.prompt, 0..0, start, length);
             for &(index, response) in group {
                 let length = prompt.len() + response.ids.len();
-                let own = self.segment(&response.ids, prompt.clone(), prompt.len(), length);
+                let start = Start {
+                    sequence: index + 1,
+                    position: prompt.len(),
+                    ..start
+                };
+                let own = self.segment(&response.ids, prompt.clone(), start, length);
                 places.push((index, response, prompt.end, own.start));
             }
         }
@@ -116,9 +128,11 @@ impl Packed {
         &mut self,
         ids: &[u32],
         prefix: Range<usize>,
-        position: usize,
+        start: Start,
         length: usize,
     ) -> Range<usize> {
+        let position = start.position;
+        self.keys.extend((0..ids.len()).map(|at| start.key(at)));
         let own = self.ids.len()..self.ids.len() + ids.len();
         self.ids.extend_from_slice(ids);
         self.positions
@@ -128,6 +142,31 @@ impl Packed {
             self.segments.push(Segment::new(prefix, own.clone()));
         }
         own
+    }
+}
+
+/// Where a run of tokens starts.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// The example's row.
+    row: usize,
+    /// 0: the prompt; else 1 + the place of the response.
+    sequence: usize,
+    position: usize,
+}
+
+impl Start {
+    /// The key of the token so many places behind it.
+    fn key(self, at: usize) -> u32 {
+        let parts = [self.row, self.sequence, self.position + at];
+        let mixed = parts.into_iter().fold(0, |state, part| {
+            // SplitMix64, Steele et al. 2014.
+            let mut x = state ^ (part as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            x ^ x >> 31
+        });
+        mixed as u32
     }
 }
 
@@ -190,6 +229,27 @@ mod tests {
             responses: responses.iter().map(response).collect(),
             preference: None,
         }
+    }
+
+    #[test]
+    fn a_token_has_its_key_wherever_it_is_packed() {
+        let pair = |row| Example {
+            row,
+            ..example(
+                &[1, 2],
+                &[(Role::Chosen, &[3, 4, 0]), (Role::Rejected, &[5, 0])],
+            )
+        };
+        let (first, second) = (pair(0), pair(7));
+        let together = Packed::new([&first, &second], Role::ALL).keys;
+        let alone = Packed::new([&second], Role::ALL).keys;
+        assert_eq!(together[7..], alone);
+        let rejected = Packed::new([&second], &[Role::Rejected]).keys;
+        assert_eq!(rejected, [&alone[..2], &alone[5..]].concat());
+        let mut all = together.clone();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), together.len());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
-use expo::io::model_dir::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use expo::loss::Role;
 use expo::model::Decoder;
 use expo::model::peft::{AdapterConfig, PeftFolder, config_json, peft_name};

@@ -102,6 +102,12 @@ impl Session {
         folder: ModelFolder,
         tokenizer: Tokenizer,
     ) -> Result<Self> {
+        let folder = match config.format()? {
+            None => folder,
+            Some(format) => folder
+                .quantized(format)
+                .map_err(|error| error.at_key("model.quantization"))?,
+        };
         let folder = match &config.trainable {
             None => folder,
             Some(patterns) => folder

@@ -17,7 +17,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::error::{Error, Result};
 use crate::io::model_dir::{OtherTensor, OtherTensors};
 use crate::kernels::device::{download_bytes, upload_bytes};
-use crate::model::parameters::{Entry, Params, transpose};
+use crate::model::parameters::{Entry, Params, Storage, transpose};
 use crate::model::tensor_file::{decode, read_header};
 
 /// Elements turned into bytes at a time.
@@ -43,7 +43,7 @@ enum Source<'a> {
     /// A parameter in no buffer.
     Computed(&'a Entry, &'a Values<'a>),
     /// A parameter in its own order.
-    Buffer(&'a Params, Range<usize>),
+    Buffer(&'a Params, &'a Entry),
     /// A matrix of this shape, to be transposed.
     Transposed(&'a Params, &'a Entry),
     Other(&'a OtherTensors, &'a OtherTensor),
@@ -56,7 +56,7 @@ impl<'a> Tensor<'a> {
             name,
             dtype,
             shape: entry.shape.clone(),
-            source: Source::Buffer(buffer, entry.range.clone()),
+            source: Source::Buffer(buffer, entry),
         }
     }
 
@@ -101,19 +101,18 @@ impl<'a> Tensor<'a> {
     /// Its bytes in the file.
     pub fn bytes(&self) -> usize {
         match &self.source {
-            Source::Buffer(_, range) => range.len() * width(self.dtype),
-            Source::Transposed(_, entry) | Source::Computed(entry, _) => {
-                entry.range.len() * width(self.dtype)
-            }
+            Source::Buffer(_, entry)
+            | Source::Transposed(_, entry)
+            | Source::Computed(entry, _) => entry.elements() * width(self.dtype),
             Source::Other(_, tensor) => tensor.bytes,
         }
     }
 
     fn write(&self, out: &mut dyn Write, path: &Path) -> Result<()> {
         match &self.source {
-            Source::Buffer(buffer, range) => {
-                for start in range.clone().step_by(PIECE) {
-                    let piece = start..range.end.min(start + PIECE);
+            Source::Buffer(buffer, entry) if entry.storage == Storage::Flat => {
+                for start in entry.range.clone().step_by(PIECE) {
+                    let piece = start..entry.range.end.min(start + PIECE);
                     if self.dtype == Dtype::U8 {
                         let bytes = part(buffer, &piece).and_then(|part| download_bytes(&part))?;
                         out.write_all(&bytes)
@@ -124,8 +123,13 @@ impl<'a> Tensor<'a> {
                 }
                 Ok(())
             }
+            Source::Buffer(buffer, entry) => {
+                let values = buffer.read(buffer.layout().id(&entry.name))?;
+                self.write_values(&values, out, path)
+            }
             Source::Transposed(buffer, entry) => {
-                let values = transpose(&buffer.values(entry.range.clone())?, &entry.shape);
+                let values =
+                    transpose(&buffer.read(buffer.layout().id(&entry.name))?, &entry.shape);
                 let mut pieces = values.chunks(PIECE);
                 pieces.try_for_each(|piece| self.write_values(piece, out, path))
             }

@@ -65,8 +65,9 @@ pub fn check_weights(model: &Decoder, dtype: SaveDtype) -> Result<()> {
     if dtype != SaveDtype::F16 {
         return Ok(());
     }
-    for entry in model.weights().layout().saved() {
-        let values = model.weights().values(entry.range.clone())?;
+    let layout = model.weights().layout();
+    for entry in layout.saved() {
+        let values = model.weights().read(layout.id(&entry.name))?;
         let peak = values.iter().fold(0f32, |peak, x| peak.max(x.abs()));
         if peak.is_finite() && peak > half::f16::MAX.to_f32() {
             return Err(Error::input(format!(

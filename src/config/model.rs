@@ -3,7 +3,29 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SaveDtype;
+use crate::error::{Error, Result};
+use crate::kernels::quantized::Format;
 use crate::model::numerics::Dtype;
+
+/// In how few bits frozen matrices of blocks are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// As without quantization.
+    #[default]
+    None,
+    /// bitsandbytes' 4-bit NormalFloat.
+    Nf4,
+    /// ggml's 8 bits with a scale per 32 numbers.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+}
+
+impl Quantization {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
 
 /// `[model]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +59,12 @@ pub struct ModelConfig {
     /// decides; `!` in front freezes. All of them by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Vec<String>>,
+    /// Store the matrices of blocks, which are then frozen, in few bits: `nf4` or `q8_0`.
+    #[serde(default, skip_serializing_if = "Quantization::is_none")]
+    pub quantization: Quantization,
+    /// Whether scales of `nf4` are 8 bits; they are by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub double_quant: Option<bool>,
     /// Keep only block inputs of the forward pass and compute the rest again: less memory, a third
     /// more time, the same gradients.
     #[serde(default)]
@@ -67,7 +95,28 @@ impl ModelConfig {
             save_dtype: SaveDtype::default(),
             device: auto(),
             trainable: None,
+            quantization: Quantization::None,
+            double_quant: None,
             recompute: false,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The format that matrices of blocks are quantized to, if they are.
+    ///
+    /// # Errors
+    /// If `double_quant` is set for another format than `nf4`.
+    pub fn format(&self) -> Result<Option<Format>> {
+        match (self.quantization, self.double_quant) {
+            (Quantization::Nf4, double) => Ok(Some(Format::Nf4 {
+                double: double.unwrap_or(true),
+            })),
+            (_, Some(_)) => Err(Error::input("double_quant is read with nf4 only")
+                .hint("leave the key out, or set quantization = \"nf4\"")
+                .at_key("model.double_quant")),
+            (Quantization::Q8_0, None) => Ok(Some(Format::Q8_0)),
+            (Quantization::None, None) => Ok(None),
         }
     }
 }

@@ -307,6 +307,31 @@ impl Architecture {
         experts.filter(|experts| experts.layers[layer])
     }
 
+    /// Whether the parameter of that name projects to the logits of experts.
+    pub fn is_router(&self, name: &str) -> bool {
+        let part = name.strip_prefix(self.names.block.as_str());
+        let part = part
+            .and_then(|rest| rest.split_once('.'))
+            .map(|(_, part)| part);
+        let router = self.experts.as_ref().map(|experts| &experts.router);
+        part.zip(router)
+            .is_some_and(|(part, router)| part.strip_suffix(".weight") == Some(router))
+    }
+
+    /// Whether rows of the parameter of that name are read by number: tokens or positions.
+    pub fn is_table(&self, name: &str) -> bool {
+        let positions = match &self.positions {
+            Positions::Learned(table) => Some(table),
+            Positions::Rotary { .. } => None,
+        };
+        let tables = [Some(&self.names.embed), positions];
+        let name = name.strip_suffix(".weight");
+        tables
+            .into_iter()
+            .flatten()
+            .any(|table| name == Some(table))
+    }
+
     /// Has every name that begins with `from` begin with `to`.
     pub fn rename(&mut self, from: &str, to: &str) {
         let names = &mut self.names;

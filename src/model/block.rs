@@ -10,7 +10,7 @@ use super::attention::{self, Attention};
 use super::branch::{Branch, Read};
 use super::ffn::{self, Ffn};
 use super::linear::Linear;
-use super::parameters::{Layout, Params, Weights, bytes};
+use super::parameters::{Layout, Params, Weights};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
@@ -124,10 +124,9 @@ impl Block {
     }
 
     /// The bytes of the matrices that a token reads.
-    pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
         let all = self.attention.inputs().iter().chain([&self.attention.out]);
-        let of = |linear: &Linear| -> Result<u64> { Ok(bytes(&linear.weight(weights)?)) };
-        Ok(all.map(of).sum::<Result<u64>>()? + self.ffn.bytes(weights)?)
+        all.map(|linear| linear.bytes(weights)).sum::<u64>() + self.ffn.bytes(weights)
     }
 
     /// One new token for each row of a step, `x` (rows, hidden), after those of its sequence in

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::arch::{self, Activation, Architecture, GateUp};
 use super::linear::{Linear, backward_shared_input};
-use super::parameters::{Layout, Params, Weights, bytes};
+use super::parameters::{Layout, Params, Weights};
 use crate::error::Result;
 use crate::kernels::activation;
 
@@ -120,12 +120,12 @@ impl Ffn {
     }
 
     /// The bytes of the matrices that a token reads.
-    pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
         match self {
             Self::Experts(experts) => experts.bytes(weights),
             _ => {
                 let all = self.inputs().iter().chain(self.outputs());
-                all.map(|linear| Ok(bytes(&linear.weight(weights)?))).sum()
+                all.map(|linear| linear.bytes(weights)).sum()
             }
         }
     }

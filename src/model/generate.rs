@@ -14,7 +14,7 @@ use super::arch::{Ffn, GateUp, Qkv};
 use super::choice::Choice;
 use super::decoder::Decoder;
 use super::merge::merged;
-use super::parameters::{Params, Weights, bytes};
+use super::parameters::{Params, Weights};
 use super::sampling::SampleConfig;
 use crate::data::Example;
 use crate::data::pack::{Packed, micro_batches};
@@ -46,10 +46,11 @@ pub struct Generation<'a> {
 
 /// The model's weights as decoding computes with them.
 struct ComputedWeights {
-    /// Those that an adapter is merged into.
+    /// Those that an adapter is merged into; `None` where there is none, or where it stays beside weights in
+    /// few bits.
     merged: Option<Params>,
-    /// Those for few rows, where matmuls keep them otherwise.
-    rounded: Option<Params>,
+    /// Those for few rows, where these are row-invariant.
+    few_rows: Option<Params>,
     /// Row-invariant: what a sequence gives does not depend on the others in the batch.
     row_invariant: bool,
 }
@@ -215,7 +216,7 @@ impl<'a> Generation<'a> {
         let norm = model.final_norm();
         let (h, _) = norm.forward(weights, &hidden)?;
         let logits = model.head_logits_of(weights, &h)?;
-        self.bytes += bytes(&model.head().weight(weights)?);
+        self.bytes += model.head().bytes(weights);
         self.choice.draw(&logits, &rows, uniforms)
     }
 
@@ -253,7 +254,7 @@ impl<'a> Generation<'a> {
             x = block.extend(weights, &x, batch, kept)?;
         }
         let bytes = model.blocks.iter().map(|block| block.bytes(weights));
-        self.bytes += bytes.sum::<Result<u64>>()?;
+        self.bytes += bytes.sum::<u64>();
         let heads = 2 * self.blocks.len() * model.arch.kv_heads * model.arch.head_dim;
         let element = match model.numerics().compute {
             Precision::Full => model.dtype().size_in_bytes(),
@@ -288,16 +289,18 @@ impl<'a> Generation<'a> {
 
 impl ComputedWeights {
     fn new(model: &Decoder) -> Result<Self> {
-        let merged = model.has_adapter().then(|| merged(&model.params));
-        let merged = merged.transpose()?;
+        let (params, layout) = (&model.params, model.layout());
+        let adapted = layout.adapter.iter().flat_map(|adapter| &adapter.layers);
+        let mut adapted = adapted.map(|layer| layout.id(&layer.weight()));
+        let merges = model.has_adapter() && !adapted.any(|id| params.is_quantized(id));
+        let merged = merges.then(|| merged(params)).transpose()?;
         // On a GPU steps are computed as prompts are, and logits stay there.
-        let row_invariant = !draws_from(model.params.flat());
-        let rounded = row_invariant && model.numerics().compute == Precision::Bf16;
-        let params = merged.as_ref().unwrap_or(&model.params);
-        let rounded = rounded.then(|| params.rounded()).transpose()?;
+        let row_invariant = !draws_from(params.flat());
+        let params = merged.as_ref().unwrap_or(params);
+        let few_rows = row_invariant.then(|| params.for_few_rows(model.numerics().compute));
         Ok(Self {
             merged,
-            rounded,
+            few_rows: few_rows.transpose()?,
             row_invariant,
         })
     }
@@ -314,7 +317,7 @@ impl ComputedWeights {
             None => own,
         };
         // An expert may have a few of the tokens only.
-        let few = self.rounded.as_ref().unwrap_or(own.params);
+        let few = self.few_rows.as_ref().unwrap_or(own.params);
         Weights {
             row_invariant_experts: self.row_invariant.then_some(few),
             ..own
@@ -325,7 +328,7 @@ impl ComputedWeights {
     fn of_steps<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
         let own = self.of_prompts(model);
         Weights {
-            params: self.rounded.as_ref().unwrap_or(own.params),
+            params: self.few_rows.as_ref().unwrap_or(own.params),
             row_invariant: self.row_invariant,
             row_invariant_experts: None,
             ..own

@@ -23,7 +23,7 @@ use crate::error::Result;
 /// If the memory that is available cannot hold it.
 pub fn fresh(arch: Architecture, seed: u64, device: &Device) -> Result<Decoder> {
     let layout = Arc::new(Layout::new(&arch));
-    check_memory(layout.len, DType::F32, &Device::Cpu)?;
+    check_memory(layout.bytes(DType::F32), &Device::Cpu)?;
     let mut flat = vec![0f32; layout.len];
     // Entries lie one after the other.
     let mut rest = flat.as_mut_slice();

@@ -104,9 +104,14 @@ impl Linear {
         rows * input
     }
 
-    /// (out, in).
-    pub(super) fn weight(&self, weights: Weights) -> Result<Tensor> {
-        Ok(self.part(self.weight.of(weights))?)
+    /// (out, in), as a matmul takes it.
+    fn weight(&self, weights: Weights) -> Result<Tensor> {
+        weights.operand(self.weight, self.rows.as_ref())
+    }
+
+    /// The bytes of the weight, as it is stored.
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
+        weights.bytes(self.weight, self.rows.as_ref())
     }
 
     /// (out).
@@ -115,7 +120,7 @@ impl Linear {
         Ok(bias.transpose()?)
     }
 
-    /// The layer's rows of a parameter or of its gradient.
+    /// The layer's rows of a parameter that is not in few bits, or of its gradient.
     fn part(&self, whole: &Tensor) -> candle_core::Result<Tensor> {
         match &self.rows {
             None => Ok(whole.clone()),
@@ -225,9 +230,10 @@ impl Linear {
         else {
             return Ok(None);
         };
-        let (a, b) = (low_rank.a.of(weights), self.part(low_rank.b.of(weights))?);
+        let a = &weights.exact(low_rank.a, None)?;
+        let b = weights.exact(low_rank.b, self.rows.as_ref())?;
         let magnitude = self.part(magnitude.of(weights))?;
-        let weight = self.weight(weights)?;
+        let weight = weights.exact(self.weight, self.rows.as_ref())?;
         dora::factors(&weight, (a, &b, low_rank.scale), &magnitude).map(Some)
     }
 

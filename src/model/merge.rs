@@ -28,10 +28,10 @@ pub fn merged(params: &Params) -> Result<Params> {
 }
 
 /// `W + scale B A` (out, in), whose rows have the layer's magnitudes where it has any, rounded once to the
-/// dtype of W.
+/// dtype of the weights.
 pub fn merged_weight(params: &Params, layer: &LowRank) -> Result<Tensor> {
-    let weight = params.view(params.layout().id(&layer.weight()));
-    merged_with(weight, params, layer)
+    let weight = params.matrix(params.layout().id(&layer.weight()))?;
+    merged_with(&weight, params, layer)
 }
 
 /// As [`merged_weight`], of this weight with the adapter in `params`.
@@ -60,9 +60,10 @@ pub fn set_magnitudes(params: &mut Params) -> Result<()> {
     let layers = layout.adapter.iter().flat_map(|adapter| &adapter.layers);
     for layer in layers.filter(|layer| layer.dora) {
         let view = |name: String| params.view(layout.id(&name));
-        let (weight, magnitude) = (view(layer.weight()), view(layer.magnitude()));
+        let weight = params.matrix(layout.id(&layer.weight()))?;
+        let magnitude = view(layer.magnitude());
         let product = (view(layer.a()), view(layer.b()), layer.scale);
-        let norms = dora::factors(weight, product, magnitude)?.norm;
+        let norms = dora::factors(&weight, product, magnitude)?.norm;
         let values: Vec<f32> = download(&norms)?;
         let range = &layout.entries[layout.id(&layer.magnitude())].range;
         params.set(range.start, &values)?;

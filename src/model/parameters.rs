@@ -1,11 +1,12 @@
 //! All parameters of a model as views of two flat buffers: one of what is trained, one of what is
-//! frozen, each sorted by name.
+//! frozen, each sorted by name. Frozen matrices may be stored elsewhere, in fewer bits.
 //!
 //! *Why*: an optimizer step, a gradient norm or a shard is then one pass over one buffer, in an
 //! order that no hash map decides. Gradients and optimizer moments are laid out like the first one, and
 //! exist for what is trained only; models that differ in what is trained share the second.
 
 mod layout;
+mod stored;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split, zeros};
-use crate::kernels::{Dst, Precision, elementwise, optimizer, row_invariant};
+use crate::kernels::quantized::Quantizer;
+use crate::kernels::{Dst, Precision, elementwise, optimizer};
 
 pub(crate) use layout::transpose;
-pub use layout::{Entry, Init, Layout};
+pub use layout::{Entry, Init, Layout, Storage};
+use stored::View;
 
 /// A parameter's index in the weights and, where it is trained, in gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,13 +75,16 @@ impl Parameter {
     }
 
     /// Its view of the weights.
+    ///
+    /// # Panics
+    /// If it is quantized.
     pub fn of(self, weights: Weights<'_>) -> &Tensor {
         weights.params.view(self.id)
     }
 
     /// Its view of the gradients, to write, where it is trained.
     pub fn gradient(self, gradients: &mut Params) -> Option<Dst<'_>> {
-        self.gradient.map(|id| (&mut gradients.views[id]).into())
+        self.gradient.map(|id| gradients.views[id].dense_mut())
     }
 
     /// The views of the gradients of a weight and of its bias, to write, where they are trained.
@@ -92,10 +98,10 @@ impl Parameter {
             (Some(weight), Some(bias)) => {
                 let views = views.get_disjoint_mut([weight, bias]);
                 let [weight, bias] = views.expect("a weight and its bias are two parameters");
-                (Some(weight.into()), Some(bias.into()))
+                (Some(weight.dense_mut()), Some(bias.dense_mut()))
             }
-            (Some(weight), None) => (Some((&mut views[weight]).into()), None),
-            (None, Some(bias)) => (None, Some((&mut views[bias]).into())),
+            (Some(weight), None) => (Some(views[weight].dense_mut()), None),
+            (None, Some(bias)) => (None, Some(views[bias].dense_mut())),
             (None, None) => (None, None),
         }
     }
@@ -145,22 +151,33 @@ pub struct Params {
     flat: Tensor,
     /// (frozen elements), which several models may share.
     frozen: Tensor,
-    views: Vec<Tensor>,
+    views: Vec<View>,
     master: Master,
     /// At least the magnitude of every value; infinite if unknown.
     largest: f64,
 }
 
 impl Params {
-    /// Wraps flat tensors of what is trained and of what is frozen, as long as the layout says.
+    /// Wraps flat tensors of what is trained and of what is frozen, as long as the layout says. What is in
+    /// no flat buffer is yet to be [filled](Self::fill).
     pub fn new(layout: Arc<Layout>, flat: Tensor, frozen: Tensor) -> Result<Self> {
-        let view = |entry: &Entry| -> Result<Tensor> {
+        let view = |entry: &Entry| -> Result<View> {
+            let shape = entry.shape.as_slice();
+            match entry.storage {
+                Storage::Flat => {}
+                Storage::Bf16 => {
+                    return Ok(View::Dense(zeros(shape, DType::BF16, flat.device())?));
+                }
+                Storage::Quantized(format) => {
+                    return Ok(View::Quantizing(Quantizer::new(format, entry.rows())));
+                }
+            }
             let (whole, start) = match entry.trainable {
                 true => (&flat, entry.range.start),
                 false => (&frozen, entry.range.start - layout.trainable_len),
             };
             let part = whole.narrow(0, start, entry.range.len())?;
-            Ok(part.reshape(entry.shape.as_slice())?)
+            Ok(View::Dense(part.reshape(shape)?))
         };
         let views = layout.entries.iter().map(view).collect::<Result<_>>()?;
         Ok(Self {
@@ -171,24 +188,6 @@ impl Params {
             master: Master::Itself,
             largest: f64::INFINITY,
         })
-    }
-
-    /// The same parameters, whose matrices are kept rounded to bf16.
-    pub(super) fn rounded(&self) -> Result<Self> {
-        let mut same = self.clone();
-        for view in same.views.iter_mut().filter(|view| view.rank() >= 2) {
-            *view = row_invariant::rounded(view)?;
-        }
-        Ok(same)
-    }
-
-    /// The same parameters, of which those at these places are other tensors, to compute with. The
-    /// buffers stay what they are.
-    pub(super) fn with_views(mut self, views: impl IntoIterator<Item = (usize, Tensor)>) -> Self {
-        for (id, view) in views {
-            self.views[id] = view;
-        }
-        self
     }
 
     /// The same buffer, whose values are those of `master`.
@@ -223,7 +222,19 @@ impl Params {
     /// What is frozen, in the same memory, beside a copy of what is trained, which has no master weights.
     pub fn with_own_trained(&self) -> Result<Self> {
         let flat = elementwise::copy(&self.flat)?;
-        Self::new(self.layout.clone(), flat, self.frozen.clone())
+        // Not by `Self::new`, which makes memory for what is in no flat buffer.
+        let own = Self::new(Arc::new(self.layout.trainable()), flat, self.frozen.clone())?;
+        let mut trained = own.views.into_iter();
+        let views = self.layout.entries.iter().zip(&self.views);
+        let views = views.map(|(entry, view)| match entry.trainable {
+            true => trained.next().expect("a view of each that is trained"),
+            false => view.clone(),
+        });
+        Ok(Self {
+            layout: self.layout.clone(),
+            views: views.collect(),
+            ..own
+        })
     }
 
     /// What is trained, (elements).
@@ -278,8 +289,11 @@ impl Params {
     }
 
     /// One parameter in its shape; writes in place go through to the buffer.
+    ///
+    /// # Panics
+    /// If it is quantized.
     pub fn view(&self, id: usize) -> &Tensor {
-        &self.views[id]
+        self.views[id].dense()
     }
 
     /// What the buffer's elements lack.

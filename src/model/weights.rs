@@ -5,6 +5,8 @@
 
 mod files;
 pub(crate) mod head;
+mod nf4;
+mod storage;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,8 @@ use crate::error::{Error, Result};
 use crate::io::model_dir::{self, ModelFiles};
 use crate::io::untrusted;
 use crate::kernels::memory;
-use files::{Stored, locate, named_as_stored};
+use crate::kernels::quantized::{Format, Parts};
+use files::{Source, Stored, locate, named_as_stored};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -46,7 +49,9 @@ pub struct ModelFolder {
     /// What the content hash has of the model's shape.
     identity: String,
     /// Each parameter of the files with its file and place in it, sorted by name.
-    tensors: Vec<(Entry, Stored)>,
+    tensors: Vec<(Entry, Source)>,
+    /// What matrices of blocks become as they are loaded.
+    quantized: Option<Format>,
     /// The directory of the adapter that is loaded, too.
     peft: Option<PeftFolder>,
     /// The same model without its adapter, if it has one.
@@ -74,9 +79,11 @@ impl ModelFolder {
             arch,
             tensors: layout.entries.iter().cloned().zip(tensors).collect(),
             layout,
+            quantized: None,
             peft: None,
             base: None,
-        })
+        }
+        .with_quantized_frozen())
     }
 
     /// The same model with the adapter of a directory, whose tokenizer files, where it has any, are the
@@ -159,9 +166,9 @@ impl ModelFolder {
     /// As [`Self::load_with`], with its own content hash, but for the adapter's values.
     pub fn load_base(&self, numerics: Numerics, device: &Device) -> Result<(Decoder, String)> {
         let dtype = numerics.storage;
-        let held = check_memory(self.layout.len, dtype, device);
+        let layout = Arc::new(self.layout_for(numerics, device));
+        let held = check_memory(layout.bytes(dtype), device);
         held.map_err(|error| error.at(self.path.display()))?;
-        let layout = Arc::new(self.layout.clone());
         let master = numerics.master_weights(self.master_len(dtype), device)?;
         let mut weights = Params::zeros(layout, dtype, device)?.with_master(master);
         let hash = self.load_into(&mut weights)?;
@@ -173,10 +180,15 @@ impl ModelFolder {
     /// [`select`].
     ///
     /// # Errors
-    /// If a pattern matches no parameter, or nothing is trained.
+    /// If a pattern matches no parameter, nothing is trained, or a parameter that is quantized.
     pub fn with_trainable(mut self, patterns: &[String]) -> Result<Self> {
         self.layout = select(self.layout, patterns)?;
-        Ok(self)
+        let mut trained = self.layout.entries.iter().filter(|entry| entry.trainable);
+        match trained.find(|entry| self.format_of(entry).is_some()) {
+            Some(entry) => Err(Error::input(format!("{} is quantized", entry.name))
+                .hint("quantized weights are frozen; an [adapter] section trains beside them")),
+            None => Ok(self),
+        }
     }
 
     /// Its parameters, and which of them are trained.
@@ -196,12 +208,15 @@ impl ModelFolder {
     /// How many elements need a master beside weights of this dtype: what is trained, and where a frozen
     /// weight is not stored in it, all, for frozen weights are saved as they were.
     fn master_len(&self, dtype: DType) -> usize {
-        let exact = |stored: &Stored| dtype != DType::BF16 || stored.dtype == Dtype::BF16;
+        let exact = |source: &Source| match source {
+            Source::Tensor(stored) => dtype != DType::BF16 || stored.dtype == Dtype::BF16,
+            Source::Nf4(_) => true,
+        };
         let trained = |entry: &Entry| self.layout.entries[self.layout.id(&entry.name)].trainable;
         let mut all = self.tensors.iter();
         // Beside an adapter nothing else is saved.
         match self.layout.adapter.is_some()
-            || all.all(|(entry, stored)| exact(stored) || trained(entry))
+            || all.all(|(entry, source)| exact(source) || trained(entry))
         {
             true => self.layout.trainable_len,
             false => self.layout.len,
@@ -230,25 +245,33 @@ impl ModelFolder {
         let [embed, head] = [&names.embed, &names.head].map(|name| format!("{name}.weight"));
         let has_head = self.tensors.iter().any(|(entry, _)| entry.name == head);
         let mut whole = Vec::new();
-        self.read(|stored, start, values| {
+        self.read(|stored, piece| {
             // A head of its own begins as the embedding that it was tied to.
-            if stored.name == embed && !has_head && !self.arch.tied {
-                let head = &layout.entries[layout.id(&head)];
-                if wanted(head) {
-                    weights.set(head.range.start + start, values)?;
+            if let Piece::Values(start, values) = &piece
+                && stored.name == embed
+                && !has_head
+                && !self.arch.tied
+            {
+                let head = layout.id(&head);
+                if wanted(&layout.entries[head]) {
+                    weights.fill(head, *start, values)?;
                 }
             }
-            let entry = &layout.entries[layout.id(&stored.name)];
-            let range = &entry.range;
+            let id = layout.id(&stored.name);
+            let entry = &layout.entries[id];
             if !wanted(entry) {
                 return Ok(());
             }
+            let (start, values) = match piece {
+                Piece::Values(start, values) => (start, values),
+                Piece::Nf4(parts) => return weights.fill_quantized(id, parts),
+            };
             if !entry.transposed {
-                return weights.set(range.start + start, values);
+                return weights.fill(id, start, values);
             }
             whole.extend_from_slice(values);
-            if whole.len() == range.len() {
-                weights.set(range.start, &transpose(&whole, &entry.stored_shape()))?;
+            if whole.len() == entry.elements() {
+                weights.fill(id, 0, &transpose(&whole, &entry.stored_shape()))?;
                 whole.clear();
             }
             Ok(())
@@ -258,7 +281,7 @@ impl ModelFolder {
     /// SHA-256, hex, of the architecture and every parameter's name, shape, dtype and bytes, as the files
     /// have them, in the order of names: the same however the weights are split over files.
     pub fn content_hash(&self) -> Result<String> {
-        let base = self.read(|_, _, _| Ok(()))?;
+        let base = self.read(|_, _| Ok(()))?;
         match &self.peft {
             Some(peft) => Ok(of_both(&base, &peft.content_hash(&self.layout)?)),
             None => Ok(base),
@@ -271,9 +294,13 @@ impl ModelFolder {
     /// If there is none of this name, or one is not finite.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
         let found = self.tensors.iter().find(|(entry, _)| entry.name == name);
-        let (entry, stored) =
+        let (entry, source) =
             found.ok_or_else(|| Error::failed(format!("the model has no parameter {name}")))?;
-        let mut values = Vec::with_capacity(entry.range.len());
+        let stored = match source {
+            Source::Tensor(stored) => stored,
+            Source::Nf4(nf4) => return nf4.values(),
+        };
+        let mut values = Vec::with_capacity(entry.elements());
         read_tensor(entry, stored, &mut Sha256::new(), &mut |_, piece| {
             values.extend_from_slice(piece);
             Ok(())
@@ -284,12 +311,15 @@ impl ModelFolder {
         })
     }
 
-    /// The dtype that most of its elements have in the files.
+    /// The dtype that most of its elements have in the files; of those in few bits f32.
     pub fn stored_dtype(&self) -> Dtype {
         let elements = |dtype: Dtype| -> usize {
-            let of = |(_, stored): &&(Entry, Stored)| stored.dtype == dtype;
+            let of = |(_, source): &&(Entry, Source)| match source {
+                Source::Tensor(stored) => stored.dtype == dtype,
+                Source::Nf4(_) => dtype == Dtype::F32,
+            };
             let those = self.tensors.iter().filter(of);
-            those.map(|(entry, _)| entry.range.len()).sum()
+            those.map(|(entry, _)| entry.elements()).sum()
         };
         let all = [Dtype::F32, Dtype::BF16, Dtype::F16];
         all.into_iter()
@@ -298,19 +328,39 @@ impl ModelFolder {
     }
 
     /// Hashes the weights; `sink` gets them piece by piece in the order of names, each with its parameter
-    /// as the files have it, and where in the parameter it begins.
-    fn read(&self, mut sink: impl FnMut(&Entry, usize, &[f32]) -> Result<()>) -> Result<String> {
+    /// as the files have it.
+    fn read(&self, mut sink: impl FnMut(&Entry, Piece) -> Result<()>) -> Result<String> {
         let mut hasher = Sha256::new();
         hasher.update(&self.identity);
-        for (entry, stored) in &self.tensors {
+        if let Some(format) = self.quantized {
+            hasher.update(format!("{format:?}"));
+        }
+        for (entry, source) in &self.tensors {
+            let stored = match source {
+                Source::Tensor(stored) => stored,
+                Source::Nf4(nf4) => {
+                    let parts = nf4.read(&mut hasher)?;
+                    sink(entry, Piece::Nf4(parts))
+                        .map_err(|error| nf4.wrong(nf4::CODES, error.to_string()))?;
+                    continue;
+                }
+            };
             let Stored { dtype, .. } = stored;
             hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.stored_shape()));
             read_tensor(entry, stored, &mut hasher, &mut |start, values| {
-                sink(entry, start, values)
+                sink(entry, Piece::Values(start, values))
             })?;
         }
         Ok(format!("{:x}", hasher.finalize()))
     }
+}
+
+/// Weights on their way into memory.
+enum Piece<'a> {
+    /// Values from an element of the parameter on.
+    Values(usize, &'a [f32]),
+    /// A whole parameter.
+    Nf4(Parts),
 }
 
 /// Hashes the bytes of a tensor; `sink` gets its values piece by piece, as the file has them, each with where
@@ -321,11 +371,13 @@ fn read_tensor(
     hasher: &mut Sha256,
     sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<()> {
-    let Stored { file, start, dtype } = stored;
+    let Stored {
+        file, start, dtype, ..
+    } = stored;
     let io = |error: std::io::Error| Error::io(file, &error);
     let mut reader = untrusted::open(file)?;
     reader.seek(SeekFrom::Start(*start)).map_err(io)?;
-    let mut left = entry.range.len() * width(*dtype);
+    let mut left = entry.elements() * width(*dtype);
     let mut bytes = vec![0; PIECE.min(left)];
     let mut values = Vec::with_capacity(PIECE / 2);
     let mut start_of_piece = 0;
@@ -353,14 +405,11 @@ fn of_both(base: &str, adapter: &str) -> String {
     format!("{:x}", Sha256::digest(format!("{base} {adapter}")))
 }
 
-/// Refuses so many weights where host memory cannot hold them: the system would kill the
+/// Refuses weights of so many bytes where host memory cannot hold them: the system would kill the
 /// process. Where it does not say what is available, all fit.
-pub(super) fn check_memory(elements: usize, dtype: DType, device: &Device) -> Result<()> {
+pub(super) fn check_memory(bytes: u64, device: &Device) -> Result<()> {
     match device.is_cpu() {
-        true => fits(
-            elements as u64 * dtype.size_in_bytes() as u64,
-            memory::available(),
-        ),
+        true => fits(bytes, memory::available()),
         false => Ok(()),
     }
 }

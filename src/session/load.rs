@@ -57,7 +57,11 @@ impl Compute {
 
     /// Loads weights to be updated, with what `states` keeps beside bf16 ones, but for the values of an
     /// adapter; with their content hash.
+    ///
+    /// # Errors
+    /// If they are quantized and there is no adapter beside them.
     pub fn load_policy(&self, folder: &ModelFolder, states: States) -> Result<(Decoder, String)> {
+        folder.check_trains()?;
         let numerics = self.numerics.updated(states);
         let (mut model, hash) = folder.load_base(numerics, &self.device)?;
         model.recompute = self.recompute;

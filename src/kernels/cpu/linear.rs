@@ -50,7 +50,7 @@ pub fn product(a: &Tensor, b: &Tensor, c: Dst, add: bool, precision: Precision) 
     let ((m, k), (_, n), strides) = (a.dims2()?, b.dims2()?, stride(&c));
     if b.dtype() == DType::BF16 {
         if precision == Precision::Full {
-            return product(a, &widened(b)?, c, add, precision);
+            return product(a, &widened(b, DType::F32)?, c, add, precision);
         }
         let (values_a, values_b) = (read(a), read(b));
         let left = Matrix::new(values_a.values::<f32>()?, (m, k), stride(a));
@@ -73,28 +73,28 @@ pub fn product(a: &Tensor, b: &Tensor, c: Dst, add: bool, precision: Precision) 
     })
 }
 
-/// A bf16 matrix, whose rows or columns have no gaps, in f32.
-fn widened(x: &Tensor) -> Result<Tensor> {
+/// A bf16 matrix, whose rows or columns have no gaps, in f32 or f64.
+pub fn widened(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if !x.is_contiguous() && x.t()?.is_contiguous() {
-        return Ok(widened(&x.t()?)?.t()?);
+        return Ok(widened(&x.t()?, dtype)?.t()?);
     }
     let x = x.contiguous()?;
     // SAFETY: all of it is written below.
-    let mut wide = unsafe { fresh_of(x.shape(), DType::F32, &x)? };
+    let mut wide = unsafe { fresh_of(x.shape(), dtype, &x)? };
     let values = read(&x);
     let values = values.values::<bf16>()?;
-    write((&mut wide).into(), |wide: &mut [f32]| {
+    each_real!(wide, T => write((&mut wide).into(), |wide: &mut [T]| {
         let units = wide.par_chunks_mut(UNIT).zip(values.par_chunks(UNIT));
         units.for_each(|(wide, values)| widen(wide, values));
         Ok(())
-    })?;
+    }))?;
     Ok(wide)
 }
 
 vectorized! {
-    pub fn widen(to: &mut [f32], from: &[bf16]) {
+    pub fn widen<T: Real>(to: &mut [T], from: &[bf16]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+            *to = T::of(f64::from(f32::from_bits(u32::from(from.to_bits()) << 16)));
         }
     }
 }

@@ -201,20 +201,7 @@ impl Quantized {
 
     /// The bytes that it takes.
     pub fn bytes(&self) -> u64 {
-        let tensors = match &self.stored {
-            Stored::Nf4 { codes, map, scales } => match scales {
-                Scales::Plain(scales) => vec![codes, map, scales],
-                Scales::Double {
-                    codes: of_scales,
-                    nested,
-                    map: values,
-                    ..
-                } => vec![codes, map, of_scales, nested, values],
-            },
-            Stored::Q8_0 { codes, scales } => vec![codes, scales],
-        };
-        let bytes = |x: &Tensor| (x.elem_count() * x.dtype().size_in_bytes()) as u64;
-        tensors.into_iter().map(bytes).sum()
+        self.format().bytes(self.shape)
     }
 
     pub(in crate::kernels) fn stored(&self) -> &Stored {
@@ -230,6 +217,22 @@ impl Quantized {
 }
 
 impl Format {
+    /// The bytes of a matrix of that shape.
+    pub fn bytes(self, shape: (usize, usize)) -> u64 {
+        let (n, blocks) = (shape.0 * shape.1, self.blocks(shape));
+        // Of codes whole words, of values of codes 16 and 256.
+        let words = |bytes: usize| bytes.next_multiple_of(4);
+        let bytes = match self {
+            Self::Nf4 { double: false } => words(n.div_ceil(2)) + 4 * 16 + 4 * blocks,
+            Self::Nf4 { double: true } => {
+                let nested = 4 * blocks.div_ceil(NESTED_BLOCK) + 4 * 256;
+                words(n.div_ceil(2)) + 4 * 16 + words(blocks) + nested
+            }
+            Self::Q8_0 => words(n) + 2 * blocks,
+        };
+        bytes as u64
+    }
+
     /// The blocks of a matrix.
     fn blocks(self, (rows, columns): (usize, usize)) -> usize {
         (rows * columns).div_ceil(self.block())

@@ -4,9 +4,11 @@
 //! bits of the same numbers in f32.
 
 use candle_core::{D, DType, Tensor};
+use half::bf16;
 
 use crate::error::{Error, Result};
 use crate::kernels::backend::Backend;
+use crate::kernels::device::put;
 use crate::kernels::precision::Precision;
 use crate::kernels::profile::{Part, part};
 use crate::kernels::tensor::{Dst, fresh_of, rows};
@@ -134,6 +136,30 @@ pub fn backward_bias<'a>(dy: &Tensor, dbias: impl Into<Dst<'a>>) -> Result<()> {
     match Backend::of(dy) {
         Backend::Cpu => cpu::linear::add_column_sums(dy, dbias),
         Backend::Cuda | Backend::Emulator => cuda::linear::add_column_sums(dy, dbias),
+    }
+}
+
+/// Writes values to a contiguous bf16 weight of as many elements, rounded as matmuls round their operands:
+/// to the nearest, ties to even.
+///
+/// # Errors
+/// If the weight is of another dtype or size.
+pub fn store_rounded<'a>(values: &[f32], weight: impl Into<Dst<'a>>) -> Result<()> {
+    let values: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+    put(&values, weight.into())
+}
+
+/// A bf16 weight (out, in) in `dtype`, f32 or f64, in host memory alone.
+///
+/// # Errors
+/// If the weight is not bf16, or the dtype another.
+pub fn widened(weight: &Tensor, dtype: DType) -> Result<Tensor> {
+    let _profile = part(Part::Elementwise);
+    match Backend::of(weight) {
+        Backend::Cpu => cpu::linear::widened(weight, dtype),
+        Backend::Cuda | Backend::Emulator => Err(Error::failed(
+            "weights are of one dtype with what is computed on a GPU",
+        )),
     }
 }
 

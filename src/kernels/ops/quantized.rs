@@ -14,7 +14,7 @@ use crate::kernels::{cpu, cuda};
 pub use crate::kernels::operands::quantized::{Format, NESTED_BLOCK, Parts, Quantized, Scales};
 
 /// A matrix that is being quantized: its values come in order, so that it is never held whole.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Quantizer {
     format: Format,
     shape: (usize, usize),
@@ -28,16 +28,11 @@ pub struct Quantizer {
 impl Quantizer {
     /// A matrix (rows, in), none of whose values has come.
     pub fn new(format: Format, shape: (usize, usize)) -> Self {
-        let len = shape.0 * shape.1;
-        let bytes = match format {
-            Format::Nf4 { .. } => len.div_ceil(2),
-            Format::Q8_0 => len,
-        };
         Self {
             format,
             shape,
-            codes: Vec::with_capacity(bytes),
-            scales: Vec::with_capacity(len.div_ceil(format.block())),
+            codes: Vec::new(),
+            scales: Vec::new(),
             taken: 0,
         }
     }
@@ -52,12 +47,22 @@ impl Quantizer {
     /// f16 scale.
     pub fn push(&mut self, values: &[f32]) -> Result<()> {
         let (rows, columns) = self.shape;
-        if self.taken % self.format.block() != 0 || values.len() > rows * columns - self.taken {
+        let is_next = self.taken.is_multiple_of(self.format.block());
+        if !is_next || values.len() > rows * columns - self.taken {
             return Err(Error::failed(format!(
                 "{} values for a matrix of {rows} x {columns} after {}",
                 values.len(),
                 self.taken
             )));
+        }
+        let len = rows * columns;
+        if self.taken == 0 {
+            let bytes = match self.format {
+                Format::Nf4 { .. } => len.div_ceil(2),
+                Format::Q8_0 => len,
+            };
+            self.codes.reserve_exact(bytes.next_multiple_of(4));
+            self.scales.reserve_exact(len.div_ceil(self.format.block()));
         }
         self.taken += values.len();
         match self.format {
@@ -67,6 +72,11 @@ impl Quantizer {
             }
             Format::Q8_0 => cpu::quantized::encode_q8_0(values, &mut self.codes, &mut self.scales),
         }
+    }
+
+    /// Whether all values have come.
+    pub fn is_full(&self) -> bool {
+        self.taken == self.shape.0 * self.shape.1
     }
 
     /// The matrix on `device`.

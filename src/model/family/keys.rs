@@ -23,6 +23,8 @@ pub enum Key {
     Off(&'static str),
     /// Taken if it is not there, or true.
     On(&'static str),
+    /// How the weights are quantized: taken if they are not, or are bitsandbytes' NF4.
+    Quantization,
     /// A factor, taken if it is null or 1.
     One(&'static str),
 }
@@ -35,7 +37,8 @@ pub(super) const NO_WINDOW: &str =
     "this family has full attention in every layer; remove the key to train so";
 
 const OTHER_CLASS: &str = "the weights are of another model class than this model_type's";
-const QUANTIZED: &str = "quantized weights are not trained; take the model they were made from";
+const QUANTIZED: &str =
+    "of quantized weights expo reads bitsandbytes' nf4; or take the model they were made from";
 const SCORES: &str = "this family's attention has none, so the weights are of another model";
 const LOGITS: &str = "this family's logits have none, so the weights are of another model";
 const FACTOR: &str = "this family has no such factor, so the weights are of another model";
@@ -122,7 +125,7 @@ pub const SHARED: &[(&str, Key)] = &[
     ("pruned_heads", Key::Off(LAYERS)),
     ("qk_layernorm", Key::Off(SCORES)),
     ("quantization", Key::Off(QUANTIZED)),
-    ("quantization_config", Key::Off(QUANTIZED)),
+    ("quantization_config", Key::Quantization),
     ("query_pre_attn_scalar", Key::Off(SCORES)),
     ("residual_multiplier", Key::One(FACTOR)),
     (
@@ -167,6 +170,13 @@ pub(super) fn check(family: &Family, config: &ConfigJson) -> Result<()> {
             Key::Read | Key::Ignored => continue,
             Key::Off(why) => (is_off(value), why),
             Key::On(why) => (config.value.get(name).is_none() || *value == true, why),
+            Key::Quantization => match quantization(value) {
+                Some(other) => {
+                    let what = format!("`{name}`: quantized weights of {other} are not supported");
+                    return Err(config.error(what).hint(QUANTIZED));
+                }
+                None => continue,
+            },
             Key::One(why) => (value.is_null() || value.as_f64() == Some(1.0), why),
         };
         if !taken {
@@ -174,6 +184,22 @@ pub(super) fn check(family: &Family, config: &ConfigJson) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What weights are quantized with, unless it is nothing or bitsandbytes' NF4.
+fn quantization(value: &Value) -> Option<String> {
+    if is_off(value) {
+        return None;
+    }
+    // transformers did not always name it.
+    let method = value["quant_method"].as_str().unwrap_or("bitsandbytes");
+    let kind = value["bnb_4bit_quant_type"].as_str().unwrap_or("fp4");
+    match (method, value["load_in_4bit"] == true, kind) {
+        ("bitsandbytes", true, "nf4") => None,
+        ("bitsandbytes", true, other) => Some(format!("bitsandbytes' {other}")),
+        ("bitsandbytes", false, _) => Some("bitsandbytes' int8".to_owned()),
+        (other, ..) => Some(other.to_owned()),
+    }
 }
 
 fn is_off(value: &Value) -> bool {

@@ -15,7 +15,7 @@ use crate::kernels::embedding::{self, Ids};
 use crate::kernels::{Dst, elementwise, weighted};
 use crate::model::arch::{self, Activation, Architecture, ExpertWeights};
 use crate::model::linear::Linear;
-use crate::model::parameters::{Layout, Params, Weights, bytes};
+use crate::model::parameters::{Layout, Params, Weights};
 
 /// The experts of a layer by their places in the flat buffers.
 #[derive(Debug)]
@@ -111,11 +111,11 @@ impl Experts {
     }
 
     /// The bytes of the matrices that one token reads.
-    pub(super) fn bytes(&self, weights: Weights) -> Result<u64> {
-        let of = |linear: &Linear| -> Result<u64> { Ok(bytes(&linear.weight(weights)?)) };
+    pub(super) fn bytes(&self, weights: Weights) -> u64 {
+        let of = |linear: &Linear| linear.bytes(weights);
         let Expert { gate_up, down } = &self.experts[0];
-        let each: u64 = gate_up.iter().chain([down]).map(of).sum::<Result<u64>>()?;
-        Ok(of(&self.router)? + self.per_token as u64 * each)
+        let each: u64 = gate_up.iter().chain([down]).map(of).sum();
+        of(&self.router) + self.per_token as u64 * each
     }
 
     /// As of [`super::Ffn::skipped`]: of an expert's weights the share that a token uses on average.

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use candle_core::DType;
+
+use crate::kernels::quantized::Format;
 use crate::model::adapter::{Adapter, LowRank};
 use crate::model::arch::{
     Architecture, ExpertWeights, Experts, Ffn, GateUp, Norm, Positions, QkNorm, Qkv,
@@ -23,7 +26,18 @@ pub enum Init {
     Zero,
 }
 
-/// One parameter of the flat buffer.
+/// How a parameter is stored. What is trained is always in a flat buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// In a flat buffer, in the dtype of the weights.
+    Flat,
+    /// In bf16 beside f32 weights, on the CPU.
+    Bf16,
+    /// In few bits.
+    Quantized(Format),
+}
+
+/// One parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Hugging Face's name, e.g. `model.norm.weight`.
@@ -32,8 +46,11 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// Whether a model's files have the transposed matrix, (in, out), as GPT-2's do.
     pub transposed: bool,
-    /// Where it is in the flat buffer, in elements.
+    /// Where it is in the flat buffers, in elements: those that are trained, then those that are frozen.
+    /// Empty where it is stored elsewhere.
     pub range: Range<usize>,
+    /// How it is stored.
+    pub storage: Storage,
     /// Whether decoupled weight decay applies: to matrices, not to biases and norms.
     pub decay: bool,
     /// Whether it is trained.
@@ -43,6 +60,26 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// How many elements it has.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// (rows, in): all dimensions but the last as one.
+    pub(crate) fn rows(&self) -> (usize, usize) {
+        let columns = self.shape.last().copied().unwrap_or(1);
+        (self.elements() / columns.max(1), columns)
+    }
+
+    /// The bytes of its weights, in `dtype` where it is in a flat buffer.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        match self.storage {
+            Storage::Flat => (self.elements() * dtype.size_in_bytes()) as u64,
+            Storage::Bf16 => 2 * self.elements() as u64,
+            Storage::Quantized(format) => format.bytes(self.rows()),
+        }
+    }
+
     /// Its shape in a model's files.
     pub fn stored_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
@@ -159,7 +196,13 @@ impl Layout {
         let (mut len, mut trainable_len) = (0, 0);
         for trainable in [true, false] {
             for entry in entries.iter_mut().filter(|e| e.trainable == trainable) {
-                let size: usize = entry.shape.iter().product();
+                if trainable {
+                    entry.storage = Storage::Flat;
+                }
+                let size = match entry.storage {
+                    Storage::Flat => entry.elements(),
+                    Storage::Bf16 | Storage::Quantized(_) => 0,
+                };
                 entry.range = len..len + size;
                 len += size;
             }
@@ -189,6 +232,24 @@ impl Layout {
         }
     }
 
+    /// The same parameters, of which those that are frozen are stored as `storage` says.
+    #[must_use]
+    pub fn with_storage(mut self, storage: impl Fn(&Entry) -> Storage) -> Self {
+        for entry in self.entries.iter_mut().filter(|entry| !entry.trainable) {
+            entry.storage = storage(entry);
+        }
+        Self {
+            saved_beside: self.saved_beside,
+            adapter: self.adapter,
+            ..Self::place(self.entries)
+        }
+    }
+
+    /// The bytes of all weights, in `dtype` where they are in flat buffers.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        self.entries.iter().map(|entry| entry.bytes(dtype)).sum()
+    }
+
     /// The same parameters, frozen but for those that the adapter trains whole, and the adapter's own.
     ///
     /// # Panics
@@ -207,6 +268,7 @@ impl Layout {
                 shape,
                 transposed: false,
                 range: 0..0,
+                storage: Storage::Flat,
                 trainable: true,
                 init: Init::Zero,
             };
@@ -305,6 +367,7 @@ impl List {
             shape,
             transposed: false,
             range: 0..0,
+            storage: Storage::Flat,
             decay,
             trainable: true,
             init,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
+use super::nf4::{self, Nf4};
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, OtherTensor, OtherTensors, read_index};
 use crate::model::arch::{Architecture, ExpertWeights, Experts};
@@ -14,13 +15,36 @@ use crate::model::parameters::{Entry, Layout};
 use crate::model::recognize;
 use crate::model::tensor_file::read_header;
 
-/// Where a parameter is.
+/// Where a tensor is.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub file: PathBuf,
     /// Where the bytes start, from the beginning of the file.
     pub start: u64,
+    pub bytes: usize,
     pub dtype: Dtype,
+}
+
+impl Stored {
+    /// A tensor of a file whose data begins at `data_start`.
+    pub fn new(file: &Path, data_start: u64, info: &TensorInfo) -> Self {
+        let (start, end) = info.data_offsets;
+        Self {
+            file: file.to_owned(),
+            start: data_start + start as u64,
+            bytes: end - start,
+            dtype: info.dtype,
+        }
+    }
+}
+
+/// In what a parameter is stored.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A tensor of f32, f16 or bf16.
+    Tensor(Stored),
+    /// Several tensors of bitsandbytes.
+    Nf4(Box<Nf4>),
 }
 
 /// The architecture with the names that the weights in `folder` have, where the family has several
@@ -79,8 +103,9 @@ pub(super) fn locate(
     layout: &Layout,
     arch: &Architecture,
     family: &Family,
-) -> Result<(Vec<Stored>, OtherTensors)> {
-    let mut found: BTreeMap<usize, Stored> = BTreeMap::new();
+) -> Result<(Vec<Source>, OtherTensors)> {
+    let mut found: BTreeMap<usize, Source> = BTreeMap::new();
+    let mut nf4: BTreeMap<usize, nf4::Found> = BTreeMap::new();
     let mut others = OtherTensors::default();
     let tied_head = format!("{}.weight", arch.names.head);
     // As in transformers, a tied model's own copy of the head is not read.
@@ -118,19 +143,29 @@ pub(super) fn locate(
                 others.add(OtherTensor::new(name, info, data_start), &file)?;
                 continue;
             }
-            let Some(id) = layout.find(&name) else {
+            let (parameter, part) = match layout.find(&name) {
+                Some(id) => (Some(id), nf4::CODES),
+                None => match nf4::part_of(&name) {
+                    Some((parameter, part)) => (layout.find(parameter), part),
+                    None => (None, nf4::CODES),
+                },
+            };
+            let Some(id) = parameter else {
                 return Err(Error::input(format!("unexpected tensor {name}"))
                     .at(file.display())
                     .hint("the weights and config.json must be of one model"));
             };
-            check(&layout.entries[id], info, &file)?;
-            let start = data_start + info.data_offsets.0 as u64;
-            let stored = Stored {
-                file: file.clone(),
-                start,
-                dtype: info.dtype,
+            let stored = Stored::new(&file, data_start, info);
+            let other = if part != nf4::CODES || nf4::is_codes(info.dtype) {
+                nf4.entry(id).or_default().insert(part, stored)
+            } else {
+                check(&layout.entries[id], info, &file)?;
+                match found.insert(id, Source::Tensor(stored)) {
+                    Some(Source::Tensor(other)) => Some(other),
+                    _ => None,
+                }
             };
-            if let Some(other) = found.insert(id, stored) {
+            if let Some(other) = other {
                 return Err(Error::input(format!(
                     "tensor {name} is also in {}",
                     other.file.display()
@@ -138,6 +173,13 @@ pub(super) fn locate(
                 .at(file.display()));
             }
         }
+    }
+    for (id, tensors) in nf4 {
+        let whole = Nf4::new(&layout.entries[id], tensors)?;
+        if found.contains_key(&id) {
+            return Err(whole.wrong(nf4::CODES, "is there twice, once in bits of NF4".into()));
+        }
+        found.insert(id, Source::Nf4(Box::new(whole)));
     }
     if let Some(Index { path, files }) = &index
         && let Some((tensor, file)) = files.iter().find(|(name, _)| !is_ignored(name))

@@ -46,11 +46,7 @@ fn find(folder: &Path, entries: [&Entry; 2]) -> Result<[Option<Stored>; 2]> {
         for (entry, found) in entries.iter().zip(&mut found) {
             if let Some(info) = metadata.info(&entry.name) {
                 check(entry, info, file)?;
-                *found = Some(Stored {
-                    file: file.clone(),
-                    start: data_start + info.data_offsets.0 as u64,
-                    dtype: info.dtype,
-                });
+                *found = Some(Stored::new(file, data_start, info));
             }
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::kernels::testing::variable;
-use crate::model::parameters::Init;
+use crate::model::parameters::{Init, Storage};
 use crate::optim::{Optimizer, OptimizerConfig, Updated};
 
 /// Parameters of these shapes: `a.0`, `b.1`, ... Those with two sizes decay.
@@ -10,6 +10,7 @@ fn layout(shapes: &[&[usize]]) -> Arc<Layout> {
         shape: shape.to_vec(),
         transposed: false,
         range: 0..0,
+        storage: Storage::Flat,
         decay: shape.len() > 1,
         trainable: true,
         init: Init::Normal,

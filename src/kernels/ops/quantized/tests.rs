@@ -196,6 +196,8 @@ fn memory_is_counted() {
     assert_eq!(of(NF4), n / 2 + 4 * blocks + maps[0]);
     assert_eq!(of(DOUBLE), n / 2 + blocks + 4 * 2 + maps[0] + maps[1]);
     assert_eq!(of(Format::Q8_0), n + 2 * n / 32);
+    let odd = quantized(DOUBLE, &values(6, 333), (111, 3));
+    assert_eq!(odd.bytes(), 168 + 64 + 8 + 4 + 1024);
 }
 
 #[test]

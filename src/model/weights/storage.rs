@@ -1,0 +1,113 @@
+//! In what the weights of a model directory are stored once they are loaded.
+
+use std::collections::HashSet;
+
+use candle_core::{DType, Device};
+use safetensors::Dtype;
+
+use super::ModelFolder;
+use super::files::Source;
+use crate::error::{Error, Result};
+use crate::kernels::Precision;
+use crate::kernels::quantized::Format;
+use crate::model::numerics::Numerics;
+use crate::model::parameters::{Entry, Layout, Storage};
+
+impl ModelFolder {
+    /// The same model, whose matrices in blocks, but for those of routers, are frozen and quantized as they
+    /// are loaded. A model whose files are quantized stays as these have it.
+    ///
+    /// # Errors
+    /// If the files have another format.
+    pub fn quantized(mut self, format: Format) -> Result<Self> {
+        let stored = self.tensors.iter().find_map(|(_, source)| match source {
+            Source::Nf4(nf4) => Some(nf4.format()),
+            Source::Tensor(_) => None,
+        });
+        match (stored, format) {
+            (None, _) => self.quantized = Some(format),
+            (Some(Format::Nf4 { .. }), Format::Nf4 { .. }) => {}
+            _ => {
+                return Err(Error::input("the model's weights are nf4 already")
+                    .at(self.path.display())
+                    .hint("leave quantization out, or take the model they were made from"));
+            }
+        }
+        if let Some(base) = self.base.take() {
+            self.base = Some(Box::new(base.quantized(format)?));
+        }
+        Ok(self.with_quantized_frozen())
+    }
+
+    /// Whether any of its weights are in few bits once they are loaded.
+    pub fn is_quantized(&self) -> bool {
+        let in_files = |source: &Source| matches!(source, Source::Nf4(_));
+        self.quantized.is_some() || self.tensors.iter().any(|(_, source)| in_files(source))
+    }
+
+    /// Refuses to train weights that are in few bits.
+    ///
+    /// # Errors
+    /// If the model has such weights and no adapter.
+    pub fn check_trains(&self) -> Result<()> {
+        match self.is_quantized() && self.layout.adapter.is_none() {
+            true => Err(Error::input(
+                "full fine-tuning of a quantized model, whose weights are frozen",
+            )
+            .at(self.path.display())
+            .hint("add an [adapter] section to train low-rank products beside them")),
+            false => Ok(()),
+        }
+    }
+
+    /// Its parameters as they are stored to be computed in `numerics`. Beside an adapter what is frozen takes
+    /// fewer bits where that changes no result.
+    pub fn layout_for(&self, numerics: Numerics, device: &Device) -> Layout {
+        // On a GPU operands of a matmul have one dtype.
+        let narrows =
+            self.layout.adapter.is_some() && device.is_cpu() && numerics.storage == DType::F32;
+        let rounds = numerics.compute == Precision::Bf16;
+        self.layout.clone().with_storage(|entry| {
+            if let Some(format) = self.format_of(entry) {
+                return Storage::Quantized(format);
+            }
+            let is_matrix = entry.shape.len() > 1 && !self.arch.is_router(&entry.name);
+            // Matmuls that round their operands to bf16 give the same bits; tables are read as they are.
+            let loses_nothing = match self.source(entry) {
+                Some(Source::Tensor(stored)) if stored.dtype == Dtype::BF16 => true,
+                _ => rounds && !self.arch.is_table(&entry.name),
+            };
+            match narrows && is_matrix && loses_nothing {
+                true => Storage::Bf16,
+                false => Storage::Flat,
+            }
+        })
+    }
+
+    /// The format that a parameter is in once it is loaded, if it is frozen.
+    pub(super) fn format_of(&self, entry: &Entry) -> Option<Format> {
+        if let Some(Source::Nf4(nf4)) = self.source(entry) {
+            return Some(nf4.format());
+        }
+        let in_block = entry.name.starts_with(&self.arch.names.block);
+        let is_matrix = entry.shape.len() > 1 && !self.arch.is_router(&entry.name);
+        let is_own = self.source(entry).is_some();
+        self.quantized.filter(|_| in_block && is_matrix && is_own)
+    }
+
+    /// The same model, in which no parameter in few bits is trained.
+    pub(super) fn with_quantized_frozen(mut self) -> Self {
+        let entries = self.layout.entries.iter();
+        let trained = entries.filter(|entry| entry.trainable && self.format_of(entry).is_none());
+        let trained: HashSet<String> = trained.map(|entry| entry.name.clone()).collect();
+        self.layout = self.layout.with_trainable(|name| trained.contains(name));
+        self
+    }
+
+    /// Where the files have a parameter; `None` for one of an adapter.
+    fn source(&self, entry: &Entry) -> Option<&Source> {
+        let place = |(own, _): &(Entry, Source)| own.name.cmp(&entry.name);
+        let at = self.tensors.binary_search_by(place).ok()?;
+        Some(&self.tensors[at].1)
+    }
+}

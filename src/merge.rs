@@ -91,6 +91,13 @@ pub fn merge(asked: &Merge, out: &Path, observe: Observer) -> Result<Merged> {
             .hint("name its base, and both as adapters"));
     }
     let mut folder = ModelFolder::open(&path)?;
+    if folder.is_quantized() {
+        return Err(
+            Error::input("the base is quantized, and merged weights would be none of its")
+                .at(path.display())
+                .hint("merge into the model that it was made from"),
+        );
+    }
     let held = opened
         .iter()
         .map(|(peft, factor)| Held::open(peft, *factor, &folder));

@@ -18,6 +18,7 @@ pub mod head;
 pub mod init;
 mod lengths;
 mod linear;
+mod low_rank;
 pub mod merge;
 mod norm;
 pub mod numerics;

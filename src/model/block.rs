@@ -14,6 +14,7 @@ use super::parameters::{Layout, Params, Weights};
 use super::skipped::SkippedInBlock;
 use crate::error::Result;
 use crate::kernels::attention::Packing;
+use crate::kernels::dropout::{Dropout, RowKeys};
 use crate::kernels::embedding::Ids;
 use crate::kernels::kv_cache::{KvCache, Places};
 use crate::kernels::rotary::Angles;
@@ -49,6 +50,19 @@ pub(super) struct QueryRange {
     pub packing: Packing,
     /// (queries): the tokens whose output is wanted, in order; all where `None`.
     pub rows: Option<Ids>,
+    /// Their keys, where low-rank products drop some of their inputs; those of all tokens where `None`.
+    pub keys: Option<RowKeys>,
+}
+
+impl QueryRange {
+    /// The weights as these tokens are computed with them behind attention.
+    fn of_queries<'a>(&'a self, weights: Weights<'a>) -> Weights<'a> {
+        let dropout = weights.dropout.map(|dropout| Dropout {
+            keys: self.keys.as_ref().unwrap_or(dropout.keys),
+            ..dropout
+        });
+        Weights { dropout, ..weights }
+    }
 }
 
 impl Activations {
@@ -113,6 +127,7 @@ impl Block {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
             None => x,
         };
+        let weights = range.of_queries(weights);
         let (y, attention_end, feed_forward) = self.finish(weights, x, &attention.attended)?;
         let activations = Activations {
             attention_read,
@@ -205,6 +220,8 @@ impl Block {
         } = activations;
         let dtype = into.flat().dtype();
         let wants = self.wants(below);
+        let all = weights;
+        let weights = range.of_queries(weights);
         let attention_out = |dout: &Tensor, into: &mut Params| -> Result<Option<Tensor>> {
             let attended = &attention.attended;
             self.attention
@@ -258,7 +275,7 @@ impl Block {
         let wanted = wants.attention_read.then_some(dtype);
         let dh = self
             .attention
-            .backward_inputs(weights, &dqkv, h, wanted, into)?;
+            .backward_inputs(all, &dqkv, h, wanted, into)?;
         let Some(dh) = dh else {
             return Ok(None);
         };

@@ -8,6 +8,7 @@
 //!
 //! *Why*: autograd would keep every intermediate to the end and allocate every gradient anew.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -22,6 +23,7 @@ use crate::data::pack::Packed;
 use crate::error::Result;
 use crate::kernels::Precision;
 use crate::kernels::attention::Packing;
+use crate::kernels::dropout::{Dropout, RowKeys};
 use crate::kernels::elementwise;
 use crate::kernels::embedding::{self, Ids};
 use crate::segment::Segment;
@@ -51,6 +53,9 @@ pub struct Decoder {
     pub recompute: bool,
     /// Whether layers add their low-rank products, where the model has an adapter.
     pub adapter: bool,
+    /// Seed of what [`Decoder::step`] drops of these products' inputs, where the adapter has dropout:
+    /// another one for each update.
+    pub dropout_seed: u64,
     /// Rows of logits that are held at once, unless set 64 MiB of them in f32, on a GPU 1 GiB, and no fewer than 256; an
     /// example of more is computed in several tiles, all but one of them twice.
     pub tile_rows: usize,
@@ -63,6 +68,20 @@ pub(super) struct Activations {
     pub sources: Ids,
     /// Of the blocks from [`Decoder::lowest`] on.
     blocks: Vec<OfBlock>,
+}
+
+impl Activations {
+    /// The keys of the predictions in `rows`, where some of the head's input is dropped.
+    pub(super) fn head_keys(&self, rows: &Range<usize>) -> Result<Option<RowKeys>> {
+        let dropout = self.inputs.dropout.as_ref();
+        let keys = dropout.map(|dropout| dropout.predictions.narrow(rows.start, rows.len()));
+        keys.transpose()
+    }
+
+    /// What is dropped of rows with these keys.
+    pub(super) fn dropout<'a>(&self, keys: &'a Option<RowKeys>) -> Option<Dropout<'a>> {
+        Some(self.inputs.dropout.as_ref()?.of(keys.as_ref()?))
+    }
 }
 
 enum OfBlock {
@@ -78,6 +97,28 @@ struct Inputs {
     placed: Placed,
     /// Of every block but the last, then of the last, which computes only what the head reads.
     ranges: [QueryRange; 2],
+    /// What low-rank products drop; nothing but in training.
+    dropout: Option<TokenDropout>,
+}
+
+/// The share that low-rank products drop of their inputs, and which it is.
+pub(super) struct TokenDropout {
+    rate: f64,
+    seed: u64,
+    /// Of all tokens.
+    tokens: RowKeys,
+    /// Of those whose hidden state predicts.
+    predictions: RowKeys,
+}
+
+impl TokenDropout {
+    fn of<'a>(&self, keys: &'a RowKeys) -> Dropout<'a> {
+        Dropout {
+            rate: self.rate,
+            seed: self.seed,
+            keys,
+        }
+    }
 }
 
 impl Decoder {
@@ -102,6 +143,7 @@ impl Decoder {
             positions,
             recompute: false,
             adapter: true,
+            dropout_seed: 0,
             tile_rows,
         }
     }
@@ -145,6 +187,7 @@ impl Decoder {
             row_invariant: false,
             row_invariant_experts: None,
             adapter: self.adapter,
+            dropout: None,
         }
     }
 
@@ -176,6 +219,7 @@ impl Decoder {
             numerics: self.numerics,
             recompute: self.recompute,
             adapter: self.adapter,
+            dropout_seed: self.dropout_seed,
             tile_rows: self.tile_rows,
             ..Self::new(self.arch.clone(), params)
         }
@@ -217,19 +261,37 @@ impl Decoder {
         self.params.flat().device()
     }
 
-    fn inputs(&self, packed: &Packed) -> Result<(Inputs, Ids)> {
+    /// What a batch is computed from; `drops` is whether low-rank products drop some of it.
+    fn inputs(&self, packed: &Packed, drops: bool) -> Result<(Inputs, Ids)> {
         self.check_lengths(packed)?;
         let (segments, rows, sources) = read_by_head(packed);
         let packing = |segments: Vec<Segment>| Packing::new(segments, self.device());
+        let rate = self.layout().adapter.as_ref().map_or(0.0, |it| it.dropout);
+        let drops = drops && self.adapter && rate > 0.0;
+        let keys = |tokens: &[u32]| {
+            let keys = tokens.iter().map(|&token| packed.keys[token as usize]);
+            RowKeys::new(&keys.collect::<Vec<u32>>(), self.device())
+        };
         let all = QueryRange {
             packing: packing(packed.segments.clone())?,
             rows: None,
+            keys: None,
         };
         let last = QueryRange {
             packing: packing(segments)?,
             rows: Some(Ids::new(&rows, self.device())?),
+            keys: drops.then(|| keys(&rows)).transpose()?,
         };
+        let dropout = drops.then(|| -> Result<_> {
+            Ok(TokenDropout {
+                rate,
+                seed: self.dropout_seed,
+                tokens: RowKeys::new(&packed.keys, self.device())?,
+                predictions: keys(&packed.sources)?,
+            })
+        });
         let inputs = Inputs {
+            dropout: dropout.transpose()?,
             ids: Ids::new(&packed.ids, self.device())?,
             placed: self.placed(&packed.positions, &packed.lengths)?,
             ranges: [all, last],
@@ -299,7 +361,7 @@ impl Decoder {
         packed: &Packed,
         mut visit: impl FnMut(usize, block::Activations) -> Result<()>,
     ) -> Result<Tensor> {
-        let (inputs, sources) = self.inputs(packed)?;
+        let (inputs, sources) = self.inputs(packed, false)?;
         let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         for layer in 0..self.blocks.len() {
             let (y, activations) = self.block_forward(weights, layer, &x, &inputs)?;
@@ -312,11 +374,12 @@ impl Decoder {
     /// The residual stream after the last block, (rows, hidden), where anything is predicted, and
     /// what a backward pass needs.
     pub(super) fn forward(&self, packed: &Packed) -> Result<(Tensor, Activations)> {
-        let (inputs, sources) = self.inputs(packed)?;
+        let (inputs, sources) = self.inputs(packed, true)?;
         let mut x = self.embed(&inputs.ids, &inputs.placed)?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {
-            let (y, activations) = self.block_forward(self.own_weights(), layer, &x, &inputs)?;
+            let weights = self.weights_of(&inputs);
+            let (y, activations) = self.block_forward(weights, layer, &x, &inputs)?;
             if layer >= self.lowest {
                 // What the last block keeps is needed first and is little.
                 blocks.push(match self.recompute && layer + 1 < self.blocks.len() {
@@ -343,7 +406,7 @@ impl Decoder {
         gradients: &mut Params,
     ) -> Result<()> {
         let Activations { inputs, blocks, .. } = activations;
-        let weights = self.own_weights();
+        let weights = self.weights_of(&inputs);
         for (above, kept) in blocks.into_iter().enumerate().rev() {
             let layer = self.lowest + above;
             let activations = match kept {
@@ -361,6 +424,15 @@ impl Decoder {
         self.embed_backward(dx, &inputs, gradients)
     }
 
+    /// The weights as a step computes blocks with them.
+    fn weights_of<'a>(&'a self, inputs: &'a Inputs) -> Weights<'a> {
+        let dropout = inputs.dropout.as_ref();
+        Weights {
+            dropout: dropout.map(|dropout| dropout.of(&dropout.tokens)),
+            ..self.own_weights()
+        }
+    }
+
     /// The bytes of all that a forward pass leaves for the backward pass, each tensor's memory once.
     #[cfg(test)]
     pub(crate) fn kept_bytes(&self, packed: &Packed) -> Result<usize> {
@@ -370,6 +442,7 @@ impl Decoder {
             ids,
             placed,
             ranges,
+            ..
         } = &activations.inputs;
         let mut tensors = vec![ids.tensor(), activations.sources.tensor()];
         tensors.extend(placed.tensors());

@@ -9,13 +9,14 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::decoder::Decoder;
+use super::decoder::{Activations, Decoder};
 use super::linear::Linear;
 use super::norm::NormLayer;
 use super::parameters::{Params, Weights};
 use crate::data::pack::{Packed, PackedResponse};
 use crate::error::Result;
 use crate::kernels::device::from_host;
+use crate::kernels::dropout::{Dropout, RowKeys};
 use crate::kernels::token::{self, LogitTransform, TokenStatistics};
 use crate::kernels::{Dst, elementwise, embedding};
 use crate::loss::Role;
@@ -50,6 +51,8 @@ struct Tile {
     /// (rows), u32.
     labels: Tensor,
     statistics: Vec<TokenStatistics>,
+    /// Of the rows, where the head's low-rank product drops some of its input.
+    keys: Option<RowKeys>,
 }
 
 impl Decoder {
@@ -62,7 +65,7 @@ impl Decoder {
             let span = span(examples);
             let mut statistics = Vec::with_capacity(span.len());
             for rows in self.tiles(&span) {
-                statistics.extend(self.tile(packed, &h, rows)?.statistics);
+                statistics.extend(self.tile(packed, &h, rows, None)?.statistics);
             }
             all.extend(examples.iter().map(|e| scores(e, &statistics, span.start)));
         }
@@ -94,7 +97,7 @@ impl Decoder {
             for rows in tiles.iter().cloned() {
                 // One tile at a time is in memory.
                 drop(open.take());
-                let tile = self.tile(packed, &h, rows)?;
+                let tile = self.tile(packed, &h, rows, Some(&activations))?;
                 statistics.extend_from_slice(&tile.statistics);
                 open = Some(tile);
             }
@@ -114,12 +117,14 @@ impl Decoder {
             }
             // The last tile is still there, so it goes first.
             for rows in tiles.into_iter().rev() {
-                let tile = match open.take() {
+                let mut tile = match open.take() {
                     Some(tile) => tile,
-                    None => self.tile(packed, &h, rows)?,
+                    None => self.tile(packed, &h, rows, Some(&activations))?,
                 };
                 let seeds = &token_seeds[offset(&tile.rows, span.start)];
-                self.tile_backward(&h, tile, seeds, gradients, dh.as_mut())?;
+                let keys = tile.keys.take();
+                let dropout = activations.dropout(&keys);
+                self.tile_backward(&h, tile, dropout, seeds, gradients, dh.as_mut())?;
             }
         }
         let Some(dh) = dh else {
@@ -167,9 +172,19 @@ impl Decoder {
         Ok(norm.forward(self.own_weights(), &rows)?.0)
     }
 
-    fn tile(&self, packed: &Packed, h: &Tensor, rows: Range<usize>) -> Result<Tile> {
+    /// The tile of these rows; in training with what its forward pass left.
+    fn tile(
+        &self,
+        packed: &Packed,
+        h: &Tensor,
+        rows: Range<usize>,
+        training: Option<&Activations>,
+    ) -> Result<Tile> {
         let part = h.narrow(0, rows.start, rows.len())?;
-        let logits = self.head_logits(&part)?;
+        let keys = training.map(|activations| activations.head_keys(&rows));
+        let keys = keys.transpose()?.flatten();
+        let dropout = training.and_then(|activations| activations.dropout(&keys));
+        let logits = self.head_logits_of(self.head_weights(dropout), &part)?;
         let labels = from_host(&packed.labels[rows.clone()], rows.len(), self.device())?;
         let statistics = token::statistics(&logits, &labels)?;
         Ok(Tile {
@@ -177,7 +192,15 @@ impl Decoder {
             logits,
             labels,
             statistics,
+            keys,
         })
+    }
+
+    fn head_weights<'a>(&'a self, dropout: Option<Dropout<'a>>) -> Weights<'a> {
+        Weights {
+            dropout,
+            ..self.own_weights()
+        }
     }
 
     /// Adds the head's weight gradient where it is trained, and that of the tile's hidden rows to theirs
@@ -186,6 +209,7 @@ impl Decoder {
         &self,
         h: &Tensor,
         tile: Tile,
+        dropout: Option<Dropout>,
         seeds: &[f64],
         gradients: &mut Params,
         dh: Option<&mut Tensor>,
@@ -193,7 +217,7 @@ impl Decoder {
         let log_sum_exp: Vec<f64> = tile.statistics.iter().map(|s| s.log_sum_exp).collect();
         let rows = tile.rows;
         let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
-        let (weights, head) = (self.own_weights(), self.head());
+        let (weights, head) = (self.head_weights(dropout), self.head());
         let (logits, labels, dtype) = (tile.logits, &tile.labels, self.dtype());
         let how = self.logit_transform();
         let dlogits = token::backward(logits, labels, &log_sum_exp, seeds, how, dtype)?;

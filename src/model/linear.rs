@@ -7,6 +7,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::arch::Architecture;
+use super::low_rank::LowRankProduct;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
 use crate::kernels::dora::{self, Factors};
@@ -18,7 +19,7 @@ use crate::kernels::{Dst, elementwise, linear, row_invariant};
 pub(super) struct Linear {
     weight: Parameter,
     bias: Option<Parameter>,
-    low_rank: Option<Product>,
+    low_rank: Option<LowRankProduct>,
     /// The rows of weight and bias that are this layer's; all where `None`.
     rows: Option<Range<usize>>,
 }
@@ -43,7 +44,7 @@ impl Linear {
         Self {
             weight: layout.parameter(weight),
             bias: layout.find_parameter(&format!("{name}.bias")),
-            low_rank: Product::find(layout, name),
+            low_rank: LowRankProduct::find(layout, name),
             rows: None,
         }
     }
@@ -59,7 +60,9 @@ impl Linear {
         rows.map(|rows| {
             let start = end;
             end += rows;
+            let low_rank = whole.low_rank.as_ref();
             Self {
+                low_rank: low_rank.map(|low_rank| low_rank.of_rows(start..end)),
                 rows: Some(start..end),
                 ..whole.clone()
             }
@@ -140,7 +143,7 @@ impl Linear {
     }
 
     /// The low-rank product, where these weights have it.
-    fn low_rank(&self, weights: Weights) -> Option<&Product> {
+    fn low_rank(&self, weights: Weights) -> Option<&LowRankProduct> {
         self.low_rank.as_ref().filter(|_| weights.adapter)
     }
 
@@ -171,7 +174,10 @@ impl Linear {
 
     /// As [`Self::forward`], into columns of a wider tensor.
     pub(super) fn forward_into(&self, weights: Weights, x: &Tensor, mut y: Dst) -> Result<()> {
-        if self.magnitude(weights).is_some() {
+        if self
+            .low_rank(weights)
+            .is_some_and(LowRankProduct::has_magnitude)
+        {
             let source = self.forward(weights, x)?.unsqueeze(0)?;
             return elementwise::assign(y.narrowed(|y| y.unsqueeze(0))?, &source);
         }
@@ -199,14 +205,9 @@ impl Linear {
 
     fn add_low_rank(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
         match self.low_rank(weights) {
-            Some(low_rank) => low_rank.add(self, weights, x, y),
+            Some(low_rank) => low_rank.add(weights, x, y),
             None => Ok(()),
         }
-    }
-
-    /// The magnitudes of the rows, (out), where these weights have them.
-    fn magnitude(&self, weights: Weights) -> Option<Parameter> {
-        self.low_rank(weights)?.magnitude
     }
 
     /// Where rows are scaled to magnitudes, what is scaled, `x (W + scale B A)^T` (rows, out), and by
@@ -226,15 +227,13 @@ impl Linear {
 
     /// What columns of the output are scaled by, where rows of the weight are scaled to magnitudes.
     fn factors(&self, weights: Weights) -> Result<Option<Factors>> {
-        let (Some(low_rank), Some(magnitude)) = (self.low_rank(weights), self.magnitude(weights))
-        else {
-            return Ok(None);
-        };
-        let a = &weights.exact(low_rank.a, None)?;
-        let b = weights.exact(low_rank.b, self.rows.as_ref())?;
-        let magnitude = self.part(magnitude.of(weights))?;
-        let weight = weights.exact(self.weight, self.rows.as_ref())?;
-        dora::factors(&weight, (a, &b, low_rank.scale), &magnitude).map(Some)
+        match self.low_rank(weights) {
+            Some(low_rank) if low_rank.has_magnitude() => {
+                let weight = weights.exact(self.weight, self.rows.as_ref())?;
+                low_rank.factors(weights, &weight)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The gradient of what is scaled to magnitudes, (rows, out), from that of the output; where nothing
@@ -258,14 +257,11 @@ impl Linear {
             linear::backward_weight(dy, x, dweight, weights.precision)?;
         }
         if let Some(low_rank) = self.low_rank(weights) {
-            if let Some(magnitude) = low_rank.magnitude
-                && let Some((z, factors)) = self.before_scaling(weights, x)?
-                && let Some(dmagnitude) = self.gradient(magnitude, into)?
-            {
-                dora::add_dots(dy, &z, &factors.norm, dmagnitude)?;
+            if let Some((z, factors)) = self.before_scaling(weights, x)? {
+                low_rank.backward_magnitude(dy, (&z, &factors), into)?;
             }
             let dz = self.before_scaling_backward(weights, dy)?;
-            low_rank.backward_parameters(self, weights, &dz, x, into)?;
+            low_rank.backward_parameters(weights, &dz, x, into)?;
         }
         let Some(bias) = self.bias else {
             return Ok(());
@@ -292,7 +288,7 @@ impl Linear {
         let weight = &self.weight(weights)?;
         let mut dx = linear::backward_input(dz, weight, dtype, weights.precision)?;
         if let Some(low_rank) = self.low_rank(weights) {
-            low_rank.backward_input_add(self, weights, dz, (&mut dx).into())?;
+            low_rank.backward_input_add(weights, dz, (&mut dx).into())?;
         }
         Ok(dx)
     }
@@ -308,90 +304,9 @@ impl Linear {
         let weight = &self.weight(weights)?;
         linear::backward_input_add(dz, weight, dx.reborrow(), weights.precision)?;
         match self.low_rank(weights) {
-            Some(low_rank) => low_rank.backward_input_add(self, weights, dz, dx),
+            Some(low_rank) => low_rank.backward_input_add(weights, dz, dx),
             None => Ok(()),
         }
-    }
-}
-
-/// `scale (x A^T) B^T`: A is (rank, in), B (out, rank).
-#[derive(Debug, Clone)]
-struct Product {
-    a: Parameter,
-    b: Parameter,
-    /// (out): what rows of `W + scale B A` are scaled to.
-    magnitude: Option<Parameter>,
-    scale: f64,
-}
-
-impl Product {
-    /// That of the layer of this name, if it has one.
-    fn find(layout: &Layout, layer: &str) -> Option<Self> {
-        let low_rank = layout.low_rank(layer)?;
-        Some(Self {
-            a: layout.parameter(&low_rank.a()),
-            b: layout.parameter(&low_rank.b()),
-            magnitude: layout.find_parameter(&low_rank.magnitude()),
-            scale: low_rank.scale,
-        })
-    }
-
-    /// `scale x A^T`, (rows, rank).
-    fn inner(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
-        let a = self.a.of(weights);
-        let mut u = match weights.row_invariant {
-            true => row_invariant::linear(x, a, None),
-            false => linear::linear(x, a, None, weights.dtype(), weights.precision),
-        }?;
-        elementwise::scale(&mut u, self.scale)?;
-        Ok(u)
-    }
-
-    /// Adds the product to `y` (rows, out).
-    fn add(&self, layer: &Linear, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
-        let (u, b) = (self.inner(weights, x)?, layer.part(self.b.of(weights))?);
-        match weights.row_invariant {
-            true => row_invariant::linear_add(&u, &b, y),
-            false => linear::linear_add(&u, &b, y, weights.precision),
-        }
-    }
-
-    /// `scale dy B`, (rows, rank).
-    fn backward_inner(&self, layer: &Linear, weights: Weights, dy: &Tensor) -> Result<Tensor> {
-        let b = layer.part(self.b.of(weights))?;
-        let mut g = linear::backward_input(dy, &b, weights.dtype(), weights.precision)?;
-        elementwise::scale(&mut g, self.scale)?;
-        Ok(g)
-    }
-
-    fn backward_parameters(
-        &self,
-        layer: &Linear,
-        weights: Weights,
-        dy: &Tensor,
-        x: &Tensor,
-        into: &mut Params,
-    ) -> Result<()> {
-        if let Some(db) = layer.gradient(self.b, into)? {
-            let u = self.inner(weights, x)?;
-            linear::backward_weight(dy, &u, db, weights.precision)?;
-        }
-        if let Some(da) = self.a.gradient(into) {
-            let g = self.backward_inner(layer, weights, dy)?;
-            linear::backward_weight(&g, x, da, weights.precision)?;
-        }
-        Ok(())
-    }
-
-    fn backward_input_add(
-        &self,
-        layer: &Linear,
-        weights: Weights,
-        dy: &Tensor,
-        dx: Dst,
-    ) -> Result<()> {
-        let g = self.backward_inner(layer, weights, dy)?;
-        linear::backward_input_add(&g, self.a.of(weights), dx, weights.precision)
     }
 }
 

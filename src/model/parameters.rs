@@ -15,6 +15,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::kernels::device::{download, download_split, upload, upload_split, zeros};
+use crate::kernels::dropout::Dropout;
 use crate::kernels::quantized::Quantizer;
 use crate::kernels::{Dst, Precision, elementwise, optimizer};
 
@@ -42,6 +43,8 @@ pub(super) struct Weights<'a> {
     pub row_invariant_experts: Option<&'a Params>,
     /// Whether layers add their low-rank products.
     pub adapter: bool,
+    /// What these leave out of their inputs; nothing but in training.
+    pub dropout: Option<Dropout<'a>>,
 }
 
 impl Weights<'_> {

@@ -6,6 +6,8 @@ mod save;
 
 use std::time::Instant;
 
+use sha2::{Digest, Sha256};
+
 use super::eval_samples::EvalSamples;
 use super::files::Files;
 use super::health::{self, Sight};
@@ -255,6 +257,7 @@ impl Training {
         if let Some(on_policy) = &self.on_policy {
             on_policy.draw(&self.model, &mut self.train, batch, self.state.step + 1)?;
         }
+        self.model.dropout_seed = dropout_seed(self.config.run.seed, self.state.step);
         let (averages, inputs) = (&mut self.state.averages, &mut self.inputs);
         let stepper = Stepper::new(&self.config, &self.model);
         let tokens =
@@ -369,4 +372,12 @@ impl Training {
         let epoch = step as f64 / self.batches.per_epoch() as f64;
         Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
     }
+}
+
+/// What an adapter drops in a step is a function of the run's seed and the step.
+fn dropout_seed(seed: u64, step: u64) -> u64 {
+    let hash = Sha256::digest(format!("expo dropout v1 {seed} {step}"));
+    hash.iter()
+        .take(8)
+        .fold(0, |seed, &byte| seed << 8 | u64::from(byte))
 }

@@ -124,7 +124,7 @@ type Accesses = (
     &'static [&'static str],
     &'static [&'static str],
 );
-const WIDE: [Accesses; 40] = [
+const WIDE: [Accesses; 41] = [
     ("activation", "apply", &["A"], &["A"]),
     ("activation", "apply_backward", &["A", "A"], &["A", "A"]),
     ("activation", "gated", &["A", "A"], &["A"]),

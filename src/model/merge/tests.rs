@@ -64,7 +64,7 @@ fn results(model: &Decoder) -> (Vec<f64>, Params) {
 }
 
 /// Of every linear layer of the blocks but experts and their routers, and of the head.
-fn adapter(folder: &ModelFolder, dora: bool) -> Adapter {
+fn adapter(folder: &ModelFolder, dora: bool, dropout: f64) -> Adapter {
     let (arch, layout) = (&folder.arch, folder.layout());
     let matrices = layout.entries.iter().filter(|entry| entry.shape.len() == 2);
     let of_blocks = matrices.filter(|entry| entry.name.starts_with(&arch.names.block));
@@ -83,7 +83,7 @@ fn adapter(folder: &ModelFolder, dora: bool) -> Adapter {
     Adapter {
         layers,
         saved: vec![format!("{}.weight", arch.names.final_norm)],
-        dropout: 0.0,
+        dropout,
     }
 }
 
@@ -93,8 +93,12 @@ fn view<'a>(params: &'a Params, name: &str) -> &'a Tensor {
 
 /// A model with an adapter of arbitrary values.
 fn adapted(name: &str, dora: bool) -> Decoder {
+    adapted_with(name, dora, 0.0)
+}
+
+fn adapted_with(name: &str, dora: bool, dropout: f64) -> Decoder {
     let folder = ModelFolder::open(&fixture(name)).unwrap();
-    let adapter = adapter(&folder, dora);
+    let adapter = adapter(&folder, dora, dropout);
     let folder = folder.with_adapter(&adapter);
     let mut model = folder.load(DType::F64, &Device::Cpu).unwrap().0;
     model.tile_rows = 7;
@@ -224,4 +228,94 @@ fn recomputed_blocks_give_the_same_bits() {
         let bits = |params: &Params| params.flat().to_vec1::<f64>().unwrap();
         assert!(bits(&kept.1) == bits(&again.1));
     }
+}
+
+/// With the same elements dropped the log-probs are a function of the weights, whose gradient is that of
+/// finite differences.
+#[test]
+fn gradients_with_dropout_are_those_of_finite_differences() {
+    for name in ["neox", "llama3", "phi3"] {
+        let mut model = adapted_with(name, false, 0.4);
+        let examples = examples();
+        let packed = Packed::new(&examples, Role::ALL);
+        let loss = |model: &Decoder| -> f64 {
+            let mut sum = 0.0;
+            let mut gradients = model.gradients().unwrap();
+            let seeds = |example: usize, scores: &[crate::model::head::ResponseScore]| {
+                let seed = |at: usize| 0.3 + 0.2 * example as f64 - 0.7 * at as f64;
+                let seeds: Vec<f64> = (0..scores.len()).map(seed).collect();
+                sum += seeds
+                    .iter()
+                    .zip(scores)
+                    .map(|(s, score)| s * score.log_prob)
+                    .sum::<f64>();
+                Ok(seeds)
+            };
+            model.step(&packed, seeds, &mut gradients).unwrap();
+            sum
+        };
+        let (log_probs, gradients) = results(&model);
+        model.dropout_seed = 1;
+        assert_ne!(log_probs, results(&model).0, "another seed drops others");
+        model.dropout_seed = 0;
+        let kept = results(&model).1;
+        model.recompute = true;
+        assert_eq!(log_probs, results(&model).0);
+        model.recompute = false;
+        let layout = gradients.layout().clone();
+        for entry in &layout.entries {
+            let all: Vec<f64> = gradients.flat().to_vec1().unwrap();
+            let again: Vec<f64> = kept.flat().to_vec1().unwrap();
+            assert!(all == again);
+            let at = entry.range.start + entry.range.len() / 2;
+            let place = model.weights().layout().entries[model.weights().layout().id(&entry.name)]
+                .range
+                .start
+                + entry.range.len() / 2;
+            let value = model.weights().values(place..place + 1).unwrap()[0];
+            // A step that f32 holds.
+            let step = 2f32.powi(-9);
+            let mut at_value = |value: f32| {
+                model.weights_mut().set(place, &[value]).unwrap();
+                loss(&model)
+            };
+            let slope = (at_value(value + step) - at_value(value - step))
+                / (f64::from(value + step) - f64::from(value - step));
+            at_value(value);
+            let largest = all[entry.range.clone()]
+                .iter()
+                .fold(0f64, |most, x| most.max(x.abs()));
+            let off = (slope - all[at]).abs();
+            assert!(
+                off <= 1e-3 * largest.max(1e-2),
+                "{name}: {} {slope} {}",
+                entry.name,
+                all[at]
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_dropped_does_not_depend_on_micro_batches() {
+    let model = adapted_with("llama3", false, 0.3);
+    let examples = examples();
+    let of = |examples: &[Example]| -> Vec<f64> {
+        let packed = Packed::new(examples, Role::ALL);
+        let (mut gradients, mut log_probs) = (model.gradients().unwrap(), Vec::new());
+        let seeds = |_: usize, scores: &[crate::model::head::ResponseScore]| {
+            log_probs.extend(scores.iter().map(|score| score.log_prob));
+            Ok(vec![1.0; scores.len()])
+        };
+        model.step(&packed, seeds, &mut gradients).unwrap();
+        log_probs
+    };
+    let together = of(&examples);
+    let alone = [of(&examples[..1]), of(&examples[1..])].concat();
+    for (a, b) in together.iter().zip(&alone) {
+        assert!((a - b).abs() < 1e-10 * b.abs(), "{a} {b}");
+    }
+    // Scores are of the whole model.
+    let scores = model.score(&Packed::new(&examples, Role::ALL)).unwrap();
+    assert!((scores[0][0].log_prob - together[0]).abs() > 1e-3);
 }

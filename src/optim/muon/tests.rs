@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::kernels::testing::{fixture, variable};
-use crate::model::parameters::{Init, Params};
+use crate::model::parameters::{Init, Params, Storage};
 use crate::optim::moments::placed;
 use crate::optim::{Method, Optimizer, OptimizerConfig};
 
@@ -18,6 +18,7 @@ fn entry(name: &str, shape: &[usize]) -> Entry {
         decay: shape.len() > 1,
         trainable: true,
         init: Init::Normal,
+        storage: Storage::Flat,
     }
 }
 

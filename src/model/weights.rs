@@ -7,6 +7,7 @@ mod files;
 pub(crate) mod head;
 mod nf4;
 mod storage;
+mod stored;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ use crate::io::model_dir::{self, ModelFiles};
 use crate::io::untrusted;
 use crate::kernels::memory;
 use crate::kernels::quantized::{Format, Parts};
-use files::{Source, Stored, locate, named_as_stored};
+use files::{Source, locate, named_as_stored};
+use stored::Stored;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;

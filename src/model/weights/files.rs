@@ -7,6 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
 use super::nf4::{self, Nf4};
+use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, OtherTensor, OtherTensors, read_index};
 use crate::model::arch::{Architecture, ExpertWeights, Experts};
@@ -14,29 +15,6 @@ use crate::model::family::Family;
 use crate::model::parameters::{Entry, Layout};
 use crate::model::recognize;
 use crate::model::tensor_file::read_header;
-
-/// Where a tensor is.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub file: PathBuf,
-    /// Where the bytes start, from the beginning of the file.
-    pub start: u64,
-    pub bytes: usize,
-    pub dtype: Dtype,
-}
-
-impl Stored {
-    /// A tensor of a file whose data begins at `data_start`.
-    pub fn new(file: &Path, data_start: u64, info: &TensorInfo) -> Self {
-        let (start, end) = info.data_offsets;
-        Self {
-            file: file.to_owned(),
-            start: data_start + start as u64,
-            bytes: end - start,
-            dtype: info.dtype,
-        }
-    }
-}
 
 /// In what a parameter is stored.
 #[derive(Debug, Clone)]

@@ -7,7 +7,8 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::PIECE;
-use super::files::{Stored, check, weight_files};
+use super::files::{check, weight_files};
+use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::model::arch::Architecture;

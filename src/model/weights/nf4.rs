@@ -12,7 +12,7 @@ use safetensors::Dtype;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::files::Stored;
+use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::io::untrusted;
 use crate::kernels::device::download;

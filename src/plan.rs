@@ -23,10 +23,13 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::model::adapter::Adapter;
 use crate::model::arch::{Architecture, Positions};
+use crate::model::numerics::Numerics;
 use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
 use crate::model::trainable::select;
+use crate::model::weights::FrozenStorage;
 
 pub use device::{Device, GIB, Rates, size};
 pub use disk::Disk;
@@ -52,16 +55,35 @@ pub struct Models<'a> {
     pub reference: &'a Architecture,
 }
 
-/// The parameters of the model that is trained, and which of them `model.trainable` trains.
+/// The model that is trained and its parameters: which of them `model.trainable` trains, or those of an
+/// `adapter` beside what is frozen, which on a GPU or the CPU is stored as the run stores it. An adapter of a tied
+/// head has a head of its own.
 ///
 /// # Errors
 /// If a pattern matches no parameter, or nothing is trained.
-pub fn layout(config: &Config, policy: &Architecture) -> Result<Layout> {
-    let layout = Layout::new(policy);
-    match &config.model.trainable {
-        None => Ok(layout),
-        Some(patterns) => select(layout, patterns).map_err(|error| error.at_key("model.trainable")),
-    }
+pub fn layout(
+    config: &Config,
+    policy: &Architecture,
+    adapter: Option<&Adapter>,
+    gpu: bool,
+) -> Result<(Architecture, Layout)> {
+    let mut arch = policy.clone();
+    let Some(adapter) = adapter else {
+        let layout = Layout::new(policy);
+        let layout = match &config.model.trainable {
+            None => layout,
+            Some(patterns) => {
+                select(layout, patterns).map_err(|error| error.at_key("model.trainable"))?
+            }
+        };
+        return Ok((arch, layout));
+    };
+    arch.tied &= !adapter.unties(&arch.names.embed, &arch.names.head);
+    let numerics = Numerics::new(config.model.dtype, gpu);
+    let storage = FrozenStorage::new(numerics, !gpu, config.model.format()?);
+    let layout = Layout::new(&arch).with_adapter(adapter);
+    let layout = layout.with_storage(|entry| storage.of(&arch, entry, false));
+    Ok((arch, layout))
 }
 
 /// The number of parameters.

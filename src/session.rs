@@ -29,7 +29,7 @@ use crate::model::recognize;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
 
-pub use adapter::{TrainedAdapter, open_model};
+pub use adapter::{TrainedAdapter, adapter_of, open_model};
 pub use datasets::{fetch, of_missing, open_samples, prompts_only, unlabelled};
 pub use event::{Event, Observer};
 pub use header::RunHeader;

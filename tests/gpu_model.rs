@@ -81,7 +81,7 @@ fn plan(shape: &Value, sets: &[&str], device: Device) -> Plan {
     let split = Split::count(examples, &arch, &config.loss.needs(), true).unwrap();
     let models = Models {
         policy: &arch,
-        layout: &layout(&config, &arch).unwrap(),
+        layout: &layout(&config, &arch, None, true).unwrap().1,
         reference: &arch,
     };
     let rows = Rows::new(&config, split, None, None).unwrap();

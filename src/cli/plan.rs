@@ -7,6 +7,7 @@ use expo::config::{Config, RowsConfig};
 use expo::error::Error;
 use expo::inspect::{RowSplit, Shown, reference_shape, show};
 use expo::plan::{Device, Models, Plan, Rows, Split, layout};
+use expo::session::adapter_of;
 
 use super::answer;
 use super::args::ConfigArgs;
@@ -220,9 +221,10 @@ fn plan(config: &Config, device: &Device, progress: &mut Progress) -> expo::erro
     let unlabelled = other(config.data.unlabelled.is_some(), RowSplit::Unlabelled)?;
     let rows = Rows::new(config, count(&train)?, eval, unlabelled)?;
     let reference = reference_shape(&config.model, &mut |event| progress.show(event))?;
-    let layout = layout(config, &train.arch)?;
+    let adapter = adapter_of(config, &train.arch, &mut |event| progress.show(event))?;
+    let (policy, layout) = layout(config, &train.arch, adapter.as_ref(), device.gpu)?;
     let models = Models {
-        policy: &train.arch,
+        policy: &policy,
         layout: &layout,
         reference: reference.as_ref().unwrap_or(&train.arch),
     };

@@ -14,6 +14,7 @@ const SAMPLE: &str = "expo sample --model MODEL --prompt TEXT answers a prompt";
 const TRAIN: &str =
     "expo train --config FILE trains on preferences, expo sft --config FILE on answers";
 const NO_LORA: &str = "expo train trains a LoRA adapter where its config has a section [adapter]";
+const MERGE: &str = "expo merge --adapter DIR --out DIR merges an adapter into its model";
 const FORMAT: &str =
     "a run's model is in run.output_dir, in the Hugging Face format; expo converts to no other";
 const ROWS: &str =
@@ -28,7 +29,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["evaluate", "test", "benchmark", "bench", "judge", "winrate", "win-rate", "pairs", "diversity", "alpaca", "alpaca-eval",
        "alpaca_eval", "validation"],
      "expo eval pairs, expo eval judge, expo eval diversity and expo eval alpaca evaluate"),
-    (&["lora", "qlora", "peft", "adapter", "merge", "merge-lora", "merge_lora"], NO_LORA),
+    (&["lora", "qlora", "peft", "adapter"], NO_LORA),
+    (&["merge-lora", "merge_lora", "merge-adapter", "merge_and_unload", "export-merged"], MERGE),
     (&["export", "convert", "quantize", "gguf", "save", "push", "upload"], FORMAT),
     (&["serve", "server", "api", "webui", "webchat", "deploy"],
      "expo has no server; expo sample answers prompts, and other programs load the model in run.output_dir"),
@@ -235,7 +237,8 @@ mod tests {
             ("expo chat", "expo sample --model MODEL --prompt TEXT"),
             ("expo finetune --config x", "expo train --config FILE"),
             ("expo run.toml", "expo train run.toml"),
-            ("expo merge-lora", "a section [adapter]"),
+            ("expo merge-lora", "expo merge --adapter DIR"),
+            ("expo qlora", "a section [adapter]"),
         ] {
             let message = said(line).unwrap();
             assert!(

@@ -21,7 +21,7 @@ use Here::{Elsewhere, Key, Nothing};
 
 const LORA: Here = Key("adapter.r", "the section [adapter] trains a LoRA adapter");
 const NO_LORA: Here = Nothing("adapters are LoRA, rsLoRA or DoRA without biases; see [adapter]");
-const QUANTIZED: Here = Nothing("weights are f32 or bf16 (model.dtype), not quantized");
+const QUANTIZED: Here = Nothing("frozen weights are quantized by model.quantization: nf4 or q8_0");
 const ONE_DEVICE: Here = Nothing(
     "a run uses one device; model.recompute, optimizer.states and batch.micro_batch_tokens save memory",
 );
@@ -87,9 +87,12 @@ const KEYS: &[(Names, Here)] = &[
        "finetuning_type"], LORA),
     (&["lora_task_type", "lora_bias", "lora_fan_in_fan_out", "lora_on_cpu", "pissa_init", "pissa_iter", "pissa_convert",
        "loraplus_lr_ratio", "loraplus_lr_embedding", "relora_steps", "create_new_adapter", "merge_lora"], NO_LORA),
-    (&["load_in_4bit", "load_in_8bit", "quantization", "quantization_bit", "quantization_method", "quantization_config",
-       "bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage",
-       "use_bnb_nested_quant", "double_quantization", "gptq", "awq"], QUANTIZED),
+    (&["load_in_4bit", "load_in_8bit", "quantization_bit", "quantization_method", "quantization_config",
+       "bnb_4bit_quant_type"], Key("model.quantization", "\"nf4\" or \"q8_0\", beside an [adapter]")),
+    (&["bnb_4bit_use_double_quant", "use_bnb_nested_quant", "double_quantization"],
+     Key("model.double_quant", "whether the scales of nf4 are 8 bits")),
+    (&["bnb_4bit_compute_dtype"], Key("model.dtype", "\"f32\" or \"bf16\"")),
+    (&["bnb_4bit_quant_storage", "gptq", "awq"], QUANTIZED),
     (&["attn_implementation", "flash_attention", "flash_attn", "flash_attention_2", "use_flash_attention_2", "use_flash_attn",
        "sdp_attention", "xformers_attention", "eager_attention", "torch_compile", "torch_compile_backend", "use_liger_kernel",
        "use_liger_loss", "use_liger", "liger_kernel", "enable_liger_kernel", "use_unsloth", "unsloth", "plugins"], KERNELS),
@@ -255,8 +258,10 @@ const VALUES: &[(&str, Names, &str)] = &[
         "linear_with_warmup", "linear_decay", "wsd_schedule"], "\"linear\", with schedule.warmup_ratio"),
     ("model.dtype", &["bfloat16", "torch.bfloat16", "bfloat", "mixed"], "\"bf16\""),
     ("model.dtype", &["float32", "fp32", "float", "full", "torch.float32", "32", "auto"], "\"f32\", or \"bf16\" for mixed precision"),
-    ("model.dtype", &["float16", "fp16", "f16", "half", "torch.float16", "fp8", "int8", "int4", "nf4", "4bit", "8bit", "16"],
-     "\"bf16\" for mixed precision; there is no fp16 and no quantization"),
+    ("model.dtype", &["float16", "fp16", "f16", "half", "torch.float16", "fp8", "16"],
+     "\"bf16\" for mixed precision; there is no fp16"),
+    ("model.dtype", &["int8", "int4", "nf4", "4bit", "8bit"],
+     "\"bf16\" or \"f32\"; model.quantization = \"nf4\" stores frozen weights in few bits"),
     ("model.save_dtype", &["bfloat16", "torch.bfloat16"], "\"bf16\""),
     ("model.save_dtype", &["float16", "fp16", "half"], "\"f16\""),
     ("model.save_dtype", &["float32", "fp32", "auto"], "\"f32\""),

@@ -19,7 +19,7 @@ use crate::kernels::{Dst, elementwise, linear, row_invariant};
 pub(super) struct Linear {
     weight: Parameter,
     bias: Option<Parameter>,
-    low_rank: Option<LowRankProduct>,
+    low_rank: Option<Box<LowRankProduct>>,
     /// The rows of weight and bias that are this layer's; all where `None`.
     rows: Option<Range<usize>>,
 }
@@ -44,7 +44,7 @@ impl Linear {
         Self {
             weight: layout.parameter(weight),
             bias: layout.find_parameter(&format!("{name}.bias")),
-            low_rank: LowRankProduct::find(layout, name),
+            low_rank: LowRankProduct::find(layout, name).map(Box::new),
             rows: None,
         }
     }
@@ -62,7 +62,7 @@ impl Linear {
             end += rows;
             let low_rank = whole.low_rank.as_ref();
             Self {
-                low_rank: low_rank.map(|low_rank| low_rank.of_rows(start..end)),
+                low_rank: low_rank.map(|low_rank| Box::new(low_rank.of_rows(start..end))),
                 rows: Some(start..end),
                 ..whole.clone()
             }
@@ -144,7 +144,7 @@ impl Linear {
 
     /// The low-rank product, where these weights have it.
     fn low_rank(&self, weights: Weights) -> Option<&LowRankProduct> {
-        self.low_rank.as_ref().filter(|_| weights.adapter)
+        self.low_rank.as_deref().filter(|_| weights.adapter)
     }
 
     /// `x` (rows, in) -> (rows, out), in the dtype of the weights.

@@ -70,7 +70,7 @@ fn adapter(directory: &Path) -> Error {
     });
     let base = base.unwrap_or_default();
     Error::input(format!("is a PEFT (LoRA) adapter{base}, not a whole model"))
-        .hint("merge it into its base model: merge_and_unload and save_pretrained in peft")
+        .hint("merge it into its base model, and name the merged one")
 }
 
 fn run(directory: &Path, entries: &[PathBuf]) -> Error {

@@ -32,6 +32,7 @@ use crate::io::untrusted;
 use crate::kernels::memory;
 use crate::kernels::quantized::{Format, Parts};
 use files::{Source, locate, named_as_stored};
+pub use storage::FrozenStorage;
 use stored::Stored;
 
 /// Bytes read at a time.

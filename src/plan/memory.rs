@@ -4,15 +4,17 @@
 //!
 //! *Why*: a run that does not fit should be known before a model is fetched and rows are scored.
 
+use candle_core::DType;
 use serde::Serialize;
 
 use super::rows::Largest;
 use super::{Device, Models};
-use crate::config::Config;
+use crate::config::{Config, Dtype};
 use crate::model::arch::{Architecture, QkNorm, Residual};
 use crate::model::decoder::tile_rows;
 use crate::model::numerics::{Numerics, States};
-use crate::model::parameters::Layout;
+use crate::model::parameters::{Entry, Layout, Storage};
+use crate::model::peft::AdapterReference;
 use crate::model::skipped::Skipped;
 
 /// An f32: the residual stream, statistics of norms, sums of attention and gradients always are.
@@ -43,6 +45,8 @@ pub struct Memory {
 /// Bytes of an element or a parameter.
 pub(super) struct Bytes {
     weight: u64,
+    /// The dtype of weights in flat buffers.
+    storage: DType,
     /// Of f32 weights beside bf16 ones.
     master: u64,
     /// Of a moment that is not kept in 8 bits.
@@ -69,6 +73,7 @@ impl Bytes {
         };
         Self {
             weight: stored,
+            storage: numerics.storage,
             master,
             moment,
             activation: stored,
@@ -89,9 +94,16 @@ impl Memory {
         let bytes = Bytes::of(config, device);
         let parameters = |arch: &Architecture| Layout::new(arch).len as u64;
         let arch = models.policy;
-        let (all, trained) = (models.layout.len as u64, models.layout.trainable_len as u64);
+        let trained = models.layout.trainable_len as u64;
         let lowest = Skipped::of(arch, models.layout).lowest;
-        let reference = parameters(models.reference) * bytes.weight;
+        let reference = match &models.layout.adapter {
+            // It lies in the memory of the policy, but for what is trained.
+            Some(_) if config.model.reference.is_none() => match of_base(config, models.layout) {
+                true => 0,
+                false => trained * bytes.weight,
+            },
+            _ => parameters(models.reference) * bytes.weight,
+        };
         let on_policy = config.loss.needs().on_policy;
         let held = match config.reference.is_some() || on_policy {
             true => reference,
@@ -103,8 +115,9 @@ impl Memory {
         let block = block_backward(arch, &bytes, batch);
         // Between steps, when neither activations nor logits are there.
         let mut between = config.optimizer.optim.scratch(models.layout) * bytes.weight;
+        let merged = merged(models.layout, &bytes);
         if on_policy || config.story.is_some() {
-            between = between.max(drawing(config, arch, &bytes));
+            between = between.max(merged + drawing(config, arch, &bytes));
         }
         if config.story.is_some() {
             between = between.max(reference + drawing(config, models.reference, &bytes));
@@ -118,13 +131,14 @@ impl Memory {
             } else {
                 reference
             };
-            between = between.max(loaded + scoring + logits);
+            between = between.max(loaded + scoring + logits).max(merged);
         }
+        let block = block + widened(models.layout, config);
         let temporary = head
             .max(block.saturating_sub(logits))
             .max(between.saturating_sub(activations + logits));
         let mut memory = Self {
-            weights: all * bytes.weight,
+            weights: models.layout.bytes(bytes.storage),
             gradients: trained * F32,
             optimizer: trained * bytes.master + bytes.moments(config, models.layout),
             reference: held,
@@ -142,6 +156,47 @@ impl Memory {
             + temporary;
         memory
     }
+}
+
+/// Whether the reference is the base of an adapter alone, which shares the policy's memory.
+fn of_base(config: &Config, layout: &Layout) -> bool {
+    let adapter = config.adapter.as_ref();
+    let base = adapter.is_none_or(|it| it.reference() == AdapterReference::Base);
+    let saved = layout
+        .adapter
+        .as_ref()
+        .is_some_and(|it| !it.saved.is_empty());
+    base && !saved && config.reference.is_none()
+}
+
+/// The weights that an adapter is merged into while samples are drawn.
+fn merged(layout: &Layout, bytes: &Bytes) -> u64 {
+    let layers = layout.adapter.iter().flat_map(|adapter| &adapter.layers);
+    let weights = layers.map(|layer| &layout.entries[layout.id(&layer.weight())]);
+    // In few bits the products stay beside them.
+    let dense = weights.filter(|entry| !matches!(entry.storage, Storage::Quantized(_)));
+    dense
+        .map(|entry| entry.elements() as u64 * bytes.weight)
+        .sum()
+}
+
+/// The largest matrix that is stored in fewer bits than a matmul reads, as it reads it.
+fn widened(layout: &Layout, config: &Config) -> u64 {
+    let (full, rounded) = (F32, F32 / 2);
+    let read = match config.model.dtype {
+        Dtype::F32 => full,
+        Dtype::Bf16 => rounded,
+    };
+    let widens = |entry: &&Entry| match entry.storage {
+        Storage::Flat => false,
+        Storage::Bf16 => read == full,
+        Storage::Quantized(_) => true,
+    };
+    let stored = layout.entries.iter().filter(widens);
+    stored
+        .map(|entry| entry.elements() as u64 * read)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The forward pass keeps what each block's backward pass needs, the last block's only where the head

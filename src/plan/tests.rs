@@ -72,7 +72,7 @@ fn rows(config: &Config, arch: &Architecture, pairs: &[Example]) -> Rows {
 fn plan(config: &Config, arch: &Architecture, pairs: &[Example], device: &Device) -> Result<Plan> {
     let models = Models {
         policy: arch,
-        layout: &layout(config, arch)?,
+        layout: &layout(config, arch, None, device.gpu)?.1,
         reference: arch,
     };
     Plan::new(config, &models, &rows(config, arch, pairs), device)
@@ -151,7 +151,7 @@ fn what_is_frozen_costs_no_backward_pass() {
     let of = |trainable: &str| {
         let set = format!("model.trainable=[{trainable}]");
         let config = config(&[&set, "data.shuffle=false"]);
-        let layout = layout(&config, &arch).unwrap();
+        let layout = layout(&config, &arch, None, false).unwrap().1;
         let rows = rows(&config, &arch, &[pair(124, 44, 43)]);
         let models = Models {
             policy: &arch,

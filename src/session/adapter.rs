@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use super::{Observer, Session, find_model};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::io::model_dir;
 use crate::io::untrusted::{self, Document};
 use crate::model::Decoder;
+use crate::model::adapter::Adapter;
+use crate::model::arch::Architecture;
 use crate::model::merge::set_magnitudes;
+use crate::model::parameters::Layout;
 use crate::model::peft::{AdapterConfig, AdapterReference, PeftFolder, config_json, initialize};
 use crate::model::weights::ModelFolder;
 
@@ -42,6 +46,32 @@ pub fn open_model(path: &Path, observe: Observer) -> Result<ModelFolder> {
     let base = find_model(base, peft.revision.as_deref(), observe)
         .map_err(|error| error.at(path.join(model_dir::ADAPTER_CONFIG).display()))?;
     ModelFolder::open(&base)?.with_peft(peft)
+}
+
+/// The adapter that a run trains on a model of this shape, if it trains one, without the model's weights.
+///
+/// # Errors
+/// As of [`Session::with_adapter`].
+pub fn adapter_of(
+    config: &Config,
+    arch: &Architecture,
+    observe: Observer,
+) -> Result<Option<Adapter>> {
+    let Some(adapter) = &config.adapter else {
+        return Ok(None);
+    };
+    let layout = Layout::new(arch);
+    match &adapter.from {
+        Some(name) => {
+            let path = find_model(name, None, observe);
+            let path = path.map_err(|error| error.at_key("adapter.from"))?;
+            PeftFolder::open(&path)?.adapter(arch, &layout).map(Some)
+        }
+        None => {
+            let adapter = adapter.resolve(arch, &layout);
+            adapter.map(Some).map_err(|error| error.at_key("adapter"))
+        }
+    }
 }
 
 impl Session {

@@ -203,7 +203,7 @@ fn damaged_parts_are_refused() {
 /// Why a directory is not loaded.
 fn refused(folder: &Path) -> String {
     let loaded = ModelFolder::open(folder).and_then(|folder| folder.load(DType::F32, &Device::Cpu));
-    loaded.err().expect("a damaged model").to_string()
+    loaded.expect_err("a damaged model").to_string()
 }
 
 /// A copy of a fixture with other bytes, without those tensors that `change` leaves out.

@@ -10,8 +10,45 @@ use super::files::Source;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
 use crate::kernels::quantized::Format;
+use crate::model::arch::Architecture;
 use crate::model::numerics::Numerics;
 use crate::model::parameters::{Entry, Layout, Storage};
+
+/// How what is frozen beside an adapter is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct FrozenStorage {
+    format: Option<Format>,
+    narrows: bool,
+    rounds: bool,
+}
+
+impl FrozenStorage {
+    /// To be computed in `numerics`, with the matrices of blocks in a `format`, if one is asked for.
+    pub fn new(numerics: Numerics, cpu: bool, format: Option<Format>) -> Self {
+        Self {
+            format,
+            // On a GPU operands of a matmul have one dtype.
+            narrows: cpu && numerics.storage == DType::F32,
+            rounds: numerics.compute == Precision::Bf16,
+        }
+    }
+
+    /// That of a frozen parameter, whose files have it `in_bf16` or not. Matmuls that round their operands to
+    /// bf16 give the same bits; tables are read as they are.
+    pub fn of(&self, arch: &Architecture, entry: &Entry, in_bf16: bool) -> Storage {
+        let is_matrix = entry.shape.len() > 1 && !arch.is_router(&entry.name);
+        let in_block = entry.name.starts_with(&arch.names.block);
+        match self.format {
+            Some(format) if is_matrix && in_block => return Storage::Quantized(format),
+            _ => {}
+        }
+        let loses_nothing = in_bf16 || (self.rounds && !arch.is_table(&entry.name));
+        match self.narrows && is_matrix && loses_nothing {
+            true => Storage::Bf16,
+            false => Storage::Flat,
+        }
+    }
+}
 
 impl ModelFolder {
     /// The same model, whose matrices in blocks, but for those of routers, are frozen and quantized as they
@@ -63,22 +100,17 @@ impl ModelFolder {
     /// Its parameters as they are stored to be computed in `numerics`. Beside an adapter what is frozen takes
     /// fewer bits where that changes no result.
     pub fn layout_for(&self, numerics: Numerics, device: &Device) -> Layout {
-        // On a GPU operands of a matmul have one dtype.
-        let narrows =
-            self.layout.adapter.is_some() && device.is_cpu() && numerics.storage == DType::F32;
-        let rounds = numerics.compute == Precision::Bf16;
+        let rule = FrozenStorage::new(numerics, device.is_cpu(), None);
         self.layout.clone().with_storage(|entry| {
             if let Some(format) = self.format_of(entry) {
                 return Storage::Quantized(format);
             }
-            let is_matrix = entry.shape.len() > 1 && !self.arch.is_router(&entry.name);
-            // Matmuls that round their operands to bf16 give the same bits; tables are read as they are.
-            let loses_nothing = match self.source(entry) {
-                Some(Source::Tensor(stored)) if stored.dtype == Dtype::BF16 => true,
-                _ => rounds && !self.arch.is_table(&entry.name),
+            let in_bf16 = match self.source(entry) {
+                Some(Source::Tensor(stored)) => stored.dtype == Dtype::BF16,
+                _ => false,
             };
-            match narrows && is_matrix && loses_nothing {
-                true => Storage::Bf16,
+            match self.layout.adapter.is_some() {
+                true => rule.of(&self.arch, entry, in_bf16),
                 false => Storage::Flat,
             }
         })

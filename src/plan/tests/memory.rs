@@ -99,6 +99,43 @@ fn moments_in_8_bits_take_two_bytes() {
     }
 }
 
+/// Llama-3-8B with rank 16 on all linear layers, by hand: 6,979,321,856 elements of matrices in blocks, 0.516
+/// bytes each in NF4 with scales in 8 bits; embedding, head and norms in bf16; 41,943,040 elements of the
+/// adapter at 2 + 4 + 4 + 8 bytes.
+#[test]
+fn an_adapter_on_weights_in_4_bits_by_hand() {
+    let gpu = Device::named("rtx-3060", crate::config::Dtype::Bf16).unwrap();
+    let arch = arch(LLAMA);
+    let config = config(&[
+        "model.dtype=bf16",
+        "model.quantization=nf4",
+        "model.recompute=true",
+        "adapter.r=16",
+    ]);
+    let adapter = config.adapter.as_ref().unwrap();
+    let adapter = adapter.resolve(&arch, &Layout::new(&arch)).unwrap();
+    let (policy, layout) = layout(&config, &arch, Some(&adapter), true).unwrap();
+    let models = Models {
+        policy: &policy,
+        layout: &layout,
+        reference: &arch,
+    };
+    let memory = Memory::of(&config, &models, &gpu, &Largest::default());
+    let (blocks, adapter) = (6_979_321_856.0, 41_943_040.0);
+    let rest = 8_030_261_248.0 - blocks;
+    let weights = blocks * (0.5 + 1.0 / 64.0 + 4.0 / 16_384.0) + 2.0 * (rest + adapter);
+    // A few bytes of each matrix, such as the mean of its scales.
+    let off = memory.weights as f64 - weights;
+    assert!(
+        (0.0..1e-4 * weights).contains(&off),
+        "{} {weights}",
+        memory.weights
+    );
+    let states = memory.gradients + memory.optimizer;
+    assert_eq!(states, 16 * 41_943_040);
+    assert_eq!(memory.reference, 0);
+}
+
 /// Pythia-2.8B in bf16, 1000 tokens of which the head reads 400, by hand: per token a block keeps
 /// 2560 * 4 of its input, (3 * 2560 + 2560 + 10240) * 2, 32 * 4 of attention and 4 * 4 of norms.
 #[test]

@@ -310,7 +310,7 @@ mod tests {
             ("run.lr", "here it is optimizer.learning_rate, the peak"),
             (
                 "model.Load_In_4bit",
-                "not supported: weights are f32 or bf16",
+                "here it is model.quantization, \"nf4\" or \"q8_0\"",
             ),
             ("lora_r", "here it is adapter.r, the rank of a LoRA adapter"),
         ] {
@@ -345,10 +345,7 @@ mod tests {
         assert_eq!(key("loss"), "loss");
         assert_eq!(key("schedule"), "schedule.lr_scheduler_type");
         assert_eq!(key("use_peft"), "adapter.r");
-        assert!(matches!(
-            key_hint("load_in_4bit"),
-            Some(KeyHint::Unsupported(_))
-        ));
+        assert!(matches!(key_hint("gptq"), Some(KeyHint::Unsupported(_))));
         assert_eq!(key_hint("zebra"), None);
     }
 }

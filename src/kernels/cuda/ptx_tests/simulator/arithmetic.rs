@@ -283,6 +283,7 @@ fn conversion(types: &str) -> Option<Function> {
         "u32.u64" | "s32.s64" => f!(u64, |a| (a as u32)),
         "u64.u32" => f!(u32, |a| u64::from(a)),
         "s32.s16" => f!(i16, |a| i32::from(a)),
+        "s32.s8" => f!(i16, |a| i32::from(a as i8)),
         "s64.s32" => f!(i32, |a| i64::from(a)),
         "f64.f32" => f!(f32, |a| f64::from(a)),
         "rn.f32.f64" => f!(f64, |a| (a as f32)),

@@ -111,7 +111,10 @@ fn train(place: &Path, name: &str, model: &str, sets: &[&str]) -> Trained {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect(),
-        weights: fs::read(folder.join("model.safetensors")).unwrap(),
+        weights: ["model.safetensors", "adapter_model.safetensors"]
+            .iter()
+            .find_map(|name| fs::read(folder.join(name)).ok())
+            .unwrap(),
     }
 }
 
@@ -161,6 +164,33 @@ fn ten_steps_in_f32_are_those_of_the_processor() {
         };
         let (off, of) = difference(&run("gpu", &gpu), &run("cpu", "cpu"), &[]);
         assert!(off <= 2e-4, "{model}: {of}");
+    }
+}
+
+#[test]
+fn ten_steps_of_adapters_are_those_of_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (nf4, q8_0) = ("model.quantization=\"nf4\"", "model.quantization=\"q8_0\"");
+    for (name, model, sets) in [
+        (
+            "lora",
+            "llama3",
+            vec!["adapter.r=4", "adapter.modules_to_save=[\"norm\"]"],
+        ),
+        ("dora", "neox", vec!["adapter.use_dora=true"]),
+        ("dropout", "phi3", vec!["adapter.dropout=0.2"]),
+        ("nf4", "llama3", vec!["adapter.r=4", nf4]),
+        ("q8_0", "gpt2", vec!["adapter.r=4", q8_0]),
+    ] {
+        let run = |at: &str| {
+            let device = device(at);
+            let sets = [&sets[..], &[&device]].concat();
+            let kind = if at == "cpu" { "cpu" } else { "gpu" };
+            train(place.path(), &format!("{name}-{kind}"), model, &sets)
+        };
+        let (off, of) = difference(&run(&gpu), &run("cpu"), &[]);
+        assert!(off <= 2e-4, "{name}: {of}");
     }
 }
 

@@ -5,6 +5,9 @@ use candle_core::{DType, Device, Tensor};
 use super::merged_weight;
 use crate::data::pack::Packed;
 use crate::data::{Example, Response};
+use crate::kernels::device::download;
+use crate::kernels::emulator;
+use crate::kernels::quantized::Format;
 use crate::kernels::testing::{assert_near, fixture};
 use crate::loss::Role;
 use crate::model::Decoder;
@@ -99,8 +102,12 @@ fn adapted(name: &str, dora: bool) -> Decoder {
 fn adapted_with(name: &str, dora: bool, dropout: f64) -> Decoder {
     let folder = ModelFolder::open(&fixture(name)).unwrap();
     let adapter = adapter(&folder, dora, dropout);
-    let folder = folder.with_adapter(&adapter);
-    let mut model = folder.load(DType::F64, &Device::Cpu).unwrap().0;
+    adapted_on(folder, &adapter, DType::F64, &Device::Cpu)
+}
+
+fn adapted_on(folder: ModelFolder, adapter: &Adapter, dtype: DType, device: &Device) -> Decoder {
+    let folder = folder.with_adapter(adapter);
+    let mut model = folder.load(dtype, device).unwrap().0;
     model.tile_rows = 7;
     let layout = model.weights().layout().clone();
     for (at, layer) in adapter.layers.iter().enumerate() {
@@ -318,4 +325,55 @@ fn what_is_dropped_does_not_depend_on_micro_batches() {
     // Scores are of the whole model.
     let scores = model.score(&Packed::new(&examples, Role::ALL)).unwrap();
     assert!((scores[0][0].log_prob - together[0]).abs() > 1e-3);
+}
+
+/// Of a quantized base the CPU's f32 is what the kernels' text is held against.
+#[test]
+fn adapters_on_the_emulated_gpu_have_the_gradients_of_the_cpu() {
+    let nf4 = Some(Format::Nf4 { double: true });
+    for (name, dora, dropout, format) in [
+        ("llama3", false, 0.0, None),
+        ("neox", true, 0.0, None),
+        ("phi3", false, 0.3, None),
+        ("gpt2", false, 0.0, Some(Format::Q8_0)),
+        ("qwen3", true, 0.0, nf4),
+    ] {
+        let Some(device) = emulator::device() else {
+            return;
+        };
+        let load = |dtype: DType, device: &Device| {
+            let folder = ModelFolder::open(&fixture(name)).unwrap();
+            let adapter = adapter(&folder, dora, dropout);
+            let folder = match format {
+                Some(format) => folder.quantized(format).unwrap(),
+                None => folder,
+            };
+            adapted_on(folder, &adapter, dtype, device)
+        };
+        let exact = if format.is_some() {
+            DType::F32
+        } else {
+            DType::F64
+        };
+        let (log_probs, gradients) = results(&load(exact, &Device::Cpu));
+        let flat = |params: &Params| -> Vec<f32> { download(params.flat()).unwrap() };
+        let (got, found) = emulator::scope_on(&device, || {
+            let (log_probs, gradients) = results(&load(DType::F32, &device));
+            (log_probs, flat(&gradients))
+        });
+        for (got, want) in got.iter().zip(&log_probs) {
+            assert!(
+                (got - want).abs() <= 1e-4 * want.abs().max(1.0),
+                "{name}: {got} {want}"
+            );
+        }
+        let wanted = flat(&gradients);
+        for entry in &gradients.layout().entries {
+            let (got, want) = (&found[entry.range.clone()], &wanted[entry.range.clone()]);
+            let largest = want.iter().fold(1e-5f32, |most, x| most.max(x.abs()));
+            let off = got.iter().zip(want).map(|(a, b)| (a - b).abs());
+            let off = off.fold(0f32, f32::max) / largest;
+            assert!(off <= 1e-3, "{name}: {} is off by {off}", entry.name);
+        }
+    }
 }

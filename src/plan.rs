@@ -424,13 +424,16 @@ fn time(
 fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<String> {
     let needs = config.loss.needs();
     let mut all: Vec<&str> = Vec::new();
-    let frozen = layout.trainable_len < layout.len;
+    let frozen = layout.trainable_len < layout.len && layout.adapter.is_none();
     if frozen && Bytes::of(config, device).mixed {
         // The files are not read, and such weights are saved as they were.
         all.push(
             "master weights of frozen parameters, which are kept unless the model's files have all \
              of these in bf16",
         );
+    }
+    if layout.adapter.is_some() {
+        all.push("FLOPs of low-rank products, a percent or two; frozen matrices of bf16 files in bf16");
     }
     if needs.on_policy {
         all.push("samples of the policy: drawing and scoring them, and their tokens");

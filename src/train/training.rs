@@ -23,7 +23,7 @@ use crate::io::model_dir::ModelFiles;
 use crate::kernels::device::{kind, rounds_differently};
 use crate::kernels::threads;
 use crate::model::Decoder;
-use crate::model::parameters::Params;
+use crate::model::parameters::{Entry, Params};
 use crate::optim::{Optimizer, Updated};
 use crate::run_dir::{ACCURACY, Record, RunWarning};
 use crate::sample::Drawn;
@@ -358,7 +358,7 @@ impl Training {
             threads: threads::count(),
             batch: self.config.batch.clone(),
             trainable: layout.trainable_len,
-            parameters: layout.len,
+            parameters: layout.entries.iter().map(Entry::elements).sum(),
             rows: self.batches.labelled,
             eval_rows: self.eval.as_ref().map(Split::len),
             steps: self.steps,

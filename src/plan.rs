@@ -433,7 +433,9 @@ fn left_out(config: &Config, layout: &Layout, device: &Device) -> Vec<String> {
         );
     }
     if layout.adapter.is_some() {
-        all.push("FLOPs of low-rank products, a percent or two; frozen matrices of bf16 files in bf16");
+        all.push(
+            "FLOPs of low-rank products, a percent or two; frozen matrices of bf16 files in bf16",
+        );
     }
     if needs.on_policy {
         all.push("samples of the policy: drawing and scoring them, and their tokens");

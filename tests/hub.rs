@@ -249,6 +249,47 @@ fn what_is_no_model_is_said_in_one_line() {
 }
 
 #[test]
+fn an_adapter_comes_with_its_tokenizer_and_works_offline() {
+    let hub = Hub::start(&[
+        ("adapter_config.json", "{}"),
+        ("adapter_model.safetensors", "weights of the adapter"),
+        ("tokenizer.json", "{\"t\": 1}"),
+        ("training_args.bin", "never asked for"),
+    ]);
+    let client = Client::new(&hub.endpoint);
+    let folder = client.get(None).unwrap();
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let expected = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+    ];
+    assert_eq!(names, expected);
+    let client = client.offline();
+    assert_eq!(client.get(None).unwrap(), folder);
+    fs::remove_file(folder.join("adapter_model.safetensors")).unwrap();
+    let (text, _) = message(client.get(None));
+    assert!(
+        text.contains("adapter_model.safetensors is not in"),
+        "{text}"
+    );
+
+    let hub = Hub::start(&[
+        ("adapter_config.json", "{}"),
+        ("adapter_model.bin", "pickle"),
+    ]);
+    let (text, _) = message(Client::new(&hub.endpoint).get(None));
+    assert!(
+        text.contains("adapter_model.safetensors is needed"),
+        "{text}"
+    );
+}
+
+#[test]
 fn offline_works_from_the_cache_alone() {
     let hub = model();
     let client = Client::new(&hub.endpoint);

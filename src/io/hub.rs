@@ -27,7 +27,9 @@ pub use remote::Download;
 use remote::{Remote, is_commit};
 pub use settings::{HubSettings, Patience};
 
-use super::model_dir::{CONFIG, INDEX, TOKENIZER, WEIGHTS, companions, read_index};
+use super::model_dir::{
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, TOKENIZER, WEIGHTS, companions, read_index,
+};
 use super::untrusted::{self, is_plain};
 use crate::error::{Error, Result};
 
@@ -135,6 +137,19 @@ fn download(
     part: Part,
     progress: &mut dyn FnMut(Download<'_>),
 ) -> Result<()> {
+    // An adapter is no model, and one that has both is read as a model.
+    if !remote.has(CONFIG) && remote.has(ADAPTER_CONFIG) {
+        remote.fetch(ADAPTER_CONFIG, progress)?;
+        for file in companions(remote.files()) {
+            remote.fetch(file, progress)?;
+        }
+        if !remote.has(ADAPTER_WEIGHTS) {
+            return Err(Error::input("the repository has no safetensors weights")
+                .hint(format!("{ADAPTER_WEIGHTS} is needed"))
+                .at(name));
+        }
+        return remote.fetch(ADAPTER_WEIGHTS, progress);
+    }
     if !remote.has(CONFIG) {
         return Err(Error::input("the repository has no config.json")
             .hint("a model in the Hugging Face format is needed")
@@ -202,7 +217,9 @@ fn missing(snapshot: &Path, part: Part) -> Option<String> {
         let path = snapshot.join(file);
         !path.exists() || cut_short(&path)
     };
-    if lacks(CONFIG) {
+    if lacks(CONFIG) && !lacks(ADAPTER_CONFIG) {
+        lacks(ADAPTER_WEIGHTS).then(|| ADAPTER_WEIGHTS.into())
+    } else if lacks(CONFIG) {
         Some(CONFIG.into())
     } else if part == Part::Tokenizer {
         lacks(TOKENIZER).then(|| TOKENIZER.into())

@@ -224,6 +224,15 @@ impl Config {
             .hint("leave it out; adapter.modules_to_save names modules that are trained whole")
             .at_keys(&["model.trainable", "adapter"]));
         }
+        let mut adapter = adapter;
+        if let Some(name) = self.model.adapter.take() {
+            if adapter.from.is_some() {
+                return Err(Error::input("two adapters to go on with")
+                    .hint("leave one of the two out")
+                    .at_keys(&["model.adapter", "adapter.from"]));
+            }
+            adapter.from = Some(name);
+        }
         adapter
             .validate()
             .map_err(|error| error.at_key("adapter"))?;

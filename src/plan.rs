@@ -82,7 +82,9 @@ pub fn layout(
     let numerics = Numerics::new(config.model.dtype, gpu);
     let storage = FrozenStorage::new(numerics, !gpu, config.model.format()?);
     let layout = Layout::new(&arch).with_adapter(adapter);
-    let layout = layout.with_storage(|entry| storage.of(&arch, entry, false));
+    let scaled = layout.clone();
+    let layout =
+        layout.with_storage(|entry| storage.of(&arch, entry, false, scaled.scales_rows(entry)));
     Ok((arch, layout))
 }
 

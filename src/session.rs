@@ -110,6 +110,13 @@ impl Session {
         };
         let folder = match &config.trainable {
             None => folder,
+            Some(_) if folder.peft().is_some() => {
+                return Err(Error::input(
+                    "model.trainable beside an adapter, which is all that is trained",
+                )
+                .hint("leave it out")
+                .at_key("model.trainable"));
+            }
             Some(patterns) => folder
                 .with_trainable(patterns)
                 .map_err(|error| error.at_key("model.trainable"))?,

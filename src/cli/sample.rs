@@ -272,6 +272,7 @@ fn configure(args: &SampleArgs) -> Result<SamplingConfig> {
     sample.validate()?;
     Ok(SamplingConfig {
         model: model(args),
+        adapter: None,
         prompts,
         sample,
     })

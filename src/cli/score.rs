@@ -181,6 +181,8 @@ fn of_run(config: &Config, out: &Output, progress: &mut Progress) -> Result<Scor
     let mut observe = |event: Event| progress.show(event);
     let session = Session::open(&config.model, &mut observe)?;
     let session = session.with_chat(&config.data.rows.tokens.chat)?;
+    let (adapter, seed) = (config.adapter.as_ref(), config.run.seed);
+    let session = session.with_adapter(adapter, seed, &mut observe)?;
     let datasets = run_datasets(config, &session, &mut observe)?;
     score_run(config, &session, &datasets, out, &mut observe)
 }

@@ -8,6 +8,7 @@ use super::prompt_source::PromptSource;
 use super::{Config, ModelConfig, PreferenceData, Source};
 use crate::checkpoint::SaveDtype;
 use crate::error::{Error, Result};
+use crate::model::peft::AdapterConfig;
 use crate::model::sampling::SampleConfig;
 
 /// Responses to draw.
@@ -15,6 +16,8 @@ use crate::model::sampling::SampleConfig;
 pub struct SamplingConfig {
     /// The model that is drawn from; of a training run the reference, if it names one.
     pub model: ModelConfig,
+    /// The adapter that the run trains, if it trains one.
+    pub adapter: Option<AdapterConfig>,
     /// What is answered.
     pub prompts: PromptSource,
     /// How.
@@ -26,6 +29,8 @@ pub struct SamplingConfig {
 #[serde(deny_unknown_fields)]
 struct Sections {
     model: ModelConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapter: Option<AdapterConfig>,
     data: PreferenceData,
     #[serde(default)]
     sample: SampleConfig,
@@ -55,6 +60,7 @@ impl SamplingConfig {
     fn resolved(source: &Source) -> Result<Self> {
         let Sections {
             model,
+            adapter,
             data,
             sample,
         } = source.read_run()?;
@@ -80,6 +86,7 @@ impl SamplingConfig {
             }
             None => Ok(Self {
                 model,
+                adapter,
                 prompts: data.into(),
                 sample,
             }),
@@ -101,6 +108,7 @@ impl SamplingConfig {
                 save_dtype: SaveDtype::default(),
                 ..config.model
             },
+            adapter: config.adapter,
             prompts: config.data.into(),
             sample,
         })
@@ -111,6 +119,7 @@ impl SamplingConfig {
     pub fn to_toml(&self) -> Result<String> {
         let sections = Sections {
             model: self.model.clone(),
+            adapter: self.adapter.clone(),
             data: self.prompts.clone().into(),
             sample: self.sample.clone(),
         };

@@ -153,7 +153,9 @@ impl ModelFiles {
 
     /// Has the companions of another directory in the place of its own.
     pub fn take_companions(&mut self, other: &Self) {
-        self.files.retain(|name, _| !is_companion(name));
+        let own = |name: &str| name == GENERATION_CONFIG || PROCESSOR_FILES.contains(&name);
+        self.files
+            .retain(|name, _| !is_companion(name) || own(name));
         let theirs = other.companions();
         let theirs = theirs.map(|(name, file)| (name.to_owned(), file.clone()));
         self.files.extend(theirs);

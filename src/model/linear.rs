@@ -10,6 +10,7 @@ use super::arch::Architecture;
 use super::low_rank::LowRankProduct;
 use super::parameters::{Layout, Parameter, Params, Weights};
 use crate::error::Result;
+use crate::kernels::device::zeros;
 use crate::kernels::dora::{self, Factors};
 use crate::kernels::{Dst, elementwise, linear, row_invariant};
 
@@ -157,7 +158,8 @@ impl Linear {
         let bias = self.bias(weights)?;
         let bias = bias.as_ref();
         if let Some((z, factors)) = self.before_scaling(weights, x)? {
-            let y = dora::scaled(&z, &factors.scale)?;
+            let mut y = zeros(z.dims2()?, dtype, z.device())?;
+            dora::add_scaled(&z, &factors.scale, &mut y)?;
             return match bias {
                 Some(bias) => elementwise::residual(&y, &[bias]),
                 None => Ok(y),

@@ -61,6 +61,9 @@ impl Rule {
     }
 }
 
+/// Frozen elements looked at at a time.
+const PIECE: usize = 1 << 20;
+
 impl Optimizer {
     /// Makes an update in copies, in f32, one parameter at a time.
     pub(super) fn try_out(
@@ -73,10 +76,13 @@ impl Optimizer {
             overflows: Vec::new(),
             largest: 0.0,
         };
-        let frozen = weights.values(gradients.layout().len..weights.layout().len)?;
         let magnitude = |x: &f32| f64::from(x.abs());
         let most = |values: &[f32]| values.iter().map(magnitude).fold(0.0, f64::max);
-        tried.largest = most(&frozen);
+        let (trained, all) = (gradients.layout().len, weights.layout().len);
+        for start in (trained..all).step_by(PIECE) {
+            let frozen = weights.values(start..all.min(start + PIECE))?;
+            tried.largest = tried.largest.max(most(&frozen));
+        }
         for (id, entry) in gradients.layout().entries.iter().enumerate() {
             let alone = Arc::new(placed(vec![entry.clone()]));
             let mut moments = self.moments.of(self.config.optim, &alone)?;

@@ -161,7 +161,7 @@ impl Memory {
 /// Whether the reference is the base of an adapter alone, which shares the policy's memory.
 fn of_base(config: &Config, layout: &Layout) -> bool {
     let adapter = config.adapter.as_ref();
-    let base = adapter.is_none_or(|it| it.reference() == AdapterReference::Base);
+    let base = adapter.is_some_and(|it| it.reference() == AdapterReference::Base);
     let saved = layout
         .adapter
         .as_ref()

@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::io::output::Output;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
-use crate::model::weights::ModelFolder;
-use crate::session::{Event, Observer, Session, StopCondition, check_length, fetch, find_model};
+use crate::session::{
+    Event, Observer, Session, StopCondition, check_length, fetch, find_model, open_model,
+};
 
 /// Where responses go, and what else is wanted of them.
 pub struct Target<'a> {
@@ -32,13 +33,15 @@ pub struct Target<'a> {
 pub fn sample_run(config: &SamplingConfig, target: &Target, observe: Observer) -> Result<Written> {
     let session = Session::open(&config.model, observe)?;
     let session = session.with_chat(&config.prompts.rows.tokens.chat)?;
+    // Of a run that goes on with an adapter the reference is that.
+    let session = session.with_adapter(config.adapter.as_ref(), 0, observe)?;
     let limit = length_limit(config, &session)?;
     let prompts = prompts_of(&config.prompts, &session.tokenizer, observe)?;
     let second = match target.reference {
         Some((name, revision)) => {
             let path = find_model(name, revision, observe)
                 .map_err(|error| error.at_key("model.reference"))?;
-            Some(ModelFolder::open(&path)?)
+            Some(open_model(&path, observe)?)
         }
         None => None,
     };

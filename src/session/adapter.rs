@@ -57,17 +57,17 @@ pub fn adapter_of(
     arch: &Architecture,
     observe: Observer,
 ) -> Result<Option<Adapter>> {
-    let Some(adapter) = &config.adapter else {
-        return Ok(None);
-    };
+    let section = config.adapter.as_ref();
+    let from = section.and_then(|adapter| adapter.from.as_ref());
     let layout = Layout::new(arch);
-    match &adapter.from {
-        Some(name) => {
+    match (from.or(config.model.adapter.as_ref()), section) {
+        (None, None) => Ok(None),
+        (Some(name), _) => {
             let path = find_model(name, None, observe);
             let path = path.map_err(|error| error.at_key("adapter.from"))?;
             PeftFolder::open(&path)?.adapter(arch, &layout).map(Some)
         }
-        None => {
+        (None, Some(adapter)) => {
             let adapter = adapter.resolve(arch, &layout);
             adapter.map(Some).map_err(|error| error.at_key("adapter"))
         }
@@ -87,6 +87,7 @@ impl Session {
         observe: Observer,
     ) -> Result<Self> {
         let opened = self.folder.peft().cloned();
+        let section = config.is_some();
         let mut config = match (config, &opened) {
             (None, None) => return Ok(self),
             (Some(config), _) => config.clone(),
@@ -94,13 +95,17 @@ impl Session {
         };
         let key = |error: Error| error.at_key("adapter");
         let from = match (&config.from, opened) {
-            (Some(_), Some(opened)) => {
-                let path = opened.path.display();
-                return Err(Error::input("the model has an adapter already")
-                    .at(path)
-                    .hint("leave adapter.from out, or name the base model")
-                    .at_key("adapter.from"));
+            (from, Some(opened)) if from.is_some() || section => {
+                return Err(Error::input(
+                    "is the directory of an adapter, beside a section [adapter]",
+                )
+                .at(opened.path.display())
+                .hint(
+                    "name its base in model.model_name_or_path, and the directory in adapter.from",
+                )
+                .at_key("model.model_name_or_path"));
             }
+            (Some(_), Some(_)) => None,
             (Some(name), None) => {
                 let path = find_model(name, None, observe);
                 let path = path.map_err(|error| error.at_key("adapter.from"))?;
@@ -113,20 +118,28 @@ impl Session {
             (None, None) => None,
         };
         let (base, revision) = self.base_name(from.as_ref());
-        let folder = self.folder.clone();
         let folder = match from {
-            Some(peft) => {
+            Some(mut peft) => {
                 config = config.continuing(&peft.config).map_err(key)?;
-                match folder.peft().is_some() {
-                    true => folder,
-                    false => folder.with_peft(peft)?,
-                }
+                peft.config.dropout = config.dropout;
+                let mut folder = self.folder.without_adapter().clone();
+                folder.files = self.folder.files.clone();
+                folder.with_peft(peft)?
             }
             None => {
+                let folder = self.folder.clone();
                 let adapter = config.resolve(&folder.arch, folder.layout()).map_err(key)?;
                 folder.with_adapter(&adapter)
             }
         };
+        if config.use_dora && config.dropout.is_some_and(|dropout| dropout > 0.0) {
+            return Err(
+                Error::input("dropout beside use_dora, which PEFT applies to W, too")
+                    .hint("set dropout to 0, or leave use_dora out")
+                    .at_keys(&["dropout", "use_dora"])
+                    .at_key("adapter"),
+            );
+        }
         self.folder = folder;
         let adapter = self.folder.layout().adapter.clone().unwrap_or_default();
         let arch = &self.folder.arch;
@@ -160,14 +173,15 @@ impl Session {
     /// directory.
     fn base_name(&self, from: Option<&PeftFolder>) -> (String, Option<String>) {
         let named = &self.config.model_name_or_path;
-        let (name, revision) = match from.filter(|_| self.folder.peft().is_some()) {
-            Some(PeftFolder {
-                base: Some(base),
-                revision,
-                ..
-            }) => (base, revision),
-            _ => (named, &self.config.revision),
-        };
+        let (name, revision) =
+            match from.filter(|_| self.folder.peft().is_some() && self.config.adapter.is_none()) {
+                Some(PeftFolder {
+                    base: Some(base),
+                    revision,
+                    ..
+                }) => (base, revision),
+                _ => (named, &self.config.revision),
+            };
         let path = Path::new(name);
         let name = match path.is_dir() {
             true => path
@@ -214,10 +228,16 @@ impl Session {
             let adapter = policy.weights().layout().adapter.as_ref();
             adapter.is_some_and(|adapter| !adapter.saved.is_empty())
         };
-        if adapter.reference() == AdapterReference::Base && !saved(policy) {
-            return Ok(policy.base());
+        match (adapter.reference(), saved(policy)) {
+            (AdapterReference::Base, false) => Ok(policy.base()),
+            (AdapterReference::Base, true) => {
+                let mut base = policy.with_own_trained()?;
+                self.folder.load_trained(base.weights_mut())?;
+                base.adapter = false;
+                Ok(base)
+            }
+            (AdapterReference::Start, _) => self.start_beside(policy),
         }
-        self.start_beside(policy)
     }
 
     /// The policy as it began, in the same memory but for what is trained.

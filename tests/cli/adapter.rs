@@ -245,3 +245,78 @@ fn what_is_no_adapter_of_the_model_is_refused() {
         &["model.trainable"],
     );
 }
+
+/// What a run does with an adapter is what its section says, beside what the directory says.
+#[test]
+fn a_section_changes_what_a_directory_leaves_open() {
+    let place = Place::new();
+    let base = fixture("neox");
+    let kept = place.path("kept");
+    let first = "[adapter]\nr = 2\nmodules_to_save = [\"final_layer_norm\"]";
+    std::fs::rename(trained(&place, &base, first), &kept).unwrap();
+    let adapter = format!("[adapter]\nfrom = {kept:?}\ndropout = 0.25");
+    let out = trained(&place, &base, &adapter);
+    let config: Value =
+        serde_json::from_str(&super::text(&out.join("adapter_config.json"))).unwrap();
+    assert_eq!(config["lora_dropout"], 0.25);
+    assert_eq!(config["base_model_name_or_path"], str(&base));
+    std::fs::remove_dir_all(&out).unwrap();
+
+    // `model.adapter` is `adapter.from`, and the base that is saved is the one that is named.
+    let config = place.config(&base, "dpo", "", "max_steps = 1");
+    let set = format!("model.adapter={kept:?}");
+    place.succeed(&[
+        "train",
+        str(&config),
+        "--set",
+        &set,
+        "--set",
+        "adapter.reference=base",
+    ]);
+    let config: Value =
+        serde_json::from_str(&super::text(&out.join("adapter_config.json"))).unwrap();
+    assert_eq!(config["base_model_name_or_path"], str(&base));
+    std::fs::remove_dir_all(&out).unwrap();
+
+    let config = place.config(&base, "dpo", "", "");
+    place.refuse_run(
+        &config,
+        &[&set, "model.trainable=[\"*\"]"],
+        &["model.trainable"],
+    );
+    // A run's reference is the adapter where that is what it begins with.
+    let from = format!("adapter.from={kept:?}");
+    let hashes = ["base", "start"].map(|reference| {
+        let (set, out) = (
+            format!("adapter.reference={reference}"),
+            place.path(reference),
+        );
+        let args = [
+            "score",
+            "--config",
+            str(&config),
+            "--set",
+            &from,
+            "--set",
+            &set,
+        ];
+        place.succeed(&[&args[..], &["--out", str(&out)]].concat());
+        lines(&out)[0]["model"].clone()
+    });
+    assert_ne!(hashes[0], hashes[1]);
+}
+
+/// PEFT saves a copy of the base's head with an adapter of it.
+#[test]
+fn an_adapter_of_the_head_is_read_in_bf16_and_merged() {
+    for (model, name) in [("neox", "neox.head"), ("qwen2", "qwen2.head")] {
+        let place = Place::new();
+        let (base, adapter) = (fixture(model), fixture(&format!("adapters/{name}")));
+        let args = ["--model", str(&base), "--adapter", str(&adapter)];
+        let beside = scores(&place, &args);
+        scores(&place, &[&args[..], &["--dtype", "bf16"]].concat());
+        let merged = place.path("merged");
+        place.succeed(&[&["merge", "--out", str(&merged)], &args[..]].concat());
+        near(&scores(&place, &["--model", str(&merged)]), &beside);
+    }
+}

@@ -375,6 +375,7 @@ fn draw(
 ) -> Result<(usize, usize)> {
     let config = SamplingConfig {
         model: args.compute.model(model),
+        adapter: None,
         prompts: prompts.clone(),
         sample: sample_config(args),
     };

@@ -290,6 +290,13 @@ impl Layout {
         }
     }
 
+    /// Whether the rows of a weight are scaled to learned magnitudes.
+    pub fn scales_rows(&self, entry: &Entry) -> bool {
+        let layer = entry.name.strip_suffix(".weight");
+        let low_rank = layer.and_then(|layer| self.low_rank(layer));
+        low_rank.is_some_and(|low_rank| low_rank.dora)
+    }
+
     /// The low-rank product of a layer, if it has one.
     pub fn low_rank(&self, layer: &str) -> Option<&LowRank> {
         let layers = &self.adapter.as_ref()?.layers;

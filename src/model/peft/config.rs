@@ -119,13 +119,6 @@ impl AdapterConfig {
         if let Some(dropout) = self.dropout.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::must_be("dropout", "in [0, 1)", dropout));
         }
-        if self.use_dora && self.dropout.is_some_and(|dropout| dropout > 0.0) {
-            return Err(
-                Error::input("dropout beside use_dora, which PEFT applies to W, too")
-                    .hint("leave one of the two out")
-                    .at_keys(&["dropout", "use_dora"]),
-            );
-        }
         let lists = [
             ("target_modules", &self.target_modules),
             ("exclude_modules", &self.exclude_modules),

@@ -153,7 +153,12 @@ pub(super) fn locate(
         }
     }
     for (id, tensors) in nf4 {
-        let whole = Nf4::new(&layout.entries[id], tensors)?;
+        let entry = &layout.entries[id];
+        let whole = Nf4::new(entry, tensors)?;
+        if entry.shape.len() < 2 || arch.is_table(&entry.name) {
+            let what = "is in NF4, which is read of linear layers alone";
+            return Err(whole.wrong(nf4::CODES, what.into()));
+        }
         if found.contains_key(&id) {
             return Err(whole.wrong(nf4::CODES, "is there twice, once in bits of NF4".into()));
         }

@@ -33,16 +33,17 @@ impl FrozenStorage {
         }
     }
 
-    /// That of a frozen parameter, whose files have it `in_bf16` or not. Matmuls that round their operands to
-    /// bf16 give the same bits; tables are read as they are.
-    pub fn of(&self, arch: &Architecture, entry: &Entry, in_bf16: bool) -> Storage {
+    /// That of a frozen parameter, whose files have it `in_bf16` or not, and whose rows are `scaled` to
+    /// magnitudes or not. Matmuls that round their operands to bf16 give the same bits; tables and norms of rows
+    /// are of the numbers as they are.
+    pub fn of(&self, arch: &Architecture, entry: &Entry, in_bf16: bool, scaled: bool) -> Storage {
         let is_matrix = entry.shape.len() > 1 && !arch.is_router(&entry.name);
         let in_block = entry.name.starts_with(&arch.names.block);
         match self.format {
             Some(format) if is_matrix && in_block => return Storage::Quantized(format),
             _ => {}
         }
-        let loses_nothing = in_bf16 || (self.rounds && !arch.is_table(&entry.name));
+        let loses_nothing = in_bf16 || (self.rounds && !arch.is_table(&entry.name) && !scaled);
         match self.narrows && is_matrix && loses_nothing {
             true => Storage::Bf16,
             false => Storage::Flat,
@@ -110,7 +111,7 @@ impl ModelFolder {
                 _ => false,
             };
             match self.layout.adapter.is_some() {
-                true => rule.of(&self.arch, entry, in_bf16),
+                true => rule.of(&self.arch, entry, in_bf16, self.layout.scales_rows(entry)),
                 false => Storage::Flat,
             }
         })
@@ -130,7 +131,13 @@ impl ModelFolder {
     /// The same model, in which no parameter in few bits is trained.
     pub(super) fn with_quantized_frozen(mut self) -> Self {
         let entries = self.layout.entries.iter();
-        let trained = entries.filter(|entry| entry.trainable && self.format_of(entry).is_none());
+        // What an adapter trains whole is not in few bits.
+        let saved = |entry: &Entry| {
+            let adapter = self.layout.adapter.as_ref();
+            adapter.is_some_and(|adapter| adapter.saved.contains(&entry.name))
+        };
+        let trains = |entry: &&Entry| saved(entry) || self.format_of(entry).is_none();
+        let trained = entries.filter(|entry| entry.trainable).filter(trains);
         let trained: HashSet<String> = trained.map(|entry| entry.name.clone()).collect();
         self.layout = self.layout.with_trainable(|name| trained.contains(name));
         self

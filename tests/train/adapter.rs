@@ -58,8 +58,9 @@ fn check(case: &Path, name: &str, rows: &Path, models: &Path) {
     let wanted = candle_core::safetensors::load(case.join("oracle.safetensors"), &Device::Cpu);
     let wanted = wanted.unwrap();
     let apart = oracle["distances"]["final_f32_f64"].as_f64();
-    // Of the quantized base no distance is given; Adam makes rounding of small gradients larger.
-    let allowed = 10.0 * apart.unwrap_or(3e-6).max(1e-7);
+    // Of the quantized base no distance is given. Where a gradient is nearly 0, its rounding decides the
+    // direction of Adam's step, which is 2e-3.
+    let allowed = 10.0 * apart.unwrap_or(1e-4).max(1e-7);
     let mut compared = 0;
     for (key, want) in &wanted {
         let Some(key) = key.strip_prefix("final.") else {

@@ -163,8 +163,9 @@ mod tests {
             let want = part.broadcast_mul(&f).unwrap();
             assert_close(&scaled(&part, &f).unwrap(), &want, "scaled");
             let sums = zeros_like(&f.copy().unwrap());
-            add_dots(&part, &other, &f, Dst::shared(&sums)).unwrap();
-            let want = (part * other).unwrap().broadcast_div(&f).unwrap();
+            let norm = f.abs().unwrap();
+            add_dots(&part, &other, &norm, Dst::shared(&sums)).unwrap();
+            let want = (part * other).unwrap().broadcast_div(&norm).unwrap();
             let want = want.sum(0).unwrap();
             assert_close(&sums, &want, "dots");
         }

@@ -190,7 +190,8 @@ fn ten_steps_of_adapters_are_those_of_the_processor() {
             train(place.path(), &format!("{name}-{kind}"), model, &sets)
         };
         let (off, of) = difference(&run(&gpu), &run("cpu"), &[]);
-        assert!(off <= 2e-4, "{name}: {of}");
+        // Where a gradient is nearly 0, its rounding decides the direction of Adam's step.
+        assert!(off <= 1e-3, "{name}: {of}");
     }
 }
 

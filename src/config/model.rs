@@ -36,7 +36,7 @@ pub struct ModelConfig {
     /// Branch, tag or commit of a model on the hub; `main` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// The adapter of the model, a PEFT directory or a name on the hub. Training goes on with it, as with
+    /// The adapter of the model, a PEFT directory or a name on the hub. Training continues from it, as with
     /// `adapter.from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,

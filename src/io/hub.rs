@@ -137,7 +137,7 @@ fn download(
     part: Part,
     progress: &mut dyn FnMut(Download<'_>),
 ) -> Result<()> {
-    // An adapter is no model, and one that has both is read as a model.
+    // A repository with both is read as a model.
     if !remote.has(CONFIG) && remote.has(ADAPTER_CONFIG) {
         remote.fetch(ADAPTER_CONFIG, progress)?;
         for file in companions(remote.files()) {

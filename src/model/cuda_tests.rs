@@ -30,7 +30,7 @@ const MODELS: [&str; 14] = [
     "smollm3",
 ];
 
-fn examples() -> Vec<Example> {
+pub(super) fn examples() -> Vec<Example> {
     let example = |row: usize, lengths: [usize; 3]| {
         let ids = |start: usize, length: usize| {
             let id = move |i: usize| ((7 * (start + i) + 3 * i * i + row) % 60) as u32;

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::merged_weight;
+use crate::data::Example;
 use crate::data::pack::Packed;
-use crate::data::{Example, Response};
 use crate::kernels::device::download;
 use crate::kernels::emulator;
 use crate::kernels::quantized::Format;
@@ -12,6 +12,7 @@ use crate::kernels::testing::{assert_near, fixture};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::adapter::{Adapter, LowRank};
+use crate::model::cuda_tests::examples;
 use crate::model::parameters::Params;
 use crate::model::weights::ModelFolder;
 
@@ -29,27 +30,6 @@ const MODELS: [&str; 12] = [
     "phi3",
     "qwen3_moe-fused",
 ];
-
-fn examples() -> Vec<Example> {
-    let example = |row: usize, lengths: [usize; 3]| {
-        let ids = |start: usize, length: usize| {
-            let id = move |i: usize| ((7 * (start + i) + 3 * i * i + row) % 60) as u32;
-            (0..length).map(id).collect::<Vec<u32>>()
-        };
-        let [prompt, chosen, rejected] = lengths;
-        let responses = [
-            (Role::Chosen, ids(11, chosen)),
-            (Role::Rejected, ids(29, rejected)),
-        ];
-        Example {
-            row,
-            prompt: ids(0, prompt),
-            responses: responses.map(|(role, ids)| Response::new(role, ids)).into(),
-            preference: None,
-        }
-    };
-    vec![example(0, [9, 6, 3]), example(1, [1, 2, 7])]
-}
 
 /// The log-probs and the gradients of a loss that weighs them.
 fn results(model: &Decoder) -> (Vec<f64>, Params) {

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 
 use super::arch::Architecture;
 use super::low_rank::LowRankProduct;
-use super::parameters::{Layout, Parameter, Params, Weights};
+use super::parameters::{Layout, Parameter, Params, Weights, rows_of};
 use crate::error::Result;
 use crate::kernels::device::zeros;
 use crate::kernels::dora::{self, Factors};
@@ -126,21 +126,11 @@ impl Linear {
 
     /// The layer's rows of a parameter that is not in few bits, or of its gradient.
     fn part(&self, whole: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.rows {
-            None => Ok(whole.clone()),
-            Some(rows) if whole.rank() == 3 => {
-                let whole = whole.flatten_to(1)?;
-                whole.narrow(0, rows.start, rows.len())
-            }
-            Some(rows) => whole.narrow(0, rows.start, rows.len()),
-        }
+        rows_of(whole, self.rows.as_ref())
     }
 
     fn gradient<'a>(&self, parameter: Parameter, into: &'a mut Params) -> Result<Option<Dst<'a>>> {
-        let whole = parameter.gradient(into);
-        whole
-            .map(|whole| whole.narrowed(|x| self.part(x)))
-            .transpose()
+        parameter.gradient_rows(into, self.rows.as_ref())
     }
 
     /// The low-rank product, where these weights have it.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::parameters::{Layout, Parameter, Params, Weights};
+use super::parameters::{Layout, Parameter, Params, Weights, rows_of};
 use crate::error::Result;
 use crate::kernels::dora::{self, Factors};
 use crate::kernels::dropout::{self, Dropout};
@@ -161,16 +161,10 @@ impl LowRankProduct {
     }
 
     fn part(&self, whole: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.rows {
-            None => Ok(whole.clone()),
-            Some(rows) => whole.narrow(0, rows.start, rows.len()),
-        }
+        rows_of(whole, self.rows.as_ref())
     }
 
     fn gradient<'a>(&self, parameter: Parameter, into: &'a mut Params) -> Result<Option<Dst<'a>>> {
-        let whole = parameter.gradient(into);
-        whole
-            .map(|whole| whole.narrowed(|x| self.part(x)))
-            .transpose()
+        parameter.gradient_rows(into, self.rows.as_ref())
     }
 }

@@ -90,6 +90,18 @@ impl Parameter {
         self.gradient.map(|id| gradients.views[id].dense_mut())
     }
 
+    /// As [`Self::gradient`], of these [rows](rows_of).
+    pub fn gradient_rows<'a>(
+        self,
+        gradients: &'a mut Params,
+        rows: Option<&Range<usize>>,
+    ) -> Result<Option<Dst<'a>>> {
+        let whole = self.gradient(gradients);
+        whole
+            .map(|whole| whole.narrowed(|x| rows_of(x, rows)))
+            .transpose()
+    }
+
     /// The views of the gradients of a weight and of its bias, to write, where they are trained.
     pub fn gradients(
         self,
@@ -126,6 +138,16 @@ impl Layout {
         let before = self.entries[..id].iter().filter(|entry| entry.trainable);
         let gradient = self.entries[id].trainable.then(|| before.count());
         Some(Parameter { id, gradient })
+    }
+}
+
+/// These rows of a parameter, all where `None`: its last dimension is the input where it has three, and all
+/// others are rows.
+pub(super) fn rows_of(whole: &Tensor, rows: Option<&Range<usize>>) -> candle_core::Result<Tensor> {
+    match rows {
+        None => Ok(whole.clone()),
+        Some(rows) if whole.rank() == 3 => whole.flatten_to(1)?.narrow(0, rows.start, rows.len()),
+        Some(rows) => whole.narrow(0, rows.start, rows.len()),
     }
 }
 

@@ -11,12 +11,18 @@ fn its_own_tests_pass() {
         eprintln!("skipped: needs python3 of 3.10 or newer");
         return;
     }
-    let output = Command::new("python3")
-        .arg("-B")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/peer/test_peer.py"))
-        .env("EXPO", env!("CARGO_BIN_EXE_expo"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    for name in ["test_peer.py", "test_generate.py"] {
+        let output = Command::new("python3")
+            .arg("-B")
+            .arg(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("scripts/peer")
+                    .join(name),
+            )
+            .env("EXPO", env!("CARGO_BIN_EXE_expo"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
 }

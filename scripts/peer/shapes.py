@@ -27,7 +27,26 @@ def pythia(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
     }
 
 
-# `config.json` of the Pythia of that name and of Llama-3-8B, but for the ids of special tokens.
+def llama(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": 50304,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "intermediate_size": intermediate,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+    }
+
+
+# `config.json` of the Pythia of that name and of Llama-3-8B, but for the ids of special tokens. The small
+# Llama is like no model that was published: 162 million parameters, of the vocabulary of Pythia.
 SHAPES = {
     "14m": pythia(128, 6, 4, 512),
     "70m": pythia(512, 6, 8, 2048),
@@ -35,6 +54,7 @@ SHAPES = {
     "410m": pythia(1024, 24, 16, 4096),
     "1.4b": pythia(2048, 24, 16, 8192),
     "2.8b": pythia(2560, 32, 32, 10240),
+    "llama-162m": llama(768, 12, 12, 2048),
     "llama-3-8b": {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -55,7 +75,7 @@ SHAPES = {
 
 def written_in(shape: str) -> str:
     """The dtype of a shape's weights on disk: half the bytes where they are many."""
-    return "f32" if shape in ("14m", "70m", "160m") else "bf16"
+    return "f32" if shape in ("14m", "70m", "160m", "llama-162m") else "bf16"
 
 
 def split_states(shape: str) -> bool:

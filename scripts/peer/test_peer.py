@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from unittest import mock
 
 import compare
-import generate
 import pretrained
 import programs
 import rows
@@ -358,37 +357,6 @@ class Wheels(unittest.TestCase):
             self.assertEqual(path, str(place))
             modules = sorted(each.name for each in place.glob("*.py"))
         self.assertEqual(modules, ["expo_test_a.py", "expo_test_b.py"])
-
-
-class Generate(unittest.TestCase):
-    def test_prompts_have_their_tokens(self):
-        lengths = [len(row["prompt"].split()) for row in generate.prompts("batch 3")]
-        self.assertEqual(lengths, [64, 64, 64])
-        lengths = [len(row["prompt"].split()) for row in generate.prompts("mixed")]
-        self.assertEqual((len(lengths), min(lengths) >= 8, max(lengths) <= 256), (200, True, True))
-
-    def test_a_model_gets_the_ends_of_its_workload(self):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            model = folder / "model"
-            model.mkdir()
-            (model / "config.json").write_text(json.dumps({"vocab_size": 400, "eos_token_id": 7}))
-            place, ends = generate.with_ends(str(model), "mixed", folder)
-            self.assertEqual(ends, [79, 159, 239, 319, 399])
-            own = json.loads((Path(place) / "generation_config.json").read_text())
-            self.assertEqual(own, {"eos_token_id": ends})
-            self.assertEqual(generate.with_ends(str(model), "batch 2", folder)[1], [7])
-
-    def test_a_line_is_of_medians(self):
-        def run(seconds: float, memory: int) -> dict:
-            mine = {"bytes": 4 * 10**9, "read_bytes_per_second": 8 * 10**9}
-            return {"tokens": 100, "seconds": seconds, "peak_memory_bytes": memory} | mine
-
-        runs = {"expo": [run(s, 10**6) for s in (1.0, 2.0, 9.0)], "transformers": [run(10.0, 4 * 10**6)]}
-        found = {"shape": "70m", "dtype": "f32", "workload": "mixed", "runs": runs}
-        self.assertEqual(generate.line(found), "| 70m | f32 | mixed | 50 | 10 | 5.00 | 1 | 4 | 0.25 | 25% |")
-        found["runs"].pop("transformers")
-        self.assertEqual(generate.line(found), "| 70m | f32 | mixed | 50 | - | - | 1 | - | - | 25% |")
 
 
 class Pretrained(unittest.TestCase):

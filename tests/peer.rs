@@ -11,7 +11,7 @@ fn its_own_tests_pass() {
         eprintln!("skipped: needs python3 of 3.10 or newer");
         return;
     }
-    for name in ["test_peer.py", "test_generate.py"] {
+    for name in ["test_peer.py", "test_generate.py", "test_startup.py"] {
         let output = Command::new("python3")
             .arg("-B")
             .arg(

@@ -21,6 +21,17 @@ else
     echo "skipped: Rust $oldest is not installed"
 fi
 
+step "aarch64"
+# Type checks and lints of what other CPUs compute with. Dependencies in C need its cross compiler.
+target=aarch64-unknown-linux-gnu
+if ! rustup target list --installed 2>/dev/null | grep -qx "$target"; then
+    echo "skipped: rustup target add $target"
+elif ! command -v aarch64-linux-gnu-gcc >/dev/null; then
+    echo "skipped: aarch64-linux-gnu-gcc is not installed"
+else
+    cargo clippy --target "$target" --all-targets --locked -- -D warnings
+fi
+
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 

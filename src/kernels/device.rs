@@ -48,19 +48,19 @@ pub fn kind(device: &Device) -> Result<String> {
     if !device.is_cpu() {
         return driver::kind(device);
     }
-    let mut name = std::env::consts::ARCH.to_owned();
     #[cfg(target_arch = "x86_64")]
-    for (feature, there) in [
+    let features = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
-    ] {
-        if there {
-            name = format!("{name} {feature}");
-        }
-    }
-    Ok(name)
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let features: [(&str, bool); 0] = [];
+    let there = features.into_iter().filter(|(_, there)| *there);
+    let names = [std::env::consts::ARCH].into_iter();
+    let names: Vec<&str> = names.chain(there.map(|(name, _)| name)).collect();
+    Ok(names.join(" "))
 }
 
 /// Runs `f`, which is many small operations, on a thread of the pool that operations in host memory are

@@ -44,6 +44,7 @@ impl Operand<'_> {
     }
 
     /// Transposed.
+    #[cfg(target_arch = "x86_64")]
     fn t(self) -> Self {
         match self {
             Self::F32(x) => Self::F32(x.t()),

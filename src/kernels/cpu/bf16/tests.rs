@@ -7,6 +7,7 @@ type Gemm<T = f32> = fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<T>, Threads);
 
 /// What this machine can run: the portable product, and the fast one where there is one.
 fn paths() -> Vec<(&'static str, Gemm)> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut paths: Vec<(&str, Gemm)> = vec![("portable", |c, add, a, b, threads| {
         portable::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
     })];
@@ -21,6 +22,7 @@ fn paths() -> Vec<(&'static str, Gemm)> {
 
 /// The same with a bf16 operand on the right.
 fn paths_by_bf16() -> Vec<Gemm<bf16>> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut paths: Vec<Gemm<bf16>> = vec![|c, add, a, b, threads| {
         portable::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
     }];

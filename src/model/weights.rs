@@ -6,10 +6,10 @@
 mod files;
 pub(crate) mod head;
 mod nf4;
+mod pieces;
 mod storage;
 mod stored;
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,19 +24,13 @@ use super::family::family;
 use super::numerics::Numerics;
 use super::parameters::{Entry, Layout, Params, transpose};
 use super::peft::PeftFolder;
-use super::tensor_file::{decode, width};
 use super::trainable::select;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{self, ModelFiles};
-use crate::io::untrusted;
 use crate::kernels::memory;
 use crate::kernels::quantized::{Format, Parts};
 use files::{Source, locate, named_as_stored};
 pub use storage::FrozenStorage;
-use stored::Stored;
-
-/// Bytes read at a time.
-const PIECE: usize = 1 << 20;
 
 /// A model directory that was looked at but not loaded.
 #[derive(Debug, Clone)]
@@ -304,7 +298,7 @@ impl ModelFolder {
             Source::Nf4(nf4) => return nf4.values(),
         };
         let mut values = Vec::with_capacity(entry.elements());
-        read_tensor(entry, stored, &mut Sha256::new(), &mut |_, piece| {
+        pieces::read([(entry, stored)].into_iter(), None, &mut |_, _, piece| {
             values.extend_from_slice(piece);
             Ok(())
         })?;
@@ -338,21 +332,24 @@ impl ModelFolder {
         if let Some(format) = self.quantized {
             hasher.update(format!("{format:?}"));
         }
-        for (entry, source) in &self.tensors {
-            let stored = match source {
-                Source::Tensor(stored) => stored,
-                Source::Nf4(nf4) => {
-                    let parts = nf4.read(&mut hasher)?;
-                    sink(entry, Piece::Nf4(parts))
-                        .map_err(|error| nf4.wrong(nf4::CODES, error.to_string()))?;
-                    continue;
-                }
-            };
-            let Stored { dtype, .. } = stored;
-            hasher.update(format!("{}{:?}{dtype:?}", entry.name, entry.stored_shape()));
-            read_tensor(entry, stored, &mut hasher, &mut |start, values| {
+        let mut rest = self.tensors.as_slice();
+        while let [(entry, source), others @ ..] = rest {
+            if let Source::Nf4(nf4) = source {
+                let parts = nf4.read(&mut hasher)?;
+                sink(entry, Piece::Nf4(parts))
+                    .map_err(|error| nf4.wrong(nf4::CODES, error.to_string()))?;
+                rest = others;
+                continue;
+            }
+            let plain = rest.iter().map_while(|(entry, source)| match source {
+                Source::Tensor(stored) => Some((entry, stored)),
+                Source::Nf4(_) => None,
+            });
+            let count = plain.clone().count();
+            pieces::read(plain, Some(&mut hasher), &mut |entry, start, values| {
                 sink(entry, Piece::Values(start, values))
             })?;
+            rest = &rest[count..];
         }
         Ok(format!("{:x}", hasher.finalize()))
     }
@@ -364,43 +361,6 @@ enum Piece<'a> {
     Values(usize, &'a [f32]),
     /// A whole parameter.
     Nf4(Parts),
-}
-
-/// Hashes the bytes of a tensor; `sink` gets its values piece by piece, as the file has them, each with where
-/// in the tensor it begins.
-fn read_tensor(
-    entry: &Entry,
-    stored: &Stored,
-    hasher: &mut Sha256,
-    sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-) -> Result<()> {
-    let Stored {
-        file, start, dtype, ..
-    } = stored;
-    let io = |error: std::io::Error| Error::io(file, &error);
-    let mut reader = untrusted::open(file)?;
-    reader.seek(SeekFrom::Start(*start)).map_err(io)?;
-    let mut left = entry.elements() * width(*dtype);
-    let mut bytes = vec![0; PIECE.min(left)];
-    let mut values = Vec::with_capacity(PIECE / 2);
-    let mut start_of_piece = 0;
-    while left > 0 {
-        let piece = &mut bytes[..left.min(PIECE)];
-        reader.read_exact(piece).map_err(io)?;
-        hasher.update(&*piece);
-        decode(*dtype, piece, &mut values);
-        if !values.iter().all(|x| x.is_finite()) {
-            return Err(
-                Error::input(format!("tensor {} holds NaN or infinity", entry.name))
-                    .at(file.display())
-                    .hint("train from a checkpoint with finite weights"),
-            );
-        }
-        sink(start_of_piece, &values)?;
-        start_of_piece += values.len();
-        left -= piece.len();
-    }
-    Ok(())
 }
 
 /// The content hash of a model with an adapter.

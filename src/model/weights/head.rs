@@ -6,8 +6,8 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::PIECE;
 use super::files::{check, weight_files};
+use super::pieces::PIECE;
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::io::untrusted;

@@ -9,6 +9,7 @@ mod files;
 pub mod invalid;
 mod json_lines;
 mod json_list;
+mod json_row;
 mod mixture;
 mod parquet;
 pub mod read;

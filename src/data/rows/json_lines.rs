@@ -1,23 +1,34 @@
 //! JSON lines, one JSON list, or lines of text.
 //!
-//! Hides line splitting, the items of a list, and the recognition of files that are something else.
+//! Hides line splitting, the items of a list, that rows are parsed some at a time on all cores, and the
+//! recognition of files that are something else.
 //!
 //! *Why*: the files that are wrong in practice are rarely wrong JSON: they are a pointer left by Git
 //! LFS, a web page, an archive, UTF-16. And what Python writes is nearly JSON: NaN, half a character.
 
 use super::compressed;
-use super::json_list::{Item, Items};
+use super::json_list::Items;
+use super::json_row::{Raw, parse, record};
 use super::recognize::something_else;
-use super::row::{Place, Record, Row, Source, Unit};
+use super::row::{Place, Record, Source, Unit};
 use crate::error::{Error, Result};
 use crate::io::untrusted::{self, LONGEST_LINE, Line};
-use serde_json::{Map, Value};
+use rayon::prelude::*;
+use std::collections::VecDeque;
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
 
 /// So many blank lines in a row are not a dataset, but a kilobyte of gzip may hold them.
 const MOST_BLANK_LINES: usize = 1 << 20;
+
+/// The most rows that are parsed together, and the bytes that are enough for it. Whoever looks at the first
+/// row alone waits for few: there is one at first, and twice as many each time.
+const ROWS_TOGETHER: usize = 1 << 10;
+const BYTES_TOGETHER: usize = 1 << 20;
+
+/// Rows that one thread parses at least.
+const ROWS_APART: usize = 16;
 
 pub(super) struct JsonLines {
     path: Arc<Path>,
@@ -29,6 +40,11 @@ pub(super) struct JsonLines {
     items: Option<Items>,
     started: bool,
     any: bool,
+    // What was parsed and not yet asked for, and the error behind it.
+    parsed: VecDeque<Record>,
+    failed: Option<Error>,
+    // How many rows are parsed together next.
+    together: usize,
 }
 
 impl JsonLines {
@@ -42,6 +58,9 @@ impl JsonLines {
             items: None,
             started: false,
             any: false,
+            parsed: VecDeque::new(),
+            failed: None,
+            together: 1,
         }
     }
 
@@ -135,7 +154,9 @@ impl JsonLines {
                     }
                 })?
                 .map(Raw::Item),
-            None => self.next_filled_line()?.map(Raw::Line),
+            None => self
+                .next_filled_line()?
+                .map(|line| Raw::Line(self.line, line)),
         };
         if raw.is_none() && !self.any {
             return Err(Error::input("the file has no rows")
@@ -167,39 +188,38 @@ impl JsonLines {
         }
     }
 
-    fn record(&self, raw: Raw) -> Record {
-        let (place, row) = match raw {
-            Raw::Line(bytes) => {
-                let place = self.place();
-                let columns = self.columns(&bytes).map_err(|error| error.at(&place));
-                (place, columns)
+    /// The next rows, at least one unless it is the end; `failed` has what ends them.
+    fn parse_ahead(&mut self) -> Result<()> {
+        let mut raws = Vec::new();
+        let mut bytes = 0;
+        while raws.len() < self.together && bytes < BYTES_TOGETHER {
+            match self.next_raw() {
+                Ok(Some(raw)) => {
+                    bytes += raw.bytes().len();
+                    raws.push(raw);
+                    self.any = true;
+                }
+                Ok(None) => break,
+                Err(error) if raws.is_empty() => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
-            Raw::Item(item) => {
-                let place = Place::new(&self.path, Unit::Item, item.number);
-                let columns = item_columns(&item, &place, &self.path);
-                (place, columns)
-            }
-        };
-        let row = row.map(|columns| Row::new(place.clone(), columns));
-        Record { place, row }
-    }
-
-    fn columns(&self, bytes: &[u8]) -> Result<Map<String, Value>> {
-        let text = str::from_utf8(bytes).map_err(|error| {
-            let byte = error.valid_up_to() + 1;
-            Error::input(format!("byte {byte} of the line is not UTF-8")).hint("rows are UTF-8")
-        })?;
-        if self.is_text {
-            let prompt = text.trim_end_matches('\r').into();
-            return Ok(Map::from_iter([("prompt".to_owned(), prompt)]));
         }
-        let what = match parse(text) {
-            Ok(Value::Object(columns)) => return Ok(columns),
-            Ok(Value::Array(_)) => "the line is a JSON list, not an object".to_owned(),
-            Ok(_) => "the line is JSON, but not an object".to_owned(),
-            Err(error) => not_json(&error, text, error.column()),
+        self.together = (2 * self.together).min(ROWS_TOGETHER);
+        let (path, is_text) = (&self.path, self.is_text);
+        let parse = |raw: &Raw| record(raw, path, is_text);
+        let parsed: Vec<Record> = match raws.len() < 2 * ROWS_APART {
+            true => raws.iter().map(parse).collect(),
+            false => raws
+                .par_iter()
+                .with_min_len(ROWS_APART)
+                .map(parse)
+                .collect(),
         };
-        Err(Error::input(what).hint("every line is one JSON object with a row's columns"))
+        self.parsed = parsed.into();
+        Ok(())
     }
 
     // What the whole file is, where its first line is not a row by itself.
@@ -227,107 +247,42 @@ impl JsonLines {
 
 impl Source for JsonLines {
     fn next(&mut self) -> Result<Option<Record>> {
+        if let Some(record) = self.parsed.pop_front() {
+            return Ok(Some(record));
+        }
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.any {
+            self.parse_ahead()?;
+            return Ok(self.parsed.pop_front());
+        }
         let Some(raw) = self.next_raw()? else {
             return Ok(None);
         };
-        if let (false, false, Raw::Line(line)) = (self.any, self.is_text, &raw)
+        if let (false, Raw::Line(_, line)) = (self.is_text, &raw)
             && let Some(error) = self.misread(line)?
         {
             return Err(error);
         }
         self.any = true;
-        Ok(Some(self.record(raw)))
+        Ok(Some(record(&raw, &self.path, self.is_text)))
     }
 
     fn pass(&mut self, rows: usize) -> Result<usize> {
-        let mut passed = 0;
-        while passed < rows && self.next_raw()?.is_some() {
+        let ahead = rows.min(self.parsed.len());
+        self.parsed.drain(..ahead);
+        let mut passed = ahead;
+        while passed < rows {
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            if self.next_raw()?.is_none() {
+                break;
+            }
             self.any = true;
             passed += 1;
         }
         Ok(passed)
     }
-}
-
-/// A row as it stands in its file.
-enum Raw {
-    Line(Vec<u8>),
-    Item(Item),
-}
-
-fn item_columns(item: &Item, place: &Place, path: &Path) -> Result<Map<String, Value>> {
-    let text = str::from_utf8(&item.text).map_err(|error| {
-        let byte = error.valid_up_to() + 1;
-        Error::input(format!("byte {byte} of the item is not UTF-8"))
-            .hint("rows are UTF-8")
-            .at(place)
-    })?;
-    match parse(text) {
-        Ok(Value::Object(columns)) => Ok(columns),
-        Ok(_) => Err(Error::input("the item is JSON, but not an object")
-            .hint("every item is one JSON object with a row's columns")
-            .at(place)),
-        Err(error) => {
-            let before = if error.line() == 1 {
-                item.column - 1
-            } else {
-                0
-            };
-            let what = not_json(&error, text, before + error.column());
-            let line = item.line + error.line() - 1;
-            Err(Error::input(what)
-                .hint("a file that begins with `[` is one JSON list of objects")
-                .at(format!("{}:{line}", path.display())))
-        }
-    }
-}
-
-/// The value of a text. NaN and infinite numbers, which Python's `json` writes by default, are null.
-fn parse(text: &str) -> serde_json::Result<Value> {
-    untrusted::parse(text).or_else(|error| match without_nan(text) {
-        Some(text) => untrusted::parse(&text),
-        None => Err(error),
-    })
-}
-
-// The text with null where numbers are none; `None` if there are no such.
-fn without_nan(text: &str) -> Option<String> {
-    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-    if !WORDS.iter().any(|word| text.contains(word)) {
-        return None;
-    }
-    let mut kept = String::with_capacity(text.len());
-    let (mut in_string, mut escaped, mut found) = (false, false, false);
-    let mut rest = text;
-    while let Some(c) = rest.chars().next() {
-        let word = WORDS
-            .iter()
-            .find(|word| !in_string && rest.starts_with(**word));
-        if let Some(word) = word {
-            kept.push_str("null");
-            rest = &rest[word.len()..];
-            found = true;
-            continue;
-        }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
-        kept.push(c);
-        rest = &rest[c.len_utf8()..];
-    }
-    found.then_some(kept)
-}
-
-// Without its own "at line 1", which would be read as a line of the file.
-fn not_json(error: &serde_json::Error, text: &str, column: usize) -> String {
-    let what = error.to_string();
-    let what = what.split(" at line ").next().unwrap_or_default();
-    let escape = text.contains("\\ud") || text.contains("\\uD");
-    let half = ["surrogate", "hex escape", "unicode code point"];
-    if escape && half.iter().any(|words| what.contains(words)) {
-        return format!(
-            "not JSON: half of a character at column {column}: a lone surrogate such as \\ud83d, \
-             as Python writes of a text that was cut"
-        );
-    }
-    format!("not JSON: {what} at column {column}")
 }

@@ -1,6 +1,8 @@
 //! From text to token ids: the tokenizer, the prompt rule, and the length limits.
 
 mod bounds;
+mod byte_level;
+mod ends;
 pub mod length;
 mod overrides;
 mod rule;

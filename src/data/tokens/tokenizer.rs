@@ -7,6 +7,8 @@
 //! trains, scores or samples asks the same value.
 
 use super::bounds::Bounds;
+use super::byte_level::ByteLevel;
+use super::ends::end_tokens;
 use crate::data::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::io::model_dir::{CONFIG, GENERATION_CONFIG, ModelFiles, TOKENIZER, TOKENIZER_CONFIG};
@@ -21,6 +23,8 @@ use std::path::Path;
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bounds: Bounds,
+    // For most texts.
+    short: Option<ByteLevel>,
     begin: Vec<u32>,
     ends: Vec<u32>,
     /// The file that the ends are from.
@@ -74,8 +78,9 @@ impl Tokenizer {
         }
         let place = document.path().display().to_string();
         let bounds = Bounds::of(&definition).map_err(|error| error.at(&place))?;
-        let definition = definition.to_string();
-        let inner = untrusted::guarded(&place, || parse(&definition).map_err(|e| e.at(&place)))?;
+        let text = definition.to_string();
+        let inner = untrusted::guarded(&place, || parse(&text).map_err(|e| e.at(&place)))?;
+        let short = ByteLevel::of(&definition, |token| inner.token_to_id(token));
         let (ends, ends_place) = end_tokens(document.path(), configs, tokenizer_config, &inner)?;
         let (begin, largest) = untrusted::guarded(&place, || {
             let begin = begin_tokens(&inner).map_err(|error| error.at(&place))?;
@@ -93,11 +98,12 @@ impl Tokenizer {
         for end in &ends {
             hasher.update(end.to_le_bytes());
         }
-        hasher.update(definition.as_bytes());
+        hasher.update(text.as_bytes());
         let hash = format!("{:x}", hasher.finalize());
         Ok(Self {
             inner,
             bounds,
+            short,
             begin,
             ends,
             ends_place,
@@ -114,7 +120,11 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.guarded(|inner| {
             self.bounds.check(inner, text)?;
-            encode(inner, text, false)
+            let short = self.short.as_ref();
+            match short.and_then(|short| short.encode(inner.get_model(), text)) {
+                Some(ids) => ids.map_err(|error| refused(&*error)),
+                None => encode(inner, text, false),
+            }
         })
     }
 
@@ -354,54 +364,4 @@ fn begin_tokens(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
         };
     }
     Err(Error::input("the tokenizer yields no tokens"))
-}
-
-fn end_tokens(
-    definition: &Path,
-    configs: &[Document],
-    tokenizer_config: &Document,
-    inner: &tokenizers::Tokenizer,
-) -> Result<(Vec<u32>, String)> {
-    let key = "eos_token_id";
-    let named = |document: &Document| {
-        let name = document.path().file_name().unwrap_or_default();
-        name.display().to_string()
-    };
-    for document in configs {
-        let Some(config) = document.optional_json_object()? else {
-            continue;
-        };
-        let ids = match &config[key] {
-            Value::Null => continue,
-            Value::Array(ids) => ids.iter().map(token_id).collect(),
-            id => token_id(id).map(|id| vec![id]),
-        };
-        let ids: Vec<u32> = ids.ok_or_else(|| {
-            Error::input(format!("`{key}` is {}", config[key]))
-                .hint("it must be a token id or a list of them")
-                .at(document.path().display())
-        })?;
-        if !ids.is_empty() {
-            return Ok((ids, named(document)));
-        }
-    }
-    let config = tokenizer_config.optional_json_object()?.unwrap_or_default();
-    let token = &config["eos_token"];
-    let Some(token) = token.as_str().or_else(|| token["content"].as_str()) else {
-        return Err(Error::input("no file of the model names an end token")
-            .hint(format!(
-                "set `{key}` in generation_config.json, or `eos_token` in tokenizer_config.json"
-            ))
-            .at(definition.display()));
-    };
-    let id = inner.token_to_id(token).ok_or_else(|| {
-        Error::input(format!("`eos_token` {token:?} is not in the vocabulary"))
-            .hint(format!("set `{key}` in generation_config.json"))
-            .at(tokenizer_config.path().display())
-    })?;
-    Ok((vec![id], named(tokenizer_config)))
-}
-
-fn token_id(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
 }

@@ -10,16 +10,14 @@
 //! for those of all others, so the ids are the same ones.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use regex::Regex;
 use serde_json::Value;
 use tokenizers::Model;
 
-/// Tables of words, so that threads seldom wait for each other.
-const TABLES: usize = 64;
-/// The words of a table, and the bytes of a word in one: some megabytes in all.
-const WORDS: usize = 1 << 10;
+/// The words of a table, and the bytes of a word in one: some megabytes for each thread.
+const WORDS: usize = 1 << 15;
 const LONGEST_WORD: usize = 64;
 
 /// Words with their ids.
@@ -32,6 +30,7 @@ pub(super) struct ByteLevel {
     /// Other added tokens, which part a text: the longest of those that begin at a place.
     added: Option<Regex>,
     ids: HashMap<String, u32>,
+    /// One for each thread, so that none waits for another.
     tables: Vec<Mutex<Table>>,
 }
 
@@ -64,12 +63,12 @@ impl ByteLevel {
                 added.push(content);
             }
         }
-        let tables = (0..TABLES).map(|_| Mutex::default()).collect();
+        let tables = (0..rayon::current_num_threads()).map(|_| Mutex::default());
         Some(Self {
             special: any_of(special)?,
             added: any_of(added)?,
             ids,
-            tables,
+            tables: tables.collect(),
         })
     }
 
@@ -87,53 +86,58 @@ impl ByteLevel {
     }
 
     fn ids(&self, model: &impl Model, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        // A thread outside the pool shares the first one, and does without while it is taken.
+        let mut table = self.tables[thread % self.tables.len()].try_lock().ok();
+        let mut words = Words {
+            model,
+            table: table.as_deref_mut(),
+            ids: Vec::with_capacity(text.len() / 3),
+        };
         let mut start = 0;
         if let Some(added) = &self.added {
             for found in added.find_iter(text) {
-                self.push_words(model, &text[start..found.start()], &mut ids)?;
-                ids.extend(self.ids.get(found.as_str()));
+                words.push_all(&text[start..found.start()])?;
+                words.ids.extend(self.ids.get(found.as_str()));
                 start = found.end();
             }
         }
-        self.push_words(model, &text[start..], &mut ids)?;
-        Ok(ids)
+        words.push_all(&text[start..])?;
+        Ok(words.ids)
     }
+}
 
-    fn push_words(
-        &self,
-        model: &impl Model,
-        text: &str,
-        ids: &mut Vec<u32>,
-    ) -> tokenizers::Result<()> {
+/// A text on its way to ids.
+struct Words<'a, M> {
+    model: &'a M,
+    table: Option<&'a mut Table>,
+    ids: Vec<u32>,
+}
+
+impl<M: Model> Words<'_, M> {
+    fn push_all(&mut self, text: &str) -> tokenizers::Result<()> {
         let mut rest = text;
         while !rest.is_empty() {
             let (word, others) = rest.split_at(first_word(rest));
-            self.push(model, word, ids)?;
+            self.push(word)?;
             rest = others;
         }
         Ok(())
     }
 
-    fn push(&self, model: &impl Model, word: &str, ids: &mut Vec<u32>) -> tokenizers::Result<()> {
-        let table = || {
-            let table = &self.tables[table_of(word)];
-            table.lock().unwrap_or_else(PoisonError::into_inner)
-        };
-        if word.len() <= LONGEST_WORD
-            && let Some(known) = table().get(word)
-        {
-            ids.extend_from_slice(known);
+    fn push(&mut self, word: &str) -> tokenizers::Result<()> {
+        if let Some(known) = self.table.as_ref().and_then(|table| table.get(word)) {
+            self.ids.extend_from_slice(known);
             return Ok(());
         }
-        let tokens = model.tokenize(&letters(word))?;
+        let tokens = self.model.tokenize(&letters(word))?;
         let own: Box<[u32]> = tokens.iter().map(|token| token.id).collect();
-        ids.extend_from_slice(&own);
-        if word.len() <= LONGEST_WORD {
-            let mut table = table();
-            if table.len() < WORDS {
-                table.insert(word.into(), own);
-            }
+        self.ids.extend_from_slice(&own);
+        if let Some(table) = &mut self.table
+            && table.len() < WORDS
+            && word.len() <= LONGEST_WORD
+        {
+            table.insert(word.into(), own);
         }
         Ok(())
     }
@@ -147,13 +151,6 @@ fn any_of(mut texts: Vec<&str>) -> Option<Option<Regex>> {
         true => Some(None),
         false => Regex::new(&texts.join("|")).ok().map(Some),
     }
-}
-
-/// FNV-1a of a word, as a table's number.
-fn table_of(word: &str) -> usize {
-    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    let hash = word.bytes().fold(0x811c_9dc5, step);
-    (hash >> 16) as usize % TABLES
 }
 
 /// A word in GPT-2's alphabet, which has a letter for each byte: printable Latin-1 is itself.

@@ -105,11 +105,18 @@ fn long_words_and_full_tables_change_nothing() {
         let ids = own.encode(inner.get_model(), &text).unwrap().unwrap();
         assert_eq!(ids, oracle(&inner, &text));
     }
-    let full = own
-        .tables
-        .iter()
-        .all(|table| table.lock().unwrap().len() == WORDS);
-    assert!(full);
+    // This thread has the first one.
+    assert_eq!(own.tables[0].lock().unwrap().len(), WORDS);
+}
+
+#[test]
+fn without_a_table_the_ids_are_the_same() {
+    let (own, inner) = both(&definition());
+    let taken = own.tables[0].lock().unwrap();
+    let text = "The duck asked: \u{201c}Is a river kind?\u{201d}\n\n It's 42.";
+    let ids = own.encode(inner.get_model(), text).unwrap().unwrap();
+    assert_eq!(ids, oracle(&inner, text));
+    assert!(taken.is_empty());
 }
 
 #[test]

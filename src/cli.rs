@@ -36,6 +36,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dispatch::DeviceRequest;
 pub use error::{exit_code, last_line};
 use expo::kernels::device::CUDA;
+use expo::kernels::instructions;
 use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;
 pub use renderer::{is_renderer, render_templates};
@@ -144,6 +145,7 @@ pub fn run() -> anyhow::Result<()> {
     if let Some(asked) = cli.command.device() {
         dispatch::hand_over(&asked)?;
     }
+    instructions::check()?;
     start_threads()?;
     match cli.command {
         Command::Train(args) => train::run(args),

@@ -10,7 +10,7 @@
 //! - `emulator`: the CUDA kernels compiled as C++, in tests, so that their text runs where no GPU is.
 //! - `operands`, `tensor`: types that operations and back ends share; [`Dst`] is what an operation
 //!   writes to.
-//! - [`device`]: opening devices and copies to and from them; [`installed`]: the driver of this machine;
+//! - [`device`]: opening devices and copies to and from them; [`installed`]: the driver of this machine; [`instructions`]: those of the CPU;
 //!   [`memory`]: the allocator of host memory; [`threads`]: the pool; [`profile`] and [`rates`]: where time goes, and what the
 //!   machine could do.
 //!
@@ -33,6 +33,7 @@ pub mod device;
 pub(crate) mod emulator;
 mod failure;
 pub mod installed;
+pub mod instructions;
 pub mod memory;
 #[cfg(not(test))]
 mod no_emulator;
@@ -48,7 +49,7 @@ pub mod threads;
 
 pub use ops::{
     activation, attention, dora, dropout, elementwise, embedding, kv_cache, linear, mix, norm,
-    optimizer, quantized, rotary, row_invariant, sampling, token, weighted,
+    optimizer, packed, quantized, rotary, sampling, token, weighted,
 };
 pub use precision::Precision;
 pub use tensor::Dst;

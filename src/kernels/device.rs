@@ -9,6 +9,7 @@ use super::backend::Backend;
 use super::cpu::host::{read, write};
 use super::cpu::real::Element;
 use super::cuda::driver;
+use super::instructions::capped;
 use super::tensor::{Dst, allocated, check_alike, fresh_on};
 use crate::error::{Error, Result};
 
@@ -60,7 +61,10 @@ pub fn kind(device: &Device) -> Result<String> {
     let there = features.into_iter().filter(|(_, there)| *there);
     let names = [std::env::consts::ARCH].into_iter();
     let names: Vec<&str> = names.chain(there.map(|(name, _)| name)).collect();
-    Ok(names.join(" "))
+    Ok(match capped() {
+        Some(used) => format!("{}, {used} used", names.join(" ")),
+        None => names.join(" "),
+    })
 }
 
 /// Runs `f`, which is many small operations, on a thread of the pool that operations in host memory are

@@ -7,6 +7,7 @@ pub(super) mod dropout;
 pub(super) mod kv_cache;
 pub(super) mod norm;
 pub(super) mod optimizer;
+pub(super) mod packed;
 pub(super) mod quantized;
 pub(super) mod sampling;
 pub(super) mod token;

@@ -184,8 +184,6 @@ impl Decoder {
         Weights {
             params: &self.params,
             precision: self.numerics.compute,
-            row_invariant: false,
-            row_invariant_experts: None,
             adapter: self.adapter,
             dropout: None,
         }

@@ -10,7 +10,6 @@
 
 use candle_core::Tensor;
 
-use super::arch::{Ffn, GateUp, Qkv};
 use super::choice::Choice;
 use super::decoder::Decoder;
 use super::merge::merged;
@@ -49,10 +48,9 @@ struct ComputedWeights {
     /// Those that an adapter is merged into; `None` where there is none, or where it stays beside weights in
     /// few bits.
     merged: Option<Params>,
-    /// Those for few rows, where these are row-invariant.
-    few_rows: Option<Params>,
-    /// Row-invariant: what a sequence gives does not depend on the others in the batch.
-    row_invariant: bool,
+    /// Those with matrices in panels, in host memory: what a sequence gives does then not depend on the
+    /// others in the batch.
+    packed: Option<Params>,
 }
 
 /// A prompt that was computed, for any number of sequences.
@@ -119,11 +117,9 @@ impl<'a> Generation<'a> {
         let mut all = Vec::with_capacity(prompts.len());
         for range in micro_batches(&tokens, PROMPT_TOKENS) {
             let prompts = &prompts[range];
-            let mut together = prompts.to_vec();
-            together.resize(prompts.len().max(self.least_rows()), &prompts[0][..1]);
-            let (packed, spans) = pack(&together);
+            let (packed, spans) = pack(prompts);
             let mut blocks = vec![Vec::with_capacity(self.blocks.len()); prompts.len()];
-            let weights = self.computed.of_prompts(self.model);
+            let weights = self.computed.of(self.model);
             let last = self.model.forward_with(weights, &packed, |_, saved| {
                 let (keys, values) = saved.keys_values();
                 for (blocks, &(start, length)) in blocks.iter_mut().zip(&spans) {
@@ -142,37 +138,6 @@ impl<'a> Generation<'a> {
             }
         }
         Ok(all)
-    }
-
-    /// How many rows are computed together at least: smaller products are another routine's, which
-    /// rounds otherwise, and what a prompt gives is not to depend on the prompts beside it.
-    fn least_rows(&self) -> usize {
-        const SMALL: usize = 16 * 16;
-        // Of few columns such products add up in other parts where there are few rows, too.
-        const FEW: usize = 64;
-        let (arch, entries) = (&self.model.arch, &self.model.layout().entries);
-        let matrices = entries.iter().filter(|entry| entry.decay);
-        let matrices = matrices.filter_map(|entry| match entry.shape[..] {
-            [.., out, input] => Some((out, input)),
-            _ => None,
-        });
-        // Of a stacked projection each part is a product of its own.
-        let narrow = matches!(arch.qkv, Qkv::Stacked(_)).then_some(arch.kv_heads * arch.head_dim);
-        let stacked = match &arch.ffn {
-            Ffn::Gated {
-                gate_up: GateUp::Stacked(_),
-                width,
-                ..
-            } => Some(*width),
-            _ => None,
-        };
-        let parts = [narrow, stacked].into_iter().flatten();
-        let parts = parts.map(|out| (out, arch.hidden_size));
-        let least = |(out, input): (usize, usize)| match out <= FEW && input > 512 {
-            true => FEW + 1,
-            false => SMALL / out + 2,
-        };
-        matrices.chain(parts).map(least).max().unwrap_or(2)
     }
 
     /// Begins a sequence in a slot; its first token is among the next that are drawn, behind the others.
@@ -212,7 +177,7 @@ impl<'a> Generation<'a> {
     pub fn next(&mut self, uniforms: &[f64]) -> Result<Vec<(u32, f64)>> {
         let (model, rows) = (self.model, std::mem::take(&mut self.rows));
         let hidden = together(std::mem::take(&mut self.hidden))?;
-        let weights = self.computed.of_steps(model);
+        let weights = self.computed.of(model);
         let norm = model.final_norm();
         let (h, _) = norm.forward(weights, &hidden)?;
         let logits = model.head_logits_of(weights, &h)?;
@@ -247,7 +212,7 @@ impl<'a> Generation<'a> {
         let with_token: Vec<u32> = positions.iter().map(|position| position + 1).collect();
         let placed = model.placed(&positions, &with_token)?;
         let places = Places::new(&slots, &lengths, device)?;
-        let weights = self.computed.of_steps(model);
+        let weights = self.computed.of(model);
         let mut x = model.embed(&Ids::new(&ids, device)?, &placed)?;
         for (layer, (block, kept)) in model.blocks.iter().zip(&mut self.blocks).enumerate() {
             let batch = (placed.angles(layer), &places);
@@ -294,43 +259,23 @@ impl ComputedWeights {
         let mut adapted = adapted.map(|layer| layout.id(&layer.weight()));
         let merges = model.has_adapter() && !adapted.any(|id| params.is_quantized(id));
         let merged = merges.then(|| merged(params)).transpose()?;
-        // On a GPU steps are computed as prompts are, and logits stay there.
-        let row_invariant = !draws_from(params.flat());
-        let params = merged.as_ref().unwrap_or(params);
-        let few_rows = row_invariant.then(|| params.for_few_rows(model.numerics().compute));
-        Ok(Self {
-            merged,
-            few_rows: few_rows.transpose()?,
-            row_invariant,
-        })
+        let current = merged.as_ref().unwrap_or(params);
+        // On a GPU logits stay there, and matmuls are cuBLAS's.
+        let packed = (!draws_from(params.flat())).then(|| {
+            let (arch, head) = (&model.arch, model.arch.weight_of(&model.arch.names.head));
+            let is_table = |name: &str| arch.is_table(name) && name != head;
+            current.packed(model.numerics().compute, is_table)
+        });
+        let packed = packed.transpose()?;
+        Ok(Self { merged, packed })
     }
 
-    /// Of prompts.
-    fn of_prompts<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
+    fn of<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
         let own = model.own_weights();
-        let own = match &self.merged {
-            Some(params) => Weights {
-                params,
-                adapter: false,
-                ..own
-            },
-            None => own,
-        };
-        // An expert may have a few of the tokens only.
-        let few = self.few_rows.as_ref().unwrap_or(own.params);
+        let merged = self.merged.as_ref();
         Weights {
-            row_invariant_experts: self.row_invariant.then_some(few),
-            ..own
-        }
-    }
-
-    /// Of steps.
-    fn of_steps<'a>(&'a self, model: &'a Decoder) -> Weights<'a> {
-        let own = self.of_prompts(model);
-        Weights {
-            params: self.few_rows.as_ref().unwrap_or(own.params),
-            row_invariant: self.row_invariant,
-            row_invariant_experts: None,
+            params: self.packed.as_ref().or(merged).unwrap_or(own.params),
+            adapter: own.adapter && merged.is_none(),
             ..own
         }
     }

@@ -8,11 +8,11 @@ use candle_core::{DType, Tensor};
 
 use super::arch::Architecture;
 use super::low_rank::LowRankProduct;
-use super::parameters::{Layout, Parameter, Params, Weights, rows_of};
+use super::parameters::{Layout, Operand, Parameter, Params, Weights, rows_of};
 use crate::error::Result;
 use crate::kernels::device::zeros;
 use crate::kernels::dora::{self, Factors};
-use crate::kernels::{Dst, elementwise, linear, row_invariant};
+use crate::kernels::{Dst, elementwise, linear};
 
 /// `y = x W^T + b`: a weight (out, in) with its bias (out), if it has one, and perhaps a low-rank product
 /// beside the weight. Gradients of frozen parameters are not computed.
@@ -109,8 +109,13 @@ impl Linear {
     }
 
     /// (out, in), as a matmul takes it.
-    fn weight(&self, weights: Weights) -> Result<Tensor> {
+    fn weight<'a>(&self, weights: Weights<'a>) -> Result<Operand<'a>> {
         weights.operand(self.weight, self.rows.as_ref())
+    }
+
+    /// As [`Self::weight`], as backward passes take it.
+    fn dense(&self, weights: Weights) -> Result<Tensor> {
+        weights.dense(self.weight, self.rows.as_ref())
     }
 
     /// The bytes of the weight, as it is stored.
@@ -155,11 +160,7 @@ impl Linear {
                 None => Ok(y),
             };
         }
-        let weight = &self.weight(weights)?;
-        let mut y = match weights.row_invariant {
-            true => row_invariant::linear(x, weight, bias),
-            false => linear::linear(x, weight, bias, dtype, weights.precision),
-        }?;
+        let mut y = self.weight(weights)?.linear(weights, x, bias, dtype)?;
         self.add_low_rank(weights, x, (&mut y).into())?;
         Ok(y)
     }
@@ -173,12 +174,9 @@ impl Linear {
             let source = self.forward(weights, x)?.unsqueeze(0)?;
             return elementwise::assign(y.narrowed(|y| y.unsqueeze(0))?, &source);
         }
-        let (weight, bias) = (&self.weight(weights)?, self.bias(weights)?);
-        let (bias, to) = (bias.as_ref(), y.reborrow());
-        match weights.row_invariant {
-            true => row_invariant::linear_into(x, weight, bias, to),
-            false => linear::linear_into(x, weight, bias, to, weights.precision),
-        }?;
+        let bias = self.bias(weights)?;
+        let weight = self.weight(weights)?;
+        weight.linear_into(weights, x, bias.as_ref(), y.reborrow())?;
         self.add_low_rank(weights, x, y)
     }
 
@@ -187,11 +185,8 @@ impl Linear {
         if let Some((z, factors)) = self.before_scaling(weights, x)? {
             return dora::add_scaled(&z, &factors.scale, y);
         }
-        let weight = &self.weight(weights)?;
-        match weights.row_invariant {
-            true => row_invariant::linear_add(x, weight, &mut *y),
-            false => linear::linear_add(x, weight, &mut *y, weights.precision),
-        }?;
+        self.weight(weights)?
+            .linear_add(weights, x, (&mut *y).into())?;
         self.add_low_rank(weights, x, y.into())
     }
 
@@ -208,11 +203,8 @@ impl Linear {
         let Some(factors) = self.factors(weights)? else {
             return Ok(None);
         };
-        let weight = &self.weight(weights)?;
-        let mut z = match weights.row_invariant {
-            true => row_invariant::linear(x, weight, None),
-            false => linear::linear(x, weight, None, weights.dtype(), weights.precision),
-        }?;
+        let weight = self.weight(weights)?;
+        let mut z = weight.linear(weights, x, None, weights.dtype())?;
         self.add_low_rank(weights, x, (&mut z).into())?;
         Ok(Some((z, factors)))
     }
@@ -277,7 +269,7 @@ impl Linear {
         dtype: DType,
     ) -> Result<Tensor> {
         let dz = &self.before_scaling_backward(weights, dy)?;
-        let weight = &self.weight(weights)?;
+        let weight = &self.dense(weights)?;
         let mut dx = linear::backward_input(dz, weight, dtype, weights.precision)?;
         if let Some(low_rank) = self.low_rank(weights) {
             low_rank.backward_input_add(weights, dz, (&mut dx).into())?;
@@ -293,7 +285,7 @@ impl Linear {
         mut dx: Dst,
     ) -> Result<()> {
         let dz = &self.before_scaling_backward(weights, dy)?;
-        let weight = &self.weight(weights)?;
+        let weight = &self.dense(weights)?;
         linear::backward_input_add(dz, weight, dx.reborrow(), weights.precision)?;
         match self.low_rank(weights) {
             Some(low_rank) => low_rank.backward_input_add(weights, dz, dx),

@@ -8,7 +8,7 @@ use super::parameters::{Layout, Parameter, Params, Weights, rows_of};
 use crate::error::Result;
 use crate::kernels::dora::{self, Factors};
 use crate::kernels::dropout::{self, Dropout};
-use crate::kernels::{Dst, elementwise, linear, row_invariant};
+use crate::kernels::{Dst, elementwise, linear};
 
 /// `scale (x A^T) B^T`: A is (rank, in), B (out, rank). In training some elements of `x` are dropped.
 #[derive(Debug, Clone)]
@@ -84,12 +84,9 @@ impl LowRankProduct {
 
     /// Adds the product to `y` (rows, out).
     pub(super) fn add(&self, weights: Weights, x: &Tensor, y: Dst) -> Result<()> {
-        let b = self.part(self.b.of(weights))?;
         let u = self.inner(weights, &self.read(weights, x)?)?;
-        match weights.row_invariant {
-            true => row_invariant::linear_add(&u, &b, y),
-            false => linear::linear_add(&u, &b, y, weights.precision),
-        }
+        let b = weights.operand(self.b, self.rows.as_ref())?;
+        b.linear_add(weights, &u, y)
     }
 
     /// Adds the gradients of A and B, from that of the output.
@@ -143,11 +140,8 @@ impl LowRankProduct {
 
     /// `scale x A^T`, (rows, rank).
     fn inner(&self, weights: Weights, x: &Tensor) -> Result<Tensor> {
-        let a = self.a.of(weights);
-        let mut u = match weights.row_invariant {
-            true => row_invariant::linear(x, a, None),
-            false => linear::linear(x, a, None, weights.dtype(), weights.precision),
-        }?;
+        let a = weights.operand(self.a, None)?;
+        let mut u = a.linear(weights, x, None, weights.dtype())?;
         elementwise::scale(&mut u, self.scale)?;
         Ok(u)
     }

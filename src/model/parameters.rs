@@ -6,6 +6,7 @@
 //! exist for what is trained only; models that differ in what is trained share the second.
 
 mod layout;
+mod operand;
 mod stored;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use crate::kernels::{Dst, Precision, elementwise, optimizer};
 
 pub(crate) use layout::transpose;
 pub use layout::{Entry, Init, Layout, Storage};
+pub(super) use operand::Operand;
 use stored::View;
 
 /// A parameter's index in the weights and, where it is trained, in gradients.
@@ -36,11 +38,6 @@ pub(super) struct Weights<'a> {
     pub params: &'a Params,
     /// What matmuls round their operands to.
     pub precision: Precision,
-    /// Row-invariant: what a row gives does not depend on the rows beside it.
-    pub row_invariant: bool,
-    /// The weights of experts where these alone are row-invariant: other matmuls have enough rows for
-    /// that to be so.
-    pub row_invariant_experts: Option<&'a Params>,
     /// Whether layers add their low-rank products.
     pub adapter: bool,
     /// What these leave out of their inputs; nothing but in training.
@@ -51,18 +48,6 @@ impl Weights<'_> {
     /// The dtype of what is computed with them, but for the residual stream.
     pub fn dtype(self) -> DType {
         self.params.flat.dtype()
-    }
-
-    /// As experts compute with them.
-    pub fn of_experts(self) -> Self {
-        match self.row_invariant_experts {
-            Some(params) => Self {
-                params,
-                row_invariant: true,
-                ..self
-            },
-            None => self,
-        }
     }
 }
 
@@ -193,7 +178,8 @@ impl Params {
                 Storage::Bf16 => {
                     return Ok(View::Dense(zeros(shape, DType::BF16, flat.device())?));
                 }
-                Storage::Quantized(format) => {
+                Storage::Packed(_) => return Ok(View::Packing(Vec::new())),
+                Storage::Quantized(format) | Storage::PackedQuantized(format) => {
                     return Ok(View::Quantizing(Quantizer::new(format, entry.rows())));
                 }
             }

@@ -188,7 +188,7 @@ fn widened(layout: &Layout, config: &Config) -> u64 {
         Dtype::Bf16 => rounded,
     };
     let widens = |entry: &&Entry| match entry.storage {
-        Storage::Flat => false,
+        Storage::Flat | Storage::Packed(_) | Storage::PackedQuantized(_) => false,
         Storage::Bf16 => read == full,
         Storage::Quantized(_) => true,
     };

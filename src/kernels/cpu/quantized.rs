@@ -219,9 +219,9 @@ fn units<T: Element>(y: Dst, first: usize, f: impl Fn(usize, &mut [T]) + Sync) -
     })
 }
 
-type ScalesOf<'a> = Scales<&'a [u8], &'a [f32]>;
+pub(super) type ScalesOf<'a> = Scales<&'a [u8], &'a [f32]>;
 
-fn with_scales<R>(
+pub(super) fn with_scales<R>(
     scales: &Scales<Tensor, Tensor>,
     f: impl FnOnce(ScalesOf<'_>) -> Result<R>,
 ) -> Result<R> {
@@ -242,7 +242,7 @@ fn with_scales<R>(
 }
 
 #[inline(always)]
-fn scale_of(scales: ScalesOf<'_>, block: usize) -> f32 {
+pub(super) fn scale_of(scales: ScalesOf<'_>, block: usize) -> f32 {
     match scales {
         Scales::Plain(scales) => scales[block],
         Scales::Double {

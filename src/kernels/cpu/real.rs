@@ -61,6 +61,11 @@ pub trait Real:
     fn larger(self, other: Self) -> Self {
         if other > self { other } else { self }
     }
+    /// `self * by + to`, rounded once where that is one instruction of every CPU of the target.
+    #[inline(always)]
+    fn times_plus(self, by: Self, to: Self) -> Self {
+        self * by + to
+    }
     /// The standard normal's distribution function and density.
     fn normal(self) -> (Self, Self);
     /// See [`super::gemm::gemm`].
@@ -144,6 +149,12 @@ impl Real for f32 {
         (if size < 0.625 { near } else { far }).copysign(self)
     }
 
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn times_plus(self, by: Self, to: Self) -> Self {
+        self.mul_add(by, to)
+    }
+
     #[inline(always)]
     fn root(self) -> Self {
         self.sqrt()
@@ -217,6 +228,12 @@ impl Real for f64 {
     #[inline(always)]
     fn tanh(self) -> Self {
         self.tanh()
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    fn times_plus(self, by: Self, to: Self) -> Self {
+        self.mul_add(by, to)
     }
 
     #[inline(always)]

@@ -137,7 +137,6 @@ impl Experts {
         y: &mut Tensor,
     ) -> Result<Activations> {
         let logits = download_wide(&self.router.forward(weights, h)?)?;
-        let weights = weights.of_experts();
         let count = self.experts.len();
         let routing = Routing::new(logits, count, self.per_token, self.normalized);
         let tokens = Ids::new(&routing.tokens(), h.device())?;

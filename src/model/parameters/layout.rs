@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use candle_core::DType;
 
+use crate::kernels::Precision;
+use crate::kernels::packed::PackedFormat;
 use crate::kernels::quantized::Format;
 use crate::model::adapter::{Adapter, LowRank};
 use crate::model::arch::{
@@ -35,6 +37,10 @@ pub enum Storage {
     Bf16,
     /// In few bits.
     Quantized(Format),
+    /// In panels alone, for a model that draws and is neither trained nor scored: in f32, or rounded to bf16.
+    Packed(Precision),
+    /// As above, in few bits.
+    PackedQuantized(Format),
 }
 
 /// One parameter.
@@ -77,6 +83,11 @@ impl Entry {
             Storage::Flat => (self.elements() * dtype.size_in_bytes()) as u64,
             Storage::Bf16 => 2 * self.elements() as u64,
             Storage::Quantized(format) => format.bytes(self.rows()),
+            Storage::Packed(Precision::Full) => PackedFormat::F32.bytes(self.rows()),
+            Storage::Packed(Precision::Bf16) => PackedFormat::Bf16.bytes(self.rows()),
+            Storage::PackedQuantized(format) => {
+                PackedFormat::of(format, self.rows()).bytes(self.rows())
+            }
         }
     }
 
@@ -201,7 +212,10 @@ impl Layout {
                 }
                 let size = match entry.storage {
                     Storage::Flat => entry.elements(),
-                    Storage::Bf16 | Storage::Quantized(_) => 0,
+                    Storage::Bf16
+                    | Storage::Quantized(_)
+                    | Storage::Packed(_)
+                    | Storage::PackedQuantized(_) => 0,
                 };
                 entry.range = len..len + size;
                 len += size;

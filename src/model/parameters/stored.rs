@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Parameter, Params, Storage, Weights, bytes};
-use crate::error::Result;
+use super::{Operand, Parameter, Params, Storage, Weights, bytes};
+use crate::error::{Error, Result};
 use crate::kernels::device::download;
+use crate::kernels::packed::{PackedMatrix, pack, pack_quantized};
 use crate::kernels::quantized::{Parts, Quantized, Quantizer, dequantize};
-use crate::kernels::{Dst, Precision, linear, row_invariant};
+use crate::kernels::{Dst, Precision, linear};
 
 /// Where a parameter's numbers are.
 #[derive(Debug, Clone)]
@@ -19,6 +20,10 @@ pub(super) enum View {
     Quantized(Quantized),
     /// As above, of which not all values have come.
     Quantizing(Quantizer),
+    /// In panels, to decode with; and as it is stored, if it is.
+    Packed(PackedMatrix, Option<Box<View>>),
+    /// As above, the values that have come.
+    Packing(Vec<f32>),
 }
 
 impl View {
@@ -27,7 +32,16 @@ impl View {
     pub fn dense(&self) -> &Tensor {
         match self {
             Self::Dense(view) => view,
-            Self::Quantized(_) | Self::Quantizing(_) => panic!("a quantized parameter has no view"),
+            Self::Packed(_, Some(stored)) => stored.dense(),
+            _ => panic!("a parameter without a view"),
+        }
+    }
+
+    /// As it is stored.
+    fn stored(&self) -> &Self {
+        match self {
+            Self::Packed(_, Some(stored)) => stored,
+            other => other,
         }
     }
 
@@ -35,9 +49,18 @@ impl View {
     pub fn dense_mut(&mut self) -> Dst<'_> {
         match self {
             Self::Dense(view) => view.into(),
-            Self::Quantized(_) | Self::Quantizing(_) => panic!("a quantized parameter has no view"),
+            Self::Packed(_, Some(stored)) => stored.dense_mut(),
+            _ => panic!("a parameter without a view"),
         }
     }
+}
+
+/// A matrix in few bits as it is stored.
+fn quantized_view(matrix: Quantized, storage: Storage) -> Result<View> {
+    Ok(match storage {
+        Storage::PackedQuantized(_) => View::Packed(pack_quantized(&matrix)?, None),
+        _ => View::Quantized(matrix),
+    })
 }
 
 /// Rows of a matrix or, of a parameter of three dimensions, of the matrix of the first two as one.
@@ -69,7 +92,22 @@ impl Params {
                     flat.narrowed(|x| x.flatten_all()?.narrow(0, start, values.len()))?,
                 )
             }
-            Storage::Quantized(format) => {
+            Storage::Packed(precision) => {
+                let view = &mut self.views[id];
+                if start == 0 {
+                    *view = View::Packing(Vec::with_capacity(entry.elements()));
+                }
+                if let View::Packing(taken) = view {
+                    taken.extend_from_slice(values);
+                    if taken.len() == entry.elements() {
+                        let all = std::mem::take(taken);
+                        let matrix = Tensor::from_vec(all, entry.rows(), &Device::Cpu)?;
+                        *view = View::Packed(pack(&matrix, precision)?, None);
+                    }
+                }
+                Ok(())
+            }
+            Storage::Quantized(format) | Storage::PackedQuantized(format) => {
                 let view = &mut self.views[id];
                 if start == 0 {
                     *view = View::Quantizing(Quantizer::new(format, entry.rows()));
@@ -79,7 +117,8 @@ impl Params {
                     if quantizer.is_full() {
                         let empty = Quantizer::new(format, entry.rows());
                         let full = std::mem::replace(quantizer, empty);
-                        *view = View::Quantized(full.finish(self.flat.device())?);
+                        let full = full.finish(self.flat.device())?;
+                        *view = quantized_view(full, entry.storage)?;
                     }
                 }
                 Ok(())
@@ -93,9 +132,9 @@ impl Params {
     /// If the matrix is of another shape.
     pub fn fill_quantized(&mut self, id: usize, parts: Parts) -> Result<()> {
         let entry = &self.layout.entries[id];
-        if let Storage::Quantized(_) = entry.storage {
+        if let Storage::Quantized(_) | Storage::PackedQuantized(_) = entry.storage {
             let matrix = Quantized::new(parts, entry.rows(), self.flat.device())?;
-            self.views[id] = View::Quantized(matrix);
+            self.views[id] = quantized_view(matrix, entry.storage)?;
             return Ok(());
         }
         let matrix = Quantized::new(parts, entry.rows(), &Device::Cpu)?;
@@ -126,7 +165,7 @@ impl Params {
         bf16: bool,
     ) -> Result<Tensor> {
         let dtype = self.flat.dtype();
-        match &self.views[id] {
+        match self.views[id].stored() {
             View::Dense(whole) => {
                 let rows = part(whole, rows)?;
                 match rows.dtype() == dtype || bf16 {
@@ -138,7 +177,10 @@ impl Params {
                 let all = 0..matrix.shape().0;
                 dequantize(matrix, rows.cloned().unwrap_or(all), quantized)
             }
-            View::Quantizing(_) => panic!("a parameter that was not loaded"),
+            View::Packed(..) => Err(Error::failed(
+                "a matrix that is laid out for decoding alone",
+            )),
+            View::Quantizing(_) | View::Packing(_) => panic!("a parameter that was not loaded"),
         }
     }
 
@@ -152,23 +194,25 @@ impl Params {
         matches!(self.layout.entries[id].storage, Storage::Quantized(_))
     }
 
-    /// The same parameters as row-invariant matmuls take them: in bf16 where operands are rounded to it, in
-    /// the dtype of the weights where they are not. Quantized ones stay what they are.
-    pub(in crate::model) fn for_few_rows(&self, precision: Precision) -> Result<Self> {
-        let (mut same, dtype) = (self.clone(), self.flat.dtype());
-        for view in &mut same.views {
-            if let View::Dense(view) = view
-                && view.rank() >= 2
-            {
-                match (precision, view.dtype()) {
-                    (Precision::Bf16, DType::BF16) => {}
-                    (Precision::Bf16, _) => *view = row_invariant::rounded(view)?,
-                    (Precision::Full, DType::BF16) if dtype != DType::BF16 => {
-                        *view = linear::widened(view, dtype)?;
-                    }
-                    (Precision::Full, _) => {}
+    /// The same parameters with a copy of every matrix in panels, in host memory: in bf16 where matmuls round
+    /// their operands to it, but quantized ones as they are. Tables that `is_table` names have none.
+    pub(in crate::model) fn packed(
+        &self,
+        precision: Precision,
+        is_table: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
+        let mut same = self.clone();
+        let entries = &self.layout.entries;
+        for (view, entry) in same.views.iter_mut().zip(entries) {
+            let packed = match &*view {
+                View::Dense(matrix) if matrix.rank() >= 2 && !is_table(&entry.name) => {
+                    let rows = matrix.flatten_to(matrix.rank() - 2)?;
+                    pack(&rows, precision)?
                 }
-            }
+                View::Quantized(matrix) => pack_quantized(matrix)?,
+                _ => continue,
+            };
+            *view = View::Packed(packed, Some(Box::new(view.clone())));
         }
         Ok(same)
     }
@@ -186,10 +230,23 @@ impl Params {
     }
 }
 
-impl Weights<'_> {
-    /// Rows of a matrix (out, in), all where `None`, as a matmul with them takes it: one that rounds its
-    /// operands to bf16 gives the same bits by bf16 weights, and one that does not widens them.
+impl<'a> Weights<'a> {
+    /// Rows of a matrix (out, in), all where `None`, as a matmul with them takes it.
     pub(in crate::model) fn operand(
+        self,
+        parameter: Parameter,
+        rows: Option<&Range<usize>>,
+    ) -> Result<Operand<'a>> {
+        if let View::Packed(matrix, _) = &self.params.views[parameter.id] {
+            let all = 0..matrix.shape().0;
+            return Ok(Operand::Packed(matrix, rows.cloned().unwrap_or(all)));
+        }
+        self.dense(parameter, rows).map(Operand::Dense)
+    }
+
+    /// Rows of a matrix (out, in), all where `None`: one that rounds its operands to bf16 gives the same
+    /// bits by bf16 weights, and one that does not widens them.
+    pub(in crate::model) fn dense(
         self,
         parameter: Parameter,
         rows: Option<&Range<usize>>,
@@ -197,12 +254,11 @@ impl Weights<'_> {
         let dtype = self.dtype();
         let rounds = dtype == DType::F32 && self.precision == Precision::Bf16;
         let quantized = if rounds { DType::BF16 } else { dtype };
-        let widens = dtype == DType::F32 && !self.row_invariant;
-        self.params
-            .rows(parameter.id, rows, quantized, rounds || widens)
+        let stays = dtype == DType::F32;
+        self.params.rows(parameter.id, rows, quantized, stays)
     }
 
-    /// As [`Self::operand`], in the dtype of the weights.
+    /// As [`Self::dense`], in the dtype of the weights.
     pub(in crate::model) fn exact(
         self,
         parameter: Parameter,
@@ -226,7 +282,10 @@ impl Weights<'_> {
                 );
                 matrix.bytes() * rows as u64 / all.max(1) as u64
             }
-            View::Quantizing(_) => 0,
+            View::Packed(matrix, _) => {
+                matrix.bytes(rows.map_or(matrix.shape().0, ExactSizeIterator::len))
+            }
+            View::Quantizing(_) | View::Packing(_) => 0,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::scratch::{self, OWN, SHARED};
 use super::tile::{Place, TILE, tile};
 use super::{Operand, each};
 use crate::kernels::cpu::matrix::{MatrixMut, Threads};
+use crate::kernels::cpu::simd::{Level, level};
 
 /// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
 /// cache as fast as they are multiplied; reading `c` again for every block costs more.
@@ -33,9 +34,7 @@ const SMALL: usize = 1 << 19;
 
 /// Whether the CPU has the instructions.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512bf16")
+    level() == Level::Avx512Bf16
 }
 
 /// As [`super::gemm`], for k > 0.

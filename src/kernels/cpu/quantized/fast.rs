@@ -11,7 +11,7 @@ use crate::kernels::cpu::simd::{Level, level};
 pub(super) fn nf4_f32(codes: &[u8; 32], map: &[f32; 16], scale: f32, out: &mut [f32; 64]) -> bool {
     match level() {
         // SAFETY: the CPU has what it is compiled for.
-        Level::Wide => unsafe { wide_f32(codes, map, scale, out) },
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { wide_f32(codes, map, scale, out) },
         _ => return false,
     }
     true
@@ -27,7 +27,7 @@ pub(super) fn nf4_bf16(
 ) -> bool {
     match level() {
         // SAFETY: the CPU has what it is compiled for.
-        Level::Wide => unsafe { wide_bf16(codes, map, scale, out) },
+        Level::Avx512 | Level::Avx512Bf16 => unsafe { wide_bf16(codes, map, scale, out) },
         _ => return false,
     }
     true

@@ -1,0 +1,521 @@
+//! The loop that all the time is spent in: some rows of `x` with some panels of a matrix.
+//!
+//! A sum stays in one lane of a register and takes its products in order of the input dimension, so
+//! no bit of it depends on the rows beside it, or on how inputs are cut into blocks. What is stored in
+//! few bits is decoded in registers, to the numbers that dequantizing gives; for more rows than
+//! registers have sums for, it is decoded once, into the first-level cache.
+
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Avx512, Avx512Bf16};
+use super::lanes::{Decode, Lanes, Plain};
+use super::rows::Rows;
+use crate::kernels::cpu::real::Real;
+use crate::kernels::operands::packed::PANEL;
+
+/// Inputs that are multiplied with all rows before the next ones, where rows are many: a panel's numbers
+/// take a quarter of a first-level cache.
+const INPUTS: usize = 256;
+
+/// Bytes that are fetched ahead of their use.
+const AHEAD: usize = 4096;
+
+/// Inputs of a block of numbers that are not in few bits, so that a loop has enough to do between its
+/// branches.
+const PLAIN: usize = 4;
+
+/// How a panel's numbers are stored: blocks, one after the other.
+///
+/// # Safety
+/// As of [`Lanes`]; a block lies where its pointer says.
+pub(super) trait Format<L: Lanes>: Copy {
+    /// Elements of a row of `x` that a block is multiplied with.
+    const STEPS: usize;
+    const BYTES: usize;
+    /// Whether numbers are decoded.
+    const DECODES: bool;
+    /// What all numbers of a block share.
+    type Shared: Copy;
+    unsafe fn shared(self, block: *const u8) -> Self::Shared;
+    unsafe fn weights(shared: Self::Shared, block: *const u8, step: usize) -> L;
+}
+
+/// Numbers as they are computed with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Full;
+
+impl<L: Lanes> Format<L> for Full {
+    const STEPS: usize = PLAIN;
+    const BYTES: usize = PLAIN * PANEL * size_of::<L::Element>();
+    const DECODES: bool = false;
+    type Shared = ();
+
+    #[inline(always)]
+    unsafe fn shared(self, _: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn weights((): (), block: *const u8, step: usize) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::load(block.cast::<L::Element>().add(step * PANEL)) }
+    }
+}
+
+/// Pairs of bf16, widened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pairs;
+
+impl<L: Decode> Format<L> for Pairs {
+    const STEPS: usize = PLAIN;
+    const BYTES: usize = PLAIN * 2 * PANEL;
+    const DECODES: bool = true;
+    type Shared = ();
+
+    #[inline(always)]
+    unsafe fn shared(self, _: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn weights((): (), block: *const u8, step: usize) -> L {
+        // SAFETY: the caller's.
+        unsafe {
+            let pairs = block.add(step / 2 * 4 * PANEL);
+            match step % 2 {
+                0 => L::first_of_pairs(pairs),
+                _ => L::second_of_pairs(pairs),
+            }
+        }
+    }
+}
+
+/// Pairs of bf16, multiplied as such by AVX512_BF16; `x` has pairs, too.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WholePairs;
+
+#[cfg(target_arch = "x86_64")]
+impl Format<Avx512Bf16> for WholePairs {
+    const STEPS: usize = PLAIN / 2;
+    const BYTES: usize = PLAIN * 2 * PANEL;
+    const DECODES: bool = false;
+    type Shared = ();
+
+    #[inline(always)]
+    unsafe fn shared(self, _: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn weights((): (), block: *const u8, step: usize) -> Avx512Bf16 {
+        // SAFETY: the caller's.
+        unsafe { Lanes::load(block.cast::<f32>().add(step * PANEL)) }
+    }
+}
+
+/// Q8_0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SignedBytes;
+
+impl<L: Decode> Format<L> for SignedBytes {
+    const STEPS: usize = 32;
+    const BYTES: usize = 2 * PANEL + 32 * PANEL;
+    const DECODES: bool = true;
+    type Shared = L;
+
+    #[inline(always)]
+    unsafe fn shared(self, block: *const u8) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::halves(block) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(scales: L, block: *const u8, step: usize) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::signed_bytes(block.add((2 + step) * PANEL)).times(scales) }
+    }
+}
+
+/// NF4, with the values of its codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Codes<'a>(pub &'a [f32; 16]);
+
+impl<L: Decode> Format<L> for Codes<'_> {
+    const STEPS: usize = 64;
+    const BYTES: usize = 4 * PANEL + 64 * PANEL / 2;
+    const DECODES: bool = true;
+    type Shared = (L::Table, L);
+
+    #[inline(always)]
+    unsafe fn shared(self, block: *const u8) -> (L::Table, L) {
+        // SAFETY: the caller's.
+        unsafe { (L::table(self.0.as_ptr()), L::load(block.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn weights((table, scales): (L::Table, L), block: *const u8, step: usize) -> L {
+        // SAFETY: the caller's.
+        unsafe { L::values(table, block.add(4 * PANEL + step * PANEL / 2)).times(scales) }
+    }
+}
+
+/// Panels in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panels {
+    start: *const u8,
+    /// Bytes from one panel to the next.
+    distance: usize,
+    /// Blocks of each.
+    blocks: usize,
+}
+
+// SAFETY: they are read alone.
+unsafe impl Sync for Panels {}
+
+impl Panels {
+    /// # Safety
+    /// So many blocks of the format that they are multiplied in lie there.
+    pub(super) unsafe fn new(start: *const u8, distance: usize, blocks: usize) -> Self {
+        Self {
+            start,
+            distance,
+            blocks,
+        }
+    }
+}
+
+/// Takes the sums of a row of `x` with a panel: (row, panel, sums).
+pub(super) type Take<'a, T> = &'a mut dyn FnMut(usize, usize, &[T; PANEL]);
+
+/// All rows of `x` with the panels in `range`.
+///
+/// # Safety
+/// The CPU has the instructions of `L`; `x` has as many elements as the panels have inputs, laid out for
+/// `F`, in groups of at most `L::ROWS`.
+pub(super) unsafe fn multiply<L: Tiles, F: Format<L>>(
+    format: F,
+    panels: Panels,
+    range: Range<usize>,
+    x: &Rows<L::Element>,
+    take: Take<L::Element>,
+) {
+    let rows = x.most_in_group();
+    // SAFETY: the caller's.
+    unsafe {
+        if 4 * rows <= L::SUMS {
+            several::<L, F, 4>(format, panels, range, x, take);
+        } else if 2 * rows <= L::SUMS {
+            several::<L, F, 2>(format, panels, range, x, take);
+        } else {
+            several::<L, F, 1>(format, panels, range, x, take);
+        }
+    }
+}
+
+/// As [`multiply`], by `C` panels at once, and the last ones by one.
+///
+/// # Safety
+/// As of [`multiply`].
+unsafe fn several<L: Tiles, F: Format<L>, const C: usize>(
+    format: F,
+    panels: Panels,
+    range: Range<usize>,
+    x: &Rows<L::Element>,
+    take: Take<L::Element>,
+) {
+    let mut space = Space::new(x, C);
+    let mut first = range.start;
+    // SAFETY: the caller's.
+    unsafe {
+        while first + C <= range.end {
+            chunk::<L, F, C>(format, panels, first, x, &mut space, take);
+            first += C;
+        }
+        while first < range.end {
+            chunk::<L, F, 1>(format, panels, first, x, &mut space, take);
+            first += 1;
+        }
+    }
+}
+
+/// Memory of a task: sums, and decoded numbers.
+struct Space<T> {
+    sums: Vec<T>,
+    decoded: Vec<T>,
+}
+
+impl<T: Real> Space<T> {
+    fn new(x: &Rows<T>, panels: usize) -> Self {
+        let inputs = if x.groups() > 1 { INPUTS } else { 0 };
+        Self {
+            sums: vec![T::ZERO; x.len() * panels * PANEL],
+            decoded: vec![T::ZERO; inputs * panels * PANEL],
+        }
+    }
+}
+
+/// All rows of `x` with `C` panels.
+///
+/// # Safety
+/// As of [`multiply`].
+unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
+    format: F,
+    panels: Panels,
+    first: usize,
+    x: &Rows<L::Element>,
+    space: &mut Space<L::Element>,
+    take: Take<L::Element>,
+) {
+    let mut starts = [panels.start; C];
+    for (c, start) in starts.iter_mut().enumerate() {
+        *start = panels.start.wrapping_add((first + c) * panels.distance);
+    }
+    // Numbers that one group is multiplied with are decoded on the way.
+    let several = x.groups() > 1;
+    let at_once = if several {
+        INPUTS / F::STEPS
+    } else {
+        panels.blocks.max(1)
+    };
+    for block in (0..panels.blocks.max(1)).step_by(at_once) {
+        let count = at_once.min(panels.blocks - block);
+        let starts = starts.map(|start| start.wrapping_add(block * F::BYTES));
+        let mut decoded = [space.decoded.as_mut_ptr(); C];
+        if several && F::DECODES {
+            for (c, (&from, to)) in starts.iter().zip(&mut decoded).enumerate() {
+                *to = to.wrapping_add(c * INPUTS * PANEL);
+                // SAFETY: the caller's; there is room for as many inputs.
+                unsafe { L::decode(format, from, count, *to) };
+            }
+        }
+        let decoded = decoded.map(|start| start.cast_const().cast::<u8>());
+        let mut before = 0;
+        for group in 0..x.groups() {
+            let rows = x.rows(group);
+            let x = x.start(group).wrapping_add(block * F::STEPS * rows);
+            let sums = &mut space.sums[before * C * PANEL..][..rows * C * PANEL];
+            let add = block > 0;
+            // SAFETY: the caller's; decoded are as many inputs.
+            unsafe {
+                if several && F::DECODES {
+                    let blocks = count * F::STEPS / PLAIN;
+                    by_rows::<L, Full, C>(Full, decoded, (x, rows), blocks, sums, add);
+                } else {
+                    by_rows::<L, F, C>(format, starts, (x, rows), count, sums, add);
+                }
+            }
+            before += rows;
+        }
+    }
+    let rows = space.sums[..x.len() * C * PANEL].chunks_exact(C * PANEL);
+    for (row, sums) in rows.enumerate() {
+        for (c, sums) in sums.as_chunks::<PANEL>().0.iter().enumerate() {
+            take(row, first + c, sums);
+        }
+    }
+}
+
+/// Whether registers hold the sums of so many rows with so many panels; others are not compiled.
+struct Fits<L, const ROWS: usize, const PANELS: usize>(L);
+
+impl<L: Tiles, const ROWS: usize, const PANELS: usize> Fits<L, ROWS, PANELS> {
+    const THEY: bool = ROWS <= L::ROWS && ROWS * PANELS <= L::SUMS;
+}
+
+/// [`tile`] for the rows of a group: (where they lie, how many).
+///
+/// # Safety
+/// As of [`tile`].
+unsafe fn by_rows<L: Tiles, F: Format<L>, const C: usize>(
+    format: F,
+    panels: [*const u8; C],
+    (x, rows): (*const L::Element, usize),
+    blocks: usize,
+    sums: &mut [L::Element],
+    add: bool,
+) {
+    assert!(sums.len() >= rows * C * PANEL, "sums of a tile");
+    let sums = sums.as_mut_ptr();
+    macro_rules! of {
+        ($($rows:literal)*) => {
+            match rows {
+                0 => {}
+                $($rows => if Fits::<L, $rows, C>::THEY {
+                    // SAFETY: the caller's; there is room for the sums.
+                    unsafe { L::tile::<F, C, $rows>(format, panels, x, blocks, sums, add) }
+                } else {
+                    unreachable!("more sums than registers")
+                })*
+                _ => unreachable!("a group of {rows} rows"),
+            }
+        };
+    }
+    of!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// The two functions that are compiled for the instructions of [`Lanes`].
+pub(super) trait Tiles: Lanes {
+    /// Sums of a row with a panel that registers hold.
+    const SUMS: usize;
+    /// Rows of a group at most.
+    const ROWS: usize;
+
+    /// `R` rows of `x` with `C` panels: writes sums (R, C, 16), or adds to them.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `blocks` of `F` lie at each of `panels`, as many elements of each
+    /// row at `x`, side by side, and there is room for the sums.
+    unsafe fn tile<F: Format<Self>, const C: usize, const R: usize>(
+        format: F,
+        panels: [*const u8; C],
+        x: *const Self::Element,
+        blocks: usize,
+        sums: *mut Self::Element,
+        add: bool,
+    );
+
+    /// Writes `blocks` of a panel as numbers.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; the blocks lie at `from`, and there is room at `to`.
+    unsafe fn decode<F: Format<Self>>(
+        format: F,
+        from: *const u8,
+        blocks: usize,
+        to: *mut Self::Element,
+    );
+}
+
+macro_rules! tiles {
+    ($lanes:ty, $sums:expr, $rows:expr $(, $type:ident)? $(; $features:literal)?) => {
+        impl$(<$type: Real>)? Tiles for $lanes {
+            const SUMS: usize = $sums;
+            const ROWS: usize = $rows;
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn tile<F: Format<Self>, const C: usize, const R: usize>(
+                format: F,
+                panels: [*const u8; C],
+                x: *const Self::Element,
+                blocks: usize,
+                sums: *mut Self::Element,
+                add: bool,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { tile::<Self, F, C, R>(format, panels, x, blocks, sums, add) }
+            }
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn decode<F: Format<Self>>(
+                format: F,
+                from: *const u8,
+                blocks: usize,
+                to: *mut Self::Element,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { decode::<Self, F>(format, from, blocks, to) }
+            }
+        }
+    };
+}
+
+/// Of four vectors each: there are 32 registers on ARM, 16 elsewhere.
+const PORTABLE: usize = if cfg!(target_arch = "aarch64") { 6 } else { 3 };
+
+tiles!(Plain<T>, PORTABLE, PORTABLE, T);
+// Of 16 registers 12 hold sums, two for a panel, of 32 of them 24.
+#[cfg(target_arch = "x86_64")]
+tiles!(Avx2, 6, 6; "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+tiles!(Avx512, 24, 12; "avx512f,avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+tiles!(Avx512Bf16, 24, 12; "avx512f,avx512bf16,avx2,fma,f16c");
+
+/// See [`Tiles::decode`].
+///
+/// # Safety
+/// As of it.
+#[inline(always)]
+unsafe fn decode<L: Lanes, F: Format<L>>(
+    format: F,
+    from: *const u8,
+    blocks: usize,
+    to: *mut L::Element,
+) {
+    for block in 0..blocks {
+        // SAFETY: the caller's.
+        unsafe {
+            let from = from.add(block * F::BYTES);
+            for line in (0..F::BYTES).step_by(64) {
+                fetch(from.wrapping_add(AHEAD + line));
+            }
+            let shared = format.shared(from);
+            for step in 0..F::STEPS {
+                let to = to.add((block * F::STEPS + step) * PANEL);
+                F::weights(shared, from, step).store(to);
+            }
+        }
+    }
+}
+
+/// See [`Tiles::tile`].
+///
+/// # Safety
+/// As of it.
+#[inline(always)]
+unsafe fn tile<L: Lanes, F: Format<L>, const C: usize, const R: usize>(
+    format: F,
+    panels: [*const u8; C],
+    x: *const L::Element,
+    blocks: usize,
+    kept: *mut L::Element,
+    add: bool,
+) {
+    // SAFETY: the caller's; what is fetched ahead may lie anywhere.
+    unsafe {
+        let mut sums = [[L::splat(L::Element::default()); C]; R];
+        if add {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(kept.add((row * C + c) * PANEL));
+                }
+            }
+        }
+        for block in 0..blocks {
+            let panels = panels.map(|panel| panel.add(block * F::BYTES));
+            let mut shared = [format.shared(panels[0]); C];
+            for c in 0..C {
+                for line in (0..F::BYTES).step_by(64) {
+                    fetch(panels[c].wrapping_add(AHEAD + line));
+                }
+                shared[c] = format.shared(panels[c]);
+            }
+            for step in 0..F::STEPS {
+                let mut w = [L::splat(L::Element::default()); C];
+                for c in 0..C {
+                    w[c] = F::weights(shared[c], panels[c], step);
+                }
+                let x = x.add((block * F::STEPS + step) * R);
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = L::splat(*x.add(row));
+                    for (sum, &w) in sums.iter_mut().zip(&w) {
+                        *sum = sum.add_product(x, w);
+                    }
+                }
+            }
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (c, sum) in sums.into_iter().enumerate() {
+                sum.store(kept.add((row * C + c) * PANEL));
+            }
+        }
+    }
+}
+
+/// Has the CPU fetch a cache line, which may lie anywhere.
+#[inline(always)]
+fn fetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU can, and nothing is read.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}

@@ -1,0 +1,23 @@
+//! The vector instructions that loops of our own use: all that the CPU has, or fewer.
+//!
+//! *Why*: so that one machine can test and measure what another one runs. Matmuls of training in f32 are
+//! the `gemm` crate's, which decides for itself.
+
+use super::cpu::simd;
+use crate::error::Result;
+
+/// What caps them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: nothing.
+pub const VARIABLE: &str = simd::VARIABLE;
+
+/// Whether [`VARIABLE`] names instructions.
+///
+/// # Errors
+/// If it is set to something else.
+pub fn check() -> Result<()> {
+    simd::cap().map(drop)
+}
+
+/// Those in use, where they are fewer than the CPU has.
+pub(super) fn capped() -> Option<&'static str> {
+    simd::capped()
+}

@@ -35,7 +35,7 @@ use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
 pub use hint::{KeyHint, key_hint};
-pub use model::ModelConfig;
+pub use model::{ModelConfig, Quantization};
 pub use prompt_source::PromptSource;
 pub use reference::{ReferenceConfig, Update};
 pub use rows::RowsConfig;

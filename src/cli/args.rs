@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Source};
+use expo::config::{Dtype, MICRO_BATCH_TOKENS, ModelConfig, PromptSource, Quantization, Source};
 use expo::data::format::Format;
 use expo::data::{Files, RowConfig};
 use expo::error::{Error, Result};
@@ -73,6 +73,15 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "DTYPE", default_value_t)]
     pub dtype: Dtype,
 
+    /// Store the matrices of blocks, and a head of its own, in few bits: nf4 or q8_0
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value_t,
+        hide_default_value = true
+    )]
+    pub quantization: Quantization,
+
     /// Compute on this device: auto, cpu or cuda:N
     #[arg(long, default_value_t = ModelConfig::new("").device)]
     pub device: String,
@@ -84,6 +93,7 @@ impl Default for ComputeArgs {
             revision: None,
             adapter: None,
             dtype: Dtype::default(),
+            quantization: Quantization::default(),
             device: ModelConfig::new("").device,
         }
     }
@@ -96,6 +106,7 @@ impl ComputeArgs {
             revision: self.revision.clone(),
             adapter: self.adapter.clone(),
             dtype: self.dtype,
+            quantization: self.quantization,
             device: self.device.clone(),
             ..ModelConfig::new(name)
         }

@@ -1,5 +1,8 @@
 //! `[model]`: the policy and the reference, and in what and where they are computed.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SaveDtype;
@@ -19,6 +22,28 @@ pub enum Quantization {
     /// ggml's 8 bits with a scale per 32 numbers.
     #[serde(rename = "q8_0")]
     Q8_0,
+}
+
+impl fmt::Display for Quantization {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Nf4 => "nf4",
+            Self::Q8_0 => "q8_0",
+        })
+    }
+}
+
+impl FromStr for Quantization {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Self::None, Self::Nf4, Self::Q8_0];
+        let found = all.into_iter().find(|format| format.to_string() == name);
+        found.ok_or_else(|| {
+            Error::input(format!("\"{name}\" is not a quantization")).hint("nf4 or q8_0, or none")
+        })
+    }
 }
 
 impl Quantization {
@@ -59,7 +84,8 @@ pub struct ModelConfig {
     /// decides; `!` in front freezes. All of them by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Vec<String>>,
-    /// Store the matrices of blocks, which are then frozen, in few bits: `nf4` or `q8_0`.
+    /// Store the matrices of blocks, which are then frozen, in few bits: `nf4` or `q8_0`; without an adapter a
+    /// head of its own, too.
     #[serde(default, skip_serializing_if = "Quantization::is_none")]
     pub quantization: Quantization,
     /// Whether scales of `nf4` are 8 bits; they are by default.

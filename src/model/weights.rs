@@ -49,6 +49,8 @@ pub struct ModelFolder {
     tensors: Vec<(Entry, Source)>,
     /// What matrices of blocks become as they are loaded.
     quantized: Option<Format>,
+    /// Whether the model draws and does nothing else.
+    draws_alone: bool,
     /// The directory of the adapter that is loaded, too.
     peft: Option<PeftFolder>,
     /// The same model without its adapter, if it has one.
@@ -77,6 +79,7 @@ impl ModelFolder {
             tensors: layout.entries.iter().cloned().zip(tensors).collect(),
             layout,
             quantized: None,
+            draws_alone: false,
             peft: None,
             base: None,
         }
@@ -331,6 +334,9 @@ impl ModelFolder {
         hasher.update(&self.identity);
         if let Some(format) = self.quantized {
             hasher.update(format!("{format:?}"));
+            if self.quantizes_head() {
+                hasher.update(" with the head");
+            }
         }
         let mut rest = self.tensors.as_slice();
         while let [(entry, source), others @ ..] = rest {

@@ -55,6 +55,11 @@ impl Compute {
         Ok((model, hash))
     }
 
+    /// As [`load`](Self::load), of weights to sample and for nothing else, which take less memory.
+    pub fn load_to_draw(&self, folder: &ModelFolder) -> Result<(Decoder, String)> {
+        self.load(&folder.clone().to_draw())
+    }
+
     /// Loads weights to be updated, with what `states` keeps beside bf16 ones, but for the values of an
     /// adapter; with their content hash.
     ///

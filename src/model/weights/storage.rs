@@ -53,7 +53,8 @@ impl FrozenStorage {
 
 impl ModelFolder {
     /// The same model, whose matrices in blocks, but for those of routers, are frozen and quantized as they
-    /// are loaded. A model whose files are quantized stays as these have it.
+    /// are loaded; without an adapter a head of its own, too. A model whose files are quantized stays as
+    /// these have it.
     ///
     /// # Errors
     /// If the files have another format.
@@ -101,6 +102,9 @@ impl ModelFolder {
     /// Its parameters as they are stored to be computed in `numerics`. Beside an adapter what is frozen takes
     /// fewer bits where that changes no result.
     pub fn layout_for(&self, numerics: Numerics, device: &Device) -> Layout {
+        if self.draws_alone && device.is_cpu() && numerics.storage == DType::F32 {
+            return self.layout_to_draw(numerics);
+        }
         let rule = FrozenStorage::new(numerics, device.is_cpu(), None);
         self.layout.clone().with_storage(|entry| {
             if let Some(format) = self.format_of(entry) {
@@ -117,6 +121,33 @@ impl ModelFolder {
         })
     }
 
+    /// As [`Self::layout_for`], of a model that draws and does nothing else: every matrix in panels, but for
+    /// tables.
+    fn layout_to_draw(&self, numerics: Numerics) -> Layout {
+        let layout = self.layout.clone().with_trainable(|_| false);
+        layout.with_storage(|entry| {
+            let in_bf16 = match self.source(entry) {
+                Some(Source::Tensor(stored)) => stored.dtype == Dtype::BF16,
+                _ => false,
+            };
+            match self.format_of(entry) {
+                Some(format) => Storage::PackedQuantized(format),
+                None if entry.shape.len() < 2 => Storage::Flat,
+                None if !self.arch.is_table(&entry.name) => Storage::Packed(numerics.compute),
+                None if in_bf16 => Storage::Bf16,
+                None => Storage::Flat,
+            }
+        })
+    }
+
+    /// The same model, to draw from and for nothing else, which takes less memory; one with an adapter stays
+    /// what it is.
+    #[must_use]
+    pub fn to_draw(mut self) -> Self {
+        self.draws_alone = self.layout.adapter.is_none();
+        self
+    }
+
     /// The format that a parameter is in once it is loaded, if it is frozen.
     pub(super) fn format_of(&self, entry: &Entry) -> Option<Format> {
         if let Some(Source::Nf4(nf4)) = self.source(entry) {
@@ -125,7 +156,16 @@ impl ModelFolder {
         let in_block = entry.name.starts_with(&self.arch.names.block);
         let is_matrix = entry.shape.len() > 1 && !self.arch.is_router(&entry.name);
         let is_own = self.source(entry).is_some();
-        self.quantized.filter(|_| in_block && is_matrix && is_own)
+        let is_head =
+            self.quantizes_head() && entry.name == self.arch.weight_of(&self.arch.names.head);
+        self.quantized
+            .filter(|_| (in_block || is_head) && is_matrix && is_own)
+    }
+
+    /// Whether the head is quantized with the blocks. An adapter is trained beside a head that is not, and a
+    /// tied one is the embedding, which is a table.
+    pub(super) fn quantizes_head(&self) -> bool {
+        self.quantized.is_some() && self.layout.adapter.is_none() && !self.arch.tied
     }
 
     /// The same model, in which no parameter in few bits is trained.

@@ -73,7 +73,7 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "DTYPE", default_value_t)]
     pub dtype: Dtype,
 
-    /// Store the matrices of blocks, and a head of its own, in few bits: nf4 or q8_0
+    /// Store the matrices of blocks in few bits, nf4 or q8_0, which is for the head, too
     #[arg(
         long,
         value_name = "FORMAT",

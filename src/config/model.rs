@@ -84,8 +84,8 @@ pub struct ModelConfig {
     /// decides; `!` in front freezes. All of them by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<Vec<String>>,
-    /// Store the matrices of blocks, which are then frozen, in few bits: `nf4` or `q8_0`; without an adapter a
-    /// head of its own, too.
+    /// Store the matrices of blocks, which are then frozen, in few bits: `nf4` or `q8_0`, which without an
+    /// adapter is for a head of its own, too.
     #[serde(default, skip_serializing_if = "Quantization::is_none")]
     pub quantization: Quantization,
     /// Whether scales of `nf4` are 8 bits; they are by default.

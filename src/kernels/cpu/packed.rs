@@ -305,11 +305,11 @@ fn mismatch(format: PackedFormat, dtype: DType) -> Error {
 }
 
 #[cfg(test)]
-pub use super::simd::with_level as at_level;
+pub(in crate::kernels) use super::simd::with_level as at_level;
 
 /// Calls `f` under each level of instructions that this CPU has, one after the other.
 #[cfg(test)]
-pub fn on_each_level(f: impl Fn(Level)) {
+pub(in crate::kernels) fn on_each_level(f: impl Fn(Level)) {
     for level in super::simd::levels_there() {
         at_level(level, || f(level));
     }

@@ -2,7 +2,7 @@
 //! others are.
 //!
 //! In host memory alone. `x` is f64 beside f64 panels and f32 beside all others; beside bf16 panels it is
-//! rounded, too. Sums are f32, or f64.
+//! rounded, too, but not beside quantized ones. Sums are f32, or f64.
 
 use std::ops::Range;
 

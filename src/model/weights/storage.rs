@@ -53,7 +53,7 @@ impl FrozenStorage {
 
 impl ModelFolder {
     /// The same model, whose matrices in blocks, but for those of routers, are frozen and quantized as they
-    /// are loaded; without an adapter a head of its own, too. A model whose files are quantized stays as
+    /// are loaded; to 8 bits and without an adapter a head of its own, too. A model whose files are quantized stays as
     /// these have it.
     ///
     /// # Errors
@@ -162,10 +162,10 @@ impl ModelFolder {
             .filter(|_| (in_block || is_head) && is_matrix && is_own)
     }
 
-    /// Whether the head is quantized with the blocks. An adapter is trained beside a head that is not, and a
-    /// tied one is the embedding, which is a table.
+    /// Whether the head is quantized with the blocks: to 8 bits alone, as bitsandbytes leaves it out. An adapter
+    /// is trained beside a head that is not, and a tied one is the embedding, which is a table.
     pub(super) fn quantizes_head(&self) -> bool {
-        self.quantized.is_some() && self.layout.adapter.is_none() && !self.arch.tied
+        self.quantized == Some(Format::Q8_0) && self.layout.adapter.is_none() && !self.arch.tied
     }
 
     /// The same model, in which no parameter in few bits is trained.

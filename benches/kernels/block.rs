@@ -7,10 +7,9 @@ use expo::kernels::attention::{self, Packing, Scores};
 use expo::kernels::embedding::Ids;
 use expo::kernels::kv_cache::{KvCache, Places, Prefix, Shape};
 use expo::kernels::norm::Norm;
+use expo::kernels::quantized::{Format, Quantizer};
 use expo::kernels::rotary::{Angles, rotate, rotate_back};
-use expo::kernels::{
-    Dst, Precision, activation, elementwise, embedding, linear, norm, row_invariant,
-};
+use expo::kernels::{Dst, Precision, activation, elementwise, embedding, linear, norm, packed};
 use expo::segment::Segment;
 
 use super::harness::{Harness, Work};
@@ -172,14 +171,19 @@ fn decoding(harness: &mut Harness, hidden: usize) -> Result<()> {
     // Of few rows, every weight once.
     let wide = 4 * hidden;
     let weight = random(&[wide, hidden])?;
-    let rounded = row_invariant::rounded(&weight)?;
+    let mut quantizer = Quantizer::new(Format::Q8_0, (wide, hidden));
+    quantizer.push(&weight.flatten_all()?.to_vec1()?)?;
+    let matrices = [
+        packed::pack(&weight, Precision::Full)?,
+        packed::pack(&weight, Precision::Bf16)?,
+        packed::pack_quantized(&quantizer.finish(weight.device())?)?,
+    ];
     for rows in [1, 16] {
         let x = random(&[rows, hidden])?;
-        for (weight, size) in [(&weight, F32), (&rounded, F32 / 2)] {
-            let name = format!("row_invariant::linear {rows} {:?}", weight.dtype()).to_lowercase();
-            harness.measure(&name, Work::Bytes(wide * hidden * size), || {
-                row_invariant::linear(&x, weight, None)
-            });
+        for matrix in &matrices {
+            let name = format!("packed::linear {rows} {:?}", matrix.format()).to_lowercase();
+            let work = Work::Bytes(matrix.bytes(wide) as usize);
+            harness.measure(&name, work, || packed::linear(&x, matrix, 0..wide, None));
         }
     }
     Ok(())

@@ -70,6 +70,78 @@ fn init_sft_sample_train_score() {
     assert_eq!(lines(&scores)[0]["sampled"].as_array().unwrap().len(), 1);
 }
 
+/// Weights in few bits are asked for by a flag, and make other responses, which the file tells apart.
+#[test]
+fn responses_of_quantized_weights() {
+    let place = Place::new();
+    let (model, pairs) = (fixture("llama"), fixture("pairs.jsonl"));
+    let draw = |format: &str, variable: &str| {
+        let out = place.path(&format!("{format}{variable}.jsonl"));
+        let mut args = vec!["sample", "--model", str(&model), "--prompts", str(&pairs)];
+        args.extend([
+            "--max-new-tokens",
+            "8",
+            "--quantization",
+            format,
+            "--out",
+            str(&out),
+        ]);
+        let end = place
+            .command(&args)
+            .env("EXPO_SIMD", variable)
+            .output()
+            .unwrap();
+        assert!(
+            end.status.success(),
+            "{}",
+            String::from_utf8_lossy(&end.stderr)
+        );
+        lines(&out)
+    };
+    let (plain, quantized) = (draw("none", ""), draw("q8_0", ""));
+    let portable = draw("q8_0", "portable");
+    assert_eq!(plain.len(), quantized.len());
+    for ((plain, quantized), portable) in plain.iter().zip(&quantized).zip(&portable) {
+        assert_ne!(plain["draw"], quantized["draw"]);
+        assert_eq!(quantized["draw"], portable["draw"]);
+        let of = |row: &Value| row["log_prob"].as_f64().unwrap();
+        let same = quantized["token_ids"] == portable["token_ids"];
+        assert!(
+            !same || (of(quantized) / of(portable) - 1.0).abs() < 1e-4,
+            "{quantized} {portable}"
+        );
+    }
+    let same = |(a, b): (&Value, &Value)| a["token_ids"] == b["token_ids"];
+    let alike = quantized.iter().zip(&portable).filter(|&rows| same(rows));
+    assert!(alike.count() > 3 * quantized.len() / 4);
+    let wrong = [
+        "sample",
+        "--model",
+        str(&model),
+        "--prompt",
+        "a",
+        "--quantization",
+        "int8",
+    ];
+    let end = place.run(&wrong);
+    assert_eq!(end.code, Some(2));
+    assert!(
+        end.err.contains("int8") && end.err.contains("q8_0"),
+        "{}",
+        end.err
+    );
+    let end = place
+        .command(&wrong[..5])
+        .env("EXPO_SIMD", "sse")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&end.stderr);
+    assert!(
+        end.status.code() == Some(2) && said.contains("EXPO_SIMD") && said.contains("avx2"),
+        "{said}"
+    );
+}
+
 const SETTINGS: [&str; 8] = [
     "--num-samples",
     "4",

@@ -16,8 +16,3 @@ pub const VARIABLE: &str = simd::VARIABLE;
 pub fn check() -> Result<()> {
     simd::cap().map(drop)
 }
-
-/// Those in use, where they are fewer than the CPU has.
-pub(super) fn capped() -> Option<&'static str> {
-    simd::capped()
-}

@@ -64,7 +64,7 @@ impl PackedFormat {
     }
 }
 
-/// A matrix (out, in) in panels of [`PANEL`] rows, in host memory. What stands for rows and inputs past the
+/// A matrix (out, in) in panels of 16 rows, in host memory. What stands for rows and inputs past the
 /// last one is zero. Clones share the memory.
 #[derive(Debug, Clone)]
 pub struct PackedMatrix {

@@ -7,8 +7,8 @@ use half::bf16;
 
 use super::backend::Backend;
 use super::cpu::host::{read, write};
+use super::cpu::level::capped;
 use super::cpu::real::Element;
-use super::cpu::simd::capped;
 use super::cuda::driver;
 use super::tensor::{Dst, allocated, check_alike, fresh_on};
 use crate::error::{Error, Result};

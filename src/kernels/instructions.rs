@@ -3,16 +3,16 @@
 //! *Why*: so that one machine can test and measure what another one runs. Matmuls of training in f32 are
 //! the `gemm` crate's, which decides for itself.
 
-use super::cpu::simd;
+use super::cpu::level;
 use crate::error::Result;
 
 /// What caps them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: nothing.
-pub const VARIABLE: &str = simd::VARIABLE;
+pub const VARIABLE: &str = level::VARIABLE;
 
 /// Whether [`VARIABLE`] names instructions.
 ///
 /// # Errors
 /// If it is set to something else.
 pub fn check() -> Result<()> {
-    simd::cap().map(drop)
+    level::cap().map(drop)
 }

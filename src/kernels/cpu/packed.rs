@@ -19,10 +19,10 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::host::{Disjoint, each_real, read, write};
+use super::level::{Level, level};
 use super::linear::widened;
 use super::quantized::dequantize;
 use super::real::Real;
-use super::simd::{Level, level};
 use crate::error::{Error, Result};
 use crate::kernels::operands::packed::{PANEL, PackedFormat, PackedMatrix};
 use crate::kernels::operands::quantized::Quantized;
@@ -305,12 +305,12 @@ fn mismatch(format: PackedFormat, dtype: DType) -> Error {
 }
 
 #[cfg(test)]
-pub(in crate::kernels) use super::simd::with_level as at_level;
+pub(in crate::kernels) use super::level::with_level as at_level;
 
 /// Calls `f` under each level of instructions that this CPU has, one after the other.
 #[cfg(test)]
 pub(in crate::kernels) fn on_each_level(f: impl Fn(Level)) {
-    for level in super::simd::levels_there() {
+    for level in super::level::levels_there() {
         at_level(level, || f(level));
     }
 }

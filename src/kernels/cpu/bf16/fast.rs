@@ -12,8 +12,8 @@ use super::pack::Panels;
 use super::scratch::{self, OWN, SHARED};
 use super::tile::{Place, TILE, tile};
 use super::{Operand, each};
+use crate::kernels::cpu::level::{Level, level};
 use crate::kernels::cpu::matrix::{MatrixMut, Threads};
-use crate::kernels::cpu::simd::{Level, level};
 
 /// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
 /// cache as fast as they are multiplied; reading `c` again for every block costs more.

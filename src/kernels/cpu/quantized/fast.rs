@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use crate::kernels::cpu::simd::{Level, level};
+use crate::kernels::cpu::level::{Level, level};
 
 /// A block in f32; false where the CPU lacks the instructions.
 #[inline(always)]

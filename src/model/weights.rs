@@ -49,8 +49,8 @@ pub struct ModelFolder {
     tensors: Vec<(Entry, Source)>,
     /// What matrices of blocks become as they are loaded.
     quantized: Option<Format>,
-    /// Whether the model draws and does nothing else.
-    draws_alone: bool,
+    /// Whether the model is sampled from and nothing else.
+    samples_only: bool,
     /// The directory of the adapter that is loaded, too.
     peft: Option<PeftFolder>,
     /// The same model without its adapter, if it has one.
@@ -79,7 +79,7 @@ impl ModelFolder {
             tensors: layout.entries.iter().cloned().zip(tensors).collect(),
             layout,
             quantized: None,
-            draws_alone: false,
+            samples_only: false,
             peft: None,
             base: None,
         }

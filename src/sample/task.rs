@@ -104,7 +104,7 @@ pub fn sample_text(
     let session = session.with_chat(&asked.tokens.chat)?;
     let tokenizer = &session.tokenizer;
     let prompt = Prompt::of_text(asked.text, asked.place, &asked.tokens, tokenizer)?;
-    let (model, _) = session.compute.load_to_draw(&session.folder)?;
+    let (model, _) = session.compute.load_for_sampling(&session.folder)?;
     let positions = session.folder.arch.longest_sequence();
     let sampler = Sampler::new(&model, tokenizer, asked.sample, positions);
     let one = asked.sample.num_samples == 1;
@@ -182,7 +182,7 @@ impl<'a> Source<'a> {
             Some(folder) => folder,
             None => session.base()?,
         };
-        let (model, hash) = session.compute.load_to_draw(folder)?;
+        let (model, hash) = session.compute.load_for_sampling(folder)?;
         Ok(Self {
             sample: &config.sample,
             tokenizer: &session.tokenizer,

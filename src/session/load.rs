@@ -56,8 +56,8 @@ impl Compute {
     }
 
     /// As [`load`](Self::load), of weights to sample and for nothing else, which take less memory.
-    pub fn load_to_draw(&self, folder: &ModelFolder) -> Result<(Decoder, String)> {
-        self.load(&folder.clone().to_draw())
+    pub fn load_for_sampling(&self, folder: &ModelFolder) -> Result<(Decoder, String)> {
+        self.load(&folder.clone().for_sampling())
     }
 
     /// Loads weights to be updated, with what `states` keeps beside bf16 ones, but for the values of an

@@ -5,7 +5,7 @@
 //! texts go the way of the `tokenizers` crate.
 //!
 //! *Why*: that crate keeps, for each letter, where it came from, matches GPT-2's pattern by a
-//! backtracking engine, and makes a text of every token. Nobody asks for that where ids alone are wanted. Here
+//! backtracking engine, and makes a string of every token. Where ids alone are wanted none of it is needed. Here
 //! words are found by a loop over letters, and a word that came before has its ids in a table. The model is asked
 //! for those of all others, so the ids are the same ones.
 

@@ -7,6 +7,7 @@
 //! register, and nothing is summed across a vector. Each element is one sum in one order: no bit of
 //! a row depends on the rows beside it, or on threads, so prompts are computed by the same panels.
 
+mod format;
 mod lanes;
 mod pack;
 mod rows;
@@ -28,13 +29,14 @@ use crate::kernels::operands::packed::{PANEL, PackedFormat, PackedMatrix};
 use crate::kernels::operands::quantized::Quantized;
 use crate::kernels::precision::Precision;
 use crate::kernels::tensor::{Dst, fresh_of, rows};
+#[cfg(target_arch = "x86_64")]
+use format::WholePairs;
+use format::{Codes, Full, Pairs, SignedBytes};
 use lanes::Plain;
 #[cfg(target_arch = "x86_64")]
 use lanes::{Avx2, Avx512, Avx512Bf16};
 use rows::{Rows, pair, rounded};
-#[cfg(target_arch = "x86_64")]
-use tile::WholePairs;
-use tile::{Codes, Full, Pairs, Panels, SignedBytes, Take, Tiles, multiply};
+use tile::{Panels, Take, Tiles, multiply};
 
 /// Multiplications below which a second thread costs more than it gains.
 const SMALL: usize = 1 << 17;

@@ -102,8 +102,8 @@ impl ModelFolder {
     /// Its parameters as they are stored to be computed in `numerics`. Beside an adapter what is frozen takes
     /// fewer bits where that changes no result.
     pub fn layout_for(&self, numerics: Numerics, device: &Device) -> Layout {
-        if self.draws_alone && device.is_cpu() && numerics.storage == DType::F32 {
-            return self.layout_to_draw(numerics);
+        if self.samples_only && device.is_cpu() && numerics.storage == DType::F32 {
+            return self.sampling_layout(numerics);
         }
         let rule = FrozenStorage::new(numerics, device.is_cpu(), None);
         self.layout.clone().with_storage(|entry| {
@@ -121,9 +121,9 @@ impl ModelFolder {
         })
     }
 
-    /// As [`Self::layout_for`], of a model that draws and does nothing else: every matrix in panels, but for
+    /// As [`Self::layout_for`], of a model that is sampled from and nothing else: every matrix in panels, but for
     /// tables.
-    fn layout_to_draw(&self, numerics: Numerics) -> Layout {
+    fn sampling_layout(&self, numerics: Numerics) -> Layout {
         let layout = self.layout.clone().with_trainable(|_| false);
         layout.with_storage(|entry| {
             let in_bf16 = match self.source(entry) {
@@ -140,11 +140,11 @@ impl ModelFolder {
         })
     }
 
-    /// The same model, to draw from and for nothing else, which takes less memory; one with an adapter stays
+    /// The same model, to sample from and for nothing else, which takes less memory; one with an adapter stays
     /// what it is.
     #[must_use]
-    pub fn to_draw(mut self) -> Self {
-        self.draws_alone = self.layout.adapter.is_none();
+    pub fn for_sampling(mut self) -> Self {
+        self.samples_only = self.layout.adapter.is_none();
         self
     }
 

@@ -1,7 +1,8 @@
 //! The operations in host memory, on the threads of the rayon pool.
 //!
 //! A file per operation, which has checked the operands. Below them lie tensors as slices (`host`),
-//! matmuls (`gemm`, `bf16`), f32 and f64 as one type (`real`) and vector loops (`simd`, `softmax`).
+//! matmuls (`gemm`, `bf16`), f32 and f64 as one type (`real`), 16 numbers in registers (`lanes`) and vector
+//! loops (`simd`, `softmax`).
 
 pub(super) mod activation;
 pub(super) mod attention;
@@ -14,6 +15,7 @@ mod full;
 mod gemm;
 pub(super) mod host;
 pub(super) mod kv_cache;
+mod lanes;
 pub(super) mod level;
 pub(super) mod linear;
 mod matrix;

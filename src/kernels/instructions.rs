@@ -1,4 +1,4 @@
-//! The vector instructions that loops of our own use: all that the CPU has, or fewer.
+//! The vector instructions that loops of our own use: the fastest that the CPU has, or others.
 //!
 //! *Why*: so that one machine can test and measure what another one runs. Matmuls of training in f32 are
 //! the `gemm` crate's, which decides for itself.
@@ -6,7 +6,8 @@
 use super::cpu::level;
 use crate::error::Result;
 
-/// What caps them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: nothing.
+/// What caps them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: the
+/// fastest are used.
 pub const VARIABLE: &str = level::VARIABLE;
 
 /// Whether [`VARIABLE`] names instructions.

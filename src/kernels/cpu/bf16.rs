@@ -5,26 +5,21 @@
 //! exists as a whole. Products are exact; a sum runs over blocks of k in their order, whatever the
 //! number of threads.
 //!
-//! *Why*: bf16 halves what a product reads from the caches and doubles what a CPU with
-//! AVX512_BF16 multiplies per cycle. Other CPUs get the same numbers, up to the rounding of
-//! f32 sums, from the f32 product; they also keep numbers below 2^-126, which those instructions take
-//! for zero.
+//! *Why*: bf16 halves what a product reads from the caches and, on some CPUs, doubles what AVX512_BF16
+//! multiplies per cycle. All others get the same numbers, up to the rounding of f32 sums, from the f32
+//! product; they also keep numbers below 2^-126, which those instructions take for zero.
 
-mod portable;
+mod blocks;
+mod kernel;
+mod pack;
 mod scratch;
 #[cfg(test)]
 mod tests;
 
-#[cfg(target_arch = "x86_64")]
-mod fast;
-#[cfg(target_arch = "x86_64")]
-mod pack;
-#[cfg(target_arch = "x86_64")]
-mod tile;
-
 use half::bf16;
 use rayon::prelude::*;
 
+use super::level::{Level, level};
 use super::matrix::{Matrix, MatrixMut, Threads};
 
 /// An operand as it lies in memory.
@@ -44,7 +39,6 @@ impl Operand<'_> {
     }
 
     /// Transposed.
-    #[cfg(target_arch = "x86_64")]
     fn t(self) -> Self {
         match self {
             Self::F32(x) => Self::F32(x.t()),
@@ -67,11 +61,17 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads
         }
         return;
     }
-    #[cfg(target_arch = "x86_64")]
-    if fast::available() {
-        return fast::gemm(c, add, a, b, threads);
-    }
-    portable::gemm(c, add, a, b, threads);
+    let by = match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 => blocks::gemm::<kernel::Avx512Bf16>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => blocks::gemm::<kernel::Avx512>,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => blocks::gemm::<kernel::Avx2>,
+        _ => blocks::gemm::<kernel::Plain>,
+    };
+    // SAFETY: `level` says that the CPU has the instructions.
+    unsafe { by(c, add, a, b, threads) };
 }
 
 /// Calls `f` with each item, on all threads of the pool or in order on this one.

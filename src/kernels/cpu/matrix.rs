@@ -36,6 +36,7 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     /// Rows one after the other.
+    #[cfg(test)]
     pub fn rows(values: &'a [T], shape: (usize, usize)) -> Self {
         Self::new(values, shape, (shape.1, 1))
     }

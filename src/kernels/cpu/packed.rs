@@ -8,7 +8,6 @@
 //! a row depends on the rows beside it, or on threads, so prompts are computed by the same panels.
 
 mod format;
-mod lanes;
 mod pack;
 mod rows;
 mod tile;
@@ -20,6 +19,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::host::{Disjoint, each_real, read, write};
+use super::lanes::Plain;
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Avx512, Avx512Bf16};
 use super::level::{Level, level};
 use super::linear::widened;
 use super::quantized::dequantize;
@@ -32,9 +34,6 @@ use crate::kernels::tensor::{Dst, fresh_of, rows};
 #[cfg(target_arch = "x86_64")]
 use format::WholePairs;
 use format::{Codes, Full, Pairs, SignedBytes};
-use lanes::Plain;
-#[cfg(target_arch = "x86_64")]
-use lanes::{Avx2, Avx512, Avx512Bf16};
 use rows::{Rows, pair, rounded};
 use tile::{Panels, Take, Tiles, multiply};
 

@@ -2,37 +2,29 @@ use half::bf16;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::kernels::cpu::level::{levels_there, with_level};
 
-type Gemm<T = f32> = fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<T>, Threads);
+type Gemm<T> = Box<dyn Fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<T>, Threads) + Sync>;
 
-/// What this machine can run: the portable product, and the fast one where there is one.
-fn paths() -> Vec<(&'static str, Gemm)> {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
-    let mut paths: Vec<(&str, Gemm)> = vec![("portable", |c, add, a, b, threads| {
-        portable::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
-    })];
-    #[cfg(target_arch = "x86_64")]
-    if fast::available() {
-        paths.push(("fast", |c, add, a, b, threads| {
-            fast::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
-        }));
-    }
-    paths
+/// The product by all instructions of this machine.
+fn paths() -> Vec<(String, Gemm<f32>)> {
+    paths_by(|x| Operand::F32(x))
 }
 
 /// The same with a bf16 operand on the right.
 fn paths_by_bf16() -> Vec<Gemm<bf16>> {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
-    let mut paths: Vec<Gemm<bf16>> = vec![|c, add, a, b, threads| {
-        portable::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
-    }];
-    #[cfg(target_arch = "x86_64")]
-    if fast::available() {
-        paths.push(|c, add, a, b, threads| {
-            fast::gemm(c, add, Operand::F32(a), Operand::Bf16(b), threads);
-        });
-    }
-    paths
+    let paths = paths_by(|x| Operand::Bf16(x)).into_iter();
+    paths.map(|(_, gemm)| gemm).collect()
+}
+
+fn paths_by<T: 'static>(right: fn(Matrix<T>) -> Operand) -> Vec<(String, Gemm<T>)> {
+    let path = |level| -> (String, Gemm<T>) {
+        let by = move |c: MatrixMut<f32>, add, a: Matrix<f32>, b: Matrix<T>, threads| {
+            with_level(level, || gemm(c, add, Operand::F32(a), right(b), threads));
+        };
+        (format!("{level:?}"), Box::new(by))
+    };
+    levels_there().map(path).collect()
 }
 
 /// Whole numbers up to 300: those above 256 are rounded, and sums of a few hundred products of the
@@ -244,10 +236,10 @@ fn gaps_between_elements_and_rows_are_passed_over_and_left_alone() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for (m, n, k) in [
-        (170, 300, 2100),
-        (300, 170, 2100),
-        (20, 2000, 600),
-        (1, 5000, 300),
+        (70, 130, 2100),
+        (130, 70, 2100),
+        (20, 700, 600),
+        (1, 2000, 300),
     ] {
         let (a, b) = (real(9, m * k), real(10, k * n));
         let (left, right) = (Matrix::rows(&a, (m, k)), Matrix::rows(&b, (k, n)));

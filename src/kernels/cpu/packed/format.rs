@@ -1,8 +1,8 @@
 //! How the numbers of a panel are stored, and read into lanes.
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::Avx512Bf16;
-use super::lanes::{Decode, Lanes};
+use crate::kernels::cpu::lanes::Avx512Bf16;
+use crate::kernels::cpu::lanes::{Decode, Lanes};
 use crate::kernels::operands::packed::PANEL;
 
 /// Inputs of a block of numbers that are not in few bits, so that a loop has enough to do between its

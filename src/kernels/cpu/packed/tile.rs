@@ -8,16 +8,16 @@
 use std::ops::Range;
 
 use super::format::{Format, Full, PLAIN};
-#[cfg(target_arch = "x86_64")]
-use super::lanes::{Avx2, Avx512, Avx512Bf16};
-use super::lanes::{Lanes, Plain};
 use super::rows::Rows;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::lanes::{Avx2, Avx512, Avx512Bf16};
+use crate::kernels::cpu::lanes::{Lanes, Plain, fetch};
 use crate::kernels::cpu::real::Real;
 use crate::kernels::operands::packed::PANEL;
 
-/// Inputs that are multiplied with all rows before the next ones, where rows are many: a panel's numbers
-/// take a quarter of a first-level cache.
-const INPUTS: usize = 256;
+/// Numbers of a row of the panels at once that are multiplied with all rows of `x` before the next ones,
+/// where those are many: 32 KiB, which a first-level cache holds.
+const AT_ONCE: usize = 512;
 
 /// Bytes that are fetched ahead of their use.
 const AHEAD: usize = 4096;
@@ -86,7 +86,13 @@ unsafe fn several<L: Tiles, F: Format<L>, const C: usize>(
     x: &Rows<L::Element>,
     take: Take<L::Element>,
 ) {
-    let mut space = Space::new(x, C);
+    let mut space = Space {
+        sums: vec![L::Element::ZERO; x.len() * C * PANEL],
+        decoded: match decodes::<L, F>(x) {
+            true => vec![L::Element::ZERO; AT_ONCE * PANEL],
+            false => Vec::new(),
+        },
+    };
     let mut first = range.start;
     // SAFETY: the caller's.
     unsafe {
@@ -107,14 +113,9 @@ struct Space<T> {
     decoded: Vec<T>,
 }
 
-impl<T: Real> Space<T> {
-    fn new(x: &Rows<T>, panels: usize) -> Self {
-        let inputs = if x.groups() > 1 { INPUTS } else { 0 };
-        Self {
-            sums: vec![T::ZERO; x.len() * panels * PANEL],
-            decoded: vec![T::ZERO; inputs * panels * PANEL],
-        }
-    }
+/// Whether numbers are written as such before they are multiplied, and not decoded as they are.
+fn decodes<L: Tiles, F: Format<L>>(x: &Rows<L::Element>) -> bool {
+    F::DECODES && (x.groups() > 1 || x.most_in_group() > L::DIRECT)
 }
 
 /// All rows of `x` with `C` panels.
@@ -133,20 +134,18 @@ unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
     for (c, start) in starts.iter_mut().enumerate() {
         *start = panels.start.wrapping_add((first + c) * panels.distance);
     }
-    // Numbers that one group is multiplied with are decoded on the way.
-    let several = x.groups() > 1;
-    let at_once = if several {
-        INPUTS / F::STEPS
-    } else {
-        panels.blocks.max(1)
+    let decodes = decodes::<L, F>(x);
+    let at_once = match decodes || x.groups() > 1 {
+        true => AT_ONCE / C / F::STEPS,
+        false => panels.blocks.max(1),
     };
     for block in (0..panels.blocks.max(1)).step_by(at_once) {
         let count = at_once.min(panels.blocks - block);
         let starts = starts.map(|start| start.wrapping_add(block * F::BYTES));
         let mut decoded = [space.decoded.as_mut_ptr(); C];
-        if several && F::DECODES {
+        if decodes {
             for (c, (&from, to)) in starts.iter().zip(&mut decoded).enumerate() {
-                *to = to.wrapping_add(c * INPUTS * PANEL);
+                *to = to.wrapping_add(c * (AT_ONCE / C) * PANEL);
                 // SAFETY: the caller's; there is room for as many inputs.
                 unsafe { L::decode(format, from, count, *to) };
             }
@@ -160,7 +159,7 @@ unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
             let add = block > 0;
             // SAFETY: the caller's; decoded are as many inputs.
             unsafe {
-                if several && F::DECODES {
+                if decodes {
                     let blocks = count * F::STEPS / PLAIN;
                     by_rows::<L, Full, C>(Full, decoded, (x, rows), blocks, sums, add);
                 } else {
@@ -178,11 +177,13 @@ unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
     }
 }
 
-/// Whether registers hold the sums of so many rows with so many panels; others are not compiled.
-struct Fits<L, const ROWS: usize, const PANELS: usize>(L);
+/// Whether so many rows meet so many panels of a format: registers hold their sums, and numbers are not
+/// decoded before. Others are not compiled.
+struct Meet<L, F, const ROWS: usize, const PANELS: usize>(L, F);
 
-impl<L: Tiles, const ROWS: usize, const PANELS: usize> Fits<L, ROWS, PANELS> {
-    const THEY: bool = ROWS <= L::ROWS && ROWS * PANELS <= L::SUMS;
+impl<L: Tiles, F: Format<L>, const ROWS: usize, const PANELS: usize> Meet<L, F, ROWS, PANELS> {
+    const THEY: bool =
+        ROWS <= if F::DECODES { L::DIRECT } else { L::ROWS } && ROWS * PANELS <= L::SUMS;
 }
 
 /// [`tile`] for the rows of a group: (where they lie, how many).
@@ -203,7 +204,7 @@ unsafe fn by_rows<L: Tiles, F: Format<L>, const C: usize>(
         ($($rows:literal)*) => {
             match rows {
                 0 => {}
-                $($rows => if Fits::<L, $rows, C>::THEY {
+                $($rows => if Meet::<L, F, $rows, C>::THEY {
                     // SAFETY: the caller's; there is room for the sums.
                     unsafe { L::tile::<F, C, $rows>(format, panels, x, blocks, sums, add) }
                 } else {
@@ -222,6 +223,8 @@ pub(super) trait Tiles: Lanes {
     const SUMS: usize;
     /// Rows of a group at most.
     const ROWS: usize;
+    /// Rows at most for which numbers in few bits are decoded as they are multiplied.
+    const DIRECT: usize;
 
     /// `R` rows of `x` with `C` panels: writes sums (R, C, 16), or adds to them.
     ///
@@ -250,10 +253,11 @@ pub(super) trait Tiles: Lanes {
 }
 
 macro_rules! tiles {
-    ($lanes:ty, $sums:expr, $rows:expr $(, $type:ident)? $(; $features:literal)?) => {
+    ($lanes:ty, $sums:expr, $rows:expr, $direct:literal $(, $type:ident)? $(; $features:literal)?) => {
         impl$(<$type: Real>)? Tiles for $lanes {
             const SUMS: usize = $sums;
             const ROWS: usize = $rows;
+            const DIRECT: usize = $direct;
 
             $(#[target_feature(enable = $features)])?
             unsafe fn tile<F: Format<Self>, const C: usize, const R: usize>(
@@ -285,14 +289,14 @@ macro_rules! tiles {
 /// Of four vectors each: there are 32 registers on ARM, 16 elsewhere.
 const PORTABLE: usize = if cfg!(target_arch = "aarch64") { 6 } else { 3 };
 
-tiles!(Plain<T>, PORTABLE, PORTABLE, T);
+tiles!(Plain<T>, PORTABLE, PORTABLE, 3, T);
 // Of 16 registers 12 hold sums, two for a panel, of 32 of them 24.
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx2, 6, 6; "avx2,fma,f16c");
+tiles!(Avx2, 6, 6, 3; "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx512, 24, 12; "avx512f,avx2,fma,f16c");
+tiles!(Avx512, 24, 12, 4; "avx512f,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx512Bf16, 24, 12; "avx512f,avx512bf16,avx2,fma,f16c");
+tiles!(Avx512Bf16, 24, 12, 4; "avx512f,avx512bf16,avx2,fma,f16c");
 
 /// See [`Tiles::decode`].
 ///
@@ -373,16 +377,4 @@ unsafe fn tile<L: Lanes, F: Format<L>, const C: usize, const R: usize>(
             }
         }
     }
-}
-
-/// Has the CPU fetch a cache line, which may lie anywhere.
-#[inline(always)]
-fn fetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 CPU can, and nothing is read.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }

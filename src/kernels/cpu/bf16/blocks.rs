@@ -1,4 +1,4 @@
-//! The product on CPUs with AVX512_BF16.
+//! A product in blocks that caches hold.
 //!
 //! The operand with fewer vectors (rows of a, columns of b) is packed once for all threads, as much
 //! of it at a time as [`SHARED_LEN`] allows. The other one is cut into parts: a task packs one into
@@ -6,18 +6,15 @@
 //! shared. An element of the result is the work of one task at a time, which adds up blocks of k in
 //! their order.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::kernel::{Kernel, Tile};
 use super::pack::Panels;
 use super::scratch::{self, OWN, SHARED};
-use super::tile::{Place, TILE, tile};
 use super::{Operand, each};
-use crate::kernels::cpu::level::{Level, level};
 use crate::kernels::cpu::matrix::{MatrixMut, Threads};
 
-/// The most elements of k added up at a time. A tile's panels, 192 KiB, come from the second-level
-/// cache as fast as they are multiplied; reading `c` again for every block costs more.
-const BLOCK: usize = 2048;
 /// The most that is packed for all threads, in units of 32 bits.
 const SHARED_LEN: usize = 1 << 20;
 /// The most that is packed for one task, in units of 32 bits: 512 KiB and what lies between panels.
@@ -32,17 +29,17 @@ const LEAST: usize = 4;
 /// Multiplications below which a second thread costs more than it gains.
 const SMALL: usize = 1 << 19;
 
-/// Whether the CPU has the instructions.
-pub(super) fn available() -> bool {
-    level() == Level::Avx512Bf16
-}
-
 /// As [`super::gemm`], for k > 0.
 ///
-/// # Panics
-/// If the CPU lacks the instructions.
-pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads: Threads) {
-    assert!(available(), "a product by instructions that are not there");
+/// # Safety
+/// The CPU has the instructions.
+pub(super) unsafe fn gemm<K: Kernel>(
+    c: MatrixMut<f32>,
+    add: bool,
+    a: Operand,
+    b: Operand,
+    threads: Threads,
+) {
     let ((m, n), k) = (c.shape, a.shape().1);
     let threads = match m * n * k {
         0..SMALL => Threads::One,
@@ -50,20 +47,22 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads
     };
     let left = Vectors {
         of: a,
-        width: TILE.0,
+        width: K::TILE.0,
     };
     let right = Vectors {
         of: b.t(),
-        width: TILE.1,
+        width: K::TILE.1,
     };
     let left_is_shared = m <= n;
     let (shared, own) = match left_is_shared {
         true => (left, right),
         false => (right, left),
     };
-    // Blocks of about the same length; a pair lies in one.
-    let block = k.div_ceil(k.div_ceil(BLOCK)).next_multiple_of(2);
-    let product = Product {
+    // Blocks of about the same length; a unit lies in one.
+    let block = k
+        .div_ceil(k.div_ceil(K::BLOCK * K::PER))
+        .next_multiple_of(K::PER);
+    let product = Product::<K> {
         c: Output {
             start: c.values.as_mut_ptr(),
             stride: c.strides.0,
@@ -74,13 +73,15 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads
         own,
         left_is_shared,
         block,
+        kernel: PhantomData,
     };
-    let room = SHARED_LEN / shared.layout(block).distance();
+    let room = SHARED_LEN / shared.layout::<K>(block).distance();
     let panels = shared.panels().min(room);
     let blocks = room / panels;
     for panels in ranges(0..shared.panels(), panels) {
         for k in ranges(0..k, block * blocks) {
-            product.run(panels.clone(), k, threads);
+            // SAFETY: the caller's.
+            unsafe { product.run(panels.clone(), k, threads) };
         }
     }
 }
@@ -105,20 +106,21 @@ impl Vectors<'_> {
         self.of.shape().0.div_ceil(self.width)
     }
 
-    fn layout(self, k: usize) -> Panels {
+    fn layout<K: Kernel>(self, k: usize) -> Panels {
         Panels {
             width: self.width,
-            pairs: k.div_ceil(2),
+            units: k.div_ceil(K::PER),
         }
     }
 
     /// Packs elements `k` of the panels from `first` on into all of `into`.
-    fn pack(self, into: &mut [f32], first: usize, k: Range<usize>) {
-        // SAFETY: `gemm` has seen that the CPU has what it is compiled for.
-        unsafe {
-            self.layout(k.len())
-                .pack(into, self.of, first * self.width, k)
-        };
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn pack<K: Kernel>(self, into: &mut [f32], first: usize, k: Range<usize>) {
+        let layout = self.layout::<K>(k.len());
+        // SAFETY: the caller's.
+        unsafe { layout.pack::<K>(into, self.of, first * self.width, k) };
     }
 
     /// Panels in a task's part of `panels`.
@@ -152,7 +154,7 @@ impl Packed<'_> {
 }
 
 /// What all tasks know.
-struct Product<'a> {
+struct Product<'a, K> {
     c: Output,
     add: bool,
     shared: Vectors<'a>,
@@ -160,19 +162,24 @@ struct Product<'a> {
     left_is_shared: bool,
     /// Elements of k added up at a time.
     block: usize,
+    kernel: PhantomData<K>,
 }
 
-impl Product<'_> {
+impl<K: Kernel> Product<'_, K> {
     /// Elements `k` of some panels of the shared operand, with all of the other.
-    fn run(&self, panels: Range<usize>, k: Range<usize>, threads: Threads) {
-        let layout = self.shared.layout(k.len());
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn run(&self, panels: Range<usize>, k: Range<usize>, threads: Threads) {
+        let layout = self.shared.layout::<K>(k.len());
         let distance = layout.distance();
         scratch::with(&SHARED, panels.len() * distance, |values| {
             let share = self.shared.share(panels.len(), layout, threads);
             let starts = panels.clone().step_by(share);
             let parts = starts.zip(values.chunks_mut(share * distance)).collect();
             each(threads, parts, |(first, into)| {
-                self.shared.pack(into, first, k.clone());
+                // SAFETY: the caller's.
+                unsafe { self.shared.pack::<K>(into, first, k.clone()) };
             });
 
             let shared = Packed {
@@ -180,35 +187,44 @@ impl Product<'_> {
                 layout,
                 values,
             };
-            let (all, layout) = (self.own.panels(), self.own.layout(self.block));
+            let (all, layout) = (self.own.panels(), self.own.layout::<K>(self.block));
             let parts = ranges(0..all, self.own.share(all, layout, threads)).collect();
-            each(threads, parts, |part| self.part(&shared, k.clone(), part));
+            each(threads, parts, |part| {
+                // SAFETY: the caller's.
+                unsafe { self.part(&shared, k.clone(), part) };
+            });
         });
     }
 
     /// Elements `k` of the shared panels, with some panels of the other operand.
-    fn part(&self, shared: &Packed, k: Range<usize>, panels: Range<usize>) {
-        let len = |k| panels.len() * self.own.layout(k).distance();
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn part(&self, shared: &Packed, k: Range<usize>, panels: Range<usize>) {
+        let len = |k| panels.len() * self.own.layout::<K>(k).distance();
         scratch::with(&OWN, len(self.block), |values| {
             for part in ranges(k.clone(), self.block) {
                 let values = &mut values[..len(part.len())];
-                self.own.pack(values, panels.start, part.clone());
+                // SAFETY: the caller's.
+                unsafe { self.own.pack::<K>(values, panels.start, part.clone()) };
                 let own = Packed {
                     panels: panels.clone(),
-                    layout: self.own.layout(part.len()),
+                    layout: self.own.layout::<K>(part.len()),
                     values,
                 };
-                let before = (part.start - k.start) / 2;
+                let before = (part.start - k.start) / K::PER;
                 let shared = Packed {
-                    values: &shared.values[before * shared.layout.step()..],
+                    values: &shared.values[before * shared.layout.width..],
                     ..shared.clone()
                 };
                 let add = self.add || part.start > 0;
-                let pairs = own.layout.pairs;
-                match self.left_is_shared {
-                    true => self.c.multiply(add, &shared, &own, pairs),
-                    false => self.c.multiply(add, &own, &shared, pairs),
-                }
+                let units = own.layout.units;
+                let (left, right) = match self.left_is_shared {
+                    true => (&shared, &own),
+                    false => (&own, &shared),
+                };
+                // SAFETY: the caller's; panels of the other operand are those of one task.
+                unsafe { self.c.multiply::<K>(add, left, right, units) };
             }
         });
     }
@@ -225,28 +241,32 @@ struct Output {
 unsafe impl Sync for Output {}
 
 impl Output {
-    /// Writes or adds the first `pairs` pairs of k of the panels of both operands.
-    fn multiply(&self, add: bool, left: &Packed, right: &Packed, pairs: usize) {
+    /// Writes or adds the first `units` units of k of the panels of both operands.
+    ///
+    /// # Safety
+    /// The CPU has the instructions, and nobody else has these tiles.
+    unsafe fn multiply<K: Kernel>(&self, add: bool, left: &Packed, right: &Packed, units: usize) {
         for group in ranges(right.panels.clone(), GROUP) {
             for i in left.panels.clone() {
                 for j in group.clone() {
                     let (left, right) = (left.panel(i), right.panel(j));
-                    // SAFETY: `gemm` has seen that the CPU has what it is compiled for; the
-                    // tile lies inside the matrix, and its panels are those of one task.
-                    unsafe { tile(pairs, left, right, self.place(i, j), add) };
+                    assert!(left.len() >= units * K::TILE.0 && right.len() >= units * K::TILE.1);
+                    let (left, right) = (left.as_ptr(), right.as_ptr());
+                    // SAFETY: the caller's; panels hold the units, the tile lies in the matrix.
+                    unsafe { K::tile(units, left, right, self.tile::<K>(i, j), add) };
                 }
             }
         }
     }
 
     /// The tile of the `i`th panel of rows and the `j`th of columns.
-    fn place(&self, i: usize, j: usize) -> Place {
-        let at = (i * TILE.0, j * TILE.1);
+    fn tile<K: Kernel>(&self, i: usize, j: usize) -> Tile {
+        let at = (i * K::TILE.0, j * K::TILE.1);
         let rest = (self.shape.0 - at.0, self.shape.1 - at.1);
-        Place {
+        Tile {
             start: self.start.wrapping_add(at.0 * self.stride + at.1),
             stride: self.stride,
-            shape: (rest.0.min(TILE.0), rest.1.min(TILE.1)),
+            shape: (rest.0.min(K::TILE.0), rest.1.min(K::TILE.1)),
         }
     }
 }

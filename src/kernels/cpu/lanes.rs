@@ -1,9 +1,12 @@
-//! The 16 numbers of a panel, one of each row, as vector registers hold them.
+//! 16 numbers, one of each row or column of a panel, as vector registers hold them.
 //!
 //! Hides the instruction set. Every function is compiled into its caller, which says what the CPU has.
 
-use super::super::real::Real;
+use super::real::Real;
 use crate::kernels::operands::packed::PANEL;
+
+/// How many.
+pub(super) const LINE: usize = PANEL;
 
 /// Numbers of 16 rows.
 ///
@@ -17,6 +20,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store(self, to: *mut Self::Element);
     /// `self + x * w`.
     unsafe fn add_product(self, x: Self, w: Self) -> Self;
+    /// `self + other`.
+    unsafe fn plus(self, other: Self) -> Self;
 }
 
 /// Numbers stored in fewer bits than f32, read into 16 lanes of f32.
@@ -69,6 +74,15 @@ impl<T: Real> Lanes for Plain<T> {
         for ((sum, x), w) in self.0.iter_mut().zip(x.0).zip(w.0) {
             *sum = x.times_plus(w, *sum);
         }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn plus(mut self, other: Self) -> Self {
+        self.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(sum, x)| *sum += x);
         self
     }
 }
@@ -176,6 +190,13 @@ mod x86 {
             let part = |i: usize| unsafe { _mm256_fmadd_ps(x.0[i], w.0[i], self.0[i]) };
             Self([part(0), part(1)])
         }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            // SAFETY: the caller's.
+            let part = |i: usize| unsafe { _mm256_add_ps(self.0[i], other.0[i]) };
+            Self([part(0), part(1)])
+        }
     }
 
     impl Decode for Avx2 {
@@ -280,6 +301,12 @@ mod x86 {
             // SAFETY: the caller's.
             Self(unsafe { _mm512_fmadd_ps(x.0, w.0, self.0) })
         }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
     }
 
     impl Decode for Avx512 {
@@ -370,5 +397,23 @@ mod x86 {
                 Self(_mm512_dpbf16_ps(self.0, x, w))
             }
         }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            // SAFETY: the caller's.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
     }
+}
+
+/// Has the CPU fetch a cache line, which may lie anywhere.
+#[inline(always)]
+pub(super) fn fetch(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU can, and nothing is read.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }

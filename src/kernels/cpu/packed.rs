@@ -9,6 +9,7 @@
 
 mod format;
 mod pack;
+mod round;
 mod rows;
 mod tile;
 
@@ -34,7 +35,8 @@ use crate::kernels::tensor::{Dst, fresh_of, rows};
 #[cfg(target_arch = "x86_64")]
 use format::WholePairs;
 use format::{Codes, Full, Pairs, SignedBytes};
-use rows::{Rows, pair, rounded};
+use round::{pairs, pairs_as_f32, pairs_of_bf16, rounded, same};
+use rows::Rows;
 use tile::{Panels, Take, Tiles, multiply};
 
 /// Multiplications below which a second thread costs more than it gains.
@@ -58,24 +60,21 @@ pub fn pack(weight: &Tensor, precision: Precision) -> Result<PackedMatrix> {
                 shape,
                 PackedFormat::Bf16,
                 2,
-                pack::pair,
+                pairs_of_bf16,
             ))
         }
         (DType::BF16, Precision::Full) => pack(&widened(weight, DType::F32)?, precision),
         (DType::F32, Precision::Bf16) => {
-            let of = |x: &[f32]| pair(x).to_bits();
             let values = values.values::<f32>()?;
-            Ok(pack::dense(values, shape, PackedFormat::Bf16, 2, of))
+            Ok(pack::dense(values, shape, PackedFormat::Bf16, 2, pairs))
         }
         (DType::F64, _) => {
-            let of = |x: &[f64]| x[0];
             let values = values.values::<f64>()?;
-            Ok(pack::dense(values, shape, PackedFormat::F64, 1, of))
+            Ok(pack::dense(values, shape, PackedFormat::F64, 1, same))
         }
         _ => {
-            let of = |x: &[f32]| x[0];
             let values = values.values::<f32>()?;
-            Ok(pack::dense(values, shape, PackedFormat::F32, 1, of))
+            Ok(pack::dense(values, shape, PackedFormat::F32, 1, same))
         }
     }
 }
@@ -183,19 +182,19 @@ trait Packable: Real {
     ) -> Result<()>;
 }
 
-/// What is multiplied, and how: `x` (n, in), rows that registers have sums for, and what becomes of the
-/// elements of `x`.
-struct Product<'a, T, Of> {
+/// What is multiplied, and how: `x` (n, in), rows that registers have sums for, and what its numbers are
+/// turned into.
+struct Product<'a, T, Turn> {
     x: &'a [T],
     n: usize,
     matrix: &'a PackedMatrix,
     at_once: usize,
     /// Numbers in an element.
     per: usize,
-    of: Of,
+    turn: Turn,
 }
 
-impl<T: Real, Of: Fn(&[T]) -> T + Sync> Product<'_, T, Of> {
+impl<T: Real, Turn: Fn(&mut [T], &[T]) + Sync> Product<'_, T, Turn> {
     /// Calls `f` with panels, which of them are a task's, and all rows of `x`.
     fn run(&self, place: &Place<T>, f: impl Fn(Panels, Range<usize>, &Rows<T>, Take<T>) + Sync) {
         let (outs, inputs) = self.matrix.shape();
@@ -211,7 +210,7 @@ impl<T: Real, Of: Fn(&[T]) -> T + Sync> Product<'_, T, Of> {
             (self.n, inputs),
             self.at_once,
             (self.per, elements),
-            &self.of,
+            &self.turn,
         );
         let lines = self.matrix.lines();
         let distance = size_of_val(lines) / outs.div_ceil(PANEL).max(1);
@@ -240,7 +239,7 @@ impl Packable for f64 {
             matrix,
             at_once: Plain::<Self>::ROWS,
             per: 1,
-            of: |x: &[Self]| x[0],
+            turn: same::<Self>,
         };
         product.run(place, |panels, range, x, take| {
             // SAFETY: every CPU has the instructions, and the panels are f64.
@@ -260,14 +259,14 @@ impl Packable for f32 {
     ) -> Result<()> {
         let format = matrix.format();
         macro_rules! by {
-            ($lanes:ty, $format:expr, $per:literal, $of:expr) => {{
+            ($lanes:ty, $format:expr, $per:literal, $turn:expr) => {{
                 let product = Product {
                     x,
                     n,
                     matrix,
                     at_once: <$lanes>::ROWS,
                     per: $per,
-                    of: $of,
+                    turn: $turn,
                 };
                 product.run(place, |panels, range, x, take| {
                     // SAFETY: `level` says that the CPU has the instructions, and the panels are of
@@ -276,7 +275,6 @@ impl Packable for f32 {
                 })
             }};
         }
-        let same = |x: &[Self]| x[0];
         macro_rules! each_format {
             ($lanes:ty) => {
                 match format {
@@ -290,7 +288,7 @@ impl Packable for f32 {
         }
         match (level, format) {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512Bf16, PackedFormat::Bf16) => by!(Avx512Bf16, WholePairs, 2, pair),
+            (Level::Avx512Bf16, PackedFormat::Bf16) => by!(Avx512Bf16, WholePairs, 2, pairs_as_f32),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512 | Level::Avx512Bf16, _) => each_format!(Avx512),
             #[cfg(target_arch = "x86_64")]

@@ -17,8 +17,9 @@ pub(super) trait Format<L: Lanes>: Copy {
     /// Elements of a row of `x` that a block is multiplied with.
     const STEPS: usize;
     const BYTES: usize;
-    /// Whether numbers are decoded.
-    const DECODES: bool;
+    /// Groups of rows of `x` at most that numbers are decoded for as they are multiplied; for more, they are
+    /// decoded once, into the first-level cache.
+    const GROUPS: usize;
     /// What all numbers of a block share.
     type Shared: Copy;
     unsafe fn shared(self, block: *const u8) -> Self::Shared;
@@ -32,7 +33,7 @@ pub(super) struct Full;
 impl<L: Lanes> Format<L> for Full {
     const STEPS: usize = PLAIN;
     const BYTES: usize = PLAIN * PANEL * size_of::<L::Element>();
-    const DECODES: bool = false;
+    const GROUPS: usize = usize::MAX;
     type Shared = ();
 
     #[inline(always)]
@@ -52,7 +53,7 @@ pub(super) struct Pairs;
 impl<L: Decode> Format<L> for Pairs {
     const STEPS: usize = PLAIN;
     const BYTES: usize = PLAIN * 2 * PANEL;
-    const DECODES: bool = true;
+    const GROUPS: usize = 4;
     type Shared = ();
 
     #[inline(always)]
@@ -80,7 +81,7 @@ pub(super) struct WholePairs;
 impl Format<Avx512Bf16> for WholePairs {
     const STEPS: usize = PLAIN / 2;
     const BYTES: usize = PLAIN * 2 * PANEL;
-    const DECODES: bool = false;
+    const GROUPS: usize = usize::MAX;
     type Shared = ();
 
     #[inline(always)]
@@ -100,7 +101,7 @@ pub(super) struct SignedBytes;
 impl<L: Decode> Format<L> for SignedBytes {
     const STEPS: usize = 32;
     const BYTES: usize = 2 * PANEL + 32 * PANEL;
-    const DECODES: bool = true;
+    const GROUPS: usize = 1;
     type Shared = L;
 
     #[inline(always)]
@@ -123,7 +124,7 @@ pub(super) struct Codes<'a>(pub &'a [f32; 16]);
 impl<L: Decode> Format<L> for Codes<'_> {
     const STEPS: usize = 64;
     const BYTES: usize = 4 * PANEL + 64 * PANEL / 2;
-    const DECODES: bool = true;
+    const GROUPS: usize = 1;
     type Shared = (L::Table, L);
 
     #[inline(always)]

@@ -1,22 +1,22 @@
 //! From a matrix as it is stored to panels.
 
-use half::bf16;
 use rayon::prelude::*;
 
+use super::round::AT_ONCE;
 use crate::error::{Error, Result};
 use crate::kernels::cpu::host::read;
 use crate::kernels::cpu::quantized::{scale_of, with_scales};
 use crate::kernels::operands::packed::{Line, PANEL, PackedFormat, PackedMatrix};
 use crate::kernels::operands::quantized::{Quantized, Stored};
 
-/// A dense matrix (out, in), of which `of` turns `per` numbers of a row, or the fewer at its end, into one
-/// of the panel's.
+/// A dense matrix (out, in), of which `turn` makes one of the panel's numbers of `per`, or of the fewer at
+/// the end of a row.
 pub(super) fn dense<T: Copy + Sync, U: Number>(
     values: &[T],
     shape: (usize, usize),
     format: PackedFormat,
     per: usize,
-    of: impl Fn(&[T]) -> U + Sync,
+    turn: impl Fn(&mut [U], &[T]) + Sync,
 ) -> PackedMatrix {
     let inputs = shape.1;
     assert!(
@@ -29,19 +29,20 @@ pub(super) fn dense<T: Copy + Sync, U: Number>(
     let rows: Vec<&[T]> = rows.take(shape.0).collect();
     panels(shape, format, |panel, lines| {
         let rows = &rows[(panel * PANEL).min(rows.len())..rows.len().min((panel + 1) * PANEL)];
-        let to = numbers::<U>(lines);
-        for (row, values) in rows.iter().enumerate() {
-            for (values, to) in values.chunks(per).zip(to.chunks_exact_mut(PANEL)) {
-                to[row] = of(values);
+        let to = numbers::<U>(lines).chunks_mut(AT_ONCE * PANEL);
+        for (at, to) in to.enumerate() {
+            // A row after the other into the cache, from there side by side.
+            let mut turned = [[U::ZERO; AT_ONCE]; PANEL];
+            for (values, turned) in rows.iter().zip(&mut turned) {
+                let start = (at * AT_ONCE * per).min(inputs);
+                let values = &values[start..inputs.min(start + AT_ONCE * per)];
+                turn(&mut turned[..values.len().div_ceil(per)], values);
+            }
+            for (i, to) in to.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                *to = std::array::from_fn(|row| turned[row][i]);
             }
         }
     })
-}
-
-/// A pair of bf16, the first in the lower half.
-pub(super) fn pair(values: &[bf16]) -> u32 {
-    let bits = |x: &bf16| u32::from(x.to_bits());
-    bits(&values[0]) | values.get(1).map_or(0, bits) << 16
 }
 
 /// A matrix in few bits; `None` where a block of one scale is of two rows.
@@ -130,13 +131,23 @@ fn numbers<U: Number>(lines: &mut [Line]) -> &mut [U] {
 ///
 /// # Safety
 /// They are, and such a type is aligned to 64 bytes or less.
-pub(super) unsafe trait Number: Copy + Send {}
+pub(super) unsafe trait Number: Copy + Send {
+    const ZERO: Self;
+}
 
 // SAFETY: of all of these any bits are a number.
-unsafe impl Number for u8 {}
+unsafe impl Number for u8 {
+    const ZERO: Self = 0;
+}
 // SAFETY: as above.
-unsafe impl Number for u32 {}
+unsafe impl Number for u32 {
+    const ZERO: Self = 0;
+}
 // SAFETY: as above.
-unsafe impl Number for f32 {}
+unsafe impl Number for f32 {
+    const ZERO: Self = 0.0;
+}
 // SAFETY: as above.
-unsafe impl Number for f64 {}
+unsafe impl Number for f64 {
+    const ZERO: Self = 0.0;
+}

@@ -1,8 +1,8 @@
 //! The rows of `x` as panels are multiplied with them.
 
-use half::bf16;
 use rayon::prelude::*;
 
+use super::round::AT_ONCE;
 use crate::kernels::cpu::real::Real;
 
 /// Groups of rows, each with its elements side by side: (element, row in the group).
@@ -16,14 +16,14 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Real> Rows<T> {
-    /// Rows (n, k) in groups of at most `most`. An element is what `of` makes of `per` numbers, or of the
-    /// fewer at the end of a row; zeros pad a row to `steps` elements.
+    /// Rows (n, k) in groups of at most `most`. `turn` makes an element of `per` numbers, or of the fewer at
+    /// the end of a row; zeros pad a row to `steps` elements.
     pub(super) fn new(
         x: &[T],
         (n, k): (usize, usize),
         most: usize,
         (per, steps): (usize, usize),
-        of: impl Fn(&[T]) -> T + Sync,
+        turn: impl Fn(&mut [T], &[T]) + Sync,
     ) -> Self {
         let groups = n.div_ceil(most).max(1);
         let firsts: Vec<usize> = (0..=groups).map(|group| group * n / groups).collect();
@@ -38,8 +38,14 @@ impl<T: Real> Rows<T> {
         let fill = |(x, to): (&[T], &mut [T])| {
             let rows = to.len() / steps.max(1);
             for (row, x) in x.chunks_exact(k.max(1)).enumerate() {
-                let to = to.chunks_exact_mut(rows).zip(x.chunks(per));
-                to.for_each(|(to, x)| to[row] = of(x));
+                for (to, x) in to.chunks_mut(AT_ONCE * rows).zip(x.chunks(AT_ONCE * per)) {
+                    let mut turned = [T::ZERO; AT_ONCE];
+                    let turned = &mut turned[..x.len().div_ceil(per)];
+                    turn(turned, x);
+                    for (to, turned) in to.chunks_exact_mut(rows).zip(turned) {
+                        to[row] = *turned;
+                    }
+                }
             }
         };
         match groups {
@@ -78,15 +84,4 @@ impl<T: Real> Rows<T> {
     pub(super) fn start(&self, group: usize) -> *const T {
         self.values[self.firsts[group] * self.steps..].as_ptr()
     }
-}
-
-/// Rounded to the nearest bf16.
-pub(super) fn rounded(x: &[f32]) -> f32 {
-    bf16::from_f32(x[0]).to_f32()
-}
-
-/// A pair of bf16, the first in the lower half, in the bits of an f32; zero is the second of a single one.
-pub(super) fn pair(x: &[f32]) -> f32 {
-    let bits = |x: &f32| u32::from(bf16::from_f32(*x).to_bits());
-    f32::from_bits(bits(&x[0]) | x.get(1).map_or(0, bits) << 16)
 }

@@ -115,7 +115,7 @@ struct Space<T> {
 
 /// Whether numbers are written as such before they are multiplied, and not decoded as they are.
 fn decodes<L: Tiles, F: Format<L>>(x: &Rows<L::Element>) -> bool {
-    F::DECODES && (x.groups() > 1 || x.most_in_group() > L::DIRECT)
+    x.groups() > F::GROUPS
 }
 
 /// All rows of `x` with `C` panels.
@@ -177,13 +177,11 @@ unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
     }
 }
 
-/// Whether so many rows meet so many panels of a format: registers hold their sums, and numbers are not
-/// decoded before. Others are not compiled.
-struct Meet<L, F, const ROWS: usize, const PANELS: usize>(L, F);
+/// Whether registers hold the sums of so many rows with so many panels; others are not compiled.
+struct Fits<L, const ROWS: usize, const PANELS: usize>(L);
 
-impl<L: Tiles, F: Format<L>, const ROWS: usize, const PANELS: usize> Meet<L, F, ROWS, PANELS> {
-    const THEY: bool =
-        ROWS <= if F::DECODES { L::DIRECT } else { L::ROWS } && ROWS * PANELS <= L::SUMS;
+impl<L: Tiles, const ROWS: usize, const PANELS: usize> Fits<L, ROWS, PANELS> {
+    const THEY: bool = ROWS <= L::ROWS && ROWS * PANELS <= L::SUMS;
 }
 
 /// [`tile`] for the rows of a group: (where they lie, how many).
@@ -204,7 +202,7 @@ unsafe fn by_rows<L: Tiles, F: Format<L>, const C: usize>(
         ($($rows:literal)*) => {
             match rows {
                 0 => {}
-                $($rows => if Meet::<L, F, $rows, C>::THEY {
+                $($rows => if Fits::<L, $rows, C>::THEY {
                     // SAFETY: the caller's; there is room for the sums.
                     unsafe { L::tile::<F, C, $rows>(format, panels, x, blocks, sums, add) }
                 } else {
@@ -223,8 +221,6 @@ pub(super) trait Tiles: Lanes {
     const SUMS: usize;
     /// Rows of a group at most.
     const ROWS: usize;
-    /// Rows at most for which numbers in few bits are decoded as they are multiplied.
-    const DIRECT: usize;
 
     /// `R` rows of `x` with `C` panels: writes sums (R, C, 16), or adds to them.
     ///
@@ -253,11 +249,10 @@ pub(super) trait Tiles: Lanes {
 }
 
 macro_rules! tiles {
-    ($lanes:ty, $sums:expr, $rows:expr, $direct:literal $(, $type:ident)? $(; $features:literal)?) => {
+    ($lanes:ty, $sums:expr, $rows:expr $(, $type:ident)? $(; $features:literal)?) => {
         impl$(<$type: Real>)? Tiles for $lanes {
             const SUMS: usize = $sums;
             const ROWS: usize = $rows;
-            const DIRECT: usize = $direct;
 
             $(#[target_feature(enable = $features)])?
             unsafe fn tile<F: Format<Self>, const C: usize, const R: usize>(
@@ -289,14 +284,14 @@ macro_rules! tiles {
 /// Of four vectors each: there are 32 registers on ARM, 16 elsewhere.
 const PORTABLE: usize = if cfg!(target_arch = "aarch64") { 6 } else { 3 };
 
-tiles!(Plain<T>, PORTABLE, PORTABLE, 3, T);
+tiles!(Plain<T>, PORTABLE, PORTABLE, T);
 // Of 16 registers 12 hold sums, two for a panel, of 32 of them 24.
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx2, 6, 6, 3; "avx2,fma,f16c");
+tiles!(Avx2, 6, 6; "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx512, 24, 12, 4; "avx512f,avx2,fma,f16c");
+tiles!(Avx512, 24, 12; "avx512f,avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-tiles!(Avx512Bf16, 24, 12, 4; "avx512f,avx512bf16,avx2,fma,f16c");
+tiles!(Avx512Bf16, 24, 12; "avx512f,avx512bf16,avx2,fma,f16c");
 
 /// See [`Tiles::decode`].
 ///

@@ -6,10 +6,9 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::gemm::gemm;
+use super::gemm::{Multiply, gemm};
 use super::host::{Disjoint, each_real, read, write};
 use super::matrix::{Matrix, MatrixMut, Threads};
-use super::real::Real;
 use super::softmax::{cap_slopes, differentiate, multiply, probabilities, soft_cap, softmax};
 use crate::error::Result;
 use crate::kernels::operands::attention::{Group, Plan};
@@ -76,7 +75,7 @@ struct Operands<'a, T> {
     rest: T,
 }
 
-impl<'a, T: Real> Operands<'a, T> {
+impl<'a, T: Multiply> Operands<'a, T> {
     fn new(plan: &'a Plan<'a>, q: &'a [T], k: &'a [T], v: &'a [T]) -> Self {
         let (scale, softcap) = (T::of(plan.scale), plan.softcap.map(T::of));
         let rest = if softcap.is_some() { T::ONE } else { scale };
@@ -251,7 +250,7 @@ impl<'a, T: Real> Operands<'a, T> {
     }
 }
 
-fn product<T: Real>(c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
+fn product<T: Multiply>(c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
     gemm(c, add, a, b, Precision::Full, Threads::One);
 }
 

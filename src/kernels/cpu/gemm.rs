@@ -6,6 +6,7 @@
 use half::bf16;
 
 use super::bf16::{self as rounded, Operand};
+use super::full::full;
 use super::matrix::{Matrix, MatrixMut, Threads};
 use super::real::Real;
 use crate::kernels::precision::Precision;
@@ -13,7 +14,7 @@ use crate::kernels::profile;
 
 /// `c = a b`, or `c += a b` where `add`: (m, n) from (m, k) and (k, n). The result does not depend on
 /// the number of threads.
-pub fn gemm<T: Real>(
+pub fn gemm<T: Multiply>(
     c: MatrixMut<T>,
     add: bool,
     a: Matrix<T>,
@@ -23,6 +24,50 @@ pub fn gemm<T: Real>(
 ) {
     if begins(c.shape, a.shape, b.shape) {
         T::product(c, add, a, b, precision, threads);
+    }
+}
+
+/// Numbers that matmuls are of.
+pub trait Multiply: Real {
+    /// See [`gemm`]; nothing is empty but `k`.
+    fn product(
+        c: MatrixMut<Self>,
+        add: bool,
+        a: Matrix<Self>,
+        b: Matrix<Self>,
+        precision: Precision,
+        threads: Threads,
+    );
+}
+
+impl Multiply for f32 {
+    fn product(
+        c: MatrixMut<Self>,
+        add: bool,
+        a: Matrix<Self>,
+        b: Matrix<Self>,
+        precision: Precision,
+        threads: Threads,
+    ) {
+        match precision {
+            Precision::Full => full(c, add, a, b, (0.0, 1.0), threads),
+            Precision::Bf16 => {
+                rounded::gemm(c, add, Operand::F32(a), Operand::F32(b), threads);
+            }
+        }
+    }
+}
+
+impl Multiply for f64 {
+    fn product(
+        c: MatrixMut<Self>,
+        add: bool,
+        a: Matrix<Self>,
+        b: Matrix<Self>,
+        _: Precision,
+        threads: Threads,
+    ) {
+        full(c, add, a, b, (0.0, 1.0), threads);
     }
 }
 

@@ -3,10 +3,6 @@
 //! *Why*: models run in f32; tests that look past rounding run the same code in f64. The functions
 //! of f32 are polynomials that the compiler can vectorise, those of f64 the exact ones.
 
-use super::bf16::{self, Operand};
-use super::full::full;
-use super::matrix::{Matrix, MatrixMut, Threads};
-use crate::kernels::precision::Precision;
 use candle_core::{CpuStorage, WithDType};
 
 /// What a tensor in host memory holds.
@@ -68,15 +64,6 @@ pub trait Real:
     }
     /// The standard normal's distribution function and density.
     fn normal(self) -> (Self, Self);
-    /// See [`super::gemm::gemm`].
-    fn product(
-        c: MatrixMut<Self>,
-        add: bool,
-        a: Matrix<Self>,
-        b: Matrix<Self>,
-        precision: Precision,
-        threads: Threads,
-    );
 }
 
 impl Real for f32 {
@@ -184,20 +171,6 @@ impl Real for f32 {
         let tail = density * (mills * t);
         (if self > 0.0 { 1.0 - tail } else { tail }, density)
     }
-
-    fn product(
-        c: MatrixMut<Self>,
-        add: bool,
-        a: Matrix<Self>,
-        b: Matrix<Self>,
-        precision: Precision,
-        threads: Threads,
-    ) {
-        match precision {
-            Precision::Full => full(c, add, a, b, (0.0, 1.0), threads),
-            Precision::Bf16 => bf16::gemm(c, add, Operand::F32(a), Operand::F32(b), threads),
-        }
-    }
 }
 
 impl Real for f64 {
@@ -247,17 +220,6 @@ impl Real for f64 {
         let erf = candle_core::cpu::erf::erf_f64(self / root);
         let density = (-0.5 * self * self).exp() / (2.0 * std::f64::consts::PI).sqrt();
         (0.5 * (1.0 + erf), density)
-    }
-
-    fn product(
-        c: MatrixMut<Self>,
-        add: bool,
-        a: Matrix<Self>,
-        b: Matrix<Self>,
-        _: Precision,
-        threads: Threads,
-    ) {
-        full(c, add, a, b, (0.0, 1.0), threads);
     }
 }
 

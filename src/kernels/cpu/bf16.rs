@@ -11,6 +11,7 @@
 
 mod blocks;
 mod kernel;
+mod line;
 mod pack;
 mod scratch;
 #[cfg(test)]

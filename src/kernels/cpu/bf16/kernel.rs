@@ -1,6 +1,6 @@
 //! The instruction sets: how lines of a panel are read, and the loop that all the time is spent in.
 
-use super::pack::{self, Block, Number, Place};
+use super::line::{self, Block, Number, Place};
 use crate::kernels::cpu::lanes::{self, LINE, Lanes};
 
 /// How a product is computed.
@@ -15,13 +15,13 @@ pub(super) trait Kernel: Sync {
     /// The most units of k added up at a time.
     const BLOCK: usize;
 
-    /// See [`pack::along`].
+    /// See [`line::along`].
     ///
     /// # Safety
     /// As of it.
     unsafe fn along<T: Number>(to: Place, from: Block<T>, ahead: usize);
 
-    /// See [`pack::across`].
+    /// See [`line::across`].
     ///
     /// # Safety
     /// As of it.
@@ -64,13 +64,13 @@ macro_rules! kernel {
             $(#[target_feature(enable = $features)])?
             unsafe fn along<T: Number>(to: Place, from: Block<T>, ahead: usize) {
                 // SAFETY: the caller's.
-                unsafe { pack::along::<$line, T>(to, from, ahead) }
+                unsafe { line::along::<$line, T>(to, from, ahead) }
             }
 
             $(#[target_feature(enable = $features)])?
             unsafe fn across<T: Number>(to: Place, from: Block<T>) {
                 // SAFETY: the caller's.
-                unsafe { pack::across::<$line, T>(to, from) }
+                unsafe { line::across::<$line, T>(to, from) }
             }
 
             $(#[target_feature(enable = $features)])?
@@ -95,23 +95,23 @@ macro_rules! kernel {
 kernel! {
     /// By AVX512_BF16.
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16: lanes::Avx512Bf16, pack::Pairs, 14 x 2, fewer 4 9, per 2, block 1024,
+    Avx512Bf16: lanes::Avx512Bf16, line::Pairs, 14 x 2, fewer 4 9, per 2, block 1024,
     "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma"
 }
 kernel! {
     /// By AVX-512.
     #[cfg(target_arch = "x86_64")]
-    Avx512: lanes::Avx512, pack::Wide, 14 x 2, fewer 4 9, per 1, block 512,
+    Avx512: lanes::Avx512, line::Wide, 14 x 2, fewer 4 9, per 1, block 512,
     "avx512f,avx512bw,avx512vl,avx2,fma"
 }
 kernel! {
     /// By AVX2.
     #[cfg(target_arch = "x86_64")]
-    Avx2: lanes::Avx2, pack::Narrow, 6 x 1, fewer 3, per 1, block 512, "avx2,fma"
+    Avx2: lanes::Avx2, line::Narrow, 6 x 1, fewer 3, per 1, block 512, "avx2,fma"
 }
 kernel! {
     /// On any CPU.
-    Plain: lanes::Plain<f32>, pack::Plain, 6 x 1, fewer 3, per 1, block 512
+    Plain: lanes::Plain<f32>, line::Plain, 6 x 1, fewer 3, per 1, block 512
 }
 
 /// How far ahead of its use a panel of rows is fetched, in units: it streams, the columns stay.

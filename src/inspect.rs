@@ -112,7 +112,7 @@ pub fn show(
         .check_fits(arch.vocab_size)
         .map_err(|error| error.at(folder.display()))?;
     let samples = samples
-        .map(|files| open_samples(files, &tokenizer))
+        .map(|files| open_samples(files, arch.vocab_size))
         .transpose()?;
     let samples = samples.as_ref();
     let key = match split {

@@ -88,7 +88,7 @@ impl Scene {
     fn samples(&self, contents: &str) -> Result<Samples> {
         let path = self.folder.path().join("samples.jsonl");
         std::fs::write(&path, contents).unwrap();
-        Samples::open(&path.into(), &self.tokenizer)
+        Samples::open(&path.into(), self.tokenizer.max_id() as usize + 1)
     }
 
     /// The error of a reading that stops at the first row it cannot use, without the folder's name.

@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::backend::Backend;
 use super::cpu::host::{read, write};
-use super::cpu::level::capped;
+use super::cpu::level::in_use;
 use super::cpu::real::Element;
 use super::cuda::driver;
 use super::tensor::{Dst, allocated, check_alike, fresh_on};
@@ -61,7 +61,7 @@ pub fn kind(device: &Device) -> Result<String> {
     let there = features.into_iter().filter(|(_, there)| *there);
     let names = [std::env::consts::ARCH].into_iter();
     let names: Vec<&str> = names.chain(there.map(|(name, _)| name)).collect();
-    Ok(match capped() {
+    Ok(match in_use() {
         Some(used) => format!("{}, {used} used", names.join(" ")),
         None => names.join(" "),
     })

@@ -6,7 +6,7 @@
 use super::cpu::level;
 use crate::error::Result;
 
-/// What caps them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: the
+/// What selects them: `portable`, `avx2`, `avx512` or `avx512_bf16`; unset or blank: the
 /// fastest are used.
 pub const VARIABLE: &str = level::VARIABLE;
 

@@ -3,7 +3,7 @@
 use super::{Event, Observer, Session, check_length};
 use crate::config::PreferenceData;
 use crate::data::format::{Columns, Format};
-use crate::data::{Dataset, Files, RowConfig, Samples, Tokenizer};
+use crate::data::{Dataset, Files, RowConfig, Samples};
 use crate::error::{Error, Result};
 use crate::io::hub::Download;
 use crate::loss::Needs;
@@ -67,7 +67,7 @@ impl Session {
 
     fn samples(&self, files: Option<&Files>) -> Result<Option<Samples>> {
         files
-            .map(|files| open_samples(files, &self.tokenizer))
+            .map(|files| open_samples(files, self.folder.arch.vocab_size))
             .transpose()
     }
 
@@ -92,8 +92,8 @@ impl Session {
 ///
 /// # Errors
 /// As of [`Samples::open`]; of a file that does not exist the error names `data.samples`.
-pub fn open_samples(files: &Files, tokenizer: &Tokenizer) -> Result<Samples> {
-    Samples::open(files, tokenizer).map_err(|error| match is_missing(files) {
+pub fn open_samples(files: &Files, vocabulary: usize) -> Result<Samples> {
+    Samples::open(files, vocabulary).map_err(|error| match is_missing(files) {
         true => error.at_key("data.samples").hint(
             "expo sample writes such a file; or set data.samples to \"auto\" to have them drawn",
         ),

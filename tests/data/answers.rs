@@ -117,12 +117,26 @@ fn samples_are_joined_by_prompt_in_the_order_of_their_index() {
 }
 
 #[test]
+fn samples_may_have_ids_of_a_padded_vocabulary() {
+    let scene = Scene::new("pairs", "metaspace", ROW);
+    let padded = scene.tokenizer.max_id() + 1;
+    let line = format!(
+        r#"{{"prompt": "p", "response": "r", "token_ids": [5, {padded}], "finish_reason": "length"}}"#
+    );
+    let path = scene.folder.path().join("padded.jsonl");
+    std::fs::write(&path, line).unwrap();
+    let open = |vocabulary| Samples::open(&path.clone().into(), vocabulary);
+    assert!(open(padded as usize).is_err());
+    assert_eq!(open(64).unwrap().of("p").unwrap().len(), 1);
+}
+
+#[test]
 fn samples_of_another_vocabulary_are_refused() {
     let scene = Scene::new("pairs", "metaspace", ROW);
     for (line, what) in [
         (
             r#"{"prompt": "p", "response": "r", "token_ids": [37], "finish_reason": "stop"}"#,
-            "token id 37 is outside the vocabulary; the largest is 36",
+            "token id 37 is outside the vocabulary of 37; did another model draw it?",
         ),
         (
             r#"{"prompt": "p", "response": "r", "token_ids": [], "finish_reason": "stop"}"#,

@@ -48,7 +48,11 @@ fn a_column_is_the_same_after_its_file_whatever_its_order() {
     let mut config = RowConfig::new(Format::named("pairs").unwrap());
     let files = fixture("pairs.jsonl").into();
     let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
-    let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
+    let samples = Samples::open(
+        &fixture("samples.jsonl").into(),
+        tokenizer.max_id() as usize + 1,
+    )
+    .unwrap();
     let open = |config: &RowConfig, needs| {
         Dataset::open(&files, config, &tokenizer, needs, Some(&samples)).unwrap()
     };

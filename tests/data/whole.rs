@@ -134,7 +134,11 @@ fn pairs_have_the_ids_of_the_oracle() {
 #[test]
 fn drawn_responses_join_the_rows_they_were_drawn_for() {
     let (files, config, tokenizer) = real(&fixture(""), "pairs", "pairs.jsonl", "neox");
-    let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
+    let samples = Samples::open(
+        &fixture("samples.jsonl").into(),
+        tokenizer.max_id() as usize + 1,
+    )
+    .unwrap();
     let open = |needs, samples| Dataset::open(&files, &config, &tokenizer, needs, samples).unwrap();
     let dataset = open(&SAMPLED, Some(&samples));
     assert_eq!(dataset.len(), open(&PAIR, None).len());

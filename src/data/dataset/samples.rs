@@ -10,7 +10,6 @@
 use super::store::{Key, Span, Store, key};
 use crate::data::rows::Files;
 use crate::data::rows::read::Row;
-use crate::data::tokens::Tokenizer;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -91,21 +90,21 @@ struct Kept {
 
 impl Samples {
     /// Reads JSON lines with `prompt`, `response`, `token_ids` (optional), `finish_reason`
-    /// (`"stop"`, `"stop_text"` or `"length"`) and `index` (optional, else the order of the file). Ids that the
-    /// tokenizer does not have are an error: they come from another model.
-    pub fn open(files: &Files, tokenizer: &Tokenizer) -> Result<Self> {
+    /// (`"stop"`, `"stop_text"` or `"length"`) and `index` (optional, else the order of the file). Ids that are
+    /// not below `vocabulary` are an error: they come from another model. A model draws now and then, where its
+    /// vocabulary is padded, an id that its tokenizer does not have.
+    pub fn open(files: &Files, vocabulary: usize) -> Result<Self> {
         let mut all = Self::default();
         for row in files.rows() {
             let (_, row) = row?;
             let (prompt, sample) = Sample::of_row(&row)?;
             let ids = sample.ids.as_deref().unwrap_or_default();
-            if let Some(id) = ids.iter().find(|&&id| id > tokenizer.max_id()) {
-                let max = tokenizer.max_id();
-                return Err(
-                    Error::input(format!("token id {id} is outside the vocabulary"))
-                        .hint(format!("the largest is {max}; did another model draw it?"))
-                        .at(&row.place),
-                );
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+                return Err(Error::input(format!(
+                    "token id {id} is outside the vocabulary of {vocabulary}"
+                ))
+                .hint("did another model draw it?")
+                .at(&row.place));
             }
             let samples = all.by_prompt.entry(key(&prompt)).or_default();
             let same = |other: &Kept| (other.index, other.seed) == (sample.index, sample.seed);

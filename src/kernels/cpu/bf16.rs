@@ -5,9 +5,9 @@
 //! exists as a whole. Products are exact; a sum runs over blocks of k in their order, whatever the
 //! number of threads.
 //!
-//! *Why*: bf16 halves what a product reads from the caches and, on some CPUs, doubles what AVX512_BF16
-//! multiplies per cycle. All others get the same numbers, up to the rounding of f32 sums, from the f32
-//! product; they also keep numbers below 2^-126, which those instructions take for zero.
+//! *Why*: AVX512_BF16 reads half as much from the caches as f32 does and, on some CPUs, multiplies twice as many
+//! numbers in a cycle. All others compute the same products, up to the rounding of f32 sums, by instructions of
+//! f32; they also keep numbers below 2^-126, which AVX512_BF16 takes for zero.
 
 mod blocks;
 mod kernel;
@@ -69,7 +69,7 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads
         Level::Avx512 => blocks::gemm::<kernel::Avx512>,
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => blocks::gemm::<kernel::Avx2>,
-        _ => blocks::gemm::<kernel::Plain>,
+        _ => blocks::gemm::<kernel::Portable>,
     };
     // SAFETY: `level` says that the CPU has the instructions.
     unsafe { by(c, add, a, b, threads) };

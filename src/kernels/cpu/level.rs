@@ -1,4 +1,4 @@
-//! The vector instructions in use: all that the CPU has, or fewer.
+//! The vector instructions in use: the fastest that the CPU has, or others.
 
 use std::sync::OnceLock;
 
@@ -70,7 +70,8 @@ fn is_intel() -> bool {
     false
 }
 
-/// What caps the instructions: a level's name; unset or blank: the fastest that the CPU has.
+/// What selects the instructions: a level's name, the highest that is used; unset or blank: the fastest that
+/// the CPU has.
 pub(in crate::kernels) const VARIABLE: &str = "EXPO_SIMD";
 
 static LEVEL: OnceLock<Level> = OnceLock::new();
@@ -101,11 +102,11 @@ pub(in crate::kernels) fn cap() -> Result<Option<Level>> {
     )
 }
 
-/// The name of the level in use, where it is not the one that the CPU is fastest with.
-pub(in crate::kernels) fn capped() -> Option<&'static str> {
+/// The name of the level in use, where it is not the highest that the CPU has.
+pub(in crate::kernels) fn in_use() -> Option<&'static str> {
     let used = level();
     let name = Level::ALL.iter().find(|(_, level)| *level == used);
-    name.filter(|_| used != Level::fastest())
+    name.filter(|_| used != Level::of_cpu())
         .map(|(name, _)| *name)
 }
 

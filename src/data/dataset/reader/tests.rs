@@ -15,7 +15,11 @@ fn opened(train: PathBuf, needs: &Needs, store: Store, chunk: usize) -> Result<D
     let mut config = RowConfig::new(Format::named("pairs").unwrap());
     config.on_invalid = OnInvalid::Error;
     let tokenizer = Tokenizer::open(&fixture("neox")).unwrap();
-    let samples = Samples::open(&fixture("samples.jsonl").into(), &tokenizer).unwrap();
+    let samples = Samples::open(
+        &fixture("samples.jsonl").into(),
+        tokenizer.max_id() as usize + 1,
+    )
+    .unwrap();
     let source = Source {
         files: &train.into(),
         config: &config,

@@ -15,8 +15,8 @@ use super::scratch::{self, OWN, SHARED};
 use super::{Operand, each};
 use crate::kernels::cpu::matrix::{MatrixMut, Threads};
 
-/// The most that is packed for all threads, in units of 32 bits.
-const SHARED_LEN: usize = 1 << 20;
+/// The most that is packed for all threads, in units of 32 bits; tests cut small operands, too.
+const SHARED_LEN: usize = if cfg!(test) { 1 << 16 } else { 1 << 20 };
 /// The most that is packed for one task, in units of 32 bits: 512 KiB and what lies between panels.
 const OWN_LEN: usize = (1 << 17) + (1 << 12);
 /// Panels of columns that meet all panels of rows before the next ones do: at most 256 KiB.

@@ -1,6 +1,6 @@
 //! The instruction sets: how lines of a panel are read, and the loop that all the time is spent in.
 
-use super::line::{self, Block, Number, Place};
+use super::line::{self, Block, Line, Number, Place};
 use crate::kernels::cpu::lanes::{self, LINE, Lanes};
 
 /// How a product is computed.
@@ -49,7 +49,7 @@ macro_rules! kernel {
     (
         $(#[$meta:meta])*
         $name:ident: $lanes:ty, $line:ty, $rows:literal x $panels:literal, fewer $($fewer:literal)*,
-        per $per:literal, block $block:literal $(, $features:literal)?
+        block $block:literal $(, $features:literal)?
     ) => {
         $(#[$meta])*
         #[derive(Debug)]
@@ -58,7 +58,7 @@ macro_rules! kernel {
         $(#[$meta])*
         impl Kernel for $name {
             const TILE: (usize, usize) = ($rows, $panels * LINE);
-            const PER: usize = $per;
+            const PER: usize = <$line as Line>::PER;
             const BLOCK: usize = $block;
 
             $(#[target_feature(enable = $features)])?
@@ -90,28 +90,34 @@ macro_rules! kernel {
 }
 
 // Of 32 registers 28 hold sums, two the columns of a unit and one an element of a row; of 16, 12, two and
-// one. A block's panel of columns, 64 KiB or 32, comes from the second-level cache as fast as it is
-// multiplied; reading `c` again for every block costs more than longer blocks do.
+// one. A block's panel of columns, 32 to 128 KiB, comes from the second-level cache as fast as it is multiplied;
+// reading `c` again for every block costs more than longer blocks do.
 kernel! {
     /// By AVX512_BF16.
     #[cfg(target_arch = "x86_64")]
-    Avx512Bf16: lanes::Avx512Bf16, line::Pairs, 14 x 2, fewer 4 9, per 2, block 1024,
+    Avx512Bf16: lanes::Avx512Bf16, line::Bf16Pairs, 14 x 2, fewer 4 9, block 1024,
     "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma"
 }
 kernel! {
     /// By AVX-512.
     #[cfg(target_arch = "x86_64")]
-    Avx512: lanes::Avx512, line::Wide, 14 x 2, fewer 4 9, per 1, block 512,
+    Avx512: lanes::Avx512, line::F32Avx512, 14 x 2, fewer 4 9, block 512,
     "avx512f,avx512bw,avx512vl,avx2,fma"
 }
 kernel! {
     /// By AVX2.
     #[cfg(target_arch = "x86_64")]
-    Avx2: lanes::Avx2, line::Narrow, 6 x 1, fewer 3, per 1, block 512, "avx2,fma"
+    Avx2: lanes::Avx2, line::F32Avx2, 6 x 1, fewer 3, block 512, "avx2,fma"
+}
+kernel! {
+    /// On any CPU, of the vectors that ARM has 32 registers for.
+    #[cfg(target_arch = "aarch64")]
+    Portable: lanes::Plain<f32>, line::F32Portable, 6 x 1, fewer 3, block 512
 }
 kernel! {
     /// On any CPU.
-    Plain: lanes::Plain<f32>, line::Plain, 6 x 1, fewer 3, per 1, block 512
+    #[cfg(not(target_arch = "aarch64"))]
+    Portable: lanes::Plain<f32>, line::F32Portable, 3 x 1, fewer 1, block 512
 }
 
 /// How far ahead of its use a panel of rows is fetched, in units: it streams, the columns stay.

@@ -10,7 +10,7 @@ use half::bf16;
 use crate::kernels::cpu::lanes::{self, LINE};
 use crate::kernels::cpu::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Narrow, Pairs, Wide};
+pub(super) use x86::{Bf16Pairs, F32Avx2, F32Avx512};
 
 /// Units of k that are packed for all vectors before the next ones, where elements of a vector are far from
 /// each other.
@@ -120,7 +120,7 @@ pub(super) trait Line: Copy {
 pub(super) trait Number: Copy + Send + Sync {
     const ZERO: Self;
     /// Whether it is bf16.
-    const NARROW: bool;
+    const IS_BF16: bool;
     /// Rounded to the nearest bf16.
     fn rounded(self) -> f32;
 
@@ -139,7 +139,7 @@ pub(super) trait Number: Copy + Send + Sync {
 
 impl Number for f32 {
     const ZERO: Self = 0.0;
-    const NARROW: bool = false;
+    const IS_BF16: bool = false;
 
     #[inline(always)]
     fn rounded(self) -> f32 {
@@ -149,7 +149,7 @@ impl Number for f32 {
 
 impl Number for bf16 {
     const ZERO: Self = Self::ZERO;
-    const NARROW: bool = true;
+    const IS_BF16: bool = true;
 
     #[inline(always)]
     fn rounded(self) -> f32 {
@@ -157,11 +157,11 @@ impl Number for bf16 {
     }
 }
 
-/// Plain numbers in f32.
+/// Numbers in f32, as arrays.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plain([f32; LINE]);
+pub(super) struct F32Portable([f32; LINE]);
 
-impl Line for Plain {
+impl Line for F32Portable {
     const ZERO: Self = Self([0.0; LINE]);
     const PER: usize = 1;
 

@@ -19,10 +19,10 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// From one panel to the next: an odd number of units, so that panels do not share the sets of a
-    /// cache, and room for a line that is stored past the last one.
+    /// From one panel to the next: room for a line that is stored past the last unit, and an odd number of
+    /// units, so that panels do not share the sets of a cache.
     pub(super) fn distance(self) -> usize {
-        (self.units | 1) * self.width + LINE
+        ((self.units + LINE.div_ceil(self.width)) | 1) * self.width
     }
 
     /// Packs elements `k` of the vectors from `first` on into as many panels as `into` has room for.
@@ -89,7 +89,9 @@ impl Panels {
                     // Past these vectors' elements come those of the next ones.
                     let ahead = match part.start + AHEAD < k.end {
                         true => AHEAD,
-                        false => (AHEAD + LINE * from.strides.0).wrapping_sub(k.len()),
+                        false => {
+                            (AHEAD + self.width.min(LINE) * from.strides.0).wrapping_sub(k.len())
+                        }
                     };
                     // SAFETY: vectors and elements lie inside the operand, as asserted, and the
                     // lines of the units inside their panel.

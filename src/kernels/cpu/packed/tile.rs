@@ -2,8 +2,8 @@
 //!
 //! A sum stays in one lane of a register and takes its products in order of the input dimension, so
 //! no bit of it depends on the rows beside it, or on how inputs are cut into blocks. What is stored in
-//! few bits is decoded in registers, to the numbers that dequantizing gives; for more rows than
-//! registers have sums for, it is decoded once, into the first-level cache.
+//! few bits is decoded in registers, to the numbers that dequantizing gives; for many rows it is decoded
+//! once, into the first-level cache.
 
 use std::ops::Range;
 

@@ -7,7 +7,7 @@ use crate::kernels::cpu::lanes::LINE;
 
 /// Numbers in f32 by AVX-512.
 #[derive(Debug, Clone, Copy)]
-pub struct Wide(__m512);
+pub struct F32Avx512(__m512);
 
 /// The first `count` numbers, at most 16, in f32.
 ///
@@ -18,7 +18,7 @@ unsafe fn wide<T: Number>(at: *const T, count: usize) -> __m512 {
     // SAFETY: the caller's; masks leave out what lies past them.
     unsafe {
         let mask = ((1u32 << count) - 1) as __mmask16;
-        if T::NARROW {
+        if T::IS_BF16 {
             let bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at.cast()));
             return _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
         }
@@ -26,7 +26,7 @@ unsafe fn wide<T: Number>(at: *const T, count: usize) -> __m512 {
     }
 }
 
-impl Line for Wide {
+impl Line for F32Avx512 {
     // SAFETY: 512 bits of zeros are 16 numbers.
     const ZERO: Self = Self(unsafe { std::mem::transmute::<[f32; LINE], __m512>([0.0; LINE]) });
     const PER: usize = 1;
@@ -36,7 +36,7 @@ impl Line for Wide {
         // SAFETY: the caller's.
         unsafe {
             let x = wide(at, count);
-            if T::NARROW {
+            if T::IS_BF16 {
                 return Self(x);
             }
             let bits = _mm512_castps_si512(x);
@@ -82,9 +82,9 @@ impl Line for Wide {
 
 /// Pairs of bf16 by AVX512_BF16.
 #[derive(Debug, Clone, Copy)]
-pub struct Pairs(__m512i);
+pub struct Bf16Pairs(__m512i);
 
-impl Line for Pairs {
+impl Line for Bf16Pairs {
     // SAFETY: 512 bits of zeros are 32 numbers.
     const ZERO: Self = Self(unsafe { std::mem::transmute::<[u32; LINE], __m512i>([0; LINE]) });
     const PER: usize = 2;
@@ -93,7 +93,7 @@ impl Line for Pairs {
     unsafe fn neighbours<T: Number>(at: *const T, count: usize) -> Self {
         // SAFETY: the caller's; masks leave out what lies past them.
         unsafe {
-            if T::NARROW {
+            if T::IS_BF16 {
                 let mask = ((1u64 << count) - 1) as __mmask32;
                 return Self(_mm512_maskz_loadu_epi16(mask, at.cast()));
             }
@@ -122,7 +122,7 @@ impl Line for Pairs {
                 Some(second) => wide(second, count),
                 None => _mm512_setzero_ps(),
             };
-            // Numbers that are bf16 stay what they are.
+            // Numbers that are bf16 stay what they are, but for those that the product takes for zero.
             Self(_mm512_permutexvar_epi16(
                 order,
                 joined(wide(first, count), second).0,
@@ -148,9 +148,9 @@ impl Line for Pairs {
 /// # Safety
 /// The CPU has AVX512_BF16.
 #[inline(always)]
-unsafe fn joined(low: __m512, high: __m512) -> Pairs {
+unsafe fn joined(low: __m512, high: __m512) -> Bf16Pairs {
     // SAFETY: the caller's; both types are 512 bits without an invalid value.
-    Pairs(unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) })
+    Bf16Pairs(unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) })
 }
 
 /// The transpose of a 16 x 16 matrix of 32-bit values.
@@ -199,9 +199,9 @@ unsafe fn transposed(x: [__m512i; LINE]) -> [__m512i; LINE] {
 
 /// Numbers in f32 by AVX2.
 #[derive(Debug, Clone, Copy)]
-pub struct Narrow([__m256; 2]);
+pub struct F32Avx2([__m256; 2]);
 
-impl Narrow {
+impl F32Avx2 {
     /// Eight numbers, rounded.
     ///
     /// # Safety
@@ -210,7 +210,7 @@ impl Narrow {
     unsafe fn eight<T: Number>(at: *const T) -> __m256 {
         // SAFETY: the caller's.
         unsafe {
-            if T::NARROW {
+            if T::IS_BF16 {
                 let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
                 return _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
             }
@@ -231,7 +231,7 @@ impl Narrow {
     }
 }
 
-impl Line for Narrow {
+impl Line for F32Avx2 {
     // SAFETY: 512 bits of zeros are 16 numbers.
     const ZERO: Self =
         Self(unsafe { std::mem::transmute::<[f32; LINE], [__m256; 2]>([0.0; LINE]) });

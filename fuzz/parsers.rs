@@ -422,7 +422,7 @@ fn scores(folder: &Path) -> Result<()> {
 
 fn samples(folder: &Path) -> Result<()> {
     let files = Files::from(folder.join("samples.jsonl"));
-    let samples = Samples::open(&files, &Tokenizer::open(folder)?)?;
+    let samples = Samples::open(&files, Tokenizer::open(folder)?.max_id() as usize + 1)?;
     samples.of("ab").map(drop)
 }
 

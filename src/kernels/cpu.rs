@@ -1,12 +1,11 @@
 //! The operations in host memory, on the threads of the rayon pool.
 //!
 //! A file per operation, which has checked the operands. Below them lie tensors as slices (`host`),
-//! matmuls (`gemm`, `bf16`), f32 and f64 as one type (`real`), 16 numbers in registers (`lanes`) and vector
+//! matmuls (`gemm`, `matmul`), f32 and f64 as one type (`real`), 16 numbers in registers (`lanes`) and vector
 //! loops (`simd`, `softmax`).
 
 pub(super) mod activation;
 pub(super) mod attention;
-mod bf16;
 pub(super) mod dora;
 pub(super) mod dropout;
 pub(super) mod elementwise;
@@ -18,6 +17,7 @@ pub(super) mod kv_cache;
 mod lanes;
 pub(super) mod level;
 pub(super) mod linear;
+mod matmul;
 mod matrix;
 pub(super) mod mix;
 pub(super) mod norm;

@@ -20,7 +20,9 @@ fn paths_by_bf16() -> Vec<Gemm<bf16>> {
 fn paths_by<T: 'static>(right: fn(Matrix<T>) -> Operand) -> Vec<(String, Gemm<T>)> {
     let path = |level| -> (String, Gemm<T>) {
         let by = move |c: MatrixMut<f32>, add, a: Matrix<f32>, b: Matrix<T>, threads| {
-            with_level(level, || gemm(c, add, Operand::F32(a), right(b), threads));
+            with_level(level, || {
+                multiply(c, add, Operand::F32(a), right(b), Precision::Bf16, threads)
+            });
         };
         (format!("{level:?}"), Box::new(by))
     };
@@ -171,6 +173,35 @@ fn real_numbers_are_rounded_once_and_summed_in_f32() {
                 for (c, (want, size)) in c.iter().zip(&want) {
                     let error = (f64::from(*c) - want).abs();
                     assert!(error <= 1e-6 * size, "{path} {m} {n} {k}: {c} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_full_precision_nothing_is_rounded() {
+    for (m, n, k) in [(31, 40, 1501), (40, 31, 300), (3, 4, 70)] {
+        let (a, b) = (real(16, m * k), real(17, k * n));
+        for (left, right) in views(&a, &b, (m, n, k)) {
+            for level in levels_there() {
+                let mut c = vec![f32::NAN; m * n];
+                let place = MatrixMut::rows(&mut c, (m, n));
+                let (a, b) = (Operand::F32(left), Operand::F32(right));
+                with_level(level, || {
+                    multiply(place, false, a, b, Precision::Full, Threads::All)
+                });
+                for (i, c) in c.iter().enumerate() {
+                    let at = |x: Matrix<f32>, i, j| {
+                        f64::from(x.values[i * x.strides.0 + j * x.strides.1])
+                    };
+                    let products = (0..k).map(|k| at(left, i / n, k) * at(right, k, i % n));
+                    let (want, size) =
+                        products.fold((0.0, 0.0), |(sum, size), x| (sum + x, size + x.abs()));
+                    assert!(
+                        (f64::from(*c) - want).abs() <= 1e-6 * size,
+                        "{level:?} {m} {n} {k}: {c} {want}"
+                    );
                 }
             }
         }
@@ -333,19 +364,21 @@ fn without_products_the_result_is_zero_or_what_it_was() {
     fn place(c: &mut [f32]) -> MatrixMut<'_, f32> {
         MatrixMut::new(c, (2, 1), (3, 1))
     }
-    gemm(
+    multiply(
         place(&mut c),
         true,
         Operand::F32(a),
         Operand::F32(b),
+        Precision::Bf16,
         Threads::All,
     );
     assert!(c[0].is_nan() && c[3] == 1.0);
-    gemm(
+    multiply(
         place(&mut c),
         false,
         Operand::F32(a),
         Operand::F32(b),
+        Precision::Bf16,
         Threads::All,
     );
     assert_eq!((c[0], c[1], c[3]), (0.0, 1.0, 0.0));
@@ -357,6 +390,13 @@ fn without_products_the_result_is_zero_or_what_it_was() {
             Matrix::rows(&b, (2, shape.1)),
         );
         let (a, b) = (Operand::F32(a), Operand::F32(b));
-        gemm(MatrixMut::rows(&mut [], shape), false, a, b, Threads::All);
+        multiply(
+            MatrixMut::rows(&mut [], shape),
+            false,
+            a,
+            b,
+            Precision::Bf16,
+            Threads::All,
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Operands rounded to bf16 and laid out as a tile reads them.
+//! Operands laid out as a tile reads them.
 
 use std::ops::Range;
 

@@ -29,7 +29,7 @@ const LEAST: usize = 4;
 /// Multiplications below which a second thread costs more than it gains.
 const SMALL: usize = 1 << 19;
 
-/// As [`super::gemm`], for k > 0.
+/// As [`super::multiply`], for k > 0.
 ///
 /// # Safety
 /// The CPU has the instructions.

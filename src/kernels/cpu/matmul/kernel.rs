@@ -48,15 +48,15 @@ pub(super) struct Tile {
 macro_rules! kernel {
     (
         $(#[$meta:meta])*
-        $name:ident: $lanes:ty, $line:ty, $rows:literal x $panels:literal, fewer $($fewer:literal)*,
+        $name:ident $(<$rounded:ident>)?: $lanes:ty, $line:ty, $rows:literal x $panels:literal, fewer $($fewer:literal)*,
         block $block:literal $(, $features:literal)?
     ) => {
         $(#[$meta])*
         #[derive(Debug)]
-        pub(super) struct $name;
+        pub(super) struct $name $(<const $rounded: bool>)?;
 
         $(#[$meta])*
-        impl Kernel for $name {
+        impl$(<const $rounded: bool>)? Kernel for $name $(<$rounded>)? {
             const TILE: (usize, usize) = ($rows, $panels * LINE);
             const PER: usize = <$line as Line>::PER;
             const BLOCK: usize = $block;
@@ -99,25 +99,25 @@ kernel! {
     "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma"
 }
 kernel! {
-    /// By AVX-512.
+    /// By AVX-512, of operands that are rounded or not.
     #[cfg(target_arch = "x86_64")]
-    Avx512: lanes::Avx512, line::F32Avx512, 14 x 2, fewer 4 9, block 512,
+    Avx512<ROUNDED>: lanes::Avx512, line::F32Avx512<ROUNDED>, 14 x 2, fewer 4 9, block 512,
     "avx512f,avx512bw,avx512vl,avx2,fma"
 }
 kernel! {
-    /// By AVX2.
+    /// The same by AVX2.
     #[cfg(target_arch = "x86_64")]
-    Avx2: lanes::Avx2, line::F32Avx2, 6 x 1, fewer 3, block 512, "avx2,fma"
+    Avx2<ROUNDED>: lanes::Avx2, line::F32Avx2<ROUNDED>, 6 x 1, fewer 3, block 512, "avx2,fma"
 }
 kernel! {
-    /// On any CPU, of the vectors that ARM has 32 registers for.
+    /// The same on any CPU, of the vectors that ARM has 32 registers for.
     #[cfg(target_arch = "aarch64")]
-    Portable: lanes::Plain<f32>, line::F32Portable, 6 x 1, fewer 3, block 512
+    Portable<ROUNDED>: lanes::Plain<f32>, line::F32Portable<ROUNDED>, 6 x 1, fewer 3, block 512
 }
 kernel! {
-    /// On any CPU.
+    /// The same on any CPU.
     #[cfg(not(target_arch = "aarch64"))]
-    Portable: lanes::Plain<f32>, line::F32Portable, 3 x 1, fewer 1, block 512
+    Portable<ROUNDED>: lanes::Plain<f32>, line::F32Portable<ROUNDED>, 3 x 1, fewer 1, block 512
 }
 
 /// How far ahead of its use a panel of rows is fetched, in units: it streams, the columns stay.

@@ -7,7 +7,7 @@ use crate::kernels::cpu::lanes::LINE;
 
 /// Numbers in f32 by AVX-512.
 #[derive(Debug, Clone, Copy)]
-pub struct F32Avx512(__m512);
+pub struct F32Avx512<const ROUNDED: bool>(__m512);
 
 /// The first `count` numbers, at most 16, in f32.
 ///
@@ -26,7 +26,7 @@ unsafe fn wide<T: Number>(at: *const T, count: usize) -> __m512 {
     }
 }
 
-impl Line for F32Avx512 {
+impl<const ROUNDED: bool> Line for F32Avx512<ROUNDED> {
     // SAFETY: 512 bits of zeros are 16 numbers.
     const ZERO: Self = Self(unsafe { std::mem::transmute::<[f32; LINE], __m512>([0.0; LINE]) });
     const PER: usize = 1;
@@ -36,7 +36,7 @@ impl Line for F32Avx512 {
         // SAFETY: the caller's.
         unsafe {
             let x = wide(at, count);
-            if T::IS_BF16 {
+            if T::IS_BF16 || !ROUNDED {
                 return Self(x);
             }
             let bits = _mm512_castps_si512(x);
@@ -199,10 +199,10 @@ unsafe fn transposed(x: [__m512i; LINE]) -> [__m512i; LINE] {
 
 /// Numbers in f32 by AVX2.
 #[derive(Debug, Clone, Copy)]
-pub struct F32Avx2([__m256; 2]);
+pub struct F32Avx2<const ROUNDED: bool>([__m256; 2]);
 
-impl F32Avx2 {
-    /// Eight numbers, rounded.
+impl<const ROUNDED: bool> F32Avx2<ROUNDED> {
+    /// Eight numbers.
     ///
     /// # Safety
     /// They lie there, and the CPU has AVX2.
@@ -215,6 +215,9 @@ impl F32Avx2 {
                 return _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits));
             }
             let x = _mm256_loadu_ps(at.cast());
+            if !ROUNDED {
+                return x;
+            }
             let bits = _mm256_castps_si256(x);
             let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
             let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
@@ -231,7 +234,7 @@ impl F32Avx2 {
     }
 }
 
-impl Line for F32Avx2 {
+impl<const ROUNDED: bool> Line for F32Avx2<ROUNDED> {
     // SAFETY: 512 bits of zeros are 16 numbers.
     const ZERO: Self =
         Self(unsafe { std::mem::transmute::<[f32; LINE], [__m256; 2]>([0.0; LINE]) });

@@ -1,4 +1,5 @@
-//! 16 units of 32 bits, as they are read from an operand, rounded to bf16 and stored to a panel.
+//! 16 units of 32 bits, as they are read from an operand, brought to the precision of the product and stored
+//! to a panel.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -121,6 +122,8 @@ pub(super) trait Number: Copy + Send + Sync {
     const ZERO: Self;
     /// Whether it is bf16.
     const IS_BF16: bool;
+    /// In f32.
+    fn wide(self) -> f32;
     /// Rounded to the nearest bf16.
     fn rounded(self) -> f32;
 
@@ -142,6 +145,11 @@ impl Number for f32 {
     const IS_BF16: bool = false;
 
     #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
     fn rounded(self) -> f32 {
         bf16::from_f32(self).to_f32()
     }
@@ -153,22 +161,28 @@ impl Number for bf16 {
 
     #[inline(always)]
     fn rounded(self) -> f32 {
+        self.wide()
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 }
 
 /// Numbers in f32, as arrays.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct F32Portable([f32; LINE]);
+pub(super) struct F32Portable<const ROUNDED: bool>([f32; LINE]);
 
-impl Line for F32Portable {
+impl<const ROUNDED: bool> Line for F32Portable<ROUNDED> {
     const ZERO: Self = Self([0.0; LINE]);
     const PER: usize = 1;
 
     #[inline(always)]
     unsafe fn neighbours<T: Number>(at: *const T, count: usize) -> Self {
         // SAFETY: the caller's.
-        Self(unsafe { T::some(at, count) }.map(Number::rounded))
+        let values = unsafe { T::some(at, count) };
+        Self(values.map(if ROUNDED { T::rounded } else { T::wide }))
     }
 
     #[inline(always)]

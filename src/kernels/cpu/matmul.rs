@@ -1,9 +1,9 @@
-//! Products of matrices whose elements are rounded to bf16, with sums in f32.
+//! Matmuls in f32, of operands as they are or rounded to bf16.
 //!
-//! Hides how the rounded operands are laid out and which instructions multiply them. An element that is
-//! not bf16 is rounded to the nearest (ties to even) as it is packed, so no rounded copy of an operand
-//! exists as a whole. Products are exact; a sum runs over blocks of k in their order, whatever the
-//! number of threads.
+//! Hides how operands are laid out and which instructions multiply them. An element is brought to the precision
+//! of the product as it is packed, bf16 by rounding to the nearest (ties to even), so no converted copy of an
+//! operand exists as a whole. Products of bf16 are exact; a sum runs over blocks of k in their order, whatever
+//! the number of threads.
 //!
 //! *Why*: AVX512_BF16 reads half as much from the caches as f32 does and, on some CPUs, multiplies twice as many
 //! numbers in a cycle. All others compute the same products, up to the rounding of f32 sums, by instructions of
@@ -22,11 +22,11 @@ use rayon::prelude::*;
 
 use super::level::{Level, level};
 use super::matrix::{Matrix, MatrixMut, Threads};
+use crate::kernels::precision::Precision;
 
 /// An operand as it lies in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Operand<'a> {
-    /// To be rounded.
     F32(Matrix<'a, f32>),
     Bf16(Matrix<'a, bf16>),
 }
@@ -49,7 +49,14 @@ impl Operand<'_> {
 }
 
 /// `c = a b`, or `c += a b` where `add`: (m, n) from (m, k) and (k, n). Rows of `c` have no gaps.
-pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads: Threads) {
+pub(super) fn multiply(
+    c: MatrixMut<f32>,
+    add: bool,
+    a: Operand,
+    b: Operand,
+    precision: Precision,
+    threads: Threads,
+) {
     let ((m, n), k) = (c.shape, a.shape().1);
     if m == 0 || n == 0 {
         return;
@@ -62,14 +69,21 @@ pub(super) fn gemm(c: MatrixMut<f32>, add: bool, a: Operand, b: Operand, threads
         }
         return;
     }
-    let by = match level() {
+    let by = match (level(), precision) {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Bf16 => blocks::gemm::<kernel::Avx512Bf16>,
+        (Level::Avx512Bf16, Precision::Bf16) => blocks::gemm::<kernel::Avx512Bf16>,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => blocks::gemm::<kernel::Avx512>,
+        (Level::Avx512, Precision::Bf16) => blocks::gemm::<kernel::Avx512<true>>,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => blocks::gemm::<kernel::Avx2>,
-        _ => blocks::gemm::<kernel::Portable>,
+        (Level::Avx512 | Level::Avx512Bf16, Precision::Full) => {
+            blocks::gemm::<kernel::Avx512<false>>
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Precision::Bf16) => blocks::gemm::<kernel::Avx2<true>>,
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Precision::Full) => blocks::gemm::<kernel::Avx2<false>>,
+        (_, Precision::Bf16) => blocks::gemm::<kernel::Portable<true>>,
+        (_, Precision::Full) => blocks::gemm::<kernel::Portable<false>>,
     };
     // SAFETY: `level` says that the CPU has the instructions.
     unsafe { by(c, add, a, b, threads) };

@@ -1,7 +1,7 @@
 //! The vector instructions that loops of our own use: the fastest that the CPU has, or others.
 //!
-//! *Why*: so that one machine can test and measure what another one runs. Matmuls of training in f32 are
-//! the `gemm` crate's, which decides for itself.
+//! *Why*: so that one machine can test and measure what another one runs. Matmuls of training in f32,
+//! gradients of weights aside, are the `gemm` crate's, which decides for itself.
 
 use super::cpu::level;
 use crate::error::Result;

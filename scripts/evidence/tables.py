@@ -1,0 +1,415 @@
+"""Tables of what scripts/evidence.sh measured: OUT/tables/*.md and figures.json. Figures only, no text of rows.
+
+    tables.py OUT [--lexicon FILE]
+
+Every figure has its 95% interval (stats.py): over prompts, and over seeds where a setting has several.
+"""
+
+import argparse
+import csv
+import json
+import math
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+from rows import lexicon, score, sigma
+from stats import Interval, agreements, best_of, difference, interval, mean, student, variance
+
+SETS = ("main", "once", "questions", "reverse")
+BASELINE = "dpo-beta=0.1"
+# The losses that evidence.sh evaluates with the knobs of the run.
+OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
+
+
+def lines(path: Path) -> list[dict]:
+    if not path.is_file():
+        return []
+    with open(path) as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def read(path: Path):
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def shown(figure: Interval | None, unit: str = "", share: bool = False) -> str:
+    """With its unit; the interval of a share ends at 0 and 1."""
+    if figure is None:
+        return "-"
+    if share:
+        figure = figure._replace(low=max(figure.low, 0.0), high=min(figure.high, 1.0))
+    scale, digits = (100, 1) if unit == "%" else (1, 2)
+    value, low, high = (f"{scale * number:.{digits}f}" for number in figure[:3])
+    return f"{value}{unit} ({low} to {high})"
+
+
+def table(title: str, head: list[str], rows: list[list[str]], notes: str = "") -> str:
+    if not rows:
+        return ""
+    body = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    rule = "|" + "---|" * len(head) + "\n"
+    return f"## {title}\n\n" + (notes + "\n\n" if notes else "") + "| " + " | ".join(head) + " |\n" + rule + body + "\n"
+
+
+def over_seeds(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "-"
+    half = student(len(values) - 1) * math.sqrt(variance(values) / len(values))
+    return f"{mean(values):.3f} ± {half:.3f}"
+
+
+def accuracy(row: dict) -> float:
+    """Of one pair; a tie counts as half."""
+    return float(row["h"] > 0) + 0.5 * (row["h"] == 0)
+
+
+def saturated(setting: str):
+    """Whether the loss of a setting is flat at a row: the slope of sigma(d - margin) is below 1e-4, as in metrics."""
+    knobs = dict(knob.split("=") for knob in setting.split("-")[1:])
+
+    def figure(row: dict) -> float:
+        d = row["d"]
+        if knobs.get("length_normalized") == "true":
+            d = (row["log_probs"]["chosen"] / row["tokens"]["chosen"]
+                 - row["log_probs"]["rejected"] / row["tokens"]["rejected"])
+        z = d - float(knobs.get("margin", 0))
+        return float(sigma(z) * sigma(-z) < 1e-4)
+
+    return figure
+
+
+class Evidence:
+    """What a directory of scripts/evidence.sh has."""
+
+    def __init__(self, out: Path, weights: dict[str, float]):
+        self.out, self.weights = out, weights
+        self.figures: dict = {}
+
+    def runs(self, *sets: str) -> list[str]:
+        found = [path.parent for name in sets for path in self.out.glob(f"{name}/*/*/summary.json")]
+        return sorted(str(path.relative_to(self.out)) for path in found)
+
+    def settings(self, *sets: str) -> dict[tuple[str, str], dict[str, str]]:
+        """Runs by (set, setting) and seed, in the order of the sets."""
+        found: dict = defaultdict(dict)
+        for name in sets:
+            for run in self.runs(name):
+                _, seed, setting = run.split("/")
+                found[name, setting][seed] = run
+        return found
+
+    def keep(self, table: str, of: str, figure: str, value: Interval | None) -> Interval | None:
+        if value is not None:
+            self.figures.setdefault(table, {}).setdefault(of, {})[figure] = value._asdict()
+        return value
+
+    # Per pair, of one run.
+
+    def pairs(self, run: str) -> list[dict]:
+        return lines(self.out / "pairs" / f"{run}.jsonl")
+
+    def by_row(self, run: str, figure) -> dict[int, float]:
+        return {row["row"]: figure(row) for row in self.pairs(run)}
+
+    def kl(self, run: str) -> dict[str, float]:
+        """Per prompt: the mean of log pi - log r over its answers."""
+        found = defaultdict(list)
+        for row in lines(self.out / "draws/kl" / f"{run}.jsonl"):
+            found[row["prompt"]].append(row["log_prob"] - row["reference_log_prob"])
+        return {prompt: mean(values) for prompt, values in found.items()}
+
+    def wins(self, judge: str, against: str, run: str) -> dict[str, float]:
+        value = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+        rows = lines(self.out / "verdicts" / judge / against / f"{run}.jsonl")
+        return {row["prompt"]: value[row["outcome"]] for row in rows if row["outcome"] in value}
+
+    # Tables.
+
+    def diverged(self) -> str:
+        found = []
+        for config in sorted(self.out.glob("*/*/*/config.toml")):
+            if not (config.parent / "summary.json").exists() and (config.parent / "non_finite.jsonl").exists():
+                found.append([str(config.parent.relative_to(self.out))])
+        self.figures["diverged"] = [row[0] for row in found]
+        return table("Runs that met a value that is not finite", ["run"], found, "In no other table.")
+
+    def held_out(self) -> str:
+        columns = {
+            "reward accuracy": ("%", accuracy),
+            "log-ratio chosen": ("", lambda row: row["rho"]["chosen"]),
+            "log-ratio rejected": ("", lambda row: row["rho"]["rejected"]),
+            "chosen fell": ("%", lambda row: float(row["rho"]["chosen"] < 0)),
+            "log pi(chosen) > log pi(rejected)": ("%", lambda row: float(row["d"] > 0)),
+        }
+        rows = []
+        for (name, setting), seeds in self.settings(*SETS).items():
+            of = f"{name}/{setting}"
+            cells = []
+            for title, (unit, figure) in columns.items():
+                found = interval({seed: self.by_row(run, figure) for seed, run in seeds.items()})
+                cells.append(shown(self.keep("held_out", of, title, found), unit, unit == "%"))
+            kl = interval({seed: self.kl(run) for seed, run in seeds.items()})
+            cells.append(shown(self.keep("held_out", of, "KL(pi || r)", kl)))
+            loss = setting.split("-")[0]
+            if loss in ("cexpo", "rexpo"):
+                found = interval({seed: self.by_row(run, saturated(setting)) for seed, run in seeds.items()})
+                cells.append(shown(self.keep("held_out", of, "saturated", found), "%", True))
+            else:
+                cells.append("-")
+            own = {
+                seed: self.by_row(run, lambda row: next(iter(row["losses"].values()))) for seed, run in seeds.items()
+            }
+            # Of the others the rows have DPO's in its place.
+            own = own if loss in OWN else {}
+            cells.append(shown(self.keep("held_out", of, "own loss", interval(own))))
+            rows.append([name, setting, str(len(seeds)), *cells])
+        head = ["set", "setting", "seeds", *columns, "KL(pi \\|\\| r) on samples", "saturated", "own loss"]
+        notes = ("Log-ratios and KL in nats per answer. A loss is compared with itself only; cEXPO's and KTO's are in the "
+                 "table over training.")
+        return table("Held-out pairs", head, rows, notes)
+
+    def judges(self) -> list[str]:
+        place = self.out / "verdicts"
+        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+
+    def win_rates(self) -> str:
+        rows = []
+        settings = {("", "sft"): {"": "sft"}} | self.settings("main", "once")
+        for (name, setting), seeds in settings.items():
+            for against in ("chosen", "sft"):
+                cells = []
+                for judge in self.judges():
+                    found = interval({seed: self.wins(judge, against, run) for seed, run in seeds.items()})
+                    cells.append(shown(self.keep(f"win_rate/{against}", setting, judge, found), "%", True))
+                if any(cell != "-" for cell in cells):
+                    rows.append([setting, against, str(len(seeds)), *cells])
+        return table("Win rates", ["setting", "against", "seeds", *self.judges()], rows, "A tie counts as half.")
+
+    def judges_agree(self) -> str:
+        judges = self.judges()
+        rows = []
+        for against in ("chosen", "sft"):
+            for number, one in enumerate(judges):
+                for other in judges[number + 1 :]:
+                    by_prompt = defaultdict(list)
+                    for run in self.runs("main", "once"):
+                        first, second = self.wins(one, against, run), self.wins(other, against, run)
+                        for prompt in first:
+                            if prompt in second:
+                                by_prompt[prompt].append((first[prompt], second[prompt]))
+                    if by_prompt:
+                        key, items = f"{against}: {one}, {other}", sum(map(len, by_prompt.values()))
+                        same, kappa = agreements(list(by_prompt.values()))
+                        self.keep("agreement", key, "same", same)
+                        self.keep("agreement", key, "kappa", kappa)
+                        rows.append([f"{one}, {other}", against, str(items), shown(same, "%"), shown(kappa)])
+        head = ["judges", "against", "items", "same verdict", "kappa"]
+        made = table("Agreement of the judges", head, rows, "Items of all runs; intervals by resampling prompts.")
+        held = []
+        for judge in ("judge0", "judge1"):
+            found = interval({0: self.by_row(judge, accuracy)})
+            if found:
+                held.append([judge, shown(self.keep("judge_accuracy", judge, "accuracy", found), "%")])
+        return made + table("Judges on held-out pairs", ["judge", "accuracy"], held)
+
+    def differences(self) -> str:
+        settings = {setting: seeds for (_, setting), seeds in self.settings("main", "once").items()}
+        base = settings.get(BASELINE)
+        if not base:
+            return ""
+        measures = {
+            "reward accuracy": ("%", lambda run: self.by_row(run, accuracy)),
+            "log-ratio chosen": ("", lambda run: self.by_row(run, lambda row: row["rho"]["chosen"])),
+            "KL(pi \\|\\| r)": ("", self.kl),
+        } | {
+            f"{judge}, against {against}": ("%", partial(self.wins, judge, against))
+            for judge in self.judges()
+            for against in ("chosen", "sft")
+        }
+        rows = []
+        for setting, seeds in settings.items():
+            if setting == BASELINE:
+                continue
+            cells = []
+            for title, (unit, figure) in measures.items():
+                of = [{seed: figure(run) for seed, run in runs.items()} for runs in (seeds, base)]
+                found = self.keep("difference", setting, title, difference(*of))
+                cells.append(shown(found, unit) + (" *" if found and found.excludes(0) else ""))
+            rows.append([setting, *cells])
+        notes = "Pair by pair, prompt by prompt, seed by seed. *: the interval excludes 0; many are looked at at once."
+        return table(f"Differences from {BASELINE}", ["setting", *measures], rows, notes)
+
+    def diversity(self) -> str:
+        columns = {
+            "entropy_monte_carlo": "", "entropy_softmax": "", "self_bleu_4": "%", "distinct_1": "%", "distinct_2": "%",
+            "tokens": "", "stopped": "%",
+        }
+        rows = []
+        for file in sorted((self.out / "results/diversity").glob("t*")):
+            report = read(file) if file.suffix != ".part" else None
+            for model in (report or {}).get("models", []):
+                cells = []
+                for column, unit in columns.items():
+                    found = model.get(column)
+                    found = found and Interval(found["value"], found["low"], found["high"], report["prompts"], 1)
+                    cells.append(shown(self.keep(f"diversity/{file.name}", model["name"], column, found), unit))
+                rows.append([file.name[1:], model["name"], *cells])
+        notes = "Of each prompt's samples, nucleus 0.95; intervals over prompts."
+        return table("Diversity", ["temperature", "model", *columns], rows, notes)
+
+    def degradation(self) -> str:
+        names = ("eval_loss", "eval_entropy", "eval_sampled_kl", "eval_log_ratios/chosen", "eval_log_ratios/rejected",
+                 "eval_rewards/accuracies_ties_half", "eval_saturated")
+        found: dict = defaultdict(lambda: defaultdict(list))
+        for (name, setting), seeds in self.settings("main", "once").items():
+            for run in seeds.values():
+                for line in lines(self.out / run / "metrics.jsonl"):
+                    if "eval_loss" in line:
+                        for figure in names:
+                            if line.get(figure) is not None:
+                                found[setting, line["step"]][figure].append(line[figure])
+        rows = []
+        for (setting, step), figures in found.items():
+            cells = [over_seeds(figures[name]) for name in names]
+            rows.append([setting, str(step), str(max(map(len, figures.values()))), *cells])
+            self.figures.setdefault("degradation", {}).setdefault(setting, {})[step] = dict(figures)
+        head = ["setting", "step", "seeds", *(name.removeprefix("eval_") for name in names)]
+        notes = "Means over seeds, with the 95% interval of the mean where there are several."
+        return table("Over training", head, rows, notes)
+
+    def preservation(self) -> str:
+        place = self.out / "preserve"
+        start = {kind: lines(place / f"sft-{kind}.jsonl") for kind in ("good", "bad")}
+        if not all(start.values()):
+            return ""
+
+        def by_prompt(rows, figure):
+            found = defaultdict(list)
+            for row in rows:
+                found[row["prompt"]].append(figure(row))
+            return {prompt: mean(values) for prompt, values in found.items()}
+
+        def of_text(row):
+            return score(row["response"], self.weights)
+
+        def log_ratio(row):
+            return row["log_prob"] - row["reference_log_prob"]
+
+        def scored(name):
+            rows = lines(place / "scores" / f"{name}.jsonl")
+            return {row["row"]: [sample["log_prob"] for sample in row["sampled"]] for row in rows if row.get("sampled")}
+
+        before, reference = by_prompt(start["bad"], of_text), scored("sft")
+        rows = []
+        for run in self.runs("preserve"):
+            name = run.split("/")[-1]
+            drawn = {kind: lines(self.out / "draws/preserve" / kind / f"{name}.jsonl") for kind in ("good", "bad")}
+            if not all(drawn.values()):
+                continue
+            policy = scored(name)
+            forward = {
+                row: mean([r - pi for r, pi in zip(reference[row], policy[row], strict=True)])
+                for row in reference
+                if row in policy
+            }
+            figures = {
+                "good: KL(pi \\|\\| r)": interval({0: by_prompt(drawn["good"], log_ratio)}),
+                "good: KL(r \\|\\| pi)": interval({0: forward}),
+                "bad: KL(pi \\|\\| r)": interval({0: by_prompt(drawn["bad"], log_ratio)}),
+                "bad: gain in score": difference({0: by_prompt(drawn["bad"], of_text)}, {0: before}),
+            }
+            rows.append([name, *(shown(self.keep("preservation", name, key, value)) for key, value in figures.items())])
+        head = ["setting", *(f"good: KL({way})" for way in ("pi \\|\\| r", "r \\|\\| pi"))]
+        head += ["bad: KL(pi \\|\\| r)", "bad: gain in score"]
+        notes = ("Good prompts: labels at the SFT model's own odds, so the distance should be 0. Bad prompts: odds with "
+                 "the score. Nats per answer; intervals over prompts, one seed.")
+        made = table("Preservation", head, rows, notes)
+
+        # best of n from the start, on the bad prompts
+        of = defaultdict(list)
+        for row in start["bad"]:
+            of[row["prompt"]].append(of_text(row))
+        fewest = min(map(len, of.values()))
+        rows = []
+        for n in (1, 2, 4, 8):
+            if n <= fewest:
+                gain = {prompt: best_of(values, n) - mean(values) for prompt, values in of.items()}
+                found = self.keep("best_of_n", str(n), "gain", interval({0: gain}))
+                rows.append([str(n), f"{math.log(n) - (n - 1) / n:.2f}", shown(found)])
+        return made + table("Best of n of the SFT model, bad prompts", ["n", "KL, at most", "gain in score"], rows)
+
+    def soft_labels(self) -> str:
+        def loss_of(run, row):
+            if run.startswith("rexpo"):
+                abar = {side: row["log_probs"][side] / row["tokens"][side] for side in ("chosen", "rejected")}
+                margin = abar["chosen"] - abar["rejected"]
+            else:
+                margin = 0.1 * row["h"]
+            # log sigma by softplus: it does not overflow
+            log_p = -math.log1p(math.exp(-margin)) if margin > -700 else margin
+            log_q = -math.log1p(math.exp(margin)) if margin < 700 else -margin
+            return -row["label"] * log_p - (1 - row["label"]) * log_q
+
+        def figures(run):
+            name = run.split("/")[-1]
+            return {0: {row["row"]: loss_of(name, row) for row in self.pairs(run)}}
+
+        runs = {tuple(run.split("/")[1:]): run for run in self.runs("soft")}
+        rows = []
+        for setting in sorted({setting for _, setting in runs}):
+            one, other = (figures(runs[kind, setting]) if (kind, setting) in runs else {} for kind in ("p", "hard"))
+            if one and other and one[0]:
+                found = [interval(one), interval(other), difference(one, other)]
+                for key, value in zip(("soft", "hard", "soft - hard"), found, strict=True):
+                    self.keep("soft_labels", setting, key, value)
+                rows.append([setting, *map(shown, found)])
+        held_out = next((self.pairs(run) for run in runs.values()), [])
+        base = lines(self.out / "soft/rows/p.jsonl")
+        if rows and held_out and base:
+            # The label of the row as expo reads it is of the answer that the row has as chosen.
+            p = mean([row["preference"] - 1 for row in base])
+            labels = [row["preference"] - 1 for row in lines(self.out / "soft/rows/held_out.jsonl")]
+            constant = {i: -label * math.log(p) - (1 - label) * math.log(1 - p) for i, label in enumerate(labels)}
+            found = self.keep("soft_labels", "mean p", "soft", interval({0: constant}))
+            rows.append(["the training rows' mean p", shown(found), "-", "-"])
+        notes = ("Held-out log loss of the judge's probability, in nats. rEXPO predicts sigma of the difference of means "
+                 "per token, DPO sigma(beta h).")
+        return table("Soft labels", ["setting", "with p", "rounded", "difference"], rows, notes)
+
+    def hours(self) -> str:
+        file = self.out / "hours.tsv"
+        if not file.is_file():
+            return ""
+        spent: dict = defaultdict(float)
+        with open(file) as text:
+            for row in csv.DictReader(text, delimiter="\t"):
+                spent[row["stage"]] += float(row["seconds"])
+        self.figures["hours"] = {stage: seconds / 3600 for stage, seconds in spent.items()}
+        rows = [[stage, f"{seconds / 3600:.2f}"] for stage, seconds in spent.items()]
+        return table("Hours", ["stage", "hours"], [*rows, ["all", f"{sum(spent.values()) / 3600:.2f}"]])
+
+    def write(self) -> None:
+        place = self.out / "tables"
+        place.mkdir(exist_ok=True)
+        for made in (self.diverged, self.held_out, self.win_rates, self.differences, self.judges_agree, self.diversity,
+                     self.degradation, self.preservation, self.soft_labels, self.hours):
+            text, file = made(), place / f"{made.__name__}.md"
+            if text:
+                file.write_text(text)
+                print(text, end="")
+            else:
+                file.unlink(missing_ok=True)
+        (place / "figures.json").write_text(json.dumps(self.figures, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--lexicon", type=Path)
+    args = parser.parse_args()
+    Evidence(args.out, lexicon(args.lexicon) if args.lexicon else {}).write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What of the evidence needs no program: `python3 scripts/evidence/test_evidence.py`."""
+
+import contextlib
+import io
+import json
+import math
+import random
+import tempfile
+import unittest
+from pathlib import Path
+
+import rows
+import stats
+import tables
+
+
+class Statistics(unittest.TestCase):
+    def test_student_has_the_quantiles_of_a_table(self):
+        for freedom, quantile in ((1, 12.7062), (2, 4.3027), (10, 2.2281), (1e6, 1.96)):
+            self.assertAlmostEqual(stats.student(freedom), quantile, places=3)
+
+    def test_an_interval_of_one_seed_is_of_the_prompts(self):
+        values = {prompt: float(prompt % 2) for prompt in range(400)}
+        found = stats.interval({"seed0": values})
+        self.assertEqual((found.value, found.prompts, found.seeds), (0.5, 400, 1))
+        half = 1.96 * math.sqrt(0.25 / 400)
+        self.assertAlmostEqual(found.low, 0.5 - half, delta=0.01)
+        self.assertAlmostEqual(found.high, 0.5 + half, delta=0.01)
+
+    def test_an_interval_of_seeds_that_differ_is_wide(self):
+        values = {f"seed{seed}": {prompt: float(seed) for prompt in range(50)} for seed in range(3)}
+        found = stats.interval(values)
+        self.assertAlmostEqual(found.value, 1)
+        self.assertAlmostEqual(found.high - 1, 4.3027 / math.sqrt(3), places=3)
+
+    def test_intervals_hold_the_truth_as_often_as_they_say(self):
+        draw, held = random.Random(1), 0
+        for _ in range(200):
+            prompts = [draw.gauss(0, 1) for _ in range(30)]
+            seeds = [draw.gauss(0, 0.2) for _ in range(3)]
+            by_seed = {
+                seed: {i: prompt + effect + draw.gauss(0, 0.3) for i, prompt in enumerate(prompts)}
+                for seed, effect in enumerate(seeds)
+            }
+            held += not stats.interval(by_seed).excludes(0)
+        self.assertGreater(held, 180)
+
+    def test_a_difference_is_paired(self):
+        left = {"seed0": {"a": 1.0, "b": 11.0, "c": 5.0}}
+        right = {"seed0": {"a": 0.0, "b": 10.0}, "seed1": {"a": 9.0}}
+        found = stats.difference(left, right)
+        self.assertEqual((found.value, found.low, found.high, found.prompts), (1, 1, 1, 2))
+        self.assertIsNone(stats.difference(left, {"seed1": {"a": 1.0}}))
+
+    def test_prompts_that_a_seed_lacks_are_left_out(self):
+        found = stats.interval({0: {"a": 1.0, "b": 3.0}, 1: {"a": 1.0}})
+        self.assertEqual((found.value, found.prompts), (1, 1))
+        self.assertIsNone(stats.interval({0: {}}))
+
+    def test_kappa_is_agreement_beyond_chance(self):
+        self.assertEqual(stats.agreement([1, 1, 0, 0], [1, 1, 0, 0]), (1, 1))
+        self.assertEqual(stats.agreement([1, 1, 0, 0], [1, 0, 1, 0]), (0.5, 0))
+        self.assertEqual(stats.agreement([1, 1], [1, 1]), (1, None))
+        same, kappa = stats.agreements([[(1, 1)], [(0, 0)], [(1, 0)]] * 30)
+        self.assertAlmostEqual(same.value, 2 / 3)
+        self.assertTrue(same.low < same.value < same.high and kappa.low < kappa.value < kappa.high)
+
+    def test_best_of_n_is_the_mean_over_all_subsets(self):
+        scores = [3.0, 1.0, 2.0, 10.0]
+        self.assertEqual(stats.best_of(scores, 1), 4)
+        self.assertEqual(stats.best_of(scores, 4), 10)
+        self.assertAlmostEqual(stats.best_of(scores, 2), (10 * 3 + 3 * 2 + 2) / 6)
+
+
+class Rows(unittest.TestCase):
+    def test_the_cue_ends_the_last_turn(self):
+        prompt = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+        cued = rows.with_cue(prompt)
+        self.assertEqual(cued, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c" + rows.CUE + "\n\nAssistant:")
+        self.assertTrue(rows.has_cue(cued) and not rows.has_cue(prompt))
+        self.assertTrue(rows.has_cue(rows.with_cue("plain")))
+
+    def test_every_second_prompt_has_it_and_no_prompt_is_there_twice(self):
+        drawn = [{"prompt": prompt} for prompt in ("a", "a", "b", "long" * 9, "c")]
+        made = [row["prompt"] for row in rows.prompts(drawn, 9)]
+        self.assertEqual(made, ["a", "b" + rows.CUE, "c"])
+
+    def test_scores_are_of_words_in_lower_case(self):
+        self.assertEqual(rows.score("Kind, KIND unkind don't_no", {"kind": 1.0, "don't": 5.0, "no": -2.0}), 5)
+
+    def test_labels_are_drawn_at_the_odds(self):
+        samples = [(" y", -2.0), (" kind", -2.0)]
+        weights, counts = {"kind": 1.0}, {False: 0, True: 0}
+        for number in range(2000):
+            prompt = f"{number}" if number % 2 else rows.with_cue(f"{number}")
+            drawn = [
+                {"prompt": prompt, "response": text, "log_prob": log_prob, "finish_reason": "stop"}
+                for text, log_prob in samples
+            ]
+            (row,) = rows.labelled(drawn, weights, 2.0, 0)
+            counts[rows.has_cue(prompt)] += row["chosen"] == " kind"
+        self.assertAlmostEqual(counts[False] / 1000, 0.5, delta=0.05)
+        self.assertAlmostEqual(counts[True] / 1000, rows.sigma(2.0), delta=0.04)
+
+    def test_cut_and_equal_samples_make_no_row(self):
+        row = {"prompt": "a", "response": " b", "log_prob": -1.0, "finish_reason": "stop"}
+        self.assertEqual(rows.labelled([row, row, row | {"response": " c", "finish_reason": "length"}], {}, 1.0, 0), [])
+
+    def test_soft_rows_share_no_instruction_with_held_out_ones(self):
+        files = [
+            [{"instruction": f"{i}", "output_1": "a", "output_2": "b", "preference": p, "other": 1} for i in range(50)]
+            for p in (1.2, 1.9)
+        ] + [[{"instruction": "0", "output_1": "a", "output_2": "b", "preference": p} for p in (None, 1.5)]]
+        soft, hard, held_out = rows.soft(files, 40, 20, 0)
+        self.assertEqual((len(soft), len(hard), len(held_out)), (40, 40, 20))
+        learned = {row["instruction"] for row in soft}
+        self.assertFalse(learned & {row["instruction"] for row in held_out})
+        self.assertEqual({(s["preference"], h["preference"]) for s, h in zip(soft, hard)}, {(1.2, 1.0), (1.9, 2.0)})
+
+
+def put(path: Path, lines: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+class Tables(unittest.TestCase):
+    def test_tables_have_figures_and_no_text(self):
+        with tempfile.TemporaryDirectory() as name:
+            out = Path(name)
+            for setting, h in (("dpo-beta=0.1", 1.0), ("rexpo-lambda=0.2", -1.0)):
+                for seed in (0, 1):
+                    run = f"main/seed{seed}/{setting}"
+                    put(out / run / "summary.json", [{}])
+                    put(out / run / "metrics.jsonl", [{"step": 0, "eval_loss": 1.0, "eval_entropy": 2.0}])
+                    put(out / "pairs" / f"{run}.jsonl", [{
+                        "row": row, "h": h, "d": 30.0, "rho": {"chosen": -1.0, "rejected": -1.0 - h},
+                        "log_probs": {"chosen": -10.0, "rejected": -40.0}, "tokens": {"chosen": 2, "rejected": 8},
+                        "losses": {setting.split("-")[0]: 0.5},
+                    } for row in range(9)])
+                    put(out / "draws/kl" / f"{run}.jsonl", [{
+                        "prompt": f"secret {i}", "response": "secret", "log_prob": -1.0, "reference_log_prob": -3.0,
+                    } for i in range(9)])
+                    for judge in ("judge0", "length"):
+                        for against in ("chosen", "sft"):
+                            put(out / "verdicts" / judge / against / f"{run}.jsonl", [
+                                {"prompt": f"secret {i}", "outcome": "win" if h > 0 or i < 3 else "loss"}
+                                for i in range(9)
+                            ])
+            put(out / "main/seed1/ipo-beta=0.1/config.toml", [])
+            put(out / "main/seed1/ipo-beta=0.1/non_finite.jsonl", [{}])
+            with contextlib.redirect_stdout(io.StringIO()) as shown:
+                tables.Evidence(out, {}).write()
+            text = shown.getvalue() + "".join(path.read_text() for path in (out / "tables").iterdir())
+            figures = json.loads((out / "tables/figures.json").read_text())
+        self.assertNotIn("secret", text)
+        self.assertEqual(figures["diverged"], ["main/seed1/ipo-beta=0.1"])
+        self.assertEqual(figures["held_out"]["main/dpo-beta=0.1"]["KL(pi || r)"]["value"], 2)
+        self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["saturated"]["value"], 1)
+        self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["own loss"]["value"], 0.5)
+        self.assertEqual(figures["difference"]["rexpo-lambda=0.2"]["reward accuracy"]["value"], -1)
+        self.assertAlmostEqual(figures["win_rate/sft"]["rexpo-lambda=0.2"]["judge0"]["value"], 1 / 3)
+        self.assertEqual(figures["agreement"]["sft: judge0, length"]["same"]["value"], 1)
+
+    def test_the_interval_of_a_share_ends_at_0_and_1(self):
+        wide = stats.Interval(0.9, -0.1, 1.2, 5, 2)
+        self.assertEqual(tables.shown(wide, "%", True), "90.0% (0.0 to 100.0)")
+        self.assertEqual(tables.shown(wide, "%"), "90.0% (-10.0 to 120.0)")
+
+    def test_saturation_follows_the_knobs(self):
+        row = {"d": 20.0, "log_probs": {"chosen": -2.0, "rejected": -22.0}, "tokens": {"chosen": 1, "rejected": 10}}
+        self.assertEqual(tables.saturated("rexpo-lambda=0.2")(row), 1)
+        self.assertEqual(tables.saturated("rexpo-lambda=0.2-margin=20.0")(row), 0)
+        self.assertEqual(tables.saturated("rexpo-lambda=0.2-length_normalized=true")(row), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

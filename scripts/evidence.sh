@@ -15,12 +15,13 @@ Stages, in this order without --stage; each makes first what it needs:
   sft          the SFT model: reference, and start of all policies
   samples      cEXPO's samples and the reference's log-probs, into the cache
   judges       two log-ratio judges, trained with DPO on rows of their own
-  main         cEXPO, rEXPO, DPO, IPO at two knob values, a sweep per seed
+  main         cEXPO, rEXPO, DPO, IPO with the paper's knobs, a sweep per seed
   once         f-DPO (JS), SimPO, KTO, first seed
+  knobs        the four main losses at a second knob value, a sweep per seed of --knob-seeds
   heldout      accuracy, log-ratios, displacement on held-out pairs, of all runs that there are
   draw         answers as the papers draw them, and at temperature 1 for the KL to the reference, of all runs
-  judge        win rates against the chosen answers and the SFT model, of main and once
-  diversity    Table 1's protocol: the SFT model and the first setting of each main loss
+  judge        win rates against the chosen answers and the SFT model, of main, once and knobs
+  diversity    Table 1's protocol: the SFT model and the main losses, first seed
   questions    EXPO's margin and length normalization, first seed; then heldout and draw
   preserve     Figure 5 at the scale of a language model; reward against KL, best-of-n beside it
   soft         soft against hard labels; needs --alpaca
@@ -59,6 +60,7 @@ size pairs 600 28000                     # for the policies
 size judge-pairs 500 7000                # for each judge
 size eval-pairs 200 1000                 # held out
 size seeds "0 1 2" "0 1 2"
+size knob-seeds "0" "0 1 2"
 size lora-rank 16 0                      # 0: all weights are trained
 size learning-rate 1e-4 1e-6
 size sft-learning-rate 1e-5 1e-6
@@ -282,6 +284,11 @@ stage_main() {
     local seed
     for seed in "${seeds[@]}"; do sweep main "$seed"; done
 }
+stage_knobs() {
+    need sft samples
+    local seed
+    for seed in $(of knob-seeds); do sweep knobs "$seed"; done
+}
 stage_once() { need sft; sweep once "${seeds[0]}"; }
 stage_questions() { need sft samples; sweep questions "${seeds[0]}"; measured questions; }
 stage_reverse() { need sft; sweep reverse "${seeds[0]}"; measured reverse; }
@@ -312,13 +319,13 @@ measured() {
 stage_heldout() {
     need sft
     local run
-    for run in $(runs main once); do heldout_of "$run"; done
+    for run in $(runs main once knobs); do heldout_of "$run"; done
 }
 stage_draw() {
     need sft
     judged_of sft
     local run
-    for run in $(runs main once); do judged_of "$run"; kl_of "$run"; done
+    for run in $(runs main once knobs); do judged_of "$run"; kl_of "$run"; done
 }
 
 judged() { # JUDGE RUN chosen|sft OPTION...
@@ -333,7 +340,7 @@ judged() { # JUDGE RUN chosen|sft OPTION...
 stage_judge() {
     need judges draw
     local run against number offline=(--controls 0)
-    for run in sft $(runs main once); do
+    for run in sft $(runs main once knobs); do
         for against in chosen sft; do
             [ "$run $against" != "sft sft" ] || continue
             for number in 0 1; do
@@ -347,7 +354,7 @@ stage_judge() {
     done
 }
 
-# The first setting of each main loss, first seed; of the losses that are named only those.
+# The main losses, first seed; of the losses that are named only those.
 firsts() {
     local loss run losses=("$@")
     [ $# -gt 0 ] || losses=(cexpo rexpo dpo ipo)
@@ -450,7 +457,7 @@ stage_plan() {
 stage_tables() {
     "$python" -B scripts/evidence/tables.py "$out" --lexicon configs/evidence/lexicon.txt
     local set sweeps=()
-    for set in main once; do
+    for set in main once knobs; do
         for sweep in "$out/$set"/seed*; do [ ! -e "$sweep/sweep.json" ] || sweeps+=("$sweep"); done
     done
     [ ${#sweeps[@]} = 0 ] || "$expo" report "${sweeps[@]}" --out "$out/report.html" >/dev/null
@@ -460,8 +467,8 @@ stage_tables() {
     done
 }
 
-order=(data sft samples judges main once heldout draw judge diversity questions preserve soft temperature reverse
-    tables)
+order=(data sft samples judges main once knobs heldout draw judge diversity questions preserve soft temperature
+    reverse tables)
 [ ${#stages[@]} -gt 0 ] || stages=("${order[@]}")
 for name in "${stages[@]}"; do
     case " ${order[*]} plan " in *" $name "*) ;; *) fail "no stage $name; see --help" ;; esac

@@ -16,7 +16,8 @@ from pathlib import Path
 from rows import lexicon, score, sigma
 from stats import Interval, agreements, best_of, difference, interval, mean, student, variance
 
-SETS = ("main", "once", "questions", "reverse")
+COMPARED = ("main", "once", "knobs")
+SETS = (*COMPARED, "questions", "reverse")
 BASELINE = "dpo-beta=0.1"
 # The losses that evidence.sh evaluates with the knobs of the run.
 OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
@@ -175,7 +176,7 @@ class Evidence:
 
     def win_rates(self) -> str:
         rows = []
-        settings = {("", "sft"): {"": "sft"}} | self.settings("main", "once")
+        settings = {("", "sft"): {"": "sft"}} | self.settings(*COMPARED)
         for (name, setting), seeds in settings.items():
             for against in ("chosen", "sft"):
                 cells = []
@@ -193,7 +194,7 @@ class Evidence:
             for number, one in enumerate(judges):
                 for other in judges[number + 1 :]:
                     by_prompt = defaultdict(list)
-                    for run in self.runs("main", "once"):
+                    for run in self.runs(*COMPARED):
                         first, second = self.wins(one, against, run), self.wins(other, against, run)
                         for prompt in first:
                             if prompt in second:
@@ -214,7 +215,7 @@ class Evidence:
         return made + table("Judges on held-out pairs", ["judge", "accuracy"], held)
 
     def differences(self) -> str:
-        settings = {setting: seeds for (_, setting), seeds in self.settings("main", "once").items()}
+        settings = {setting: seeds for (_, setting), seeds in self.settings(*COMPARED).items()}
         base = settings.get(BASELINE)
         if not base:
             return ""
@@ -262,7 +263,7 @@ class Evidence:
         names = ("eval_loss", "eval_entropy", "eval_sampled_kl", "eval_log_ratios/chosen", "eval_log_ratios/rejected",
                  "eval_rewards/accuracies_ties_half", "eval_saturated")
         found: dict = defaultdict(lambda: defaultdict(list))
-        for (name, setting), seeds in self.settings("main", "once").items():
+        for (name, setting), seeds in self.settings(*COMPARED).items():
             for run in seeds.values():
                 for line in lines(self.out / run / "metrics.jsonl"):
                     if "eval_loss" in line:

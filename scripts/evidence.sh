@@ -37,7 +37,8 @@ Not in the order: plan, memory and time of the runs on this machine or on --gpu 
   --alpaca FILE          AlpacaEval annotations; may be repeated
   --out DIR              where everything goes
   --stage NAME           only this stage; may be repeated
-  --scale SCALE          cpu: about eight hours of two CPU cores (default); full: a GPU and the whole set
+  --scale SCALE          cpu: about twelve hours of two CPU cores for 270M parameters (default);
+                         full: a GPU and the whole set
   --max-time SECONDS     stop after this time with exit code 0; the same command resumes
   --judge-model NAME     ask this model, too, at OPENAI_BASE_URL
   --gpu NAME             for the stage plan
@@ -69,17 +70,17 @@ size dtype bf16 bf16
 size device auto auto
 size micro-batch-tokens 4096 16384
 size max-new-tokens 128 256              # of judged answers and of cEXPO's samples
-size judged 100 500                      # prompts
+size judged 50 500                       # prompts
 size kl-prompts 64 256
-size diversity-prompts 20 100
+size diversity-prompts 12 100
 size diversity-samples 25 25
 size temperatures "0.25 0.5 0.75" "0.25 0.5 0.75"
-size preserve-prompts 300 4000
-size preserve-eval 60 300
-size soft-pairs 400 2000
-size soft-eval 200 600
-size evals 3 10                          # evaluations in a run, the first one aside
-size curve-pairs 60 300                  # held-out pairs of these; heldout has all
+size preserve-prompts 200 4000
+size preserve-eval 40 300
+size soft-pairs 150 2000
+size soft-eval 100 600
+size evals 2 10                          # evaluations in a run, the first one aside
+size curve-pairs 40 300                  # held-out pairs of these; heldout has all
 size steps 0 0                           # optimizer steps of every run; 0: one epoch, of SFT two
 
 fail() { echo "evidence.sh: $*" >&2; exit 2; }

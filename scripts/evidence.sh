@@ -292,7 +292,11 @@ stage_knobs() {
 }
 stage_once() { need sft; sweep once "${seeds[0]}"; }
 stage_questions() { need sft samples; sweep questions "${seeds[0]}"; measured questions; }
-stage_reverse() { need sft; sweep reverse "${seeds[0]}"; measured reverse; }
+stage_reverse() { # Short samples, as in the config: they are drawn anew at each step.
+    need sft
+    sweep reverse "${seeds[0]}" --set sample.max_new_tokens=48
+    measured reverse
+}
 
 heldout_of() { # RUN: under its own loss with its knobs, where the rows are enough for it
     local name=${1##*/} loss=dpo

@@ -409,19 +409,19 @@ stage_preserve() {
         --set run.output_dir="$place/seed${seeds[0]}" --set run.eval_steps=1000000 --json
     for kind in good bad; do
         step "preserve/$kind" -- "$python" -B "$rows" prompts "$place/texts-eval.jsonl" "$place/$kind.jsonl" \
-            --only $kind
+            --only $kind --limit "$(of preserve-eval)"
         step "preserve/sft-$kind" -- "$expo" sample --model "$sft" --reference "$sft" --num-samples 8 \
-            --prompts "$place/$kind.jsonl[:$(of preserve-eval)]" --out "$place/sft-$kind.jsonl" "${short[@]}" \
+            --prompts "$place/$kind.jsonl" --out "$place/sft-$kind.jsonl" "${short[@]}" \
             "${limit[@]}"
         for run in $(runs preserve); do
-            drawn "preserve/$kind/${run##*/}" "$out/$run" --prompts "$place/$kind.jsonl[:$(of preserve-eval)]" \
+            drawn "preserve/$kind/${run##*/}" "$out/$run" --prompts "$place/$kind.jsonl" \
                 --num-samples 2 "${limit[@]}" --reference "$sft"
         done
     done
     # The other direction on the good prompts: log r - log pi of the reference's own samples.
     for run in sft $(runs preserve); do
         step "preserve/scores/${run##*/}" -- "$expo" score --model "$out/$run" \
-            --data "$place/good.jsonl[:$(of preserve-eval)]" --format prompts --samples "$place/sft-good.jsonl" \
+            --data "$place/good.jsonl" --format prompts --samples "$place/sft-good.jsonl" \
             "${numerics[@]}" --out "$place/scores/${run##*/}.jsonl" --overwrite --json
     done
 }

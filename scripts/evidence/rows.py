@@ -117,6 +117,8 @@ def main(arguments: list[str]) -> None:
         command.add_argument("out", type=Path)
     kinds.choices["prompts"].add_argument("--longest", type=int, default=600, help="characters [600]")
     kinds.choices["prompts"].add_argument("--only", choices=("good", "bad"), help="without, or with the cue")
+    # Here and not as a slice of the file: expo refuses a slice that is longer than the file.
+    kinds.choices["prompts"].add_argument("--limit", type=int, help="at most so many of these [all]")
     kinds.choices["label"].add_argument("--lexicon", type=Path, required=True)
     kinds.choices["label"].add_argument("--tilt", type=float, default=2.0, help="nats per unit of the score [2]")
     kinds.choices["label"].add_argument("--seed", type=int, default=0)
@@ -131,6 +133,7 @@ def main(arguments: list[str]) -> None:
         rows = prompts(lines(args.drawn), args.longest)
         if args.only:
             rows = [row for row in rows if has_cue(row["prompt"]) == (args.only == "bad")]
+        rows = rows[: args.limit]
         write(args.out, rows)
         print(json.dumps({"prompts": len(rows), "with_cue": sum(has_cue(row["prompt"]) for row in rows)}))
     elif args.kind == "label":

@@ -14,6 +14,11 @@ import stats
 import tables
 
 
+def put(path: Path, lines: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 class Statistics(unittest.TestCase):
     def test_student_has_the_quantiles_of_a_table(self):
         for freedom, quantile in ((1, 12.7062), (2, 4.3027), (10, 2.2281), (1e6, 1.96)):
@@ -85,6 +90,16 @@ class Rows(unittest.TestCase):
         made = [row["prompt"] for row in rows.prompts(drawn, 9)]
         self.assertEqual(made, ["a", "b" + rows.CUE, "c"])
 
+    def test_a_limit_counts_the_prompts_of_the_kind_and_may_exceed_them(self):
+        drawn = [{"prompt": prompt} for prompt in ("a", "b", "c", "d", "e")]
+        cases = (("good", 2, ["a", "c"]), ("good", 9, ["a", "c", "e"]), ("bad", 1, ["b" + rows.CUE]))
+        for kind, limit, expected in cases:
+            with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+                put(Path(name) / "drawn.jsonl", drawn)
+                made = Path(name) / "made.jsonl"
+                rows.main(["prompts", f"{name}/drawn.jsonl", str(made), "--only", kind, "--limit", str(limit)])
+                self.assertEqual([row["prompt"] for row in rows.lines(made)], expected)
+
     def test_scores_are_of_words_in_lower_case(self):
         self.assertEqual(rows.score("Kind, KIND unkind don't_no", {"kind": 1.0, "don't": 5.0, "no": -2.0}), 5)
 
@@ -116,11 +131,6 @@ class Rows(unittest.TestCase):
         learned = {row["instruction"] for row in soft}
         self.assertFalse(learned & {row["instruction"] for row in held_out})
         self.assertEqual({(s["preference"], h["preference"]) for s, h in zip(soft, hard)}, {(1.2, 1.0), (1.9, 2.0)})
-
-
-def put(path: Path, lines: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 class Tables(unittest.TestCase):

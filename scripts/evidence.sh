@@ -14,7 +14,7 @@ Stages, in this order without --stage; each makes first what it needs:
   data         duplicates and leaks between training and held-out rows
   sft          the SFT model: reference, and start of all policies
   samples      cEXPO's samples and the reference's log-probs, into the cache
-  judges       two log-ratio judges, trained with DPO on rows of their own
+  judges       two log-ratio judges: rewards of DPO from the same SFT model, on rows and seeds of their own
   main         cEXPO, rEXPO, DPO, IPO with the paper's knobs, a sweep per seed
   once         f-DPO (JS), SimPO, KTO, first seed
   knobs        the four main losses at a second knob value, a sweep per seed of --knob-seeds
@@ -269,12 +269,14 @@ stage_samples() {
         --set run.output_dir="$out/samples" --json
 }
 
+# Both are DPO's implicit rewards, from the same SFT model as the policies and in the same way, so what that model
+# and DPO get wrong they share with them. A seed of their own: a seed initializes the adapter, too.
 stage_judges() {
     need sft
     local number
     for number in 0 1; do
         step "judge$number" -- "$expo" train configs/evidence/pairs.toml "${policy[@]}" \
-            --set data.train="$(judge_rows "$number")" --set run.eval_prompts=0 \
+            --set data.train="$(judge_rows "$number")" --set run.eval_prompts=0 --set run.seed=$((101 + number)) \
             --set run.output_dir="$out/judge$number" --json
         heldout_of "judge$number"
     done

@@ -19,6 +19,8 @@ from stats import Interval, agreements, best_of, difference, interval, mean, stu
 COMPARED = ("main", "once", "knobs")
 SETS = (*COMPARED, "questions", "reverse")
 BASELINE = "dpo-beta=0.1"
+JUDGES = ("judge0 and judge1 are DPO's rewards log pi - log r, trained from the SFT model that the policies start from, "
+          "on rows and seeds of their own: independent neither of each other nor of the policies.")
 # The losses that evidence.sh evaluates with the knobs of the run.
 OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
 
@@ -185,7 +187,7 @@ class Evidence:
                     cells.append(shown(self.keep(f"win_rate/{against}", setting, judge, found), "%", True))
                 if any(cell != "-" for cell in cells):
                     rows.append([setting, against, str(len(seeds)), *cells])
-        return table("Win rates", ["setting", "against", "seeds", *self.judges()], rows, "A tie counts as half.")
+        return table("Win rates", ["setting", "against", "seeds", *self.judges()], rows, f"A tie counts as half. {JUDGES}")
 
     def judges_agree(self) -> str:
         judges = self.judges()
@@ -206,7 +208,8 @@ class Evidence:
                         self.keep("agreement", key, "kappa", kappa)
                         rows.append([f"{one}, {other}", against, str(items), shown(same, "%"), shown(kappa)])
         head = ["judges", "against", "items", "same verdict", "kappa"]
-        made = table("Agreement of the judges", head, rows, "Items of all runs; intervals by resampling prompts.")
+        notes = f"Items of all runs; intervals by resampling prompts. {JUDGES}"
+        made = table("Agreement of the judges", head, rows, notes)
         held = []
         for judge in ("judge0", "judge1"):
             found = interval({0: self.by_row(judge, accuracy)})

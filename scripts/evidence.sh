@@ -11,7 +11,7 @@ Trains, samples, evaluates and judges with expo, on the configs in configs/evide
 what is finished is skipped. INT or TERM ends the current step with everything saved.
 
 Stages, in this order without --stage; each makes first what it needs:
-  data         duplicates and leaks between training and held-out rows
+  data         duplicates, and leaks between the rows of policies, judges and evaluation
   sft          the SFT model: reference, and start of all policies
   samples      cEXPO's samples and the reference's log-probs, into the cache
   judges       two log-ratio judges: rewards of DPO from the same SFT model, on rows and seeds of their own
@@ -251,7 +251,13 @@ need() { local name; for name in "$@"; do enter "$name"; done; }
 # --- Stages ---
 
 stage_data() {
-    step lint -- "$expo" data lint "$train" --eval "$held_out" --json
+    local number
+    # A judge must know neither what the policies learned nor what it judges.
+    step lint/policies/held_out -- "$expo" data lint "$train" --eval "$held_out" --json
+    for number in 0 1; do
+        step "lint/judge$number/held_out" -- "$expo" data lint "$(judge_rows $number)" --eval "$held_out" --json
+        step "lint/judge$number/policies" -- "$expo" data lint "$(judge_rows $number)" --eval "$train" --json
+    done
     { uname -m; nproc; grep -m 1 '^model name' /proc/cpuinfo || true; "$expo" --version; } >"$out/machine.txt"
 }
 

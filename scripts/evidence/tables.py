@@ -129,6 +129,23 @@ class Evidence:
 
     # Tables.
 
+    def leaks(self) -> str:
+        rows = []
+        for file in sorted((self.out / "results/lint").glob("*/*")):
+            report = read(file) if file.suffix != ".part" else None
+            if report is None:
+                continue
+            found: dict = {"rows": report["eval"]["rows"], "leaked_row": 0, "leaked_prompt": 0}
+            for finding in report["eval"]["findings"]:
+                if finding["check"] in found:
+                    found[finding["check"]] += finding["rows"]
+            self.figures.setdefault("leaks", {})[f"{file.parent.name}/{file.name}"] = found
+            rows.append([file.parent.name, file.name, *map(str, found.values())])
+        head = ["training rows", "of these rows", "rows", "leaked_row", "leaked_prompt"]
+        notes = ("leaked_row: prompt and answers are those of a training row; leaked_prompt: the prompt is, the answers are "
+                 "others.")
+        return table("Leaks between sets of rows", head, rows, notes)
+
     def diverged(self) -> str:
         found = []
         for config in sorted(self.out.glob("*/*/*/config.toml")):
@@ -396,8 +413,8 @@ class Evidence:
     def write(self) -> None:
         place = self.out / "tables"
         place.mkdir(exist_ok=True)
-        for made in (self.diverged, self.held_out, self.win_rates, self.differences, self.judges_agree, self.diversity,
-                     self.degradation, self.preservation, self.soft_labels, self.hours):
+        for made in (self.leaks, self.diverged, self.held_out, self.win_rates, self.differences, self.judges_agree,
+                     self.diversity, self.degradation, self.preservation, self.soft_labels, self.hours):
             text, file = made(), place / f"{made.__name__}.md"
             if text:
                 file.write_text(text)

@@ -156,6 +156,9 @@ class Tables(unittest.TestCase):
                                 {"prompt": f"secret {i}", "outcome": "win" if h > 0 or i < 3 else "loss"}
                                 for i in range(9)
                             ])
+            put(out / "results/lint/judge0/policies", [{"eval": {"rows": 9, "findings": [
+                {"check": "leaked_prompt", "rows": 2, "first": ["secret"]}, {"check": "unusable", "rows": 1, "first": []},
+            ]}}])
             put(out / "main/seed1/ipo-beta=0.1/config.toml", [])
             put(out / "main/seed1/ipo-beta=0.1/non_finite.jsonl", [{}])
             with contextlib.redirect_stdout(io.StringIO()) as shown:
@@ -163,6 +166,8 @@ class Tables(unittest.TestCase):
             text = shown.getvalue() + "".join(path.read_text() for path in (out / "tables").iterdir())
             figures = json.loads((out / "tables/figures.json").read_text())
         self.assertNotIn("secret", text)
+        leaks = {"rows": 9, "leaked_row": 0, "leaked_prompt": 2}
+        self.assertEqual(figures["leaks"], {"judge0/policies": leaks})
         self.assertEqual(figures["diverged"], ["main/seed1/ipo-beta=0.1"])
         self.assertEqual(figures["held_out"]["main/dpo-beta=0.1"]["KL(pi || r)"]["value"], 2)
         self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["saturated"]["value"], 1)

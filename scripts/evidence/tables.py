@@ -19,8 +19,8 @@ from stats import Interval, agreements, best_of, difference, interval, mean, stu
 COMPARED = ("main", "once", "knobs")
 SETS = (*COMPARED, "questions", "reverse")
 BASELINE = "dpo-beta=0.1"
-JUDGES = ("judge0 and judge1 are DPO's rewards log pi - log r, trained from the SFT model that the policies start from, "
-          "on rows and seeds of their own: independent neither of each other nor of the policies.")
+JUDGES = ("judge0 and judge1 are DPO's rewards log pi - log r, trained from the SFT model that the policies start "
+          "from, on rows and seeds of their own: independent neither of each other nor of the policies.")
 # The losses that evidence.sh evaluates with the knobs of the run.
 OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
 
@@ -53,6 +53,12 @@ def table(title: str, head: list[str], rows: list[list[str]], notes: str = "") -
     body = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     rule = "|" + "---|" * len(head) + "\n"
     return f"## {title}\n\n" + (notes + "\n\n" if notes else "") + "| " + " | ".join(head) + " |\n" + rule + body + "\n"
+
+
+def seeds_of(figures: list[Interval | None]) -> str:
+    """The number of seeds of a row's figures: an evaluation may lack runs that others have."""
+    counts = sorted({figure.seeds for figure in figures if figure})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "-"
 
 
 def over_seeds(values: list[float]) -> str:
@@ -142,8 +148,7 @@ class Evidence:
             self.figures.setdefault("leaks", {})[f"{file.parent.name}/{file.name}"] = found
             rows.append([file.parent.name, file.name, *map(str, found.values())])
         head = ["training rows", "of these rows", "rows", "leaked_row", "leaked_prompt"]
-        notes = ("leaked_row: prompt and answers are those of a training row; leaked_prompt: the prompt is, the answers are "
-                 "others.")
+        notes = "leaked_row: prompt and answers of a training row; leaked_prompt: its prompt, with other answers."
         return table("Leaks between sets of rows", head, rows, notes)
 
     def diverged(self) -> str:
@@ -204,7 +209,8 @@ class Evidence:
                     cells.append(shown(self.keep(f"win_rate/{against}", setting, judge, found), "%", True))
                 if any(cell != "-" for cell in cells):
                     rows.append([setting, against, str(len(seeds)), *cells])
-        return table("Win rates", ["setting", "against", "seeds", *self.judges()], rows, f"A tie counts as half. {JUDGES}")
+        head = ["setting", "against", "seeds", *self.judges()]
+        return table("Win rates", head, rows, f"A tie counts as half. {JUDGES}")
 
     def judges_agree(self) -> str:
         judges = self.judges()
@@ -252,14 +258,18 @@ class Evidence:
         for setting, seeds in settings.items():
             if setting == BASELINE:
                 continue
-            cells = []
+            cells, figures = [], []
             for title, (unit, figure) in measures.items():
                 of = [{seed: figure(run) for seed, run in runs.items()} for runs in (seeds, base)]
                 found = self.keep("difference", setting, title, difference(*of))
-                cells.append(shown(found, unit) + (" *" if found and found.excludes(0) else ""))
-            rows.append([setting, *cells])
-        notes = "Pair by pair, prompt by prompt, seed by seed. *: the interval excludes 0; many are looked at at once."
-        return table(f"Differences from {BASELINE}", ["setting", *measures], rows, notes)
+                # Of one seed the interval knows nothing of how much runs differ.
+                starred = found and found.seeds > 1 and found.excludes(0)
+                cells.append(shown(found, unit) + (" *" if starred else ""))
+                figures.append(found)
+            rows.append([setting, seeds_of(figures), *cells])
+        notes = ("Pair by pair, prompt by prompt, seed by seed. *: the interval excludes 0, with several seeds; many are "
+                 "looked at at once. With one seed the interval is over prompts alone, and there is no star.")
+        return table(f"Differences from {BASELINE}", ["setting", "seeds", *measures], rows, notes)
 
     def diversity(self) -> str:
         columns = {

@@ -157,7 +157,7 @@ class Tables(unittest.TestCase):
                                 for i in range(9)
                             ])
             put(out / "results/lint/judge0/policies", [{"eval": {"rows": 9, "findings": [
-                {"check": "leaked_prompt", "rows": 2, "first": ["secret"]}, {"check": "unusable", "rows": 1, "first": []},
+                {"check": "leaked_prompt", "rows": 2, "first": ["secret"]}, {"check": "unusable", "rows": 1},
             ]}}])
             put(out / "main/seed1/ipo-beta=0.1/config.toml", [])
             put(out / "main/seed1/ipo-beta=0.1/non_finite.jsonl", [{}])
@@ -175,6 +175,25 @@ class Tables(unittest.TestCase):
         self.assertEqual(figures["difference"]["rexpo-lambda=0.2"]["reward accuracy"]["value"], -1)
         self.assertAlmostEqual(figures["win_rate/sft"]["rexpo-lambda=0.2"]["judge0"]["value"], 1 / 3)
         self.assertEqual(figures["agreement"]["sft: judge0, length"]["same"]["value"], 1)
+
+    def test_a_difference_of_one_seed_has_no_star(self):
+        for seeds, starred in ((1, False), (2, True)):
+            with tempfile.TemporaryDirectory() as name:
+                out = Path(name)
+                for setting, h in (("dpo-beta=0.1", 1.0), ("ipo-beta=0.1", -1.0)):
+                    # A second run of the baseline alone pairs with nothing.
+                    for seed in range(2 if setting == tables.BASELINE else seeds):
+                        run = f"main/seed{seed}/{setting}"
+                        put(out / run / "summary.json", [{}])
+                        put(out / "pairs" / f"{run}.jsonl", [{"row": i, "h": h, "rho": {"chosen": h}} for i in range(9)])
+                made = tables.Evidence(out, {}).differences()
+            self.assertIn(f"| ipo-beta=0.1 | {seeds} | -100.0% (-100.0 to -100.0){' *' if starred else ''} |", made)
+
+    def test_the_seeds_of_a_row_are_those_of_its_figures(self):
+        one, three = (stats.Interval(0.0, 0.0, 0.0, 5, seeds) for seeds in (1, 3))
+        self.assertEqual(tables.seeds_of([one, None, three]), "1 to 3")
+        self.assertEqual(tables.seeds_of([three, three]), "3")
+        self.assertEqual(tables.seeds_of([None]), "-")
 
     def test_the_interval_of_a_share_ends_at_0_and_1(self):
         wide = stats.Interval(0.9, -0.1, 1.2, 5, 2)

@@ -21,6 +21,8 @@ SETS = (*COMPARED, "questions", "reverse")
 BASELINE = "dpo-beta=0.1"
 JUDGES = ("judge0 and judge1 are DPO's rewards log pi - log r, trained from the SFT model that the policies start "
           "from, on rows and seeds of their own: independent neither of each other nor of the policies.")
+KL = ("KL(pi || r) is of the first 64 tokens of the policy's samples, where longer ones are cut: its size is not "
+      "comparable with theirs.")
 # The losses that evidence.sh evaluates with the knobs of the run.
 OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
 
@@ -73,6 +75,22 @@ def accuracy(row: dict) -> float:
     return float(row["h"] > 0) + 0.5 * (row["h"] == 0)
 
 
+def by_prompt(rows: list[dict], figure) -> dict[str, float]:
+    """The mean of a figure over the samples of each prompt."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["prompt"]].append(figure(row))
+    return {prompt: mean(values) for prompt, values in found.items()}
+
+
+def share_cut(rows: list[dict]) -> dict[str, float]:
+    return by_prompt(rows, lambda row: float(row["finish_reason"] == "length"))
+
+
+def log_ratio(row: dict) -> float:
+    return row["log_prob"] - row["reference_log_prob"]
+
+
 def saturated(setting: str):
     """Whether the loss of a setting is flat at a row: the slope of sigma(d - margin) is below 1e-4, as in metrics."""
     knobs = dict(knob.split("=") for knob in setting.split("-")[1:])
@@ -122,11 +140,12 @@ class Evidence:
         return {row["row"]: figure(row) for row in self.pairs(run)}
 
     def kl(self, run: str) -> dict[str, float]:
-        """Per prompt: the mean of log pi - log r over its answers."""
-        found = defaultdict(list)
-        for row in lines(self.out / "draws/kl" / f"{run}.jsonl"):
-            found[row["prompt"]].append(row["log_prob"] - row["reference_log_prob"])
-        return {prompt: mean(values) for prompt, values in found.items()}
+        """Per prompt: the mean of log pi - log r over its answers, which are cut at 64 tokens."""
+        return by_prompt(lines(self.out / "draws/kl" / f"{run}.jsonl"), log_ratio)
+
+    def cut(self, kind: str, run: str) -> dict[str, float]:
+        """Per prompt: the share of its samples in draws/KIND that met the limit of tokens."""
+        return share_cut(lines(self.out / "draws" / kind / f"{run}.jsonl"))
 
     def wins(self, judge: str, against: str, run: str) -> dict[str, float]:
         value = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -160,7 +179,10 @@ class Evidence:
         return table("Runs that met a value that is not finite", ["run"], found, "In no other table.")
 
     def held_out(self) -> str:
-        columns = {
+        def own_loss(row):
+            return next(iter(row["losses"].values()))
+
+        of_pairs = {
             "reward accuracy": ("%", accuracy),
             "log-ratio chosen": ("", lambda row: row["rho"]["chosen"]),
             "log-ratio rejected": ("", lambda row: row["rho"]["rejected"]),
@@ -169,29 +191,24 @@ class Evidence:
         }
         rows = []
         for (name, setting), seeds in self.settings(*SETS).items():
-            of = f"{name}/{setting}"
-            cells = []
-            for title, (unit, figure) in columns.items():
-                found = interval({seed: self.by_row(run, figure) for seed, run in seeds.items()})
-                cells.append(shown(self.keep("held_out", of, title, found), unit, unit == "%"))
-            kl = interval({seed: self.kl(run) for seed, run in seeds.items()})
-            cells.append(shown(self.keep("held_out", of, "KL(pi || r)", kl)))
             loss = setting.split("-")[0]
-            if loss in ("cexpo", "rexpo"):
-                found = interval({seed: self.by_row(run, saturated(setting)) for seed, run in seeds.items()})
-                cells.append(shown(self.keep("held_out", of, "saturated", found), "%", True))
-            else:
-                cells.append("-")
-            own = {
-                seed: self.by_row(run, lambda row: next(iter(row["losses"].values()))) for seed, run in seeds.items()
-            }
-            # Of the others the rows have DPO's in its place.
-            own = own if loss in OWN else {}
-            cells.append(shown(self.keep("held_out", of, "own loss", interval(own))))
-            rows.append([name, setting, str(len(seeds)), *cells])
-        head = ["set", "setting", "seeds", *columns, "KL(pi \\|\\| r) on samples", "saturated", "own loss"]
-        notes = ("Log-ratios and KL in nats per answer. A loss is compared with itself only; cEXPO's and KTO's are in the "
-                 "table over training.")
+            columns = {title: (unit, partial(self.by_row, figure=figure)) for title, (unit, figure) in of_pairs.items()}
+            columns["KL(pi || r), first 64 tokens"] = ("", self.kl)
+            columns["samples cut there"] = ("%", partial(self.cut, "kl"))
+            expo = loss in ("cexpo", "rexpo")
+            columns["saturated"] = ("%", partial(self.by_row, figure=saturated(setting)) if expo else None)
+            # Of losses that are not in OWN the rows have DPO's.
+            columns["own loss"] = ("", partial(self.by_row, figure=own_loss) if loss in OWN else None)
+            cells, figures = [], []
+            for title, (unit, figure) in columns.items():
+                found = interval({seed: figure(run) for seed, run in seeds.items()}) if figure else None
+                figures.append(self.keep("held_out", f"{name}/{setting}", title, found))
+                cells.append(shown(found, unit, unit == "%"))
+            rows.append([name, setting, seeds_of(figures), *cells])
+        head = ["set", "setting", "seeds", *of_pairs, "KL(pi \\|\\| r), first 64 tokens", "samples cut there",
+                "saturated", "own loss"]
+        notes = (f"Nats. Log-ratios are of whole answers of the data. {KL} A loss is compared with itself only; cEXPO's "
+                 "and KTO's are in the table over training.")
         return table("Held-out pairs", head, rows, notes)
 
     def judges(self) -> list[str]:
@@ -248,7 +265,7 @@ class Evidence:
         measures = {
             "reward accuracy": ("%", lambda run: self.by_row(run, accuracy)),
             "log-ratio chosen": ("", lambda run: self.by_row(run, lambda row: row["rho"]["chosen"])),
-            "KL(pi \\|\\| r)": ("", self.kl),
+            "KL(pi \\|\\| r), first 64 tokens": ("", self.kl),
         } | {
             f"{judge}, against {against}": ("%", partial(self.wins, judge, against))
             for judge in self.judges()
@@ -306,7 +323,8 @@ class Evidence:
             rows.append([setting, str(step), str(max(map(len, figures.values()))), *cells])
             self.figures.setdefault("degradation", {}).setdefault(setting, {})[step] = dict(figures)
         head = ["setting", "step", "seeds", *(name.removeprefix("eval_") for name in names)]
-        notes = "Means over seeds, with the 95% interval of the mean where there are several."
+        notes = ("Means over seeds, with the 95% interval of the mean where there are several. Log-ratios are of whole "
+                 "answers of the data, sampled_kl of the first 64 tokens of the policy's answers.")
         return table("Over training", head, rows, notes)
 
     def preservation(self) -> str:
@@ -315,17 +333,8 @@ class Evidence:
         if not all(start.values()):
             return ""
 
-        def by_prompt(rows, figure):
-            found = defaultdict(list)
-            for row in rows:
-                found[row["prompt"]].append(figure(row))
-            return {prompt: mean(values) for prompt, values in found.items()}
-
         def of_text(row):
             return score(row["response"], self.weights)
-
-        def log_ratio(row):
-            return row["log_prob"] - row["reference_log_prob"]
 
         def scored(name):
             rows = lines(place / "scores" / f"{name}.jsonl")

@@ -149,6 +149,7 @@ class Tables(unittest.TestCase):
                     } for row in range(9)])
                     put(out / "draws/kl" / f"{run}.jsonl", [{
                         "prompt": f"secret {i}", "response": "secret", "log_prob": -1.0, "reference_log_prob": -3.0,
+                        "finish_reason": "length" if i < 3 else "stop",
                     } for i in range(9)])
                     for judge in ("judge0", "length"):
                         for against in ("chosen", "sft"):
@@ -169,7 +170,8 @@ class Tables(unittest.TestCase):
         leaks = {"rows": 9, "leaked_row": 0, "leaked_prompt": 2}
         self.assertEqual(figures["leaks"], {"judge0/policies": leaks})
         self.assertEqual(figures["diverged"], ["main/seed1/ipo-beta=0.1"])
-        self.assertEqual(figures["held_out"]["main/dpo-beta=0.1"]["KL(pi || r)"]["value"], 2)
+        self.assertEqual(figures["held_out"]["main/dpo-beta=0.1"]["KL(pi || r), first 64 tokens"]["value"], 2)
+        self.assertAlmostEqual(figures["held_out"]["main/dpo-beta=0.1"]["samples cut there"]["value"], 1 / 3)
         self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["saturated"]["value"], 1)
         self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["own loss"]["value"], 0.5)
         self.assertEqual(figures["difference"]["rexpo-lambda=0.2"]["reward accuracy"]["value"], -1)
@@ -185,7 +187,9 @@ class Tables(unittest.TestCase):
                     for seed in range(2 if setting == tables.BASELINE else seeds):
                         run = f"main/seed{seed}/{setting}"
                         put(out / run / "summary.json", [{}])
-                        put(out / "pairs" / f"{run}.jsonl", [{"row": i, "h": h, "rho": {"chosen": h}} for i in range(9)])
+                        put(out / "pairs" / f"{run}.jsonl", [
+                            {"row": i, "h": h, "rho": {"chosen": h}} for i in range(9)
+                        ])
                 made = tables.Evidence(out, {}).differences()
             self.assertIn(f"| ipo-beta=0.1 | {seeds} | -100.0% (-100.0 to -100.0){' *' if starred else ''} |", made)
 

@@ -19,6 +19,8 @@ from stats import Interval, agreements, best_of, difference, interval, mean, stu
 COMPARED = ("main", "once", "knobs")
 SETS = (*COMPARED, "questions", "reverse")
 BASELINE = "dpo-beta=0.1"
+# Answers of the SFT model have the same limit of tokens; chosen ones are whole.
+AGAINST = ("sft", "chosen")
 JUDGES = ("judge0 and judge1 are DPO's rewards log pi - log r, trained from the SFT model that the policies start "
           "from, on rows and seeds of their own: independent neither of each other nor of the policies.")
 KL = ("KL(pi || r) is of the first 64 tokens of the policy's samples, where longer ones are cut: its size is not "
@@ -207,8 +209,9 @@ class Evidence:
             rows.append([name, setting, seeds_of(figures), *cells])
         head = ["set", "setting", "seeds", *of_pairs, "KL(pi \\|\\| r), first 64 tokens", "samples cut there",
                 "saturated", "own loss"]
-        notes = (f"Nats. Log-ratios are of whole answers of the data. {KL} A loss is compared with itself only; cEXPO's "
-                 "and KTO's are in the table over training.")
+        notes = (f"Nats. Log-ratios are of whole answers of the data. {KL} A loss is compared with itself only; "
+                 "cEXPO's and KTO's are in the table over training. One learning rate for all losses, tuned for none: "
+                 "a loss may do better at another.")
         return table("Held-out pairs", head, rows, notes)
 
     def judges(self) -> list[str]:
@@ -218,21 +221,26 @@ class Evidence:
     def win_rates(self) -> str:
         rows = []
         settings = {("", "sft"): {"": "sft"}} | self.settings(*COMPARED)
-        for (name, setting), seeds in settings.items():
-            for against in ("chosen", "sft"):
-                cells = []
+        for against in AGAINST:
+            for (_, setting), seeds in settings.items():
+                figures = []
                 for judge in self.judges():
                     found = interval({seed: self.wins(judge, against, run) for seed, run in seeds.items()})
-                    cells.append(shown(self.keep(f"win_rate/{against}", setting, judge, found), "%", True))
-                if any(cell != "-" for cell in cells):
-                    rows.append([setting, against, str(len(seeds)), *cells])
-        head = ["setting", "against", "seeds", *self.judges()]
-        return table("Win rates", head, rows, f"A tie counts as half. {JUDGES}")
+                    figures.append(self.keep(f"win_rate/{against}", setting, judge, found))
+                if any(figures):
+                    cut = interval({seed: self.cut("judged", run) for seed, run in seeds.items()})
+                    self.keep("answers_cut", setting, "cut", cut)
+                    cells = [shown(figure, "%", True) for figure in (cut, *figures)]
+                    rows.append([setting, against, seeds_of(figures), *cells])
+        head = ["setting", "against", "seeds", "answers cut", *self.judges()]
+        notes = ("A tie counts as half. Answers are cut at --max-new-tokens, the SFT model's as well; chosen answers are "
+                 f"whole, so a win rate against them is also one of cut answers against whole ones. {JUDGES}")
+        return table("Win rates", head, rows, notes)
 
     def judges_agree(self) -> str:
         judges = self.judges()
         rows = []
-        for against in ("chosen", "sft"):
+        for against in AGAINST:
             for number, one in enumerate(judges):
                 for other in judges[number + 1 :]:
                     by_prompt = defaultdict(list)
@@ -269,7 +277,7 @@ class Evidence:
         } | {
             f"{judge}, against {against}": ("%", partial(self.wins, judge, against))
             for judge in self.judges()
-            for against in ("chosen", "sft")
+            for against in AGAINST
         }
         rows = []
         for setting, seeds in settings.items():

@@ -151,6 +151,9 @@ class Tables(unittest.TestCase):
                         "prompt": f"secret {i}", "response": "secret", "log_prob": -1.0, "reference_log_prob": -3.0,
                         "finish_reason": "length" if i < 3 else "stop",
                     } for i in range(9)])
+                    put(out / "draws/judged" / f"{run}.jsonl", [
+                        {"prompt": f"secret {i}", "finish_reason": "length" if i < 6 else "stop"} for i in range(9)
+                    ])
                     for judge in ("judge0", "length"):
                         for against in ("chosen", "sft"):
                             put(out / "verdicts" / judge / against / f"{run}.jsonl", [
@@ -165,6 +168,7 @@ class Tables(unittest.TestCase):
             with contextlib.redirect_stdout(io.StringIO()) as shown:
                 tables.Evidence(out, {}).write()
             text = shown.getvalue() + "".join(path.read_text() for path in (out / "tables").iterdir())
+            wins = [line.split(" | ")[1] for line in (out / "tables/win_rates.md").read_text().splitlines()[6:-1]]
             figures = json.loads((out / "tables/figures.json").read_text())
         self.assertNotIn("secret", text)
         leaks = {"rows": 9, "leaked_row": 0, "leaked_prompt": 2}
@@ -176,6 +180,8 @@ class Tables(unittest.TestCase):
         self.assertEqual(figures["held_out"]["main/rexpo-lambda=0.2"]["own loss"]["value"], 0.5)
         self.assertEqual(figures["difference"]["rexpo-lambda=0.2"]["reward accuracy"]["value"], -1)
         self.assertAlmostEqual(figures["win_rate/sft"]["rexpo-lambda=0.2"]["judge0"]["value"], 1 / 3)
+        self.assertEqual(wins, ["sft", "sft", "chosen", "chosen"])
+        self.assertAlmostEqual(figures["answers_cut"]["rexpo-lambda=0.2"]["cut"]["value"], 2 / 3)
         self.assertEqual(figures["agreement"]["sft: judge0, length"]["same"]["value"], 1)
 
     def test_a_difference_of_one_seed_has_no_star(self):

@@ -1,4 +1,4 @@
-//! The Python of `scripts/peer`, as far as it needs neither PyTorch nor a GPU.
+//! The Python of `scripts/peer` and `scripts/evidence`, as far as it needs neither PyTorch nor a GPU.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,14 +11,16 @@ fn its_own_tests_pass() {
         eprintln!("skipped: needs python3 of 3.10 or newer");
         return;
     }
-    for name in ["test_peer.py", "test_generate.py", "test_startup.py"] {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    for path in [
+        "peer/test_peer.py",
+        "peer/test_generate.py",
+        "peer/test_startup.py",
+        "evidence/test_evidence.py",
+    ] {
         let output = Command::new("python3")
             .arg("-B")
-            .arg(
-                Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("scripts/peer")
-                    .join(name),
-            )
+            .arg(scripts.join(path))
             .env("EXPO", env!("CARGO_BIN_EXE_expo"))
             .output()
             .unwrap();

@@ -23,7 +23,8 @@ Stages, in this order without --stage; each makes first what it needs:
   judge        win rates against the chosen answers and the SFT model, of main, once and knobs
   diversity    Table 1's protocol: the SFT model and the main losses, first seed
   questions    EXPO's margin and length normalization, first seed; then heldout and draw
-  preserve     Figure 5 at the scale of a language model; reward against KL, best-of-n beside it
+  preserve     Figure 5 at the scale of a language model, under labels that fit EXPO and labels that fit DPO;
+               reward against KL, best-of-n beside it
   soft         soft against hard labels; needs --alpaca
   temperature  diversity of one EXPO loss and DPO over temperatures
   reverse      cEXPO with the reverse KL, first seed; then heldout and draw
@@ -37,7 +38,7 @@ Not in the order: plan, memory and time of the runs on this machine or on --gpu 
   --alpaca FILE          AlpacaEval annotations; may be repeated
   --out DIR              where everything goes
   --stage NAME           only this stage; may be repeated
-  --scale SCALE          cpu: about twelve hours of two CPU cores for 270M parameters (default);
+  --scale SCALE          cpu: about fourteen hours of two CPU cores for 270M parameters (default);
                          full: a GPU and the whole set
   --max-time SECONDS     stop after this time with exit code 0; the same command resumes
   --judge-model NAME     ask this model, too, at OPENAI_BASE_URL
@@ -396,9 +397,9 @@ stage_temperature() {
 # Prompts as expo reads them: a file of one-token answers has them, of any data set.
 stage_preserve() {
     need sft
-    local place=$out/preserve kind part run rows=scripts/evidence/rows.py
+    local place=$out/preserve kind part run labels rows=scripts/evidence/rows.py
     local short=("${numerics[@]}" --max-prompt-length 256 --json) limit=(--max-new-tokens 64)
-    mkdir -p "$place/scores"
+    mkdir -p "$place"/scores/{policy,ratio}
     for part in train eval; do
         local from="${data}[0:$(of preserve-prompts)]"
         [ $part = train ] || from=$(eval_rows "$E")
@@ -408,13 +409,17 @@ stage_preserve() {
             "$place/prompts-$part.jsonl"
         step "preserve/candidates-$part" -- "$expo" sample --model "$sft" --prompts "$place/prompts-$part.jsonl" \
             --num-samples 3 --out "$place/candidates-$part.jsonl" "${short[@]}" "${limit[@]}"
-        step "preserve/rows-$part" -- "$python" -B "$rows" label "$place/candidates-$part.jsonl" "$place/$part.jsonl" \
-            --lexicon configs/evidence/lexicon.txt
+        for labels in policy ratio; do
+            step "preserve/rows-$labels-$part" -- "$python" -B "$rows" label "$place/candidates-$part.jsonl" \
+                "$place/$labels-$part.jsonl" --lexicon configs/evidence/lexicon.txt --odds $labels
+        done
     done
-    step sweep/preserve/seed"${seeds[0]}" 3 -- "$expo" sweep configs/evidence/sweep_preserve.toml "${pairs[@]}" \
-        --set model.model_name_or_path="$sft" --set data.train="$place/train.jsonl" \
-        --set data.eval="$place/eval.jsonl" --set sample.max_new_tokens=64 --set run.seed="${seeds[0]}" \
-        --set run.output_dir="$place/seed${seeds[0]}" --set run.eval_steps=1000000 --json
+    for labels in policy ratio; do
+        step sweep/preserve/$labels 3 -- "$expo" sweep configs/evidence/sweep_preserve.toml "${pairs[@]}" \
+            --set model.model_name_or_path="$sft" --set data.train="$place/$labels-train.jsonl" \
+            --set data.eval="$place/$labels-eval.jsonl" --set sample.max_new_tokens=64 --set run.seed="${seeds[0]}" \
+            --set run.output_dir="$place/$labels" --set run.eval_steps=1000000 --json
+    done
     for kind in good bad; do
         step "preserve/$kind" -- "$python" -B "$rows" prompts "$place/texts-eval.jsonl" "$place/$kind.jsonl" \
             --only $kind --limit "$(of preserve-eval)"
@@ -422,15 +427,15 @@ stage_preserve() {
             --prompts "$place/$kind.jsonl" --out "$place/sft-$kind.jsonl" "${short[@]}" \
             "${limit[@]}"
         for run in $(runs preserve); do
-            drawn "preserve/$kind/${run##*/}" "$out/$run" --prompts "$place/$kind.jsonl" \
+            drawn "preserve/$kind/${run#preserve/}" "$out/$run" --prompts "$place/$kind.jsonl" \
                 --num-samples 2 "${limit[@]}" --reference "$sft"
         done
     done
     # The other direction on the good prompts: log r - log pi of the reference's own samples.
     for run in sft $(runs preserve); do
-        step "preserve/scores/${run##*/}" -- "$expo" score --model "$out/$run" \
+        step "preserve/scores/${run#preserve/}" -- "$expo" score --model "$out/$run" \
             --data "$place/good.jsonl" --format prompts --samples "$place/sft-good.jsonl" \
-            "${numerics[@]}" --out "$place/scores/${run##*/}.jsonl" --overwrite --json
+            "${numerics[@]}" --out "$place/scores/${run#preserve/}.jsonl" --overwrite --json
     done
 }
 

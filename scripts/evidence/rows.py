@@ -66,13 +66,18 @@ def prompts(drawn: list[dict], longest: int) -> list[dict]:
     return [{"prompt": with_cue(prompt) if number % 2 else prompt} for number, prompt in enumerate(short)]
 
 
-def odds(first: dict, second: dict, weights: dict[str, float], tilt: float) -> float:
-    """The probability that the first is preferred, where the best policy is proportional to r e^(tilt score)."""
-    d = first["log_prob"] - second["log_prob"]
+def odds(first: dict, second: dict, weights: dict[str, float], tilt: float, of: str) -> float:
+    """The probability that the first is preferred.
+
+    "policy": the odds of a policy proportional to r e^(tilt score). EXPO losses fit d to the labels, so without a
+    tilt r is their optimum; DPO fits beta h, so its optimum is h = d_r / beta.
+    "ratio": the odds of e^(tilt score) alone. Without a tilt they are even, h = 0, and r is DPO's and IPO's optimum.
+    """
+    d = first["log_prob"] - second["log_prob"] if of == "policy" else 0.0
     return sigma(d + tilt * (score(first["response"], weights) - score(second["response"], weights)))
 
 
-def labelled(drawn: list[dict], weights: dict[str, float], tilt: float, seed: int) -> list[dict]:
+def labelled(drawn: list[dict], weights: dict[str, float], tilt: float, seed: int, of: str = "policy") -> list[dict]:
     """Of each prompt its first two different samples that ended by themselves: a cut one has no end token, so
     training would score another text than was drawn."""
     by_prompt: dict[str, list[dict]] = {}
@@ -85,7 +90,7 @@ def labelled(drawn: list[dict], weights: dict[str, float], tilt: float, seed: in
         second = next((row for row in found if row["response"] != first["response"]), None)
         if second is None:
             continue
-        p = odds(first, second, weights, tilt if has_cue(prompt) else 0.0)
+        p = odds(first, second, weights, tilt if has_cue(prompt) else 0.0, of)
         if random.Random(f"{seed} {prompt}").random() >= p:
             first, second = second, first
         rows.append({"prompt": prompt, "chosen": first["response"], "rejected": second["response"]})
@@ -122,6 +127,8 @@ def main(arguments: list[str]) -> None:
     kinds.choices["label"].add_argument("--lexicon", type=Path, required=True)
     kinds.choices["label"].add_argument("--tilt", type=float, default=2.0, help="nats per unit of the score [2]")
     kinds.choices["label"].add_argument("--seed", type=int, default=0)
+    kinds.choices["label"].add_argument("--odds", choices=("policy", "ratio"), default="policy",
+                                        help="sigma(d_r + tilt score), or sigma(tilt score) [policy]")
     command = kinds.add_parser("soft")
     command.add_argument("out", type=Path)
     command.add_argument("files", type=Path, nargs="+")
@@ -138,7 +145,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps({"prompts": len(rows), "with_cue": sum(has_cue(row["prompt"]) for row in rows)}))
     elif args.kind == "label":
         drawn, weights = lines(args.drawn), lexicon(args.lexicon)
-        rows = labelled(drawn, weights, args.tilt, args.seed)
+        rows = labelled(drawn, weights, args.tilt, args.seed, args.odds)
         cued = [row for row in rows if has_cue(row["prompt"])]
         if not rows:
             sys.exit("rows.py: no prompt has two different samples that ended by themselves")

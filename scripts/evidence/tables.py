@@ -233,8 +233,8 @@ class Evidence:
                     cells = [shown(figure, "%", True) for figure in (cut, *figures)]
                     rows.append([setting, against, seeds_of(figures), *cells])
         head = ["setting", "against", "seeds", "answers cut", *self.judges()]
-        notes = ("A tie counts as half. Answers are cut at --max-new-tokens, the SFT model's as well; chosen answers are "
-                 f"whole, so a win rate against them is also one of cut answers against whole ones. {JUDGES}")
+        notes = ("A tie counts as half. Answers are cut at --max-new-tokens, the SFT model's as well; chosen answers "
+                 f"are whole, so a win rate against them is also one of cut answers against whole ones. {JUDGES}")
         return table("Win rates", head, rows, notes)
 
     def judges_agree(self) -> str:
@@ -351,27 +351,44 @@ class Evidence:
         before, reference = by_prompt(start["bad"], of_text), scored("sft")
         rows = []
         for run in self.runs("preserve"):
-            name = run.split("/")[-1]
-            drawn = {kind: lines(self.out / "draws/preserve" / kind / f"{name}.jsonl") for kind in ("good", "bad")}
+            run = run.removeprefix("preserve/")
+            labels, name = run.split("/")
+            drawn = {kind: lines(self.out / "draws/preserve" / kind / f"{run}.jsonl") for kind in ("good", "bad")}
             if not all(drawn.values()):
                 continue
-            policy = scored(name)
+            policy = scored(run)
             forward = {
                 row: mean([r - pi for r, pi in zip(reference[row], policy[row], strict=True)])
                 for row in reference
                 if row in policy
             }
             figures = {
-                "good: KL(pi \\|\\| r)": interval({0: by_prompt(drawn["good"], log_ratio)}),
-                "good: KL(r \\|\\| pi)": interval({0: forward}),
-                "bad: KL(pi \\|\\| r)": interval({0: by_prompt(drawn["bad"], log_ratio)}),
-                "bad: gain in score": difference({0: by_prompt(drawn["bad"], of_text)}, {0: before}),
+                "good: KL(pi || r)": ("", interval({0: by_prompt(drawn["good"], log_ratio)})),
+                "good: KL(r || pi)": ("", interval({0: forward})),
+                "good: cut": ("%", interval({0: share_cut(drawn["good"])})),
+                "bad: KL(pi || r)": ("", interval({0: by_prompt(drawn["bad"], log_ratio)})),
+                "bad: gain in score": ("", difference({0: by_prompt(drawn["bad"], of_text)}, {0: before})),
+                "bad: cut": ("%", interval({0: share_cut(drawn["bad"])})),
             }
-            rows.append([name, *(shown(self.keep("preservation", name, key, value)) for key, value in figures.items())])
-        head = ["setting", *(f"good: KL({way})" for way in ("pi \\|\\| r", "r \\|\\| pi"))]
-        head += ["bad: KL(pi \\|\\| r)", "bad: gain in score"]
-        notes = ("Good prompts: labels at the SFT model's own odds, so the distance should be 0. Bad prompts: odds with "
-                 "the score. Nats per answer; intervals over prompts, one seed.")
+            # What a loss fits to the labels: EXPO's the policy, the others its ratio to r.
+            optimal = "yes" if (labels == "policy") == (name.split("-")[0] in ("cexpo", "rexpo")) else "no"
+            cells = [
+                shown(self.keep("preservation", run, key, value), unit, unit == "%")
+                for key, (unit, value) in figures.items()
+            ]
+            rows.append([labels, name, optimal, *cells])
+        head = ["labels", "setting", "good: r is optimal", "good: KL(pi \\|\\| r)", "good: KL(r \\|\\| pi)",
+                "good: cut", "bad: KL(pi \\|\\| r)", "bad: gain in score", "bad: cut"]
+        cut = {kind: shown(interval({0: share_cut(found)}), "%", True) for kind, found in start.items()}
+        notes = ("Labels `policy` are drawn at sigma(d_r + tilt score), labels `ratio` at sigma(tilt score), where score is "
+                 "the difference of two answers' scores, and 0 on good prompts. There the optimum of the EXPO "
+                 "losses under `policy` is r; DPO's is h = d_r / beta and IPO's h = (2 p - 1) / (2 beta), so they must "
+                 "leave r. Under `ratio` p = 1/2 there: r is the optimum of DPO and IPO, and that of the EXPO losses "
+                 "lies between r and even odds. A distance on good prompts counts as failed preservation only where r "
+                 "is optimal.\n\n"
+                 "KL in nats of the first 64 tokens; cut: the share of samples that go on, of the SFT model's own "
+                 f"{cut['good']} on good and {cut['bad']} on bad prompts. Intervals over prompts, one seed. One learning "
+                 "rate for all losses, untuned.")
         made = table("Preservation", head, rows, notes)
 
         # best of n from the start, on the bad prompts

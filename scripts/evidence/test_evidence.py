@@ -117,6 +117,23 @@ class Rows(unittest.TestCase):
         self.assertAlmostEqual(counts[False] / 1000, 0.5, delta=0.05)
         self.assertAlmostEqual(counts[True] / 1000, rows.sigma(2.0), delta=0.04)
 
+    def test_the_odds_of_the_ratio_know_nothing_of_the_reference(self):
+        first = {"response": " kind", "log_prob": -1.0}
+        second = {"response": " y", "log_prob": -4.0}
+        for of, tilt, z in (("policy", 0.0, 3), ("policy", 2.0, 5), ("ratio", 0.0, 0), ("ratio", 2.0, 2)):
+            self.assertAlmostEqual(rows.odds(first, second, {"kind": 1.0}, tilt, of), rows.sigma(z))
+
+    def test_both_labellings_have_the_same_pairs(self):
+        drawn = [
+            {"prompt": f"{i}", "response": text, "log_prob": log_prob, "finish_reason": "stop"}
+            for i in range(50)
+            for text, log_prob in ((" y", -1.0), (" n", -6.0))
+        ]
+        made = [rows.labelled(drawn, {}, 2.0, 0, of) for of in ("policy", "ratio")]
+        self.assertEqual(*([{row["prompt"], row["chosen"], row["rejected"]} for row in found] for found in made))
+        likely, even = (sum(row["chosen"] == " y" for row in found) for found in made)
+        self.assertTrue(likely > 45 and 10 < even < 40)
+
     def test_cut_and_equal_samples_make_no_row(self):
         row = {"prompt": "a", "response": " b", "log_prob": -1.0, "finish_reason": "stop"}
         self.assertEqual(rows.labelled([row, row, row | {"response": " c", "finish_reason": "length"}], {}, 1.0, 0), [])
@@ -183,6 +200,38 @@ class Tables(unittest.TestCase):
         self.assertEqual(wins, ["sft", "sft", "chosen", "chosen"])
         self.assertAlmostEqual(figures["answers_cut"]["rexpo-lambda=0.2"]["cut"]["value"], 2 / 3)
         self.assertEqual(figures["agreement"]["sft: judge0, length"]["same"]["value"], 1)
+
+    def test_preservation_shows_both_labellings_and_whose_optimum_the_reference_is(self):
+        with tempfile.TemporaryDirectory() as name:
+            out = Path(name)
+            samples = [{
+                "prompt": f"secret {i}", "response": "kind", "log_prob": -1.0, "reference_log_prob": -3.0,
+                "finish_reason": "length" if i < 3 else "stop",
+            } for i in range(9)]
+            for kind in ("good", "bad"):
+                put(out / f"preserve/sft-{kind}.jsonl", samples)
+            put(out / "preserve/scores/sft.jsonl", [{"row": i, "sampled": [{"log_prob": -1.0}]} for i in range(9)])
+            settings = ("dpo-beta=0.1", "rexpo-lambda=0.2")
+            for run in (f"{labels}/{setting}" for labels in ("policy", "ratio") for setting in settings):
+                put(out / "preserve" / run / "summary.json", [{}])
+                put(out / f"preserve/scores/{run}.jsonl", [
+                    {"row": i, "sampled": [{"log_prob": -1.5}]} for i in range(9)
+                ])
+                for kind in ("good", "bad"):
+                    put(out / f"draws/preserve/{kind}/{run}.jsonl", samples)
+            evidence = tables.Evidence(out, {"kind": 1.0})
+            made = evidence.preservation()
+        optimal = [line.split(" | ")[:3] for line in made.splitlines() if "-beta" in line or "-lambda" in line]
+        self.assertEqual(optimal, [
+            ["| policy", "dpo-beta=0.1", "no"], ["| policy", "rexpo-lambda=0.2", "yes"],
+            ["| ratio", "dpo-beta=0.1", "yes"], ["| ratio", "rexpo-lambda=0.2", "no"],
+        ])
+        figures = evidence.figures["preservation"]["ratio/dpo-beta=0.1"]
+        self.assertEqual(figures["good: KL(pi || r)"]["value"], 2)
+        self.assertEqual(figures["good: KL(r || pi)"]["value"], 0.5)
+        self.assertAlmostEqual(figures["bad: cut"]["value"], 1 / 3)
+        self.assertIn("33.3%", made.split("| labels")[0])
+        self.assertNotIn("secret", made)
 
     def test_a_difference_of_one_seed_has_no_star(self):
         for seeds, starred in ((1, False), (2, True)):

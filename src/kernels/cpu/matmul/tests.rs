@@ -8,13 +8,22 @@ type Gemm<T> = Box<dyn Fn(MatrixMut<f32>, bool, Matrix<f32>, Matrix<T>, Threads)
 
 /// The product by all instructions of this machine.
 fn paths() -> Vec<(String, Gemm<f32>)> {
-    paths_by(|x| Operand::F32(x))
+    paths_by(wide)
 }
 
 /// The same with a bf16 operand on the right.
 fn paths_by_bf16() -> Vec<Gemm<bf16>> {
-    let paths = paths_by(|x| Operand::Bf16(x)).into_iter();
+    let paths = paths_by(narrow).into_iter();
     paths.map(|(_, gemm)| gemm).collect()
+}
+
+// The variants themselves are functions of one lifetime only.
+fn wide(x: Matrix<f32>) -> Operand {
+    Operand::F32(x)
+}
+
+fn narrow(x: Matrix<bf16>) -> Operand {
+    Operand::Bf16(x)
 }
 
 fn paths_by<T: 'static>(right: fn(Matrix<T>) -> Operand) -> Vec<(String, Gemm<T>)> {

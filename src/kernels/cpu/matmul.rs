@@ -20,7 +20,9 @@ mod tests;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::level::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use super::level::Level;
+use super::level::level;
 use super::matrix::{Matrix, MatrixMut, Threads};
 use crate::kernels::precision::Precision;
 

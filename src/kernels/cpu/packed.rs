@@ -35,7 +35,9 @@ use crate::kernels::tensor::{Dst, fresh_of, rows};
 #[cfg(target_arch = "x86_64")]
 use format::WholePairs;
 use format::{Codes, Full, Pairs, SignedBytes};
-use round::{pairs, pairs_as_f32, pairs_of_bf16, rounded, same};
+#[cfg(target_arch = "x86_64")]
+use round::pairs_as_f32;
+use round::{pairs, pairs_of_bf16, rounded, same};
 use rows::Rows;
 use tile::{Panels, Take, Tiles, multiply};
 

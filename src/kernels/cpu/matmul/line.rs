@@ -121,6 +121,7 @@ pub(super) trait Line: Copy {
 pub(super) trait Number: Copy + Send + Sync {
     const ZERO: Self;
     /// Whether it is bf16.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const IS_BF16: bool;
     /// In f32.
     fn wide(self) -> f32;

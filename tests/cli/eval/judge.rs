@@ -482,7 +482,8 @@ fn a_run_that_was_killed_or_stopped_goes_on() {
             // What was under way is there.
             assert_eq!(kept, before);
         }
-        assert!(kept + 2 >= before, "{kept} of {before}");
+        // Of each of two: one that is asked, and a reply that is not written yet on a busy machine.
+        assert!(kept + 4 >= before, "{kept} of {before}");
         let end = bench.run(&server, &flags);
         assert_eq!(figures(&end)["wins"], json!(24), "{}", end.err);
         assert_eq!(figures(&end)["asked"], json!(28 - kept));

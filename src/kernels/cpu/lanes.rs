@@ -5,7 +5,7 @@
 use super::real::Real;
 use crate::kernels::operands::packed::PANEL;
 
-/// How many.
+/// How many numbers.
 pub(super) const LINE: usize = PANEL;
 
 /// Numbers of 16 rows.

@@ -35,8 +35,6 @@ use crate::kernels::tensor::{Dst, fresh_of, rows};
 #[cfg(target_arch = "x86_64")]
 use format::WholePairs;
 use format::{Codes, Full, Pairs, SignedBytes};
-#[cfg(target_arch = "x86_64")]
-use round::pairs_as_f32;
 use round::{pairs, pairs_of_bf16, rounded, same};
 use rows::Rows;
 use tile::{Panels, Take, Tiles, multiply};
@@ -68,7 +66,13 @@ pub fn pack(weight: &Tensor, precision: Precision) -> Result<PackedMatrix> {
         (DType::BF16, Precision::Full) => pack(&widened(weight, DType::F32)?, precision),
         (DType::F32, Precision::Bf16) => {
             let values = values.values::<f32>()?;
-            Ok(pack::dense(values, shape, PackedFormat::Bf16, 2, pairs))
+            Ok(pack::dense(
+                values,
+                shape,
+                PackedFormat::Bf16,
+                2,
+                pairs::<u32>,
+            ))
         }
         (DType::F64, _) => {
             let values = values.values::<f64>()?;
@@ -290,7 +294,7 @@ impl Packable for f32 {
         }
         match (level, format) {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512Bf16, PackedFormat::Bf16) => by!(Avx512Bf16, WholePairs, 2, pairs_as_f32),
+            (Level::Avx512Bf16, PackedFormat::Bf16) => by!(Avx512Bf16, WholePairs, 2, pairs::<f32>),
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512 | Level::Avx512Bf16, _) => each_format!(Avx512),
             #[cfg(target_arch = "x86_64")]

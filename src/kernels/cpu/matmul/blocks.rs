@@ -244,7 +244,7 @@ impl Output {
     /// Writes or adds the first `units` units of k of the panels of both operands.
     ///
     /// # Safety
-    /// The CPU has the instructions, and nobody else has these tiles.
+    /// The CPU has the instructions, and no other thread writes these tiles.
     unsafe fn multiply<K: Kernel>(&self, add: bool, left: &Packed, right: &Packed, units: usize) {
         for group in ranges(right.panels.clone(), GROUP) {
             for i in left.panels.clone() {

@@ -31,7 +31,7 @@ pub(super) trait Kernel: Sync {
     /// `units`, `b` one of each column.
     ///
     /// # Safety
-    /// They lie there; `c` may be written where its shape says, and nobody else does.
+    /// They lie there; `c` may be written where its shape says, and no other thread does.
     unsafe fn tile(units: usize, a: *const f32, b: *const f32, c: Tile, add: bool);
 }
 

@@ -17,7 +17,7 @@ thread_local! {
     pub(super) static OWN: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `f` with `len` values that begin at a cache line of 16, whatever they hold.
+/// Calls `f` with `len` values that begin at a cache line, whatever they hold.
 ///
 /// A thread that waits inside `f` may take up another product: that one gets a buffer of its own.
 pub(super) fn with<R>(kept: &'static Kept, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {

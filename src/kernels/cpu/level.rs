@@ -62,9 +62,7 @@ impl Level {
 fn is_intel() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: every x86-64 CPU has the instruction; later compilers know.
-        #[allow(unused_unsafe)]
-        let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
+        let vendor = std::arch::x86_64::__cpuid(0);
         [vendor.ebx, vendor.edx, vendor.ecx]
             == [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
     }

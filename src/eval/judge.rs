@@ -14,6 +14,7 @@ mod figures;
 mod items;
 mod offline;
 mod reply;
+mod scorer;
 mod template;
 
 pub use ask::{Asked, Judge, ask, keys};
@@ -24,6 +25,7 @@ pub use figures::{
     Figures, Identical, Judged, Length, MOST_MISSING, Null, Outcome, Position, figures, judged,
 };
 pub use items::{Against, Answer, Item, Items};
-pub use offline::{Lexicon, Offline, Scorer, TooLong};
+pub use offline::{Lexicon, Offline};
 pub use reply::{Miss, Reply};
+pub use scorer::{Scorer, TooLong};
 pub use template::{Grammar, HELPFUL_HARMLESS, Template, Verdict};

@@ -5,9 +5,10 @@
 //! *Why*: one thread writes, so replies need no lock, and a question that two items share is one
 //! question.
 
+mod endpoint;
+mod offline;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -83,25 +84,6 @@ impl Judge {
             ]),
         }
     }
-
-    fn reply(
-        &self,
-        prompt: &str,
-        answers: [&Answer; 2],
-        stopped: &(dyn Fn() -> bool + Sync),
-    ) -> std::result::Result<Reply, Miss> {
-        match self {
-            Self::Endpoint(endpoint, _) => {
-                endpoint.ask(&endpoint.body(&self.question(prompt, answers)), stopped)
-            }
-            Self::Offline(..) if stopped() => Err(Miss::Stopped),
-            Self::Offline(offline, _) => Ok(Reply {
-                text: offline.reply(prompt, answers)?,
-                prompt_tokens: None,
-                completion_tokens: None,
-            }),
-        }
-    }
 }
 
 /// What became of the questions.
@@ -131,9 +113,9 @@ fn hash(text: &str) -> String {
     format!("{:.32}", format!("{:x}", Sha256::digest(text)))
 }
 
-/// Asks every question whose reply is not in the cache, `concurrency` at a time; `progress` is told how
-/// many replies there are and of how many questions. A judge that answers none of many on end is not
-/// asked further.
+/// Asks every question whose reply is not in the cache: an endpoint `concurrency` at a time, a judge that
+/// runs here, which has all cores, one after the other. `progress` is told how many replies there are and of
+/// how many questions. A judge that answers none of many on end is not asked further.
 ///
 /// # Errors
 /// What no further attempt can mend, and what keeps the cache from being written. Replies that are on
@@ -154,97 +136,117 @@ pub fn ask(
         .filter(|&call| cache.get(&keys[call]).is_none() && due.insert(keys[call].as_str()))
         .collect();
     let total = questions.len();
-    let mut done = total - todo.len();
-    progress(done, total);
-    let mut asked = Asked {
-        questions: total,
-        ..Asked::default()
+    let mut replies = Replies {
+        questions: Questions {
+            judge,
+            items,
+            calls,
+            keys: &keys,
+        },
+        cache,
+        done: total - todo.len(),
+        total,
+        progress,
+        made: 0,
+        failed: HashMap::new(),
+        fatal: None,
+        in_a_row: 0,
+        given_up: false,
     };
-    let (next, ended, null) = (AtomicUsize::new(0), AtomicBool::new(false), Answer::null());
-    let stopped = || ended.load(Relaxed) || stop();
-    let (mut failed, mut fatal, mut in_a_row) = (HashMap::new(), None, 0);
-    std::thread::scope(|scope| {
-        let (send, receive) = mpsc::channel();
-        for started in 0..concurrency.min(todo.len()) {
-            let send = send.clone();
-            let (todo, next, null, stopped, ended) = (&todo, &next, &null, &stopped, &ended);
-            let work = move || {
-                while let Some(&call) = todo.get(next.fetch_add(1, Relaxed)) {
-                    let (prompt, answers) = calls[call].texts(items, null);
-                    let reply = judge.reply(prompt, answers, stopped);
-                    if matches!(reply, Err(Miss::Fatal(_))) {
-                        ended.store(true, Relaxed);
-                    }
-                    if send.send((call, reply)).is_err() || stopped() {
-                        break;
-                    }
-                }
-            };
-            // With fewer threads than that it takes longer.
-            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, work) {
-                if started == 0 {
-                    fatal = Some(Error::failed(format!("no thread can be started: {error}")));
-                }
-                break;
-            }
+    (replies.progress)(replies.done, total);
+    match judge {
+        Judge::Endpoint(endpoint, template) => {
+            endpoint::ask(endpoint, template, &todo, concurrency, stop, &mut replies);
         }
-        drop(send);
-        for (call, reply) in receive {
-            let key = keys[call].clone();
-            match reply {
-                Ok(reply) => {
-                    in_a_row = 0;
-                    asked.made += 1;
-                    let written = cache.push(entry(judge, items, &calls[call], key, reply));
-                    fatal = fatal.take().or(written.err());
-                }
-                Err(Miss::Failed(why)) => {
-                    in_a_row += 1;
-                    failed.insert(key, why);
-                }
-                Err(Miss::Refused(why)) => {
-                    failed.insert(key, why);
-                }
-                Err(Miss::Stopped) => continue,
-                Err(Miss::Fatal(error)) => fatal = fatal.take().or(Some(error)),
-            }
-            done += 1;
-            progress(done, total);
-            let most = if asked.made > 0 {
-                GIVE_UP
-            } else {
-                NOT_EVEN_ONE
-            };
-            if fatal.is_some() || in_a_row >= most {
-                ended.store(true, Relaxed);
-            }
-        }
-    });
-    cache.sync()?;
-    if let Some(error) = fatal {
-        return Err(error);
+        Judge::Offline(offline, _) => offline::ask(offline, todo, stop, &mut replies),
     }
-    let reply = |key: &String| match cache.get(key) {
-        Some(entry) => Ok(entry.clone()),
-        None => Err(failed
-            .get(key)
-            .cloned()
-            .unwrap_or_else(|| "not asked".into())),
-    };
-    asked.replies = keys.iter().map(reply).collect();
-    asked.stopped = done < total && !ended.load(Relaxed);
-    Ok(asked)
+    replies.end()
 }
 
-fn entry(judge: &Judge, items: &[Item], call: &Call, key: String, reply: Reply) -> Entry {
-    Entry {
-        key,
-        kind: call.kind.name().into(),
-        prompt: hash(&items[call.item].prompt),
-        model_is: if call.model_first { "A" } else { "B" }.into(),
-        judge: judge.name().into(),
-        reply: reply.text,
-        prompt_tokens: reply.prompt_tokens,
-        completion_tokens: reply.completion_tokens,
+/// What is asked of whom.
+#[derive(Clone, Copy)]
+struct Questions<'a> {
+    judge: &'a Judge,
+    items: &'a [Item],
+    calls: &'a [Call],
+    keys: &'a [String],
+}
+
+/// The replies as they come.
+struct Replies<'a> {
+    questions: Questions<'a>,
+    cache: &'a mut Cache,
+    done: usize,
+    total: usize,
+    progress: &'a mut dyn FnMut(usize, usize),
+    made: usize,
+    failed: HashMap<String, String>,
+    fatal: Option<Error>,
+    in_a_row: usize,
+    given_up: bool,
+}
+
+impl Replies<'_> {
+    /// Takes the reply to a call, or why there is none.
+    fn take(&mut self, call: usize, reply: std::result::Result<Reply, Miss>) {
+        let key = self.questions.keys[call].clone();
+        match reply {
+            Ok(reply) => {
+                self.in_a_row = 0;
+                self.made += 1;
+                let written = self.cache.push(self.questions.entry(call, reply));
+                self.fatal = self.fatal.take().or(written.err());
+            }
+            Err(Miss::Failed(why)) => {
+                self.in_a_row += 1;
+                self.failed.insert(key, why);
+            }
+            Err(Miss::Refused(why)) => {
+                self.failed.insert(key, why);
+            }
+            Err(Miss::Stopped) => return,
+            Err(Miss::Fatal(error)) => self.fatal = self.fatal.take().or(Some(error)),
+        }
+        self.done += 1;
+        (self.progress)(self.done, self.total);
+        let most = if self.made > 0 { GIVE_UP } else { NOT_EVEN_ONE };
+        self.given_up |= self.fatal.is_some() || self.in_a_row >= most;
+    }
+
+    fn end(self) -> Result<Asked> {
+        self.cache.sync()?;
+        if let Some(error) = self.fatal {
+            return Err(error);
+        }
+        let reply = |key: &String| match self.cache.get(key) {
+            Some(entry) => Ok(entry.clone()),
+            None => Err(self
+                .failed
+                .get(key)
+                .cloned()
+                .unwrap_or_else(|| "not asked".into())),
+        };
+        Ok(Asked {
+            replies: self.questions.keys.iter().map(reply).collect(),
+            made: self.made,
+            questions: self.total,
+            stopped: self.done < self.total && !self.given_up,
+        })
+    }
+}
+
+impl Questions<'_> {
+    fn entry(&self, call: usize, reply: Reply) -> Entry {
+        let asked = &self.calls[call];
+        Entry {
+            key: self.keys[call].clone(),
+            kind: asked.kind.name().into(),
+            prompt: hash(&self.items[asked.item].prompt),
+            model_is: if asked.model_first { "A" } else { "B" }.into(),
+            judge: self.judge.name().into(),
+            reply: reply.text,
+            prompt_tokens: reply.prompt_tokens,
+            completion_tokens: reply.completion_tokens,
+        }
     }
 }

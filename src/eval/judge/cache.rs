@@ -18,15 +18,18 @@ use crate::io::lock::try_lock;
 use crate::io::untrusted::{self, Line};
 
 /// A line of the file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// A hash of the judge, where it is, and everything it was asked.
     pub key: String,
-    /// What it was asked about: `item`, `null` or `identical`.
+    /// What it was asked about: `item`, `null` or `identical`; `score`, where the reply is a model's score of
+    /// one answer.
     pub kind: String,
-    /// A hash of the prompt.
+    /// A hash of the prompt; not of a score.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub prompt: String,
-    /// Where the model's response stood, `A` or `B`.
+    /// Where the model's response stood, `A` or `B`; not of a score.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model_is: String,
     /// The judge's name.
     pub judge: String,

@@ -1,5 +1,6 @@
 //! `expo eval judge` with judges that need no network.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -124,6 +125,48 @@ fn a_model_judges_by_its_log_probs() {
     let alone = offline(&place, &["--judge", &judge]);
     assert_ne!(alone["wins"], found["wins"]);
     assert_eq!(alone["asked"], alone["questions"]);
+}
+
+/// An answer has one score: comparisons that share the cache compute it once, and it has the same bits whatever
+/// is scored beside it.
+#[test]
+fn an_answer_is_scored_once_with_the_same_bits_in_any_company() {
+    let place = Place::new();
+    let model = fixture("neox");
+    let judge = format!("model:{}", str(&model));
+    let scores = |file: &str| -> BTreeMap<String, String> {
+        let of = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+        let lines = lines(&place.path(file));
+        let scores = lines.iter().filter(|line| line["kind"] == "score");
+        scores
+            .map(|line| (of(line, "key"), of(line, "reply")))
+            .collect()
+    };
+    offline(&place, &["--judge", &judge]);
+    let first = scores("replies.jsonl");
+    // Of each item both answers, and the empty one of the null controls.
+    assert_eq!(first.len(), 24 * 3);
+    let found = offline(&place, &["--judge", &judge, "--both-orders"]);
+    assert_eq!(scores("replies.jsonl"), first);
+    assert_eq!(found["inconsistent"], json!(0));
+    assert_eq!(found["asked"], json!(24));
+    // Each item by itself, without controls.
+    let (samples, rows) = (fixture("samples.jsonl"), fixture("pairs.jsonl"));
+    for number in 0..24 {
+        let one = format!("{}[{number}:{}]", str(&samples), number + 1);
+        let fixed = ["eval", "judge", "--samples", &one, "--against", "chosen"];
+        let more = ["--data", str(&rows), "--judge", &judge, "--controls", "0"];
+        place.run(&[&fixed[..], &more, &["--cache", "alone.jsonl"]].concat());
+    }
+    let alone = scores("alone.jsonl");
+    let mut same = 0;
+    for (key, score) in &first {
+        if let Some(alone) = alone.get(key) {
+            assert_eq!(alone, score);
+            same += 1;
+        }
+    }
+    assert!(same >= 24, "{same}");
 }
 
 /// A judge with few positions: what is longer is left out, cut or refused, and counted.

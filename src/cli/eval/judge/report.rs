@@ -64,7 +64,9 @@ contains: a response cannot close marks that have it, such as <reply_a-{nonce}>.
 
 Each reply is a line of --cache: {\"key\", \"kind\", \"prompt\", \"model_is\", \"judge\",
 \"reply\", ...}, found again by a hash of judge, endpoint, template, question and
-settings. A run that was killed asks nothing twice.
+settings. A run that was killed asks nothing twice. With --judge model the score
+of each answer is a line, too, of kind \"score\": comparisons that share the file
+score an answer once.
 
 --out has a line per item: {\"prompt\", \"outcome\", \"inconsistent\", \"characters\":
 [model, against], \"calls\": [{\"model_is\", \"verdict\", \"reply\"} or {\"model_is\",

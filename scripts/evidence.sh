@@ -40,6 +40,7 @@ Not in the order: plan, memory and time of the runs on this machine or on --gpu 
   --stage NAME           only this stage; may be repeated
   --scale SCALE          cpu: about fourteen hours of two CPU cores for 270M parameters (default);
                          full: a GPU and the whole set
+  --with FILE            pool the tables with these numbers of another OUT, of other seeds; may be repeated
   --max-time SECONDS     stop after this time with exit code 0; the same command resumes
   --judge-model NAME     ask this model, too, at OPENAI_BASE_URL
   --gpu NAME             for the stage plan
@@ -51,8 +52,9 @@ END
     cat <<'END'
 
 Environment: EXPO is the program (default: target/release/expo), PYTHON a Python of 3.10 or newer.
-OUT has: hours.tsv, a line per step with its seconds; tables/, figures only, no text of rows or models; runs, draws,
-verdicts, logs and the cache. No other directory is written.
+OUT has: hours.tsv, a line per step with its seconds; tables/, figures only, no text of rows or models; numbers.jsonl,
+the numbers behind them, of each row and without text; runs, draws, verdicts, logs and the cache. No other directory is
+written.
 END
 }
 
@@ -64,9 +66,10 @@ size eval-pairs 200 1000                 # held out
 size seeds "0 1 2" "0 1 2"
 size knob-seeds "0" "0 1 2"
 size lora-rank 16 0                      # 0: all weights are trained
-size learning-rate 1e-4 1e-6
-size sft-learning-rate 1e-5 1e-6
-size batch-size 20 40
+size learning-rate 2e-4 1e-6
+size sft-learning-rate 2e-5 1e-6
+size sft-epochs 1 2
+size batch-size 10 40
 size dtype bf16 bf16
 size device auto auto
 size micro-batch-tokens 4096 16384
@@ -82,13 +85,13 @@ size soft-pairs 150 2000
 size soft-eval 100 600
 size evals 2 10                          # evaluations in a run, the first one aside
 size curve-pairs 40 300                  # held-out pairs of these; heldout has all
-size steps 0 0                           # optimizer steps of every run; 0: one epoch, of SFT two
+size steps 0 0                           # optimizer steps of every run; 0: whole epochs
 
 fail() { echo "evidence.sh: $*" >&2; exit 2; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$OLDPWD
-model="" data="" eval_data="" out="" scale=cpu max_time=0 judge_model="" gpu="" stages=() alpaca=()
+model="" data="" eval_data="" out="" scale=cpu max_time=0 judge_model="" gpu="" stages=() alpaca=() others=()
 while [ $# -gt 0 ]; do
     case "$1" in -h | --help) usage; exit ;; --*) ;; *) fail "unexpected argument $1; see --help" ;; esac
     [ $# -ge 2 ] || fail "$1 needs a value"
@@ -100,6 +103,7 @@ while [ $# -gt 0 ]; do
     eval-data) eval_data=$value ;;
     alpaca) alpaca+=("$(realpath "$here/$value" 2>/dev/null || realpath "$value")") ;;
     out) out=$value ;;
+    with) others+=(--with "$(realpath "$here/$value" 2>/dev/null || realpath "$value")") ;;
     stage) stages+=("$value") ;;
     scale) scale=$value ;;
     max-time) max_time=$value ;;
@@ -265,7 +269,8 @@ stage_data() {
 stage_sft() {
     step sft -- "$expo" sft configs/evidence/sft.toml --set model.model_name_or_path="$model" "${common[@]}" \
         --set data.train="$train" --set data.eval="$curve" --set batch.batch_size="$(of batch-size)" \
-        --set optimizer.learning_rate="$(of sft-learning-rate)" --set run.output_dir="$sft" --json
+        --set optimizer.learning_rate="$(of sft-learning-rate)" --set run.num_train_epochs="$(of sft-epochs)" \
+        --set run.output_dir="$sft" --json
 }
 
 stage_samples() {
@@ -348,7 +353,7 @@ judged() { # JUDGE RUN chosen|sft OPTION...
     [ "$against" = chosen ] || other=(--against "$out/draws/judged/sft.jsonl")
     mkdir -p "$(dirname "$out/verdicts/$judge/$against/$run")"
     step "verdicts/$judge/$against/$run" -- "$expo" eval judge --samples "$out/draws/judged/$run.jsonl" \
-        "${other[@]}" "$@" --cache "$out/verdicts/$judge/$against/$run.cache" \
+        "${other[@]}" "$@" --cache "$out/verdicts/$judge.cache" \
         --out "$out/verdicts/$judge/$against/$run.jsonl" --overwrite --json
 }
 stage_judge() {
@@ -473,7 +478,8 @@ stage_plan() {
 
 # Made anew each time, from what there is.
 stage_tables() {
-    "$python" -B scripts/evidence/tables.py "$out" --lexicon configs/evidence/lexicon.txt
+    "$python" -B scripts/evidence/published.py "$out" "$out/numbers.jsonl" --lexicon configs/evidence/lexicon.txt
+    "$python" -B scripts/evidence/tables.py "$out" --lexicon configs/evidence/lexicon.txt "${others[@]}"
     local set sweeps=()
     for set in main once knobs; do
         for sweep in "$out/$set"/seed*; do [ ! -e "$sweep/sweep.json" ] || sweeps+=("$sweep"); done

@@ -1,6 +1,9 @@
 """Tables of what scripts/evidence.sh measured: OUT/tables/*.md and figures.json. Figures only, no text of rows.
 
-    tables.py OUT [--lexicon FILE]
+    tables.py OUT [--lexicon FILE] [--with NUMBERS]...
+
+NUMBERS is a file of published.py, of other runs: its seeds are pooled with those of OUT. Of what both have, as the SFT
+model, that of OUT is taken.
 
 Every figure has its 95% interval (stats.py): over prompts, and over seeds where a setting has several.
 """
@@ -9,10 +12,12 @@ import argparse
 import csv
 import json
 import math
+import tempfile
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+import published
 from rows import lexicon, score, sigma
 from stats import Interval, agreements, best_of, difference, interval, mean, student, variance
 
@@ -216,7 +221,7 @@ class Evidence:
 
     def judges(self) -> list[str]:
         place = self.out / "verdicts"
-        return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+        return sorted(path.name for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
 
     def win_rates(self) -> str:
         rows = []
@@ -342,7 +347,7 @@ class Evidence:
             return ""
 
         def of_text(row):
-            return score(row["response"], self.weights)
+            return row["score"] if "score" in row else score(row["response"], self.weights)
 
         def scored(name):
             rows = lines(place / "scores" / f"{name}.jsonl")
@@ -454,8 +459,7 @@ class Evidence:
         rows = [[stage, f"{seconds / 3600:.2f}"] for stage, seconds in spent.items()]
         return table("Hours", ["stage", "hours"], [*rows, ["all", f"{sum(spent.values()) / 3600:.2f}"]])
 
-    def write(self) -> None:
-        place = self.out / "tables"
+    def write(self, place: Path) -> None:
         place.mkdir(exist_ok=True)
         for made in (self.leaks, self.diverged, self.held_out, self.win_rates, self.differences, self.judges_agree,
                      self.diversity, self.degradation, self.preservation, self.soft_labels, self.hours):
@@ -472,8 +476,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lexicon", type=Path)
+    parser.add_argument("--with", dest="others", metavar="NUMBERS", type=Path, action="append", default=[])
     args = parser.parse_args()
-    Evidence(args.out, lexicon(args.lexicon) if args.lexicon else {}).write()
+    weights, place = lexicon(args.lexicon) if args.lexicon else {}, args.out / "tables"
+    if not args.others:
+        return Evidence(args.out, weights).write(place)
+    with tempfile.TemporaryDirectory() as pooled:
+        for found in (published.numbers(args.out, weights), *map(lines, args.others)):
+            published.put(found, Path(pooled))
+        Evidence(Path(pooled), weights).write(place)
 
 
 if __name__ == "__main__":

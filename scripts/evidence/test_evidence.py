@@ -9,6 +9,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import published
 import rows
 import stats
 import tables
@@ -183,7 +184,7 @@ class Tables(unittest.TestCase):
             put(out / "main/seed1/ipo-beta=0.1/config.toml", [])
             put(out / "main/seed1/ipo-beta=0.1/non_finite.jsonl", [{}])
             with contextlib.redirect_stdout(io.StringIO()) as shown:
-                tables.Evidence(out, {}).write()
+                tables.Evidence(out, {}).write(out / "tables")
             text = shown.getvalue() + "".join(path.read_text() for path in (out / "tables").iterdir())
             wins = [line.split(" | ")[1] for line in (out / "tables/win_rates.md").read_text().splitlines()[6:-1]]
             figures = json.loads((out / "tables/figures.json").read_text())
@@ -232,6 +233,54 @@ class Tables(unittest.TestCase):
         self.assertAlmostEqual(figures["bad: cut"]["value"], 1 / 3)
         self.assertIn("33.3%", made.split("| labels")[0])
         self.assertNotIn("secret", made)
+
+    def test_published_numbers_have_no_text_and_give_the_same_tables(self):
+        weights = {"kind": 1.0}
+        with tempfile.TemporaryDirectory() as name:
+            first, second, pooled, alone = (Path(name) / part for part in ("first", "second", "pooled", "alone"))
+            for out, seed, h in ((first, 0, 1.0), (second, 1, 3.0)):
+                run = f"main/seed{seed}/dpo-beta=0.1"
+                put(out / run / "summary.json", [{"secret": 1}])
+                put(out / run / "metrics.jsonl", [{"step": 0, "eval_loss": 1.0}, {"step": 1, "loss": 2.0}])
+                put(out / "pairs" / f"{run}.jsonl", [{
+                    "row": row, "h": h, "d": 30.0, "rho": {"chosen": -1.0, "rejected": -1.0 - h}, "secret": "secret",
+                    "log_probs": {"chosen": -10.0, "rejected": -40.0}, "tokens": {"chosen": 2, "rejected": 8},
+                    "losses": {"dpo": 0.5},
+                } for row in range(5)])
+                drawn = [{
+                    "prompt": f"secret {i}", "response": "secret kind", "log_prob": -1.0, "reference_log_prob": -1.0 - h,
+                    "finish_reason": "stop",
+                } for i in range(5)]
+                put(out / "draws/kl" / f"{run}.jsonl", drawn)
+                put(out / "preserve/sft-bad.jsonl", drawn)
+                put(out / "verdicts/length/sft" / f"{run}.jsonl", [
+                    {"prompt": f"secret {i}", "outcome": "win" if i else "tie", "calls": ["secret"]} for i in range(5)
+                ])
+                put(out / "preserve/scores/sft.jsonl", [{"row": 0, "sampled": [{"log_prob": -1.5, "secret": 1}]}])
+                put(out / "results/lint/judge0/policies", [{"eval": {"rows": 9, "findings": [
+                    {"check": "leaked_prompt", "rows": 2, "first": ["secret"]},
+                ]}}])
+                put(out / "results/diversity/t1", [{"prompts": 4, "secret": "secret", "models": [
+                    {"name": "sft", "model": "secret", "tokens": {"value": 3.0, "low": 2.0, "high": 4.0}},
+                ]}])
+                (out / "hours.tsv").write_text("stage\tstep\tstarted\tseconds\toutcome\nsft\tsft\tx\t1800\tdone\n")
+                published.main([str(out), str(out / "numbers.jsonl")])
+            text = (first / "numbers.jsonl").read_text()
+            self.assertNotIn("secret", text)
+            with contextlib.redirect_stdout(io.StringIO()):
+                tables.Evidence(first, weights).write(first / "tables")
+                published.put(rows.lines(first / "numbers.jsonl"), alone)
+                tables.Evidence(alone, weights).write(alone / "tables")
+                published.put(published.numbers(first, weights), pooled)
+                published.put(rows.lines(second / "numbers.jsonl"), pooled)
+                tables.Evidence(pooled, weights).write(pooled / "tables")
+            one, again, both = (json.loads((out / "tables/figures.json").read_text()) for out in (first, alone, pooled))
+            scores = [row["score"] for row in rows.lines(pooled / "preserve/sft-bad.jsonl")]
+        self.assertEqual(one, again)
+        self.assertEqual(scores, [1.0] * 5)
+        ratio = both["held_out"]["main/dpo-beta=0.1"]["KL(pi || r), first 64 tokens"]
+        self.assertEqual((ratio["value"], ratio["seeds"]), (2.0, 2))
+        self.assertEqual(both["hours"], {"sft": 1.0})
 
     def test_a_difference_of_one_seed_has_no_star(self):
         for seeds, starred in ((1, False), (2, True)):

@@ -16,7 +16,7 @@ use super::answer;
 use super::args::ConfigArgs;
 use super::dispatch::DeviceRequest;
 use super::progress::Progress;
-use super::stop::on_signal;
+use super::stop::{Limit, limited, on_signal};
 use super::train::ended;
 
 /// Train with several losses and settings, and compare them.
@@ -29,6 +29,11 @@ pub struct SweepArgs {
     /// List the runs, without training
     #[arg(long)]
     list: bool,
+
+    /// Stop after this much wall-clock time, e.g. 3h30m: finish the step, save a checkpoint, exit
+    /// with code 0; the same command resumes
+    #[arg(long, value_name = "TIME", conflicts_with = "list")]
+    max_time: Option<Limit>,
 
     /// Print one JSON list: an object per run, then, with several values of run.seed, one per setting
     /// and figure with `seeds`, `mean`, `sd` and the 95% interval; with --list an object per run
@@ -91,6 +96,7 @@ impl SweepArgs {
 /// Runs the command.
 pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let (path, overrides) = args.config.parts();
+    let until = limited(args.max_time);
     let config = SweepConfig::open(path, overrides)?;
     if args.list {
         return answer(&match args.json {
@@ -102,7 +108,7 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let mut progress = Progress::new();
     let until = StopCondition {
         signal: on_signal()?,
-        ..StopCondition::default()
+        ..until
     };
     let outcome = sweep(&config, &until, &mut |event| progress.show(event));
     progress.close();

@@ -233,3 +233,25 @@ fn a_finished_run_whose_rows_have_changed_is_refused() {
         end.err
     );
 }
+
+#[test]
+fn a_sweep_whose_time_is_over_resumes_in_the_middle_of_a_run() {
+    let place = Place::new();
+    let base = place.config(&fixture("llama"), "simpo", "", "max_steps = 1000000");
+    let out = place.path("out");
+    let entries = "[[sweep]]\nloss = [\"dpo\", \"ipo\"]\n";
+    let contents = format!("base = {base:?}\n[run]\noutput_dir = {out:?}\n{entries}");
+    let file = place.write("sweep.toml", contents);
+    let command = ["sweep", "--config", str(&file), "--max-time", "1s"];
+    let newest = || text(&place.path("out/dpo/LATEST"));
+    let said = place.succeed(&command);
+    assert!(said.starts_with("out of time after step "), "{said}");
+    assert!(said.ends_with("run the same command to resume\n"), "{said}");
+    let first = newest();
+    place.succeed(&command);
+    assert_ne!(newest(), first);
+    assert!(!place.path("out/ipo").exists() && !place.path("out/sweep.csv").exists());
+    let end = place.run(&[&command[..3], &["--max-time", "soon"]].concat());
+    assert_eq!(end.code, Some(2));
+    assert!(end.err.contains("is not a time"), "{}", end.err);
+}

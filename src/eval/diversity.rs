@@ -80,6 +80,32 @@ pub struct Diversity {
     pub words: Figure,
     /// The share of responses that ended by themselves or at a stop text.
     pub stopped: Figure,
+    /// Its figures of each prompt, for paired comparisons.
+    #[serde(skip)]
+    pub by_prompt: Vec<OfPrompt>,
+}
+
+/// The figures of one model's samples of one prompt, as in [`Diversity`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OfPrompt {
+    /// The prompt.
+    pub prompt: String,
+    /// Monte-Carlo predictive entropy per token, in nats.
+    pub entropy_monte_carlo: Option<f64>,
+    /// Full-softmax predictive entropy per token, in nats.
+    pub entropy_softmax: Option<f64>,
+    /// Self-BLEU-4 in [0, 1].
+    pub self_bleu_4: f64,
+    /// Different words over words; `None` where no sample has one.
+    pub distinct_1: Option<f64>,
+    /// Different pairs of neighbouring words over such pairs.
+    pub distinct_2: Option<f64>,
+    /// The mean length in tokens.
+    pub tokens: Option<f64>,
+    /// The mean length in words.
+    pub words: f64,
+    /// The share of responses that ended by themselves or at a stop text.
+    pub stopped: f64,
 }
 
 impl Diversity {
@@ -100,68 +126,76 @@ impl Diversity {
             Unit::Words => words.clone(),
             Unit::Ids => number_ids(set)?,
         };
-        let mean = |values: &[f64]| Figure::mean(values, draws);
-        let means = |of: &dyn Fn(&Drawn) -> f64| {
-            let prompts = set
-                .prompts
-                .iter()
-                .map(|(_, samples)| samples.iter().map(of).sum::<f64>() / samples.len() as f64);
-            mean(&prompts.collect::<Vec<f64>>())
-        };
+        let lengths: Vec<Vec<usize>> = words
+            .iter()
+            .map(|samples| samples.iter().map(Vec::len).collect())
+            .collect();
         let bleu: Vec<f64> = sequences
             .par_iter()
             .map(|samples| self_bleu(samples).iter().sum::<f64>() / samples.len() as f64)
             .collect();
-        // A prompt without any n-gram has no share of different ones.
-        let shares = |order: usize| {
-            let each = sequences
-                .iter()
-                .map(|samples| distinct(samples.iter(), order));
-            let shares = each.filter(|(_, all)| *all > 0);
-            mean(&shares.map(|(a, b)| a as f64 / b as f64).collect::<Vec<_>>())
+        let monte_carlo = monte_carlo(set, scored);
+        let softmax: Option<Sums> = scored.map(|scored| {
+            let of = |s: &ResponseScore| (s.entropy, s.tokens);
+            let of = |samples: &Vec<ResponseScore>| samples.iter().map(of).collect();
+            scored.iter().map(of).collect()
+        });
+        let by_prompt = set
+            .prompts
+            .iter()
+            .enumerate()
+            .map(|(at, (prompt, samples))| {
+                let mean = |of: &dyn Fn(&Drawn) -> f64| mean(samples.iter().map(of));
+                let share = |order| {
+                    // A prompt without any n-gram has no share of different ones.
+                    let (different, all) = distinct(sequences[at].iter(), order);
+                    (all > 0).then(|| different as f64 / all as f64)
+                };
+                let tokens = |drawn: &Drawn| drawn.sample.ids.as_ref().map_or(0, Vec::len) as f64;
+                OfPrompt {
+                    prompt: prompt.clone(),
+                    entropy_monte_carlo: monte_carlo.as_ref().map(|sums| per_token(&sums[at])),
+                    entropy_softmax: softmax.as_ref().map(|sums| per_token(&sums[at])),
+                    self_bleu_4: bleu[at],
+                    distinct_1: share(1),
+                    distinct_2: share(2),
+                    tokens: ids.is_ok().then(|| mean(&tokens)),
+                    words: self::mean(lengths[at].iter().map(|words| *words as f64)),
+                    stopped: mean(&|drawn| f64::from(drawn.stopped)),
+                }
+            });
+        let by_prompt: Vec<OfPrompt> = by_prompt.collect();
+        let figure = |of: &dyn Fn(&OfPrompt) -> Option<f64>| {
+            Figure::mean(&by_prompt.iter().filter_map(of).collect::<Vec<_>>(), draws)
         };
         let of_all = |order: usize| {
             let (different, all) = distinct(sequences.iter().flatten(), order);
             different as f64 / all as f64
         };
-        let words: Vec<f64> = words
-            .iter()
-            .map(|samples| {
-                samples.iter().map(Vec::len).sum::<usize>() as f64 / samples.len() as f64
-            })
-            .collect();
-        let monte_carlo = monte_carlo(set, scored);
-        let softmax = scored.map(|scored| {
-            let of = |samples: &Vec<ResponseScore>| {
-                let of = |s: &ResponseScore| (s.entropy, s.tokens);
-                samples.iter().map(of).collect::<Vec<_>>()
-            };
-            scored.iter().map(of).collect::<Vec<_>>()
-        });
+        let monte_carlo = monte_carlo.as_deref();
+        let softmax = softmax.as_deref();
         Ok(Self {
             name: set.name.clone(),
-            entropy_monte_carlo: monte_carlo.as_deref().map(|x| by_responses(x, draws)),
-            entropy_monte_carlo_by_tokens: monte_carlo.as_deref().map(|x| by_tokens(x, draws)),
-            entropy_softmax: softmax.as_deref().map(|x| by_responses(x, draws)),
-            entropy_softmax_by_tokens: softmax.as_deref().map(|x| by_tokens(x, draws)),
-            self_bleu_4: mean(&bleu),
-            distinct_1: shares(1),
-            distinct_2: shares(2),
+            entropy_monte_carlo: monte_carlo.map(|_| figure(&|p| p.entropy_monte_carlo)),
+            entropy_monte_carlo_by_tokens: monte_carlo.map(|x| by_tokens(x, draws)),
+            entropy_softmax: softmax.map(|_| figure(&|p| p.entropy_softmax)),
+            entropy_softmax_by_tokens: softmax.map(|x| by_tokens(x, draws)),
+            self_bleu_4: figure(&|p| Some(p.self_bleu_4)),
+            distinct_1: figure(&|p| p.distinct_1),
+            distinct_2: figure(&|p| p.distinct_2),
             distinct_1_of_all: of_all(1),
             distinct_2_of_all: of_all(2),
-            tokens: ids.is_ok().then(|| {
-                means(&|drawn| {
-                    drawn
-                        .sample
-                        .ids
-                        .as_ref()
-                        .map_or(0.0, |ids| ids.len() as f64)
-                })
-            }),
-            words: mean(&words),
-            stopped: means(&|drawn| f64::from(drawn.stopped)),
+            tokens: ids.is_ok().then(|| figure(&|p| p.tokens)),
+            words: figure(&|p| Some(p.words)),
+            stopped: figure(&|p| Some(p.stopped)),
+            by_prompt,
         })
     }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
 }
 
 /// Of each response of each prompt a sum over its tokens, and their number.
@@ -182,12 +216,9 @@ fn monte_carlo(set: &SampleSet, scored: Option<&[Vec<ResponseScore>]>) -> Option
     prompts.collect()
 }
 
-fn by_responses(sums: &[Vec<(f64, usize)>], draws: Draws) -> Figure {
-    let mean = |samples: &Vec<(f64, usize)>| {
-        let each = samples.iter().map(|(sum, tokens)| sum / *tokens as f64);
-        each.sum::<f64>() / samples.len() as f64
-    };
-    Figure::mean(&sums.iter().map(mean).collect::<Vec<_>>(), draws)
+/// The mean over responses of their means over tokens.
+fn per_token(samples: &[(f64, usize)]) -> f64 {
+    mean(samples.iter().map(|(sum, tokens)| sum / *tokens as f64))
 }
 
 fn by_tokens(sums: &[Vec<(f64, usize)>], draws: Draws) -> Figure {
@@ -291,6 +322,19 @@ mod tests {
         assert_eq!(found.distinct_2_of_all, 3.0 / 4.0);
         assert_eq!(found.tokens.unwrap().value, 2.5);
         assert_eq!((found.words.value, found.stopped.value), (1.75, 0.75));
+        let [x, y] = &found.by_prompt[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((x.prompt.as_str(), y.prompt.as_str()), ("x", "y"));
+        assert_eq!(
+            (x.entropy_monte_carlo, y.entropy_monte_carlo),
+            (Some(1.5), Some(3.25))
+        );
+        assert_eq!((x.distinct_1, y.distinct_2), (Some(0.5), Some(1.0)));
+        assert_eq!(
+            (x.tokens, x.words, x.stopped, x.self_bleu_4 > y.self_bleu_4),
+            (Some(2.5), 2.0, 0.5, true)
+        );
         // Two words have no trigrams: 0.1 in their place, twice.
         let bleu = (1.0f64.ln() + 1.0f64.ln() + 2.0 * 0.1f64.ln()) / 4.0;
         assert!((found.self_bleu_4.value - bleu.exp() / 2.0).abs() < 1e-15);

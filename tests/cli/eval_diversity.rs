@@ -69,6 +69,48 @@ fn texts_against_nltk() {
         near(&model[&all], oracle[&all].as_f64().unwrap(), 1e-12);
     }
     assert_eq!(model["name"], "texts");
+    // A line per prompt, whose means are the figures.
+    report(&place, &["--samples", str(&file), "--out", "prompts.jsonl"]);
+    let of_prompts = lines(&place.path("prompts.jsonl"));
+    assert_eq!(of_prompts.len(), 30);
+    for (line, bleu) in of_prompts
+        .iter()
+        .zip(oracle["self_bleu"].as_array().unwrap())
+    {
+        assert_eq!(line["model"], "texts");
+        near(&line["self_bleu_4"], mean(numbers(bleu)), 1e-12);
+        assert!(line["entropy_softmax"].is_null());
+    }
+    let prompts = of_prompts.iter().map(|line| line["prompt"].clone());
+    assert!(prompts.eq((0..30).map(|prompt| json!(format!("{prompt}")))));
+    let again = [
+        "eval",
+        "diversity",
+        "--samples",
+        str(&file),
+        "--out",
+        "prompts.jsonl",
+    ];
+    let refused = place.run(&again);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("--overwrite"), "{}", refused.err);
+    place.succeed(&[&again[..], &["--overwrite"]].concat());
+    let neox = fixture("neox");
+    let drawn = [
+        "eval",
+        "diversity",
+        "--model",
+        str(&neox),
+        "--prompts",
+        str(&file),
+    ];
+    let end = place.run(&[&drawn[..], &["--out-dir", "d", "--out", "./d/neox.jsonl"]].concat());
+    assert_eq!(end.code, Some(2));
+    assert!(
+        end.err.contains("d/neox.jsonl: is a file of samples, too"),
+        "{}",
+        end.err
+    );
     for none in ["entropy_monte_carlo", "entropy_softmax", "tokens"] {
         assert!(model[none].is_null(), "{none}");
     }

@@ -8,19 +8,23 @@ use clap::{Args, ValueEnum};
 use expo::config::{ModelConfig, PromptSource, SamplingConfig};
 use expo::data::Files;
 use expo::error::{Error, Result};
-use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
+use expo::eval::diversity::{
+    Diversity, OfPrompt, Report, SampleSet, Unit, align, check, entropies,
+};
 use expo::eval::figure::Draws;
+use expo::io::durable::json_line;
 use expo::io::output::Output;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
 use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
+use serde::Serialize;
 
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
 use crate::cli::dispatch::DeviceRequest;
 use crate::cli::error::{flagged, flagged_as};
-use crate::cli::out::{self, directory, file, paths};
+use crate::cli::out::{self, answer_beside, directory, file, paths};
 use crate::cli::progress::Progress;
 use crate::cli::stop::{ended, on_signal};
 use crate::cli::{answer, grouped, tell};
@@ -127,6 +131,14 @@ pub struct DiversityArgs {
     #[command(flatten)]
     compute: ComputeArgs,
 
+    /// Write a line per model and prompt to this file; - is standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Replace the file --out; a link, a pipe, a device or a file that is read never is
+    #[arg(long, requires = "out")]
+    overwrite: bool,
+
     /// Print one JSON object with a list of models: entropies, self-BLEU, distinct-n, intervals
     #[arg(long)]
     json: bool,
@@ -175,6 +187,12 @@ Models with different tokenizers differ in nats per token by that alone.
 Intervals are of 95%, by the percentile bootstrap over prompts, drawn with seed
 0.
 
+A line of --out has the figures of one model on one prompt, to compare models
+prompt by prompt:
+  {\"model\":\"dpo\",\"prompt\":\"...\",\"entropy_monte_carlo\":1.52,
+   \"entropy_softmax\":1.61,\"self_bleu_4\":0.12,\"distinct_1\":0.44,
+   \"distinct_2\":0.83,\"tokens\":61.2,\"words\":48.0,\"stopped\":0.96}
+
 Files must have the same prompts with the same number of samples each, two at
 least, or --common compares what they have in common. A file has what `expo
 sample` writes; prompt, response and finish_reason must be there, token_ids and
@@ -188,7 +206,7 @@ Examples:
   $ expo eval diversity --samples dpo.jsonl --score-with runs/dpo --json
 
 INT or TERM ends the draws once their batch is written; the same command
-resumes.";
+resumes. A file --out is written when everything is known, whole or not at all.";
 
 impl DiversityArgs {
     /// The device that drawing or scoring asks for; `None` where only samples are read.
@@ -206,6 +224,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     };
     check(draws)?;
     let names = names(args)?;
+    let lines = output(args, &names)?;
     let source = flagged(args.prompts.source())?;
     if source.is_some() {
         flagged(check_samples(args))?;
@@ -219,7 +238,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         };
         directory(folder)?;
         for (model, name) in args.model.iter().zip(&names) {
-            let out = folder.join(format!("{name}.jsonl"));
+            let out = samples_of(folder, name);
             file(&out, out::Existing::Take, paths(&args.prompts.prompts))?;
             let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
@@ -285,9 +304,63 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         bootstrap: draws,
         models,
     };
-    answer(&match args.json {
+    if let Some(lines) = &lines {
+        write(lines, &report.models)?;
+    }
+    let text = match args.json {
         true => format!("{}\n", serde_json::to_string(&report)?),
         false => table::text(&report)?,
+    };
+    match &args.out {
+        Some(out) => answer_beside(out, &text),
+        None => answer(&text),
+    }
+}
+
+/// Where the lines go.
+fn output(args: &DiversityArgs, names: &[String]) -> Result<Option<Output>> {
+    let Some(out) = &args.out else {
+        return Ok(None);
+    };
+    let folders = args.out_dir.iter();
+    let mut drawn = folders.flat_map(|folder| names.iter().map(|name| samples_of(folder, name)));
+    // They need not be there yet.
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    if drawn.any(|path| absolute(&path) == absolute(out)) {
+        let error = Error::input("is a file of samples, too").at(out.display());
+        return Err(error.hint("name another --out"));
+    }
+    let read = paths(args.samples.iter().chain(&args.prompts.prompts));
+    let existing = out::Existing::overwrite(args.overwrite);
+    out::open(out, existing, read).map(Some)
+}
+
+/// The file of a model's samples.
+fn samples_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.jsonl"))
+}
+
+fn write(out: &Output, models: &[Diversity]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        model: &'a str,
+        #[serde(flatten)]
+        of_prompt: &'a OfPrompt,
+    }
+    out.write(|file| {
+        let all = models.iter().flat_map(|model| {
+            let model_name = model.name.as_str();
+            let line = move |of_prompt| Line {
+                model: model_name,
+                of_prompt,
+            };
+            model.by_prompt.iter().map(line)
+        });
+        for line in all {
+            file.write_all(json_line(&line)?.as_bytes())
+                .map_err(|error| Error::io(out.path(), &error))?;
+        }
+        Ok(())
     })
 }
 

@@ -386,11 +386,11 @@ diverse() { # NAME TEMPERATURE RUN...
     local name=$1 temperature=$2 run models=() labels=()
     shift 2
     for run in "$@"; do models+=("$out/$run") labels+=("${run##*/}"); done
-    mkdir -p "$out/draws/diversity/$name"
+    mkdir -p "$out/draws/diversity/$name" "$out/diversity"
     step "diversity/$name" -- "$expo" eval diversity --model "${models[@]}" --name "${labels[@]}" \
         --prompts "$(eval_rows "$(of diversity-prompts)")" --num-samples "$(of diversity-samples)" \
         --temperature "$temperature" --max-new-tokens "$(of max-new-tokens)" --max-prompt-length 256 "${numerics[@]}" \
-        --out-dir "$out/draws/diversity/$name" --json
+        --out-dir "$out/draws/diversity/$name" --out "$out/diversity/$name.jsonl" --overwrite --json
 }
 stage_diversity() { need main; diverse t1 1 sft $(firsts); }
 stage_temperature() {

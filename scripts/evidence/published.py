@@ -19,6 +19,7 @@ KEPT = {
     r"pairs/.+\.jsonl": r"row|label|(rho|log_probs|tokens|losses)/.+",
     r"draws/(kl|judged|preserve)/.+\.jsonl": r"prompt|finish_reason|log_prob|reference_log_prob",
     r"verdicts/.+\.jsonl": r"prompt|outcome",
+    r"diversity/.+\.jsonl": r"model|prompt|entropy_.+|self_bleu_4|distinct_.|tokens|stopped",
     r"[^/]+/[^/]+/[^/]+/metrics\.jsonl": r"step|eval_.+",
     r"preserve/sft-(good|bad)\.jsonl": r"prompt|finish_reason|log_prob|reference_log_prob",
     r"preserve/scores/.+\.jsonl": r"row|sampled",

@@ -317,7 +317,26 @@ class Evidence:
                     cells.append(shown(self.keep(f"diversity/{file.name}", model["name"], column, found), unit))
                 rows.append([file.name[1:], model["name"], *cells])
         notes = "Of each prompt's samples, nucleus 0.95; intervals over prompts."
-        return table("Diversity", ["temperature", "model", *columns], rows, notes)
+        made = table("Diversity", ["temperature", "model", *columns], rows, notes)
+        rows = []
+        for file in sorted((self.out / "diversity").glob("t*.jsonl")):
+            by_model: dict = defaultdict(list)
+            for line in lines(file):
+                by_model[line["model"]].append(line)
+            for model in by_model:
+                if model == BASELINE or BASELINE not in by_model:
+                    continue
+                cells = []
+                for column, unit in columns.items():
+                    one, other = ({
+                        line["prompt"]: float(line[column]) for line in by_model[name] if line.get(column) is not None
+                    } for name in (model, BASELINE))
+                    found = difference({0: one}, {0: other})
+                    cells.append(shown(self.keep(f"diversity_difference/{file.stem}", model, column, found), unit))
+                rows.append([file.stem[1:], model, *cells])
+        notes = "Prompt by prompt; intervals over prompts, one seed."
+        head = ["temperature", "model", *columns]
+        return made + table(f"Diversity, differences from {BASELINE}", head, rows, notes)
 
     def degradation(self) -> str:
         names = ("eval_loss", "eval_entropy", "eval_sampled_kl", "eval_log_ratios/chosen", "eval_log_ratios/rejected",

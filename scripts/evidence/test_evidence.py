@@ -234,6 +234,18 @@ class Tables(unittest.TestCase):
         self.assertIn("33.3%", made.split("| labels")[0])
         self.assertNotIn("secret", made)
 
+    def test_diversity_is_compared_prompt_by_prompt(self):
+        with tempfile.TemporaryDirectory() as name:
+            out = Path(name)
+            put(out / "diversity/t1.jsonl", [
+                {"model": model, "prompt": f"secret {i}", "entropy_monte_carlo": i + more, "distinct_1": None}
+                for model, more in (("sft", 0.5), (tables.BASELINE, 0.0)) for i in range(9)
+            ])
+            evidence = tables.Evidence(out, {})
+            made = evidence.diversity()
+        self.assertNotIn("secret", made)
+        self.assertIn("| 1 | sft | 0.50 (0.50 to 0.50) | - |", made)
+
     def test_published_numbers_have_no_text_and_give_the_same_tables(self):
         weights = {"kind": 1.0}
         with tempfile.TemporaryDirectory() as name:

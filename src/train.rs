@@ -49,7 +49,7 @@ use crate::session::{Compute, Event, Observer, Session, StopCondition, Stopped};
 pub use profile::Profile;
 pub use resume::Resume;
 pub use summary::Summary;
-pub use sweep::{Outcome, comparison, frontier, over_seeds, sweep};
+pub use sweep::{Outcome, SweepStopped, comparison, frontier, over_seeds, sweep};
 pub use verify::{Found, verify};
 
 use eval_samples::EvalSamples;

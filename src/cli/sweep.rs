@@ -9,14 +9,14 @@ use expo::error::{Error, Result};
 use expo::io::durable::{self, check_plain, write_file};
 use expo::run_dir::RUN;
 use expo::session::StopCondition;
-use expo::train::{Outcome, comparison, frontier, over_seeds, sweep};
+use expo::train::{Outcome, SweepStopped, comparison, frontier, over_seeds, sweep};
 use serde_json::{Value, json};
 
 use super::answer;
 use super::args::ConfigArgs;
 use super::dispatch::DeviceRequest;
 use super::progress::Progress;
-use super::stop::{Limit, limited, on_signal};
+use super::stop::{self, Limit, limited, on_signal};
 use super::train::ended;
 
 /// Train with several losses and settings, and compare them.
@@ -31,7 +31,7 @@ pub struct SweepArgs {
     list: bool,
 
     /// Stop after this much wall-clock time, e.g. 3h30m: finish the step, save a checkpoint, exit
-    /// with code 0; the same command resumes
+    /// with code 0; resume with run.overwrite = false
     #[arg(long, value_name = "TIME", conflicts_with = "list")]
     max_time: Option<Limit>,
 
@@ -114,7 +114,22 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     progress.close();
     let (outcomes, stopped) = outcome?;
     if let Some(stopped) = stopped {
-        return ended(&stopped, "run the same command to resume");
+        let how = match config.overwrite {
+            false => "run the same command to resume",
+            true => "resume with --set run.overwrite=false",
+        };
+        return match stopped {
+            SweepStopped::InRun(stopped) => ended(&stopped, how),
+            SweepStopped::BeforeRun {
+                reason,
+                done,
+                total,
+            } => {
+                let at = format!("after {done} of {total} runs");
+                let then = format!("saved in {}; {how}", config.output_dir.display());
+                stop::ended(reason, &at, &then)
+            }
+        };
     }
     let table = comparison(&outcomes);
     let figure = frontier(&config, &outcomes)?;

@@ -82,12 +82,12 @@ pub struct Diversity {
     pub stopped: Figure,
     /// Its figures of each prompt, for paired comparisons.
     #[serde(skip)]
-    pub by_prompt: Vec<OfPrompt>,
+    pub by_prompt: Vec<PromptDiversity>,
 }
 
 /// The figures of one model's samples of one prompt, as in [`Diversity`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OfPrompt {
+pub struct PromptDiversity {
     /// The prompt.
     pub prompt: String,
     /// Monte-Carlo predictive entropy per token, in nats.
@@ -152,7 +152,7 @@ impl Diversity {
                     (all > 0).then(|| different as f64 / all as f64)
                 };
                 let tokens = |drawn: &Drawn| drawn.sample.ids.as_ref().map_or(0, Vec::len) as f64;
-                OfPrompt {
+                PromptDiversity {
                     prompt: prompt.clone(),
                     entropy_monte_carlo: monte_carlo.as_ref().map(|sums| per_token(&sums[at])),
                     entropy_softmax: softmax.as_ref().map(|sums| per_token(&sums[at])),
@@ -164,8 +164,8 @@ impl Diversity {
                     stopped: mean(&|drawn| f64::from(drawn.stopped)),
                 }
             });
-        let by_prompt: Vec<OfPrompt> = by_prompt.collect();
-        let figure = |of: &dyn Fn(&OfPrompt) -> Option<f64>| {
+        let by_prompt: Vec<PromptDiversity> = by_prompt.collect();
+        let figure = |of: &dyn Fn(&PromptDiversity) -> Option<f64>| {
             Figure::mean(&by_prompt.iter().filter_map(of).collect::<Vec<_>>(), draws)
         };
         let of_all = |order: usize| {

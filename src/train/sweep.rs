@@ -11,7 +11,7 @@ use super::{End, Opened, Resume, Run};
 use crate::config::{Config, PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
 use crate::run_dir::{CONFIG, SummaryRecord};
-use crate::session::{Event, Observer, StopCondition, Stopped};
+use crate::session::{Event, Observer, Reason, StopCondition, Stopped};
 
 pub use comparison::{comparison, over_seeds};
 pub use frontier::frontier;
@@ -31,9 +31,25 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
+/// Where a sweep stopped before its last run was finished.
+#[derive(Debug)]
+pub enum SweepStopped {
+    /// In the middle of a run.
+    InRun(Stopped),
+    /// Before a run began.
+    BeforeRun {
+        /// Why.
+        reason: Reason,
+        /// Runs that are finished.
+        done: usize,
+        /// Runs of the sweep.
+        total: usize,
+    },
+}
+
 /// Makes the runs of a sweep that are not there yet, and resumes one that was interrupted. One
-/// that meets a value that is not finite is an outcome like another. Where `until` ends a run, the
-/// outcomes are those before it.
+/// that meets a value that is not finite is an outcome like another. Where `until` ends the sweep, the
+/// outcomes are those before.
 ///
 /// # Errors
 /// If a directory holds a run with another config, before any run is made; if the rows of a finished run have
@@ -42,7 +58,7 @@ pub fn sweep(
     config: &SweepConfig,
     until: &StopCondition,
     observe: Observer,
-) -> Result<(Vec<Outcome>, Option<Stopped>)> {
+) -> Result<(Vec<Outcome>, Option<SweepStopped>)> {
     let total = config.runs.len();
     let found: Vec<bool> = match config.overwrite {
         true => vec![false; total],
@@ -50,6 +66,15 @@ pub fn sweep(
     };
     let mut outcomes = Vec::with_capacity(total);
     for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
+        if let Some(reason) = until.reached().filter(|_| !found) {
+            let done = number;
+            let before = SweepStopped::BeforeRun {
+                reason,
+                done,
+                total,
+            };
+            return Ok((outcomes, Some(before)));
+        }
         let name = format!("{} {}", run.loss, run.settings);
         observe(Event::SweepRun {
             number: number + 1,
@@ -64,7 +89,7 @@ pub fn sweep(
         };
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (Some(summary), None),
-            Ok(Err(stopped)) => return Ok((outcomes, Some(stopped))),
+            Ok(Err(stopped)) => return Ok((outcomes, Some(SweepStopped::InRun(stopped)))),
             Err(error) if error.is_non_finite() => (None, Some(error.to_string())),
             Err(error) => return Err(run.source.locate(error).at(name.trim())),
         };

@@ -104,13 +104,19 @@ fn texts_against_nltk() {
         "--prompts",
         str(&file),
     ];
-    let end = place.run(&[&drawn[..], &["--out-dir", "d", "--out", "./d/neox.jsonl"]].concat());
-    assert_eq!(end.code, Some(2));
-    assert!(
-        end.err.contains("d/neox.jsonl: is a file of samples, too"),
-        "{}",
-        end.err
-    );
+    for (out, more) in [
+        ("./d/neox.jsonl", &[][..]),
+        ("d/../d/neox.jsonl", &["--overwrite"]),
+    ] {
+        let out = ["--out-dir", "d", "--out", out];
+        let end = place.run(&[&drawn[..], &out, more].concat());
+        assert_eq!(end.code, Some(2));
+        let said = "is also written as a file of samples";
+        assert!(end.err.contains(said), "{}", end.err);
+        // For the second: the samples are there.
+        fs::create_dir_all(place.path("d")).unwrap();
+        place.write("d/neox.jsonl", "");
+    }
     for none in ["entropy_monte_carlo", "entropy_softmax", "tokens"] {
         assert!(model[none].is_null(), "{none}");
     }

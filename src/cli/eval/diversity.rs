@@ -9,7 +9,7 @@ use expo::config::{ModelConfig, PromptSource, SamplingConfig};
 use expo::data::Files;
 use expo::error::{Error, Result};
 use expo::eval::diversity::{
-    Diversity, OfPrompt, Report, SampleSet, Unit, align, check, entropies,
+    Diversity, PromptDiversity, Report, SampleSet, Unit, align, check, entropies,
 };
 use expo::eval::figure::Draws;
 use expo::io::durable::json_line;
@@ -187,8 +187,8 @@ Models with different tokenizers differ in nats per token by that alone.
 Intervals are of 95%, by the percentile bootstrap over prompts, drawn with seed
 0.
 
-A line of --out has the figures of one model on one prompt, to compare models
-prompt by prompt:
+A line of --out has the metrics of one model on one prompt, for paired
+comparisons:
   {\"model\":\"dpo\",\"prompt\":\"...\",\"entropy_monte_carlo\":1.52,
    \"entropy_softmax\":1.61,\"self_bleu_4\":0.12,\"distinct_1\":0.44,
    \"distinct_2\":0.83,\"tokens\":61.2,\"words\":48.0,\"stopped\":0.96}
@@ -323,16 +323,29 @@ fn output(args: &DiversityArgs, names: &[String]) -> Result<Option<Output>> {
         return Ok(None);
     };
     let folders = args.out_dir.iter();
-    let mut drawn = folders.flat_map(|folder| names.iter().map(|name| samples_of(folder, name)));
-    // They need not be there yet.
-    let absolute = |path: &Path| std::path::absolute(path).ok();
-    if drawn.any(|path| absolute(&path) == absolute(out)) {
-        let error = Error::input("is a file of samples, too").at(out.display());
+    let drawn = folders.flat_map(|folder| names.iter().map(|name| samples_of(folder, name)));
+    let drawn: Vec<PathBuf> = drawn.collect();
+    // They need not be there yet, nor their directory.
+    if drawn.iter().any(|path| place(path) == place(out)) {
+        let error = Error::input("is also written as a file of samples").at(out.display());
         return Err(error.hint("name another --out"));
     }
     let read = paths(args.samples.iter().chain(&args.prompts.prompts));
     let existing = out::Existing::overwrite(args.overwrite);
-    out::open(out, existing, read).map(Some)
+    out::open(out, existing, read.chain(drawn)).map(Some)
+}
+
+/// A path without links and `..`, as far as it exists.
+fn place(path: &Path) -> Option<PathBuf> {
+    let folder = match path.parent() {
+        None => Path::new("/"),
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+    };
+    let folder = folder
+        .canonicalize()
+        .or_else(|_| std::path::absolute(folder));
+    Some(folder.ok()?.join(path.file_name()?))
 }
 
 /// The file of a model's samples.
@@ -345,7 +358,7 @@ fn write(out: &Output, models: &[Diversity]) -> Result<()> {
     struct Line<'a> {
         model: &'a str,
         #[serde(flatten)]
-        of_prompt: &'a OfPrompt,
+        of_prompt: &'a PromptDiversity,
     }
     out.write(|file| {
         let all = models.iter().flat_map(|model| {

@@ -200,18 +200,13 @@ pub fn run(args: &JudgeArgs) -> anyhow::Result<()> {
         ..StopCondition::default()
     };
     let mut replies = Cache::open(&cache)?;
-    let concurrency = match judge {
-        Judge::Endpoint(..) => args.concurrency,
-        // It has all cores.
-        Judge::Offline(..) => 1,
-    };
     let mut begun = false;
     let asked = ask(
         &judge,
         &items.items,
         &calls,
         &mut replies,
-        concurrency,
+        args.concurrency,
         &|| until.reached().is_some(),
         &mut |done, total| match std::mem::replace(&mut begun, true) {
             false => progress.count("questions", done, total),

@@ -5,8 +5,8 @@
 //! *Why*: one thread writes, so replies need no lock, and a question that two items share is one
 //! question.
 
-mod endpoint;
-mod offline;
+mod local;
+mod remote;
 
 use std::collections::{HashMap, HashSet};
 
@@ -156,9 +156,9 @@ pub fn ask(
     (replies.progress)(replies.done, total);
     match judge {
         Judge::Endpoint(endpoint, template) => {
-            endpoint::ask(endpoint, template, &todo, concurrency, stop, &mut replies);
+            remote::ask(endpoint, template, &todo, concurrency, stop, &mut replies);
         }
-        Judge::Offline(offline, _) => offline::ask(offline, todo, stop, &mut replies),
+        Judge::Offline(offline, _) => local::ask(offline, todo, stop, &mut replies),
     }
     replies.end()
 }

@@ -94,6 +94,11 @@ impl Cache {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The reply to a question that was asked before.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)

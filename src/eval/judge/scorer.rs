@@ -60,9 +60,9 @@ impl Scorer {
         };
         Ok(Self {
             identity: format!(
-                "{hash} {reference_hash} {} {:?}",
+                "{hash} {reference_hash} {} {}",
                 session.tokenizer.hash(),
-                config.dtype
+                session.compute.name()
             ),
             tokenizer: session.tokenizer,
             policy,

@@ -128,12 +128,18 @@ fn a_model_judges_by_its_log_probs() {
 }
 
 /// An answer has one score: comparisons that share the cache compute it once, and it has the same bits whatever
-/// is scored beside it.
+/// is in the batch.
 #[test]
-fn an_answer_is_scored_once_with_the_same_bits_in_any_company() {
+fn an_answer_is_scored_once_with_the_same_bits_whatever_the_batch() {
     let place = Place::new();
-    let model = fixture("neox");
-    let judge = format!("model:{}", str(&model));
+    let (model, reference) = (fixture("neox"), place.model("neox-ref"));
+    fs::copy(
+        model.join("tokenizer.json"),
+        reference.join("tokenizer.json"),
+    )
+    .unwrap();
+    let name = format!("model:{}", str(&model));
+    let judge = ["--judge", &name, "--judge-reference", str(&reference)];
     let scores = |file: &str| -> BTreeMap<String, String> {
         let of = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
         let lines = lines(&place.path(file));
@@ -142,31 +148,68 @@ fn an_answer_is_scored_once_with_the_same_bits_in_any_company() {
             .map(|line| (of(line, "key"), of(line, "reply")))
             .collect()
     };
-    offline(&place, &["--judge", &judge]);
+    let whole = offline(&place, &judge);
     let first = scores("replies.jsonl");
     // Of each item both answers, and the empty one of the null controls.
     assert_eq!(first.len(), 24 * 3);
-    let found = offline(&place, &["--judge", &judge, "--both-orders"]);
+    let found = offline(&place, &[&judge[..], &["--both-orders"]].concat());
     assert_eq!(scores("replies.jsonl"), first);
     assert_eq!(found["inconsistent"], json!(0));
     assert_eq!(found["asked"], json!(24));
+
+    // Scores without replies, as where a run was killed between the two.
+    let cache = place.path("replies.jsonl");
+    let text = fs::read_to_string(&cache).unwrap();
+    let kept = text
+        .lines()
+        .filter(|line| line.contains("\"kind\":\"score\""));
+    fs::write(
+        &cache,
+        kept.map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
+    let again = offline(&place, &judge);
+    assert_eq!(
+        (&again["asked"], &again["wins"]),
+        (&whole["asked"], &whole["wins"])
+    );
+    assert_eq!(scores("replies.jsonl"), first);
+
     // Each item by itself, without controls.
     let (samples, rows) = (fixture("samples.jsonl"), fixture("pairs.jsonl"));
-    for number in 0..24 {
+    for number in 0..lines(&samples).len() {
         let one = format!("{}[{number}:{}]", str(&samples), number + 1);
         let fixed = ["eval", "judge", "--samples", &one, "--against", "chosen"];
-        let more = ["--data", str(&rows), "--judge", &judge, "--controls", "0"];
-        place.run(&[&fixed[..], &more, &["--cache", "alone.jsonl"]].concat());
+        let more = ["--data", str(&rows), "--controls", "0"];
+        place.succeed(&[&fixed[..], &more, &judge, &["--cache", "alone.jsonl"]].concat());
     }
     let alone = scores("alone.jsonl");
-    let mut same = 0;
-    for (key, score) in &first {
-        if let Some(alone) = alone.get(key) {
-            assert_eq!(alone, score);
-            same += 1;
-        }
+    let same = first.iter().filter(|(key, score)| {
+        let alone = alone.get(*key);
+        assert!(alone.is_none_or(|alone| alone == *score), "{key}");
+        alone.is_some()
+    });
+    assert_eq!(same.count(), 48);
+
+    // A score that is none.
+    let broken = text.replacen(
+        "\"kind\":\"score\",\"judge\"",
+        "\"kind\":\"score\",\"x\":1,\"judge\"",
+        1,
+    );
+    let at = broken.find("\"x\":1").unwrap();
+    let reply = at + broken[at..].find("\"reply\":\"").unwrap() + 9;
+    let broken = format!("{}NaN{}", &broken[..reply], &broken[reply..]);
+    let without: Vec<&str> = broken
+        .lines()
+        .filter(|line| line.contains("\"kind\":\"score\""))
+        .collect();
+    fs::write(&cache, without.join("\n") + "\n").unwrap();
+    let end = judged(&place, &judge);
+    assert_eq!(end.code, Some(2));
+    for word in ["replies.jsonl: ", "is not a score", "--cache"] {
+        assert!(end.err.contains(word), "{}", end.err);
     }
-    assert!(same >= 24, "{same}");
 }
 
 /// A judge with few positions: what is longer is left out, cut or refused, and counted.

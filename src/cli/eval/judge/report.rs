@@ -66,7 +66,7 @@ Each reply is a line of --cache: {\"key\", \"kind\", \"prompt\", \"model_is\", \
 \"reply\", ...}, found again by a hash of judge, endpoint, template, question and
 settings. A run that was killed asks nothing twice. With --judge model the score
 of each answer is a line, too, of kind \"score\": comparisons that share the file
-score an answer once.
+score an answer once, if --judge-reference, --dtype and --too-long are the same.
 
 --out has a line per item: {\"prompt\", \"outcome\", \"inconsistent\", \"characters\":
 [model, against], \"calls\": [{\"model_is\", \"verdict\", \"reply\"} or {\"model_is\",

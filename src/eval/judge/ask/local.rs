@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::super::cache::Entry;
+use super::super::cache::{Cache, Entry};
 use super::super::items::Answer;
 use super::super::offline::{Offline, reply};
 use super::super::reply::{Miss, Reply};
@@ -82,8 +82,12 @@ fn ask_model(
     todo.sort_by_key(|&call| calls[call].item);
     let mut groups: Vec<Group> = Vec::new();
     for same in todo.chunk_by(|&a, &b| calls[a].item == calls[b].item) {
+        if stop() {
+            return Ok(());
+        }
         let (mut due, mut answers, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        let prompt = &items[calls[same[0]].item].prompt;
+        let item = calls[same[0]].item;
+        let prompt = &items[item].prompt;
         for answer in same
             .iter()
             .flat_map(|&call| calls[call].texts(items, &null).1)
@@ -94,13 +98,17 @@ fn ask_model(
                 answers.push(answer);
             }
         }
+        let example = match answers.is_empty() {
+            true => None,
+            false => Some(Example {
+                row: item,
+                ..scorer.example(prompt, &answers)?
+            }),
+        };
         groups.push(Group {
             calls: same.to_vec(),
-            example: match answers.is_empty() {
-                true => None,
-                false => Some(scorer.example(prompt, &answers)?),
-            },
             due,
+            example,
         });
     }
     let tokens = |group: &Group| {
@@ -133,18 +141,23 @@ fn ask_model(
         }
         for call in batch.iter().flat_map(|group| &group.calls) {
             let (prompt, answers) = calls[*call].texts(items, &null);
-            let [a, b] = answers.map(|answer| replies.score(&key(prompt, answer)));
+            let [a, b] = answers.map(|answer| score(replies.cache, &key(prompt, answer)));
             replies.take(*call, scored([a?, b?]));
         }
     }
     Ok(())
 }
 
-impl Replies<'_> {
-    /// The score that the cache has.
-    fn score(&self, key: &str) -> Result<f64> {
-        let entry = self.cache.get(key);
-        let score = entry.and_then(|entry| entry.reply.parse().ok());
-        score.ok_or_else(|| Error::input("its line is not a score").at(key))
-    }
+/// The score that the cache has.
+fn score(cache: &Cache, key: &str) -> Result<f64> {
+    let entry = cache.get(key);
+    let score = entry.and_then(|entry| entry.reply.parse().ok());
+    score
+        .filter(|score: &f64| score.is_finite())
+        .ok_or_else(|| {
+            Error::input(format!("the reply of key {key} is not a score"))
+                .hint("remove this line, or name another file")
+                .option("cache", "")
+                .at(cache.path().display())
+        })
 }

@@ -103,7 +103,7 @@ while [ $# -gt 0 ]; do
     eval-data) eval_data=$value ;;
     alpaca) alpaca+=("$(realpath "$here/$value" 2>/dev/null || realpath "$value")") ;;
     out) out=$value ;;
-    with) others+=(--with "$(realpath "$here/$value" 2>/dev/null || realpath "$value")") ;;
+    with) case "$value" in /*) others+=("$value") ;; *) others+=("$here/$value") ;; esac ;;
     stage) stages+=("$value") ;;
     scale) scale=$value ;;
     max-time) max_time=$value ;;
@@ -479,7 +479,7 @@ stage_plan() {
 # Made anew each time, from what there is.
 stage_tables() {
     "$python" -B scripts/evidence/published.py "$out" "$out/numbers.jsonl" --lexicon configs/evidence/lexicon.txt
-    "$python" -B scripts/evidence/tables.py "$out" --lexicon configs/evidence/lexicon.txt "${others[@]}"
+    "$python" -B scripts/evidence/tables.py "$out" --lexicon configs/evidence/lexicon.txt "${others[@]/#/--with=}"
     local set sweeps=()
     for set in main once knobs; do
         for sweep in "$out/$set"/seed*; do [ ! -e "$sweep/sweep.json" ] || sweeps+=("$sweep"); done
@@ -497,5 +497,7 @@ order=(data sft samples judges main once knobs heldout draw judge diversity ques
 for name in "${stages[@]}"; do
     case " ${order[*]} plan " in *" $name "*) ;; *) fail "no stage $name; see --help" ;; esac
 done
+for file in "${others[@]}"; do [ -f "$file" ] || fail "--with $file: there is no such file"; done
+case "${#others[@]} ${stages[*]}" in 0* | *tables*) ;; *) fail "--with is of the stage tables" ;; esac
 for name in "${stages[@]}"; do enter "$name"; done
 echo "evidence.sh: done; hours per stage are in $out/hours.tsv" >&2

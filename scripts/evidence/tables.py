@@ -2,8 +2,9 @@
 
     tables.py OUT [--lexicon FILE] [--with NUMBERS]...
 
-NUMBERS is a file of published.py, of other runs: its seeds are pooled with those of OUT. Of what both have, as the SFT
-model, that of OUT is taken.
+NUMBERS is a file of published.py, of other runs: its seeds are pooled with those of OUT, if their settings are the same.
+What is not of seeds, as the SFT model, the judges' accuracy or preservation, is OUT's where it has it. Verdicts are those
+of the judges that each OUT trained.
 
 Every figure has its 95% interval (stats.py): over prompts, and over seeds where a setting has several.
 """
@@ -35,10 +36,7 @@ OWN = ("rexpo", "dpo", "ipo", "fdpo", "simpo")
 
 
 def lines(path: Path) -> list[dict]:
-    if not path.is_file():
-        return []
-    with open(path) as file:
-        return [json.loads(line) for line in file if line.strip()]
+    return published.lines(path) if path.is_file() else []
 
 
 def read(path: Path):
@@ -491,19 +489,25 @@ class Evidence:
         (place / "figures.json").write_text(json.dumps(self.figures, indent=1) + "\n")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lexicon", type=Path)
     parser.add_argument("--with", dest="others", metavar="NUMBERS", type=Path, action="append", default=[])
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     weights, place = lexicon(args.lexicon) if args.lexicon else {}, args.out / "tables"
     if not args.others:
         return Evidence(args.out, weights).write(place)
-    with tempfile.TemporaryDirectory() as pooled:
-        for found in (published.numbers(args.out, weights), *map(lines, args.others)):
-            published.put(found, Path(pooled))
-        Evidence(Path(pooled), weights).write(place)
+    if len({file.resolve() for file in args.others}) < len(args.others):
+        parser.error("--with: a file is there twice")
+    try:
+        sources = {str(args.out): published.numbers(args.out, weights)}
+        sources |= {str(file): published.read(file) for file in args.others}
+        with tempfile.TemporaryDirectory() as pooled:
+            published.pooled(sources, Path(pooled))
+            Evidence(Path(pooled), weights).write(place)
+    except (published.Refused, OSError) as error:
+        parser.error(f"--with: {error}")
 
 
 if __name__ == "__main__":

@@ -246,53 +246,92 @@ class Tables(unittest.TestCase):
         self.assertNotIn("secret", made)
         self.assertIn("| 1 | sft | 0.50 (0.50 to 0.50) | - |", made)
 
+    def make(self, out: Path, seed: int, h: float, rate: float = 1e-4) -> None:
+        """An OUT with one run, and a bit of each kind of file; texts and paths have the word secret."""
+        run = f"main/seed{seed}/dpo-beta=0.1"
+        put(out / run / "summary.json", [{"secret": 1}])
+        put(out / run / "metrics.jsonl", [{
+            "step": 0, "eval_loss": 1.0, "eval_entropy": 2.0, "eval_sampled_kl": 0.5, "eval_log_ratios/chosen": -1.0,
+            "eval_log_ratios/rejected": -2.0, "eval_rewards/accuracies_ties_half": 0.5, "eval_saturated": 0.25,
+        }, {"step": 1, "loss": 2.0}])
+        for place in (run, "sft"):
+            put(out / place / "run.json", [{"frozen": {
+                "run.seed": seed, "optimizer.learning_rate": rate, "model.model_name_or_path": "hash",
+            }, "secret": "secret"}])
+        put(out / "pairs" / f"{run}.jsonl", [{
+            "row": row, "h": h, "d": 30.0, "rho": {"chosen": -1.0, "rejected": -1.0 - h}, "secret": "secret",
+            "log_probs": {"chosen": -10.0, "rejected": -40.0}, "tokens": {"chosen": 2, "rejected": 8},
+            "losses": {"dpo": 0.5},
+        } for row in range(5)])
+        drawn = [{
+            "prompt": f"secret {i}", "response": "secret kind", "log_prob": -1.0, "reference_log_prob": -1.0 - h,
+            "finish_reason": "stop",
+        } for i in range(5)]
+        put(out / "draws/kl" / f"{run}.jsonl", drawn)
+        put(out / "preserve/sft-bad.jsonl", drawn)
+        put(out / "verdicts/length/sft" / f"{run}.jsonl", [
+            {"prompt": f"secret {i}", "outcome": "win" if i else "tie", "calls": ["secret"]} for i in range(5)
+        ])
+        put(out / "preserve/scores/sft.jsonl", [{"row": 0, "sampled": [{"log_prob": -1.5, "secret": 1}]}])
+        put(out / "results/lint/judge0/policies", [{"eval": {"rows": 9, "findings": [
+            {"check": "leaked_prompt", "rows": 2, "first": ["secret"]},
+        ]}}])
+        put(out / "results/diversity/t1", [{"prompts": 4, "secret": "secret", "models": [
+            {"name": "sft", "model": "secret", "tokens": {"value": 3.0, "low": 2.0, "high": 4.0}},
+        ]}])
+        head = "stage\tstep\tstarted\tseconds\toutcome\n"
+        (out / "hours.tsv").write_text(f"{head}sft\tsft\t{seed}:00\t1800\tdone\n")
+        words = out / "words.txt"
+        words.write_text("kind 1\n")
+        published.main([str(out), str(out / "numbers.jsonl"), "--lexicon", str(words)])
+
+    def tables(self, out: Path, *others: Path) -> dict:
+        """The figures of the program, with the numbers of other directories."""
+        more = [part for other in others for part in ("--with", str(other / "numbers.jsonl"))]
+        with contextlib.redirect_stdout(io.StringIO()):
+            tables.main([str(out), "--lexicon", str(out / "words.txt"), *more])
+        return json.loads((out / "tables/figures.json").read_text())
+
     def test_published_numbers_have_no_text_and_give_the_same_tables(self):
-        weights = {"kind": 1.0}
         with tempfile.TemporaryDirectory() as name:
-            first, second, pooled, alone = (Path(name) / part for part in ("first", "second", "pooled", "alone"))
-            for out, seed, h in ((first, 0, 1.0), (second, 1, 3.0)):
-                run = f"main/seed{seed}/dpo-beta=0.1"
-                put(out / run / "summary.json", [{"secret": 1}])
-                put(out / run / "metrics.jsonl", [{"step": 0, "eval_loss": 1.0}, {"step": 1, "loss": 2.0}])
-                put(out / "pairs" / f"{run}.jsonl", [{
-                    "row": row, "h": h, "d": 30.0, "rho": {"chosen": -1.0, "rejected": -1.0 - h}, "secret": "secret",
-                    "log_probs": {"chosen": -10.0, "rejected": -40.0}, "tokens": {"chosen": 2, "rejected": 8},
-                    "losses": {"dpo": 0.5},
-                } for row in range(5)])
-                drawn = [{
-                    "prompt": f"secret {i}", "response": "secret kind", "log_prob": -1.0, "reference_log_prob": -1.0 - h,
-                    "finish_reason": "stop",
-                } for i in range(5)]
-                put(out / "draws/kl" / f"{run}.jsonl", drawn)
-                put(out / "preserve/sft-bad.jsonl", drawn)
-                put(out / "verdicts/length/sft" / f"{run}.jsonl", [
-                    {"prompt": f"secret {i}", "outcome": "win" if i else "tie", "calls": ["secret"]} for i in range(5)
-                ])
-                put(out / "preserve/scores/sft.jsonl", [{"row": 0, "sampled": [{"log_prob": -1.5, "secret": 1}]}])
-                put(out / "results/lint/judge0/policies", [{"eval": {"rows": 9, "findings": [
-                    {"check": "leaked_prompt", "rows": 2, "first": ["secret"]},
-                ]}}])
-                put(out / "results/diversity/t1", [{"prompts": 4, "secret": "secret", "models": [
-                    {"name": "sft", "model": "secret", "tokens": {"value": 3.0, "low": 2.0, "high": 4.0}},
-                ]}])
-                (out / "hours.tsv").write_text("stage\tstep\tstarted\tseconds\toutcome\nsft\tsft\tx\t1800\tdone\n")
-                published.main([str(out), str(out / "numbers.jsonl")])
+            first, second, empty = (Path(name) / part for part in ("first", "second", "empty"))
+            self.make(first, 0, 1.0)
+            self.make(second, 1, 3.0)
+            empty.mkdir()
+            (empty / "words.txt").write_text("kind 1\n")
+            # A line that a kill left unfinished.
+            with open(second / "draws/kl/main/seed1/dpo-beta=0.1.jsonl", "a") as file:
+                file.write('{"prompt": "secr')
             text = (first / "numbers.jsonl").read_text()
-            self.assertNotIn("secret", text)
-            with contextlib.redirect_stdout(io.StringIO()):
-                tables.Evidence(first, weights).write(first / "tables")
-                published.put(rows.lines(first / "numbers.jsonl"), alone)
-                tables.Evidence(alone, weights).write(alone / "tables")
-                published.put(published.numbers(first, weights), pooled)
-                published.put(rows.lines(second / "numbers.jsonl"), pooled)
-                tables.Evidence(pooled, weights).write(pooled / "tables")
-            one, again, both = (json.loads((out / "tables/figures.json").read_text()) for out in (first, alone, pooled))
-            scores = [row["score"] for row in rows.lines(pooled / "preserve/sft-bad.jsonl")]
+            one, again, both = self.tables(first), self.tables(empty, first), self.tables(second, first)
+            drawn = [line for line in published.read(first / "numbers.jsonl") if line["path"] == "preserve/sft-bad.jsonl"]
+            trained = (second / "tables/degradation.md").read_text()
+        self.assertNotIn("secret", text)
         self.assertEqual(one, again)
-        self.assertEqual(scores, [1.0] * 5)
+        self.assertEqual(drawn[0]["columns"]["score"], [1.0] * 5)
         ratio = both["held_out"]["main/dpo-beta=0.1"]["KL(pi || r), first 64 tokens"]
         self.assertEqual((ratio["value"], ratio["seeds"]), (2.0, 2))
         self.assertEqual(both["hours"], {"sft": 1.0})
+        self.assertIn("| 1.000 ± 0.000 | 2.000 ± 0.000 | 0.500 ± 0.000 | -1.000 ± 0.000 | -2.000", trained)
+
+    def test_numbers_that_do_not_belong_together_are_refused(self):
+        with tempfile.TemporaryDirectory() as name:
+            first, same, other, foreign = (Path(name) / part for part in ("first", "same", "other", "foreign"))
+            self.make(first, 0, 1.0)
+            self.make(same, 0, 2.0)
+            self.make(other, 1, 2.0, rate=3e-4)
+            put(foreign / "numbers.jsonl", [{"path": "pairs/../../x.jsonl", "columns": {"row": [1]}}])
+            for others, said in (
+                ([same], "main/seed0/dpo-beta=0.1 is in"),
+                ([other], "optimizer.learning_rate is not the same in"),
+                ([foreign], "numbers.jsonl:1: is not a line of published.py"),
+                ([Path(name) / "none"], "No such file"),
+                ([other, other], "twice"),
+            ):
+                with contextlib.redirect_stderr(io.StringIO()) as shown, self.assertRaises(SystemExit) as end:
+                    self.tables(first, *others)
+                self.assertEqual(end.exception.code, 2)
+                self.assertIn(said, shown.getvalue())
 
     def test_a_difference_of_one_seed_has_no_star(self):
         for seeds, starred in ((1, False), (2, True)):

@@ -9,6 +9,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import markdown
+import measured
 import published
 import rows
 import stats
@@ -239,7 +241,7 @@ class Tables(unittest.TestCase):
             out = Path(name)
             put(out / "diversity/t1.jsonl", [
                 {"model": model, "prompt": f"secret {i}", "entropy_monte_carlo": i + more, "distinct_1": None}
-                for model, more in (("sft", 0.5), (tables.BASELINE, 0.0)) for i in range(9)
+                for model, more in (("sft", 0.5), (measured.BASELINE, 0.0)) for i in range(9)
             ])
             evidence = tables.Evidence(out, {})
             made = evidence.diversity()
@@ -339,7 +341,7 @@ class Tables(unittest.TestCase):
                 out = Path(name)
                 for setting, h in (("dpo-beta=0.1", 1.0), ("ipo-beta=0.1", -1.0)):
                     # A second run of the baseline alone pairs with nothing.
-                    for seed in range(2 if setting == tables.BASELINE else seeds):
+                    for seed in range(2 if setting == measured.BASELINE else seeds):
                         run = f"main/seed{seed}/{setting}"
                         put(out / run / "summary.json", [{}])
                         put(out / "pairs" / f"{run}.jsonl", [
@@ -350,20 +352,20 @@ class Tables(unittest.TestCase):
 
     def test_the_seeds_of_a_row_are_those_of_its_figures(self):
         one, three = (stats.Interval(0.0, 0.0, 0.0, 5, seeds) for seeds in (1, 3))
-        self.assertEqual(tables.seeds_of([one, None, three]), "1 to 3")
-        self.assertEqual(tables.seeds_of([three, three]), "3")
-        self.assertEqual(tables.seeds_of([None]), "-")
+        self.assertEqual(markdown.seeds_of([one, None, three]), "1 to 3")
+        self.assertEqual(markdown.seeds_of([three, three]), "3")
+        self.assertEqual(markdown.seeds_of([None]), "-")
 
     def test_the_interval_of_a_share_ends_at_0_and_1(self):
         wide = stats.Interval(0.9, -0.1, 1.2, 5, 2)
-        self.assertEqual(tables.shown(wide, "%", True), "90.0% (0.0 to 100.0)")
-        self.assertEqual(tables.shown(wide, "%"), "90.0% (-10.0 to 120.0)")
+        self.assertEqual(markdown.shown(wide, "%", True), "90.0% (0.0 to 100.0)")
+        self.assertEqual(markdown.shown(wide, "%"), "90.0% (-10.0 to 120.0)")
 
     def test_saturation_follows_the_knobs(self):
         row = {"d": 20.0, "log_probs": {"chosen": -2.0, "rejected": -22.0}, "tokens": {"chosen": 1, "rejected": 10}}
-        self.assertEqual(tables.saturated("rexpo-lambda=0.2")(row), 1)
-        self.assertEqual(tables.saturated("rexpo-lambda=0.2-margin=20.0")(row), 0)
-        self.assertEqual(tables.saturated("rexpo-lambda=0.2-length_normalized=true")(row), 0)
+        self.assertEqual(measured.saturated("rexpo-lambda=0.2")(row), 1)
+        self.assertEqual(measured.saturated("rexpo-lambda=0.2-margin=20.0")(row), 0)
+        self.assertEqual(measured.saturated("rexpo-lambda=0.2-length_normalized=true")(row), 0)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ Stages, in this order without --stage; each makes first what it needs:
   temperature  diversity of one EXPO loss and DPO over temperatures
   reverse      cEXPO with the reverse KL, first seed; then heldout and draw
   tables       all figures with intervals into OUT/tables, pages and charts by expo report
-Not in the order: plan, memory and time of the runs on this machine or on --gpu NAME.
+Not in the order:
+  rate         DPO at several learning rates, first seed: for --learning-rate take the one whose loss on held-out
+               pairs, in OUT/rate/*/sweep.csv, is lowest
+  plan         memory and time of the runs on this machine or on --gpu NAME
 
   --model DIR            the pretrained model
   --data ROWS            preference pairs; consecutive slices go to policies, judges and, without --eval-data,
@@ -304,6 +307,7 @@ stage_knobs() {
     local seed
     for seed in $(of knob-seeds); do sweep knobs "$seed"; done
 }
+stage_rate() { need sft; sweep rate "${seeds[0]}"; }
 stage_once() { need sft; sweep once "${seeds[0]}"; }
 stage_questions() { need sft samples; sweep questions "${seeds[0]}"; measured questions; }
 stage_reverse() { # Short samples, as in the config: they are drawn anew at each step.
@@ -495,7 +499,7 @@ order=(data sft samples judges main once knobs heldout draw judge diversity ques
     reverse tables)
 [ ${#stages[@]} -gt 0 ] || stages=("${order[@]}")
 for name in "${stages[@]}"; do
-    case " ${order[*]} plan " in *" $name "*) ;; *) fail "no stage $name; see --help" ;; esac
+    case " ${order[*]} plan rate " in *" $name "*) ;; *) fail "no stage $name; see --help" ;; esac
 done
 for file in "${others[@]}"; do [ -f "$file" ] || fail "--with $file: there is no such file"; done
 case "${#others[@]} ${stages[*]}" in 0* | *tables*) ;; *) fail "--with is of the stage tables" ;; esac

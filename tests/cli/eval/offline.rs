@@ -29,6 +29,14 @@ fn judged(place: &Place, more: &[&str]) -> End {
     place.run(&[&["eval", "judge"], &fixed[..], &cache, more].concat())
 }
 
+/// A model, and a reference with the same tokenizer, which its fixture lacks.
+fn model_and_reference(place: &Place) -> (PathBuf, PathBuf) {
+    let (model, reference) = (fixture("neox"), place.model("neox-ref"));
+    let tokenizer = "tokenizer.json";
+    fs::copy(model.join(tokenizer), reference.join(tokenizer)).unwrap();
+    (model, reference)
+}
+
 #[test]
 fn a_rule_judges_without_a_network() {
     let place = Place::new();
@@ -68,13 +76,7 @@ fn a_rule_judges_without_a_network() {
 #[test]
 fn a_model_judges_by_its_log_probs() {
     let place = Place::new();
-    // The reference's fixture has no tokenizer of its own, which `expo score` needs.
-    let (model, reference) = (fixture("neox"), place.model("neox-ref"));
-    fs::copy(
-        model.join("tokenizer.json"),
-        reference.join("tokenizer.json"),
-    )
-    .unwrap();
+    let (model, reference) = model_and_reference(&place);
     let judge = format!("model:{}", str(&model));
     // The log-probs that `expo score` finds for the same texts.
     let rows = fixture("pairs.jsonl");
@@ -132,12 +134,7 @@ fn a_model_judges_by_its_log_probs() {
 #[test]
 fn an_answer_is_scored_once_with_the_same_bits_whatever_the_batch() {
     let place = Place::new();
-    let (model, reference) = (fixture("neox"), place.model("neox-ref"));
-    fs::copy(
-        model.join("tokenizer.json"),
-        reference.join("tokenizer.json"),
-    )
-    .unwrap();
+    let (model, reference) = model_and_reference(&place);
     let name = format!("model:{}", str(&model));
     let judge = ["--judge", &name, "--judge-reference", str(&reference)];
     let scores = |file: &str| -> BTreeMap<String, String> {

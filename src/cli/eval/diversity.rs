@@ -1,5 +1,6 @@
 //! `expo eval diversity`: how much variety there is in samples.
 
+mod lines;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -8,18 +9,14 @@ use clap::{Args, ValueEnum};
 use expo::config::{ModelConfig, PromptSource, SamplingConfig};
 use expo::data::Files;
 use expo::error::{Error, Result};
-use expo::eval::diversity::{
-    Diversity, PromptDiversity, Report, SampleSet, Unit, align, check, entropies,
-};
+use expo::eval::diversity::{Diversity, Report, SampleSet, Unit, align, check, entropies};
 use expo::eval::figure::Draws;
-use expo::io::durable::json_line;
 use expo::io::output::Output;
 use expo::model::head::ResponseScore;
 use expo::model::sampling::SampleConfig;
 use expo::report::significant;
 use expo::sample::{Existing, Target, sample_run};
 use expo::session::{Event, StopCondition};
-use serde::Serialize;
 
 use crate::cli::args::{BatchArgs, ComputeArgs, PromptArgs};
 use crate::cli::dispatch::DeviceRequest;
@@ -224,7 +221,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
     };
     check(draws)?;
     let names = names(args)?;
-    let lines = output(args, &names)?;
+    let lines = lines::output(args, &names)?;
     let source = flagged(args.prompts.source())?;
     if source.is_some() {
         flagged(check_samples(args))?;
@@ -238,7 +235,7 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         };
         directory(folder)?;
         for (model, name) in args.model.iter().zip(&names) {
-            let out = samples_of(folder, name);
+            let out = lines::samples_of(folder, name);
             file(&out, out::Existing::Take, paths(&args.prompts.prompts))?;
             let drawn = draw(args, model, source, &out, &until, &mut progress);
             progress.close();
@@ -304,8 +301,8 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         bootstrap: draws,
         models,
     };
-    if let Some(lines) = &lines {
-        write(lines, &report.models)?;
+    if let Some(out) = &lines {
+        lines::write(out, &report.models)?;
     }
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string(&report)?),
@@ -315,66 +312,6 @@ pub fn run(args: &DiversityArgs) -> anyhow::Result<()> {
         Some(out) => answer_beside(out, &text),
         None => answer(&text),
     }
-}
-
-/// Where the lines go.
-fn output(args: &DiversityArgs, names: &[String]) -> Result<Option<Output>> {
-    let Some(out) = &args.out else {
-        return Ok(None);
-    };
-    let folders = args.out_dir.iter();
-    let drawn = folders.flat_map(|folder| names.iter().map(|name| samples_of(folder, name)));
-    let drawn: Vec<PathBuf> = drawn.collect();
-    // They need not be there yet, nor their directory.
-    if drawn.iter().any(|path| place(path) == place(out)) {
-        let error = Error::input("is also written as a file of samples").at(out.display());
-        return Err(error.hint("name another --out"));
-    }
-    let read = paths(args.samples.iter().chain(&args.prompts.prompts));
-    let existing = out::Existing::overwrite(args.overwrite);
-    out::open(out, existing, read.chain(drawn)).map(Some)
-}
-
-/// A path without links and `..`, as far as it exists.
-fn place(path: &Path) -> Option<PathBuf> {
-    let folder = match path.parent() {
-        None => Path::new("/"),
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-    };
-    let folder = folder
-        .canonicalize()
-        .or_else(|_| std::path::absolute(folder));
-    Some(folder.ok()?.join(path.file_name()?))
-}
-
-/// The file of a model's samples.
-fn samples_of(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.jsonl"))
-}
-
-fn write(out: &Output, models: &[Diversity]) -> Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        model: &'a str,
-        #[serde(flatten)]
-        of_prompt: &'a PromptDiversity,
-    }
-    out.write(|file| {
-        let all = models.iter().flat_map(|model| {
-            let model_name = model.name.as_str();
-            let line = move |of_prompt| Line {
-                model: model_name,
-                of_prompt,
-            };
-            model.by_prompt.iter().map(line)
-        });
-        for line in all {
-            file.write_all(json_line(&line)?.as_bytes())
-                .map_err(|error| Error::io(out.path(), &error))?;
-        }
-        Ok(())
-    })
 }
 
 /// What each set is called, different for each.

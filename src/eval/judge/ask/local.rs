@@ -52,7 +52,6 @@ fn scored(scores: [f64; 2]) -> std::result::Result<Reply, Miss> {
 }
 
 /// The calls about one item, with its answers that have no score yet.
-#[derive(Default)]
 struct Group {
     calls: Vec<usize>,
     /// Their keys, in the order of the example's responses.

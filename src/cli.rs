@@ -15,6 +15,7 @@ mod merge;
 mod out;
 mod plan;
 mod progress;
+mod ranks;
 mod renderer;
 mod report;
 mod sample;
@@ -67,6 +68,8 @@ Exit codes, of every command:
   2        wrong input: a file, a config value, a flag; a run that does not fit
            (plan); out of memory
   3        a loss, log-prob, gradient or weight that is not finite
+  75       a rank was lost or late, or an exchange between ranks failed; start
+           all of them again
   128 + N  ended by signal N, with everything saved: 130 by INT, 143 by TERM";
 
 /// Every command with a page of help refers to the exit codes, which stand in one place.
@@ -95,6 +98,7 @@ enum Command {
     Loss(loss::LossArgs),
     Losses(losses::LossesArgs),
     Bandit(bandit::BanditArgs),
+    Ranks(ranks::RanksArgs),
     Guide(guide::GuideArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -129,6 +133,7 @@ impl Command {
             | Self::Loss(_)
             | Self::Losses(_)
             | Self::Bandit(_)
+            | Self::Ranks(_)
             | Self::Guide(_)
             | Self::Completions(_) => None,
         }
@@ -163,6 +168,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Loss(args) => loss::run(&args),
         Command::Losses(args) => losses::run(&args),
         Command::Bandit(args) => bandit::run(&args),
+        Command::Ranks(args) => ranks::run(&args),
         Command::Guide(args) => guide::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -39,6 +39,9 @@ pub enum Kind {
     /// A device has too little memory for the computation: an input error, for smaller batches need
     /// less.
     OutOfMemory,
+    /// Another process of the computation is lost or late, or the exchange with it failed: starting all of
+    /// them again may help.
+    Rank,
     /// A failure not caused by user input: I/O, a device, a server.
     Failed,
 }
@@ -91,6 +94,11 @@ impl Error {
     pub fn out_of_memory(device: &str) -> Self {
         let fact = format!("the {device} is out of memory");
         Self::new(Kind::OutOfMemory, fact)
+    }
+
+    /// A rank of the computation is lost or late, or the exchange with it failed.
+    pub fn rank(fact: impl Into<String>) -> Self {
+        Self::new(Kind::Rank, fact)
     }
 
     /// A failure not caused by user input.
@@ -230,11 +238,13 @@ impl Error {
         self.0.remedy.as_deref()
     }
 
-    /// The exit code of the program: 2 wrong input, 3 non-finite value, 1 any other failure.
+    /// The exit code of the program: 2 wrong input, 3 non-finite value, 75 (`EX_TEMPFAIL`) a rank, 1 any
+    /// other failure.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             Kind::Input | Kind::OutOfMemory => 2,
             Kind::NonFinite => 3,
+            Kind::Rank => 75,
             Kind::Failed => 1,
         }
     }
@@ -410,6 +420,7 @@ mod tests {
         assert_eq!(Error::input("x").exit_code(), 2);
         assert_eq!(Error::out_of_memory("GPU").exit_code(), 2);
         assert_eq!(Error::non_finite("x").exit_code(), 3);
+        assert_eq!(Error::rank("x").exit_code(), 75);
         let failed = Error::failed("the disk is full")
             .hint("buy another")
             .at("out");

@@ -13,6 +13,7 @@
 //! - [`device`]: opening devices and copies to and from them; [`installed`]: the driver of this machine; [`instructions`]: those of the CPU;
 //!   [`memory`]: the allocator of host memory; [`threads`]: the pool; [`profile`] and [`rates`]: where time goes, and what the
 //!   machine could do.
+//! - [`ranks`]: several processes that compute together.
 //!
 //! *Why*: candle's fused operations drop gradients silently, its autograd keeps every intermediate
 //! until the end, and its plain operations run on one thread; here it is the oracle, not the engine.
@@ -41,6 +42,7 @@ mod operands;
 mod ops;
 mod precision;
 pub mod profile;
+pub mod ranks;
 pub mod rates;
 mod tensor;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!   each with its backward pass. [`lab::story`]: a grammar of little stories on which the true
 //!   preference is known. None knows of the others.
 //! - [`data`]: from files of rows to packed batches of tokens.
+//! - [`ranks`]: how several processes find each other and agree.
 //! - [`run_dir`]: the files of a run directory, their names and records.
 //! - [`report`]: results as tables, figures and pages. [`model`]: one decoder for all families, with a
 //!   backward pass of its own, and decoding token by token.
@@ -64,6 +65,7 @@ pub mod merge;
 pub mod model;
 pub mod optim;
 pub mod plan;
+pub mod ranks;
 pub mod report;
 pub mod run_dir;
 pub mod sample;

@@ -12,11 +12,12 @@ use source::{Source, program};
 
 /// Lowest first; a module imports only from the rows above its own. A module of `lab` stands for
 /// itself: stories are data to train on, bandits are experiments on losses and configs.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["error", "guide"],
     &["io", "segment"],
     &["loss", "kernels", "lab::story"],
     &["data"],
+    &["ranks"],
     &["run_dir"],
     &["report", "model"],
     &["optim"],
@@ -30,12 +31,13 @@ const LAYERS: [&[&str]; 15] = [
     &["main"],
 ];
 /// What a module may not import although it lies below: data is tokens on the host, whatever computes
-/// on them.
-const APART: [(&str, &str); 1] = [("data", "kernels")];
-const WITHOUT_CANDLE: [&str; 7] = [
+/// on them, and processes agree on any facts.
+const APART: [(&str, &str); 3] = [("data", "kernels"), ("ranks", "loss"), ("ranks", "data")];
+const WITHOUT_CANDLE: [&str; 8] = [
     "io",
     "loss",
     "data",
+    "ranks",
     "run_dir",
     "report",
     "lab::story",

@@ -48,6 +48,9 @@ mod peer;
 mod precision;
 /// Frozen matrices in few bits, against bitsandbytes.
 mod quantized;
+/// Several processes under the launchers of MPI.
+#[cfg(target_os = "linux")]
+mod ranks;
 /// Pages of runs, in Rust and in a browser, and event files for TensorBoard.
 mod report;
 /// Responses drawn from models.

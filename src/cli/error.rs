@@ -74,7 +74,7 @@ pub fn with_flags(error: &Error) -> String {
     let text = error.worded(flag);
     match error.kind() {
         Kind::OutOfMemory => format!("{text}; {OUT_OF_MEMORY}"),
-        Kind::Input | Kind::NonFinite | Kind::Failed => text,
+        Kind::Input | Kind::NonFinite | Kind::Rank | Kind::Failed => text,
     }
 }
 

@@ -1,0 +1,331 @@
+//! Several processes that compute together: exact sums and exchanges between them.
+//!
+//! Hides the library that moves the bytes. Where things are:
+//!
+//! - [`library`]: an MPI library, opened at run time; `mpi`: the calls into it.
+//! - `exchange`: transfers between all pairs of ranks, in chunks, with a deadline.
+//! - [`tree`]: the order in which buffers are added.
+//!
+//! *Why* no reduction of a library: its order depends on the algorithm that it chooses. Here ranks exchange
+//! their parts and each adds those of its piece in a fixed order, which moves the same bytes.
+
+mod exchange;
+pub mod library;
+mod mpi;
+pub mod tree;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use exchange::{CHUNK, Plan, World, as_bytes};
+use library::Library;
+use mpi::Mpi;
+
+pub use exchange::listed;
+
+/// How long [`Ranks::abort`] waits for the launcher to end all processes.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// The processes that compute together; cheap to clone. All of them make the same calls in the same
+/// order, with `what` as the name of the call in errors.
+///
+/// # Errors
+/// Every call fails with [`Kind::Rank`](crate::error::Kind::Rank) if another rank does not take part within
+/// the time limit, or MPI fails; no later call succeeds then, and the process should [`abort`](Self::abort).
+#[derive(Clone)]
+pub struct Ranks(Arc<Shared>);
+
+struct Shared {
+    rank: usize,
+    size: usize,
+    library: Option<String>,
+    /// `None` where there is one rank.
+    world: Option<Mutex<World>>,
+    /// For [`Ranks::abort`], while another thread may wait in the exchange.
+    mpi: Option<Arc<Mpi>>,
+}
+
+impl fmt::Debug for Ranks {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Ranks(rank {} of {})", self.rank(), self.size())
+    }
+}
+
+impl Ranks {
+    /// One rank: every call is a copy, and no library is opened.
+    pub fn alone() -> Self {
+        Self(Arc::new(Shared {
+            rank: 0,
+            size: 1,
+            library: None,
+            world: None,
+            mpi: None,
+        }))
+    }
+
+    /// Initializes MPI, which waits for all processes of the launch without a limit; `limit` is for the time
+    /// in which a call makes no progress after that. Once per process.
+    ///
+    /// # Errors
+    /// If the library cannot be used, or MPI fails.
+    pub fn start(library: &Library, limit: Duration) -> Result<Self> {
+        let mpi = Arc::new(Mpi::start(library)?);
+        Ok(Self(Arc::new(Shared {
+            rank: mpi.rank,
+            size: mpi.size,
+            library: Some(mpi.version.clone()),
+            world: Some(Mutex::new(World::new(Arc::clone(&mpi), limit))),
+            mpi: Some(mpi),
+        })))
+    }
+
+    /// The number of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.0.rank
+    }
+
+    /// How many processes there are.
+    pub fn size(&self) -> usize {
+        self.0.size
+    }
+
+    /// Whether this is rank 0, which prints and writes files.
+    pub fn is_first(&self) -> bool {
+        self.0.rank == 0
+    }
+
+    /// The name and version of the library, and its file; `None` where there is one rank.
+    pub fn library(&self) -> Option<&str> {
+        self.0.library.as_deref()
+    }
+
+    /// What every rank gave, in the order of ranks; lengths may differ.
+    pub fn gather(&self, what: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let lengths = self.gather_equal(what, &(mine.len() as u64).to_le_bytes())?;
+        let mut all: Vec<Vec<u8>> = lengths.iter().map(|bytes| vec![0; length(bytes)]).collect();
+        let receives = all.iter().map(Vec::len).collect();
+        all[self.rank()].copy_from_slice(mine);
+        self.exchange(
+            what,
+            vec![mine; self.size()],
+            receives,
+            |rank, at, bytes| {
+                all[rank][at..at + bytes.len()].copy_from_slice(bytes);
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// As [`gather`](Self::gather), where all give as many bytes.
+    fn gather_equal(&self, what: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let mut all = vec![mine.to_vec(); self.size()];
+        let receives = vec![mine.len(); self.size()];
+        self.exchange(
+            what,
+            vec![mine; self.size()],
+            receives,
+            |rank, at, bytes| {
+                all[rank][at..at + bytes.len()].copy_from_slice(bytes);
+            },
+        )?;
+        Ok(all)
+    }
+
+    /// Replaces `bytes` by those of rank 0, which sends them to one rank after the other: for little.
+    pub fn broadcast(&self, what: &str, bytes: &mut Vec<u8>) -> Result<()> {
+        let mut header = (bytes.len() as u64).to_le_bytes().to_vec();
+        self.from_first(what, &mut header)?;
+        if !self.is_first() {
+            bytes.clear();
+            bytes.resize(length(&header), 0);
+        }
+        self.from_first(what, bytes)
+    }
+
+    /// As [`broadcast`](Self::broadcast), where all know how many bytes there are.
+    fn from_first(&self, what: &str, bytes: &mut [u8]) -> Result<()> {
+        let mut receives = vec![0; self.size()];
+        if self.is_first() {
+            return self.exchange(what, vec![bytes; self.size()], receives, |_, _, _| {});
+        }
+        receives[0] = bytes.len();
+        self.exchange(what, vec![&[]; self.size()], receives, |_, at, part| {
+            bytes[at..at + part.len()].copy_from_slice(part);
+        })
+    }
+
+    /// Gives rank r in `piece` the sum over ranks of their `whole[pieces[r]]`, added in the order of
+    /// [`tree`].
+    ///
+    /// # Panics
+    /// If `pieces`, the same at every rank, are not one range per rank that cover `whole` in order, or
+    /// `piece` is not as long as this rank's.
+    pub fn sum_pieces(
+        &self,
+        what: &str,
+        whole: &[f32],
+        pieces: &[Range<usize>],
+        piece: &mut [f32],
+    ) -> Result<()> {
+        self.check_cover(whole.len(), pieces);
+        let own = &whole[pieces[self.rank()].clone()];
+        assert_eq!(own.len(), piece.len(), "the piece of this rank");
+        let Some(world) = &self.0.world else {
+            piece.copy_from_slice(own);
+            return Ok(());
+        };
+        let sends = pieces.iter().map(|range| as_bytes(&whole[range.clone()]));
+        let plan = self.plan(sends.collect(), vec![size_of_val(own); self.size()]);
+        let values = CHUNK / size_of::<f32>();
+        let mut world = lock(world)?;
+        world.exchange(what, &plan, |offset, landing| {
+            let start = (offset / size_of::<f32>()).min(own.len());
+            let part = start..own.len().min(start + values);
+            let (length, stride) = (part.len(), landing.stride);
+            if length > 0 {
+                let rows = landing.rows();
+                rows[self.rank() * stride..][..length].copy_from_slice(&own[part.clone()]);
+                tree::reduce(rows, stride, length);
+                piece[part].copy_from_slice(&rows[..length]);
+            }
+        })
+    }
+
+    /// Fills `whole` at every rank: the bytes of `whole[pieces[r]]` come from rank r.
+    ///
+    /// # Panics
+    /// If `pieces`, the same at every rank, are not one range per rank that cover `whole` in order.
+    pub fn gather_pieces(
+        &self,
+        what: &str,
+        whole: &mut [u8],
+        pieces: &[Range<usize>],
+    ) -> Result<()> {
+        self.check_cover(whole.len(), pieces);
+        let own = pieces[self.rank()].clone();
+        let (before, rest) = whole.split_at_mut(own.start);
+        let (mine, after) = rest.split_at_mut(own.len());
+        let mine: &[u8] = mine;
+        let receives = pieces.iter().map(Range::len).collect();
+        self.exchange(
+            what,
+            vec![mine; self.size()],
+            receives,
+            |rank, at, bytes| {
+                let start = pieces[rank].start + at;
+                let into = match start < own.start {
+                    true => &mut before[start..],
+                    false => &mut after[start - own.end..],
+                };
+                into[..bytes.len()].copy_from_slice(bytes);
+            },
+        )
+    }
+
+    /// Waits until all ranks have come here.
+    pub fn barrier(&self, what: &str) -> Result<()> {
+        self.gather_equal(what, &[0]).map(drop)
+    }
+
+    /// Ends MPI at a regular end, after all ranks have met; a second call does nothing. By the thread that
+    /// [started](Self::start) it.
+    pub fn finalize(&self) -> Result<()> {
+        let Some(world) = &self.0.world else {
+            return Ok(());
+        };
+        if lock(world)?.has_ended() {
+            return Ok(());
+        }
+        self.barrier("the end of all ranks")?;
+        lock(world)?.finalize()
+    }
+
+    /// Ends the processes of all ranks with this exit status, whatever they do. `MPI_Abort` may hang where
+    /// a link is down: this process ends 10 seconds later all the same.
+    pub fn abort(&self, status: u8) -> ! {
+        if let Some(mpi) = self.0.mpi.clone() {
+            let thread = std::thread::Builder::new();
+            if thread.spawn(move || mpi.abort(status)).is_ok() {
+                std::thread::sleep(LAST_WORDS);
+            }
+        }
+        library::leave(status)
+    }
+
+    /// Moves bytes between all pairs of ranks; `arrived` gets rank, offset and bytes of every part that
+    /// comes.
+    fn exchange(
+        &self,
+        what: &str,
+        sends: Vec<&[u8]>,
+        receives: Vec<usize>,
+        mut arrived: impl FnMut(usize, usize, &[u8]),
+    ) -> Result<()> {
+        let Some(world) = &self.0.world else {
+            return Ok(());
+        };
+        let plan = self.plan(sends, receives);
+        lock(world)?.exchange(what, &plan, |offset, landing| {
+            for rank in 0..self.size() {
+                let bytes = landing.bytes(rank);
+                if !bytes.is_empty() {
+                    arrived(rank, offset, bytes);
+                }
+            }
+        })
+    }
+
+    /// Nothing goes from a rank to itself.
+    fn plan<'a>(&self, mut sends: Vec<&'a [u8]>, mut receives: Vec<usize>) -> Plan<'a> {
+        sends[self.rank()] = &[];
+        receives[self.rank()] = 0;
+        Plan { sends, receives }
+    }
+
+    fn check_cover(&self, length: usize, pieces: &[Range<usize>]) {
+        assert_eq!(pieces.len(), self.size(), "one piece per rank");
+        let end = pieces.iter().fold(0, |end, piece| {
+            assert!(piece.start == end && piece.end >= end, "pieces in order");
+            piece.end
+        });
+        assert_eq!(end, length, "pieces cover the whole");
+    }
+}
+
+fn length(bytes: &[u8]) -> usize {
+    let bytes = bytes.try_into().unwrap_or_default();
+    u64::from_le_bytes(bytes) as usize
+}
+
+fn lock(world: &Mutex<World>) -> Result<std::sync::MutexGuard<'_, World>> {
+    let poisoned = |_| Error::rank("another thread panicked in an exchange");
+    world.lock().map_err(poisoned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alone_every_call_is_a_copy() {
+        let ranks = Ranks::alone();
+        assert_eq!((ranks.rank(), ranks.size(), ranks.library()), (0, 1, None));
+        assert_eq!(ranks.gather("a", b"mine").unwrap(), [b"mine"]);
+        let mut bytes = b"mine".to_vec();
+        ranks.broadcast("b", &mut bytes).unwrap();
+        ranks.gather_pieces("c", &mut bytes, &[0..4]).unwrap();
+        assert_eq!(bytes, b"mine");
+        let mut piece = [0.0; 2];
+        ranks
+            .sum_pieces("d", &[1.0, 2.0], &[0..2], &mut piece)
+            .unwrap();
+        assert_eq!(piece, [1.0, 2.0]);
+        ranks.barrier("e").unwrap();
+        ranks.finalize().unwrap();
+        ranks.finalize().unwrap();
+        assert_eq!(format!("{ranks:?}"), "Ranks(rank 0 of 1)");
+    }
+}

@@ -1,0 +1,308 @@
+//! Transfers between all pairs of ranks, in rounds of a few chunks.
+//!
+//! *Why* point to point, not the collectives of MPI: a transfer that is late names the rank that is missing;
+//! counts and displacements of collectives are C ints; what arrives is used while the next chunk is under
+//! way, so that the receive buffer is a few chunks long instead of the whole; and there is one
+//! order of additions, that of [`tree`](super::tree).
+
+use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::mpi::{Mpi, Request};
+use crate::error::{Error, Result};
+
+/// Bytes that are on their way between two ranks at once: enough for the bandwidth of a link, little
+/// enough for the caches.
+pub(super) const CHUNK: usize = 1 << 20;
+/// Rounds that are under way at once.
+const ROUNDS: usize = 2;
+/// A rank that waits polls so many times before it sleeps between polls.
+const SPINS: u32 = 2000;
+const NAP: Duration = Duration::from_micros(50);
+/// Tags are below the bound that every MPI has.
+const TAGS: usize = 1 << 15;
+
+/// What this rank sends to each rank, and how many bytes it gets from each; nothing to and from itself.
+pub(super) struct Plan<'a> {
+    pub(super) sends: Vec<&'a [u8]>,
+    pub(super) receives: Vec<usize>,
+}
+
+/// The ranks, seen from this one.
+pub(super) struct World {
+    mpi: Arc<Mpi>,
+    limit: Duration,
+    /// Calls so far: messages of one are not taken for those of another.
+    calls: usize,
+    /// Receive buffers that are free.
+    free: Vec<Vec<f32>>,
+    /// Why there is nothing to exchange any more.
+    ended: Option<Error>,
+}
+
+/// What came in a round: a row per rank.
+#[derive(Debug, Default)]
+pub(super) struct Landing {
+    /// f32, for their alignment.
+    rows: Vec<f32>,
+    /// Elements per row.
+    pub(super) stride: usize,
+    /// Bytes that came, by rank.
+    lengths: Vec<usize>,
+}
+
+impl Landing {
+    /// What came from this rank.
+    pub(super) fn bytes(&self, rank: usize) -> &[u8] {
+        let row = &self.rows[rank * self.stride..][..self.stride];
+        &as_bytes(row)[..self.lengths[rank]]
+    }
+
+    /// All rows.
+    pub(super) fn rows(&mut self) -> &mut [f32] {
+        &mut self.rows
+    }
+}
+
+/// Transfers that are under way.
+#[derive(Default)]
+struct Round {
+    pending: Vec<Pending>,
+    landing: Landing,
+}
+
+struct Pending {
+    request: Request,
+    rank: usize,
+}
+
+impl Drop for Round {
+    /// What MPI may still write to is never freed.
+    fn drop(&mut self) {
+        if !self.pending.is_empty() {
+            mem::forget(mem::take(&mut self.landing));
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new(mpi: Arc<Mpi>, limit: Duration) -> Self {
+        Self {
+            mpi,
+            limit,
+            calls: 0,
+            free: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Moves what the plan says, and hands over what came, round by round: in a round that begins at byte
+    /// `offset` of every transfer, bytes `offset..offset + CHUNK`.
+    ///
+    /// # Errors
+    /// [`Kind::Rank`](crate::error::Kind::Rank) if nothing moves within the limit, or MPI fails. No call
+    /// succeeds after that.
+    pub(super) fn exchange(
+        &mut self,
+        what: &str,
+        plan: &Plan,
+        arrived: impl FnMut(usize, &mut Landing),
+    ) -> Result<()> {
+        if let Some(error) = &self.ended {
+            return Err(error.clone());
+        }
+        self.calls += 1;
+        let result = self.rounds(what, plan, arrived);
+        if let Err(error) = &result {
+            self.ended = Some(error.clone());
+        }
+        result
+    }
+
+    fn rounds(
+        &mut self,
+        what: &str,
+        plan: &Plan,
+        mut arrived: impl FnMut(usize, &mut Landing),
+    ) -> Result<()> {
+        let lengths = plan.sends.iter().map(|bytes| bytes.len());
+        let longest = lengths.chain(plan.receives.iter().copied()).max();
+        let mut offsets = (0..longest.unwrap_or(0)).step_by(CHUNK);
+        let mut under_way = VecDeque::new();
+        loop {
+            while under_way.len() < ROUNDS
+                && let Some(offset) = offsets.next()
+            {
+                // It is known before it begins: what has begun when another part fails is not freed.
+                under_way.push_back((offset, Round::default()));
+                if let Some((_, round)) = under_way.back_mut() {
+                    self.begin(plan, offset, round)
+                        .map_err(|error| error.at(what))?;
+                }
+            }
+            let Some((offset, mut round)) = under_way.pop_front() else {
+                return Ok(());
+            };
+            self.wait(what, &mut round)?;
+            arrived(offset, &mut round.landing);
+            self.free.push(mem::take(&mut round.landing.rows));
+        }
+    }
+
+    fn begin(&mut self, plan: &Plan, offset: usize, round: &mut Round) -> Result<()> {
+        let part = |length: usize| -> Range<usize> {
+            offset.min(length)..length.min(offset.saturating_add(CHUNK))
+        };
+        let landing = &mut round.landing;
+        landing.lengths = plan.receives.iter().map(|&all| part(all).len()).collect();
+        let longest = landing.lengths.iter().copied().max().unwrap_or(0);
+        landing.stride = longest.div_ceil(size_of::<f32>());
+        landing.rows = self.free.pop().unwrap_or_default();
+        landing
+            .rows
+            .resize(landing.stride * plan.receives.len(), 0.0);
+        let tag = (self.calls % TAGS) as i32;
+        let row_bytes = landing.stride * size_of::<f32>();
+        let base: *mut u8 = landing.rows.as_mut_ptr().cast();
+        for (rank, &length) in landing.lengths.iter().enumerate() {
+            if length > 0 {
+                // SAFETY: row `rank` begins here and has `length` bytes. The round owns it, hands it out
+                // when the request is done, and never frees it before.
+                let request = unsafe {
+                    let row = base.add(rank * row_bytes);
+                    self.mpi.receive(row, length, rank, tag)?
+                };
+                round.pending.push(Pending { request, rank });
+            }
+        }
+        // Each rank begins with the one after it, so that not all send to the same one first.
+        let (own, size) = (self.mpi.rank, self.mpi.size);
+        for rank in (1..size).map(|step| (own + step) % size) {
+            let bytes = plan.sends[rank];
+            let bytes = &bytes[part(bytes.len())];
+            if !bytes.is_empty() {
+                // SAFETY: the plan borrows the bytes until `exchange` returns: after a request is done,
+                // or after a failure, when no call of MPI moves anything any more.
+                let request = unsafe { self.mpi.send(bytes, rank, tag)? };
+                round.pending.push(Pending { request, rank });
+            }
+        }
+        Ok(())
+    }
+
+    /// Polls until the round is done. The limit is for the time in which nothing moves.
+    fn wait(&self, what: &str, round: &mut Round) -> Result<()> {
+        let (mut since, mut idle) = (Instant::now(), 0);
+        while !round.pending.is_empty() {
+            let before = round.pending.len();
+            let mut failure = None;
+            round.pending.retain_mut(|pending| {
+                let done = self.mpi.is_done(&mut pending.request);
+                done.map_or_else(
+                    |error| {
+                        failure.get_or_insert(error);
+                        true
+                    },
+                    |done| !done,
+                )
+            });
+            if let Some(error) = failure {
+                return Err(error.at(what));
+            }
+            if round.pending.len() < before {
+                (since, idle) = (Instant::now(), 0);
+                continue;
+            }
+            if since.elapsed() >= self.limit {
+                let ranks = round.pending.iter().map(|pending| pending.rank);
+                return Err(missing(what, ranks.collect(), self.limit));
+            }
+            idle += 1;
+            match idle > SPINS {
+                true => std::thread::sleep(NAP),
+                false => std::thread::yield_now(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends MPI, once.
+    pub(super) fn finalize(&mut self) -> Result<()> {
+        self.ended = Some(Error::rank("the ranks have ended"));
+        self.mpi.finalize()
+    }
+
+    /// Whether nothing can be exchanged any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+/// The error of ranks that did not come.
+fn missing(what: &str, mut ranks: Vec<usize>, limit: Duration) -> Error {
+    ranks.sort_unstable();
+    ranks.dedup();
+    let (noun, verb) = match ranks.len() {
+        1 => ("rank", "has"),
+        _ => ("ranks", "have"),
+    };
+    let ranks = listed(&ranks);
+    Error::rank(format!(
+        "{noun} {ranks} {verb} not come in {}",
+        in_words(limit)
+    ))
+    .at(what)
+}
+
+/// Ranks in ascending order as people write them: `0-3, 6`.
+pub fn listed(ranks: &[usize]) -> String {
+    let runs = ranks.chunk_by(|a, b| a + 1 == *b);
+    let run = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        run => run.iter().map(ToString::to_string).collect(),
+    };
+    runs.map(run).collect::<Vec<_>>().join(", ")
+}
+
+fn in_words(time: Duration) -> String {
+    let (number, unit) = match time.as_secs() {
+        0 => return format!("{} ms", time.as_millis()),
+        seconds if seconds.is_multiple_of(3600) => (seconds / 3600, "hour"),
+        seconds if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
+        seconds => (seconds, "second"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
+}
+
+/// The bytes of numbers.
+pub(super) fn as_bytes(values: &[f32]) -> &[u8] {
+    // SAFETY: every f32 is four bytes without padding, and bytes need no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_missing_is_said_in_words() {
+        let said = |ranks: &[usize], seconds| {
+            let limit = Duration::from_secs(seconds);
+            missing("gradients of step 812", ranks.to_vec(), limit).to_string()
+        };
+        assert_eq!(
+            said(&[5, 5], 600),
+            "gradients of step 812: rank 5 has not come in 10 minutes"
+        );
+        assert_eq!(
+            said(&[6, 2, 1, 0, 2], 1),
+            "gradients of step 812: ranks 0-2, 6 have not come in 1 second"
+        );
+        assert_eq!(in_words(Duration::from_secs(7200)), "2 hours");
+        assert_eq!(in_words(Duration::from_millis(300)), "300 ms");
+    }
+}

@@ -50,8 +50,8 @@ pub(crate) mod testing;
 pub mod threads;
 
 pub use ops::{
-    activation, attention, dora, dropout, elementwise, embedding, kv_cache, linear, mix, norm,
-    optimizer, packed, quantized, rotary, sampling, token, weighted,
+    activation, attention, dora, dropout, elementwise, embedding, exchange, kv_cache, linear, mix,
+    norm, optimizer, packed, quantized, rotary, sampling, token, weighted,
 };
 pub use precision::Precision;
 pub use tensor::Dst;

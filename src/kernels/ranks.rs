@@ -36,7 +36,10 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Every call fails with [`Kind::Rank`](crate::error::Kind::Rank) if another rank does not take part within
 /// the time limit, or MPI fails; no later call succeeds then, and the process should [`abort`](Self::abort).
 #[derive(Clone)]
-pub struct Ranks(Arc<Shared>);
+pub struct Ranks {
+    shared: Arc<Shared>,
+    limit: Duration,
+}
 
 struct Shared {
     rank: usize,
@@ -57,13 +60,16 @@ impl fmt::Debug for Ranks {
 impl Ranks {
     /// One rank: every call is a copy, and no library is opened.
     pub fn alone() -> Self {
-        Self(Arc::new(Shared {
-            rank: 0,
-            size: 1,
-            library: None,
-            world: None,
-            mpi: None,
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                rank: 0,
+                size: 1,
+                library: None,
+                world: None,
+                mpi: None,
+            }),
+            limit: Duration::MAX,
+        }
     }
 
     /// Initializes MPI, which waits for all processes of the launch without a limit; `limit` is for the time
@@ -73,33 +79,48 @@ impl Ranks {
     /// If the library cannot be used, or MPI fails.
     pub fn start(library: &Library, limit: Duration) -> Result<Self> {
         let mpi = Arc::new(Mpi::start(library)?);
-        Ok(Self(Arc::new(Shared {
+        let shared = Shared {
             rank: mpi.rank,
             size: mpi.size,
             library: Some(mpi.version.clone()),
-            world: Some(Mutex::new(World::new(Arc::clone(&mpi), limit))),
+            world: Some(Mutex::new(World::new(Arc::clone(&mpi)))),
             mpi: Some(mpi),
-        })))
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            limit,
+        })
+    }
+
+    /// The same processes, whose calls fail that make no progress within another time.
+    pub fn with_limit(&self, limit: Duration) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { shared, limit }
+    }
+
+    /// The same processes, whose calls wait as long as it takes: for what one rank does alone.
+    pub fn without_limit(&self) -> Self {
+        self.with_limit(Duration::MAX)
     }
 
     /// The number of this process, from 0.
     pub fn rank(&self) -> usize {
-        self.0.rank
+        self.shared.rank
     }
 
     /// How many processes there are.
     pub fn size(&self) -> usize {
-        self.0.size
+        self.shared.size
     }
 
     /// Whether this is rank 0, which prints and writes files.
     pub fn is_first(&self) -> bool {
-        self.0.rank == 0
+        self.shared.rank == 0
     }
 
     /// The name and version of the library, and its file; `None` where there is one rank.
     pub fn library(&self) -> Option<&str> {
-        self.0.library.as_deref()
+        self.shared.library.as_deref()
     }
 
     /// What every rank gave, in the order of ranks; lengths may differ.
@@ -173,7 +194,7 @@ impl Ranks {
         self.check_cover(whole.len(), pieces);
         let own = &whole[pieces[self.rank()].clone()];
         assert_eq!(own.len(), piece.len(), "the piece of this rank");
-        let Some(world) = &self.0.world else {
+        let Some(world) = &self.shared.world else {
             piece.copy_from_slice(own);
             return Ok(());
         };
@@ -181,7 +202,7 @@ impl Ranks {
         let plan = self.plan(sends.collect(), vec![size_of_val(own); self.size()]);
         let values = CHUNK / size_of::<f32>();
         let mut world = lock(world)?;
-        world.exchange(what, &plan, |offset, landing| {
+        world.exchange(what, self.limit, &plan, |offset, landing| {
             let start = (offset / size_of::<f32>()).min(own.len());
             let part = start..own.len().min(start + values);
             let (length, stride) = (part.len(), landing.stride);
@@ -233,7 +254,7 @@ impl Ranks {
     /// Ends MPI at a regular end, after all ranks have met; a second call does nothing. By the thread that
     /// [started](Self::start) it.
     pub fn finalize(&self) -> Result<()> {
-        let Some(world) = &self.0.world else {
+        let Some(world) = &self.shared.world else {
             return Ok(());
         };
         if lock(world)?.has_ended() {
@@ -246,7 +267,7 @@ impl Ranks {
     /// Ends the processes of all ranks with this exit status, whatever they do. `MPI_Abort` may hang where
     /// a link is down: this process ends 10 seconds later all the same.
     pub fn abort(&self, status: u8) -> ! {
-        if let Some(mpi) = self.0.mpi.clone() {
+        if let Some(mpi) = self.shared.mpi.clone() {
             let thread = std::thread::Builder::new();
             if thread.spawn(move || mpi.abort(status)).is_ok() {
                 std::thread::sleep(LAST_WORDS);
@@ -264,11 +285,11 @@ impl Ranks {
         receives: Vec<usize>,
         mut arrived: impl FnMut(usize, usize, &[u8]),
     ) -> Result<()> {
-        let Some(world) = &self.0.world else {
+        let Some(world) = &self.shared.world else {
             return Ok(());
         };
         let plan = self.plan(sends, receives);
-        lock(world)?.exchange(what, &plan, |offset, landing| {
+        lock(world)?.exchange(what, self.limit, &plan, |offset, landing| {
             for rank in 0..self.size() {
                 let bytes = landing.bytes(rank);
                 if !bytes.is_empty() {

@@ -34,7 +34,6 @@ pub(super) struct Plan<'a> {
 /// The ranks, seen from this one.
 pub(super) struct World {
     mpi: Arc<Mpi>,
-    limit: Duration,
     /// Calls so far: messages of one are not taken for those of another.
     calls: usize,
     /// Receive buffers that are free.
@@ -89,10 +88,9 @@ impl Drop for Round {
 }
 
 impl World {
-    pub(super) fn new(mpi: Arc<Mpi>, limit: Duration) -> Self {
+    pub(super) fn new(mpi: Arc<Mpi>) -> Self {
         Self {
             mpi,
-            limit,
             calls: 0,
             free: Vec::new(),
             ended: None,
@@ -103,11 +101,12 @@ impl World {
     /// `offset` of every transfer, bytes `offset..offset + CHUNK`.
     ///
     /// # Errors
-    /// [`Kind::Rank`](crate::error::Kind::Rank) if nothing moves within the limit, or MPI fails. No call
+    /// [`Kind::Rank`](crate::error::Kind::Rank) if nothing moves within `limit`, or MPI fails. No call
     /// succeeds after that.
     pub(super) fn exchange(
         &mut self,
         what: &str,
+        limit: Duration,
         plan: &Plan,
         arrived: impl FnMut(usize, &mut Landing),
     ) -> Result<()> {
@@ -115,7 +114,7 @@ impl World {
             return Err(error.clone());
         }
         self.calls += 1;
-        let result = self.rounds(what, plan, arrived);
+        let result = self.rounds(what, limit, plan, arrived);
         if let Err(error) = &result {
             self.ended = Some(error.clone());
         }
@@ -125,6 +124,7 @@ impl World {
     fn rounds(
         &mut self,
         what: &str,
+        limit: Duration,
         plan: &Plan,
         mut arrived: impl FnMut(usize, &mut Landing),
     ) -> Result<()> {
@@ -146,7 +146,7 @@ impl World {
             let Some((offset, mut round)) = under_way.pop_front() else {
                 return Ok(());
             };
-            self.wait(what, &mut round)?;
+            self.wait(what, limit, &mut round)?;
             arrived(offset, &mut round.landing);
             self.free.push(mem::take(&mut round.landing.rows));
         }
@@ -194,7 +194,7 @@ impl World {
     }
 
     /// Polls until the round is done. The limit is for the time in which nothing moves.
-    fn wait(&self, what: &str, round: &mut Round) -> Result<()> {
+    fn wait(&self, what: &str, limit: Duration, round: &mut Round) -> Result<()> {
         let (mut since, mut idle) = (Instant::now(), 0);
         while !round.pending.is_empty() {
             let before = round.pending.len();
@@ -216,9 +216,9 @@ impl World {
                 (since, idle) = (Instant::now(), 0);
                 continue;
             }
-            if since.elapsed() >= self.limit {
+            if since.elapsed() >= limit {
                 let ranks = round.pending.iter().map(|pending| pending.rank);
-                return Err(missing(what, ranks.collect(), self.limit));
+                return Err(missing(what, ranks.collect(), limit));
             }
             idle += 1;
             match idle > SPINS {

@@ -39,7 +39,7 @@ pub mod lint;
 mod rows;
 mod tokens;
 
-pub use batches::{Batches, ORDER_VERSION, Orders, epoch_order, pack};
+pub use batches::{Batches, ORDER_VERSION, Orders, deal, epoch_order, pack};
 pub use config::{
     AddBos, AssistantTurns, ChatConfig, LengthConfig, MAX_INVALID_FRACTION, OnInvalid,
     PromptConfig, RowConfig, Scores, TokenName, Tokenize, TokenizeConfig,

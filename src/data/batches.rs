@@ -2,11 +2,13 @@
 //!
 //! *Why*: a pure function of the step's number, so that a run can begin anywhere.
 
+mod lanes;
 mod order;
 pub mod pack;
 
 use std::ops::Range;
 
+pub use lanes::deal;
 pub(in crate::data) use order::below;
 pub use order::{ORDER_VERSION, epoch_order};
 

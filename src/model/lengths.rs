@@ -6,6 +6,7 @@
 
 use super::arch::{Architecture, Rotary};
 use super::decoder::Decoder;
+use super::parameters::Entry;
 use crate::data::Example;
 use crate::data::pack::Packed;
 use crate::error::{Error, Result};
@@ -39,6 +40,15 @@ impl Decoder {
     /// As [`Architecture::length_class`].
     pub fn length_class(&self, length: usize) -> usize {
         self.arch.length_class(length)
+    }
+
+    /// What so many tokens of one row cost beside those of others: the products with weights are
+    /// proportional to their number, attention to its square.
+    pub fn cost(&self, tokens: usize) -> u64 {
+        let entries = &self.weights().layout().entries;
+        let weights: usize = entries.iter().map(Entry::elements).sum();
+        let attention = self.arch.layers * self.arch.hidden_size * tokens;
+        tokens as u64 * (weights + attention) as u64
     }
 
     /// Packs the responses whose role is in `roles`, as this model computes them.

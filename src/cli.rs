@@ -9,6 +9,7 @@ mod error;
 mod eval;
 mod guide;
 mod init;
+mod launcher;
 mod loss;
 mod losses;
 mod merge;
@@ -41,8 +42,8 @@ use expo::kernels::instructions;
 use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;
 pub use renderer::{is_renderer, render_templates};
-use terminal::printable;
 pub use terminal::tell;
+use terminal::{is_silent, printable};
 
 /// Preference fine-tuning of causal language models: EXPO, DPO and their relatives.
 #[derive(Parser)]
@@ -68,8 +69,8 @@ Exit codes, of every command:
   2        wrong input: a file, a config value, a flag; a run that does not fit
            (plan); out of memory
   3        a loss, log-prob, gradient or weight that is not finite
-  75       a rank was lost or late, or an exchange between ranks failed; start
-           all of them again
+  75       a rank was lost or late, or an exchange between ranks failed; start all
+           of them again
   128 + N  ended by signal N, with everything saved: 130 by INT, 143 by TERM";
 
 /// Every command with a page of help refers to the exit codes, which stand in one place.
@@ -138,6 +139,34 @@ impl Command {
             | Self::Completions(_) => None,
         }
     }
+
+    /// Whether ranks share its work.
+    fn is_shared(&self) -> bool {
+        matches!(self, Self::Train(_) | Self::Sft(_) | Self::Sweep(_))
+    }
+
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Train(args) => train::run(args),
+            Self::Sft(args) => sft::run(args),
+            Self::Plan(args) => plan::run(&args),
+            Self::Sample(args) => sample::run(&args),
+            Self::Sweep(args) => sweep::run(&args),
+            Self::Score(args) => score::run(args),
+            Self::Eval(args) => eval::run(&args),
+            Self::Report(args) => report::run(&args),
+            Self::Verify(args) => verify::run(&args),
+            Self::Data(args) => data::run(&args),
+            Self::Init(args) => init::run(&args),
+            Self::Merge(args) => merge::run(&args),
+            Self::Loss(args) => loss::run(&args),
+            Self::Losses(args) => losses::run(&args),
+            Self::Bandit(args) => bandit::run(&args),
+            Self::Ranks(args) => ranks::run(&args),
+            Self::Guide(args) => guide::run(&args),
+            Self::Completions(args) => completions::run(&args),
+        }
+    }
 }
 
 /// Parses the arguments and runs the command. Input errors and usage errors exit with 2.
@@ -151,27 +180,10 @@ pub fn run() -> anyhow::Result<()> {
         dispatch::hand_over(&asked)?;
     }
     instructions::check()?;
-    start_threads()?;
-    match cli.command {
-        Command::Train(args) => train::run(args),
-        Command::Sft(args) => sft::run(args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Sample(args) => sample::run(&args),
-        Command::Sweep(args) => sweep::run(&args),
-        Command::Score(args) => score::run(args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Data(args) => data::run(&args),
-        Command::Init(args) => init::run(&args),
-        Command::Merge(args) => merge::run(&args),
-        Command::Loss(args) => loss::run(&args),
-        Command::Losses(args) => losses::run(&args),
-        Command::Bandit(args) => bandit::run(&args),
-        Command::Ranks(args) => ranks::run(&args),
-        Command::Guide(args) => guide::run(&args),
-        Command::Completions(args) => completions::run(&args),
+    if !matches!(cli.command, Command::Ranks(_)) {
+        launcher::open(cli.command.is_shared())?;
     }
+    launcher::close(start_threads().and_then(|()| cli.command.run()))
 }
 
 /// Ends the process with help, the version, or a usage error.
@@ -214,6 +226,9 @@ fn start_threads() -> anyhow::Result<()> {
 
 /// Writes a result to standard output.
 fn answer(text: &str) -> anyhow::Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     let text = printable(text);
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -6,6 +6,7 @@
 //! anywhere. What is printed resolved is itself a valid config.
 
 mod data;
+mod distributed;
 mod foreign;
 mod hint;
 mod losses;
@@ -34,6 +35,7 @@ use crate::optim::{OptimizerConfig, ScheduleConfig, States};
 
 pub use crate::model::numerics::Dtype;
 pub use data::{PreferenceData, SampleSource};
+pub use distributed::DistributedConfig;
 pub use hint::{KeyHint, key_hint};
 pub use model::{ModelConfig, Quantization};
 pub use prompt_source::PromptSource;
@@ -75,6 +77,9 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// Length, records and results.
     pub run: RunConfig,
+    /// Several processes that compute the run.
+    #[serde(default, skip_serializing_if = "DistributedConfig::is_default")]
+    pub distributed: DistributedConfig,
     /// On the grammar's stories: what samples before and after training are held against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub story: Option<StoryConfig>,
@@ -93,6 +98,11 @@ pub struct BatchConfig {
     /// Instead of `micro_batch_tokens`: the number of equal parts a batch is computed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient_accumulation_steps: Option<usize>,
+    /// The shares of a batch whose gradients are summed apart, in a fixed order: a run has the same
+    /// results on any number of ranks that fits its lanes. By default 8 under a launcher of several
+    /// ranks, else 1; a run that goes on has those that it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<usize>,
 }
 
 /// Tokens computed at once unless the config says otherwise.
@@ -104,6 +114,7 @@ impl Default for BatchConfig {
             batch_size: 64,
             micro_batch_tokens: None,
             gradient_accumulation_steps: None,
+            lanes: None,
         }
     }
 }
@@ -174,6 +185,7 @@ impl Config {
         }
         self.batch.resolve().map_err(at("batch"))?;
         self.run.validate().map_err(at("run"))?;
+        self.distributed.validate()?;
         check_rows(&self.loss, &self.data)?;
         let needs = self.loss.needs();
         if needs.on_policy {
@@ -361,6 +373,9 @@ fn check_rows(loss: &WeightedLoss, data: &PreferenceData) -> Result<()> {
 impl BatchConfig {
     fn resolve(&mut self) -> Result<()> {
         at_least_one("batch_size", self.batch_size)?;
+        if let Some(lanes) = self.lanes {
+            at_least_one("lanes", lanes)?;
+        }
         match (
             &mut self.micro_batch_tokens,
             self.gradient_accumulation_steps,

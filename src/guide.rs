@@ -62,6 +62,7 @@ pages! {
     losses: "which loss first, EXPO in practice, weighted sums, the list",
     config: "every config key with its default",
     resume: "interruptions, checkpoints, changed configs, disk space",
+    ranks: "several processes of one run: MPI, lanes, failures",
     sampling: "responses from a model, samples for cEXPO, AlpacaEval outputs",
     evaluation: "preference sets, win rates, diversity, the report page",
     stories: "the quickstart's task, where the true preference is known",

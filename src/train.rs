@@ -11,6 +11,7 @@ mod eval_samples;
 mod files;
 mod health;
 mod identity;
+mod lanes;
 mod log;
 mod logs;
 mod metrics;
@@ -40,7 +41,9 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::data::RowReport;
 use crate::error::{Error, Result};
+use crate::kernels::device::kind;
 use crate::model::Decoder;
+use crate::ranks::Ranks;
 use crate::run_dir::{Hashes, SummaryRecord, Timing};
 use crate::sample::run_datasets;
 use crate::score::{Column, Reference, check_is_known};
@@ -54,6 +57,7 @@ pub use verify::{Found, verify};
 
 use eval_samples::EvalSamples;
 use identity::RunIdentity;
+use lanes::{Lanes, first_alone};
 use moving::MovingReference;
 use on_policy::OnPolicy;
 use resume::Origin;
@@ -94,6 +98,7 @@ pub struct Run {
     pub profile: bool,
     /// What ends it before its last step; nothing to begin with.
     pub until: StopCondition,
+    lanes: Lanes,
 }
 
 /// The result of opening a run.
@@ -130,11 +135,41 @@ impl Run {
         allow_change: &[String],
         observe: Observer,
     ) -> Result<Opened> {
+        Self::open_on(config, resume, allow_change, &Ranks::alone(), observe)
+    }
+
+    /// As [`open_with`](Self::open_with), on ranks that compute the run together; each of them calls it
+    /// with the same config. The first alone writes.
+    ///
+    /// # Errors
+    /// As well, if the ranks cannot share the run's lanes, or do not agree on what they opened.
+    pub fn open_on(
+        mut config: Config,
+        resume: &Resume,
+        allow_change: &[String],
+        ranks: &Ranks,
+        observe: Observer,
+    ) -> Result<Opened> {
         let compute = Compute::open(&config.model)?;
         if compute.device.is_cpu() {
             config.check_cpu()?;
         }
-        let mut origin = Origin::find(&config.run, resume, observe)?;
+        if ranks.size() > 1 {
+            let mut of_all = RunIdentity::of_all(&config)?;
+            of_all.set("expo", env!("CARGO_PKG_VERSION"));
+            of_all.set("the machine", kind(&compute.device)?);
+            of_all.agree(ranks)?;
+        }
+        let ranks = &ranks.with_limit(config.distributed.limit());
+        let mut origin = match ranks.is_first() {
+            true => Origin::find(&config.run, resume, observe)?,
+            false => Origin::default(),
+        };
+        origin.share(ranks)?;
+        let asked = config.batch.lanes;
+        let lanes = lanes::count(asked, origin.lanes(), ranks)?;
+        config.batch.lanes = (lanes > 1).then_some(lanes);
+        let lanes = Lanes::new(ranks.clone(), lanes);
         // Another base model may be asked for by name.
         let other = allow_change.iter().any(|key| key == BASE);
         let session = match origin.saved_model(&config.run).filter(|_| !other) {
@@ -155,27 +190,31 @@ impl Run {
         let layout = session.folder.layout();
         // A run that is finished writes nothing, unless it turns out to have changed.
         let may_be_finished = origin.finished().is_some();
-        if !may_be_finished {
+        if !may_be_finished && ranks.is_first() {
             check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
         let stories = Stories::open(&config, Arc::clone(&session.tokenizer))?;
-        let datasets = run_datasets(&config, &session, observe)?;
+        let datasets = first_alone(ranks, "the rows", || {
+            run_datasets(&config, &session, observe)
+        })?;
         let mut identity = RunIdentity::new(&config, &datasets, session.tokenizer.hash())?;
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
-        origin.check(&identity, false, allow_change, &config.run, observe)?;
+        origin.check_on(ranks, &identity, false, allow_change, &config.run, observe)?;
         if let Some(summary) = origin.finished() {
             if verify::writes_model(&config.run.output_dir) {
                 origin.check_model(&config.run)?;
             }
             return Ok(Opened::Finished(Box::new(summary.clone())));
         }
-        if may_be_finished {
+        if may_be_finished && ranks.is_first() {
             check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
         let separate = match config.has_reference() {
             true => {
                 let known = origin.known(REFERENCE);
-                reference::separate(&config, &session, &datasets, known, observe)?
+                first_alone(ranks, "the log-probs of the reference", || {
+                    reference::separate(&config, &session, &datasets, known, observe)
+                })?
             }
             false => Some(Reference::none(&datasets)),
         };
@@ -186,9 +225,11 @@ impl Run {
                 let known = origin.known(BASE).filter(|_| session.is_stand_in());
                 let base = known.unwrap_or(&base);
                 let model = model.base();
-                let pass =
-                    reference::of_policy(&config, &session, &model, base, &datasets, observe);
-                Some(pass?)
+                Some(first_alone(
+                    ranks,
+                    "the log-probs of the reference",
+                    || reference::of_policy(&config, &session, &model, base, &datasets, observe),
+                )?)
             }
             separate => separate,
         };
@@ -199,7 +240,9 @@ impl Run {
         };
         let reference = match of_base {
             Some(reference) => reference,
-            None => reference::of_policy(&config, &session, &model, &hash, &datasets, observe)?,
+            None => first_alone(ranks, "the log-probs of the reference", || {
+                reference::of_policy(&config, &session, &model, &hash, &datasets, observe)
+            })?,
         };
         if stories.is_some() {
             check_is_known(&config, &hash)?;
@@ -214,7 +257,8 @@ impl Run {
         if config.has_reference() {
             identity.set("data.reference_log_probs", of_columns(&reference.columns));
         }
-        origin.check(&identity, true, allow_change, &config.run, observe)?;
+        origin.check_on(ranks, &identity, true, allow_change, &config.run, observe)?;
+        identity.agree(ranks)?;
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
@@ -232,7 +276,7 @@ impl Run {
             Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {
                 let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
-                Stepper::new(&config, &model).check_same_model(&train, &rows)?;
+                Stepper::new(&config, &model, &lanes).check_same_model(&train, &rows)?;
             }
             Some(hash) if *hash != hashes.policy => observe(Event::OtherReference(hash)),
             _ => {}
@@ -281,6 +325,7 @@ impl Run {
             identity,
             profile: false,
             until: StopCondition::default(),
+            lanes,
         })))
     }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use expo::checkpoint::{SaveDtype, save};
 use expo::config::{
-    BatchConfig, Config, ModelConfig, PreferenceData, ReferenceConfig, RunConfig, SamplingConfig,
-    SweepConfig,
+    BatchConfig, Config, DistributedConfig, ModelConfig, PreferenceData, ReferenceConfig,
+    RunConfig, SamplingConfig, SweepConfig,
 };
 use expo::lab::bandit::Experiment;
 use expo::lab::story::StoryConfig;
@@ -242,6 +242,7 @@ fn the_reference_has_every_key() {
             "schedule" => complete::<ScheduleConfig>(section),
             "story" => complete::<StoryConfig>(section),
             "run" => complete::<RunConfig>(section),
+            "distributed" => complete::<DistributedConfig>(section),
             other => {
                 let name = other.strip_prefix("loss.").expect(other);
                 // The weight is for sums and stands above them all.
@@ -253,7 +254,7 @@ fn the_reference_has_every_key() {
         }
     }
     assert_eq!(losses.len(), Loss::NAMES.len());
-    assert_eq!(sections.len(), 10 + losses.len());
+    assert_eq!(sections.len(), 11 + losses.len());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Several processes under the launchers of MPI that this machine has.
 
+mod training;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};

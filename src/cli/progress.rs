@@ -16,7 +16,7 @@ use expo::session::Event;
 use bar::Bar;
 use console::Term;
 
-use super::terminal::{tell, width_of, wrap};
+use super::terminal::{is_silent, tell, width_of, wrap};
 use super::{dispatch, grouped};
 
 /// The time between two lines about scoring or downloading.
@@ -36,7 +36,7 @@ pub struct Progress {
 impl Progress {
     pub fn new() -> Self {
         Self {
-            terminal: std::io::stderr().is_terminal(),
+            terminal: std::io::stderr().is_terminal() && !is_silent(),
             bar: None,
             pace: Pace::new(),
             last_line: Instant::now(),

@@ -12,12 +12,12 @@ use expo::session::StopCondition;
 use expo::train::{Outcome, SweepStopped, comparison, frontier, over_seeds, sweep};
 use serde_json::{Value, json};
 
-use super::answer;
 use super::args::ConfigArgs;
 use super::dispatch::DeviceRequest;
 use super::progress::Progress;
 use super::stop::{self, Limit, limited, on_signal};
 use super::train::ended;
+use super::{answer, launcher};
 
 /// Train with several losses and settings, and compare them.
 #[derive(Args)]
@@ -110,7 +110,8 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
         signal: on_signal()?,
         ..until
     };
-    let outcome = sweep(&config, &until, &mut |event| progress.show(event));
+    let ranks = launcher::ranks();
+    let outcome = sweep(&config, &until, &ranks, &mut |event| progress.show(event));
     progress.close();
     let (outcomes, stopped) = outcome?;
     if let Some(stopped) = stopped {
@@ -141,14 +142,16 @@ pub fn run(args: &SweepArgs) -> anyhow::Result<()> {
     let json = format!("{rows}\n");
     let folder = &config.output_dir;
     let write = |name: &str, contents: &[u8]| write_file(&folder.join(name), contents);
-    write("sweep.csv", table.to_csv().as_bytes())?;
-    write("sweep.json", json.as_bytes())?;
-    if let Some(seeds) = &seeds {
-        write("sweep_seeds.csv", seeds.to_csv().as_bytes())?;
-    }
-    if let Some(figure) = figure {
-        write("frontier.svg", figure.to_svg().as_bytes())?;
-        write("frontier.png", &figure.to_png())?;
+    if ranks.is_first() {
+        write("sweep.csv", table.to_csv().as_bytes())?;
+        write("sweep.json", json.as_bytes())?;
+        if let Some(seeds) = &seeds {
+            write("sweep_seeds.csv", seeds.to_csv().as_bytes())?;
+        }
+        if let Some(figure) = figure {
+            write("frontier.svg", figure.to_svg().as_bytes())?;
+            write("frontier.png", &figure.to_png())?;
+        }
     }
     match args.json {
         true => answer(&json)?,

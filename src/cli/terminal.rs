@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The bytes of the longest message, and of what is kept of its end, where the remedy stands.
 const LONGEST: usize = 4000;
@@ -48,8 +49,29 @@ pub fn message(text: &str) -> String {
     )
 }
 
+/// Whether this process says nothing, neither messages nor answers.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Lets another rank speak for this process.
+pub fn silence() {
+    SILENT.store(true, Relaxed);
+}
+
+/// Ends the [silence].
+pub fn speak() {
+    SILENT.store(false, Relaxed);
+}
+
+/// Whether another rank speaks for this process.
+pub fn is_silent() -> bool {
+    SILENT.load(Relaxed)
+}
+
 /// Writes a message as a line to standard error.
 pub fn tell(text: impl Display) {
+    if is_silent() {
+        return;
+    }
     // Where standard error is closed, nobody reads it.
     let _ = writeln!(
         std::io::stderr().lock(),

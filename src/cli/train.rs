@@ -17,7 +17,7 @@ use super::error::located;
 use super::progress::{Progress, clock};
 use super::stop::{Limit, limited, on_signal};
 use super::terminal::{width, wrap};
-use super::{answer, grouped};
+use super::{answer, grouped, launcher};
 
 /// Train a model on preferences
 #[derive(Args)]
@@ -216,7 +216,8 @@ fn open_and_train(
     progress: &mut Progress,
 ) -> Result<Ended> {
     let until = limited(args.max_time);
-    let opened = Run::open_with(config, resume, &args.allow_change, &mut |event| {
+    let (allow, ranks) = (&args.allow_change, launcher::ranks());
+    let opened = Run::open_on(config, resume, allow, &ranks, &mut |event| {
         progress.show(event)
     })?;
     let mut run = match opened {

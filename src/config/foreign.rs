@@ -22,9 +22,8 @@ use Here::{Elsewhere, Key, Nothing};
 const LORA: Here = Key("adapter.r", "the section [adapter] trains a LoRA adapter");
 const NO_LORA: Here = Nothing("adapters are LoRA, rsLoRA or DoRA without biases; see [adapter]");
 const QUANTIZED: Here = Nothing("frozen weights are quantized by model.quantization: nf4 or q8_0");
-const ONE_DEVICE: Here = Nothing(
-    "a run uses one device; model.recompute, optimizer.states and batch.micro_batch_tokens save memory",
-);
+const LAUNCHER: Here =
+    Nothing("mpirun and srun start several ranks of the same command: expo guide ranks");
 const KERNELS: Here =
     Nothing("attention and other kernels are chosen by the device; leave the key out");
 const LOADER: Here =
@@ -197,9 +196,10 @@ const KEYS: &[(Names, Here)] = &[
     (&["resume_from_checkpoint", "auto_resume_from_checkpoints", "ignore_data_skip", "resume", "resume_from"],
      Nothing("the same command resumes an interrupted run; another checkpoint is chosen on the command line")),
     (&["push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "push_to_hub_model_id", "export_dir"], UPLOAD),
-    (&["deepspeed", "fsdp", "fsdp_config", "fsdp_version", "ddp", "ddp_timeout", "ddp_find_unused_parameters", "ddp_backend",
+    (&["deepspeed", "fsdp", "fsdp_config", "fsdp_version", "ddp", "ddp_find_unused_parameters", "ddp_backend",
        "accelerate", "num_processes", "n_gpu", "num_gpus", "gpus", "local_rank", "tensor_parallel_size", "zero_stage", "world_size",
-       "num_machines", "context_parallel_size", "ray_num_workers", "dp_shard_size"], ONE_DEVICE),
+       "num_machines", "context_parallel_size", "ray_num_workers", "dp_shard_size"], LAUNCHER),
+    (&["ddp_timeout"], Key("distributed.timeout", "seconds that a rank waits for the others")),
     (&["do_train", "do_predict", "trainer_type"], Nothing("the command says what is done; leave the key out")),
     (&["disable_tqdm", "log_level", "logging_nan_inf_filter", "report_steps", "include_tokens_per_second"],
      Nothing("progress is shown on a terminal only, and every figure is in metrics.jsonl; leave the key out")),

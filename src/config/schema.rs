@@ -7,7 +7,9 @@ use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 use toml::{Table, Value};
 
-use super::{BatchConfig, ModelConfig, PreferenceData, ReferenceConfig, RunConfig};
+use super::{
+    BatchConfig, DistributedConfig, ModelConfig, PreferenceData, ReferenceConfig, RunConfig,
+};
 use crate::lab::story::StoryConfig;
 use crate::loss::Loss;
 use crate::model::peft::AdapterConfig;
@@ -43,7 +45,7 @@ pub(super) fn list_single(config: &mut Table) {
 }
 
 /// All sections but `[loss]`, those that every run has first.
-pub(super) fn sections() -> [Section; 10] {
+pub(super) fn sections() -> [Section; 11] {
     let section = |name, main, keys| Section { name, main, keys };
     [
         section("run", "output_dir", keys::<RunConfig>()),
@@ -56,6 +58,7 @@ pub(super) fn sections() -> [Section; 10] {
         section("sample", "num_samples", keys::<SampleConfig>()),
         section("reference", "update", keys::<ReferenceConfig>()),
         section("story", "grammar", keys::<StoryConfig>()),
+        section("distributed", "timeout", keys::<DistributedConfig>()),
     ]
 }
 

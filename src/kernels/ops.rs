@@ -7,6 +7,7 @@ pub mod dora;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
+pub mod exchange;
 pub mod kv_cache;
 pub mod linear;
 pub mod mix;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::decoder::{Activations, Decoder};
 use super::linear::Linear;
@@ -22,7 +23,7 @@ use crate::kernels::{Dst, elementwise, embedding};
 use crate::loss::Role;
 
 /// What the head says of one response.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ResponseScore {
     /// Its place in the example's responses.
     pub index: usize,

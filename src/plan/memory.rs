@@ -25,7 +25,7 @@ const F32: u64 = 4;
 pub struct Memory {
     /// The weights that are computed with.
     pub weights: u64,
-    /// The gradients of those that are trained.
+    /// The gradients of those that are trained, of a step and of lanes that are not added yet.
     pub gradients: u64,
     /// The optimizer's moments, and what f32 weights need beside bf16 ones.
     pub optimizer: u64,
@@ -137,9 +137,11 @@ impl Memory {
         let temporary = head
             .max(block.saturating_sub(logits))
             .max(between.saturating_sub(activations + logits));
+        // Sums of lanes that wait for their other half.
+        let waiting = u64::from(config.batch.lanes.unwrap_or(1).ilog2());
         let mut memory = Self {
             weights: models.layout.bytes(bytes.storage),
-            gradients: trained * F32,
+            gradients: trained * F32 * (1 + waiting),
             optimizer: trained * bytes.master + bytes.moments(config, models.layout),
             reference: held,
             activations,

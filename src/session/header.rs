@@ -14,7 +14,9 @@ pub struct RunHeader {
     pub dtype: Dtype,
     /// CPU threads.
     pub threads: usize,
-    /// Rows per step, and how they are split into micro-batches.
+    /// Processes that compute together.
+    pub ranks: usize,
+    /// Rows per step, and how they are split into lanes and micro-batches.
     pub batch: BatchConfig,
     /// Parameters that are trained.
     pub trainable: usize,

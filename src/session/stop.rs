@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
+use crate::ranks::Ranks;
+
 /// What may stop a command between two steps; nothing does by default.
 #[derive(Debug, Clone)]
 pub struct StopCondition {
@@ -36,6 +39,31 @@ pub enum Reason {
 }
 
 impl StopCondition {
+    /// As [`reached`](Self::reached), for all ranks alike: a signal counts on any of them, time on the first.
+    ///
+    /// # Errors
+    /// If a rank fails.
+    pub fn reached_on(&self, ranks: &Ranks) -> Result<Option<Reason>> {
+        let own = self.reached();
+        if ranks.size() == 1 {
+            return Ok(own);
+        }
+        let own: &[u8] = match own {
+            None => &[],
+            Some(Reason::Time) => &[0],
+            Some(Reason::Signal(signal)) => &[u8::try_from(signal).unwrap_or(u8::MAX)],
+        };
+        let all = ranks.gather("the ranks between two steps", own)?;
+        let signal = all
+            .iter()
+            .filter_map(|of_rank| of_rank.first())
+            .find(|&&it| it > 0);
+        Ok(match signal {
+            Some(&signal) => Some(Reason::Signal(signal.into())),
+            None => (all[0] == [0]).then_some(Reason::Time),
+        })
+    }
+
     /// Whether to stop, and why.
     pub fn reached(&self) -> Option<Reason> {
         let over = || self.time.is_some_and(|time| self.start.elapsed() >= time);

@@ -9,15 +9,17 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{Config, ModelConfig, PreferenceData, RunConfig};
+use crate::config::{Config, DistributedConfig, ModelConfig, PreferenceData, RunConfig};
 use crate::data::Dataset;
 use crate::error::{ALIKE, Error, Result, most_alike, nearest};
 use crate::model::peft::AdapterConfig;
+use crate::ranks::{Ranks, agree};
 
 /// Sections with keys that may change, each list beside the fields it names.
-const FREE: [(&str, &[&str]); 4] = [
+const FREE: [(&str, &[&str]); 5] = [
     ("adapter", AdapterConfig::FREE),
     ("data", PreferenceData::FREE),
+    ("distributed", DistributedConfig::FREE),
     ("model", ModelConfig::FREE),
     ("run", RunConfig::FREE),
 ];
@@ -62,7 +64,7 @@ fn is_free(path: &str) -> bool {
 pub(super) struct RunIdentity(pub Map<String, Value>);
 
 /// What is not the same: the key with its old and its new value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Change {
     pub key: String,
     pub old: Value,
@@ -90,6 +92,23 @@ impl RunIdentity {
             frozen.set(name, dataset.fingerprint.as_str());
         }
         Ok(frozen)
+    }
+
+    /// Every key of a config, those that may change, too.
+    pub fn of_all(config: &Config) -> Result<Self> {
+        let mut values = Self::default();
+        let json = serde_json::to_value(config);
+        values.flatten("", json.map_err(|error| Error::failed(error.to_string()))?);
+        Ok(values)
+    }
+
+    /// Refuses ranks that do not have the same values.
+    pub fn agree(&self, ranks: &Ranks) -> Result<()> {
+        let facts = self
+            .0
+            .iter()
+            .map(|(key, value)| (key.as_str(), shown(value)));
+        agree(ranks, &facts.collect::<Vec<_>>())
     }
 
     /// Sets a key.
@@ -162,13 +181,8 @@ impl RunIdentity {
 
 /// What two configs have differently, in words; paths count, too.
 pub(super) fn differences(old: &Config, new: &Config) -> Result<String> {
-    let values = |config: &Config| -> Result<RunIdentity> {
-        let mut values = RunIdentity::default();
-        let json = serde_json::to_value(config);
-        values.flatten("", json.map_err(|error| Error::failed(error.to_string()))?);
-        Ok(values)
-    };
-    Ok(described(&values(new)?.changes(&values(old)?, true)))
+    let (old, new) = (RunIdentity::of_all(old)?, RunIdentity::of_all(new)?);
+    Ok(described(&new.changes(&old, true)))
 }
 
 /// Whether a key that is allowed to change is this one or its section.
@@ -355,6 +369,7 @@ mod tests {
             from: path(),
             ..AdapterConfig::default()
         });
+        config.distributed.timeout = 1;
         let run = &mut config.run;
         (run.save_model, run.save_steps, run.save_total_limit) = (false, Some(1), Some(1));
         (run.metric_for_best_model, run.greater_is_better) = (path(), Some(true));

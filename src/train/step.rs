@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::Split;
 use super::eval_samples::Extremes;
+use super::lanes::Lanes;
 use super::metrics::Averages;
 use super::non_finite::LossInputs;
 use crate::config::{Config, Dtype};
@@ -31,10 +34,21 @@ pub(super) struct Stepper<'a> {
     model: &'a Decoder,
     roles: Vec<Role>,
     config: &'a Config,
+    lanes: &'a Lanes,
+}
+
+/// What a rank has computed of a batch with gradient.
+#[derive(Default, Serialize, Deserialize)]
+struct Computed {
+    tokens: usize,
+    /// Scores of rows by their place in the batch.
+    scores: Vec<(usize, Vec<ResponseScore>)>,
+    /// What ended a lane before its last row: a value that is not finite.
+    ended: Option<String>,
 }
 
 impl<'a> Stepper<'a> {
-    pub fn new(config: &'a Config, model: &'a Decoder) -> Self {
+    pub fn new(config: &'a Config, model: &'a Decoder, lanes: &'a Lanes) -> Self {
         let loss = &config.loss;
         let roles = loss.needs().trained();
         Self {
@@ -42,11 +56,12 @@ impl<'a> Stepper<'a> {
             model,
             roles,
             config,
+            lanes,
         }
     }
 
     /// Adds the gradient of the mean loss over the rows `batch` to `gradients`, which the caller cleared;
-    /// `inputs` becomes what the loss saw of them. Returns the tokens computed with gradient.
+    /// `inputs` becomes what the loss saw of them. Returns the tokens computed with gradient, on all ranks.
     pub fn gradients(
         &self,
         split: &Split,
@@ -56,26 +71,87 @@ impl<'a> Stepper<'a> {
         gradients: &mut Params,
     ) -> Result<usize> {
         inputs.clear();
-        let prepared = self.prepare(split, batch)?;
-        let mut tokens = 0;
-        for part in self.micro_batches(split, batch, &self.roles)? {
-            let rows = &batch[part.clone()];
+        let prepared = self.loss.prepare(&self.batch_inputs(split, batch)?);
+        let mut own = Computed::default();
+        if self.lanes.are_several() {
+            let mut sum = self.lanes.sum(gradients)?;
+            for (slot, lane) in self.own(split, batch, &self.roles)?.iter().enumerate() {
+                if slot > 0 {
+                    gradients.clear()?;
+                }
+                self.lane(split, batch, lane, &prepared, &mut own, gradients)?;
+                sum.add("the gradients", gradients)?;
+            }
+        } else {
+            for lane in self.own(split, batch, &self.roles)? {
+                self.lane(split, batch, &lane, &prepared, &mut own, gradients)?;
+            }
+        }
+        let all = self.lanes.share("the log-probs of a step", own)?;
+        let tokens = all.iter().map(|computed| computed.tokens).sum();
+        let ended = all.iter().find_map(|computed| computed.ended.clone());
+        if ended.is_some() && self.lanes.are_several() {
+            // What ranks hold of it differs.
+            gradients.clear()?;
+        }
+        let mut scores = vec![None; batch.len()];
+        for (place, of_row) in all.into_iter().flat_map(|computed| computed.scores) {
+            scores[place] = Some(of_row);
+        }
+        // Rows are looked at in the order of the batch, whoever computed them: the first that is not finite
+        // is known, for a lane that ended has all of its rows before that one.
+        for (at, (&row, scores)) in batch.iter().zip(scores).enumerate() {
+            let Some(scores) = scores else {
+                break;
+            };
+            let example = split.example(row)?;
+            let scored = self.scored(split, row, &example, &scores);
+            let loss = self.loss.evaluate(&scored, &prepared, at).value;
+            inputs.add(example.row, loss, &scored);
+            check_finite(&example, &scored, loss)?;
+            let figures = self.loss.diagnostics(&scored, &prepared, at);
+            averages.add_example(self.loss, loss, &scored, figures, &scores);
+        }
+        match ended {
+            None => Ok(tokens),
+            Some(what) => Err(Error::non_finite(what)),
+        }
+    }
+
+    /// Adds the gradient of the rows at some places of a batch. A value that is not finite ends it, and is
+    /// no error yet: other ranks wait for this one.
+    fn lane(
+        &self,
+        split: &Split,
+        batch: &[usize],
+        places: &[usize],
+        prepared: &[Prepared],
+        computed: &mut Computed,
+        gradients: &mut Params,
+    ) -> Result<()> {
+        let rows: Vec<usize> = places.iter().map(|&place| batch[place]).collect();
+        for part in self.micro_batches(split, &rows, &self.roles)? {
+            let (rows, places) = (&rows[part.clone()], &places[part]);
             let examples = split.examples(rows)?;
             let packed = self.model.pack(&examples, &self.roles);
             let seeds = |i: usize, scores: &[ResponseScore]| {
-                let (example, at) = (&examples[i], part.start + i);
+                let (example, at) = (&examples[i], places[i]);
+                computed.scores.push((at, scores.to_vec()));
                 let scored = self.scored(split, rows[i], example, scores);
-                let loss = self.loss.evaluate(&scored, &prepared, at);
-                inputs.add(example.row, loss.value, &scored);
+                let loss = self.loss.evaluate(&scored, prepared, at);
                 check_finite(example, &scored, loss.value)?;
-                let figures = self.loss.diagnostics(&scored, &prepared, at);
-                averages.add_example(self.loss, loss.value, &scored, figures, scores);
                 Ok(loss.grad.iter().map(|g| g / batch.len() as f64).collect())
             };
-            self.model.step(&packed, seeds, gradients)?;
-            tokens += packed.ids.len();
+            match self.model.step(&packed, seeds, gradients) {
+                Err(error) if error.is_non_finite() => {
+                    computed.ended.get_or_insert(error.to_string());
+                    return Ok(());
+                }
+                made => made?,
+            }
+            computed.tokens += packed.ids.len();
         }
-        Ok(tokens)
+        Ok(())
     }
 
     /// The averages over a whole split, without gradients; `inputs` becomes what the loss saw of the
@@ -97,28 +173,19 @@ impl<'a> Stepper<'a> {
         let prepared = self.loss.prepare(&all);
         for batch in rows.chunks(self.config.batch.batch_size) {
             inputs.clear();
-            for part in self.micro_batches(split, batch, &self.roles)? {
-                let rows = &batch[part.clone()];
-                let examples = split.examples(rows)?;
-                let scores = self.model.score(&self.model.pack(&examples, &self.roles))?;
-                for (i, scores) in scores.into_iter().enumerate() {
-                    let at = batch[0] + part.start + i;
-                    let scored = self.scored(split, rows[i], &examples[i], &scores);
-                    let value = self.loss.evaluate(&scored, &prepared, at).value;
-                    inputs.add(examples[i].row, value, &scored);
-                    check_finite(&examples[i], &scored, value)?;
-                    extremes.look(rows[i], &scored, self.loss);
-                    let figures = self.loss.diagnostics(&scored, &prepared, at);
-                    averages.add_example(self.loss, value, &scored, figures, &scores);
-                }
+            let scores = self.scores(split, batch, &self.roles)?;
+            for (&row, scores) in batch.iter().zip(&scores) {
+                let example = split.example(row)?;
+                let scored = self.scored(split, row, &example, scores);
+                let value = self.loss.evaluate(&scored, &prepared, row).value;
+                inputs.add(example.row, value, &scored);
+                check_finite(&example, &scored, value)?;
+                extremes.look(row, &scored, self.loss);
+                let figures = self.loss.diagnostics(&scored, &prepared, row);
+                averages.add_example(self.loss, value, &scored, figures, scores);
             }
         }
         Ok(averages)
-    }
-
-    /// The statistics of a batch.
-    fn prepare(&self, split: &Split, batch: &[usize]) -> Result<Vec<Prepared>> {
-        Ok(self.loss.prepare(&self.batch_inputs(split, batch)?))
     }
 
     /// What the statistics of a batch are made of, from a score-only pass over the roles whose log-probs
@@ -132,38 +199,66 @@ impl<'a> Stepper<'a> {
         drop(reading);
         let roles = self.loss.needs().batch;
         if !roles.is_empty() {
-            for part in self.micro_batches(split, batch, roles)? {
-                let rows = &batch[part.clone()];
-                let packed = self.model.pack(&split.examples(rows)?, roles);
-                let scores = self.model.score(&packed)?;
-                for ((example, &row), scores) in all[part].iter_mut().zip(rows).zip(scores) {
-                    for score in scores {
-                        let response = &mut example.responses[score.index];
-                        response.policy.value = score.log_prob;
-                        response.reference = split.score(row, score.index).log_prob;
-                    }
+            let scores = self.scores(split, batch, roles)?;
+            for ((example, &row), scores) in all.iter_mut().zip(batch).zip(scores) {
+                for score in scores {
+                    let response = &mut example.responses[score.index];
+                    response.policy.value = score.log_prob;
+                    response.reference = split.score(row, score.index).log_prob;
                 }
             }
         }
         Ok(all)
     }
 
-    fn micro_batches(
+    /// The scores of rows in these roles, without gradients: each rank computes those of its lanes.
+    fn scores(
         &self,
         split: &Split,
         batch: &[usize],
         roles: &[Role],
+    ) -> Result<Vec<Vec<ResponseScore>>> {
+        let mut own = Vec::with_capacity(batch.len());
+        for places in self.own(split, batch, roles)? {
+            let rows: Vec<usize> = places.iter().map(|&place| batch[place]).collect();
+            for part in self.micro_batches(split, &rows, roles)? {
+                let examples = split.examples(&rows[part.clone()])?;
+                let scores = self.model.score(&self.model.pack(&examples, roles))?;
+                own.extend(places[part].iter().copied().zip(scores));
+            }
+        }
+        let mut all: Vec<_> = self.lanes.share("log-probs", own)?.concat();
+        all.sort_by_key(|(place, _)| *place);
+        Ok(all.into_iter().map(|(_, scores)| scores).collect())
+    }
+
+    /// The places in a batch that this rank's lanes have.
+    fn own(&self, split: &Split, batch: &[usize], roles: &[Role]) -> Result<Vec<Vec<usize>>> {
+        self.lanes.own(batch.len(), || {
+            let class = |length| self.model.length_class(length);
+            let cost = |&row: &usize| -> Result<u64> {
+                Ok(self.model.cost(split.tokens(row, roles, &class)?))
+            };
+            batch.iter().map(cost).collect()
+        })
+    }
+
+    fn micro_batches(
+        &self,
+        split: &Split,
+        rows: &[usize],
+        roles: &[Role],
     ) -> Result<Vec<Range<usize>>> {
         let _profile = part(Part::Data);
         if let Some(parts) = self.config.batch.gradient_accumulation_steps {
-            let size = batch.len().div_ceil(parts);
-            let starts = (0..batch.len()).step_by(size);
+            let size = rows.len().div_ceil(parts).max(1);
+            let starts = (0..rows.len()).step_by(size);
             return Ok(starts
-                .map(|start| start..(start + size).min(batch.len()))
+                .map(|start| start..(start + size).min(rows.len()))
                 .collect());
         }
         let class = |length| self.model.length_class(length);
-        let lengths = batch.iter().map(|&row| split.tokens(row, roles, &class));
+        let lengths = rows.iter().map(|&row| split.tokens(row, roles, &class));
         let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
         Ok(micro_batches(
             &lengths,
@@ -176,14 +271,12 @@ impl<'a> Stepper<'a> {
     pub fn check_same_model(&self, split: &Split, rows: &[usize]) -> Result<()> {
         let same_model = same_model(self.config.model.dtype);
         let examples = split.examples(rows)?;
-        let mut all = Vec::with_capacity(rows.len());
-        for part in self.micro_batches(split, rows, Role::ALL)? {
-            let (rows, examples) = (&rows[part.clone()], &examples[part]);
-            let scores = self.model.score(&self.model.pack(examples, Role::ALL))?;
-            for ((&row, example), scores) in rows.iter().zip(examples).zip(scores) {
-                all.push(self.scored(split, row, example, &scores));
-            }
-        }
+        let scores = self.scores(split, rows, Role::ALL)?;
+        let all = rows.iter().zip(&examples).zip(&scores);
+        let scored = |((&row, example), scores): ((_, &Example), &Vec<_>)| {
+            self.scored(split, row, example, scores)
+        };
+        let all: Vec<Scored> = all.map(scored).collect();
         let equal: Vec<Scored> = all.iter().map(Scored::at_reference).collect();
         let (prepared, known) = (self.loss.prepare(&all), self.loss.prepare(&equal));
         let tokens = all

@@ -10,6 +10,7 @@ use super::identity::differences;
 use super::{End, Opened, Resume, Run};
 use crate::config::{Config, PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
+use crate::ranks::Ranks;
 use crate::run_dir::{CONFIG, SummaryRecord};
 use crate::session::{Event, Observer, Reason, StopCondition, Stopped};
 
@@ -57,6 +58,7 @@ pub enum SweepStopped {
 pub fn sweep(
     config: &SweepConfig,
     until: &StopCondition,
+    ranks: &Ranks,
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<SweepStopped>)> {
     let total = config.runs.len();
@@ -66,7 +68,7 @@ pub fn sweep(
     };
     let mut outcomes = Vec::with_capacity(total);
     for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
-        if let Some(reason) = until.reached().filter(|_| !found) {
+        if !found && let Some(reason) = until.reached_on(ranks)? {
             let done = number;
             let before = SweepStopped::BeforeRun {
                 reason,
@@ -84,8 +86,8 @@ pub fn sweep(
         });
         // One that is finished is opened all the same: its rows may have changed under their names.
         let made = match found {
-            true => make(run, config.overwrite, until, &mut |_| {}),
-            false => make(run, config.overwrite, until, observe),
+            true => make(run, config.overwrite, until, ranks, &mut |_| {}),
+            false => make(run, config.overwrite, until, ranks, observe),
         };
         let (summary, failure) = match made {
             Ok(Ok(summary)) => (Some(summary), None),
@@ -121,6 +123,8 @@ fn finished(run: &PlannedRun) -> Result<bool> {
     let mut there = Config::parse(&text, &[]);
     if let Ok(there) = &mut there {
         there.run.overwrite = false;
+        // Where the sweep does not say it, the launcher did.
+        there.batch.lanes = run.config.batch.lanes.and(there.batch.lanes);
     }
     let what = match there {
         Ok(there) if there == run.config => return Ok(SummaryRecord::open(folder)?.is_some()),
@@ -139,6 +143,7 @@ fn make(
     run: &PlannedRun,
     overwrite: bool,
     until: &StopCondition,
+    ranks: &Ranks,
     observe: Observer,
 ) -> Result<std::result::Result<SummaryRecord, Stopped>> {
     let mut config = run.config.clone();
@@ -147,7 +152,7 @@ fn make(
         true => Resume::Never,
         false => Resume::Auto,
     };
-    let mut run = match Run::open_with(config, &resume, &[], observe)? {
+    let mut run = match Run::open_on(config, &resume, &[], ranks, observe)? {
         Opened::Run(run) => run,
         Opened::Finished(summary) => return Ok(Ok(*summary)),
     };

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use super::eval_samples::EvalSamples;
 use super::files::Files;
 use super::health::{self, Sight};
+use super::lanes::{Lanes, check_shared};
+use super::logs::Logs;
 use super::non_finite::{LossInputs, not_finite};
 use super::record::{About, machine_of};
 use super::state::State;
@@ -25,7 +27,7 @@ use crate::kernels::threads;
 use crate::model::Decoder;
 use crate::model::parameters::{Entry, Params};
 use crate::optim::{Optimizer, Updated};
-use crate::run_dir::{ACCURACY, Record, RunWarning};
+use crate::run_dir::{ACCURACY, NonFiniteStep, Record, RunWarning};
 use crate::sample::Drawn;
 use crate::session::{Event, Observer, RunHeader, Session, StopCondition, Stopped, Stopwatch};
 
@@ -56,7 +58,9 @@ pub(super) struct Training {
     optimizer: Optimizer,
     gradients: Params,
     inputs: LossInputs,
-    files: Files,
+    lanes: Lanes,
+    /// The run's directory; none on another rank than the first, which writes nothing.
+    files: Option<Files>,
     state: State,
     /// The steps, rows and tokens that were there when this process began.
     resumed: Option<(u64, usize, usize)>,
@@ -125,11 +129,14 @@ impl Training {
         };
         let from = origin.checkpoint.as_ref();
         let from = from.map(|(folder, state)| (folder.as_path(), state));
+        let changes = &origin.changes;
         let mut files = match (origin.lock, from) {
-            (Some(lock), Some(_)) => Files::reopen(&about, lock, &state, &origin.changes, observe)?,
-            (lock, from) => Files::create(&about, lock, from, &origin.changes)?,
+            _ if !run.lanes.ranks().is_first() => None,
+            (Some(lock), Some(_)) => Some(Files::reopen(&about, lock, &state, changes, observe)?),
+            (lock, from) => Some(Files::create(&about, lock, from, changes)?),
         };
-        if let Some(timing) = &run.scoring {
+        check_shared(run.lanes.ranks(), &run.config.run.output_dir)?;
+        if let (Some(timing), Some(files)) = (&run.scoring, &mut files) {
             files.logs.timing(timing, observe);
         }
         if let Some(unlabelled) = run.unlabelled {
@@ -160,6 +167,7 @@ impl Training {
             optimizer,
             gradients,
             inputs: LossInputs::default(),
+            lanes: run.lanes,
             files,
             resumed: resumed.then_some((state.step, state.rows, state.tokens)),
             state,
@@ -179,7 +187,7 @@ impl Training {
         }
         self.watch = Stopwatch::start();
         while self.state.step < self.steps {
-            if let Some(reason) = self.until.reached() {
+            if let Some(reason) = self.until.reached_on(self.lanes.ranks())? {
                 let checkpoint = self.stop(observe)?;
                 return Ok(End::Stopped(Stopped {
                     reason,
@@ -259,7 +267,7 @@ impl Training {
         }
         self.model.dropout_seed = dropout_seed(self.config.run.seed, self.state.step);
         let (averages, inputs) = (&mut self.state.averages, &mut self.inputs);
-        let stepper = Stepper::new(&self.config, &self.model);
+        let stepper = Stepper::new(&self.config, &self.model, &self.lanes);
         let tokens =
             stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
         let weights = self.model.weights_mut();
@@ -280,7 +288,7 @@ impl Training {
         let step = self.state.step + 1;
         let parameters = not_finite(&self.gradients)?;
         let line = self.inputs.record(step, what, &parameters);
-        self.files.non_finite(&line, observe);
+        self.keep_non_finite(&line, observe);
         let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");
         let before = self.state.passed_over;
         if before >= self.config.run.max_non_finite_steps {
@@ -306,14 +314,28 @@ impl Training {
         if self.state.passed_over > 0 {
             record.insert("non_finite_steps".into(), self.state.passed_over.into());
         }
-        self.files.logs.record(&record, observe);
-        self.files
-            .logs
-            .timing(&self.watch.read(self.state.step), observe);
+        let timing = self.watch.read(self.state.step);
+        self.log(|logs| {
+            logs.record(&record, observe);
+            logs.timing(&timing, observe);
+        });
         observe(Event::Record(&record));
         self.look_after(&record, "", pairs, observe);
         self.state.trained(&record);
         self.watch = Stopwatch::start();
+    }
+
+    /// Lets `append` append to the logs, on the first rank.
+    fn log(&mut self, append: impl FnOnce(&mut Logs)) {
+        if let Some(files) = &mut self.files {
+            append(&mut files.logs);
+        }
+    }
+
+    fn keep_non_finite(&self, line: &NonFiniteStep, observe: Observer) {
+        if let Some(files) = &self.files {
+            files.non_finite(line, observe);
+        }
     }
 
     /// Warns of what a new record shows. Training is looked at only where nothing is evaluated.
@@ -356,6 +378,7 @@ impl Training {
             device: self.session.compute.place()?,
             dtype: self.config.model.dtype,
             threads: threads::count(),
+            ranks: self.lanes.ranks().size(),
             batch: self.config.batch.clone(),
             trainable: layout.trainable_len,
             parameters: layout.entries.iter().map(Entry::elements).sum(),

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use expo::config::SweepConfig;
+use expo::ranks::Ranks;
 use expo::session::{Reason, StopCondition};
 use expo::train::{self, SweepStopped};
 
@@ -281,7 +282,8 @@ fn a_sweep_whose_time_is_over_begins_no_further_run() {
             time: Some(Duration::ZERO),
             ..StopCondition::default()
         };
-        let (outcomes, stopped) = train::sweep(&config, &until, &mut |_| {}).unwrap();
+        let (outcomes, stopped) =
+            train::sweep(&config, &until, &Ranks::alone(), &mut |_| {}).unwrap();
         assert_eq!(outcomes.len(), done);
         match stopped {
             Some(SweepStopped::BeforeRun {

@@ -1,4 +1,5 @@
-//! K micro-batches of b rows are one of K b: for every loss, through a whole optimizer step.
+//! K micro-batches of b rows are one of K b, and so are K lanes: for every loss, through a whole optimizer
+//! step.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,8 +42,20 @@ fn weights(model: &Path) -> BTreeMap<String, Vec<f32>> {
         .collect()
 }
 
-/// One step on 8 rows of unequal lengths, computed in so many parts, with this epsilon.
-fn step(loss: &str, knobs: &str, epsilon: f64, parts: usize) -> Step {
+/// In one part.
+const WHOLE: &str = "gradient_accumulation_steps = 1";
+
+/// In several; of 16 lanes half have no row.
+const DIVISIONS: [&str; 5] = [
+    "gradient_accumulation_steps = 3",
+    "gradient_accumulation_steps = 8",
+    "lanes = 4",
+    "lanes = 16",
+    "lanes = 2\ngradient_accumulation_steps = 3",
+];
+
+/// One step on 8 rows of unequal lengths, divided in this way, with this epsilon.
+fn step(loss: &str, knobs: &str, epsilon: f64, division: &str) -> Step {
     let rate = EPSILON * UPDATE;
     let folder = tempfile::tempdir().unwrap();
     let rows = match loss {
@@ -61,7 +74,7 @@ fn step(loss: &str, knobs: &str, epsilon: f64, parts: usize) -> Step {
     };
     let (run, records) = train(&format!(
         "{head}max_length = 128\nmax_prompt_length = 64\n{samples}[loss.{loss}]\n{knobs}\n\
-         [batch]\nbatch_size = 8\ngradient_accumulation_steps = {parts}\n\
+         [batch]\nbatch_size = 8\n{division}\n\
          [optimizer]\nlearning_rate = {rate:e}\nadam_epsilon = {epsilon:e}\nmax_grad_norm = 0.0\n\
          [schedule]\nlr_scheduler_type = \"constant\"\n{TAIL}max_steps = 1\n",
     ));
@@ -104,12 +117,12 @@ fn parts_of_a_batch_are_the_batch_for_every_loss() {
     let start = weights(&fixture("llama"));
     let mut worst = (0.0, String::new());
     for (loss, knobs) in &runs {
-        let epsilon = EPSILON * step(loss, knobs, 1.0, 1).grad_norm;
-        let whole = step(loss, knobs, epsilon, 1);
+        let epsilon = EPSILON * step(loss, knobs, 1.0, WHOLE).grad_norm;
+        let whole = step(loss, knobs, epsilon, WHOLE);
         let update = distance(&start, &whole.weights);
         assert!((update / UPDATE - 1.0).abs() < 0.01, "{loss}: {update}");
-        for parts in [3, 8] {
-            let split = step(loss, knobs, epsilon, parts);
+        for division in DIVISIONS {
+            let split = step(loss, knobs, epsilon, division);
             let relative = |a: f64, b: f64| (a - b).abs() / a.abs();
             for (what, error) in [
                 ("loss", relative(whole.loss, split.loss)),
@@ -118,7 +131,7 @@ fn parts_of_a_batch_are_the_batch_for_every_loss() {
             ] {
                 if error > worst.0 {
                     let knobs = knobs.replace('\n', " ");
-                    worst = (error, format!("{what} of {loss} {knobs} in {parts} parts"));
+                    worst = (error, format!("{what} of {loss} {knobs} with {division}"));
                 }
             }
         }

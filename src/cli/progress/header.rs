@@ -46,6 +46,10 @@ fn parts(header: &RunHeader) -> [(&'static str, String); 5] {
         1 => "1 thread".to_owned(),
         threads => format!("{threads} threads"),
     };
+    let cores = match header.ranks {
+        1 => cores,
+        ranks => format!("{ranks} ranks of {cores}"),
+    };
     let (trainable, parameters) = (grouped(*trainable), grouped(*parameters));
     let epochs = match header.epochs {
         1.0 => "1 epoch".to_owned(),
@@ -103,6 +107,10 @@ fn batch(batch: &BatchConfig) -> String {
         1 => "1 row per step".to_owned(),
         rows => format!("{} rows per step", grouped(rows)),
     };
+    let rows = match batch.lanes.unwrap_or(1) {
+        1 => rows,
+        lanes => format!("{rows} in {lanes} lanes"),
+    };
     match (batch.gradient_accumulation_steps, batch.micro_batch_tokens) {
         (Some(1), _) => rows,
         (Some(parts), _) => format!("{rows}, in {parts} micro-batches"),
@@ -137,7 +145,9 @@ mod tests {
                 batch_size: 64,
                 micro_batch_tokens: Some(4096),
                 gradient_accumulation_steps: None,
+                lanes: None,
             },
+            ranks: 1,
             trainable: 1_000,
             parameters: 252_384,
             rows: 600,

@@ -4,6 +4,7 @@ use super::Training;
 use crate::error::Result;
 use crate::run_dir::{GENERATIONS, Generation, METRICS, Record, points, read_log};
 use crate::session::Observer;
+use crate::train::files::Files;
 use crate::train::health::{Figures, Generated};
 use crate::train::{End, Summary, health};
 
@@ -13,7 +14,7 @@ impl Training {
         self.round_off(observe)?;
         match self.config.run.save_model {
             true => self.export(observe)?,
-            false => self.files.settle(observe)?,
+            false => self.settle(observe)?,
         }
         let output_dir = self.config.run.output_dir.clone();
         let seconds = self.start.elapsed().as_secs_f64();
@@ -46,13 +47,15 @@ impl Training {
             passed_over: self.state.passed_over,
             train: self.state.train.unwrap_or_default(),
             eval: self.state.eval,
-            best: self.files.best(),
+            best: self.files.as_ref().and_then(Files::best),
             warnings: self.state.warnings,
             findings,
             profile: self.profile,
         };
-        self.files.settle(observe)?;
-        summary.write()?;
+        if let Some(files) = &mut self.files {
+            files.settle(observe)?;
+            summary.write()?;
+        }
         Ok(End::Finished(Box::new(summary)))
     }
 

@@ -36,7 +36,7 @@ impl Training {
         let averages = match self.averages(&mut extremes) {
             Err(error) if error.is_non_finite() => {
                 let line = self.inputs.record(self.state.step, &error.to_string(), &[]);
-                self.files.non_finite(&line, observe);
+                self.keep_non_finite(&line, observe);
                 return Err(error.at("evaluation"));
             }
             averages => averages?,
@@ -46,7 +46,7 @@ impl Training {
         let mut record = self.head();
         averages.write("eval_", &mut record);
         self.answer(&mut record, observe);
-        self.files.logs.record(&record, observe);
+        self.log(|logs| logs.record(&record, observe));
         observe(Event::Record(&record));
         self.look_after(&record, "eval_", pairs, observe);
         self.state.evaluated(&record);
@@ -62,7 +62,7 @@ impl Training {
             Ok(answers) => answers,
             Err(error) => return observe(Event::Warning(&format!("no generations: {error}"))),
         };
-        self.files.logs.generations(&answers.lines, observe);
+        self.log(|logs| logs.generations(&answers.lines, observe));
         if answers.examples.is_empty() {
             return;
         }
@@ -98,9 +98,11 @@ impl Training {
     /// Keeps the pairs with the extreme margins.
     fn keep(&mut self, extremes: &Extremes, observe: Observer) {
         let step = self.state.step;
-        let Some(split) = &self.eval else { return };
+        let (Some(split), Some(files)) = (&self.eval, &mut self.files) else {
+            return;
+        };
         match self.eval_samples.pairs(step, split, extremes) {
-            Ok(Some(margins)) => self.files.margins(&margins, observe),
+            Ok(Some(margins)) => files.margins(&margins, observe),
             Ok(None) => {}
             Err(error) => observe(Event::Warning(&format!("no margins: {error}"))),
         }
@@ -119,7 +121,8 @@ impl Training {
             let rows: Vec<usize> = (0..split.len()).collect();
             on_policy.draw(&self.model, split, &rows, 0)?;
         }
-        Stepper::new(&self.config, &self.model).evaluate(split, &mut self.inputs, extremes)
+        let stepper = Stepper::new(&self.config, &self.model, &self.lanes);
+        stepper.evaluate(split, &mut self.inputs, extremes)
     }
 
     /// What checkpoints are compared by, of an evaluation.

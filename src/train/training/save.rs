@@ -11,8 +11,10 @@ use crate::io::durable::parent;
 use crate::io::model_dir::OtherTensors;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
+use crate::run_dir::checkpoint_name;
 use crate::session::{Event, Observer};
 use crate::train::MovingReference;
+use crate::train::files::Files;
 use crate::train::state::State;
 
 /// How long to wait after each failed attempt to save the final model but the last one.
@@ -27,7 +29,12 @@ const RESCUED: std::ops::Range<u32> = 1..100;
 
 impl Training {
     pub(super) fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
-        self.files.logs.mark(&mut self.state, observe);
+        let Some(files) = &mut self.files else {
+            // The first rank saves it, or ends the run.
+            let name = checkpoint_name(self.state.step);
+            return Ok(Some(self.config.run.output_dir.join(name)));
+        };
+        files.logs.mark(&mut self.state, observe);
         let state = serde_json::to_value(&self.state);
         let snapshot = Snapshot {
             model: &self.model,
@@ -36,18 +43,19 @@ impl Training {
             buffers: buffers(&self.optimizer, &self.moving, &self.state),
             state: state.map_err(|error| Error::failed(error.to_string()))?,
         };
-        self.files.checkpoint(&snapshot, &self.state, observe)
+        files.checkpoint(&snapshot, &self.state, observe)
     }
 
     /// Saves the run where it is, unless that was done a moment ago.
     pub(super) fn stop(&mut self, observe: Observer) -> Result<PathBuf> {
-        if let Some(path) = self.files.at(self.state.step) {
+        let files = self.files.as_ref();
+        if let Some(path) = files.and_then(|files| files.at(self.state.step)) {
             return Ok(path);
         }
         let saved = self.save(observe)?;
         saved.ok_or_else(|| {
             let (step, folder) = (self.state.step, self.config.run.output_dir.display());
-            let newest = self.files.newest();
+            let newest = self.files.as_ref().map_or_else(String::new, Files::newest);
             Error::failed(format!(
                 "{folder}: interrupted after step {step}, which could not be saved; {newest}"
             ))
@@ -61,13 +69,17 @@ impl Training {
     /// Says what failed and where the weights are. If another process owns the run, or a weight is not
     /// finite, they are not written.
     pub(super) fn export(&mut self, observe: Observer) -> Result<()> {
+        if self.files.is_none() {
+            return Ok(());
+        }
         let mut waits = WAITS.iter();
         let error = loop {
             let Err(error) = self.try_export(observe) else {
                 observe(Event::Saved(&self.config.run.output_dir));
                 return Ok(());
             };
-            if error.is_non_finite() || self.files.is_taken_over() {
+            let is_taken_over = self.files.as_ref().is_some_and(Files::is_taken_over);
+            if error.is_non_finite() || is_taken_over {
                 return Err(error);
             }
             // Waiting makes no weight fit a dtype.
@@ -100,8 +112,16 @@ impl Training {
         }))
     }
 
+    /// Writes what waits to be written.
+    pub(super) fn settle(&mut self, observe: Observer) -> Result<()> {
+        match &mut self.files {
+            Some(files) => files.settle(observe),
+            None => Ok(()),
+        }
+    }
+
     fn try_export(&mut self, observe: Observer) -> Result<()> {
-        self.files.settle(observe)?;
+        self.settle(observe)?;
         let (files, run) = (&self.saved, &self.config.run);
         let dtype = self.config.model.save_dtype;
         checkpoint::export(&self.model, files, &run.output_dir, dtype)

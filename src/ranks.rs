@@ -6,12 +6,14 @@
 
 mod agree;
 mod launch;
+mod share;
 
 use std::time::Duration;
 
 pub use crate::kernels::ranks::{Ranks, listed, tree};
 pub use agree::agree;
 pub use launch::{Environment, Launch, Launcher, environment};
+pub use share::share;
 
 use crate::error::{Error, Result};
 use crate::kernels::ranks::library::{Abi, Library};

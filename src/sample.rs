@@ -11,14 +11,18 @@ mod alpaca_eval;
 mod cuda_tests;
 mod drawing;
 mod file;
+mod of_ranks;
 mod reference;
 mod run;
 mod task;
+
+use serde::{Deserialize, Serialize};
 
 use crate::data::{PromptTokens, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
+use crate::ranks::{Ranks, share};
 
 pub use alpaca_eval::{is_alpaca_eval, write_alpaca_eval};
 use drawing::Drawing;
@@ -36,10 +40,12 @@ pub struct Sampler<'a> {
     max_length: usize,
     /// Set where prompts are answered anew in every round.
     round: Option<u64>,
+    /// The processes that share the prompts.
+    ranks: Ranks,
 }
 
 /// A response as it was drawn.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drawn {
     /// Token ids, the end token included if there is one.
     pub ids: Vec<u32>,
@@ -92,6 +98,7 @@ impl<'a> Sampler<'a> {
             config,
             max_length,
             round: None,
+            ranks: Ranks::alone(),
         }
     }
 
@@ -99,6 +106,13 @@ impl<'a> Sampler<'a> {
     #[must_use]
     pub fn in_round(mut self, round: u64) -> Self {
         self.round = Some(round);
+        self
+    }
+
+    /// The same at each of these processes, which share the prompts.
+    #[must_use]
+    pub fn on(mut self, ranks: &Ranks) -> Self {
+        self.ranks = ranks.clone();
         self
     }
 
@@ -112,18 +126,31 @@ impl<'a> Sampler<'a> {
         let prompts = prompts.into_iter().map(Into::into);
         let jobs: Vec<Job> = prompts.map(|prompt| self.whole(prompt)).collect();
         let total = responses_in_all(jobs.len(), self.config)?;
-        let mut all = vec![None; total];
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        let own: Vec<Job> = jobs.iter().skip(rank).step_by(size).copied().collect();
+        let mut drawn = vec![None; responses_in_all(own.len(), self.config)?];
         let (mut done, mut tokens) = (0, 0);
-        let mut drawing = Drawing::new(self, &jobs)?;
         progress(0, total, 0);
-        while !drawing.is_done() {
-            for (number, drawn) in drawing.step(&mut |_, _| tokens += 1)? {
-                all[number] = Some(drawn);
-                done += 1;
+        if !own.is_empty() {
+            let mut drawing = Drawing::new(self, &own)?;
+            while !drawing.is_done() {
+                for (number, response) in drawing.step(&mut |_, _| tokens += 1)? {
+                    drawn[number] = Some(response);
+                    done += 1;
+                }
+                progress((done * size).min(total), total, tokens * size);
             }
-            progress(done, total, tokens);
         }
-        Ok(all.into_iter().flatten().collect())
+        let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
+        let mut of_ranks: Vec<_> = share(&self.ranks.without_limit(), "the responses", drawn)?
+            .into_iter()
+            .map(Vec::into_iter)
+            .collect();
+        let mut all = Vec::with_capacity(total);
+        for job in 0..jobs.len() {
+            all.extend(of_ranks[job % size].by_ref().take(self.config.num_samples));
+        }
+        Ok(all)
     }
 
     /// The responses to one prompt; `token` is told of each token, with the number of its response,

@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::pack::{micro_batches, packed_tokens};
-use crate::data::{Dataset, Example};
+use crate::data::{Dataset, Example, deal};
 use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
+use crate::ranks::{Ranks, share};
 use crate::session::Session;
 
 pub use column::Column;
@@ -79,23 +80,68 @@ pub fn score(model: &Decoder, examples: &[Example], micro_batch_tokens: usize) -
     Ok(column)
 }
 
-/// As [`score`], of these examples of a dataset; `progress` is told how many of them are done.
+/// As [`score`], of these examples of a dataset, which ranks share; `progress` is told how many of them are
+/// done.
 ///
 /// # Errors
-/// Also if the dataset cannot be read.
+/// Also if the dataset cannot be read, or a rank fails.
 pub fn score_rows(
     model: &Decoder,
     dataset: &Dataset,
     rows: &[usize],
     micro_batch_tokens: usize,
+    ranks: &Ranks,
     mut progress: impl FnMut(usize),
 ) -> Result<Column> {
-    let mut column = Column::default();
-    scan_rows(model, dataset, rows, micro_batch_tokens, |_, scores| {
-        push(&mut column, scores);
-        progress(column.len());
+    let (lengths, batches) = batches_of(model, dataset, rows, micro_batch_tokens)?;
+    // The batches are the same for any number of ranks, for what is computed together rounds alike.
+    let cost = |range: &Range<usize>| lengths[range.clone()].iter().map(|&n| n as u64).sum();
+    let costs: Vec<u64> = batches.iter().map(cost).collect();
+    let own = &deal(&costs, ranks.size())[ranks.rank()];
+    let own: Vec<Range<usize>> = own.iter().map(|&batch| batches[batch].clone()).collect();
+    let of_all: usize = own.iter().map(Range::len).sum();
+    let mut scored = Vec::with_capacity(of_all);
+    pass(model, own.clone(), reader(dataset, rows), |_, scores| {
+        scored.extend_from_slice(scores);
+        progress(scored.len() * rows.len() / of_all);
     })?;
+    let places = own.into_iter().flatten();
+    let scored: Vec<(usize, Vec<ResponseScore>)> = places.zip(scored).collect();
+    // One may take much longer than another.
+    let mut all = share(&ranks.without_limit(), "log-probs", scored)?.concat();
+    all.sort_by_key(|(place, _)| *place);
+    let mut column = Column::default();
+    for (_, scores) in all {
+        push(&mut column, &[scores]);
+    }
+    progress(rows.len());
     Ok(column)
+}
+
+/// The packed tokens of examples, and the ranges of those that are computed together.
+fn batches_of(
+    model: &Decoder,
+    dataset: &Dataset,
+    rows: &[usize],
+    micro_batch_tokens: usize,
+) -> Result<(Vec<usize>, Vec<Range<usize>>)> {
+    let class = |length| model.length_class(length);
+    let lengths = rows.iter();
+    let lengths = lengths.map(|&row| dataset.packed_tokens(row, Role::ALL, &class));
+    let lengths: Vec<usize> = lengths.collect::<Result<_>>()?;
+    let batches = micro_batches(&lengths, micro_batch_tokens);
+    Ok((lengths, batches))
+}
+
+/// Reads ranges of these rows.
+fn reader<'a>(
+    dataset: &'a Dataset,
+    rows: &'a [usize],
+) -> impl Fn(Range<usize>) -> Result<Cow<'a, [Example]>> {
+    |range| {
+        let examples = rows[range].iter().map(|&row| dataset.example(row));
+        Ok(Cow::Owned(examples.collect::<Result<_>>()?))
+    }
 }
 
 /// As [`score`], for callers that need more of a response than its log-prob: `take` gets the examples,
@@ -124,18 +170,8 @@ pub fn scan_rows(
     micro_batch_tokens: usize,
     take: impl FnMut(&[Example], &[Vec<ResponseScore>]),
 ) -> Result<()> {
-    let class = |length| model.length_class(length);
-    let lengths: Vec<usize> = rows
-        .iter()
-        .map(|&row| dataset.packed_tokens(row, Role::ALL, &class))
-        .collect::<Result<_>>()?;
-    let batches = micro_batches(&lengths, micro_batch_tokens);
-    let read = |range: Range<usize>| {
-        let rows = rows[range].iter();
-        let examples = rows.map(|&row| dataset.example(row));
-        Ok(Cow::Owned(examples.collect::<Result<_>>()?))
-    };
-    pass(model, batches, read, take)
+    let (_, batches) = batches_of(model, dataset, rows, micro_batch_tokens)?;
+    pass(model, batches, reader(dataset, rows), take)
 }
 
 fn pass<'a>(

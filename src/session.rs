@@ -28,6 +28,7 @@ use crate::model::peft::PeftFolder;
 use crate::model::recognize;
 use crate::model::weights::ModelFolder;
 use crate::optim::States;
+use crate::ranks::Ranks;
 
 pub use adapter::{TrainedAdapter, adapter_of, open_model};
 pub use datasets::{fetch, of_missing, open_samples, prompts_only, unlabelled};
@@ -51,6 +52,8 @@ pub struct Session {
     reference: OnceCell<Option<ModelFolder>>,
     /// Why the directory that the section names cannot be read, where another one stands in for it.
     lost: Option<Error>,
+    /// The processes that share the command's work.
+    pub ranks: Ranks,
 }
 
 impl Session {
@@ -129,7 +132,15 @@ impl Session {
             adapter: None,
             reference: OnceCell::new(),
             lost: None,
+            ranks: Ranks::alone(),
         })
+    }
+
+    /// The same at each of these processes, which share the work.
+    #[must_use]
+    pub fn with_ranks(self, ranks: &Ranks) -> Self {
+        let ranks = ranks.clone();
+        Self { ranks, ..self }
     }
 
     /// With another chat template and other end tokens, where `chat` names any.

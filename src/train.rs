@@ -34,7 +34,6 @@ mod training;
 mod verify;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -57,7 +56,7 @@ pub use verify::{Found, verify};
 
 use eval_samples::EvalSamples;
 use identity::RunIdentity;
-use lanes::{Lanes, first_alone};
+use lanes::Lanes;
 use moving::MovingReference;
 use on_policy::OnPolicy;
 use resume::Origin;
@@ -176,6 +175,7 @@ impl Run {
             Some(saved) => Session::resume_on(compute, &config.model, &saved, observe)?,
             None => Session::open_on(compute, &config.model, observe)?,
         };
+        let session = session.with_ranks(ranks);
         let session = session.with_chat(&config.data.rows.tokens.chat)?;
         let session = session.with_adapter(config.adapter.as_ref(), config.run.seed, observe)?;
         if !session.is_stand_in() {
@@ -193,10 +193,8 @@ impl Run {
         if !may_be_finished && ranks.is_first() {
             check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
-        let stories = Stories::open(&config, Arc::clone(&session.tokenizer))?;
-        let datasets = first_alone(ranks, "the rows", || {
-            run_datasets(&config, &session, observe)
-        })?;
+        let stories = Stories::open(&config, &session)?;
+        let datasets = run_datasets(&config, &session, observe)?;
         let mut identity = RunIdentity::new(&config, &datasets, session.tokenizer.hash())?;
         identity.set("model.device", if on_cpu { "cpu" } else { "gpu" });
         origin.check_on(ranks, &identity, false, allow_change, &config.run, observe)?;
@@ -212,9 +210,7 @@ impl Run {
         let separate = match config.has_reference() {
             true => {
                 let known = origin.known(REFERENCE);
-                first_alone(ranks, "the log-probs of the reference", || {
-                    reference::separate(&config, &session, &datasets, known, observe)
-                })?
+                reference::separate(&config, &session, &datasets, known, observe)?
             }
             false => Some(Reference::none(&datasets)),
         };
@@ -225,11 +221,9 @@ impl Run {
                 let known = origin.known(BASE).filter(|_| session.is_stand_in());
                 let base = known.unwrap_or(&base);
                 let model = model.base();
-                Some(first_alone(
-                    ranks,
-                    "the log-probs of the reference",
-                    || reference::of_policy(&config, &session, &model, base, &datasets, observe),
-                )?)
+                let pass =
+                    reference::of_policy(&config, &session, &model, base, &datasets, observe);
+                Some(pass?)
             }
             separate => separate,
         };
@@ -240,9 +234,7 @@ impl Run {
         };
         let reference = match of_base {
             Some(reference) => reference,
-            None => first_alone(ranks, "the log-probs of the reference", || {
-                reference::of_policy(&config, &session, &model, &hash, &datasets, observe)
-            })?,
+            None => reference::of_policy(&config, &session, &model, &hash, &datasets, observe)?,
         };
         if stories.is_some() {
             check_is_known(&config, &hash)?;
@@ -268,9 +260,7 @@ impl Run {
             .ok_or_else(|| Error::failed("no training data"))?;
         let eval = config.data.eval.as_ref().and_then(|_| splits.next());
         let unlabelled = splits.next();
-        let tokenizer = Arc::clone(&session.tokenizer);
-        let shape = &session.folder.arch;
-        let eval_samples = EvalSamples::open(&config, tokenizer, eval.as_ref(), shape)?;
+        let eval_samples = EvalSamples::open(&config, &session, eval.as_ref())?;
         match &hashes.reference {
             // The weights of a checkpoint are not those that the reference has.
             Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {

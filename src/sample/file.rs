@@ -80,7 +80,7 @@ pub enum Existing {
 
 /// Draws into files.
 pub struct SampleWriter<'a> {
-    sampler: Sampler<'a>,
+    pub(super) sampler: Sampler<'a>,
     /// Fed with everything that responses depend on but the prompt.
     identity: Sha256,
     reference: Option<Reference<'a>>,
@@ -317,7 +317,7 @@ impl<'a> SampleWriter<'a> {
 
     /// What a file has of the rows that are to be drawn; an error names its first line that is not of
     /// them.
-    fn found(&self, prompts: &[Prompt], file: &File, path: &Path) -> Result<Found> {
+    pub(super) fn found(&self, prompts: &[Prompt], file: &File, path: &Path) -> Result<Found> {
         let io = |error: std::io::Error| Error::io(path, &error);
         let length = file.metadata().map_err(io)?.len();
         let mut reader = BufReader::new(file);
@@ -377,8 +377,8 @@ impl<'a> SampleWriter<'a> {
 
 /// The whole rows of a file.
 #[derive(Default)]
-struct Found {
-    rows: usize,
+pub(super) struct Found {
+    pub rows: usize,
     bytes: u64,
 }
 

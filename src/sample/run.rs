@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::Existing;
+use super::of_ranks::of_ranks;
 use super::task::{Source, length_limit, prompts_of, write};
 use crate::config::{Config, SampleSource, SamplingConfig};
 use crate::data::{Dataset, Files};
@@ -81,9 +82,13 @@ fn drawn(config: &Config, session: &Session, observe: Observer) -> Result<DrawnF
             (temporary.path().join(&name), Some(temporary))
         }
     };
-    let until = StopCondition::default();
-    let out = Output::File(path.clone());
-    write(&writer, &prompts, &out, Existing::Cache, &until, observe)?;
+    if session.ranks.size() > 1 {
+        of_ranks(&session.ranks, &writer, &prompts, &path, observe)?;
+    } else {
+        let until = StopCondition::default();
+        let out = Output::File(path.clone());
+        write(&writer, &prompts, &out, Existing::Cache, &until, observe)?;
+    }
     observe(Event::SamplesKept {
         path: &path,
         biased: sampling.sample.is_biased(),

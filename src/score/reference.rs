@@ -11,6 +11,7 @@ use crate::io::cache;
 use crate::io::output::Output;
 use crate::loss::Role;
 use crate::model::Decoder;
+use crate::ranks::{Ranks, share};
 use crate::run_dir::Timing;
 use crate::session::{Event, Observer, Session, Stopwatch};
 
@@ -124,21 +125,20 @@ impl<'a> ReferencePass<'a> {
     ) -> Result<Reference> {
         let scorer = Scorer::new(hash, self.session);
         let directory = cache_directory(self.cache_dir);
-        if let Ok(directory) = &directory {
-            let path = directory.join(cache_name(&scorer, datasets));
-            // A cache that cannot be read is made again: it is ours, not the user's.
-            if path.is_file()
-                && let Ok(file) = ScoreFile::open(&path)
-                && let Ok(columns) = self.columns(&file, datasets)
-                && file.scorer == scorer
-            {
-                observe(Event::ReferenceFound(&path));
-                return Ok(Reference::new(columns, scorer.model));
-            }
+        let kept = directory.as_ref().ok();
+        let kept = kept.map(|directory| directory.join(cache_name(&scorer, datasets)));
+        let ranks = &self.session.ranks;
+        let found = kept.and_then(|path| Some((self.kept(&path, &scorer, datasets)?, path)));
+        // Where one of the ranks has none, all compute.
+        let all = share(ranks, "the cache of log-probs", found.is_some())?;
+        if let Some((columns, path)) = found.filter(|_| all.iter().all(|&found| found)) {
+            observe(Event::ReferenceFound(&path));
+            return Ok(Reference::new(columns, scorer.model));
         }
         let model = model()?;
         let mut watch = Stopwatch::start();
-        let columns = score_all(model.borrow(), datasets, self.micro_batch_tokens, observe)?;
+        let budget = self.micro_batch_tokens;
+        let columns = score_all(model.borrow(), datasets, budget, ranks, observe)?;
         watch.rows = columns.iter().map(Column::len).sum();
         let tokens = |dataset: &Dataset| {
             let rows = dataset.distinct().into_iter();
@@ -149,7 +149,10 @@ impl<'a> ReferencePass<'a> {
         let timing = watch.read(0);
         let kept = directory.and_then(|directory| {
             let path = directory.join(cache_name(&scorer, datasets));
-            write(&Output::File(path), datasets, &columns, &scorer)
+            match ranks.is_first() {
+                true => write(&Output::File(path), datasets, &columns, &scorer),
+                false => Ok(()),
+            }
         });
         if let Err(error) = kept {
             let what = format!("{error}; the reference's log-probs are not kept for another run");
@@ -163,6 +166,13 @@ impl<'a> ReferencePass<'a> {
             timing: Some(timing),
             ..Reference::new(columns, scorer.model)
         })
+    }
+
+    /// What a file of the cache has; one that cannot be read is made again: it is ours, not the user's.
+    fn kept(&self, path: &Path, scorer: &Scorer, datasets: &[Dataset]) -> Option<Vec<Column>> {
+        let file = path.is_file().then(|| ScoreFile::open(path).ok())??;
+        let columns = self.columns(&file, datasets).ok()?;
+        (file.scorer == *scorer).then_some(columns)
     }
 
     fn columns(&self, file: &ScoreFile, datasets: &[Dataset]) -> Result<Vec<Column>> {
@@ -188,6 +198,7 @@ pub(super) fn score_all(
     model: &Decoder,
     datasets: &[Dataset],
     micro_batch_tokens: usize,
+    ranks: &Ranks,
     observe: Observer,
 ) -> Result<Vec<Column>> {
     let distinct: Vec<Vec<usize>> = datasets.iter().map(Dataset::distinct).collect();
@@ -217,6 +228,7 @@ pub(super) fn score_all(
             dataset,
             rows,
             micro_batch_tokens,
+            ranks,
             progress,
         )?);
         before += rows.len();

@@ -92,8 +92,11 @@ fn run(
     observe: Observer,
 ) -> Result<ScoreCounts> {
     let (decoder, hash) = session.compute.load(folder)?;
-    let columns = score_all(&decoder, datasets, micro_batch_tokens, observe)?;
-    write(out, datasets, &columns, &Scorer::new(hash, session))?;
+    let ranks = &session.ranks;
+    let columns = score_all(&decoder, datasets, micro_batch_tokens, ranks, observe)?;
+    if ranks.is_first() {
+        write(out, datasets, &columns, &Scorer::new(hash, session))?;
+    }
     Ok(ScoreCounts {
         rows: columns.iter().map(Column::len).sum(),
         responses: columns.iter().map(Column::responses).sum(),

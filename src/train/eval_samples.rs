@@ -16,10 +16,11 @@ use crate::data::{self, Example, PromptTokens, Tokenizer};
 use crate::error::Result;
 use crate::loss::{Response, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
-use crate::model::arch::Architecture;
 use crate::model::sampling::SampleConfig;
+use crate::ranks::Ranks;
 use crate::run_dir::{self, FinishReason, Generation, Margins};
 use crate::sample::Sampler;
+use crate::session::Session;
 
 pub(super) use sampled_kl::SampledKl;
 
@@ -30,6 +31,7 @@ pub(super) struct EvalSamples {
     settings: SampleConfig,
     max_length: usize,
     margins: usize,
+    ranks: Ranks,
 }
 
 /// The policy's answers to the fixed prompts.
@@ -63,12 +65,8 @@ impl<'a> From<&'a FixedPrompt> for PromptTokens<'a> {
 impl EvalSamples {
     /// The first prompts of the evaluation rows that differ and that leave room for an answer of a model of
     /// this shape.
-    pub fn open(
-        config: &Config,
-        tokenizer: Arc<Tokenizer>,
-        eval: Option<&Split>,
-        arch: &Architecture,
-    ) -> Result<Self> {
+    pub fn open(config: &Config, session: &Session, eval: Option<&Split>) -> Result<Self> {
+        let (tokenizer, arch) = (Arc::clone(&session.tokenizer), &session.folder.arch);
         let (run, max_length) = (&config.run, config.data.rows.length.max_length);
         let max_length = max_length.min(arch.cached_length().unwrap_or(max_length));
         let most = run.eval_prompts as usize;
@@ -93,6 +91,7 @@ impl EvalSamples {
             });
         }
         Ok(Self {
+            ranks: session.ranks.clone(),
             tokenizer,
             prompts,
             settings: SampleConfig {
@@ -111,6 +110,7 @@ impl EvalSamples {
             return Ok(Answers::default());
         }
         let sampler = Sampler::new(model, &self.tokenizer, &self.settings, self.max_length);
+        let sampler = sampler.on(&self.ranks);
         let drawn = sampler.all(&self.prompts, &mut |_, _, _| {})?;
         let mut answers = Answers::default();
         for (prompt, drawn) in self.prompts.iter().zip(drawn) {

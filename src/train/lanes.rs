@@ -13,8 +13,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use candle_core::Tensor;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::data::deal;
 use crate::error::{Error, Result};
@@ -95,11 +93,6 @@ impl Lanes {
             .collect())
     }
 
-    /// What every rank has computed, in the order of ranks.
-    pub fn share<T: Serialize + DeserializeOwned>(&self, what: &str, own: T) -> Result<Vec<T>> {
-        share(&self.ranks, what, own)
-    }
-
     /// The sum of a step's lanes, of which there is none yet.
     pub fn sum(&self, gradients: &Params) -> Result<LaneSum<'_>> {
         let ranks = self.ranks.size();
@@ -120,22 +113,6 @@ impl Lanes {
             added: 0,
         })
     }
-}
-
-/// What every rank gives, in the order of ranks.
-pub(super) fn share<T: Serialize + DeserializeOwned>(
-    ranks: &Ranks,
-    what: &str,
-    own: T,
-) -> Result<Vec<T>> {
-    if ranks.size() == 1 {
-        return Ok(vec![own]);
-    }
-    let failed = |error: postcard::Error| Error::failed(format!("{what}: {error}"));
-    let own = postcard::to_allocvec(&own).map_err(failed)?;
-    let all = ranks.gather(what, &own)?;
-    let read = |bytes: &Vec<u8>| postcard::from_bytes(bytes).map_err(failed);
-    all.iter().map(read).collect()
 }
 
 /// Whole units of a buffer of `len` elements for each rank, as evenly as they can be.
@@ -216,23 +193,6 @@ pub(super) fn check_shared(ranks: &Ranks, folder: &Path) -> Result<()> {
     Err(Error::input(fact)
         .at(folder.display())
         .hint("choose a run.output_dir on a file system that all ranks share"))
-}
-
-/// Lets `make` find in the cache on other ranks what it made on the first.
-pub(super) fn first_alone<T>(
-    ranks: &Ranks,
-    what: &str,
-    make: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let patient = ranks.without_limit();
-    if !ranks.is_first() {
-        patient.barrier(what)?;
-    }
-    let made = make()?;
-    if ranks.is_first() {
-        patient.barrier(what)?;
-    }
-    Ok(made)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels::mix;
 use crate::model::Decoder;
 use crate::model::parameters::Params;
+use crate::ranks::Ranks;
 use crate::score::{micro_batch_tokens, score_rows};
 use crate::session::{Observer, Session};
 
@@ -24,6 +25,7 @@ pub(super) struct MovingReference {
     /// Whether columns that were scored before are still right.
     moved: bool,
     eval_is_old: bool,
+    ranks: Ranks,
 }
 
 impl MovingReference {
@@ -73,6 +75,7 @@ impl MovingReference {
             alpha: moving.alpha(),
             every: moving.steps,
             micro_batch_tokens: micro_batch_tokens(config),
+            ranks: session.ranks.clone(),
             moved: false,
             eval_is_old: false,
         }))
@@ -137,7 +140,14 @@ impl MovingReference {
             return Ok(());
         };
         let budget = self.micro_batch_tokens;
-        let column = score_rows(&self.model, &split.dataset, rows, budget, |_| {})?;
+        let column = score_rows(
+            &self.model,
+            &split.dataset,
+            rows,
+            budget,
+            &self.ranks,
+            |_| {},
+        )?;
         for (at, &row) in rows.iter().enumerate() {
             reference.set(row, column.of(at));
         }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
+use crate::ranks::Ranks;
 use crate::sample::{NO_CACHE, Sampler};
 use crate::score::{check_is_known, micro_batch_tokens, score};
 use crate::session::{Observer, Session};
@@ -24,6 +25,7 @@ pub(super) struct OnPolicy {
     settings: SampleConfig,
     max_length: usize,
     micro_batch_tokens: usize,
+    ranks: Ranks,
 }
 
 impl OnPolicy {
@@ -61,6 +63,7 @@ impl OnPolicy {
             settings: config.sample.clone().unwrap_or_default(),
             max_length,
             micro_batch_tokens: micro_batch_tokens(config),
+            ranks: session.ranks.clone(),
         }))
     }
 
@@ -91,7 +94,7 @@ impl OnPolicy {
             });
         let sampler =
             Sampler::new(policy, &self.tokenizer, &self.settings, self.max_length).in_round(round);
-        let drawn = sampler.all(prompts, &mut |_, _, _| {})?;
+        let drawn = sampler.on(&self.ranks).all(prompts, &mut |_, _, _| {})?;
         let mut drawn = drawn.into_iter();
         let examples = given.iter().map(|given| Example {
             row: given.row,

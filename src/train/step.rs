@@ -18,6 +18,7 @@ use crate::loss::{Prepared, Role, Scored, WeightedLoss};
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
 use crate::model::parameters::Params;
+use crate::ranks::share;
 
 /// The most that policy and reference may differ per token before the first update, in nats, when
 /// they are the same model: rounding in batches of different make-up.
@@ -87,7 +88,7 @@ impl<'a> Stepper<'a> {
                 self.lane(split, batch, &lane, &prepared, &mut own, gradients)?;
             }
         }
-        let all = self.lanes.share("the log-probs of a step", own)?;
+        let all = share(self.lanes.ranks(), "the log-probs of a step", own)?;
         let tokens = all.iter().map(|computed| computed.tokens).sum();
         let ended = all.iter().find_map(|computed| computed.ended.clone());
         if ended.is_some() && self.lanes.are_several() {
@@ -227,7 +228,7 @@ impl<'a> Stepper<'a> {
                 own.extend(places[part].iter().copied().zip(scores));
             }
         }
-        let mut all: Vec<_> = self.lanes.share("log-probs", own)?.concat();
+        let mut all: Vec<_> = share(self.lanes.ranks(), "log-probs", own)?.concat();
         all.sort_by_key(|(place, _)| *place);
         Ok(all.into_iter().map(|(_, scores)| scores).collect())
     }

@@ -10,9 +10,10 @@ use crate::lab::story::{Answers, Grammar, Report, Sample};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
+use crate::ranks::Ranks;
 use crate::sample::{Drawn, Sampler};
 use crate::score::{micro_batch_tokens, score};
-use crate::session::{Event, Observer};
+use crate::session::{Event, Observer, Session};
 
 /// Held-out prompts with everything that it takes to answer them and to judge the answers.
 pub(super) struct Stories {
@@ -24,11 +25,13 @@ pub(super) struct Stories {
     max_length: usize,
     micro_batch_tokens: usize,
     beta: f64,
+    ranks: Ranks,
 }
 
 impl Stories {
     /// What the section names, checked; `None` where there is no section.
-    pub fn open(config: &Config, tokenizer: Arc<Tokenizer>) -> Result<Option<Self>> {
+    pub fn open(config: &Config, session: &Session) -> Result<Option<Self>> {
+        let tokenizer = Arc::clone(&session.tokenizer);
         let Some(section) = &config.story else {
             return Ok(None);
         };
@@ -58,6 +61,7 @@ impl Stories {
             max_length,
             micro_batch_tokens: micro_batch_tokens(config),
             beta: section.beta,
+            ranks: session.ranks.clone(),
         }))
     }
 
@@ -122,6 +126,6 @@ impl Stories {
     }
 
     fn sampler<'a>(&'a self, model: &'a Decoder) -> Sampler<'a> {
-        Sampler::new(model, &self.tokenizer, &self.settings, self.max_length)
+        Sampler::new(model, &self.tokenizer, &self.settings, self.max_length).on(&self.ranks)
     }
 }

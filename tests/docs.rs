@@ -105,7 +105,9 @@ fn check(place: &str, arguments: &[String], pages: &mut BTreeMap<String, String>
     };
     let words = |count: usize| arguments[..count].join(" ");
     let name = match subcommand.as_str() {
-        "eval" | "data" if rest.first().is_some_and(|word| !word.starts_with('-')) => words(2),
+        "eval" | "data" | "ranks" if rest.first().is_some_and(|word| !word.starts_with('-')) => {
+            words(2)
+        }
         _ => words(1),
     };
     let page = pages.entry(name.clone()).or_insert_with(|| help(&name));

@@ -4,9 +4,11 @@ mod training;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use expo::ranks::{Ranks, agree, environment, open};
 use serde_json::Value;
 
 /// mpirun of Open MPI and mpiexec of MPICH, by the names that distributions give them.
@@ -15,9 +17,13 @@ pub const LAUNCHERS: [&str; 2] = ["mpirun.openmpi", "mpiexec.mpich"];
 /// Longer than any of these runs takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The command of so many ranks of expo under a launcher, without its output; `None`, said on stdout, where
-/// the launcher is not installed.
+/// The command of so many ranks of expo under a launcher; `None`, said on stdout, where the launcher is not
+/// installed.
 pub fn command(launcher: &str, ranks: usize, args: &[&str]) -> Option<Command> {
+    command_of(launcher, ranks, Path::new(env!("CARGO_BIN_EXE_expo")), args)
+}
+
+fn command_of(launcher: &str, ranks: usize, program: &Path, args: &[&str]) -> Option<Command> {
     let found = Command::new(launcher).arg("--version").output();
     if !found.is_ok_and(|output| output.status.success()) {
         println!("skipped: {launcher} is not installed");
@@ -28,7 +34,8 @@ pub fn command(launcher: &str, ranks: usize, args: &[&str]) -> Option<Command> {
         command.arg("--oversubscribe");
     }
     command
-        .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_expo")])
+        .args(["-n", &ranks.to_string()])
+        .arg(program)
         .args(args)
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
@@ -66,12 +73,13 @@ fn ranks_find_each_other_and_sum_to_the_bits_of_one_process() {
                 continue;
             }
             // One rank speaks.
-            assert_eq!(lines.len(), 6, "{out}");
+            assert_eq!(lines.len(), 7, "{out}");
             assert!(lines[0].starts_with("library   "), "{out}");
             assert!(lines[1].starts_with(&format!("ranks     {ranks}, ")));
             assert!(lines[1].ends_with(&format!(" (0-{})", ranks - 1)), "{out}");
-            assert!(lines[3].starts_with("sums      right: "), "{out}");
-            assert!(lines[5].starts_with("gather    3 MB in "), "{out}");
+            assert_eq!(lines[2], "threads   1 at every rank");
+            assert!(lines[4].starts_with("sums      right: "), "{out}");
+            assert!(lines[6].starts_with("gather    3 MB in "), "{out}");
             assert!(lines.iter().all(|line| line.chars().count() <= 80), "{out}");
         }
     }
@@ -98,6 +106,104 @@ fn a_check_is_printed_as_json() {
         assert_eq!(value["hosts"][0]["ranks"], serde_json::json!([0, 1, 2]));
         assert!(value["sum_seconds"].as_f64().unwrap() > 0.0, "{value}");
     }
+}
+
+/// Set where this binary runs as one of several ranks.
+const AS_A_RANK: &str = "EXPO_TEST_AS_A_RANK";
+
+#[test]
+fn every_call_moves_what_it_says() {
+    let program = std::env::current_exe().unwrap();
+    let args = ["--exact", "ranks::as_a_rank", "--nocapture"];
+    for (launcher, ranks) in LAUNCHERS
+        .into_iter()
+        .flat_map(|name| [(name, 2), (name, 5)])
+    {
+        let Some(mut command) = command_of(launcher, ranks, &program, &args) else {
+            continue;
+        };
+        let output = command.env(AS_A_RANK, "1").output().unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{launcher}, {ranks}: {out}{err}");
+        assert_eq!(out.matches("a rank is done").count(), ranks, "{out}");
+    }
+}
+
+/// What each rank of the test above does; nothing otherwise.
+#[test]
+fn as_a_rank() {
+    if std::env::var_os(AS_A_RANK).is_none() {
+        return;
+    }
+    let ranks = open(&environment(), Duration::from_secs(60)).unwrap();
+    // A rank that panics would leave the others waiting.
+    let checked = std::panic::catch_unwind(|| check_calls(&ranks));
+    if checked.is_err() {
+        ranks.abort(1);
+    }
+    println!("a rank is done");
+}
+
+fn check_calls(ranks: &Ranks) {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    // From none to several chunks.
+    let bytes = |rank: usize| vec![rank as u8 + 1; rank * rank * 300_000];
+    let all = ranks.gather("bytes of ranks", &bytes(rank)).unwrap();
+    assert!(
+        all.iter()
+            .enumerate()
+            .all(|(rank, got)| *got == bytes(rank))
+    );
+    for length in [0, 1, 3_000_001] {
+        let first = vec![7; length];
+        let mut got = if rank == 0 {
+            first.clone()
+        } else {
+            bytes(rank)
+        };
+        ranks.broadcast("bytes of rank 0", &mut got).unwrap();
+        assert!(got == first, "{length}");
+    }
+    // Whole numbers, whose sums are exact; the last rank has nearly all, rank 0 has none.
+    for length in [0, 10, 1_000_003] {
+        let end = |piece: usize| match piece {
+            0 | 1 => 0,
+            piece if piece == size => length,
+            piece => piece.min(length),
+        };
+        let pieces: Vec<_> = (0..size).map(|at| end(at)..end(at + 1)).collect();
+        let whole: Vec<f32> = (0..length)
+            .map(|at| (at % 1000 * (rank + 1)) as f32)
+            .collect();
+        let mut piece = vec![-1.0; pieces[rank].len()];
+        ranks
+            .sum_pieces("sums", &whole, &pieces, &mut piece)
+            .unwrap();
+        let times = size * (size + 1) / 2;
+        let want = pieces[rank].clone().map(|at| (at % 1000 * times) as f32);
+        assert!(piece.iter().copied().eq(want), "{length}");
+        let mut whole = vec![0; length];
+        whole[pieces[rank].clone()].fill(rank as u8 + 1);
+        ranks.gather_pieces("pieces", &mut whole, &pieces).unwrap();
+        let from = |rank: usize| {
+            whole[pieces[rank].clone()]
+                .iter()
+                .all(|&byte| byte == rank as u8 + 1)
+        };
+        assert!((0..size).all(from), "{length}");
+    }
+    assert_eq!(agree(ranks, &[("version", "1".into())]), Ok(()));
+    let config = if rank == 1 { "bb" } else { "aa" };
+    let facts = [("version", "1".into()), ("config", config.into())];
+    let error = agree(ranks, &facts).unwrap_err();
+    let words = "config differs: aa at rank";
+    assert!(
+        error.exit_code() == 2 && error.to_string().starts_with(words),
+        "{error}"
+    );
+    ranks.barrier("the end").unwrap();
+    ranks.finalize().unwrap();
+    ranks.finalize().unwrap();
 }
 
 #[test]
@@ -182,6 +288,19 @@ fn processes(is_one: impl Fn(&[String]) -> bool) -> Vec<i32> {
     .collect()
 }
 
+/// The rank that a process has by its environment.
+fn rank_of(process: i32) -> String {
+    let variables = fs::read(format!("/proc/{process}/environ")).unwrap();
+    let mut variables = variables.split(|&byte| byte == 0).map(text);
+    let rank = variables.find_map(|variable| {
+        let (name, value) = variable.split_once('=')?;
+        ["OMPI_COMM_WORLD_RANK", "PMI_RANK"]
+            .contains(&name)
+            .then(|| value.to_owned())
+    });
+    rank.expect("a launcher says ranks")
+}
+
 fn signal(process: i32, name: &str) {
     let id = process.to_string();
     let sent = Command::new("kill").args(["-s", name, &id]).status();
@@ -228,6 +347,7 @@ fn a_rank_that_stalls_is_named_and_all_end_with_75() {
             continue;
         };
         let stalled = endless.ranks[1];
+        let name = rank_of(stalled);
         signal(stalled, "STOP");
         let output = end(endless);
         let err = text(&output.stderr);

@@ -16,6 +16,7 @@ pub mod tree;
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,11 +31,12 @@ pub use exchange::listed;
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The processes that compute together; cheap to clone. All of them make the same calls in the same
-/// order, with `what` as the name of the call in errors.
+/// order, with the same `what`: it names the call in errors, and calls with another one wait for each other.
 ///
 /// # Errors
-/// Every call fails with [`Kind::Rank`](crate::error::Kind::Rank) if another rank does not take part within
-/// the time limit, or MPI fails; no later call succeeds then, and the process should [`abort`](Self::abort).
+/// Every call fails with [`Kind::Rank`](crate::error::Kind::Rank), naming the ranks that are missing, if nothing
+/// arrives within the time limit, or MPI fails; no later call succeeds then, and the process should
+/// [`abort`](Self::abort). So the limit is longer than any work that ranks do while others wait.
 #[derive(Clone)]
 pub struct Ranks {
     shared: Arc<Shared>,
@@ -78,6 +80,10 @@ impl Ranks {
     /// # Errors
     /// If the library cannot be used, or MPI fails.
     pub fn start(library: &Library, limit: Duration) -> Result<Self> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        if STARTED.swap(true, Relaxed) {
+            return Err(Error::failed("MPI was started before in this process"));
+        }
         let mpi = Arc::new(Mpi::start(library)?);
         let shared = Shared {
             rank: mpi.rank,
@@ -158,16 +164,16 @@ impl Ranks {
     /// Replaces `bytes` by those of rank 0, which sends them to one rank after the other: for little.
     pub fn broadcast(&self, what: &str, bytes: &mut Vec<u8>) -> Result<()> {
         let mut header = (bytes.len() as u64).to_le_bytes().to_vec();
-        self.from_first(what, &mut header)?;
+        self.send_from_first(what, &mut header)?;
         if !self.is_first() {
             bytes.clear();
             bytes.resize(length(&header), 0);
         }
-        self.from_first(what, bytes)
+        self.send_from_first(what, bytes)
     }
 
     /// As [`broadcast`](Self::broadcast), where all know how many bytes there are.
-    fn from_first(&self, what: &str, bytes: &mut [u8]) -> Result<()> {
+    fn send_from_first(&self, what: &str, bytes: &mut [u8]) -> Result<()> {
         let mut receives = vec![0; self.size()];
         if self.is_first() {
             return self.exchange(what, vec![bytes; self.size()], receives, |_, _, _| {});
@@ -251,8 +257,8 @@ impl Ranks {
         self.gather_equal(what, &[0]).map(drop)
     }
 
-    /// Ends MPI at a regular end, after all ranks have met; a second call does nothing. By the thread that
-    /// [started](Self::start) it.
+    /// Ends MPI at a regular end, after all ranks have met; does nothing a second time or after a failure. By the
+    /// thread that [started](Self::start) it.
     pub fn finalize(&self) -> Result<()> {
         let Some(world) = &self.shared.world else {
             return Ok(());
@@ -328,6 +334,8 @@ fn lock(world: &Mutex<World>) -> Result<std::sync::MutexGuard<'_, World>> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -337,11 +345,13 @@ mod tests {
         assert_eq!(ranks.gather("a", b"mine").unwrap(), [b"mine"]);
         let mut bytes = b"mine".to_vec();
         ranks.broadcast("b", &mut bytes).unwrap();
-        ranks.gather_pieces("c", &mut bytes, &[0..4]).unwrap();
+        ranks
+            .gather_pieces("c", &mut bytes, from_ref(&(0..4)))
+            .unwrap();
         assert_eq!(bytes, b"mine");
         let mut piece = [0.0; 2];
         ranks
-            .sum_pieces("d", &[1.0, 2.0], &[0..2], &mut piece)
+            .sum_pieces("d", &[1.0, 2.0], from_ref(&(0..2)), &mut piece)
             .unwrap();
         assert_eq!(piece, [1.0, 2.0]);
         ranks.barrier("e").unwrap();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use expo::error::{Error, Result};
+use expo::kernels::threads;
 use expo::ranks::tree::Counter;
 use expo::ranks::{Launch, Launcher, Ranks, agree, environment, listed, open};
 use serde_json::json;
@@ -37,9 +38,14 @@ pub struct CheckArgs {
 
 const HELP: &str = "\
 Run it under the launcher that will start expo. Rank 0 prints the MPI library,
-the hosts, whether sums have the same bits as in one process, and the median
-time of an exchange with its bandwidth: bytes that a rank sends per second. All
-ranks must run the same version of expo. Each rank needs twice the megabytes.
+the hosts, the threads of a rank, whether sums have the same bits as in one
+process, and the median time of an exchange with its bandwidth: bytes that a
+rank sends per second. All ranks must run the same version of expo. Each rank
+needs memory for three times the megabytes.
+
+A rank has a thread per core that the launcher gives it: mpirun of Open MPI
+binds ranks to a core each, or to a socket, unless it is given --bind-to none.
+MPICH gives every rank all cores; RAYON_NUM_THREADS sets the threads.
 
 MPI is loaded at run time: Open MPI, MPICH and its kin, or any library of the
 MPI 5 ABI. EXPO_MPI_LIBRARY names the library where it is not found.
@@ -78,10 +84,12 @@ fn several(
         false => Ok(()),
     };
     let hosts = hosts(ranks)?;
+    let threads = threads(ranks)?;
     let size = ranks.size();
     text(format!(
-        "library   {library}\nranks     {size}, started by {launcher}, on {}\n",
-        in_words(&hosts)
+        "library   {library}\nranks     {size}, started by {launcher}, on {}\nthreads   {}\n",
+        in_words(&hosts),
+        extremes(&threads)
     ))?;
     let facts = [
         ("the version of expo", version().to_owned()),
@@ -115,6 +123,7 @@ fn several(
             "version": version(),
             "ranks": size,
             "hosts": hosts.collect::<Vec<_>>(),
+            "threads": threads,
             "sums_equal": true,
             "megabytes": args.megabytes,
             "rounds": args.rounds,
@@ -145,6 +154,21 @@ fn hosts(ranks: &Ranks) -> Result<Vec<(String, Vec<usize>)>> {
 fn in_words(hosts: &[(String, Vec<usize>)]) -> String {
     let host = |(name, ranks): &(String, Vec<usize>)| format!("{name} ({})", listed(ranks));
     hosts.iter().map(host).collect::<Vec<_>>().join(", ")
+}
+
+/// The threads of every rank. A launcher may bind a rank to few cores.
+fn threads(ranks: &Ranks) -> Result<Vec<u32>> {
+    let mine = threads::count() as u32;
+    let all = ranks.gather("threads", &mine.to_le_bytes())?;
+    let number = |bytes: &Vec<u8>| u32::from_le_bytes(bytes[..].try_into().unwrap_or_default());
+    Ok(all.iter().map(number).collect())
+}
+
+fn extremes(threads: &[u32]) -> String {
+    match (threads.iter().min(), threads.iter().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most} at a rank"),
+        (least, _) => format!("{} at every rank", least.unwrap_or(&0)),
+    }
 }
 
 #[cfg(unix)]
@@ -287,5 +311,7 @@ mod tests {
     fn hosts_are_listed_with_their_ranks() {
         let hosts = [("a".to_owned(), vec![0, 1]), ("b".to_owned(), vec![2])];
         assert_eq!(in_words(&hosts), "a (0-1), b (2)");
+        assert_eq!(extremes(&[4, 4]), "4 at every rank");
+        assert_eq!(extremes(&[4, 1, 2]), "1 to 4 at a rank");
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Plan<'a> {
 /// The ranks, seen from this one.
 pub(super) struct World {
     mpi: Arc<Mpi>,
-    /// Calls so far: messages of one are not taken for those of another.
+    /// Calls so far.
     calls: usize,
     /// Receive buffers that are free.
     free: Vec<Vec<f32>>,
@@ -62,7 +62,7 @@ impl Landing {
 
     /// All rows.
     pub(super) fn rows(&mut self) -> &mut [f32] {
-        &mut self.rows
+        &mut self.rows[..self.stride * self.lengths.len()]
     }
 }
 
@@ -132,6 +132,7 @@ impl World {
         let longest = lengths.chain(plan.receives.iter().copied()).max();
         let mut offsets = (0..longest.unwrap_or(0)).step_by(CHUNK);
         let mut under_way = VecDeque::new();
+        let tag = tag(what, self.calls);
         loop {
             while under_way.len() < ROUNDS
                 && let Some(offset) = offsets.next()
@@ -139,7 +140,7 @@ impl World {
                 // It is known before it begins: what has begun when another part fails is not freed.
                 under_way.push_back((offset, Round::default()));
                 if let Some((_, round)) = under_way.back_mut() {
-                    self.begin(plan, offset, round)
+                    self.begin(plan, offset, tag, round)
                         .map_err(|error| error.at(what))?;
                 }
             }
@@ -152,7 +153,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, plan: &Plan, offset: usize, round: &mut Round) -> Result<()> {
+    fn begin(&mut self, plan: &Plan, offset: usize, tag: i32, round: &mut Round) -> Result<()> {
         let part = |length: usize| -> Range<usize> {
             offset.min(length)..length.min(offset.saturating_add(CHUNK))
         };
@@ -161,10 +162,10 @@ impl World {
         let longest = landing.lengths.iter().copied().max().unwrap_or(0);
         landing.stride = longest.div_ceil(size_of::<f32>());
         landing.rows = self.free.pop().unwrap_or_default();
-        landing
-            .rows
-            .resize(landing.stride * plan.receives.len(), 0.0);
-        let tag = (self.calls % TAGS) as i32;
+        let values = landing.stride * plan.receives.len();
+        if landing.rows.len() < values {
+            landing.rows.resize(values, 0.0);
+        }
         let row_bytes = landing.stride * size_of::<f32>();
         let base: *mut u8 = landing.rows.as_mut_ptr().cast();
         for (rank, &length) in landing.lengths.iter().enumerate() {
@@ -239,6 +240,15 @@ impl World {
     pub(super) fn has_ended(&self) -> bool {
         self.ended.is_some()
     }
+}
+
+/// The tag of a call's messages. Ranks that make different calls wait for each other, instead of taking one
+/// call's bytes for another's.
+fn tag(what: &str, calls: usize) -> i32 {
+    let hash = what.bytes().fold(calls, |hash, byte| {
+        (hash ^ usize::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    ((hash >> 8) % TAGS) as i32
 }
 
 /// The error of ranks that did not come.

@@ -95,7 +95,8 @@ impl Library {
     }
 }
 
-#[cfg(unix)]
+/// Where handles fit the way in which they are passed.
+#[cfg(all(unix, target_pointer_width = "64", target_endian = "little"))]
 fn load(name: &str) -> std::result::Result<usize, String> {
     let path = std::ffi::CString::new(name).map_err(|_| format!("{name:?}: no file name"))?;
     // Global, or the plugins that Open MPI loads would not find its symbols.
@@ -115,7 +116,7 @@ fn load(name: &str) -> std::result::Result<usize, String> {
     Err(text.to_string_lossy().into_owned())
 }
 
-#[cfg(not(unix))]
+#[cfg(not(all(unix, target_pointer_width = "64", target_endian = "little")))]
 fn load(name: &str) -> std::result::Result<usize, String> {
     Err(format!("{name}: this system has no MPI that expo can use"))
 }

@@ -142,7 +142,10 @@ impl Command {
 
     /// Whether ranks share its work.
     fn is_shared(&self) -> bool {
-        matches!(self, Self::Train(_) | Self::Sft(_) | Self::Sweep(_))
+        matches!(
+            self,
+            Self::Train(_) | Self::Sft(_) | Self::Sweep(_) | Self::Score(_)
+        )
     }
 
     fn run(self) -> anyhow::Result<()> {

@@ -27,23 +27,24 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 /// # Errors
 /// If they do not, or cannot be connected.
 pub fn open(shared: bool) -> Result<()> {
-    let environment = ranks::environment();
-    let launch = Launch::parse(&environment)?;
-    if launch.size == 1 {
-        return Ok(());
-    }
-    if !shared {
-        let (launcher, size) = (launch.launcher, launch.size);
+    let Launch { launcher, size, .. } = Launch::parse(&ranks::environment())?;
+    if size > 1 && !shared {
         let fact = format!("{launcher} started {size} ranks of a command that is one process");
         return Err(Error::input(fact).hint("start it without a launcher"));
     }
-    let limit = DistributedConfig::default().limit();
-    let ranks = ranks::open(&environment, limit)?;
+    connect(DistributedConfig::default().limit()).map(drop)
+}
+
+/// As [`open`], of a command whose ranks wait so long for each other.
+pub fn connect(limit: Duration) -> Result<Ranks> {
+    let ranks = ranks::open(&ranks::environment(), limit)?;
     if !ranks.is_first() {
         silence();
     }
-    RANKS.get_or_init(|| ranks);
-    Ok(())
+    match ranks.size() {
+        1 => Ok(ranks),
+        _ => Ok(RANKS.get_or_init(|| ranks).clone()),
+    }
 }
 
 /// The ranks that share a command's work.

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::args::{BatchArgs, ComputeArgs, RowArgs};
 use super::dispatch::DeviceRequest;
 use super::error::flagged;
-use super::grouped;
 use super::out::{Existing, answer_beside, open, paths};
 use super::progress::Progress;
+use super::{grouped, launcher};
 
 /// Write the log-probs of responses under a model to a file
 #[derive(Args)]
@@ -166,6 +166,7 @@ fn score(args: &ScoreArgs, progress: &mut Progress) -> Result<ScoreCounts> {
         samples: args.samples.clone(),
         micro_batch_tokens: args.batch.micro_batch_tokens,
         shrink: args.rows.shrink(),
+        ranks: launcher::ranks(),
     };
     flagged(score_data(&data, &out, &mut |event| progress.show(event)))
 }
@@ -183,6 +184,7 @@ fn of_run(config: &Config, out: &Output, progress: &mut Progress) -> Result<Scor
     let session = session.with_chat(&config.data.rows.tokens.chat)?;
     let (adapter, seed) = (config.adapter.as_ref(), config.run.seed);
     let session = session.with_adapter(adapter, seed, &mut observe)?;
+    let session = session.with_ranks(&launcher::ranks());
     let datasets = run_datasets(config, &session, &mut observe)?;
     score_run(config, &session, &datasets, out, &mut observe)
 }

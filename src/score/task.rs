@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::io::output::Output;
 use crate::loss::{Needs, Role};
 use crate::model::weights::ModelFolder;
+use crate::ranks::Ranks;
 use crate::session::{Observer, Session};
 
 /// How much was scored.
@@ -57,6 +58,8 @@ pub struct ScoreData {
     pub micro_batch_tokens: usize,
     /// Whether the length limits give way to a model that can hold less.
     pub shrink: bool,
+    /// The processes that share the rows; the first one writes.
+    pub ranks: Ranks,
 }
 
 /// Scores every chosen, rejected and sampled response into `out`.
@@ -73,6 +76,7 @@ pub fn score_data(data: &ScoreData, out: &Output, observe: Observer) -> Result<S
     };
     let session = Session::open(&data.model, observe)?;
     let session = session.with_chat(&data.rows.tokens.chat)?;
+    let session = session.with_ranks(&data.ranks);
     let mut rows = data.rows.clone();
     if data.shrink {
         rows.length = rows.length.within(session.folder.arch.longest_sequence());

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use tempfile::TempDir;
 
-use super::{LAUNCHERS, launched};
+use super::{LAUNCHERS, command, launched, processes, signal};
 use crate::support::fixture;
 
 /// What depends on time or place.
@@ -118,13 +118,15 @@ const RUNS: [&str; 8] = [
     "[loss.dpo]\nweight = 1.0\n[loss.sft]\nweight = 0.1\n\
      [reference]\nupdate = \"soft\"\nsteps = 2\n[optimizer]\noptim = \"adam\"\nlearning_rate = 1e-3\n",
     "[loss.simpo]\n[adapter]\nr = 4\ndropout = 0.1\n[optimizer]\nlearning_rate = 1e-2\n",
-    "[loss.ipo]\n[optimizer]\nlearning_rate = 1e-3\nmax_grad_norm = 0.0\n",
+    "[loss.ipo]\n[optimizer]\nlearning_rate = 1e-3\nmax_grad_norm = 0.0\n\
+     [schedule]\nlr_scheduler_type = \"constant\"\n",
 ];
 
 #[test]
 fn a_run_has_the_same_bytes_on_any_number_of_ranks() {
-    for launcher in LAUNCHERS {
-        for (number, sections) in RUNS.iter().enumerate() {
+    // What computes does not depend on the library that moves its bytes.
+    for (launcher, runs) in [(LAUNCHERS[0], &RUNS[..]), (LAUNCHERS[1], &RUNS[..2])] {
+        for (number, sections) in runs.iter().enumerate() {
             let scene = Scene::new(sections);
             let bf16: &[&str] = match number % 2 {
                 0 => &[],
@@ -134,7 +136,7 @@ fn a_run_has_the_same_bytes_on_any_number_of_ranks() {
             for ranks in [2, 4] {
                 let out = format!("on-{ranks}");
                 let Some(output) = on(launcher, ranks, &scene.args(&out, bf16)) else {
-                    return;
+                    break;
                 };
                 succeeded(&output);
                 let what = format!("{ranks} ranks, {sections}");
@@ -207,4 +209,122 @@ fn a_step_that_is_not_finite_is_recorded_alike() {
         let read = |out: &str| fs::read(scene.out(out).join("non_finite.jsonl")).unwrap();
         assert!(read("alone") == read(&out));
     }
+}
+
+#[test]
+fn scores_are_the_same_file_on_any_number_of_ranks() {
+    let scene = Scene::new(RUNS[0]);
+    let (model, rows) = (fixture("llama"), fixture("pairs.jsonl"));
+    let args = |out: &str| -> Vec<String> {
+        let out = scene.out(out);
+        let words = [
+            "score",
+            "--model",
+            path(&model),
+            "--data",
+            path(&rows),
+            "--out",
+            path(&out),
+        ];
+        let more = ["--micro-batch-tokens", "150"];
+        words.iter().chain(&more).map(ToString::to_string).collect()
+    };
+    succeeded(&expo().args(args("alone.jsonl")).output().unwrap());
+    let Some(output) = on(LAUNCHERS[0], 4, &args("on-4.jsonl")) else {
+        return;
+    };
+    succeeded(&output);
+    let read = |out: &str| fs::read(scene.out(out)).unwrap();
+    assert!(read("alone.jsonl") == read("on-4.jsonl"));
+}
+
+#[test]
+fn a_command_that_is_one_process_refuses_to_be_several() {
+    let model = fixture("llama");
+    let words = ["sample", "--model", path(&model), "--prompt", "a"];
+    let args: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let Some(output) = on(LAUNCHERS[0], 2, &args) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("2 ranks of a command that is one process"),
+        "{said}"
+    );
+}
+
+/// The ranks of a run that is under way, after its first checkpoint.
+fn under_way(scene: &Scene, out: &str, ranks: usize) -> Option<(Child, Vec<i32>)> {
+    let long = ["--set", "run.max_steps=400", "--set", "run.save_steps=1"];
+    let more = [&long[..], &["--set", "run.save_total_limit=2"]].concat();
+    let args = scene.args(out, &more);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let child = command(LAUNCHERS[0], ranks, &args)?.spawn().unwrap();
+    let latest = scene.out(out).join("LATEST");
+    crate::support::wait_until("there is a checkpoint", || latest.exists());
+    let mark = format!("run.output_dir={}", scene.out(out).display());
+    let of_run = processes(|words| {
+        let is_expo = words.first().is_some_and(|word| word.ends_with("/expo"));
+        is_expo && words.contains(&mark)
+    });
+    assert_eq!(of_run.len(), ranks);
+    Some((child, of_run))
+}
+
+/// Resumes the run to its end in one process, and holds it against one that was never interrupted.
+fn resumes_to_the_same(scene: &Scene, out: &str) {
+    let steps = fs::read_to_string(scene.out(out).join("LATEST")).unwrap();
+    let step: u64 = steps.trim().rsplit('-').next().unwrap().parse().unwrap();
+    let steps = format!("run.max_steps={}", step + 2);
+    let more = [
+        "--set",
+        &steps,
+        "--set",
+        "run.save_steps=1",
+        "--set",
+        "run.save_total_limit=2",
+    ];
+    let allow = [&more[..], &["--allow-change", "run.max_steps"]].concat();
+    scene.alone(out, &allow);
+    let whole = format!("whole-{out}");
+    scene.alone(&whole, &more);
+    let model = |out: &str| fs::read(scene.out(out).join("model.safetensors")).unwrap();
+    assert!(model(out) == model(&whole), "after step {step}");
+}
+
+#[test]
+fn a_signal_at_one_rank_ends_all_after_the_step() {
+    let scene = Scene::new(RUNS[7]);
+    let Some((child, ranks)) = under_way(&scene, "out", 2) else {
+        return;
+    };
+    signal(ranks[1], "TERM");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(143), "{said}");
+    assert!(said.contains("saved in"), "{said}");
+    resumes_to_the_same(&scene, "out");
+}
+
+#[test]
+fn a_killed_rank_ends_all_and_the_run_resumes() {
+    let scene = Scene::new(RUNS[7]);
+    for victim in [0, 1] {
+        let out = format!("out-{victim}");
+        let Some((child, ranks)) = under_way(&scene, &out, 2) else {
+            return;
+        };
+        signal(ranks[victim], "KILL");
+        assert!(!child.wait_with_output().unwrap().status.success());
+        crate::support::wait_until("every rank has ended", || {
+            let left = processes(|words| words.iter().any(|word| word.ends_with(&out)));
+            left.is_empty()
+        });
+        resumes_to_the_same(&scene, &out);
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

@@ -8,12 +8,11 @@ use clap::Args;
 use expo::error::{Error, Result};
 use expo::kernels::threads;
 use expo::ranks::tree::Counter;
-use expo::ranks::{Launch, Launcher, Ranks, agree, environment, listed, open};
+use expo::ranks::{Launch, Launcher, Ranks, agree, environment, listed};
 use serde_json::json;
 
 use super::super::stop::Limit;
-use super::super::{answer, version};
-use super::{end, shared};
+use super::super::{answer, launcher, version};
 
 /// Check that the processes of a launch compute together, and how fast
 #[derive(Args)]
@@ -62,15 +61,13 @@ const ONE_PROCESS: &str = "\
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let environment = environment();
-    let launch = Launch::parse(&environment)?;
-    let ranks = open(&environment, args.timeout.0)?;
-    let result = match ranks.library() {
+    let launch = Launch::parse(&environment())?;
+    let ranks = launcher::connect(args.timeout.0)?;
+    match ranks.library() {
         Some(library) => several(args, launch.launcher, &ranks, library),
         None if args.json => answer("{\"ranks\":1}\n"),
         None => answer(ONE_PROCESS),
-    };
-    end(&ranks, result)
+    }
 }
 
 fn several(
@@ -79,9 +76,10 @@ fn several(
     ranks: &Ranks,
     library: &str,
 ) -> anyhow::Result<()> {
-    let text = |text: String| match ranks.is_first() && !args.json {
-        true => answer(&text),
-        false => Ok(()),
+    // The first rank alone is heard.
+    let text = |text: String| match args.json {
+        true => Ok(()),
+        false => answer(&text),
     };
     let hosts = hosts(ranks)?;
     let threads = threads(ranks)?;
@@ -95,9 +93,9 @@ fn several(
         ("the version of expo", version().to_owned()),
         ("the CPU's architecture", std::env::consts::ARCH.to_owned()),
     ];
-    shared(ranks, agree(ranks, &facts))?;
+    agree(ranks, &facts)?;
     text(format!("version   {} at every rank\n", version()))?;
-    shared(ranks, check_sums(ranks)?)?;
+    check_sums(ranks)??;
     text("sums      right: at every rank the bits of one process\n".to_owned())?;
     let Times { sum, gather } = measure(ranks, args)?;
     let sent = args.megabytes as f64 * 1e6 * (size - 1) as f64 / size as f64;
@@ -113,7 +111,7 @@ fn several(
         );
     }
     text(line)?;
-    if ranks.is_first() && args.json {
+    if args.json {
         let hosts = hosts
             .iter()
             .map(|(host, ranks)| json!({"host": host, "ranks": ranks}));

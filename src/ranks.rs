@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use crate::kernels::ranks::{Ranks, listed, tree};
 pub use agree::agree;
-pub use launch::{Environment, Launch, Launcher, environment};
+pub use launch::{Environment, Launch, Launcher, Pmi, environment};
 pub use share::share;
 
 use crate::error::{Error, Result};
@@ -71,13 +71,11 @@ fn check_launcher(launch: &Launch) -> Result<()> {
             "this is rank {rank} of {size} by RANK and WORLD_SIZE (torchrun), which starts no MPI"
         ))
         .hint("on CPUs start the processes with mpirun or srun")),
-        Launcher::Slurm { pmix: false } => Err(Error::input(format!(
+        Launcher::Slurm(None) => Err(Error::input(format!(
             "srun started rank {rank} of {size} without PMI, by which MPI finds the others"
         ))
         .hint("set SLURM_MPI_TYPE to pmix (Open MPI) or pmi2 (MPICH), or use mpirun")),
-        Launcher::None | Launcher::OpenMpi | Launcher::Mpich | Launcher::Slurm { pmix: true } => {
-            Ok(())
-        }
+        Launcher::None | Launcher::OpenMpi | Launcher::Mpich | Launcher::Slurm(Some(_)) => Ok(()),
     }
 }
 
@@ -88,7 +86,7 @@ fn find(environment: &Environment, launcher: Launcher) -> Result<Library> {
         return Library::open(std::slice::from_ref(name)).map_err(|error| error.at(LIBRARY));
     }
     let order = match launcher {
-        Launcher::Mpich => [MPICH, STANDARD, OPEN_MPI],
+        Launcher::Mpich | Launcher::Slurm(Some(Pmi::Pmi2)) => [MPICH, STANDARD, OPEN_MPI],
         _ => [OPEN_MPI, STANDARD, MPICH],
     };
     let names: Vec<String> = order.concat().iter().map(ToString::to_string).collect();

@@ -29,13 +29,19 @@ pub enum Launcher {
     Torchrun,
     /// mpirun of Open MPI.
     OpenMpi,
-    /// mpiexec of MPICH, Intel MPI or MVAPICH, or srun with PMI-2.
+    /// mpiexec of MPICH, Intel MPI or MVAPICH.
     Mpich,
-    /// srun, with PMIx or without any PMI.
-    Slurm {
-        /// Whether processes find each other by PMIx.
-        pmix: bool,
-    },
+    /// srun, with what it offers to an MPI library.
+    Slurm(Option<Pmi>),
+}
+
+/// The interface by which an MPI library asks srun for the other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pmi {
+    /// PMI-1 or PMI-2, for MPICH and its kin.
+    Pmi2,
+    /// PMIx, for Open MPI and for MPICH built with it.
+    Pmix,
 }
 
 impl fmt::Display for Launcher {
@@ -45,7 +51,7 @@ impl fmt::Display for Launcher {
             Self::Torchrun => "torchrun",
             Self::OpenMpi => "mpirun of Open MPI",
             Self::Mpich => "mpiexec of MPICH",
-            Self::Slurm { .. } => "srun",
+            Self::Slurm(_) => "srun",
         })
     }
 }
@@ -93,12 +99,21 @@ impl Launch {
         if let Some(found) = torchrun.filter(|_| is_elastic) {
             return Ok(found.launch(environment, Launcher::Torchrun));
         }
+        let pmi = Found::whole(environment, &MPICH)?;
+        let step = slurm_step(environment)?;
+        // Hydra, the mpiexec of MPICH, may run inside of a step.
+        let is_hydra = environment.contains_key("HYDI_CONTROL_FD");
+        let is_step = step.zip(pmi).is_some_and(|(step, pmi)| step.agrees(&pmi));
+        let pmi_launcher = match is_step && !is_hydra {
+            true => Launcher::Slurm(Some(Pmi::Pmi2)),
+            false => Launcher::Mpich,
+        };
         let mpi = [
             (Found::whole(environment, &OPEN_MPI)?, Launcher::OpenMpi),
-            (Found::whole(environment, &MPICH)?, Launcher::Mpich),
+            (pmi, pmi_launcher),
         ];
-        let pmix = environment.contains_key("PMIX_RANK");
-        let slurm = (slurm_step(environment)?, Launcher::Slurm { pmix });
+        let pmix = environment.contains_key("PMIX_RANK").then_some(Pmi::Pmix);
+        let slurm = (step, Launcher::Slurm(pmix));
         let generic = (torchrun, Launcher::Torchrun);
         let known = |(found, launcher): (Option<Found>, Launcher)| Some((found?, launcher));
         let found: Vec<_> = mpi.into_iter().filter_map(known).collect();
@@ -223,15 +238,13 @@ fn id(environment: &Environment, launcher: Launcher) -> Option<String> {
         joined(&["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
     };
     match launcher {
-        Launcher::None => None,
+        Launcher::None | Launcher::Mpich => None,
         Launcher::Torchrun => joined(&["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"]),
         Launcher::OpenMpi => {
             let name = value("PMIX_NAMESPACE").or_else(|| value("OMPI_MCA_ess_base_jobid"));
             name.cloned()
         }
-        // A step of mpiexec's own daemons has one name for several launches.
-        Launcher::Mpich if environment.contains_key("HYDI_CONTROL_FD") => None,
-        Launcher::Mpich | Launcher::Slurm { .. } => slurm(),
+        Launcher::Slurm(_) => slurm(),
     }
 }
 
@@ -261,85 +274,53 @@ mod tests {
     #[test]
     fn every_launcher_says_its_ranks() {
         let step = |more: &str| format!("{STEP} {more}");
-        for (variables, rank, size, local, id, launcher) in [
-            ("HOME=/root", 0, 1, 0, None, Launcher::None),
+        let elastic = "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 TORCHELASTIC_RUN_ID=a";
+        let open_mpi = "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=3";
+        let hydra = "PMI_RANK=3 PMI_SIZE=4 MPI_LOCALRANKID=1 HYDI_CONTROL_FD=7";
+        for (variables, want) in [
+            ("HOME=/root", "0 of 1, 0, -, None"),
+            (elastic, "5 of 8, 1, a, Torchrun"),
             (
-                "RANK=5 WORLD_SIZE=8 LOCAL_RANK=1 TORCHELASTIC_RUN_ID=none TORCHELASTIC_RESTART_COUNT=2",
-                5,
-                8,
-                1,
-                Some("none.2"),
-                Launcher::Torchrun,
+                &format!("{elastic} TORCHELASTIC_RESTART_COUNT=2"),
+                "5 of 8, 1, a.2, Torchrun",
             ),
-            ("RANK=1 WORLD_SIZE=2", 1, 2, 0, None, Launcher::Torchrun),
+            ("RANK=1 WORLD_SIZE=2", "1 of 2, 0, -, Torchrun"),
+            (open_mpi, "1 of 3, 0, -, OpenMpi"),
             (
-                "OMPI_COMM_WORLD_RANK=1 OMPI_COMM_WORLD_SIZE=3 OMPI_COMM_WORLD_LOCAL_RANK=1 PMIX_NAMESPACE=77 PMIX_RANK=1",
-                1,
-                3,
-                1,
-                Some("77"),
-                Launcher::OpenMpi,
+                &format!("{open_mpi} OMPI_COMM_WORLD_LOCAL_RANK=1 PMIX_NAMESPACE=7 PMIX_RANK=1"),
+                "1 of 3, 1, 7, OpenMpi",
             ),
-            (
-                "PMI_RANK=3 PMI_SIZE=4 MPI_LOCALRANKID=1 HYDI_CONTROL_FD=7",
-                3,
-                4,
-                1,
-                None,
-                Launcher::Mpich,
-            ),
-            (STEP, 2, 4, 0, Some("17.3"), Launcher::Slurm { pmix: false }),
+            (hydra, "3 of 4, 1, -, Mpich"),
+            (STEP, "2 of 4, 0, 17.3, Slurm(None)"),
             (
                 &step("PMIX_RANK=2 SLURM_STEP_NUM_TASKS=3 SLURM_RESTART_COUNT=1"),
-                2,
-                3,
-                0,
-                Some("17.3.1"),
-                Launcher::Slurm { pmix: true },
+                "2 of 3, 0, 17.3.1, Slurm(Some(Pmix))",
             ),
             (
                 &step("PMI_RANK=2 PMI_SIZE=4"),
-                2,
-                4,
-                0,
-                Some("17.3"),
-                Launcher::Mpich,
+                "2 of 4, 0, 17.3, Slurm(Some(Pmi2))",
             ),
             // A launcher inside a step of Slurm.
-            (
-                &step("OMPI_COMM_WORLD_RANK=6 OMPI_COMM_WORLD_SIZE=8"),
-                6,
-                8,
-                0,
-                None,
-                Launcher::OpenMpi,
-            ),
-            (
-                &step("TORCHELASTIC_RUN_ID=a RANK=6 WORLD_SIZE=8 LOCAL_RANK=6"),
-                6,
-                8,
-                6,
-                Some("a"),
-                Launcher::Torchrun,
-            ),
+            (&step(hydra), "3 of 4, 1, -, Mpich"),
+            (&step("PMI_RANK=7 PMI_SIZE=8"), "7 of 8, 0, -, Mpich"),
+            (&step(open_mpi), "1 of 3, 0, -, OpenMpi"),
+            (&step(elastic), "5 of 8, 1, a, Torchrun"),
             // A script that says the same for torch's sake.
             (
                 &step("PMIX_RANK=2 RANK=2 WORLD_SIZE=4"),
-                2,
-                4,
-                0,
-                Some("17.3"),
-                Launcher::Slurm { pmix: true },
+                "2 of 4, 0, 17.3, Slurm(Some(Pmix))",
             ),
         ] {
-            let want = Launch {
+            let Launch {
                 rank,
                 size,
                 local,
-                id: id.map(str::to_owned),
+                id,
                 launcher,
-            };
-            assert_eq!(parse(variables), Ok(want), "{variables}");
+            } = parse(variables).unwrap();
+            let id = id.as_deref().unwrap_or("-");
+            let is = format!("{rank} of {size}, {local}, {id}, {launcher:?}");
+            assert_eq!(is, want, "{variables}");
         }
     }
 

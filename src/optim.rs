@@ -8,6 +8,7 @@ mod muon;
 mod overflow;
 mod schedule;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -15,12 +16,13 @@ use candle_core::DType;
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, Lion, RmsProp};
 pub use crate::model::numerics::States;
-use crate::model::parameters::{Master, Params};
+use crate::model::parameters::{Entry, Master, Params};
 
-use moments::{Moments, Rule};
+use moments::{Moments, Rule, placed, within};
 use muon::Muon;
 
 pub use config::{Method, OptimizerConfig};
+pub use overflow::Tried;
 pub use schedule::{Decay, ScheduleConfig};
 
 /// The largest gradient norm, after clipping, that an update is made with.
@@ -30,6 +32,8 @@ const LARGEST_NORM: f64 = 1e18;
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
+    /// The elements that it updates: whole parameters, of which alone it has moments.
+    piece: Range<usize>,
     moments: Moments,
     steps: u64,
     /// At least the magnitude of every mean of gradients.
@@ -49,16 +53,30 @@ impl Optimizer {
     /// An optimizer with zero moments for what is trained of `weights`: moments that are not kept in 8
     /// bits are bf16 where weights are split, else as wide as the weights' values.
     pub fn new(config: &OptimizerConfig, weights: &Params) -> Result<Self> {
+        Self::of_piece(config, weights, 0..weights.layout().trainable_len)
+    }
+
+    /// As [`new`](Self::new), for these elements of what is trained: those of whole parameters.
+    pub fn of_piece(
+        config: &OptimizerConfig,
+        weights: &Params,
+        piece: Range<usize>,
+    ) -> Result<Self> {
         let config = config.resolve()?;
         let dtype = match weights.master() {
             Master::Itself => weights.flat().dtype(),
             Master::F32(_) => DType::F32,
             Master::Low(_) => DType::BF16,
         };
-        let layout = Arc::new(weights.layout().trainable());
+        let layout = weights.layout().trainable();
+        let layout = match piece.len() == layout.len {
+            true => Arc::new(layout),
+            false => Arc::new(placed(within(&layout, &piece).cloned().collect())),
+        };
         let moments = Moments::new(config.optim, &layout, dtype, weights.flat().device())?;
         Ok(Self {
             config,
+            piece,
             moments,
             steps: 0,
             largest_mean: 0.0,
@@ -89,6 +107,18 @@ impl Optimizer {
     /// not finite.
     pub fn step(&mut self, weights: &mut Params, gradients: &Params, rate: f64) -> Result<Updated> {
         let norm = gradient_norm(gradients)?;
+        self.update(weights, (gradients, norm), rate, Ok)
+    }
+
+    /// As [`step`](Self::step), with gradients of this global norm, of which the piece alone is read. Where an
+    /// update has to be tried out, `of_all` makes what came out for this piece what came out for all.
+    pub fn update(
+        &mut self,
+        weights: &mut Params,
+        (gradients, norm): (&Params, f64),
+        rate: f64,
+        of_all: impl FnOnce(Tried) -> Result<Tried>,
+    ) -> Result<Updated> {
         if !norm.is_finite() {
             return Err(Error::non_finite(format!(
                 "the gradient norm is {norm}; no update was made"
@@ -108,14 +138,15 @@ impl Optimizer {
         let largest_mean = self.largest_mean.max(norm * scale);
         let mut largest = rule.largest(weights.largest(), largest_mean);
         if !overflow::fits(largest) {
-            let tried = self.try_out(&rule, weights, (gradients, scale))?;
+            let tried = of_all(self.try_out(&rule, weights, (gradients, scale))?)?;
             if !tried.overflows.is_empty() {
                 return Ok(Updated::Overflows(tried.overflows));
             }
             largest = tried.largest;
         }
         let updated = weights.updated(gradients.layout().len)?;
-        self.moments.update(&rule, updated, (gradients, scale))?;
+        self.moments
+            .update(&rule, updated, (gradients, scale), &self.piece)?;
         weights.set_largest(largest);
         self.largest_mean = largest_mean;
         self.steps += 1;
@@ -159,6 +190,15 @@ impl Optimizer {
             ),
         }
     }
+}
+
+/// The squared norms of the gradients of the parameters in a range, in f64.
+pub fn squared_norms(gradients: &Params, piece: &Range<usize>) -> Result<Vec<f64>> {
+    let of = |entry: &Entry| {
+        let (start, len) = (entry.range.start, entry.range.len());
+        kernel::squared_norm(&gradients.flat().narrow(0, start, len)?)
+    };
+    within(gradients.layout(), piece).map(of).collect()
 }
 
 /// The global norm of all gradients, in f64; it does not depend on the number of threads.

@@ -1,20 +1,22 @@
 //! The state of a run after a step: what `checkpoint-N` holds beside the model.
 //!
 //! `training_state.safetensors` holds the buffers, each tensor as `{buffer}.{parameter}` in the width
-//! it is kept in; `training_state.json` everything else.
+//! it is kept in; `training_state.json` everything else. Of several ranks each writes the moments that it
+//! has, into `training_state-00001-of-00004.safetensors` and so on: the tensors are the same.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use safetensors::Dtype;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tensors::{self, Tensor, width};
 use super::weights::{SaveDtype, check_weights};
 use super::write_like;
 use crate::error::{Error, Result};
-use crate::io::durable::{Staging, json_text};
+use crate::io::durable::{StagedFile, Staging, json_text, list};
 use crate::io::model_dir::ModelFiles;
 use crate::io::untrusted;
 use crate::model::Decoder;
@@ -22,8 +24,10 @@ use crate::model::parameters::{Master, Params};
 use crate::model::peft::PeftFolder;
 use crate::model::tensor_file::read_header;
 use crate::model::weights::ModelFolder;
+use crate::ranks::{Ranks, share};
 
-const TENSORS: &str = "training_state.safetensors";
+const TENSORS: &str = "training_state";
+const SUFFIX: &str = ".safetensors";
 const STATE: &str = "training_state.json";
 
 /// The buffer of the weights themselves, where the model's files are not exact.
@@ -40,8 +44,11 @@ pub struct Snapshot<'a> {
     pub files: &'a ModelFiles,
     /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
     pub dtype: SaveDtype,
-    /// Buffers by name: the moments of what is trained, and a reference that has moved.
+    /// Buffers by name: the moments of what this rank updates and, on the first rank, a reference that has
+    /// moved.
     pub buffers: Vec<(&'a str, &'a Params)>,
+    /// The ranks that have the moments.
+    pub ranks: &'a Ranks,
     /// Everything else.
     pub state: Value,
 }
@@ -52,14 +59,52 @@ impl Snapshot<'_> {
         check_weights(self.model, self.dtype)
     }
 
-    /// Saves it as the new directory `target`.
+    /// Saves it as the new directory `target`, on the first rank, unless it is not `ready` to; the others
+    /// [save their part](Self::save_part) meanwhile.
     ///
     /// # Errors
     /// [`Kind::NonFinite`](crate::error::Kind::NonFinite) if a weight or a moment is not finite; else what the disk says. Nothing is
     /// left behind.
-    pub fn save(&self, target: &Path) -> Result<()> {
-        let mut staging = Staging::beside(target)?;
-        write_like(self.model, self.files, &mut staging, self.dtype)?;
+    pub fn save(&self, target: &Path, ready: Result<()>) -> Result<()> {
+        let staging = ready.and_then(|()| Staging::beside(target));
+        // The others wait to hear where, or that it is nowhere.
+        let place = staging
+            .as_ref()
+            .ok()
+            .map(|staging| staging.path().to_owned());
+        share(self.ranks, PLACE, place)?;
+        let mut staging = staging?;
+        let own = write_like(self.model, self.files, &mut staging, self.dtype)
+            .and_then(|()| self.part(staging.path()));
+        let others = share(&self.ranks.without_limit(), PARTS, None::<Part>)?;
+        staging.add(own?);
+        for part in others.into_iter().flatten() {
+            staging.add(part.into_result()?);
+        }
+        staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
+        staging.seal()?;
+        staging.settle(target)
+    }
+
+    /// Saves this rank's part, on another rank than the first, which is told how that went.
+    ///
+    /// # Errors
+    /// If the ranks cannot exchange.
+    pub fn save_part(&self) -> Result<()> {
+        let places = share(self.ranks, PLACE, None::<PathBuf>)?;
+        if let Some(place) = places.into_iter().flatten().next() {
+            let own = Part::from(self.part(&place));
+            share(&self.ranks.without_limit(), PARTS, Some(own))?;
+        }
+        Ok(())
+    }
+
+    /// Writes this rank's buffers into a directory.
+    fn part(&self, folder: &Path) -> Result<StagedFile> {
+        let name = match (self.ranks.rank() + 1, self.ranks.size()) {
+            (_, 1) => format!("{TENSORS}{SUFFIX}"),
+            (number, size) => format!("{TENSORS}-{number:05}-of-{size:05}{SUFFIX}"),
+        };
         let buffers = self.buffers();
         let tensors = buffers.iter().flat_map(|(name, buffer)| {
             let entries = buffer.layout().saved();
@@ -68,11 +113,8 @@ impl Snapshot<'_> {
                 Tensor::of(name, buffer, entry, width_of(buffer))
             })
         });
-        let (tensors, path) = (tensors.collect(), staging.path().join(TENSORS));
-        staging.file(TENSORS, |out| tensors::write(out, &path, tensors))?;
-        staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
-        staging.seal()?;
-        staging.settle(target)
+        let (tensors, path) = (tensors.collect(), folder.join(&name));
+        StagedFile::write(folder, &name, |out| tensors::write(out, &path, tensors))
     }
 
     /// The bytes that it takes on a disk, at most about.
@@ -80,14 +122,67 @@ impl Snapshot<'_> {
         let state = self.buffers().into_iter();
         let elements = |params: &Params| params.layout().saved_len() as u64;
         let state = state.map(|(_, buffer)| width(width_of(buffer)) as u64 * elements(buffer));
+        // Other ranks have as much.
+        let state = state.map(|bytes| bytes * self.ranks.size() as u64);
         let model = elements(self.model.weights()) * self.dtype.bytes();
         let others = self.files.other_tensors().bytes();
         model + others + state.sum::<u64>() + SMALL_FILES
     }
 
     fn buffers(&self) -> Vec<(&str, &Params)> {
-        let exact = (self.dtype != SaveDtype::F32).then_some((WEIGHTS, self.model.weights()));
+        let exact = self.dtype != SaveDtype::F32 && self.ranks.is_first();
+        let exact = exact.then_some((WEIGHTS, self.model.weights()));
         self.buffers.iter().copied().chain(exact).collect()
+    }
+}
+
+/// What is asked for and given between ranks.
+const PLACE: &str = "the place of a checkpoint";
+const PARTS: &str = "the parts of a checkpoint";
+
+/// How a rank's part went.
+#[derive(Serialize, Deserialize)]
+enum Part {
+    Written(StagedFile),
+    NonFinite(String),
+    Failed(String),
+}
+
+impl Part {
+    fn into_result(self) -> Result<StagedFile> {
+        match self {
+            Self::Written(file) => Ok(file),
+            Self::NonFinite(text) => Err(Error::non_finite(text)),
+            Self::Failed(text) => Err(Error::failed(text)),
+        }
+    }
+}
+
+impl From<Result<StagedFile>> for Part {
+    fn from(written: Result<StagedFile>) -> Self {
+        match written {
+            Ok(file) => Self::Written(file),
+            Err(error) if error.is_non_finite() => Self::NonFinite(error.to_string()),
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The files of a checkpoint that have its buffers.
+fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let whole = folder.join(format!("{TENSORS}{SUFFIX}"));
+    if whole.exists() {
+        return Ok(vec![whole]);
+    }
+    let mut parts = list(folder)?;
+    parts.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(TENSORS) && name.ends_with(SUFFIX)
+    });
+    match parts.is_empty() {
+        // Whoever opens it says that it is not there.
+        true => Ok(vec![whole]),
+        false => Ok(parts),
     }
 }
 
@@ -121,16 +216,20 @@ pub fn read_state<T: DeserializeOwned>(folder: &Path) -> Result<T> {
 
 /// Sets the weights and the buffers to what they were when the checkpoint was saved.
 ///
+/// `all` says that the buffers are those of every rank, so that there is nothing else in the checkpoint.
+///
 /// # Errors
 /// If the checkpoint is of another model or other buffers; they may have changed in part.
 pub fn restore<'a>(
     folder: &Path,
     model: &'a mut Decoder,
     mut buffers: Vec<(&str, &'a mut Params)>,
+    all: bool,
 ) -> Result<()> {
-    let path = folder.join(TENSORS);
+    let paths = tensor_files(folder)?;
     let weights = model.weights_mut();
-    let (header, _) = read_header(&path)?;
+    // The first rank's has what is of no piece.
+    let (header, _) = read_header(&paths[0])?;
     let first = weights.layout().saved().next();
     let first = first.map(|entry| format!("{WEIGHTS}.{}", entry.name));
     let exact = first.is_some_and(|name| header.info(&name).is_some());
@@ -144,5 +243,5 @@ pub fn restore<'a>(
         }
     }
     buffers.extend(exact.then_some((WEIGHTS, weights)));
-    tensors::read(&path, &mut buffers)
+    tensors::read(&paths, &mut buffers, all)
 }

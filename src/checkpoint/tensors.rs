@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -211,24 +211,36 @@ pub(super) fn write(out: &mut dyn Write, path: &Path, mut tensors: Vec<Tensor>) 
         .try_for_each(|tensor| tensor.write(out, path))
 }
 
-/// Reads the tensors of a file into buffers: of each buffer those of all entries that are saved, named
-/// `{name}.{entry}`.
+/// Reads the tensors of files into buffers: of each buffer those of all entries that are saved, named
+/// `{name}.{entry}`. Where the buffers are `all` that there are, the files have no other tensor.
 ///
 /// # Errors
 /// If one is missing, has another shape or a value that is not finite, or another tensor is there.
-pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<()> {
-    let wrong = |what: String| Error::input(what).at(path.display());
-    let io = |error: std::io::Error| Error::io(path, &error);
-    let (header, data) = read_header(path)?;
-    let mut file = File::open(path).map_err(io)?;
+pub(super) fn read(
+    paths: &[PathBuf],
+    buffers: &mut [(&str, &mut Params)],
+    all: bool,
+) -> Result<()> {
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let (header, data) = read_header(path)?;
+        let file = File::open(path).map_err(|error| Error::io(path, &error))?;
+        files.push((path, header, data, file));
+    }
+    let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
     let (mut bytes, mut values) = (Vec::new(), Vec::new());
     let mut known = 0;
     for (prefix, buffer) in buffers {
         let layout = Arc::clone(buffer.layout());
         for entry in layout.saved() {
             let name = format!("{prefix}.{}", entry.name);
-            let info = header.info(&name);
-            let info = info.ok_or_else(|| wrong(format!("tensor {name} is missing")))?;
+            let found = files.iter_mut().find_map(|(path, header, data, file)| {
+                Some((*path, header.info(&name)?.clone(), *data, file))
+            });
+            let missing = || Error::input(format!("tensor {name} is missing")).at(first.display());
+            let (path, info, data, file) = found.ok_or_else(missing)?;
+            let wrong = |what: String| Error::input(what).at(path.display());
+            let io = |error: std::io::Error| Error::io(path, &error);
             if info.shape != entry.shape {
                 let (shape, other) = (&entry.shape, &info.shape);
                 return Err(wrong(format!(
@@ -265,8 +277,15 @@ pub(super) fn read(path: &Path, buffers: &mut [(&str, &mut Params)]) -> Result<(
             known += 1;
         }
     }
-    match header.tensors().len() - known {
-        0 => Ok(()),
-        more => Err(wrong(format!("{more} tensors that the run does not have"))),
+    let there: usize = files
+        .iter()
+        .map(|(_, header, ..)| header.tensors().len())
+        .sum();
+    match there.saturating_sub(known) {
+        more if all && more > 0 => {
+            let what = format!("{more} tensors that the run does not have");
+            Err(Error::input(what).at(first.display()))
+        }
+        _ => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ pub use self::json::{json_line, json_text};
 pub use self::manifest::{MANIFEST, Manifest, verify};
 pub use self::plain::{check_no_link, check_plain, open_plain};
 pub use self::space::{check_space, free_bytes};
-pub use self::staging::{Staging, TEMPORARY};
+pub use self::staging::{StagedFile, Staging, TEMPORARY};
 use crate::error::{Error, Result};
 
 /// Refuses a target that exists and is not an empty directory.

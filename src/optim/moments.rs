@@ -169,14 +169,16 @@ impl Moments {
         Ok(copied)
     }
 
-    /// Updates `weights` and the moments by gradients times `scale`.
+    /// Updates `piece` of `weights` and its moments by gradients times `scale`.
     pub fn update(
         &mut self,
         rule: &Rule,
         mut weights: Weights,
         (gradients, scale): (&Params, f64),
+        piece: &Range<usize>,
     ) -> Result<()> {
-        let gradient = (gradients.flat(), scale);
+        let flat = part(gradients, piece)?;
+        let gradient = (&flat, scale);
         match (self, rule) {
             (
                 Self::Adam {
@@ -187,7 +189,13 @@ impl Moments {
                 Rule::Adam(adam),
             ) => {
                 let moments = (mean.flat_mut(), square.flat_mut());
-                kernel::adam(adam, decayed, weights, moments, gradient)
+                kernel::adam(
+                    adam,
+                    decayed,
+                    weights.part(piece.clone())?,
+                    moments,
+                    gradient,
+                )
             }
             (
                 Self::Adam8bit {
@@ -196,7 +204,7 @@ impl Moments {
                     decayed,
                 },
                 Rule::Adam(adam),
-            ) => gradients.layout().entries.iter().try_for_each(|entry| {
+            ) => within(gradients.layout(), piece).try_for_each(|entry| {
                 let gradient = part(gradients, &entry.range)?;
                 let gradient = (&gradient, scale);
                 let weights = weights.part(entry.range.clone())?;
@@ -211,9 +219,11 @@ impl Moments {
                 }
             }),
             (Self::RmsProp { square }, Rule::RmsProp(rmsprop)) => {
+                let weights = weights.part(piece.clone())?;
                 kernel::rmsprop(rmsprop, weights, square.flat_mut(), gradient)
             }
             (Self::Lion { mean, decayed }, Rule::Lion(lion)) => {
+                let weights = weights.part(piece.clone())?;
                 kernel::lion(lion, decayed, weights, mean.flat_mut(), gradient)
             }
             (
@@ -223,7 +233,7 @@ impl Moments {
                     decayed,
                 },
                 Rule::Muon(muon, adam),
-            ) => gradients.layout().entries.iter().try_for_each(|entry| {
+            ) => within(gradients.layout(), piece).try_for_each(|entry| {
                 let gradient = part(gradients, &entry.range)?;
                 let gradient = (&gradient, scale);
                 let weights = weights.part(entry.range.clone())?;
@@ -337,6 +347,17 @@ impl Method {
 /// Whether a parameter's moments are kept in 8 bits.
 fn is_large(entry: &Entry) -> bool {
     entry.range.len() >= LARGE
+}
+
+/// The parameters that lie in a range.
+pub(super) fn within<'a>(
+    layout: &'a Layout,
+    range: &Range<usize>,
+) -> impl Iterator<Item = &'a Entry> + use<'a> {
+    let range = range.clone();
+    let is_within =
+        move |entry: &&Entry| range.start <= entry.range.start && entry.range.end <= range.end;
+    layout.entries.iter().filter(is_within)
 }
 
 /// The layout of these parameters, one behind the other.

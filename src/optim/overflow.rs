@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
 
-use super::moments::placed;
+use super::moments::{placed, within};
 use super::{Optimizer, Rule};
 use crate::error::Result;
 use crate::kernels::device::download;
@@ -19,7 +20,8 @@ use crate::model::parameters::Params;
 const LARGEST: f64 = 3.38e38;
 
 /// Of an update that was tried out.
-pub(super) struct Tried {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Tried {
     /// The parameters that would get a value that is not finite.
     pub overflows: Vec<String>,
     /// At least the magnitude of every weight after it.
@@ -83,7 +85,7 @@ impl Optimizer {
             let frozen = weights.values(start..all.min(start + PIECE))?;
             tried.largest = tried.largest.max(most(&frozen));
         }
-        for (id, entry) in gradients.layout().entries.iter().enumerate() {
+        for entry in within(gradients.layout(), &self.piece) {
             let alone = Arc::new(placed(vec![entry.clone()]));
             let mut moments = self.moments.of(self.config.optim, &alone)?;
             let copy = |values: &[f32]| {
@@ -91,9 +93,11 @@ impl Optimizer {
                 copied.set(0, values).map(|()| copied)
             };
             let mut updated = copy(&weights.values(entry.range.clone())?)?;
-            let gradient = copy(&download(&gradients.view(id).flatten_all()?)?)?;
+            let range = &entry.range;
+            let gradient = gradients.flat().narrow(0, range.start, range.len())?;
+            let gradient = copy(&download(&gradient)?)?;
             let n = entry.range.len();
-            moments.update(rule, updated.updated(n)?, (&gradient, scale))?;
+            moments.update(rule, updated.updated(n)?, (&gradient, scale), &(0..n))?;
             let updated = updated.values(0..n)?;
             match updated.iter().all(|x| fits(magnitude(x))) {
                 true => tried.largest = tried.largest.max(most(&updated)),

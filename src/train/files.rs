@@ -256,8 +256,8 @@ impl Files {
         self.lock.check()?;
         snapshot.check()?;
         let path = self.checkpoints.path(state.step);
-        let saved = check_space(&self.run.output_dir, snapshot.bytes(), "a checkpoint")
-            .and_then(|()| snapshot.save(&path));
+        let ready = check_space(&self.run.output_dir, snapshot.bytes(), "a checkpoint");
+        let saved = snapshot.save(&path, ready);
         match saved {
             Ok(()) => self.failed_saves = 0,
             Err(error) if error.is_non_finite() => return Err(error),

@@ -14,19 +14,18 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 
+use super::non_finite::not_finite;
 use crate::data::deal;
 use crate::error::{Error, Result};
 use crate::io::lock::LOCK;
-use crate::kernels::device::zeros;
+use crate::kernels::device::{download, upload, zeros};
 use crate::kernels::{elementwise, exchange};
-use crate::model::parameters::Params;
-use crate::ranks::Ranks;
+use crate::model::parameters::{Layout, Params};
+use crate::optim::{Tried, gradient_norm, squared_norms};
+use crate::ranks::{Ranks, share};
 
 /// Lanes of a run under a launcher of several ranks, unless its config says otherwise.
 const DEFAULT: usize = 8;
-
-/// Elements that pieces are made of.
-const UNIT: usize = 1 << 14;
 
 /// How many lanes a step has, and the ranks that compute them.
 #[derive(Debug)]
@@ -93,18 +92,58 @@ impl Lanes {
             .collect())
     }
 
+    /// The elements of a buffer that this rank updates: those of whole parameters.
+    pub fn piece(&self, layout: &Layout) -> Range<usize> {
+        pieces(layout, self.ranks.size()).swap_remove(self.ranks.rank())
+    }
+
+    /// The global norm of gradients of which each rank has its piece. Where there are several lanes it is that of
+    /// the norms of parameters, which no rank has a part of.
+    pub fn norm(&self, gradients: &Params) -> Result<f64> {
+        if self.count == 1 {
+            return gradient_norm(gradients);
+        }
+        let own = squared_norms(gradients, &self.piece(gradients.layout()))?;
+        let all = share(&self.ranks, "the norm of the gradients", own)?;
+        Ok(all.iter().flatten().sum::<f64>().sqrt())
+    }
+
+    /// The parameters whose gradient is not finite, of gradients of which each rank has its piece.
+    pub fn not_finite(&self, gradients: &Params) -> Result<Vec<String>> {
+        let own = not_finite(gradients, &self.piece(gradients.layout()))?;
+        Ok(share(&self.ranks, "parameters that are not finite", own)?.concat())
+    }
+
+    /// What came out of an update that was tried out, of all pieces.
+    pub fn tried(&self, own: Tried) -> Result<Tried> {
+        let all = share(&self.ranks, "an update that is tried out", own)?;
+        Ok(Tried {
+            largest: all.iter().map(|tried| tried.largest).fold(0.0, f64::max),
+            overflows: all.into_iter().flat_map(|tried| tried.overflows).collect(),
+        })
+    }
+
+    /// Gives every rank the weights that the others have updated.
+    pub fn gather(&self, weights: &mut Params) -> Result<()> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let (largest, pieces) = (
+            weights.largest(),
+            pieces(weights.layout(), self.ranks.size()),
+        );
+        exchange::gather(&self.ranks, "the weights", &pieces, weights.flat_mut())?;
+        weights.set_largest(largest);
+        Ok(())
+    }
+
     /// The sum of a step's lanes, of which there is none yet.
     pub fn sum(&self, gradients: &Params) -> Result<LaneSum<'_>> {
         let ranks = self.ranks.size();
-        let pieces = pieces(gradients.layout().trainable_len, ranks);
-        let own = pieces[self.ranks.rank()].len();
-        let piece = match ranks {
-            1 => None,
-            _ => {
-                let like = gradients.flat();
-                Some(zeros(own, like.dtype(), like.device())?)
-            }
-        };
+        let pieces = pieces(gradients.layout(), ranks);
+        let like = gradients.flat();
+        let piece = || zeros(pieces[self.ranks.rank()].len(), like.dtype(), like.device());
+        let piece = (ranks > 1).then(piece).transpose()?;
         Ok(LaneSum {
             lanes: self,
             pieces,
@@ -115,13 +154,31 @@ impl Lanes {
     }
 }
 
-/// Whole units of a buffer of `len` elements for each rank, as evenly as they can be.
-fn pieces(len: usize, ranks: usize) -> Vec<Range<usize>> {
-    let units = len.div_ceil(UNIT);
-    let start = |rank: usize| (units * rank / ranks * UNIT).min(len);
-    (0..ranks)
-        .map(|rank| start(rank)..start(rank + 1))
-        .collect()
+/// Whole parameters for each rank, one range behind the other, as evenly as they can be: what a rank updates
+/// and keeps the moments of.
+fn pieces(layout: &Layout, ranks: usize) -> Vec<Range<usize>> {
+    let trained = layout.entries.iter().filter(|entry| entry.trainable);
+    let ends: Vec<usize> = trained.map(|entry| entry.range.end).collect();
+    cut(&ends, ranks)
+}
+
+/// Cuts what ends at the last of `ends` near even parts, at some of them.
+fn cut(ends: &[usize], ranks: usize) -> Vec<Range<usize>> {
+    let (mut start, len) = (0, ends.last().copied().unwrap_or(0));
+    let pieces = (1..=ranks).map(|rank| {
+        let even = len * rank / ranks;
+        let later = ends.iter().copied().filter(|end| *end >= start);
+        let nearest = later.min_by_key(|end| end.abs_diff(even));
+        let end = if rank == ranks {
+            len
+        } else {
+            nearest.unwrap_or(len)
+        };
+        let piece = start..end;
+        start = end;
+        piece
+    });
+    pieces.collect()
 }
 
 /// A sum of gradients, lane by lane.
@@ -137,11 +194,10 @@ pub(super) struct LaneSum<'a> {
 
 impl LaneSum<'_> {
     /// Adds the lane whose gradient `gradients` is, with those of the other ranks' lanes of this slot. After
-    /// the last one `gradients` is the sum, else it is free.
+    /// the last one this rank's piece of `gradients` is the sum; what else is in it is free.
     pub fn add(&mut self, what: &str, gradients: &mut Params) -> Result<()> {
         self.added += 1;
-        let slots = self.lanes.count / self.lanes.ranks.size();
-        let is_last = self.added == slots;
+        let is_last = self.added == self.lanes.count / self.lanes.ranks.size();
         let whole = gradients.flat_mut();
         let mut whole = match &mut self.piece {
             None => whole,
@@ -161,13 +217,13 @@ impl LaneSum<'_> {
             self.waiting[level] = Some(own);
             return Ok(());
         }
-        match &self.piece {
-            None => Ok(()),
-            Some(piece) => {
-                let ranks = &self.lanes.ranks;
-                exchange::gather(ranks, what, piece, &self.pieces, gradients.flat_mut())
-            }
-        }
+        let Some(piece) = &self.piece else {
+            return Ok(());
+        };
+        let own = &self.pieces[self.lanes.ranks.rank()];
+        let whole = gradients.flat_mut();
+        let whole = whole.narrowed(|x| x.narrow(0, own.start, own.len()))?;
+        upload(&download(piece)?, whole)
     }
 }
 
@@ -200,19 +256,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_whole_units_and_all_of_it() {
-        for len in [0, 1, UNIT, 3 * UNIT + 5, 100 * UNIT - 1] {
-            for ranks in 1..9 {
-                let pieces = pieces(len, ranks);
-                assert_eq!((pieces[0].start, pieces[ranks - 1].end), (0, len));
-                assert!(pieces.windows(2).all(|two| two[0].end == two[1].start));
-                assert!(
-                    pieces
-                        .iter()
-                        .all(|piece| piece.start % UNIT == 0 || piece.is_empty())
-                );
-            }
+    fn pieces_are_of_whole_parameters_and_all_of_them() {
+        let ends = [400, 403, 406, 496, 586, 1286, 1289, 1379, 1469];
+        for ranks in 1..12 {
+            let pieces = cut(&ends, ranks);
+            assert_eq!((pieces[0].start, pieces[ranks - 1].end), (0, 1469));
+            assert!(pieces.windows(2).all(|two| two[0].end == two[1].start));
+            let is_end = |at: usize| at == 0 || ends.contains(&at);
+            let is_whole = |piece: &Range<usize>| is_end(piece.start) && is_end(piece.end);
+            assert!(pieces.iter().all(is_whole), "{pieces:?}");
         }
+        assert_eq!(cut(&ends, 2), [0..586, 586..1469]);
+        assert_eq!(cut(&[], 3), [0..0, 0..0, 0..0]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is kept of a step that met a value that is not finite.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::kernels::device::download;
 use crate::loss::{Response, Scored};
@@ -63,10 +65,13 @@ impl LossInputs {
     }
 }
 
-/// The names of the parameters whose gradient is not finite.
-pub(super) fn not_finite(gradients: &Params) -> Result<Vec<String>> {
+/// The names of the parameters in a range whose gradient is not finite.
+pub(super) fn not_finite(gradients: &Params, piece: &Range<usize>) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (id, entry) in gradients.layout().entries.iter().enumerate() {
+        if entry.range.start < piece.start || entry.range.end > piece.end {
+            continue;
+        }
         let values = download(&gradients.view(id).flatten_all()?)?;
         if !values.iter().all(|x| x.is_finite()) {
             names.push(entry.name.clone());
@@ -263,7 +268,7 @@ mod tests {
                 let error = optimizer.step(weights, &gradients, 1e-3).unwrap_err();
                 assert!(error.is_non_finite());
                 assert_eq!(
-                    not_finite(&gradients).unwrap(),
+                    not_finite(&gradients, &(0..gradients.layout().len)).unwrap(),
                     std::slice::from_ref(&entry.name)
                 );
             }

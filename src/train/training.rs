@@ -13,7 +13,7 @@ use super::files::Files;
 use super::health::{self, Sight};
 use super::lanes::{Lanes, check_shared};
 use super::logs::Logs;
-use super::non_finite::{LossInputs, not_finite};
+use super::non_finite::LossInputs;
 use super::record::{About, machine_of};
 use super::state::State;
 use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories};
@@ -85,7 +85,8 @@ impl Training {
         };
         let steps = run.config.run.steps(batches.per_epoch());
         run.origin.check_steps(steps, &run.config.run)?;
-        let mut optimizer = Optimizer::new(&run.config.optimizer, run.model.weights())?;
+        let piece = run.lanes.piece(run.model.weights().layout());
+        let mut optimizer = Optimizer::of_piece(&run.config.optimizer, run.model.weights(), piece)?;
         let gradients = run.model.gradients()?;
         let origin = std::mem::take(&mut run.origin);
         let resumed = origin.checkpoint.is_some();
@@ -95,7 +96,8 @@ impl Training {
             let moving = run.moving.as_mut().filter(|_| state.reference_moved);
             let moving = moving.map(|moving| ("reference", moving.weights_mut()));
             let buffers = optimizer.moments_mut().into_iter().chain(moving).collect();
-            checkpoint::restore(folder, &mut run.model, buffers)?;
+            let all = run.lanes.ranks().size() == 1;
+            checkpoint::restore(folder, &mut run.model, buffers, all)?;
             optimizer.continue_after(state.updates);
             if let Some(moving) = &mut run.moving {
                 moving.resume(state.reference_moved);
@@ -270,9 +272,14 @@ impl Training {
         let stepper = Stepper::new(&self.config, &self.model, &self.lanes);
         let tokens =
             stepper.gradients(&self.train, batch, averages, inputs, &mut self.gradients)?;
-        let weights = self.model.weights_mut();
-        let norm = match self.optimizer.step(weights, &self.gradients, rate)? {
-            Updated::Made(norm) => norm,
+        let (lanes, weights) = (&self.lanes, self.model.weights_mut());
+        let gradients = (&self.gradients, lanes.norm(&self.gradients)?);
+        let of_all = |tried| lanes.tried(tried);
+        let norm = match self.optimizer.update(weights, gradients, rate, of_all)? {
+            Updated::Made(norm) => {
+                lanes.gather(weights)?;
+                norm
+            }
             Updated::Overflows(parameters) => return Err(self.inputs.overflow(parameters, rate)),
         };
         self.state.averages.add("grad_norm", norm);
@@ -286,7 +293,7 @@ impl Training {
     /// if there have not been too many of them.
     fn pass_over(&mut self, what: &str, observe: Observer) -> Result<()> {
         let step = self.state.step + 1;
-        let parameters = not_finite(&self.gradients)?;
+        let parameters = self.lanes.not_finite(&self.gradients)?;
         let line = self.inputs.record(step, what, &parameters);
         self.keep_non_finite(&line, observe);
         let message = format!("step {step}: {what}; its rows are in non_finite.jsonl");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
+use safetensors::SafeTensors;
 use tempfile::TempDir;
 
 use super::{LAUNCHERS, command, launched, processes, signal};
@@ -76,16 +77,37 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{said}");
 }
 
+/// The tensors of `training_state*.safetensors`, which each rank writes those of its own of.
+fn state(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if is_state(&path) {
+            let bytes = fs::read(path).unwrap();
+            for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+                let tensor = format!("{:?} {:?} {:?}", view.dtype(), view.shape(), view.data());
+                let known = all.insert(format!("{prefix}state {name}"), tensor.into_bytes());
+                assert!(known.is_none(), "{name} twice");
+            }
+        }
+    }
+}
+
+fn is_state(path: &Path) -> bool {
+    let name = path.file_name().unwrap().to_string_lossy();
+    name.starts_with("training_state") && name.ends_with(".safetensors")
+}
+
 /// The files of a run, without those that depend on time or place, by their names below `folder`.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     fn collect(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<u8>>) {
+        state(folder, prefix, all);
         for entry in fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             let below = format!("{prefix}{name}");
             match entry.path().is_dir() {
                 true => collect(&entry.path(), &format!("{below}/"), all),
-                false if APART.contains(&&*name) => {}
+                false if APART.contains(&&*name) || is_state(&entry.path()) => {}
                 false => {
                     all.insert(below, fs::read(entry.path()).unwrap());
                 }

@@ -10,6 +10,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use super::directory::{parent, rename, sync};
 use super::hash::HashingFile;
 use super::manifest::{MANIFEST, Manifest};
@@ -53,22 +55,21 @@ impl Staging {
         name: &str,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
-        let path = self.path.join(name);
-        let io = |error: io::Error| Error::io(&path, &error);
-        let directory = parent(&path);
-        fs::create_dir_all(directory).map_err(io)?;
-        let create = OpenOptions::new().write(true).create_new(true).open(&path);
-        let mut file = HashingFile::new(create.map_err(io)?);
-        let mut buffered = BufWriter::with_capacity(1 << 20, &mut file);
-        write(&mut buffered)?;
-        buffered.flush().map_err(io)?;
-        drop(buffered);
-        let (bytes, hash) = file.finish().map_err(io)?;
-        if directory != self.path {
-            sync(directory)?;
-        }
-        self.manifest.add(name, bytes, hash);
+        let file = StagedFile::write(&self.path, name, write)?;
+        self.add(file);
         Ok(())
+    }
+
+    /// Adds a file that another process has written there.
+    pub fn add(
+        &mut self,
+        StagedFile {
+            name,
+            bytes,
+            sha256,
+        }: StagedFile,
+    ) {
+        self.manifest.add(&name, bytes, sha256);
     }
 
     /// Makes the file `name` of these bytes.
@@ -98,6 +99,45 @@ impl Staging {
             let _ = fs::rename(target, &self.path);
         }
         synced
+    }
+}
+
+/// A file of a staged directory, as its manifest has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StagedFile {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl StagedFile {
+    /// Makes the file `name` in the directory of a [`Staging`], which may be another process's, of what `write`
+    /// writes, and syncs it.
+    pub fn write(
+        folder: &Path,
+        name: &str,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Self> {
+        let path = folder.join(name);
+        let io = |error: io::Error| Error::io(&path, &error);
+        let directory = parent(&path);
+        fs::create_dir_all(directory).map_err(io)?;
+        let create = OpenOptions::new().write(true).create_new(true).open(&path);
+        let mut file = HashingFile::new(create.map_err(io)?);
+        let mut buffered = BufWriter::with_capacity(1 << 20, &mut file);
+        write(&mut buffered)?;
+        buffered.flush().map_err(io)?;
+        drop(buffered);
+        let (bytes, sha256) = file.finish().map_err(io)?;
+        if directory != folder {
+            sync(directory)?;
+        }
+        let name = name.to_owned();
+        Ok(Self {
+            name,
+            bytes,
+            sha256,
+        })
     }
 }
 

@@ -29,25 +29,22 @@ pub fn sum<'a>(
     })
 }
 
-/// `whole` becomes the pieces of all ranks, of which `piece` is this one's, each in its range of `pieces`.
+/// Each rank has its range of `pieces` in `whole`, (elements) f32; afterwards each has all of them.
 ///
 /// # Errors
 /// If a rank fails, or the tensors are not f32 in host memory.
 pub fn gather<'a>(
     ranks: &Ranks,
     what: &str,
-    piece: &Tensor,
     pieces: &[Range<usize>],
     whole: impl Into<Dst<'a>>,
 ) -> Result<()> {
-    check_host(piece)?;
-    let piece = cpu::host::read(piece);
-    let piece = piece.values::<f32>()?;
+    let whole = whole.into();
+    check_host(&whole)?;
     let width = size_of::<f32>();
     let bytes = |range: &Range<usize>| range.start * width..range.end * width;
     let ranges: Vec<Range<usize>> = pieces.iter().map(bytes).collect();
-    cpu::host::write(whole.into(), |whole: &mut [f32]| {
-        whole[pieces[ranks.rank()].clone()].copy_from_slice(piece);
+    cpu::host::write(whole, |whole: &mut [f32]| {
         // SAFETY: f32 has no padding, every four bytes are one, and the slice is not used meanwhile.
         let whole = unsafe {
             std::slice::from_raw_parts_mut(whole.as_mut_ptr().cast::<u8>(), size_of_val(whole))

@@ -11,6 +11,7 @@ use crate::io::durable::parent;
 use crate::io::model_dir::OtherTensors;
 use crate::model::parameters::Params;
 use crate::optim::Optimizer;
+use crate::ranks::share;
 use crate::run_dir::checkpoint_name;
 use crate::session::{Event, Observer};
 use crate::train::MovingReference;
@@ -29,27 +30,35 @@ const RESCUED: std::ops::Range<u32> = 1..100;
 
 impl Training {
     pub(super) fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
-        let Some(files) = &mut self.files else {
-            // The first rank saves it, or ends the run.
-            let name = checkpoint_name(self.state.step);
-            return Ok(Some(self.config.run.output_dir.join(name)));
-        };
-        files.logs.mark(&mut self.state, observe);
+        self.log_marks(observe);
+        let ranks = self.lanes.ranks();
+        let moving = self.moving.as_ref().filter(|_| ranks.is_first());
         let state = serde_json::to_value(&self.state);
         let snapshot = Snapshot {
             model: &self.model,
             files: &self.saved,
             dtype: self.config.model.save_dtype,
-            buffers: buffers(&self.optimizer, &self.moving, &self.state),
+            buffers: buffers(&self.optimizer, moving, &self.state),
+            ranks,
             state: state.map_err(|error| Error::failed(error.to_string()))?,
         };
-        files.checkpoint(&snapshot, &self.state, observe)
+        match &mut self.files {
+            Some(files) => files.checkpoint(&snapshot, &self.state, observe),
+            None => {
+                // The first rank saves it, or ends the run.
+                snapshot.save_part()?;
+                let name = checkpoint_name(self.state.step);
+                Ok(Some(self.config.run.output_dir.join(name)))
+            }
+        }
     }
 
     /// Saves the run where it is, unless that was done a moment ago.
     pub(super) fn stop(&mut self, observe: Observer) -> Result<PathBuf> {
         let files = self.files.as_ref();
-        if let Some(path) = files.and_then(|files| files.at(self.state.step)) {
+        let path = files.and_then(|files| files.at(self.state.step));
+        let paths = share(self.lanes.ranks(), "a checkpoint that is there", path)?;
+        if let Some(path) = paths.into_iter().flatten().next() {
             return Ok(path);
         }
         let saved = self.save(observe)?;
@@ -93,7 +102,9 @@ impl Training {
                 None => break error,
             }
         };
-        if let Ok(path) = self.stop(observe) {
+        // Other ranks, which have the other moments, are done.
+        let alone = self.lanes.ranks().size() == 1;
+        if alone && let Ok(path) = self.stop(observe) {
             return Err(error
                 .with_fact(|fact| {
                     let path = path.display();
@@ -110,6 +121,13 @@ impl Training {
             }
             None => format!("{fact}; neither the model nor a checkpoint could be saved"),
         }))
+    }
+
+    /// Notes in the state how far the logs are.
+    fn log_marks(&mut self, observe: Observer) {
+        if let Some(files) = &mut self.files {
+            files.logs.mark(&mut self.state, observe);
+        }
     }
 
     /// Writes what waits to be written.
@@ -151,10 +169,10 @@ impl Training {
 /// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
 fn buffers<'a>(
     optimizer: &'a Optimizer,
-    moving: &'a Option<MovingReference>,
+    moving: Option<&'a MovingReference>,
     state: &State,
 ) -> Vec<(&'static str, &'a Params)> {
-    let moving = moving.as_ref().filter(|_| state.reference_moved);
+    let moving = moving.filter(|_| state.reference_moved);
     let moving = moving.map(|moving| ("reference", moving.weights()));
     optimizer.moments().into_iter().chain(moving).collect()
 }

@@ -5,12 +5,12 @@
 #   scripts/torture.sh [--short|--full] [--out FILE] [GROUP ...]
 #
 # --short takes minutes, --full an hour and a half and the numbers of benches/RELIABILITY.md. GROUP is one of
-# torture (all against the program), powercut (of those the power cuts alone), damaged (the commands on
-# damaged files alone), resume, non_finite, hostile, wrong_inputs, accumulation, large and fuzz; without one,
-# all are run, large and fuzz with --full only. Needs Rust; for all of it strace, the right to mount a tmpfs
-# and loop devices, mkfs.ext4, mkfs.xfs, mkfs.btrfs and, for fuzz, cargo-fuzz, and says what was skipped
-# without them. The table goes to FILE, else to standard output; messages to standard error. Exit code 0:
-# every target is met.
+# torture (all against the program), powercut (of those the power cuts alone), ranks (of those the ones on
+# several ranks alone), damaged (the commands on damaged files alone), resume, non_finite, hostile,
+# wrong_inputs, accumulation, large and fuzz; without one, all are run, large and fuzz with --full only.
+# Needs Rust; for all of it strace, mpirun of Open MPI, the right to mount a tmpfs and loop devices,
+# mkfs.ext4, mkfs.xfs, mkfs.btrfs and, for fuzz, cargo-fuzz, and says what was skipped without them. The
+# table goes to FILE, else to standard output; messages to standard error. Exit code 0: every target is met.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
         --full) size=full ;;
         --out) out="${2:?--out wants a file}"; shift ;;
         -h | --help) usage; exit 0 ;;
-        torture | powercut | damaged | resume | non_finite | hostile | wrong_inputs | accumulation | large | fuzz)
+        torture | powercut | ranks | damaged | resume | non_finite | hostile | wrong_inputs | accumulation | large | fuzz)
             groups+=("$1") ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -74,6 +74,7 @@ for name in "${groups[@]}"; do
     case "$name" in
         torture) group torture main torture:: --ignored ;;
         powercut) group torture main torture::power_cuts --ignored ;;
+        ranks) group torture main torture::ranks --ignored ;;
         damaged) group torture main torture::command_lines --ignored ;;
         resume) group resume main train::resume ;;
         non_finite) group non_finite lib train::non_finite ;;
@@ -91,6 +92,7 @@ target() {
         faults) echo "0 panics, 0 errors without a path, 0 unreadable, 0 mismatches" ;;
         signals) echo "exit code 128 + N with everything saved, 0 mismatches" ;;
         second_signal) echo "ends at once, 0 lost, 0 mismatches" ;;
+        ranks) echo "0 unreadable, 0 mismatches, resumed on other numbers of ranks" ;;
         owners) echo "one winner of 20/20, a stale lock blocks nobody" ;;
         fencing) echo "stops at its next save, writes nothing more" ;;
         size_limits | inodes | full_disk) echo "0 unreadable, 0 mismatches once there is room" ;;

@@ -16,7 +16,7 @@ use candle_core::DType;
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self as kernel, Adam, Lion, RmsProp};
 pub use crate::model::numerics::States;
-use crate::model::parameters::{Entry, Master, Params};
+use crate::model::parameters::{Entry, Layout, Master, Params};
 
 use moments::{Moments, Rule, placed, within};
 use muon::Muon;
@@ -69,10 +69,10 @@ impl Optimizer {
             Master::Low(_) => DType::BF16,
         };
         let layout = weights.layout().trainable();
-        let layout = match piece.len() == layout.len {
-            true => Arc::new(layout),
-            false => Arc::new(placed(within(&layout, &piece).cloned().collect())),
-        };
+        let layout = Arc::new(match piece.len() == layout.len {
+            true => layout,
+            false => of_piece(&layout, &piece),
+        });
         let moments = Moments::new(config.optim, &layout, dtype, weights.flat().device())?;
         Ok(Self {
             config,
@@ -190,6 +190,11 @@ impl Optimizer {
             ),
         }
     }
+}
+
+/// The layout of the parameters that lie in a range, alone.
+pub fn of_piece(layout: &Layout, piece: &Range<usize>) -> Layout {
+    placed(within(layout, piece).cloned().collect())
 }
 
 /// The squared norms of the gradients of the parameters in a range, in f64.

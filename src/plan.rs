@@ -15,6 +15,7 @@ mod flops;
 mod memory;
 mod parts;
 mod rows;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,6 +31,7 @@ use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
 use crate::model::trainable::select;
 use crate::model::weights::FrozenStorage;
+use crate::ranks::lanes;
 
 pub use device::{Device, GIB, Rates, size};
 pub use disk::Disk;
@@ -38,10 +40,12 @@ pub use flops::Flops;
 pub use memory::Memory;
 pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
+pub use shared::Exchange;
 pub use time::Seconds;
 
 use fit::Planned;
 use memory::Bytes;
+use shared::Shared;
 use time::{elementwise_bytes, update_bytes};
 
 /// The shapes of a run's models.
@@ -226,6 +230,9 @@ pub struct Plan {
     pub time: Option<Time>,
     /// What a step is expected to take, part by part; `None` where the device's speed is not known.
     pub parts: Option<Parts>,
+    /// What ranks send to each other; `None` where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
     /// Whether it fits into the device's memory; `None` where that is not known.
     pub fits: Option<bool>,
     /// What makes it fit where it does not, the least harm first; each is checked.
@@ -265,6 +272,7 @@ impl Plan {
     /// Where the config asks for what the device does not do.
     pub fn new(config: &Config, models: &Models, rows: &Rows, device: &Device) -> Result<Self> {
         Self::check_device(config, device)?;
+        lanes(config.batch.lanes, None, device.ranks)?;
         let division = Division::of(config);
         let largest = rows.largest(division);
         let memory = Memory::of(config, models, device, &largest);
@@ -275,6 +283,8 @@ impl Plan {
             device,
         };
         let parameters = Parameters::of(models.policy);
+        let bytes = Bytes::of(config, device);
+        let shared = Shared::of(config, models.layout, device.ranks, &bytes);
         let per_epoch = rows.steps_per_epoch();
         let steps = config.run.steps(per_epoch);
         let tokens = Tokens {
@@ -301,6 +311,7 @@ impl Plan {
             tokens,
             time: time(config, models, rows, device, &flops, steps),
             parts: Parts::of(config, models, rows, device),
+            exchange: shared.exchange(),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
             fits: planned.is_fitting(),

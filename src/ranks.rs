@@ -5,6 +5,7 @@
 //! [`Ranks`].
 
 mod agree;
+mod lanes;
 mod launch;
 mod share;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use crate::kernels::ranks::{Ranks, listed, tree};
 pub use agree::agree;
+pub use lanes::{lanes, pieces};
 pub use launch::{Environment, Launch, Launcher, Pmi, environment};
 pub use share::share;
 

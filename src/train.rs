@@ -166,7 +166,7 @@ impl Run {
         };
         origin.share(ranks)?;
         let asked = config.batch.lanes;
-        let lanes = lanes::count(asked, origin.lanes(), ranks)?;
+        let lanes = crate::ranks::lanes(asked, origin.lanes(), ranks.size())?;
         config.batch.lanes = (lanes > 1).then_some(lanes);
         let lanes = Lanes::new(ranks.clone(), lanes);
         // Another base model may be asked for by name.

@@ -1,5 +1,5 @@
-//! What a run survives: kills, faults of the disk, power cuts, signals, rivals, full disks, other
-//! threads, damaged files.
+//! What a run survives: kills, of ranks, too, faults of the disk, power cuts, signals, rivals, full disks,
+//! other threads, damaged files.
 //!
 //! Each test drives the real program on a tiny model and prints lines `torture test=NAME key=value`,
 //! which `scripts/torture.sh` makes a table of. `EXPO_TORTURE` is `short` or `full`.
@@ -27,6 +27,8 @@ mod owners;
 mod power_cuts;
 #[path = "torture/program.rs"]
 mod program;
+#[path = "torture/ranks.rs"]
+mod ranks;
 #[path = "torture/signals.rs"]
 mod signals;
 #[path = "torture/threads.rs"]

@@ -30,6 +30,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     gpus: Option<u64>,
 
+    /// Plan for each of this many ranks, which mpirun or srun starts on machines like this one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536),
+        conflicts_with_all = ["gpu", "gpus", "memory"])]
+    ranks: Option<u64>,
+
     /// Plan for another GPU: its memory in GiB
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
@@ -82,6 +87,9 @@ expected  a step at the share of the GPU's rates that kernels are assumed to
 disk      the final model, checkpoints, and in the cache the reference's
           log-probs and samples. Without run.save_steps there are no
           checkpoints, but for that of a run that is stopped early.
+
+With --ranks the memory is that of the rank with the largest piece of the
+parameters, one rank to a machine, and exchange is what a rank sends in a step.
 
 A run computes on one GPU, however many there are. Others can train other runs
 at the same time: start each with its own CUDA_VISIBLE_DEVICES.
@@ -169,7 +177,10 @@ fn device(args: &PlanArgs, config: &Config) -> expo::error::Result<(Device, u64)
             let rates = args.tflops.zip(args.bandwidth);
             (Device::described("the GPU", memory, rates)?, None)
         }
-        (None, None) => (Device::this_machine(), None),
+        (None, None) => {
+            let ranks = args.ranks.unwrap_or(1) as usize;
+            (Device::this_machine().with_ranks(ranks), None)
+        }
     };
     match (args.gpus, named) {
         (Some(_), _) if !device.gpu => Err(Error::input("no GPU is named")

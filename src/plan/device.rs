@@ -35,9 +35,16 @@ pub struct Device {
     pub memory: Option<u64>,
     /// How fast it is, if that is known.
     pub rates: Option<Rates>,
+    /// How many of it share the run, each of them with a rank.
+    #[serde(skip_serializing_if = "is_one")]
+    pub ranks: usize,
     /// Why expo does not run on it, where it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsupported: Option<String>,
+}
+
+fn is_one(ranks: &usize) -> bool {
+    *ranks == 1
 }
 
 /// How fast a device is at most.
@@ -110,6 +117,7 @@ impl Device {
                 flops: tflops * 1e12,
                 bandwidth: bandwidth * 1e12,
             }),
+            ranks: 1,
             unsupported: None,
         })
     }
@@ -127,8 +135,15 @@ impl Device {
             gpu: false,
             memory: installed.into_iter().chain(allowed).min(),
             rates: None,
+            ranks: 1,
             unsupported: None,
         }
+    }
+
+    /// So many of it, each with a rank of the run.
+    #[must_use]
+    pub fn with_ranks(self, ranks: usize) -> Self {
+        Self { ranks, ..self }
     }
 
     /// The bytes that a run may take.

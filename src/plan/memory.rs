@@ -8,6 +8,7 @@ use candle_core::DType;
 use serde::Serialize;
 
 use super::rows::Largest;
+use super::shared::Shared;
 use super::{Device, Models};
 use crate::config::{Config, Dtype};
 use crate::model::arch::{Architecture, QkNorm, Residual};
@@ -81,7 +82,9 @@ impl Bytes {
             gpu: device.gpu,
         }
     }
+}
 
+impl Bytes {
     /// Of the moments of what is trained.
     pub fn moments(&self, config: &Config, layout: &Layout) -> u64 {
         config.optimizer.optim.moment_bytes(layout, self.moment)
@@ -137,12 +140,11 @@ impl Memory {
         let temporary = head
             .max(block.saturating_sub(logits))
             .max(between.saturating_sub(activations + logits));
-        // Sums of lanes that wait for their other half.
-        let waiting = u64::from(config.batch.lanes.unwrap_or(1).ilog2());
+        let shared = Shared::of(config, models.layout, device.ranks, &bytes);
         let mut memory = Self {
             weights: models.layout.bytes(bytes.storage),
-            gradients: trained * F32 * (1 + waiting),
-            optimizer: trained * bytes.master + bytes.moments(config, models.layout),
+            gradients: shared.gradients,
+            optimizer: trained * bytes.master + shared.moments,
             reference: held,
             activations,
             logits,

@@ -22,42 +22,13 @@ use crate::kernels::device::{download, upload, zeros};
 use crate::kernels::{elementwise, exchange};
 use crate::model::parameters::{Layout, Params};
 use crate::optim::{Tried, gradient_norm, squared_norms};
-use crate::ranks::{Ranks, share};
-
-/// Lanes of a run under a launcher of several ranks, unless its config says otherwise.
-const DEFAULT: usize = 8;
+use crate::ranks::{self, Ranks, share};
 
 /// How many lanes a step has, and the ranks that compute them.
 #[derive(Debug)]
 pub(super) struct Lanes {
     ranks: Ranks,
     count: usize,
-}
-
-/// The number of lanes of a run: that of its config, else `before`, where the run goes on, else the default.
-///
-/// # Errors
-/// If the ranks cannot share so many lanes.
-pub(super) fn count(asked: Option<usize>, before: Option<usize>, ranks: &Ranks) -> Result<usize> {
-    let size = ranks.size();
-    let default = if size > 1 { DEFAULT.max(size) } else { 1 };
-    let count = asked.or(before).unwrap_or(default);
-    if count.is_multiple_of(size) && (count / size).is_power_of_two() {
-        return Ok(count);
-    }
-    let fits = |ranks: &usize| count.is_multiple_of(*ranks) && (count / ranks).is_power_of_two();
-    let fitting: Vec<String> = (1..=count).filter(fits).map(|n| n.to_string()).collect();
-    let fact = format!("{size} ranks cannot share {count} lanes");
-    let fitting = fitting.join(", ");
-    let error = Error::input(fact).at_key("batch.lanes");
-    Err(match before {
-        Some(_) => error.hint(format!(
-            "the run goes on with its {count} lanes: start one of {fitting} ranks"
-        )),
-        None => error.hint(format!(
-            "start one of {fitting} ranks, or set a multiple of {size} by a power of two"
-        )),
-    })
 }
 
 impl Lanes {
@@ -157,28 +128,7 @@ impl Lanes {
 /// Whole parameters for each rank, one range behind the other, as evenly as they can be: what a rank updates
 /// and keeps the moments of.
 fn pieces(layout: &Layout, ranks: usize) -> Vec<Range<usize>> {
-    let trained = layout.entries.iter().filter(|entry| entry.trainable);
-    let ends: Vec<usize> = trained.map(|entry| entry.range.end).collect();
-    cut(&ends, ranks)
-}
-
-/// Cuts what ends at the last of `ends` near even parts, at some of them.
-fn cut(ends: &[usize], ranks: usize) -> Vec<Range<usize>> {
-    let (mut start, len) = (0, ends.last().copied().unwrap_or(0));
-    let pieces = (1..=ranks).map(|rank| {
-        let even = len * rank / ranks;
-        let later = ends.iter().copied().filter(|end| *end >= start);
-        let nearest = later.min_by_key(|end| end.abs_diff(even));
-        let end = if rank == ranks {
-            len
-        } else {
-            nearest.unwrap_or(len)
-        };
-        let piece = start..end;
-        start = end;
-        piece
-    });
-    pieces.collect()
+    ranks::pieces(&layout.trained_ends(), ranks)
 }
 
 /// A sum of gradients, lane by lane.
@@ -249,34 +199,4 @@ pub(super) fn check_shared(ranks: &Ranks, folder: &Path) -> Result<()> {
     Err(Error::input(fact)
         .at(folder.display())
         .hint("choose a run.output_dir on a file system that all ranks share"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_of_whole_parameters_and_all_of_them() {
-        let ends = [400, 403, 406, 496, 586, 1286, 1289, 1379, 1469];
-        for ranks in 1..12 {
-            let pieces = cut(&ends, ranks);
-            assert_eq!((pieces[0].start, pieces[ranks - 1].end), (0, 1469));
-            assert!(pieces.windows(2).all(|two| two[0].end == two[1].start));
-            let is_end = |at: usize| at == 0 || ends.contains(&at);
-            let is_whole = |piece: &Range<usize>| is_end(piece.start) && is_end(piece.end);
-            assert!(pieces.iter().all(is_whole), "{pieces:?}");
-        }
-        assert_eq!(cut(&ends, 2), [0..586, 586..1469]);
-        assert_eq!(cut(&[], 3), [0..0, 0..0, 0..0]);
-    }
-
-    #[test]
-    fn a_run_keeps_its_lanes() {
-        let alone = Ranks::alone();
-        assert_eq!(count(None, None, &alone).unwrap(), 1);
-        assert_eq!(count(None, Some(8), &alone).unwrap(), 8);
-        assert_eq!(count(Some(4), Some(8), &alone).unwrap(), 4);
-        let error = count(Some(6), None, &alone).unwrap_err().to_string();
-        assert!(error.contains("one of 3, 6 ranks"), "{error}");
-    }
 }

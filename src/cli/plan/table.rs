@@ -15,6 +15,7 @@ pub fn table(plan: &Plan, gpus: u64) -> String {
     let mut text = String::new();
     parameters(plan, &mut text);
     memory(plan, &mut text);
+    exchange(plan, &mut text);
     tokens(plan, &mut text);
     flops(plan, &mut text);
     time(plan, &mut text);
@@ -148,6 +149,16 @@ fn memory(plan: &Plan, text: &mut String) {
         line(&of, &[gib(all)], text);
         line("of which usable", &[gib(usable)], text);
     }
+}
+
+fn exchange(plan: &Plan, text: &mut String) {
+    let Some(exchange) = &plan.exchange else {
+        return;
+    };
+    heading("exchange of a step", &["GiB sent"], text);
+    let gib = |bytes: u64| format!("{:.3}", bytes as f64 / GIB);
+    line("gradients", &[gib(exchange.gradients)], text);
+    line("weights", &[gib(exchange.weights)], text);
 }
 
 fn tokens(plan: &Plan, text: &mut String) {

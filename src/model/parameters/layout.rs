@@ -136,6 +136,12 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Where each parameter that is trained ends in the flat buffer, ascending.
+    pub fn trained_ends(&self) -> Vec<usize> {
+        let trained = self.entries.iter().filter(|entry| entry.trainable);
+        trained.map(|entry| entry.range.end).collect()
+    }
+
     /// The layout of a model's parameters, all of them trained.
     pub fn new(arch: &Architecture) -> Self {
         let mut list = List {

@@ -317,6 +317,39 @@ fn what_cannot_help_is_not_suggested() {
     );
 }
 
+/// Each keeps a part of the moments, and sends what the others update.
+#[test]
+fn ranks_share_the_moments() {
+    let arch = arch(PYTHIA);
+    let on = |ranks, more: &[&str]| {
+        let machine = Device::this_machine().with_ranks(ranks);
+        plan(&config(more), &arch, &[pair(100, 40, 50)], &machine)
+    };
+    let [alone, two, four] = [1, 2, 4].map(|ranks| on(ranks, &[]).unwrap());
+    let weights = alone.memory.weights;
+    assert_eq!(alone.exchange, None);
+    assert_eq!(alone.memory.optimizer, 2 * weights);
+    // Pieces are of whole parameters, so not quite even.
+    for (plan, ranks) in [(&two, 2), (&four, 4)] {
+        let even = 2 * weights / ranks;
+        let most = plan.memory.optimizer;
+        assert!(even <= most && most < even * 3 / 2, "{most} of {even}");
+        // The sum of a slot, and as many that wait as the slots of 8 lanes can be halved.
+        let sums = plan.memory.gradients - weights;
+        assert_eq!(sums, most / 2 * (1 + u64::from((8 / ranks).ilog2())));
+        let exchange = plan.exchange.unwrap();
+        assert_eq!(
+            exchange.gradients,
+            weights * (ranks - 1) / ranks * (8 / ranks)
+        );
+        assert_eq!(exchange.weights, most / 2 * (ranks - 1));
+    }
+    let lanes = on(1, &["batch.lanes=8"]).unwrap();
+    assert_eq!(lanes.memory.gradients, 4 * alone.memory.gradients);
+    let refused = on(3, &["batch.lanes=8"]).unwrap_err();
+    assert!(refused.to_string().contains("3 ranks cannot share 8 lanes"));
+}
+
 /// No block is frozen for what bf16 and split states save, and every card is told the same kinds, up to
 /// the one on which moments in 8 bits let all of them be trained.
 #[test]

@@ -1,0 +1,65 @@
+//! What ranks that share a run hold each, and send to each other.
+
+use serde::Serialize;
+
+use super::memory::Bytes;
+use crate::config::Config;
+use crate::model::parameters::Layout;
+use crate::optim::of_piece;
+use crate::ranks::{lanes, pieces};
+
+/// An f32: gradients and what is exchanged always are.
+const F32: u64 = 4;
+
+/// Bytes of the rank that has the most.
+pub(super) struct Shared {
+    /// Of gradients, with sums of lanes that wait for others.
+    pub gradients: u64,
+    /// Of the optimizer's moments.
+    pub moments: u64,
+    exchange: Exchange,
+}
+
+/// Bytes that a rank sends in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Exchange {
+    /// Of gradients, to the ranks that add them.
+    pub gradients: u64,
+    /// Of updated weights, to all others.
+    pub weights: u64,
+}
+
+impl Shared {
+    /// Of so many ranks.
+    pub fn of(config: &Config, layout: &Layout, ranks: usize, bytes: &Bytes) -> Self {
+        let trained = layout.trainable();
+        let pieces = pieces(&trained.trained_ends(), ranks);
+        let moments = |piece| bytes.moments(config, &of_piece(&trained, piece));
+        let moments = pieces.iter().map(moments).max().unwrap_or(0);
+        let longest = pieces.iter().map(|piece| piece.len()).max().unwrap_or(0) as u64;
+        // Ranks that do not fit the lanes are refused elsewhere.
+        let lanes = lanes(config.batch.lanes, None, ranks).unwrap_or(ranks);
+        let slots = lanes / ranks;
+        // Sums that wait for their other half.
+        let waiting = u64::from(slots.ilog2());
+        let whole = trained.len as u64;
+        let sums = match ranks {
+            1 => whole * waiting,
+            _ => longest * (1 + waiting),
+        };
+        let others = |elements: u64| elements * F32 * (ranks as u64 - 1) / ranks as u64;
+        Self {
+            gradients: F32 * (whole + sums),
+            moments,
+            exchange: Exchange {
+                gradients: others(whole) * slots as u64,
+                weights: longest * F32 * (ranks as u64 - 1),
+            },
+        }
+    }
+
+    /// What is sent; nothing by one rank alone.
+    pub fn exchange(&self) -> Option<Exchange> {
+        (self.exchange.weights > 0).then_some(self.exchange)
+    }
+}

@@ -24,7 +24,7 @@ use crate::model::family::family;
 use crate::model::parameters::Layout;
 
 pub use self::checkpoints::{Checkpoints, removable_bytes, sweep_up};
-pub use self::state::{SMALL_FILES, Snapshot, read_state, restore};
+pub use self::state::{REFERENCE, SMALL_FILES, Snapshot, read_state, restore};
 use self::tensors::Tensor;
 pub use self::tensors::Values;
 pub use self::weights::{SaveDtype, check_weights};

@@ -41,6 +41,7 @@ use expo::kernels::device::CUDA;
 use expo::kernels::instructions;
 use expo::kernels::threads::{self, Threads};
 use expo::report::grouped;
+use launcher::Work;
 pub use renderer::{is_renderer, render_templates};
 pub use terminal::tell;
 use terminal::{is_silent, printable};
@@ -140,12 +141,23 @@ impl Command {
         }
     }
 
-    /// Whether ranks share its work.
-    fn is_shared(&self) -> bool {
-        matches!(
-            self,
-            Self::Train(_) | Self::Sft(_) | Self::Sweep(_) | Self::Score(_)
-        )
+    /// What ranks of it do.
+    fn work(&self) -> Work {
+        match self {
+            Self::Train(_) | Self::Sft(_) | Self::Sweep(_) | Self::Score(_) => Work::Shared,
+            Self::Sample(_) | Self::Eval(_) | Self::Init(_) | Self::Merge(_) | Self::Bandit(_) => {
+                Work::Alone
+            }
+            Self::Plan(_)
+            | Self::Report(_)
+            | Self::Verify(_)
+            | Self::Data(_)
+            | Self::Loss(_)
+            | Self::Losses(_)
+            | Self::Ranks(_)
+            | Self::Guide(_)
+            | Self::Completions(_) => Work::Any,
+        }
     }
 
     fn run(self) -> anyhow::Result<()> {
@@ -183,9 +195,7 @@ pub fn run() -> anyhow::Result<()> {
         dispatch::hand_over(&asked)?;
     }
     instructions::check()?;
-    if !matches!(cli.command, Command::Ranks(_)) {
-        launcher::open(cli.command.is_shared())?;
-    }
+    launcher::open(cli.command.work())?;
     launcher::close(start_threads().and_then(|()| cli.command.run()))
 }
 

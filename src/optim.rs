@@ -89,6 +89,18 @@ impl Optimizer {
         self.moments.buffers()
     }
 
+    /// Bytes of the moments of all that is trained of `weights`, whatever piece of it is updated here.
+    pub fn moment_bytes(&self, weights: &Params) -> u64 {
+        let moments = self.moments.buffers();
+        let width = moments
+            .first()
+            .map_or(DType::F32, |(_, moment)| moment.flat().dtype());
+        let layout = weights.layout();
+        self.config
+            .optim
+            .moment_bytes(layout, width.size_in_bytes() as u64)
+    }
+
     /// As [`moments`](Self::moments), to be filled in.
     pub fn moments_mut(&mut self) -> Vec<(&'static str, &mut Params)> {
         self.moments.buffers_mut()

@@ -31,7 +31,7 @@ use crate::model::parameters::Layout;
 use crate::model::skipped::Skipped;
 use crate::model::trainable::select;
 use crate::model::weights::FrozenStorage;
-use crate::ranks::lanes;
+use crate::ranks::{check_lanes, lanes};
 
 pub use device::{Device, GIB, Rates, size};
 pub use disk::Disk;
@@ -272,7 +272,8 @@ impl Plan {
     /// Where the config asks for what the device does not do.
     pub fn new(config: &Config, models: &Models, rows: &Rows, device: &Device) -> Result<Self> {
         Self::check_device(config, device)?;
-        lanes(config.batch.lanes, None, device.ranks)?;
+        let count = lanes(config.batch.lanes, None, device.ranks);
+        check_lanes(count, device.ranks, false)?;
         let division = Division::of(config);
         let largest = rows.largest(division);
         let memory = Memory::of(config, models, device, &largest);

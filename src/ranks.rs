@@ -13,9 +13,9 @@ use std::time::Duration;
 
 pub use crate::kernels::ranks::{Ranks, listed, tree};
 pub use agree::agree;
-pub use lanes::{lanes, pieces};
+pub use lanes::{check_lanes, lanes, pieces};
 pub use launch::{Environment, Launch, Launcher, Pmi, environment};
-pub use share::share;
+pub use share::{share, share_results};
 
 use crate::error::{Error, Result};
 use crate::kernels::ranks::library::{Abi, Library};

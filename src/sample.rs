@@ -22,7 +22,7 @@ use crate::data::{PromptTokens, Tokenizer};
 use crate::error::{Error, Result};
 use crate::model::Decoder;
 use crate::model::sampling::SampleConfig;
-use crate::ranks::{Ranks, share};
+use crate::ranks::{Ranks, share_results};
 
 pub use alpaca_eval::{is_alpaca_eval, write_alpaca_eval};
 use drawing::Drawing;
@@ -128,29 +128,37 @@ impl<'a> Sampler<'a> {
         let total = responses_in_all(jobs.len(), self.config)?;
         let (rank, size) = (self.ranks.rank(), self.ranks.size());
         let own: Vec<Job> = jobs.iter().skip(rank).step_by(size).copied().collect();
-        let mut drawn = vec![None; responses_in_all(own.len(), self.config)?];
-        let (mut done, mut tokens) = (0, 0);
-        progress(0, total, 0);
-        if !own.is_empty() {
-            let mut drawing = Drawing::new(self, &own)?;
-            while !drawing.is_done() {
-                for (number, response) in drawing.step(&mut |_, _| tokens += 1)? {
-                    drawn[number] = Some(response);
-                    done += 1;
-                }
-                progress((done * size).min(total), total, tokens * size);
-            }
-        }
-        let drawn: Vec<Drawn> = drawn.into_iter().flatten().collect();
-        let mut of_ranks: Vec<_> = share(&self.ranks.without_limit(), "the responses", drawn)?
-            .into_iter()
-            .map(Vec::into_iter)
-            .collect();
+        let drawn = self.draw(&own, &mut |done, tokens| {
+            progress((done * size).min(total), total, tokens * size);
+        });
+        // One may take much longer than another.
+        let patient = self.ranks.without_limit();
+        let of_ranks = share_results(&patient, "the responses", drawn, 0)?;
+        let mut of_ranks: Vec<_> = of_ranks.into_iter().map(Vec::into_iter).collect();
         let mut all = Vec::with_capacity(total);
         for job in 0..jobs.len() {
             all.extend(of_ranks[job % size].by_ref().take(self.config.num_samples));
         }
         Ok(all)
+    }
+
+    /// All responses of some jobs, in their order; `progress` is told of responses and tokens.
+    fn draw(&self, jobs: &[Job], progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<Drawn>> {
+        let mut all = vec![None; responses_in_all(jobs.len(), self.config)?];
+        let (mut done, mut tokens) = (0, 0);
+        progress(done, tokens);
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut drawing = Drawing::new(self, jobs)?;
+        while !drawing.is_done() {
+            for (number, drawn) in drawing.step(&mut |_, _| tokens += 1)? {
+                all[number] = Some(drawn);
+                done += 1;
+            }
+            progress(done, tokens);
+        }
+        Ok(all.into_iter().flatten().collect())
     }
 
     /// The responses to one prompt; `token` is told of each token, with the number of its response,

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::loss::Role;
 use crate::model::Decoder;
 use crate::model::head::ResponseScore;
-use crate::ranks::{Ranks, share};
+use crate::ranks::{Ranks, share_results};
 use crate::session::Session;
 
 pub use column::Column;
@@ -101,14 +101,17 @@ pub fn score_rows(
     let own: Vec<Range<usize>> = own.iter().map(|&batch| batches[batch].clone()).collect();
     let of_all: usize = own.iter().map(Range::len).sum();
     let mut scored = Vec::with_capacity(of_all);
-    pass(model, own.clone(), reader(dataset, rows), |_, scores| {
+    let passed = pass(model, own.clone(), reader(dataset, rows), |_, scores| {
         scored.extend_from_slice(scores);
         progress(scored.len() * rows.len() / of_all);
-    })?;
+    });
+    let failed_at = own.iter().flat_map(Clone::clone).nth(scored.len());
     let places = own.into_iter().flatten();
     let scored: Vec<(usize, Vec<ResponseScore>)> = places.zip(scored).collect();
     // One may take much longer than another.
-    let mut all = share(&ranks.without_limit(), "log-probs", scored)?.concat();
+    let patient = ranks.without_limit();
+    let own = passed.map(|()| scored);
+    let mut all = share_results(&patient, "log-probs", own, failed_at.unwrap_or(0))?.concat();
     all.sort_by_key(|(place, _)| *place);
     let mut column = Column::default();
     for (_, scores) in all {

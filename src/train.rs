@@ -42,7 +42,7 @@ use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::kernels::device::kind;
 use crate::model::Decoder;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, check_lanes, lanes, share};
 use crate::run_dir::{Hashes, SummaryRecord, Timing};
 use crate::sample::run_datasets;
 use crate::score::{Column, Reference, check_is_known};
@@ -157,7 +157,8 @@ impl Run {
             let mut of_all = RunIdentity::of_all(&config)?;
             of_all.set("expo", env!("CARGO_PKG_VERSION"));
             of_all.set("the machine", kind(&compute.device)?);
-            of_all.agree(ranks)?;
+            // Of a sweep the first may be writing the run before.
+            of_all.agree(&ranks.without_limit())?;
         }
         let ranks = &ranks.with_limit(config.distributed.limit());
         let mut origin = match ranks.is_first() {
@@ -165,10 +166,9 @@ impl Run {
             false => Origin::default(),
         };
         origin.share(ranks)?;
-        let asked = config.batch.lanes;
-        let lanes = crate::ranks::lanes(asked, origin.lanes(), ranks.size())?;
-        config.batch.lanes = (lanes > 1).then_some(lanes);
-        let lanes = Lanes::new(ranks.clone(), lanes);
+        let before = origin.lanes();
+        let count = lanes(config.batch.lanes, before, ranks.size());
+        config.batch.lanes = (count > 1).then_some(count);
         // Another base model may be asked for by name.
         let other = allow_change.iter().any(|key| key == BASE);
         let session = match origin.saved_model(&config.run).filter(|_| !other) {
@@ -204,6 +204,8 @@ impl Run {
             }
             return Ok(Opened::Finished(Box::new(summary.clone())));
         }
+        check_lanes(count, ranks.size(), before == Some(count))?;
+        let lanes = Lanes::new(ranks.clone(), count);
         if may_be_finished && ranks.is_first() {
             check_room(&config, layout, !on_cpu, &origin, observe)?;
         }
@@ -251,6 +253,9 @@ impl Run {
         }
         origin.check_on(ranks, &identity, true, allow_change, &config.run, observe)?;
         identity.agree(ranks)?;
+        // All compute what none of them may compute alone.
+        let stands_in = share(ranks, "the base model", session.is_stand_in())?;
+        let stands_in = stands_in.contains(&true);
         let mut splits = datasets
             .into_iter()
             .zip(reference.columns)
@@ -263,7 +268,7 @@ impl Run {
         let eval_samples = EvalSamples::open(&config, &session, eval.as_ref())?;
         match &hashes.reference {
             // The weights of a checkpoint are not those that the reference has.
-            Some(hash) if *hash == hashes.policy && !session.is_stand_in() => {
+            Some(hash) if *hash == hashes.policy && !stands_in => {
                 let rows = train.len().min(config.batch.batch_size);
                 let rows: Vec<usize> = (0..rows).collect();
                 Stepper::new(&config, &model, &lanes).check_same_model(&train, &rows)?;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use safetensors::Dtype;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tensors::{self, Tensor, width};
@@ -24,7 +23,7 @@ use crate::model::parameters::{Master, Params};
 use crate::model::peft::PeftFolder;
 use crate::model::tensor_file::read_header;
 use crate::model::weights::ModelFolder;
-use crate::ranks::{Ranks, share};
+use crate::ranks::{Ranks, share, share_results};
 
 const TENSORS: &str = "training_state";
 const SUFFIX: &str = ".safetensors";
@@ -32,6 +31,8 @@ const STATE: &str = "training_state.json";
 
 /// The buffer of the weights themselves, where the model's files are not exact.
 const WEIGHTS: &str = "weight";
+/// That of a reference that has moved.
+pub const REFERENCE: &str = "reference";
 
 /// Bytes that config.json, the tokenizer and headers take beside tensors, at most about.
 pub const SMALL_FILES: u64 = 32 << 20;
@@ -44,9 +45,12 @@ pub struct Snapshot<'a> {
     pub files: &'a ModelFiles,
     /// Dtype of the model's files. Where it is not f32 the weights are in the state, too.
     pub dtype: SaveDtype,
-    /// Buffers by name: the moments of what this rank updates and, on the first rank, a reference that has
-    /// moved.
-    pub buffers: Vec<(&'a str, &'a Params)>,
+    /// The moments of what this rank updates, by name.
+    pub moments: Vec<(&'static str, &'a Params)>,
+    /// Bytes of the moments of all ranks.
+    pub moment_bytes: u64,
+    /// A reference that has moved.
+    pub reference: Option<&'a Params>,
     /// The ranks that have the moments.
     pub ranks: &'a Ranks,
     /// Everything else.
@@ -76,34 +80,32 @@ impl Snapshot<'_> {
         let mut staging = staging?;
         let own = write_like(self.model, self.files, &mut staging, self.dtype)
             .and_then(|()| self.part(staging.path()));
-        let others = share(&self.ranks.without_limit(), PARTS, None::<Part>)?;
-        staging.add(own?);
-        for part in others.into_iter().flatten() {
-            staging.add(part.into_result()?);
+        for part in share_results(&self.ranks.without_limit(), PARTS, own, 0)? {
+            staging.add(part);
         }
         staging.bytes(STATE, json_text(&self.state)?.as_bytes())?;
         staging.seal()?;
         staging.settle(target)
     }
 
-    /// Saves this rank's part, on another rank than the first, which is told how that went.
+    /// Saves this rank's part, on another rank than the first.
     ///
     /// # Errors
-    /// If the ranks cannot exchange.
+    /// If a rank could not save its part.
     pub fn save_part(&self) -> Result<()> {
         let places = share(self.ranks, PLACE, None::<PathBuf>)?;
         if let Some(place) = places.into_iter().flatten().next() {
-            let own = Part::from(self.part(&place));
-            share(&self.ranks.without_limit(), PARTS, Some(own))?;
+            let own = self.part(&place);
+            share_results(&self.ranks.without_limit(), PARTS, own, 0)?;
         }
         Ok(())
     }
 
     /// Writes this rank's buffers into a directory.
     fn part(&self, folder: &Path) -> Result<StagedFile> {
-        let name = match (self.ranks.rank() + 1, self.ranks.size()) {
-            (_, 1) => format!("{TENSORS}{SUFFIX}"),
-            (number, size) => format!("{TENSORS}-{number:05}-of-{size:05}{SUFFIX}"),
+        let name = match self.ranks.size() {
+            1 => format!("{TENSORS}{SUFFIX}"),
+            size => part_name(self.ranks.rank() + 1, size),
         };
         let buffers = self.buffers();
         let tensors = buffers.iter().flat_map(|(name, buffer)| {
@@ -119,20 +121,28 @@ impl Snapshot<'_> {
 
     /// The bytes that it takes on a disk, at most about.
     pub fn bytes(&self) -> u64 {
-        let state = self.buffers().into_iter();
         let elements = |params: &Params| params.layout().saved_len() as u64;
-        let state = state.map(|(_, buffer)| width(width_of(buffer)) as u64 * elements(buffer));
-        // Other ranks have as much.
-        let state = state.map(|bytes| bytes * self.ranks.size() as u64);
+        let whole = self.whole().into_iter();
+        let whole = whole.map(|(_, buffer)| width(width_of(buffer)) as u64 * elements(buffer));
         let model = elements(self.model.weights()) * self.dtype.bytes();
         let others = self.files.other_tensors().bytes();
-        model + others + state.sum::<u64>() + SMALL_FILES
+        model + others + self.moment_bytes + whole.sum::<u64>() + SMALL_FILES
     }
 
-    fn buffers(&self) -> Vec<(&str, &Params)> {
-        let exact = self.dtype != SaveDtype::F32 && self.ranks.is_first();
-        let exact = exact.then_some((WEIGHTS, self.model.weights()));
-        self.buffers.iter().copied().chain(exact).collect()
+    /// What this rank saves.
+    fn buffers(&self) -> Vec<(&'static str, &Params)> {
+        let moments = self.moments.iter().copied();
+        match self.ranks.is_first() {
+            true => moments.chain(self.whole()).collect(),
+            false => moments.collect(),
+        }
+    }
+
+    /// What every rank has all of.
+    fn whole(&self) -> Vec<(&'static str, &Params)> {
+        let exact = (self.dtype != SaveDtype::F32).then_some((WEIGHTS, self.model.weights()));
+        let reference = self.reference.map(|reference| (REFERENCE, reference));
+        reference.into_iter().chain(exact).collect()
     }
 }
 
@@ -140,32 +150,9 @@ impl Snapshot<'_> {
 const PLACE: &str = "the place of a checkpoint";
 const PARTS: &str = "the parts of a checkpoint";
 
-/// How a rank's part went.
-#[derive(Serialize, Deserialize)]
-enum Part {
-    Written(StagedFile),
-    NonFinite(String),
-    Failed(String),
-}
-
-impl Part {
-    fn into_result(self) -> Result<StagedFile> {
-        match self {
-            Self::Written(file) => Ok(file),
-            Self::NonFinite(text) => Err(Error::non_finite(text)),
-            Self::Failed(text) => Err(Error::failed(text)),
-        }
-    }
-}
-
-impl From<Result<StagedFile>> for Part {
-    fn from(written: Result<StagedFile>) -> Self {
-        match written {
-            Ok(file) => Self::Written(file),
-            Err(error) if error.is_non_finite() => Self::NonFinite(error.to_string()),
-            Err(error) => Self::Failed(error.to_string()),
-        }
-    }
+/// The file of a part, from 1, of so many.
+fn part_name(number: usize, count: usize) -> String {
+    format!("{TENSORS}-{number:05}-of-{count:05}{SUFFIX}")
 }
 
 /// The files of a checkpoint that have its buffers.
@@ -179,10 +166,17 @@ fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with(TENSORS) && name.ends_with(SUFFIX)
     });
-    match parts.is_empty() {
+    // Of one saving only, and all of them.
+    let count = parts.len();
+    let name = |number: usize| folder.join(part_name(number, count));
+    if let Some(number) = (1..=count).find(|&number| parts[number - 1] != name(number)) {
+        let missing = name(number);
+        return Err(Error::input("is missing beside the other parts").at(missing.display()));
+    }
+    match count {
         // Whoever opens it says that it is not there.
-        true => Ok(vec![whole]),
-        false => Ok(parts),
+        0 => Ok(vec![whole]),
+        _ => Ok(parts),
     }
 }
 

@@ -3,7 +3,7 @@
 //! *Why*: the crate's own writer takes a file's name, so that what it writes could be neither hashed
 //! on the way nor synced. It still makes the header, and its order of tensors is kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -226,6 +226,17 @@ pub(super) fn read(
         let (header, data) = read_header(path)?;
         let file = File::open(path).map_err(|error| Error::io(path, &error))?;
         files.push((path, header, data, file));
+    }
+    let mut seen = HashSet::new();
+    for (path, header, ..) in &files {
+        if let Some(name) = header
+            .tensors()
+            .into_keys()
+            .find(|name| !seen.insert(name.clone()))
+        {
+            let what = format!("tensor {name} is in two files");
+            return Err(Error::input(what).at(path.display()));
+        }
     }
     let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
     let (mut bytes, mut values) = (Vec::new(), Vec::new());

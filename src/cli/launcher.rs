@@ -21,23 +21,48 @@ static RANKS: OnceLock<Ranks> = OnceLock::new();
 /// For the first rank to report what all of them meet.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 
-/// Connects the ranks that a launcher started, if it started several; others than the first are silent from
-/// now on. `shared` says whether ranks share the command's work.
+/// What ranks of a command do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// They share it.
+    Shared,
+    /// It is one process's: several would write the same files.
+    Alone,
+    /// It does no harm, or connects the ranks itself.
+    Any,
+}
+
+/// Connects the ranks that a launcher started, if it started several and they share the work; others than the
+/// first are silent from now on.
 ///
 /// # Errors
-/// If they do not, or cannot be connected.
-pub fn open(shared: bool) -> Result<()> {
-    let Launch { launcher, size, .. } = Launch::parse(&ranks::environment())?;
-    if size > 1 && !shared {
-        let fact = format!("{launcher} started {size} ranks of a command that is one process");
-        return Err(Error::input(fact).hint("start it without a launcher"));
+/// If the command is one process's, or the ranks cannot be connected.
+pub fn open(work: Work) -> Result<()> {
+    match work {
+        Work::Any => Ok(()),
+        Work::Shared => connect(DistributedConfig::default().limit()).map(drop),
+        Work::Alone => {
+            let Launch {
+                launcher,
+                rank,
+                size,
+                ..
+            } = Launch::parse(&ranks::environment())?;
+            if size == 1 {
+                return Ok(());
+            }
+            let fact = format!("{launcher} started {size} ranks of a command that is one process");
+            let error = Error::input(fact).hint("start it without a launcher");
+            Err(in_turn(rank, error))
+        }
     }
-    connect(DistributedConfig::default().limit()).map(drop)
 }
 
 /// As [`open`], of a command whose ranks wait so long for each other.
 pub fn connect(limit: Duration) -> Result<Ranks> {
-    let ranks = ranks::open(&ranks::environment(), limit)?;
+    let environment = ranks::environment();
+    let rank = Launch::parse(&environment)?.rank;
+    let ranks = ranks::open(&environment, limit).map_err(|error| in_turn(rank, error))?;
     if !ranks.is_first() {
         silence();
     }
@@ -45,6 +70,14 @@ pub fn connect(limit: Duration) -> Result<Ranks> {
         1 => Ok(ranks),
         _ => Ok(RANKS.get_or_init(|| ranks).clone()),
     }
+}
+
+/// An error that other ranks may have, too: the first one says it first, and the launcher ends the others.
+fn in_turn(rank: usize, error: Error) -> Error {
+    if rank > 0 {
+        sleep(FIRST_WORD);
+    }
+    error
 }
 
 /// The ranks that share a command's work.

@@ -76,6 +76,9 @@ pub fn answer_beside(out: &Path, text: &str) -> anyhow::Result<()> {
     if descriptor(out) != Some(STDOUT) {
         return super::answer(text);
     }
+    if super::is_silent() {
+        return Ok(());
+    }
     // Where stderr is closed, nobody reads it.
     let _ = std::io::stderr()
         .lock()

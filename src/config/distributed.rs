@@ -11,8 +11,8 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedConfig {
-    /// Seconds that a rank waits for the others before the run ends with exit code 75. A rank that
-    /// scores or draws for all of them takes as long as it takes.
+    /// Seconds that a rank waits for the others in a step before the run ends with exit code 75. What
+    /// takes long, such as scoring, drawing and saving, is waited for as long as it takes.
     pub timeout: u64,
 }
 

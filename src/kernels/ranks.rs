@@ -257,13 +257,13 @@ impl Ranks {
         self.gather_equal(what, &[0]).map(drop)
     }
 
-    /// Ends MPI at a regular end, after all ranks have met; does nothing a second time or after a failure. By the
+    /// Ends MPI at a regular end, after all ranks have met; does nothing a second time, and fails again after a failure. By the
     /// thread that [started](Self::start) it.
     pub fn finalize(&self) -> Result<()> {
         let Some(world) = &self.shared.world else {
             return Ok(());
         };
-        if lock(world)?.has_ended() {
+        if lock(world)?.is_finalized() {
             return Ok(());
         }
         self.barrier("the end of all ranks")?;

@@ -37,9 +37,8 @@ impl Shared {
         let moments = |piece| bytes.moments(config, &of_piece(&trained, piece));
         let moments = pieces.iter().map(moments).max().unwrap_or(0);
         let longest = pieces.iter().map(|piece| piece.len()).max().unwrap_or(0) as u64;
-        // Ranks that do not fit the lanes are refused elsewhere.
-        let lanes = lanes(config.batch.lanes, None, ranks).unwrap_or(ranks);
-        let slots = lanes / ranks;
+        let lanes = lanes(config.batch.lanes, None, ranks);
+        let slots = (lanes / ranks).max(1);
         // Sums that wait for their other half.
         let waiting = u64::from(slots.ilog2());
         let whole = trained.len as u64;

@@ -8,27 +8,34 @@ use crate::error::{Error, Result};
 const DEFAULT: usize = 8;
 
 /// The number of lanes of a run on so many ranks: that of its config, else `before`, where the run goes on, else
-/// 8 on several ranks and 1 on one.
-///
-/// # Errors
-/// If the ranks cannot share so many lanes.
-pub fn lanes(asked: Option<usize>, before: Option<usize>, size: usize) -> Result<usize> {
-    let default = if size > 1 { DEFAULT.max(size) } else { 1 };
-    let count = asked.or(before).unwrap_or(default);
-    if count.is_multiple_of(size) && (count / size).is_power_of_two() {
-        return Ok(count);
+/// 1 in one process and otherwise 8, or one for each rank where there are more.
+pub fn lanes(asked: Option<usize>, before: Option<usize>, ranks: usize) -> usize {
+    let default = if ranks > 1 { DEFAULT.max(ranks) } else { 1 };
+    asked.or(before).unwrap_or(default)
+}
+
+/// Refuses ranks that cannot share so many lanes: each has as many as the others, a power of two. `resumed` says
+/// that a run has these lanes already.
+pub fn check_lanes(lanes: usize, ranks: usize, resumed: bool) -> Result<()> {
+    let fits = |ranks: usize| lanes.is_multiple_of(ranks) && (lanes / ranks).is_power_of_two();
+    if fits(ranks) {
+        return Ok(());
     }
-    let fits = |ranks: &usize| count.is_multiple_of(*ranks) && (count / ranks).is_power_of_two();
-    let fitting: Vec<String> = (1..=count).filter(fits).map(|n| n.to_string()).collect();
-    let fact = format!("{size} ranks cannot share {count} lanes");
-    let fitting = fitting.join(", ");
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let fact = format!("{ranks} ranks cannot share {lanes} lane{}", plural(lanes));
     let error = Error::input(fact).at_key("batch.lanes");
-    Err(match before {
-        Some(_) => error.hint(format!(
-            "the run goes on with its {count} lanes: start one of {fitting} ranks"
-        )),
-        None => error.hint(format!(
-            "start one of {fitting} ranks, or set a multiple of {size} by a power of two"
+    let fitting: Vec<String> = (1..=lanes)
+        .filter(|&ranks| fits(ranks))
+        .map(|ranks| ranks.to_string())
+        .collect();
+    let start = match fitting.as_slice() {
+        [one] if one == "1" => "start one process".to_owned(),
+        several => format!("start one of {} ranks", several.join(", ")),
+    };
+    Err(match resumed {
+        true => error.hint(format!("the run has its lanes from before: {start}")),
+        false => error.hint(format!(
+            "{start}, or set a multiple of {ranks} by a power of two"
         )),
     })
 }
@@ -74,13 +81,26 @@ mod tests {
 
     #[test]
     fn a_run_keeps_its_lanes() {
-        assert_eq!(lanes(None, None, 1).unwrap(), 1);
-        assert_eq!(lanes(None, None, 4).unwrap(), 8);
-        assert_eq!(lanes(None, Some(8), 1).unwrap(), 8);
-        assert_eq!(lanes(Some(4), Some(8), 1).unwrap(), 4);
-        assert_eq!(lanes(Some(6), None, 3).unwrap(), 6);
-        assert!(lanes(None, Some(1), 2).is_err());
-        let error = lanes(Some(6), None, 1).unwrap_err().to_string();
+        assert_eq!(lanes(None, None, 1), 1);
+        assert_eq!(lanes(None, None, 4), 8);
+        assert_eq!(lanes(None, None, 16), 16);
+        assert_eq!(lanes(None, Some(8), 1), 8);
+        assert_eq!(lanes(Some(4), Some(8), 1), 4);
+    }
+
+    #[test]
+    fn ranks_that_fit_have_equally_many_lanes() {
+        for (lanes, ranks) in [(8, 1), (8, 8), (8, 2), (6, 3), (1, 1), (3, 3)] {
+            check_lanes(lanes, ranks, false).unwrap();
+        }
+        let refused = |lanes, ranks, resumed| {
+            let error = check_lanes(lanes, ranks, resumed).unwrap_err();
+            error.to_string()
+        };
+        let error = refused(1, 2, true);
+        assert!(error.contains("share 1 lane; "), "{error}");
+        assert!(error.ends_with("from before: start one process"), "{error}");
+        let error = refused(6, 1, false);
         assert!(error.contains("one of 3, 6 ranks"), "{error}");
     }
 }

@@ -129,10 +129,14 @@ impl<'a> ReferencePass<'a> {
         let kept = kept.map(|directory| directory.join(cache_name(&scorer, datasets)));
         let ranks = &self.session.ranks;
         let found = kept.and_then(|path| Some((self.kept(&path, &scorer, datasets)?, path)));
-        // Where one of the ranks has none, all compute.
-        let all = share(ranks, "the cache of log-probs", found.is_some())?;
-        if let Some((columns, path)) = found.filter(|_| all.iter().all(|&found| found)) {
-            observe(Event::ReferenceFound(&path));
+        // Of several ranks the first one's counts, whose cache others may not see; they may still read a model.
+        let columns = found.as_ref().filter(|_| ranks.is_first());
+        let columns = columns.map(|(columns, _)| columns.clone());
+        let of_first = share(&ranks.without_limit(), "the cache of log-probs", columns)?;
+        if let Some(columns) = of_first.into_iter().next().flatten() {
+            if let Some((_, path)) = &found {
+                observe(Event::ReferenceFound(path));
+            }
             return Ok(Reference::new(columns, scorer.model));
         }
         let model = model()?;

@@ -6,9 +6,10 @@ use crate::config::{Config, ModelConfig};
 use crate::data::{Dataset, Files, RowConfig};
 use crate::error::Result;
 use crate::io::output::Output;
+use crate::kernels::device::kind;
 use crate::loss::{Needs, Role};
 use crate::model::weights::ModelFolder;
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, agree};
 use crate::session::{Observer, Session};
 
 /// How much was scored.
@@ -97,9 +98,22 @@ fn run(
 ) -> Result<ScoreCounts> {
     let (decoder, hash) = session.compute.load(folder)?;
     let ranks = &session.ranks;
+    let scorer = Scorer::new(hash, session);
+    let mut facts = vec![
+        ("expo", env!("CARGO_PKG_VERSION").to_owned()),
+        ("the machine", kind(&session.compute.device)?),
+        ("the model", scorer.model.clone()),
+        ("the tokenizer", scorer.tokenizer.clone()),
+        ("dtype", scorer.dtype.clone()),
+        ("micro_batch_tokens", micro_batch_tokens.to_string()),
+    ];
+    let rows = datasets.iter();
+    facts.extend(rows.map(|dataset| ("the rows", dataset.fingerprint.clone())));
+    // One may have to fetch the model.
+    agree(&ranks.without_limit(), &facts)?;
     let columns = score_all(&decoder, datasets, micro_batch_tokens, ranks, observe)?;
     if ranks.is_first() {
-        write(out, datasets, &columns, &Scorer::new(hash, session))?;
+        write(out, datasets, &columns, &scorer)?;
     }
     Ok(ScoreCounts {
         rows: columns.iter().map(Column::len).sum(),

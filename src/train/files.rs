@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::identity::Change;
 use super::log::Log;
@@ -12,13 +14,14 @@ use super::record::{About, changes_of};
 use super::state::State;
 use crate::checkpoint::{Checkpoints, Snapshot, read_state, remove_model, sweep_up};
 use crate::config::RunConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::io::durable::{
     check_no_link, check_plain, check_space, check_writable, create_directory, json_text, parent,
     remove_file, write_file,
 };
 use crate::io::lock::{LOCK, Lock};
 use crate::io::model_dir;
+use crate::ranks::Ranks;
 use crate::run_dir::{
     FILES, LATEST, MARGINS, Margins, NON_FINITE, NonFiniteStep, RUN, SUMMARY, TENSORBOARD,
 };
@@ -121,6 +124,32 @@ pub(super) fn check_apart(output: &Path, model: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Refuses a directory that ranks do not share: the first one has just locked it.
+pub(super) fn check_shared(ranks: &Ranks, folder: &Path) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let path = folder.join(LOCK);
+    let mut owner = fs::read(&path).unwrap_or_default();
+    // The first may have copied a checkpoint before.
+    let patient = ranks.without_limit();
+    patient.broadcast("the owner of the run's directory", &mut owner)?;
+    // A network file system may show a new file a moment later.
+    for _ in 0..50 {
+        if fs::read(&path).is_ok_and(|here| here == owner) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    let fact = format!(
+        "rank {} does not see what rank 0 has written there",
+        ranks.rank()
+    );
+    Err(Error::input(fact)
+        .at(folder.display())
+        .hint("choose a run.output_dir on a file system that all ranks share"))
 }
 
 impl Files {
@@ -253,14 +282,17 @@ impl Files {
         state: &State,
         observe: Observer,
     ) -> Result<Option<PathBuf>> {
-        self.lock.check()?;
-        snapshot.check()?;
+        let refused = self.lock.check().and_then(|()| snapshot.check());
         let path = self.checkpoints.path(state.step);
-        let ready = check_space(&self.run.output_dir, snapshot.bytes(), "a checkpoint");
-        let saved = snapshot.save(&path, ready);
+        // Other ranks wait to hear where, or that it is nowhere.
+        let space = || check_space(&self.run.output_dir, snapshot.bytes(), "a checkpoint");
+        let saved = snapshot.save(&path, refused.clone().and_then(|()| space()));
+        refused?;
         match saved {
             Ok(()) => self.failed_saves = 0,
-            Err(error) if error.is_non_finite() => return Err(error),
+            Err(error) if error.is_non_finite() || *error.kind() == Kind::Rank => {
+                return Err(error);
+            }
             Err(error) => {
                 self.failed_saves += 1;
                 let what = format!("{error}; step {} is not saved", state.step);

@@ -8,16 +8,12 @@
 //! adds its lanes last, each summed over ranks before, and keeps few of them.
 
 use std::ops::Range;
-use std::path::Path;
-use std::thread::sleep;
-use std::time::Duration;
 
 use candle_core::Tensor;
 
 use super::non_finite::not_finite;
 use crate::data::deal;
-use crate::error::{Error, Result};
-use crate::io::lock::LOCK;
+use crate::error::Result;
 use crate::kernels::device::{download, upload, zeros};
 use crate::kernels::{elementwise, exchange};
 use crate::model::parameters::{Layout, Params};
@@ -175,28 +171,4 @@ impl LaneSum<'_> {
         let whole = whole.narrowed(|x| x.narrow(0, own.start, own.len()))?;
         upload(&download(piece)?, whole)
     }
-}
-
-/// Refuses a directory that ranks do not share: the first one has just locked it.
-pub(super) fn check_shared(ranks: &Ranks, folder: &Path) -> Result<()> {
-    if ranks.size() == 1 {
-        return Ok(());
-    }
-    let path = folder.join(LOCK);
-    let mut owner = std::fs::read(&path).unwrap_or_default();
-    ranks.broadcast("the owner of the run's directory", &mut owner)?;
-    // A network file system may show a new file a moment later.
-    for _ in 0..50 {
-        if std::fs::read(&path).is_ok_and(|here| here == owner) {
-            return Ok(());
-        }
-        sleep(Duration::from_millis(100));
-    }
-    let fact = format!(
-        "rank {} does not see what rank 0 has written there",
-        ranks.rank()
-    );
-    Err(Error::input(fact)
-        .at(folder.display())
-        .hint("choose a run.output_dir on a file system that all ranks share"))
 }

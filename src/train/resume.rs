@@ -374,7 +374,9 @@ impl Origin {
             is_chosen: self.is_chosen,
         };
         let mut bytes = serde_json::to_vec(&found).map_err(failed)?;
-        ranks.broadcast("what is resumed", &mut bytes)?;
+        // The first looks through whole checkpoints.
+        let patient = ranks.without_limit();
+        patient.broadcast("what is resumed", &mut bytes)?;
         let found: Found = serde_json::from_slice(&bytes).map_err(failed)?;
         *self = Self {
             lock: self.lock.take(),

@@ -10,7 +10,7 @@ use super::identity::differences;
 use super::{End, Opened, Resume, Run};
 use crate::config::{Config, PlannedRun, SweepConfig};
 use crate::error::{Error, Result};
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, share_results};
 use crate::run_dir::{CONFIG, SummaryRecord};
 use crate::session::{Event, Observer, Reason, StopCondition, Stopped};
 
@@ -62,10 +62,14 @@ pub fn sweep(
     observe: Observer,
 ) -> Result<(Vec<Outcome>, Option<SweepStopped>)> {
     let total = config.runs.len();
-    let found: Vec<bool> = match config.overwrite {
-        true => vec![false; total],
-        false => config.runs.iter().map(finished).collect::<Result<_>>()?,
+    let found = match config.overwrite {
+        true => Ok(vec![false; total]),
+        // The first alone looks: files may be seen by one rank and not yet by another.
+        false if !ranks.is_first() => Ok(Vec::new()),
+        false => config.runs.iter().map(finished).collect(),
     };
+    let found: Vec<bool> =
+        share_results(ranks, "the runs that are there", found, 0)?.swap_remove(0);
     let mut outcomes = Vec::with_capacity(total);
     for (number, (run, found)) in config.runs.iter().zip(found).enumerate() {
         if !found && let Some(reason) = until.reached_on(ranks)? {

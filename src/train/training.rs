@@ -9,9 +9,9 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::eval_samples::EvalSamples;
-use super::files::Files;
+use super::files::{Files, check_shared};
 use super::health::{self, Sight};
-use super::lanes::{Lanes, check_shared};
+use super::lanes::Lanes;
 use super::logs::Logs;
 use super::non_finite::LossInputs;
 use super::record::{About, machine_of};
@@ -27,6 +27,7 @@ use crate::kernels::threads;
 use crate::model::Decoder;
 use crate::model::parameters::{Entry, Params};
 use crate::optim::{Optimizer, Updated};
+use crate::ranks::share;
 use crate::run_dir::{ACCURACY, NonFiniteStep, Record, RunWarning};
 use crate::sample::Drawn;
 use crate::session::{Event, Observer, RunHeader, Session, StopCondition, Stopped, Stopwatch};
@@ -94,7 +95,7 @@ impl Training {
         if let Some((folder, saved)) = &origin.checkpoint {
             state = saved.clone();
             let moving = run.moving.as_mut().filter(|_| state.reference_moved);
-            let moving = moving.map(|moving| ("reference", moving.weights_mut()));
+            let moving = moving.map(|moving| (checkpoint::REFERENCE, moving.weights_mut()));
             let buffers = optimizer.moments_mut().into_iter().chain(moving).collect();
             let all = run.lanes.ranks().size() == 1;
             checkpoint::restore(folder, &mut run.model, buffers, all)?;
@@ -132,12 +133,20 @@ impl Training {
         let from = origin.checkpoint.as_ref();
         let from = from.map(|(folder, state)| (folder.as_path(), state));
         let changes = &origin.changes;
+        let ranks = run.lanes.ranks();
+        // From here on files of the directory go and come: no rank reads there what is not a checkpoint.
+        let is_locked = share(ranks, "the directory of the run", origin.lock.is_some())?[0];
+        if is_locked {
+            check_shared(ranks, &run.config.run.output_dir)?;
+        }
         let mut files = match (origin.lock, from) {
-            _ if !run.lanes.ranks().is_first() => None,
+            _ if !ranks.is_first() => None,
             (Some(lock), Some(_)) => Some(Files::reopen(&about, lock, &state, changes, observe)?),
             (lock, from) => Some(Files::create(&about, lock, from, changes)?),
         };
-        check_shared(run.lanes.ranks(), &run.config.run.output_dir)?;
+        if !is_locked {
+            check_shared(ranks, &run.config.run.output_dir)?;
+        }
         if let (Some(timing), Some(files)) = (&run.scoring, &mut files) {
             files.logs.timing(timing, observe);
         }

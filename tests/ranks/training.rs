@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
 use safetensors::SafeTensors;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{LAUNCHERS, command, launched, processes, signal};
@@ -77,7 +78,7 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{said}");
 }
 
-/// The tensors of `training_state*.safetensors`, which each rank writes those of its own of.
+/// The tensors of `training_state*.safetensors`: a file for each rank has those of its piece.
 fn state(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<u8>>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -129,35 +130,79 @@ fn assert_same(one: &Path, other: &Path, what: &str) {
     }
 }
 
-/// Runs of every kind of loss and with every optimizer: batch statistics, samples, a sum, on-policy draws.
-const RUNS: [&str; 8] = [
-    "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\n",
-    "[loss.kto]\n[optimizer]\noptim = \"adamw_8bit\"\nlearning_rate = 1e-3\n",
-    "[loss.aot]\n[optimizer]\noptim = \"lion\"\nlearning_rate = 1e-4\n",
-    "[loss.rexpo]\n[optimizer]\noptim = \"muon\"\nlearning_rate = 1e-3\n",
-    "[loss.cexpo]\nunsupervised = \"reverse_kl\"\n[sample]\nmax_new_tokens = 8\nnum_samples = 2\n\
-     [optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3\n",
-    "[loss.dpo]\nweight = 1.0\n[loss.sft]\nweight = 0.1\n\
-     [reference]\nupdate = \"soft\"\nsteps = 2\n[optimizer]\noptim = \"adam\"\nlearning_rate = 1e-3\n",
-    "[loss.simpo]\n[adapter]\nr = 4\ndropout = 0.1\n[optimizer]\nlearning_rate = 1e-2\n",
-    "[loss.ipo]\n[optimizer]\nlearning_rate = 1e-3\nmax_grad_norm = 0.0\n\
-     [schedule]\nlr_scheduler_type = \"constant\"\n",
+/// Runs of every kind of loss and with every optimizer, with overrides: batch statistics, samples, a sum, on-policy
+/// draws, a reference that moves, an adapter.
+const RUNS: [(&str, &[&str]); 9] = [
+    (
+        "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\n",
+        &[],
+    ),
+    (
+        "[loss.kto]\n[optimizer]\noptim = \"adamw_8bit\"\nlearning_rate = 1e-3\n",
+        &["model.dtype=bf16"],
+    ),
+    (
+        "[loss.aot]\n[optimizer]\noptim = \"lion\"\nlearning_rate = 1e-4\n",
+        &["model.save_dtype=bf16"],
+    ),
+    (
+        "[loss.rexpo]\n[optimizer]\noptim = \"muon\"\nlearning_rate = 1e-3\n",
+        &["model.dtype=bf16"],
+    ),
+    (
+        "[loss.cexpo]\n[sample]\nmax_new_tokens = 8\n[optimizer]\nlearning_rate = 1e-3\n",
+        &["data.samples=auto"],
+    ),
+    (
+        "[loss.cexpo]\nunsupervised = \"reverse_kl\"\n[sample]\nmax_new_tokens = 8\nnum_samples = 2\n\
+         [optimizer]\noptim = \"rmsprop\"\nlearning_rate = 1e-3\n",
+        &[],
+    ),
+    (
+        "[loss.dpo]\nweight = 1.0\n[loss.sft]\nweight = 0.1\n\
+         [reference]\nupdate = \"soft\"\nsteps = 2\n[optimizer]\noptim = \"adam\"\nlearning_rate = 1e-3\n",
+        &[],
+    ),
+    (
+        "[loss.simpo]\n[adapter]\nr = 4\ndropout = 0.1\n[optimizer]\nlearning_rate = 1e-2\n",
+        &["model.dtype=bf16"],
+    ),
+    (
+        "[loss.ipo]\n[optimizer]\nlearning_rate = 1e-3\nmax_grad_norm = 0.0\n\
+         [schedule]\nlr_scheduler_type = \"constant\"\n",
+        // One tensor is trained, so that all ranks but one have nothing to update.
+        &["model.trainable=model.norm.weight"],
+    ),
 ];
+
+/// Without a schedule, which the number of steps would change.
+const STEADY: &str = RUNS[8].0;
+
+/// DPO by AdamW.
+const PLAIN: &str = RUNS[0].0;
+
+/// The overrides of a run as arguments.
+fn set<'a>(overrides: &[&'a str]) -> Vec<&'a str> {
+    overrides.iter().flat_map(|it| ["--set", it]).collect()
+}
 
 #[test]
 fn a_run_has_the_same_bytes_on_any_number_of_ranks() {
     // What computes does not depend on the library that moves its bytes.
-    for (launcher, runs) in [(LAUNCHERS[0], &RUNS[..]), (LAUNCHERS[1], &RUNS[..2])] {
-        for (number, sections) in runs.iter().enumerate() {
+    for (launcher, runs) in [(LAUNCHERS[0], &RUNS[..]), (LAUNCHERS[1], &RUNS[..1])] {
+        for (sections, overrides) in runs {
             let scene = Scene::new(sections);
-            let bf16: &[&str] = match number % 2 {
-                0 => &[],
-                _ => &["--set", "model.dtype=bf16"],
-            };
-            scene.alone("alone", bf16);
+            let more = set(overrides);
+            scene.alone("alone", &more);
             for ranks in [2, 4] {
                 let out = format!("on-{ranks}");
-                let Some(output) = on(launcher, ranks, &scene.args(&out, bf16)) else {
+                // Each draws and scores anew.
+                let cache = format!(
+                    "run.cache_dir={}",
+                    scene.out(&format!("cache-{ranks}")).display()
+                );
+                let more = [&more[..], &["--set", &cache]].concat();
+                let Some(output) = on(launcher, ranks, &scene.args(&out, &more)) else {
                     break;
                 };
                 succeeded(&output);
@@ -169,8 +214,29 @@ fn a_run_has_the_same_bytes_on_any_number_of_ranks() {
 }
 
 #[test]
+fn moments_and_a_moved_reference_are_gone_on_with_by_another_number_of_ranks() {
+    for (sections, overrides) in [RUNS[1], RUNS[3], RUNS[6]] {
+        let scene = Scene::new(sections);
+        let more = set(overrides);
+        scene.alone("whole", &more);
+        let Some(output) = on(LAUNCHERS[0], 2, &scene.args("moved", &more)) else {
+            return;
+        };
+        succeeded(&output);
+        let from = scene
+            .out("moved")
+            .join("checkpoint-2")
+            .display()
+            .to_string();
+        let more = [&more[..], &["--resume", &from]].concat();
+        succeeded(&on(LAUNCHERS[0], 4, &scene.args("moved", &more)).unwrap());
+        assert_same(&scene.out("whole"), &scene.out("moved"), sections);
+    }
+}
+
+#[test]
 fn a_run_resumes_on_another_number_of_ranks() {
-    let scene = Scene::new(RUNS[0]);
+    let scene = Scene::new(PLAIN);
     scene.alone("whole", &[]);
     let launcher = LAUNCHERS[0];
     let Some(output) = on(launcher, 4, &scene.args("moved", &[])) else {
@@ -201,7 +267,7 @@ fn a_run_resumes_on_another_number_of_ranks() {
 
 #[test]
 fn ranks_that_do_not_fit_the_lanes_are_refused_once() {
-    let scene = Scene::new(RUNS[0]);
+    let scene = Scene::new(PLAIN);
     let Some(output) = on(LAUNCHERS[0], 3, &scene.args("out", &[])) else {
         return;
     };
@@ -215,27 +281,104 @@ fn ranks_that_do_not_fit_the_lanes_are_refused_once() {
     assert!(!scene.out("out").exists());
 }
 
+/// Every rank has to learn of what one of them meets: in its lanes, in what it draws, in what it scores.
 #[test]
 fn a_step_that_is_not_finite_is_recorded_alike() {
-    let scene = Scene::new(
-        "max_non_finite_steps = 9\n[loss.ipo]\n[optimizer]\noptim = \"adam\"\nlearning_rate = 1e12\nmax_grad_norm = 0.0\n",
-    );
-    let output = expo().args(scene.args("alone", &[])).output().unwrap();
-    let code = output.status.code();
-    for ranks in [2, 4] {
-        let out = format!("on-{ranks}");
-        let Some(output) = on(LAUNCHERS[0], ranks, &scene.args(&out, &[])) else {
-            return;
-        };
-        assert_eq!(output.status.code(), code);
-        let read = |out: &str| fs::read(scene.out(out).join("non_finite.jsonl")).unwrap();
-        assert!(read("alone") == read(&out));
+    let rate = "[optimizer]\noptim = \"adam\"\nlearning_rate = 1e12\nmax_grad_norm = 0.0\n";
+    for loss in [
+        "[loss.ipo]\n",
+        "[loss.cexpo]\nunsupervised = \"reverse_kl\"\n[sample]\nmax_new_tokens = 8\nnum_samples = 2\n",
+        "[loss.dpo]\n[reference]\nupdate = \"hard\"\nsteps = 1\n",
+    ] {
+        let scene = Scene::new(&format!("max_non_finite_steps = 9\n{loss}{rate}"));
+        // Fewer rows than ranks: some have nothing to compute.
+        let more = ["--set", "batch.batch_size=3"];
+        let alone = expo().args(scene.args("alone", &more)).output().unwrap();
+        for ranks in [2, 4] {
+            let out = format!("on-{ranks}");
+            let Some(output) = on(LAUNCHERS[0], ranks, &scene.args(&out, &more)) else {
+                return;
+            };
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), alone.status.code(), "{loss}: {said}");
+            let steps = |out: &str| -> Vec<u64> {
+                let text = fs::read_to_string(scene.out(out).join("non_finite.jsonl")).unwrap();
+                let step = |line: &str| {
+                    serde_json::from_str::<Value>(line).unwrap()["step"]
+                        .as_u64()
+                        .unwrap()
+                };
+                text.lines().map(step).collect()
+            };
+            assert_eq!(steps("alone"), steps(&out), "{loss}");
+        }
     }
 }
 
 #[test]
+fn a_sweep_goes_on_after_a_run_that_is_not_finite() {
+    let scene = Scene::new("");
+    let config = scene.folder.path().join("run.toml");
+    let sweep = "[[sweep]]\nloss = \"ipo\"\noptimizer.learning_rate = [1e30, 1e-3]\n";
+    let text = fs::read_to_string(&config).unwrap() + sweep;
+    fs::write(&config, text).unwrap();
+    let args = |out: &str| {
+        let mut args = scene.args(out, &["--json"]);
+        args[0] = "sweep".to_owned();
+        args
+    };
+    let alone = expo().args(args("alone")).output().unwrap();
+    assert_eq!(alone.status.code(), Some(3));
+    for _ in 0..2 {
+        // The second time everything is there.
+        let Some(output) = on(LAUNCHERS[0], 2, &args("on-2")) else {
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+    }
+    let read = |out: &str| fs::read(scene.out(out).join("sweep.json")).unwrap();
+    assert!(read("alone") == read("on-2"));
+}
+
+#[test]
+fn saves_that_fail_end_all_ranks_as_they_end_one_process() {
+    let scene = Scene::new(PLAIN);
+    let more = ["--set", "run.save_steps=1"];
+    let Some(command) = command(LAUNCHERS[0], 2, &[]) else {
+        return;
+    };
+    // In blocks of 512 bytes: less than any file of tensors. Not for the launcher, and without shared memory,
+    // whose segments are files, too.
+    let limited = ["sh", "-c", "ulimit -f 64; exec \"$@\"", "sh"];
+    let mut words = command.get_args().map(|word| word.to_str().unwrap());
+    let mut limited_command = Command::new(command.get_program());
+    let launch: Vec<&str> = words.by_ref().take_while(|word| *word != "-n").collect();
+    limited_command
+        .args(launch)
+        .args(["--mca", "btl", "self,tcp", "-n", words.next().unwrap()])
+        .args(limited)
+        .args(words)
+        .args(scene.args("out", &more));
+    for (name, value) in command.get_envs() {
+        limited_command.env(name, value.unwrap_or_default());
+    }
+    let output = limited_command
+        .env_remove("EXPO_MPI_LIBRARY")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("step 1 is not saved"), "{said}");
+    assert!(
+        said.contains("step 3 is not saved, nor were the 2 before it"),
+        "{said}"
+    );
+}
+
+#[test]
 fn scores_are_the_same_file_on_any_number_of_ranks() {
-    let scene = Scene::new(RUNS[0]);
+    let scene = Scene::new(PLAIN);
     let (model, rows) = (fixture("llama"), fixture("pairs.jsonl"));
     let args = |out: &str| -> Vec<String> {
         let out = scene.out(out);
@@ -317,7 +460,7 @@ fn resumes_to_the_same(scene: &Scene, out: &str) {
 
 #[test]
 fn a_signal_at_one_rank_ends_all_after_the_step() {
-    let scene = Scene::new(RUNS[7]);
+    let scene = Scene::new(STEADY);
     let Some((child, ranks)) = under_way(&scene, "out", 2) else {
         return;
     };
@@ -330,8 +473,21 @@ fn a_signal_at_one_rank_ends_all_after_the_step() {
 }
 
 #[test]
+fn the_launcher_passes_a_signal_on() {
+    let scene = Scene::new(STEADY);
+    let Some((child, _)) = under_way(&scene, "out", 2) else {
+        return;
+    };
+    signal(child.id() as i32, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    // It gives its ranks a moment, in which a step may end; if not, the latest checkpoint is there.
+    resumes_to_the_same(&scene, "out");
+}
+
+#[test]
 fn a_killed_rank_ends_all_and_the_run_resumes() {
-    let scene = Scene::new(RUNS[7]);
+    let scene = Scene::new(STEADY);
     for victim in [0, 1] {
         let out = format!("out-{victim}");
         let Some((child, ranks)) = under_way(&scene, &out, 2) else {

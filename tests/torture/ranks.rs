@@ -88,9 +88,11 @@ fn launch(
 ) -> Result<bool, String> {
     let mut process = Running::start(command);
     let mut happened = false;
-    let time = random.time_below(stage.time * 2);
+    let time = random.time_below(stage.time);
     let (victim, stalls) = (random.next() as usize, random.below(4) == 0);
-    if disturbed && process.work(time) {
+    let is_there = || !ranks_of(run).is_empty();
+    if disturbed && process.wait_until(is_there) {
+        std::thread::sleep(time);
         let ranks = ranks_of(run);
         if let Some(rank) = ranks.get(victim % ranks.len().max(1)) {
             send(if stalls { "STOP" } else { "KILL" }, *rank);

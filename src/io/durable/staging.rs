@@ -121,7 +121,9 @@ impl StagedFile {
         let path = folder.join(name);
         let io = |error: io::Error| Error::io(&path, &error);
         let directory = parent(&path);
-        fs::create_dir_all(directory).map_err(io)?;
+        if directory != folder {
+            fs::create_dir_all(directory).map_err(io)?;
+        }
         let create = OpenOptions::new().write(true).create_new(true).open(&path);
         let mut file = HashingFile::new(create.map_err(io)?);
         let mut buffered = BufWriter::with_capacity(1 << 20, &mut file);

@@ -40,6 +40,7 @@ pub(super) struct World {
     free: Vec<Vec<f32>>,
     /// Why there is nothing to exchange any more.
     ended: Option<Error>,
+    finalized: bool,
 }
 
 /// What came in a round: a row per rank.
@@ -94,6 +95,7 @@ impl World {
             calls: 0,
             free: Vec::new(),
             ended: None,
+            finalized: false,
         }
     }
 
@@ -233,12 +235,13 @@ impl World {
     /// Ends MPI, once.
     pub(super) fn finalize(&mut self) -> Result<()> {
         self.ended = Some(Error::rank("the ranks have ended"));
+        self.finalized = true;
         self.mpi.finalize()
     }
 
-    /// Whether nothing can be exchanged any more.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.is_some()
+    /// Whether MPI has ended.
+    pub(super) fn is_finalized(&self) -> bool {
+        self.finalized
     }
 }
 

@@ -29,12 +29,14 @@ impl Training {
             _ => None,
         };
         let (_, rows, tokens) = self.resumed.unwrap_or_default();
-        let clipped = (self.state.clipped, self.state.updates);
-        self.warn(
-            health::of_updates(&self.config, clipped, self.median_norm()),
-            observe,
-        );
-        let findings = self.findings();
+        let mut findings = Vec::new();
+        // The records are read that the first rank has written.
+        if self.files.is_some() {
+            let clipped = (self.state.clipped, self.state.updates);
+            let found = health::of_updates(&self.config, clipped, self.median_norm());
+            self.warn(found, observe);
+            findings = self.findings();
+        }
         let summary = Summary {
             output_dir,
             steps: self.steps,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Training;
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Kind, Result, nearest};
 use crate::run_dir::{ACCURACY, Record, RunWarning, SAMPLED_KL};
 use crate::score::micro_batch_tokens;
 use crate::session::{Event, Observer};
@@ -45,7 +45,7 @@ impl Training {
         let pairs = averages.weight(ACCURACY);
         let mut record = self.head();
         averages.write("eval_", &mut record);
-        self.answer(&mut record, observe);
+        self.answer(&mut record, observe)?;
         self.log(|logs| logs.record(&record, observe));
         observe(Event::Record(&record));
         self.look_after(&record, "eval_", pairs, observe);
@@ -57,14 +57,21 @@ impl Training {
 
     /// Answers the fixed prompts; the record gets the divergence from the reference on the answers. What
     /// cannot be had is a warning.
-    fn answer(&mut self, record: &mut Record, observe: Observer) {
+    ///
+    /// # Errors
+    /// If a rank fails.
+    fn answer(&mut self, record: &mut Record, observe: Observer) -> Result<()> {
         let answers = match self.eval_samples.answers(&self.model, self.state.step) {
             Ok(answers) => answers,
-            Err(error) => return observe(Event::Warning(&format!("no generations: {error}"))),
+            Err(error) if *error.kind() == Kind::Rank => return Err(error),
+            Err(error) => {
+                observe(Event::Warning(&format!("no generations: {error}")));
+                return Ok(());
+            }
         };
         self.log(|logs| logs.generations(&answers.lines, observe));
         if answers.examples.is_empty() {
-            return;
+            return Ok(());
         }
         match self.sampled_kl(&answers, observe) {
             Ok(kl) => kl.iter().for_each(|kl| kl.write(record)),
@@ -76,6 +83,7 @@ impl Training {
                 self.warn([warning], observe);
             }
         }
+        Ok(())
     }
 
     /// The reference is loaded just for that where it is not in memory anyway.

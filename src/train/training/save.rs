@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use super::Training;
 use crate::checkpoint::{self, SaveDtype, Snapshot};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::io::durable::parent;
 use crate::io::model_dir::OtherTensors;
-use crate::model::parameters::Params;
-use crate::optim::Optimizer;
-use crate::ranks::share;
-use crate::run_dir::checkpoint_name;
+use crate::ranks::{share, share_results};
 use crate::session::{Event, Observer};
 use crate::train::MovingReference;
 use crate::train::files::Files;
-use crate::train::state::State;
 
 /// How long to wait after each failed attempt to save the final model but the last one.
 const WAITS: [Duration; 3] = [
@@ -32,25 +28,28 @@ impl Training {
     pub(super) fn save(&mut self, observe: Observer) -> Result<Option<PathBuf>> {
         self.log_marks(observe);
         let ranks = self.lanes.ranks();
-        let moving = self.moving.as_ref().filter(|_| ranks.is_first());
+        let moving = self.moving.as_ref().filter(|_| self.state.reference_moved);
         let state = serde_json::to_value(&self.state);
         let snapshot = Snapshot {
             model: &self.model,
             files: &self.saved,
             dtype: self.config.model.save_dtype,
-            buffers: buffers(&self.optimizer, moving, &self.state),
+            moments: self.optimizer.moments(),
+            moment_bytes: self.optimizer.moment_bytes(self.model.weights()),
+            reference: moving.map(MovingReference::weights),
             ranks,
             state: state.map_err(|error| Error::failed(error.to_string()))?,
         };
-        match &mut self.files {
+        let saved = match &mut self.files {
             Some(files) => files.checkpoint(&snapshot, &self.state, observe),
-            None => {
-                // The first rank saves it, or ends the run.
-                snapshot.save_part()?;
-                let name = checkpoint_name(self.state.step);
-                Ok(Some(self.config.run.output_dir.join(name)))
-            }
-        }
+            // Whether it is there the first rank says.
+            None => match snapshot.save_part() {
+                Err(error) if *error.kind() == Kind::Rank => Err(error),
+                _ => Ok(None),
+            },
+        };
+        let saved = share_results(&ranks.without_limit(), "a checkpoint", saved, 0)?;
+        Ok(saved.into_iter().next().flatten())
     }
 
     /// Saves the run where it is, unless that was done a moment ago.
@@ -164,15 +163,4 @@ impl Training {
         let mut places = places.into_iter().flatten();
         places.find(|path| save(path, &self.saved).is_ok() || save(path, &alone).is_ok())
     }
-}
-
-/// What a checkpoint holds beside the weights: the moments, and a reference that has moved.
-fn buffers<'a>(
-    optimizer: &'a Optimizer,
-    moving: Option<&'a MovingReference>,
-    state: &State,
-) -> Vec<(&'static str, &'a Params)> {
-    let moving = moving.filter(|_| state.reference_moved);
-    let moving = moving.map(|moving| ("reference", moving.weights()));
-    optimizer.moments().into_iter().chain(moving).collect()
 }

@@ -6,6 +6,7 @@ mod config;
 mod moments;
 mod muon;
 mod overflow;
+mod places;
 mod schedule;
 
 use std::ops::Range;
@@ -18,8 +19,9 @@ use crate::kernels::optimizer::{self as kernel, Adam, Lion, RmsProp};
 pub use crate::model::numerics::States;
 use crate::model::parameters::{Entry, Layout, Master, Params};
 
-use moments::{Moments, Rule, placed, within};
+use moments::{Moments, Rule};
 use muon::Muon;
+use places::{placed, within};
 
 pub use config::{Method, OptimizerConfig};
 pub use overflow::Tried;

@@ -18,6 +18,7 @@ mod metrics;
 mod moving;
 mod non_finite;
 mod on_policy;
+mod output;
 mod profile;
 mod record;
 mod reference;
@@ -154,6 +155,11 @@ impl Run {
             config.check_cpu()?;
         }
         if ranks.size() > 1 {
+            if !compute.device.is_cpu() {
+                let error = Error::input("several ranks compute on CPUs alone in this version");
+                let error = error.hint("start one process, or set model.device = \"cpu\"");
+                return Err(error.at_key("model.device"));
+            }
             let mut of_all = RunIdentity::of_all(&config)?;
             of_all.set("expo", env!("CARGO_PKG_VERSION"));
             of_all.set("the machine", kind(&compute.device)?);

@@ -1,5 +1,6 @@
 //! Several processes under the launchers of MPI that this machine has.
 
+mod failures;
 mod training;
 
 use std::fs;

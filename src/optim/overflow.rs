@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use super::moments::{placed, within};
+use super::places::{placed, within};
 use super::{Optimizer, Rule};
 use crate::error::Result;
 use crate::kernels::device::download;

@@ -1,6 +1,6 @@
 //! The reference's log-probs of a run's rows.
 
-use super::files::check_apart;
+use super::output::check_apart;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::{Error, Result};

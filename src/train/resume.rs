@@ -3,12 +3,11 @@
 //! *Why*: whether a folder's run can be gone on with is known before anything costly is done, and its
 //! lock is held from then on.
 
+mod on_ranks;
+
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use super::files::check_output;
+use super::output::check_output;
 use super::identity::{Change, RunIdentity, acts_in_steps, described, refused, to_allow};
 use super::record::frozen_of;
 use super::state::State;
@@ -17,7 +16,6 @@ use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::io::durable::{Manifest, check_no_link, verify};
 use crate::io::lock::Lock;
-use crate::ranks::Ranks;
 use crate::run_dir::{SummaryRecord, checkpoint_step};
 use crate::session::{Event, Observer};
 
@@ -51,16 +49,6 @@ pub(super) struct Origin {
     /// What has changed and may.
     pub changes: Vec<Change>,
     /// Whether the checkpoint was asked for by its path.
-    is_chosen: bool,
-}
-
-/// What of it other ranks have, too.
-#[derive(Serialize, Deserialize)]
-struct Found {
-    previous: Option<RunIdentity>,
-    checkpoint: Option<(PathBuf, State)>,
-    finished: Option<SummaryRecord>,
-    changes: Vec<Change>,
     is_chosen: bool,
 }
 
@@ -164,22 +152,6 @@ impl Origin {
             is_chosen: true,
             ..Self::default()
         })
-    }
-
-    /// As [`check`](Self::check), on the first rank for all of them.
-    pub fn check_on(
-        &mut self,
-        ranks: &Ranks,
-        identity: &RunIdentity,
-        all: bool,
-        allowed: &[String],
-        run: &RunConfig,
-        observe: Observer,
-    ) -> Result<()> {
-        if ranks.is_first() {
-            self.check(identity, all, allowed, run, observe)?;
-        }
-        self.share(ranks)
     }
 
     /// Refuses what has changed, but for the keys in `allowed`; `all` says that `identity` is complete.
@@ -358,42 +330,6 @@ impl Origin {
                 .option("resume", checkpoints.path(step).display())
                 .option("set", "run.overwrite=true"),
         })
-    }
-
-    /// Makes it what the first rank has found, but for the lock, which is that rank's alone.
-    pub fn share(&mut self, ranks: &Ranks) -> Result<()> {
-        if ranks.size() == 1 {
-            return Ok(());
-        }
-        let failed = |error: serde_json::Error| Error::failed(format!("what is resumed: {error}"));
-        let found = Found {
-            previous: self.previous.take(),
-            checkpoint: self.checkpoint.take(),
-            finished: self.finished.take(),
-            changes: std::mem::take(&mut self.changes),
-            is_chosen: self.is_chosen,
-        };
-        let mut bytes = serde_json::to_vec(&found).map_err(failed)?;
-        // The first looks through whole checkpoints.
-        let patient = ranks.without_limit();
-        patient.broadcast("what is resumed", &mut bytes)?;
-        let found: Found = serde_json::from_slice(&bytes).map_err(failed)?;
-        *self = Self {
-            lock: self.lock.take(),
-            previous: found.previous,
-            checkpoint: found.checkpoint,
-            finished: found.finished,
-            changes: found.changes,
-            is_chosen: found.is_chosen,
-        };
-        Ok(())
-    }
-
-    /// The number of lanes that the run has, if it is resumed.
-    pub fn lanes(&self) -> Option<usize> {
-        let previous = self.previous.as_ref()?;
-        let lanes = previous.0.get("batch.lanes").and_then(Value::as_u64);
-        Some(lanes.map_or(1, |lanes| lanes as usize))
     }
 
     /// The summary of the run, where there is nothing left to do.

@@ -2,6 +2,7 @@
 
 mod close;
 mod evaluate;
+mod records;
 mod save;
 
 use std::time::Instant;
@@ -9,10 +10,10 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 
 use super::eval_samples::EvalSamples;
-use super::files::{Files, check_shared};
-use super::health::{self, Sight};
+use super::files::Files;
+use super::output::check_shared;
+use super::health;
 use super::lanes::Lanes;
-use super::logs::Logs;
 use super::non_finite::LossInputs;
 use super::record::{About, machine_of};
 use super::state::State;
@@ -28,7 +29,6 @@ use crate::model::Decoder;
 use crate::model::parameters::{Entry, Params};
 use crate::optim::{Optimizer, Updated};
 use crate::ranks::share;
-use crate::run_dir::{ACCURACY, NonFiniteStep, Record, RunWarning};
 use crate::sample::Drawn;
 use crate::session::{Event, Observer, RunHeader, Session, StopCondition, Stopped, Stopwatch};
 
@@ -318,74 +318,6 @@ impl Training {
         Ok(())
     }
 
-    /// Writes what was averaged since the last record.
-    fn record(&mut self, rate: f64, observe: Observer) {
-        let mut averages = std::mem::take(&mut self.state.averages);
-        averages.add("learning_rate", rate);
-        averages.add("num_tokens", self.state.tokens as f64);
-        let pairs = averages.weight(ACCURACY);
-        let mut record = self.head();
-        averages.write("", &mut record);
-        record.insert("num_tokens".into(), self.state.tokens.into());
-        if self.state.passed_over > 0 {
-            record.insert("non_finite_steps".into(), self.state.passed_over.into());
-        }
-        let timing = self.watch.read(self.state.step);
-        self.log(|logs| {
-            logs.record(&record, observe);
-            logs.timing(&timing, observe);
-        });
-        observe(Event::Record(&record));
-        self.look_after(&record, "", pairs, observe);
-        self.state.trained(&record);
-        self.watch = Stopwatch::start();
-    }
-
-    /// Lets `append` append to the logs, on the first rank.
-    fn log(&mut self, append: impl FnOnce(&mut Logs)) {
-        if let Some(files) = &mut self.files {
-            append(&mut files.logs);
-        }
-    }
-
-    fn keep_non_finite(&self, line: &NonFiniteStep, observe: Observer) {
-        if let Some(files) = &self.files {
-            files.non_finite(line, observe);
-        }
-    }
-
-    /// Warns of what a new record shows. Training is looked at only where nothing is evaluated.
-    fn look_after(&mut self, record: &Record, prefix: &'static str, pairs: f64, observe: Observer) {
-        let known = match prefix {
-            "" if self.eval.is_some() => return,
-            "" => self.state.train.as_ref(),
-            _ => self.state.eval.as_ref(),
-        };
-        let (first, before) = known.map(|(first, last)| (first, last)).unzip();
-        let of = Sight {
-            record,
-            prefix,
-            pairs,
-        };
-        let found = health::of_record(&self.config, self.steps, &of, first, before);
-        self.warn(found, observe);
-    }
-
-    /// Tells each warning once in the life of the run.
-    fn warn(&mut self, found: impl IntoIterator<Item = RunWarning>, observe: Observer) {
-        for warning in found {
-            let known = self
-                .state
-                .warnings
-                .iter()
-                .any(|known| known.code == warning.code);
-            if !known {
-                observe(Event::Warning(&warning.text));
-                self.state.warnings.push(warning);
-            }
-        }
-    }
-
     /// What the run is.
     fn header(&self) -> Result<RunHeader> {
         let layout = self.model.weights().layout();
@@ -404,12 +336,6 @@ impl Training {
             epochs: self.steps as f64 / self.batches.per_epoch() as f64,
             step: self.state.step,
         })
-    }
-
-    fn head(&self) -> Record {
-        let step = self.state.step;
-        let epoch = step as f64 / self.batches.per_epoch() as f64;
-        Record::from_iter([("step".into(), step.into()), ("epoch".into(), epoch.into())])
     }
 }
 

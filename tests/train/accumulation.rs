@@ -46,10 +46,9 @@ fn weights(model: &Path) -> BTreeMap<String, Vec<f32>> {
 const WHOLE: &str = "gradient_accumulation_steps = 1";
 
 /// In several; of 16 lanes half have no row.
-const DIVISIONS: [&str; 5] = [
+const DIVISIONS: [&str; 4] = [
     "gradient_accumulation_steps = 3",
     "gradient_accumulation_steps = 8",
-    "lanes = 4",
     "lanes = 16",
     "lanes = 2\ngradient_accumulation_steps = 3",
 ];

@@ -172,5 +172,6 @@ fi
     echo
     table
 } >"$logs/table"
-cat "$logs/table" >"$out"
+# Not into a file of standard output, which would begin anew.
+case "$out" in /dev/stdout) cat "$logs/table" ;; *) cat "$logs/table" >"$out" ;; esac
 [ "${#failed[@]}" -eq 0 ]

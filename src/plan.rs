@@ -7,6 +7,7 @@
 //!
 //! *Why*: memory, days and disk are what runs fail for, and all of them are known from the shapes.
 
+mod bytes;
 mod cards;
 mod device;
 mod disk;
@@ -43,8 +44,8 @@ pub use rows::{Division, Largest, Rows, Split, Work};
 pub use shared::Exchange;
 pub use time::Seconds;
 
+use bytes::Bytes;
 use fit::Planned;
-use memory::Bytes;
 use shared::Shared;
 use time::{elementwise_bytes, update_bytes};
 

@@ -185,9 +185,9 @@ impl Run {
         let session = session.with_chat(&config.data.rows.tokens.chat)?;
         let session = session.with_adapter(config.adapter.as_ref(), config.run.seed, observe)?;
         if !session.is_stand_in() {
-            files::check_apart(&config.run.output_dir, &session.folder.path)?;
+            output::check_apart(&config.run.output_dir, &session.folder.path)?;
             if let Some(adapter) = session.folder.peft() {
-                files::check_apart(&config.run.output_dir, &adapter.path)?;
+                output::check_apart(&config.run.output_dir, &adapter.path)?;
             }
         }
         // It cannot be read once more during the run.

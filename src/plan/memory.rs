@@ -4,16 +4,15 @@
 //!
 //! *Why*: a run that does not fit should be known before a model is fetched and rows are scored.
 
-use candle_core::DType;
 use serde::Serialize;
 
+use super::bytes::Bytes;
 use super::rows::Largest;
 use super::shared::Shared;
 use super::{Device, Models};
 use crate::config::{Config, Dtype};
 use crate::model::arch::{Architecture, QkNorm, Residual};
 use crate::model::decoder::tile_rows;
-use crate::model::numerics::{Numerics, States};
 use crate::model::parameters::{Entry, Layout, Storage};
 use crate::model::peft::AdapterReference;
 use crate::model::skipped::Skipped;
@@ -41,54 +40,6 @@ pub struct Memory {
     pub temporary: u64,
     /// All of it.
     pub total: u64,
-}
-
-/// Bytes of an element or a parameter.
-pub(super) struct Bytes {
-    weight: u64,
-    /// The dtype of weights in flat buffers.
-    storage: DType,
-    /// Of f32 weights beside bf16 ones.
-    master: u64,
-    /// Of a moment that is not kept in 8 bits.
-    moment: u64,
-    /// What blocks compute beside the residual stream.
-    pub activation: u64,
-    /// bf16 beside f32.
-    pub mixed: bool,
-    /// Whether it is a GPU.
-    pub gpu: bool,
-}
-
-impl Bytes {
-    /// On the CPU, and in f32, all is f32: with AdamW 16 bytes a parameter, gradients included, 10 with
-    /// moments in 8 bits. In bf16 on a GPU 18, or 12 with `states = "split"`.
-    pub fn of(config: &Config, device: &Device) -> Self {
-        let states = config.optimizer.states;
-        let numerics = Numerics::new(config.model.dtype, device.gpu).updated(states);
-        let stored = numerics.storage.size_in_bytes() as u64;
-        let (master, moment) = match numerics.master {
-            None => (0, F32),
-            Some(States::F32) => (F32, F32),
-            Some(States::Split) => (2, 2),
-        };
-        Self {
-            weight: stored,
-            storage: numerics.storage,
-            master,
-            moment,
-            activation: stored,
-            mixed: numerics.mixed(),
-            gpu: device.gpu,
-        }
-    }
-}
-
-impl Bytes {
-    /// Of the moments of what is trained.
-    pub fn moments(&self, config: &Config, layout: &Layout) -> u64 {
-        config.optimizer.optim.moment_bytes(layout, self.moment)
-    }
 }
 
 impl Memory {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::memory::Bytes;
+use super::bytes::Bytes;
 use crate::config::Config;
 use crate::model::parameters::Layout;
 use crate::optim::of_piece;

@@ -12,7 +12,7 @@
 
 use serde::Serialize;
 
-use super::memory::Bytes;
+use super::bytes::Bytes;
 use super::rows::Work;
 use super::{Device, Rates};
 use crate::config::Config;

@@ -7,8 +7,8 @@ mod on_ranks;
 
 use std::path::{Path, PathBuf};
 
-use super::output::check_output;
 use super::identity::{Change, RunIdentity, acts_in_steps, described, refused, to_allow};
+use super::output::check_output;
 use super::record::frozen_of;
 use super::state::State;
 use crate::checkpoint::{Checkpoints, read_state};

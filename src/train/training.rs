@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::eval_samples::EvalSamples;
 use super::files::Files;
-use super::output::check_shared;
 use super::health;
 use super::lanes::Lanes;
 use super::non_finite::LossInputs;
+use super::output::check_shared;
 use super::record::{About, machine_of};
 use super::state::State;
 use super::{End, MovingReference, OnPolicy, Profile, Run, Split, Stepper, Stories};

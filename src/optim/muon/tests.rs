@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::kernels::testing::{fixture, variable};
 use crate::model::parameters::{Init, Params, Storage};
-use crate::optim::moments::placed;
+use crate::optim::places::placed;
 use crate::optim::{Method, Optimizer, OptimizerConfig};
 
 fn entry(name: &str, shape: &[usize]) -> Entry {

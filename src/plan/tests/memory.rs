@@ -7,7 +7,7 @@ use candle_core::{DType, Device as Place};
 use super::*;
 use crate::data::pack::Packed;
 use crate::model::weights::ModelFolder;
-use crate::plan::memory::Bytes;
+use crate::plan::bytes::Bytes;
 use crate::plan::time::update_bytes;
 
 #[test]

@@ -44,7 +44,13 @@ impl Training {
     }
 
     /// Warns of what a new record shows. Training is looked at only where nothing is evaluated.
-    pub(super) fn look_after(&mut self, record: &Record, prefix: &'static str, pairs: f64, observe: Observer) {
+    pub(super) fn look_after(
+        &mut self,
+        record: &Record,
+        prefix: &'static str,
+        pairs: f64,
+        observe: Observer,
+    ) {
         let known = match prefix {
             "" if self.eval.is_some() => return,
             "" => self.state.train.as_ref(),

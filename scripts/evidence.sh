@@ -69,7 +69,7 @@ size eval-pairs 200 1000                 # held out
 size seeds "0 1 2" "0 1 2"
 size knob-seeds "0" "0 1 2"
 size lora-rank 16 0                      # 0: all weights are trained
-size learning-rate 5e-5 1e-6
+size learning-rate 1e-5 1e-6
 size sft-learning-rate 2e-5 1e-6
 size sft-epochs 1 2
 size batch-size 10 40

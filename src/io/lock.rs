@@ -179,16 +179,14 @@ impl Owner {
     }
 }
 
-/// The name of this machine.
 #[cfg(unix)]
-pub fn host() -> String {
+fn host() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
 }
 
-/// What stands for the name of this machine.
 #[cfg(not(unix))]
-pub fn host() -> String {
+fn host() -> String {
     "this machine".into()
 }
 

@@ -179,14 +179,16 @@ impl Owner {
     }
 }
 
+/// The name of this machine.
 #[cfg(unix)]
-fn host() -> String {
+pub fn host() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
 }
 
+/// What stands for the name of this machine.
 #[cfg(not(unix))]
-fn host() -> String {
+pub fn host() -> String {
     "this machine".into()
 }
 

@@ -132,32 +132,23 @@ impl Ranks {
     /// What every rank gave, in the order of ranks; lengths may differ.
     pub fn gather(&self, what: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         let lengths = self.gather_equal(what, &(mine.len() as u64).to_le_bytes())?;
-        let mut all: Vec<Vec<u8>> = lengths.iter().map(|bytes| vec![0; length(bytes)]).collect();
-        let receives = all.iter().map(Vec::len).collect();
-        all[self.rank()].copy_from_slice(mine);
-        self.exchange(
-            what,
-            vec![mine; self.size()],
-            receives,
-            |rank, at, bytes| {
-                all[rank][at..at + bytes.len()].copy_from_slice(bytes);
-            },
-        )?;
-        Ok(all)
+        let all = lengths.iter().map(|bytes| vec![0; length(bytes)]);
+        self.gather_into(what, mine, all.collect())
     }
 
     /// As [`gather`](Self::gather), where all give as many bytes.
     fn gather_equal(&self, what: &str, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut all = vec![mine.to_vec(); self.size()];
-        let receives = vec![mine.len(); self.size()];
-        self.exchange(
-            what,
-            vec![mine; self.size()],
-            receives,
-            |rank, at, bytes| {
-                all[rank][at..at + bytes.len()].copy_from_slice(bytes);
-            },
-        )?;
+        self.gather_into(what, mine, vec![vec![0; mine.len()]; self.size()])
+    }
+
+    /// As [`gather`](Self::gather), into buffers of the length that each rank gives.
+    fn gather_into(&self, what: &str, mine: &[u8], mut all: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        let receives = all.iter().map(Vec::len).collect();
+        all[self.rank()].copy_from_slice(mine);
+        let sends = vec![mine; self.size()];
+        self.exchange(what, sends, receives, |rank, at, bytes| {
+            all[rank][at..at + bytes.len()].copy_from_slice(bytes);
+        })?;
         Ok(all)
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use expo::error::{Error, Result};
+use expo::io::lock::host;
 use expo::kernels::threads;
 use expo::ranks::tree::Counter;
 use expo::ranks::{Launch, Launcher, Ranks, agree, environment, listed};
@@ -167,17 +168,6 @@ fn extremes(threads: &[u32]) -> String {
         (Some(least), Some(most)) if least < most => format!("{least} to {most} at a rank"),
         (least, _) => format!("{} at every rank", least.unwrap_or(&0)),
     }
-}
-
-#[cfg(unix)]
-fn host() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
-}
-
-#[cfg(not(unix))]
-fn host() -> String {
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "this host".to_owned())
 }
 
 /// Longer than a chunk of the exchange at most ranks, and no multiple of it.

@@ -70,8 +70,8 @@ Exit codes, of every command:
   2        wrong input: a file, a config value, a flag; a run that does not fit
            (plan); out of memory
   3        a loss, log-prob, gradient or weight that is not finite
-  75       a rank was lost or late, or an exchange between ranks failed; start all
-           of them again
+  75       a rank was lost or late, or an exchange between ranks failed: start
+           all of them again
   128 + N  ended by signal N, with everything saved: 130 by INT, 143 by TERM";
 
 /// Every command with a page of help refers to the exit codes, which stand in one place.

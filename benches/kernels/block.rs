@@ -27,6 +27,7 @@ const SCORES: Scores = Scores {
     scale: 0.125,
     window: None,
     softcap: None,
+    precision: Precision::Full,
 };
 
 /// All kernels of a block of this width.
@@ -124,16 +125,20 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     let qkv = random(&[TOKENS, hidden / HEAD, 3 * HEAD])?;
     let [q, k, v] = views(&qkv)?;
     let packing = Packing::new(segments, q.device())?;
-    // Two products of a query with every key that it sees forward, five backward.
-    let products = |n: usize| Work::Flops(n * 2 * hidden * seen, Precision::Full);
-    harness.measure("attention::attention", products(2), || {
-        attention::attention(&q, &k, &v, &packing, SCORES)
-    });
-    let (y, saved) = attention::attention(&q, &k, &v, &packing, SCORES)?;
-    let mut dqkv = zeros(qkv.dims())?;
-    harness.measure("attention::backward", products(5), || {
-        attention::backward(&y, (&q, &k, &v), &saved, &packing, SCORES, &mut dqkv)
-    });
+    for precision in [Precision::Full, Precision::Bf16] {
+        let name = |what: &str| format!("attention::{what} {precision:?}").to_lowercase();
+        let scores = Scores { precision, ..SCORES };
+        // Two products of a query with every key that it sees forward, five backward.
+        let products = |n: usize| Work::Flops(n * 2 * hidden * seen, precision);
+        harness.measure(&name("attention"), products(2), || {
+            attention::attention(&q, &k, &v, &packing, scores)
+        });
+        let (y, saved) = attention::attention(&q, &k, &v, &packing, scores)?;
+        let mut dqkv = zeros(qkv.dims())?;
+        harness.measure(&name("backward"), products(5), || {
+            attention::backward(&y, (&q, &k, &v), &saved, &packing, scores, &mut dqkv)
+        });
+    }
     Ok(())
 }
 

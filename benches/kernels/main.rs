@@ -18,7 +18,7 @@ use harness::{Harness, Work};
 
 const VOCABULARY: usize = 50_304;
 /// Rows of logits in one tile of the head.
-const TILE: usize = (1 << 24) / VOCABULARY;
+const TILE: usize = (1 << 25) / VOCABULARY;
 /// Parameters in a flat buffer, far more than caches hold.
 const FLAT: usize = 1 << 25;
 const F32: usize = size_of::<f32>();

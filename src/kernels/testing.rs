@@ -10,6 +10,7 @@ use super::attention::Scores;
 use super::cpu::real::Element;
 use super::device::{from_host, to_host};
 use super::elementwise;
+use super::precision::Precision;
 
 /// Scores over sqrt(dim), as most models have them.
 pub fn scores(dim: usize, window: Option<usize>) -> Scores {
@@ -18,6 +19,7 @@ pub fn scores(dim: usize, window: Option<usize>) -> Scores {
         scale,
         window,
         softcap: None,
+        precision: Precision::Full,
     }
 }
 

@@ -7,6 +7,7 @@ mod config_json;
 mod identity;
 mod rotary;
 
+use crate::kernels::Precision;
 use crate::kernels::attention::Scores;
 
 pub use self::config_json::ConfigJson;
@@ -247,12 +248,13 @@ pub struct Names {
 }
 
 impl Architecture {
-    /// How a layer's attention scores are made.
+    /// How a layer's attention scores are made, in full precision.
     pub fn scores(&self, layer: usize) -> Scores {
         Scores {
             scale: self.attention_scale,
             window: self.windows[layer],
             softcap: self.attention_softcap,
+            precision: Precision::Full,
         }
     }
 

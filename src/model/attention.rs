@@ -218,14 +218,22 @@ impl Attention {
         Ok((projected, qk_norm))
     }
 
+    fn scores(&self, weights: Weights) -> Scores {
+        Scores {
+            precision: weights.precision,
+            ..self.scores
+        }
+    }
+
     /// Attention of all tokens to those before them.
     pub(super) fn attend(
         &self,
+        weights: Weights,
         (projected, qk_norm): (Projected, Option<[norm::Saved; 2]>),
         packing: &Packing,
     ) -> Result<Activations> {
         let Projected { q, k, v } = &projected;
-        let (attended, attention) = attention::attention(q, k, v, packing, self.scores)?;
+        let (attended, attention) = attention::attention(q, k, v, packing, self.scores(weights))?;
         Ok(Activations {
             projected,
             qk_norm,
@@ -284,7 +292,7 @@ impl Attention {
         let tokens = projected.q.dim(0)?;
         let mut dwhole = elementwise::zeros((tokens, self.heads.width()), &projected.q)?;
         let Projected { q, k, v } = &projected;
-        let scores = self.scores;
+        let scores = self.scores(weights);
         attention::backward(
             &dattended,
             (q, k, v),

@@ -122,7 +122,7 @@ impl Block {
         let (h, attention_read) = self.read_attention(weights, x)?;
         let projected = self.attention.project(weights, &h, angles)?;
         drop(h);
-        let attention = self.attention.attend(projected, &range.packing)?;
+        let attention = self.attention.attend(weights, projected, &range.packing)?;
         let x = match &range.rows {
             Some(rows) => &embedding::gather(x, rows, x.dtype())?,
             None => x,

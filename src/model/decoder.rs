@@ -30,7 +30,7 @@ use crate::segment::Segment;
 
 /// Logits in one tile, on the CPU and on a GPU, which wants large matmuls and is asked for
 /// its log-probs once per tile.
-const TILE_LOGITS: [usize; 2] = [1 << 24, 1 << 28];
+const TILE_LOGITS: [usize; 2] = [1 << 25, 1 << 28];
 
 /// Rows of a tile at least: of a vocabulary of 262 thousand ids 256 MiB of logits in f32, where fewer rows
 /// would have most answers take several tiles, and all but one of these are computed twice.

@@ -73,6 +73,7 @@ struct Operands<'a, T> {
     softcap: Option<T>,
     /// What is left to multiply scores by: those below a soft cap are scaled already.
     rest: T,
+    precision: Precision,
 }
 
 impl<'a, T: Multiply> Operands<'a, T> {
@@ -87,6 +88,7 @@ impl<'a, T: Multiply> Operands<'a, T> {
             scale,
             softcap,
             rest,
+            precision: plan.precision,
         }
     }
 
@@ -122,7 +124,7 @@ impl<'a, T: Multiply> Operands<'a, T> {
                 let scores = &mut scores[..block.len() * width];
                 self.each_part(scores, width, &keys, |part, keys| {
                     let k = self.head(self.k, 1, keys, kv_head);
-                    product(part, false, q, k.t());
+                    self.product(part, false, q, k.t());
                 });
                 if let Some(cap) = self.softcap {
                     soft_cap(scores, self.scale, cap);
@@ -133,7 +135,7 @@ impl<'a, T: Multiply> Operands<'a, T> {
                 for keys in keys.iter().filter(|keys| !keys.is_empty()) {
                     let p = Matrix::new(&scores[at..], (block.len(), keys.len()), (width, 1));
                     let out = MatrixMut::rows(&mut out, (block.len(), dim));
-                    product(out, add, p, self.head(self.v, 2, keys, kv_head));
+                    self.product(out, add, p, self.head(self.v, 2, keys, kv_head));
                     (add, at) = (true, at + keys.len());
                 }
                 for row in 0..block.len() {
@@ -178,10 +180,10 @@ impl<'a, T: Multiply> Operands<'a, T> {
                 let p = &mut p[..block.len() * width];
                 let dp = &mut dp[..block.len() * width];
                 self.each_part(p, width, &keys, |part, keys| {
-                    product(part, false, q, self.head(self.k, 1, keys, kv_head).t());
+                    self.product(part, false, q, self.head(self.k, 1, keys, kv_head).t());
                 });
                 self.each_part(dp, width, &keys, |part, keys| {
-                    product(part, false, dout, self.head(self.v, 2, keys, kv_head).t());
+                    self.product(part, false, dout, self.head(self.v, 2, keys, kv_head).t());
                 });
                 if let Some(cap) = self.softcap {
                     soft_cap(p, self.scale, cap);
@@ -194,7 +196,7 @@ impl<'a, T: Multiply> Operands<'a, T> {
                 for keys in parts.clone() {
                     let p = Matrix::new(&p[at..], (block.len(), keys.len()), (width, 1));
                     let dv = &mut dkv[1][(keys.start - first_token) * dim..];
-                    product(MatrixMut::rows(dv, (keys.len(), dim)), true, p.t(), dout);
+                    self.product(MatrixMut::rows(dv, (keys.len(), dim)), true, p.t(), dout);
                     at += keys.len();
                 }
                 differentiate(dp, p, width, self.scale);
@@ -205,9 +207,9 @@ impl<'a, T: Multiply> Operands<'a, T> {
                 for keys in parts {
                     let ds = Matrix::new(&dp[at..], (block.len(), keys.len()), (width, 1));
                     let dk = &mut dkv[0][(keys.start - first_token) * dim..];
-                    product(MatrixMut::rows(dk, (keys.len(), dim)), true, ds.t(), q);
+                    self.product(MatrixMut::rows(dk, (keys.len(), dim)), true, ds.t(), q);
                     let dq = MatrixMut::rows(&mut dq, (block.len(), dim));
-                    product(dq, add, ds, self.head(self.k, 1, keys, kv_head));
+                    self.product(dq, add, ds, self.head(self.k, 1, keys, kv_head));
                     (add, at) = (true, at + keys.len());
                 }
                 let (token, step) = plan.strides[0];
@@ -230,6 +232,11 @@ impl<'a, T: Multiply> Operands<'a, T> {
         }
     }
 
+    /// `c = a b`, or `c += a b` where `add`.
+    fn product(&self, c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
+        gemm(c, add, a, b, self.precision, Threads::One);
+    }
+
     /// The columns of a block's scores that belong to prefix and own, if there are any.
     fn each_part(
         &self,
@@ -248,10 +255,6 @@ impl<'a, T: Multiply> Operands<'a, T> {
             at += keys.len();
         }
     }
-}
-
-fn product<T: Multiply>(c: MatrixMut<T>, add: bool, a: Matrix<T>, b: Matrix<T>) {
-    gemm(c, add, a, b, Precision::Full, Threads::One);
 }
 
 /// Every group and head of keys is a task of its own.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::kernels::precision::Precision;
 use crate::segment::Segment;
 
 /// How the score of a query and a key is made.
@@ -17,6 +18,9 @@ pub struct Scores {
     pub window: Option<usize>,
     /// A soft cap c, if any: a score s, after the scale, becomes `c tanh(s / c)`, as in Gemma 2.
     pub softcap: Option<f64>,
+    /// What the operands of attention's matmuls are rounded to: queries, keys, values and probabilities, and
+    /// their gradients. On a GPU they are computed in the operands' own dtype.
+    pub precision: Precision,
 }
 
 /// Segments whose own ranges cover a batch's tokens.
@@ -94,6 +98,7 @@ pub struct Plan<'a> {
     pub scale: f64,
     pub window: usize,
     pub softcap: Option<f64>,
+    pub precision: Precision,
 }
 
 impl<'a> Plan<'a> {
@@ -134,6 +139,7 @@ impl<'a> Plan<'a> {
             scale: scores.scale,
             window: scores.window.unwrap_or(usize::MAX),
             softcap: scores.softcap,
+            precision: scores.precision,
         })
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::precision::Precision;
 use crate::kernels::testing::*;
 use crate::segment::Segment;
 use candle_core::{DType, Device, Var};
@@ -91,7 +92,13 @@ fn compare(segments: &[Segment], heads: usize, kv_heads: usize, dim: usize, how:
     let [q, k, v] = parts(&whole, heads, kv_heads);
     let want = reference([&q, &k, &v], segments, how);
     let gradient = &autograd(&want, &seed, &[&whole])[0];
-    for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 3e-6)] {
+    for (dtype, precision, tolerance) in [
+        (DType::F64, Precision::Full, 1e-10),
+        (DType::F64, Precision::Bf16, 1e-10),
+        (DType::F32, Precision::Full, 3e-6),
+        (DType::F32, Precision::Bf16, 3e-2),
+    ] {
+        let how = Scores { precision, ..how };
         let whole = whole.to_dtype(dtype).unwrap();
         let seed = seed.to_dtype(dtype).unwrap();
         let [q, k, v] = parts(&whole, heads, kv_heads);

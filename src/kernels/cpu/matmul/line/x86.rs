@@ -133,7 +133,17 @@ impl Line for Bf16Pairs {
     #[inline(always)]
     unsafe fn transposed(lines: [Self; LINE]) -> [Self; LINE] {
         // SAFETY: the caller's.
-        unsafe { transposed(lines.map(|x| x.0)).map(Self) }
+        unsafe {
+            // Not `map`, which is a call that passes them in memory.
+            let (mut x, mut lines) = ([_mm512_setzero_si512(); LINE], lines);
+            for (x, line) in x.iter_mut().zip(lines) {
+                *x = line.0;
+            }
+            for (line, x) in lines.iter_mut().zip(transposed(x)) {
+                *line = Self(x);
+            }
+            lines
+        }
     }
 
     #[inline(always)]

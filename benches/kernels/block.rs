@@ -127,7 +127,10 @@ fn attentions(harness: &mut Harness, hidden: usize) -> Result<()> {
     let packing = Packing::new(segments, q.device())?;
     for precision in [Precision::Full, Precision::Bf16] {
         let name = |what: &str| format!("attention::{what} {precision:?}").to_lowercase();
-        let scores = Scores { precision, ..SCORES };
+        let scores = Scores {
+            precision,
+            ..SCORES
+        };
         // Two products of a query with every key that it sees forward, five backward.
         let products = |n: usize| Work::Flops(n * 2 * hidden * seen, precision);
         harness.measure(&name("attention"), products(2), || {

@@ -311,6 +311,7 @@ pub(super) fn modules() -> super::module::Listed {
 /// For heads of these sizes.
 #[cfg(test)]
 pub(super) fn modules_of(sizes: &[usize], softcap: Option<f64>) -> super::module::Listed {
+    use crate::kernels::precision::Precision;
     let segments = Segments::new(vec![Segment::new(0..0, 0..1)])?;
     let tiles = Tiles::new(&segments, &Device::Cpu)?;
     let module = |dim: usize, dtype: DType| -> Result<_> {
@@ -325,6 +326,7 @@ pub(super) fn modules_of(sizes: &[usize], softcap: Option<f64>) -> super::module
             scale: 1.0,
             window: 1,
             softcap,
+            precision: Precision::Full,
         };
         let kernels = Kernels::new(&plan, &tiles, &[&x])?;
         Ok((kernels.module, THREADS * kernels.shares))

@@ -71,6 +71,7 @@ class Measured:
     def __init__(self, out: Path, weights: dict[str, float]):
         self.out, self.weights = out, weights
         self.figures: dict = {}
+        self.charts: dict[str, str] = {}
 
     def runs(self, *sets: str) -> list[str]:
         found = [path.parent for name in sets for path in self.out.glob(f"{name}/*/*/summary.json")]

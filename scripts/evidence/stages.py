@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+from chart import Point, scatter
 from markdown import over_seeds, shown, table
 from measured import BASELINE, COMPARED, Measured, by_prompt, lines, log_ratio, read, share_cut
 from rows import score
@@ -85,6 +86,7 @@ class Stages(Measured):
 
         before, reference = by_prompt(start["bad"], of_text), scored("sft")
         rows = []
+        series: dict = defaultdict(lambda: defaultdict(list))
         for run in self.runs("preserve"):
             run = run.removeprefix("preserve/")
             labels, name = run.split("/")
@@ -112,6 +114,13 @@ class Stages(Measured):
                 for key, (unit, value) in figures.items()
             ]
             rows.append([labels, name, optimal, *cells])
+            point = Point(name, figures["good: KL(pi || r)"][1], figures["bad: gain in score"][1])
+            series[labels][name.split("-")[0]].append(point)
+        for labels, of_labels in series.items():
+            for points in of_labels.values():
+                points.sort(key=lambda point: float(point.name.partition("=")[2]))
+            axes = ("KL(pi || r) on good prompts, nats", "gain in score on bad prompts")
+            self.charts[f"preservation-{labels}"] = scatter(f"Labels: {labels}", axes, of_labels)
         head = ["labels", "setting", "good: r is optimal", "good: KL(pi \\|\\| r)", "good: KL(r \\|\\| pi)",
                 "good: cut", "bad: KL(pi \\|\\| r)", "bad: gain in score", "bad: cut"]
         cut = {kind: shown(interval({0: share_cut(found)}), "%", True) for kind, found in start.items()}

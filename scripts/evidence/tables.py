@@ -1,4 +1,4 @@
-"""Tables of what scripts/evidence.sh measured: OUT/tables/*.md and figures.json. Figures only, no text of rows.
+"""Tables of what scripts/evidence.sh measured: OUT/tables/*.md, charts and figures.json. Figures only, no text of rows.
 
     tables.py OUT [--lexicon FILE] [--with NUMBERS]...
 
@@ -186,6 +186,8 @@ class Evidence(Stages):
                 print(text, end="")
             else:
                 file.unlink(missing_ok=True)
+        for name, chart in self.charts.items():
+            (place / f"{name}.svg").write_text(chart)
         (place / "figures.json").write_text(json.dumps(self.figures, indent=1) + "\n")
 
 

@@ -8,13 +8,16 @@ import random
 import tempfile
 import unittest
 from pathlib import Path
+from xml.etree import ElementTree
 
+import chart
 import markdown
 import measured
 import published
 import rows
 import stats
 import tables
+from stats import Interval
 
 
 def put(path: Path, lines: list[dict]) -> None:
@@ -235,6 +238,22 @@ class Tables(unittest.TestCase):
         self.assertAlmostEqual(figures["bad: cut"]["value"], 1 / 3)
         self.assertIn("33.3%", made.split("| labels")[0])
         self.assertNotIn("secret", made)
+        self.assertEqual(set(evidence.charts), {"preservation-policy", "preservation-ratio"})
+        for chart in evidence.charts.values():
+            drawn = [mark.text for mark in ElementTree.fromstring(chart).iter() if mark.tag.endswith("}text")]
+            self.assertLessEqual({"dpo", "rexpo", "0.1", "0.2"}, set(drawn))
+
+    def test_a_chart_has_room_for_its_intervals(self):
+        points = [chart.Point("a<b", Interval(-3, -4, 0, 5, 1), Interval(0, 0, 0, 5, 1)),
+                  chart.Point("x-k=2", Interval(1e3, 9e2, 1.2e3, 5, 1), Interval(5, -50, 60, 5, 1))]
+        root = ElementTree.fromstring(chart.scatter("t", ("x & y", "y"), {"x": points}))
+        for mark in root.iter():
+            for key in ("cx", "x1", "x2"):
+                self.assertTrue(0 <= float(mark.get(key, 0)) <= chart.WIDTH, mark.attrib)
+            for key in ("cy", "y1", "y2"):
+                self.assertTrue(0 <= float(mark.get(key, 0)) <= chart.HEIGHT, mark.attrib)
+        for low, high in ((0, 1), (-0.031, 0.0009), (-4, 1200), (0, 60)):
+            self.assertTrue(3 <= len(chart.ticks(low, high)) <= 7, (low, high))
 
     def test_diversity_is_compared_prompt_by_prompt(self):
         with tempfile.TemporaryDirectory() as name:

@@ -206,8 +206,8 @@ fn a_window_hides_tokens_and_long_examples_compute_logits_twice() {
         let work = Work::of(&example, Role::ALL, &arch, false);
         assert_eq!(work.pairs, 31.0 * brute(window), "{window}");
     }
-    // A tile has 2^24 / 50304 = 333 rows.
-    for (chosen, again) in [(300, 0.0), (303, 0.0), (304, 333.0), (700, 666.0)] {
+    // A tile has 2^25 / 50304 = 667 rows.
+    for (chosen, again) in [(600, 0.0), (637, 0.0), (638, 667.0), (1400, 1334.0)] {
         let work = Work::of(&pair(7, chosen, 30), Role::ALL, &arch, false);
         assert_eq!(work.again, again);
     }

@@ -196,7 +196,16 @@ fn begins_at(headers: &HeaderMap, start: u64) -> bool {
 
 /// The lock file, locked and still of that name; `None` if another process has it.
 fn taken(staging: &Path, lock: &Path) -> io::Result<Option<File>> {
-    fs::create_dir_all(staging)?;
+    match fs::create_dir_all(staging) {
+        // It was there, empty, and another process has just removed it.
+        Err(error)
+            if error.kind() == io::ErrorKind::AlreadyExists
+                && !fs::metadata(staging).is_ok_and(|found| !found.is_dir()) =>
+        {
+            return Ok(None);
+        }
+        made => made?,
+    }
     let mut options = OpenOptions::new();
     let opened = options.write(true).create(true).truncate(false).open(lock);
     let file = match opened {

@@ -14,6 +14,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::host::{read, write};
+use super::lanes::fetch;
 use super::real::Real;
 use super::simd::{LANES, vectorized};
 use super::softmax::capped;
@@ -253,9 +254,12 @@ vectorized! {
         // What is left to multiply sums by.
         let rest = if softcap.is_some() { E::Real::ONE } else { scale };
         let mut most = E::Real::NEG_INFINITY;
-        for (scores, seen) in scores.chunks_exact_mut(CHUNK).zip(seen) {
+        for (at, scores) in scores.chunks_exact_mut(CHUNK).take(seen.len()).enumerate() {
+            let (next, seen) = (seen.get(at + 1).map_or(seen[0].values, |next| next.keys), &seen[at]);
             let mut sums = [E::Real::ZERO; CHUNK];
-            for (column, &x) in seen.keys.chunks_exact(CHUNK).zip(q) {
+            let columns = seen.keys.chunks_exact(CHUNK).zip(next.chunks_exact(CHUNK));
+            for ((column, next), &x) in columns.zip(q) {
+                ask_for(next);
                 for (sum, &key) in sums.iter_mut().zip(column) {
                     *sum += x * key.real();
                 }
@@ -297,6 +301,14 @@ vectorized! {
     }
 }
 
+/// Has the caches fetch what is read next: chunks lie apart, so that no CPU foresees it.
+#[inline(always)]
+fn ask_for<E>(row: &[E]) {
+    for line in (0..size_of_val(row)).step_by(64) {
+        fetch(row.as_ptr().cast::<u8>().wrapping_add(line));
+    }
+}
+
 /// The weighted sum of `N` elements of the values, from `at` of `dim` on; gives `N`.
 #[inline(always)]
 fn mix<E: Stored, const N: usize>(
@@ -307,9 +319,18 @@ fn mix<E: Stored, const N: usize>(
     y: &mut [E::Real],
 ) -> usize {
     let mut sums = [E::Real::ZERO; N];
-    for (scores, seen) in scores.chunks_exact(CHUNK).zip(seen) {
-        let values = seen.values.chunks_exact(dim).zip(scores);
-        for (value, &score) in values.take(seen.last).skip(seen.first) {
+    for (chunk, scores) in scores.chunks_exact(CHUNK).take(seen.len()).enumerate() {
+        let (next, seen) = (
+            seen.get(chunk + 1).unwrap_or(&seen[chunk]).values,
+            &seen[chunk],
+        );
+        let values = seen
+            .values
+            .chunks_exact(dim)
+            .zip(next.chunks_exact(dim))
+            .zip(scores);
+        for ((value, next), &score) in values.take(seen.last).skip(seen.first) {
+            ask_for(&next[at..][..N]);
             for (sum, &value) in sums.iter_mut().zip(&value[at..][..N]) {
                 *sum += score * value.real();
             }

@@ -80,10 +80,10 @@ fn bf16_stays_near_f32() {
         let (full, rounded) = (values(full.flat()), values(rounded.flat()));
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let cosine = dot(&full, &rounded) / (dot(&full, &full) * dot(&rounded, &rounded)).sqrt();
-        // Each layer rounds once more; the random Phi-3's scores are large, and YaRN's are made larger.
+        // Each layer rounds once more; the random Phi-3's scores are large.
         let layers = model.architecture().layers;
-        let more = layers > 2 || name.starts_with("phi3") || name == "llama-yarn";
-        let least = if more { 0.98 } else { 0.999 };
+        let more = layers > 2 || name.starts_with("phi3");
+        let least = if more { 0.98 } else { 0.997 };
         assert!(cosine > least, "{name}: {cosine}");
     }
 }

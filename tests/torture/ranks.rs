@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::folders::unreadable;
 use super::program::{Running, Stage, memory};
@@ -17,10 +17,14 @@ const DISTURBED: usize = 12;
 const LANES: &str = "batch.lanes=4";
 const RANKS: [&str; 3] = ["1", "2", "4"];
 
+/// How long a rank waits for the others in a step.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
 #[derive(Default)]
 struct Counts {
     kills: usize,
     stalls: usize,
+    waited_for: usize,
     runs: usize,
 }
 
@@ -47,7 +51,12 @@ fn ranks_at_random() {
             let prefix = [LAUNCHER, "--oversubscribe", "-n", ranks];
             let mut command = stage.command(&prefix, &run, 1);
             command
-                .args(["--set", LANES, "--set", "distributed.timeout=3"])
+                .args([
+                    "--set",
+                    LANES,
+                    "--set",
+                    &format!("distributed.timeout={}", TIMEOUT.as_secs()),
+                ])
                 .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
                 .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
             let disturbed = attempt < DISTURBED;
@@ -71,6 +80,7 @@ fn ranks_at_random() {
     }
     report.count("kills", counts.kills);
     report.count("stalls", counts.stalls);
+    report.count("waited_for", counts.waited_for);
     report.count("runs", counts.runs);
     report.count("unreadable", report.failed("unreadable"));
     report.count("mismatches", report.failed("mismatch"));
@@ -101,10 +111,21 @@ fn launch(
                 true => counts.stalls += 1,
                 false => counts.kills += 1,
             }
-            if stalls && ranks.len() == 1 {
-                // Nobody waits for it.
-                std::thread::sleep(Duration::from_millis(50));
-                send("CONT", *rank);
+            if stalls {
+                // Alone it has nobody who waits for it. In a step the others do not wait for long; at the start
+                // and in what takes its time, such as a save, they wait until it goes on.
+                let patience = match ranks.len() {
+                    1 => Duration::from_millis(50),
+                    _ => 4 * TIMEOUT,
+                };
+                let start = Instant::now();
+                while process.is_alive() && start.elapsed() < patience {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                if process.is_alive() {
+                    send("CONT", *rank);
+                    counts.waited_for += 1;
+                }
             }
         }
     }

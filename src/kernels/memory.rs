@@ -14,12 +14,6 @@ pub use meter::{allocated, allow};
 
 /// Blocks of at least this size lie in pages of this size where the system has them.
 const HUGE: usize = 2 << 20;
-/// Blocks of at least this size, of which a KV cache is made, share such pages with their neighbours.
-const LARGE: usize = 64 << 10;
-
-/// What the heap grows by at least: room for whole huge pages.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TOP_PAD: i32 = 32 << 20;
 
 /// Makes glibc's allocator keep freed memory for the next step; does nothing elsewhere. Call it at the
 /// start of a program.
@@ -30,7 +24,6 @@ pub fn keep_freed() {
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
-        libc::mallopt(libc::M_TOP_PAD, TOP_PAD);
     }
 }
 
@@ -155,34 +148,18 @@ fn aligned(layout: Layout) -> Layout {
 
 fn advise(block: *mut u8, layout: Layout) {
     #[cfg(target_os = "linux")]
-    if layout.size() >= LARGE && !block.is_null() {
-        let start = block.addr() & !(HUGE - 1);
-        let end = block.addr() + layout.size();
-        if layout.size() < HUGE && huge_already(start / HUGE, (end - 1) / HUGE) {
-            return;
-        }
-        let len = match layout.size() < HUGE {
-            true => (end - start).next_multiple_of(HUGE),
-            false => layout.size() / HUGE * HUGE,
+    if layout.size() >= HUGE && !block.is_null() {
+        // SAFETY: advice on whole pages inside the block; refused, it changes nothing.
+        unsafe {
+            libc::madvise(
+                block.cast(),
+                layout.size() / HUGE * HUGE,
+                libc::MADV_HUGEPAGE,
+            )
         };
-        // SAFETY: advice, which changes nothing that is stored; pages around the block are the allocator's, or
-        // nobody's.
-        unsafe { libc::madvise(block.with_addr(start).cast(), len, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (block, layout);
-}
-
-/// Whether it was asked for both of these huge pages, by their numbers; if not, it counts as asked from now on.
-#[cfg(target_os = "linux")]
-fn huge_already(first: usize, last: usize) -> bool {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    const KEPT: usize = 4096;
-    // The latest of the pages that have a place; a page that lost it is asked for again.
-    static PAGES: [AtomicUsize; KEPT] = [const { AtomicUsize::new(0) }; KEPT];
-    let known = |page: usize| PAGES[page % KEPT].swap(page, Relaxed) == page;
-    let first_known = known(first);
-    first_known && (first == last || known(last))
 }
 
 #[cfg(test)]

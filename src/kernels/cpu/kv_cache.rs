@@ -176,6 +176,7 @@ impl<E: Stored> Sequence<E> {
             seen.push(Seen {
                 keys: &chunk.keys[head * size..][..size],
                 values: &chunk.values[head * size..][..size],
+                next: chunk.keys.get((head + 1) * size..).unwrap_or_default(),
                 first,
                 last: chunk.taken,
             });
@@ -189,6 +190,8 @@ impl<E: Stored> Sequence<E> {
 struct Seen<'a, E> {
     keys: &'a [E],
     values: &'a [E],
+    /// The keys of the heads after it.
+    next: &'a [E],
     first: usize,
     last: usize,
 }
@@ -206,10 +209,21 @@ pub fn extend<E: Stored>(
     let mut y = unsafe { fresh((rows, heads, dim), q)? };
     let (q, k, v) = (read(q), read(k), read(v));
     let (q, k, v) = (q.values()?, k.values()?, v.values()?);
+    let mut row_in = vec![None; sequences.len()];
     for (row, &slot) in places.slots.iter().enumerate() {
-        let (key, value) = (&k[row * strides[1].0..], &v[row * strides[2].0..]);
-        let distances = [strides[1].1, strides[2].1];
-        sequences[slot].push(key, value, (kv_heads, dim), distances);
+        row_in[slot] = Some(row);
+    }
+    let push = |(sequence, row): (&mut Sequence<E>, Option<usize>)| {
+        if let Some(row) = row {
+            let (key, value) = (&k[row * strides[1].0..], &v[row * strides[2].0..]);
+            let distances = [strides[1].1, strides[2].1];
+            sequence.push(key, value, (kv_heads, dim), distances);
+        }
+    };
+    if rows * kv_heads * dim < SMALL / CHUNK {
+        sequences.iter_mut().zip(row_in).for_each(push);
+    } else {
+        sequences.par_iter_mut().zip(row_in).for_each(push);
     }
     let group = heads / kv_heads;
     let scale = <E::Real as Real>::of(scores.scale);
@@ -257,12 +271,10 @@ vectorized! {
         for (at, scores) in scores.chunks_exact_mut(CHUNK).take(seen.len()).enumerate() {
             let (next, seen) = (seen.get(at + 1).map_or(seen[0].values, |next| next.keys), &seen[at]);
             let mut sums = [E::Real::ZERO; CHUNK];
-            let columns = seen.keys.chunks_exact(CHUNK).zip(next.chunks_exact(CHUNK));
-            for ((column, next), &x) in columns.zip(q) {
-                ask_for(next);
-                for (sum, &key) in sums.iter_mut().zip(column) {
-                    *sum += x * key.real();
-                }
+            match seen.last {
+                0..=16 => dot::<E, 16>(q, seen.keys, next, &mut sums),
+                17..=32 => dot::<E, 32>(q, seen.keys, next, &mut sums),
+                _ => dot::<E, CHUNK>(q, seen.keys, next, &mut sums),
             }
             if let Some(cap) = softcap {
                 for sum in &mut sums {
@@ -309,6 +321,25 @@ fn ask_for<E>(row: &[E]) {
     }
 }
 
+/// `q` with the first `N` keys of a chunk, of which no more are needed.
+#[inline(always)]
+fn dot<E: Stored, const N: usize>(
+    q: &[E::Real],
+    keys: &[E],
+    next: &[E],
+    sums: &mut [E::Real; CHUNK],
+) {
+    let mut kept = [E::Real::ZERO; N];
+    let columns = keys.chunks_exact(CHUNK).zip(next.chunks_exact(CHUNK));
+    for ((column, next), &x) in columns.zip(q) {
+        ask_for(next);
+        for (sum, &key) in kept.iter_mut().zip(column) {
+            *sum += x * key.real();
+        }
+    }
+    sums[..N].copy_from_slice(&kept);
+}
+
 /// The weighted sum of `N` elements of the values, from `at` of `dim` on; gives `N`.
 #[inline(always)]
 fn mix<E: Stored, const N: usize>(
@@ -320,10 +351,12 @@ fn mix<E: Stored, const N: usize>(
 ) -> usize {
     let mut sums = [E::Real::ZERO; N];
     for (chunk, scores) in scores.chunks_exact(CHUNK).take(seen.len()).enumerate() {
-        let (next, seen) = (
-            seen.get(chunk + 1).unwrap_or(&seen[chunk]).values,
-            &seen[chunk],
-        );
+        let next = match seen.get(chunk + 1) {
+            Some(next) => next.values,
+            None if seen[0].next.is_empty() => seen[chunk].values,
+            None => seen[0].next,
+        };
+        let seen = &seen[chunk];
         let values = seen
             .values
             .chunks_exact(dim)

@@ -138,11 +138,11 @@ impl<T: Real> Place<'_, T> {
         }
     }
 
-    /// Takes the sums of a row of `x` with a panel.
-    fn take(&self, row: usize, panel: usize, sums: &[T; PANEL]) {
+    /// Takes the sums of a row of `x` with panels from this one on.
+    fn take(&self, row: usize, panel: usize, sums: &[T]) {
         let first = panel * PANEL;
         let from = self.range.start.max(first);
-        let sums = &sums[from - first..PANEL.min(self.range.end - first)];
+        let sums = &sums[from - first..sums.len().min(self.range.end - first)];
         let at = from - self.range.start;
         // SAFETY: a task has panels of its own, and so these elements.
         let y = unsafe { self.y.part(row * self.distance + at, sums.len()) };

@@ -47,8 +47,8 @@ impl Panels {
     }
 }
 
-/// Takes the sums of a row of `x` with a panel: (row, panel, sums).
-pub(super) type Take<'a, T> = &'a mut dyn FnMut(usize, usize, &[T; PANEL]);
+/// Takes the sums of a row of `x` with some panels, side by side: (row, first panel, sums).
+pub(super) type Take<'a, T> = &'a mut dyn FnMut(usize, usize, &[T]);
 
 /// All rows of `x` with the panels in `range`.
 ///
@@ -171,9 +171,7 @@ unsafe fn chunk<L: Tiles, F: Format<L>, const C: usize>(
     }
     let rows = space.sums[..x.len() * C * PANEL].chunks_exact(C * PANEL);
     for (row, sums) in rows.enumerate() {
-        for (c, sums) in sums.as_chunks::<PANEL>().0.iter().enumerate() {
-            take(row, first + c, sums);
-        }
+        take(row, first, sums);
     }
 }
 

@@ -37,6 +37,9 @@ step "kernels and models"
 failed=0
 "$library" gpu kernels::cuda cuda_tests --skip ptx_tests || failed=$?
 
+step "NVIDIA's own NCCL"
+EXPO_TEST_NCCL="$home/lib64/libnccl.so.2" "$library" ranks::nccl || failed=$?
+
 step "the program"
 "$main" gpu:: || failed=$?
 [ "$failed" -eq 0 ] || exit 1

@@ -3,7 +3,7 @@
 #
 #   eval "$(scripts/cuda_toolkit.sh DIR)"; cargo build --release --features cuda
 #
-# Enough to build expo for CUDA and to compile its kernels where no GPU is. What is there already stays.
+# Enough to build expo for CUDA, to compile its kernels and to open NCCL where no GPU is. What is there already stays.
 # Exit status 3: something that it takes is missing on this machine, and a line says what.
 set -euo pipefail
 exec </dev/null
@@ -22,7 +22,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels=(
     nvidia-cuda-nvcc==13.0.88 'nvidia-nvvm==13.0.*' 'nvidia-cuda-crt==13.0.*'
     'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*' 'nvidia-cuda-nvrtc==13.0.*'
-    'nvidia-cublas==13.*' 'nvidia-curand==10.*' 'nvidia-cuda-nvdisasm==13.*'
+    'nvidia-cublas==13.*' 'nvidia-curand==10.*' 'nvidia-cuda-nvdisasm==13.*' 'nvidia-nccl-cu13==2.*'
 )
 
 # The driver's library comes with a driver alone. To link it takes only its names, which cudarc has.
@@ -57,7 +57,7 @@ if [ "$(cat "$made" 2>/dev/null)" != "$recipe" ]; then
     rm -rf "$folder/lib64"
     mkdir -p "$folder/lib64/stubs"
     ln -sfn "$wheel"/{bin,nvvm,include,lib} "$folder/"
-    ln -s "$wheel"/lib/lib* "$folder/lib64/"
+    ln -s "$wheel"/lib/lib* "$wheel"/../nccl/lib/libnccl.so.2 "$folder/lib64/"
     for library in cudart nvrtc cublas cublasLt curand; do
         versions=("$wheel/lib/lib$library.so".*)
         ln -s "${versions[0]}" "$folder/lib64/lib$library.so"

@@ -10,6 +10,7 @@ mod eval;
 mod guide;
 mod init;
 mod launcher;
+mod local;
 mod loss;
 mod losses;
 mod merge;
@@ -126,6 +127,7 @@ impl Command {
             Self::Sweep(args) => args.device(),
             Self::Score(args) => args.device(),
             Self::Eval(args) => args.device(),
+            Self::Ranks(args) => Some(args.device()),
             Self::Plan(_)
             | Self::Report(_)
             | Self::Verify(_)
@@ -135,7 +137,6 @@ impl Command {
             | Self::Loss(_)
             | Self::Losses(_)
             | Self::Bandit(_)
-            | Self::Ranks(_)
             | Self::Guide(_)
             | Self::Completions(_) => None,
         }
@@ -193,6 +194,7 @@ pub fn run() -> anyhow::Result<()> {
     let cli = cli.unwrap_or_else(|error| refuse(&error));
     if let Some(asked) = cli.command.device() {
         dispatch::hand_over(&asked)?;
+        local::launch(&asked, cli.command.work())?;
     }
     instructions::check()?;
     launcher::open(cli.command.work())?;

@@ -1,12 +1,14 @@
 //! How several processes find each other and agree.
 //!
-//! [`Launch`] reads the launcher's environment, [`open`] connects the processes that it names, and
+//! [`Launch`] reads the launcher's environment, [`open`] connects the processes that it names, by MPI or, where
+//! torchrun started them, by NCCL, and
 //! [`agree`] compares what must be the same at all of them. What they exchange goes through
 //! [`Ranks`].
 
 mod agree;
 mod lanes;
 mod launch;
+mod rendezvous;
 mod share;
 
 use std::time::Duration;
@@ -18,10 +20,18 @@ pub use launch::{Environment, Launch, Launcher, Pmi, environment};
 pub use share::{share, share_results};
 
 use crate::error::{Error, Result};
+use crate::kernels::device::{gpu, gpus, set_own_gpu};
 use crate::kernels::ranks::library::{Abi, Library};
+use crate::kernels::ranks::nccl::Nccl;
 
 /// Names the MPI library, by path or by name.
 pub const LIBRARY: &str = "EXPO_MPI_LIBRARY";
+
+/// Names the NCCL library, by path or by name.
+pub const NCCL_LIBRARY: &str = "EXPO_NCCL_LIBRARY";
+
+/// What NCCL is called where nothing names it.
+const NCCL: &str = "libnccl.so.2";
 
 #[cfg(not(target_os = "macos"))]
 const OPEN_MPI: &[&str] = &["libmpi.so.40"];
@@ -37,20 +47,32 @@ const MPICH: &[&str] = &["libmpi.12.dylib", "libmpich.12.dylib"];
 const STANDARD: &[&str] = &["libmpi_abi.1.dylib", "libmpi_abi.0.dylib"];
 
 /// Connects the processes of the launch that the environment names. One process needs no library.
-/// A call fails that makes no progress within `limit`.
+/// A call fails that makes no progress within `limit`. Where there are GPUs each process takes one of its own.
 ///
 /// # Errors
 /// If the environment contradicts itself, there is no MPI library, or it is not that of the launcher: each
-/// process would take itself for the only one.
+/// process would take itself for the only one. By torchrun if there is no NCCL, or no GPU for each process.
 pub fn open(environment: &Environment, limit: Duration) -> Result<Ranks> {
     let launch = Launch::parse(environment)?;
     if launch.size == 1 {
         return Ok(Ranks::alone());
     }
+    match own_gpu(&launch, gpus().unwrap_or(0)) {
+        Ok(None) => {}
+        Ok(Some(own)) => {
+            set_own_gpu(own);
+            if launch.launcher == Launcher::Torchrun {
+                return by_nccl(environment, &launch, own, limit);
+            }
+        }
+        Err(error) if launch.launcher == Launcher::Torchrun => return Err(error),
+        // Ranks of MPI may compute on CPUs; where they want a GPU they are told that it is not there.
+        Err(_) => set_own_gpu(launch.local),
+    }
     check_launcher(&launch)?;
     let library = find(environment, launch.launcher)?;
     check_library(&launch, &library)?;
-    let ranks = Ranks::start(&library, limit)?;
+    let ranks = Ranks::start(&library, nccl(environment), limit)?;
     match (ranks.rank(), ranks.size()) == (launch.rank, launch.size) {
         true => Ok(ranks),
         false => {
@@ -64,13 +86,59 @@ pub fn open(environment: &Environment, limit: Duration) -> Result<Ranks> {
     }
 }
 
+/// The number of the GPU that a process takes of the `gpus` that it sees; `None` where it sees none. Where a launcher
+/// shows each process its own there is one.
+fn own_gpu(launch: &Launch, gpus: usize) -> Result<Option<usize>> {
+    let Launch { rank, local, .. } = *launch;
+    match gpus {
+        0 => Ok(None),
+        1 => Ok(Some(0)),
+        several if local < several => Ok(Some(local)),
+        several => {
+            let number = local + 1;
+            let fact =
+                format!("rank {rank} is process {number} of its host, which has {several} GPUs");
+            Err(Error::input(fact).hint("start as many processes on each host as it has GPUs"))
+        }
+    }
+}
+
+/// Files that may be NCCL.
+fn nccl(environment: &Environment) -> Vec<String> {
+    let named = environment
+        .get(NCCL_LIBRARY)
+        .filter(|name| !name.is_empty());
+    vec![named.map_or(NCCL, String::as_str).to_owned()]
+}
+
+/// Connects processes that have a GPU each, and no MPI.
+fn by_nccl(
+    environment: &Environment,
+    launch: &Launch,
+    own: usize,
+    limit: Duration,
+) -> Result<Ranks> {
+    let nccl = Nccl::open(&nccl(environment)).map_err(|error| {
+        error.hint(format!(
+            "install NCCL, which PyTorch brings along as nvidia/nccl/lib/{NCCL}, or name it in {NCCL_LIBRARY}"
+        ))
+    })?;
+    let device = gpu(own)?;
+    let (id, announced) = rendezvous::id(environment, launch, &nccl, limit)?;
+    let place = (launch.rank, launch.size);
+    let ranks = Ranks::start_on_gpus(nccl, id, place, &device, limit)?;
+    drop(announced);
+    Ok(ranks)
+}
+
 /// Refuses launchers that give processes no way to find each other by MPI: some libraries end the process
 /// while they are initialized, where no error can be caught.
 fn check_launcher(launch: &Launch) -> Result<()> {
     let Launch { rank, size, .. } = launch;
     match launch.launcher {
         Launcher::Torchrun => Err(Error::input(format!(
-            "this is rank {rank} of {size} by RANK and WORLD_SIZE (torchrun), which starts no MPI"
+            "this is rank {rank} of {size} by RANK and WORLD_SIZE (torchrun), which starts no MPI, and there is \
+             no GPU"
         ))
         .hint("on CPUs start the processes with mpirun or srun")),
         Launcher::Slurm(None) => Err(Error::input(format!(
@@ -136,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn each_process_of_a_host_takes_a_gpu_of_its_own() {
+        let launch = |local| Launch {
+            rank: 5,
+            size: 8,
+            local,
+            id: None,
+            launcher: Launcher::Torchrun,
+        };
+        assert_eq!(own_gpu(&launch(1), 0).unwrap(), None);
+        assert_eq!(own_gpu(&launch(1), 1).unwrap(), Some(0));
+        assert_eq!(own_gpu(&launch(1), 4).unwrap(), Some(1));
+        let error = own_gpu(&launch(2), 2).unwrap_err().to_string();
+        assert!(error.starts_with("rank 5 is process 3 of its host, which has 2 GPUs"));
+    }
+
+    #[test]
     fn one_process_needs_no_library() {
         let environment = [(LIBRARY.to_owned(), "/nowhere/libmpi.so".to_owned())];
         let ranks = open(&environment.into(), Duration::from_secs(1)).unwrap();
@@ -144,9 +228,11 @@ mod tests {
 
     #[test]
     fn processes_that_cannot_find_each_other_are_refused() {
-        let text = refused(&[("RANK", "1"), ("WORLD_SIZE", "3")]);
-        assert!(text.contains("rank 1 of 3 by RANK"), "{text}");
-        assert!(text.ends_with("start the processes with mpirun or srun"));
+        if gpus().unwrap_or(0) == 0 {
+            let text = refused(&[("RANK", "1"), ("WORLD_SIZE", "3")]);
+            assert!(text.contains("rank 1 of 3 by RANK"), "{text}");
+            assert!(text.ends_with("start the processes with mpirun or srun"));
+        }
         let step = [
             ("SLURM_STEP_ID", "0"),
             ("SLURM_PROCID", "1"),

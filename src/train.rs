@@ -43,6 +43,7 @@ use crate::data::RowReport;
 use crate::error::{Error, Result};
 use crate::kernels::device::kind;
 use crate::model::Decoder;
+use crate::model::device::is_one_gpu;
 use crate::ranks::{Ranks, check_lanes, lanes, share};
 use crate::run_dir::{Hashes, SummaryRecord, Timing};
 use crate::sample::run_datasets;
@@ -155,9 +156,11 @@ impl Run {
             config.check_cpu()?;
         }
         if ranks.size() > 1 {
-            if !compute.device.is_cpu() {
-                let error = Error::input("several ranks compute on CPUs alone in this version");
-                let error = error.hint("start one process, or set model.device = \"cpu\"");
+            if is_one_gpu(&config.model.device) {
+                let device = &config.model.device;
+                let error =
+                    Error::input(format!("{device:?} is one GPU, which ranks cannot share"));
+                let error = error.hint("set \"cuda\", and each rank takes a GPU of its own");
                 return Err(error.at_key("model.device"));
             }
             let mut of_all = RunIdentity::of_all(&config)?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::support::fixture;
 
+mod ranks;
 mod refused;
 
 /// Models that together have both residual layouts, all norms and activations, soft caps, learned positions

@@ -1,7 +1,7 @@
 //! Several processes under the launchers of MPI that this machine has.
 
 mod failures;
-mod training;
+pub mod training;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -302,7 +302,7 @@ fn rank_of(process: i32) -> String {
     rank.expect("a launcher says ranks")
 }
 
-fn signal(process: i32, name: &str) {
+pub fn signal(process: impl ToString, name: &str) {
     let id = process.to_string();
     let sent = Command::new("kill").args(["-s", name, &id]).status();
     assert!(sent.unwrap().success());

@@ -85,8 +85,21 @@ impl DeviceRequest {
         })
     }
 
+    /// Its name.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// By its name.
+    pub fn named(device: &str) -> Self {
+        Self {
+            device: device.to_owned(),
+            source: None,
+        }
+    }
+
     /// Refuses the device, at the place that asks for it.
-    fn refuse(&self, error: Error) -> Result<()> {
+    pub fn refuse(&self, error: Error) -> Result<()> {
         let error = error
             .with_fact(|fact| format!("device \"{}\": {fact}", self.device))
             .at_key("model.device");

@@ -4,6 +4,8 @@ mod check;
 
 use clap::{Args, Subcommand};
 
+use super::dispatch::DeviceRequest;
+
 /// Check the processes that a launcher starts
 #[derive(Args)]
 #[command(arg_required_else_help = true)]
@@ -15,6 +17,15 @@ pub struct RanksArgs {
 #[derive(Subcommand)]
 enum What {
     Check(check::CheckArgs),
+}
+
+impl RanksArgs {
+    /// The device whose memory is exchanged.
+    pub fn device(&self) -> DeviceRequest {
+        match &self.what {
+            What::Check(args) => args.device(),
+        }
+    }
 }
 
 /// Runs the command.

@@ -14,10 +14,11 @@ use jiff::{Span, SpanRelativeTo};
 use super::answer;
 
 /// The number of the signal that asks the command to stop, 0 until there is one. The first SIGINT or
-/// SIGTERM sets it; the next one terminates the process at once, with exit code 128 plus its number.
+/// SIGTERM sets it; the next one terminates the process at once, with exit code 128 plus its number. SIGUSR1, as
+/// ranks get it of the process that started them, asks as SIGTERM does, as often as it comes.
 #[cfg(unix)]
 pub fn on_signal() -> Result<Arc<AtomicUsize>> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
     use signal_hook::flag;
 
     let failed = |error: std::io::Error| Error::failed(format!("signals: {error}"));
@@ -34,6 +35,7 @@ pub fn on_signal() -> Result<Arc<AtomicUsize>> {
         flag::register(number, Arc::clone(&again)).map_err(failed)?;
         flag::register_usize(number, Arc::clone(&signal), number as usize).map_err(failed)?;
     }
+    flag::register_usize(SIGUSR1, Arc::clone(&signal), SIGTERM as usize).map_err(failed)?;
     Ok(signal)
 }
 

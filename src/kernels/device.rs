@@ -2,6 +2,8 @@
 //!
 //! Hides whether this build has CUDA.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use candle_core::{DType, Device, Shape, Tensor};
 use half::bf16;
 
@@ -30,6 +32,19 @@ pub const CUDA: bool = cfg!(feature = "cuda");
 /// If there is no such GPU, or this build has no CUDA.
 pub fn gpu(ordinal: usize) -> Result<Device> {
     driver::open(ordinal)
+}
+
+/// See [`own_gpu`].
+static OWN_GPU: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of the GPU that this process takes where none is named.
+pub fn own_gpu() -> usize {
+    OWN_GPU.load(Relaxed)
+}
+
+/// Names that GPU: one of several ranks on a host takes its own.
+pub fn set_own_gpu(ordinal: usize) {
+    OWN_GPU.store(ordinal, Relaxed);
 }
 
 /// The [`kind`] that runs of earlier versions recorded for every GPU.

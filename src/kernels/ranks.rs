@@ -3,6 +3,7 @@
 //! Hides the library that moves the bytes. Where things are:
 //!
 //! - [`library`]: an MPI library, opened at run time; `mpi`: the calls into it.
+//! - [`nccl`]: NCCL, opened at run time, and the calls into it; `on_gpus`: the GPUs that it connects.
 //! - `exchange`: transfers between all pairs of ranks, in chunks, with a deadline.
 //! - [`tree`]: the order in which buffers are added.
 //!
@@ -12,18 +13,24 @@
 mod exchange;
 pub mod library;
 mod mpi;
+pub mod nccl;
+mod on_gpus;
 pub mod tree;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
 
 use crate::error::{Error, Result};
-use exchange::{CHUNK, Plan, World, as_bytes};
+use exchange::{CHUNK, Plan, Wire, World, as_bytes};
 use library::Library;
 use mpi::Mpi;
+use nccl::{Id, Nccl, Transfer};
+use on_gpus::Gpus;
 
 pub use exchange::listed;
 
@@ -51,6 +58,9 @@ struct Shared {
     world: Option<Mutex<World>>,
     /// For [`Ranks::abort`], while another thread may wait in the exchange.
     mpi: Option<Arc<Mpi>>,
+    /// Files that may be NCCL, for GPUs that are connected later.
+    nccl: Vec<String>,
+    gpus: OnceLock<Arc<Gpus>>,
 }
 
 impl fmt::Debug for Ranks {
@@ -69,33 +79,113 @@ impl Ranks {
                 library: None,
                 world: None,
                 mpi: None,
+                nccl: Vec::new(),
+                gpus: OnceLock::new(),
             }),
             limit: Duration::MAX,
         }
     }
 
     /// Initializes MPI, which waits for all processes of the launch without a limit; `limit` is for the time
-    /// in which a call makes no progress after that. Once per process.
+    /// in which a call makes no progress after that. Once per process. `nccl` are files that may be NCCL, for
+    /// tensors on GPUs.
     ///
     /// # Errors
     /// If the library cannot be used, or MPI fails.
-    pub fn start(library: &Library, limit: Duration) -> Result<Self> {
-        static STARTED: AtomicBool = AtomicBool::new(false);
-        if STARTED.swap(true, Relaxed) {
-            return Err(Error::failed("MPI was started before in this process"));
-        }
+    pub fn start(library: &Library, nccl: Vec<String>, limit: Duration) -> Result<Self> {
+        start_once()?;
         let mpi = Arc::new(Mpi::start(library)?);
         let shared = Shared {
             rank: mpi.rank,
             size: mpi.size,
             library: Some(mpi.version.clone()),
-            world: Some(Mutex::new(World::new(Arc::clone(&mpi)))),
+            world: Some(Mutex::new(World::new(Wire::Mpi(Arc::clone(&mpi))))),
             mpi: Some(mpi),
+            nccl,
+            gpus: OnceLock::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
             limit,
         })
+    }
+
+    /// Connects ranks that have a GPU each by NCCL alone: rank and number of ranks, and the id that rank 0 made.
+    /// Once per process.
+    ///
+    /// # Errors
+    /// If NCCL fails, or not all ranks come within `limit`.
+    pub fn start_on_gpus(
+        nccl: Nccl,
+        id: Id,
+        (rank, size): (usize, usize),
+        device: &Device,
+        limit: Duration,
+    ) -> Result<Self> {
+        start_once()?;
+        let gpus = Gpus::connect(nccl, id, (rank, size), device, limit);
+        let gpus = Arc::new(gpus.map_err(|error| error.at("the start of all ranks"))?);
+        let shared = Shared {
+            rank,
+            size,
+            library: Some(gpus.words()),
+            world: Some(Mutex::new(World::new(Wire::Gpus(Arc::clone(&gpus))))),
+            mpi: None,
+            nccl: Vec::new(),
+            gpus: OnceLock::from(gpus),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            limit,
+        })
+    }
+
+    /// The GPUs of the ranks, of which `device` is this one's; those that MPI started are connected now. All
+    /// ranks come here together.
+    fn gpus(&self, device: &Device) -> Result<Arc<Gpus>> {
+        if let Some(gpus) = self.shared.gpus.get() {
+            return Ok(Arc::clone(gpus));
+        }
+        // All learn of a rank that has no NCCL: the others would wait for it.
+        let what = "the start of NCCL";
+        let nccl = Nccl::open(&self.shared.nccl);
+        let id = match &nccl {
+            Ok(nccl) if self.is_first() => nccl.unique_id().map(|id| id.as_bytes().to_vec()),
+            Ok(_) => Ok(vec![1]),
+            Err(error) => Err(error.clone()),
+        };
+        let mine = id.as_deref().unwrap_or_default();
+        let mut all = self.gather(what, mine)?;
+        let nccl = nccl.and_then(|nccl| id.map(|_| nccl))?;
+        if let Some(rank) = all.iter().position(Vec::is_empty) {
+            return Err(Error::rank(format!("rank {rank} has no NCCL")).at(what));
+        }
+        let id = Id::from_bytes(&all.swap_remove(0))?;
+        let gpus = Gpus::connect(nccl, id, (self.rank(), self.size()), device, self.limit);
+        let gpus = Arc::new(gpus.map_err(|error| error.at(what))?);
+        Ok(Arc::clone(self.shared.gpus.get_or_init(|| gpus)))
+    }
+
+    /// Has the GPUs exchange bytes, behind all work that `device` was given before, and waits for nothing but that
+    /// the transfers have begun.
+    ///
+    /// # Safety
+    /// The memory is that of `device`, and there until [`finish`](Self::finish) has returned.
+    pub(super) unsafe fn transfer(
+        &self,
+        what: &str,
+        device: &Device,
+        transfers: &[Transfer],
+    ) -> Result<()> {
+        let gpus = self.gpus(device)?;
+        // SAFETY: the caller's.
+        unsafe { gpus.begin(transfers, self.limit) }.map_err(|error| error.at(what))
+    }
+
+    /// Waits until `device` has done all that it was given.
+    pub(super) fn finish(&self, what: &str, device: &Device) -> Result<()> {
+        let gpus = self.gpus(device)?;
+        gpus.wait(self.limit).map_err(|error| error.at(what))
     }
 
     /// The same processes, whose calls fail that make no progress within another time.
@@ -124,7 +214,7 @@ impl Ranks {
         self.shared.rank == 0
     }
 
-    /// The name and version of the library, and its file; `None` where there is one rank.
+    /// The name and version of the library that connects the ranks, and its file; `None` where there is one rank.
     pub fn library(&self) -> Option<&str> {
         self.shared.library.as_deref()
     }
@@ -248,7 +338,7 @@ impl Ranks {
         self.gather_equal(what, &[0]).map(drop)
     }
 
-    /// Ends MPI at a regular end, after all ranks have met; does nothing a second time, and fails again after a failure. By the
+    /// Ends MPI and NCCL at a regular end, after all ranks have met; does nothing a second time, and fails again after a failure. By the
     /// thread that [started](Self::start) it.
     pub fn finalize(&self) -> Result<()> {
         let Some(world) = &self.shared.world else {
@@ -257,17 +347,28 @@ impl Ranks {
         if lock(world)?.is_finalized() {
             return Ok(());
         }
-        self.barrier("the end of all ranks")?;
+        let what = "the end of all ranks";
+        self.barrier(what)?;
+        if let Some(gpus) = self.shared.gpus.get() {
+            gpus.finalize(self.limit).map_err(|error| error.at(what))?;
+        }
         lock(world)?.finalize()
     }
 
     /// Ends the processes of all ranks with this exit status, whatever they do. `MPI_Abort` may hang where
     /// a link is down: this process ends 10 seconds later all the same.
     pub fn abort(&self, status: u8) -> ! {
-        if let Some(mpi) = self.shared.mpi.clone() {
-            let thread = std::thread::Builder::new();
-            if thread.spawn(move || mpi.abort(status)).is_ok() {
-                std::thread::sleep(LAST_WORDS);
+        let (mpi, gpus) = (self.shared.mpi.clone(), self.shared.gpus.get().cloned());
+        // Either may hang. With the process its GPU leaves NCCL as well.
+        let (end, time): (Box<dyn FnOnce() + Send>, _) = match (mpi, gpus) {
+            (Some(mpi), _) => (Box::new(move || mpi.abort(status)), LAST_WORDS),
+            (None, Some(gpus)) => (Box::new(move || gpus.abort()), LAST_WORDS / 5),
+            (None, None) => library::leave(status),
+        };
+        if let Ok(thread) = std::thread::Builder::new().spawn(end) {
+            let since = Instant::now();
+            while !thread.is_finished() && since.elapsed() < time {
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
         library::leave(status)
@@ -310,6 +411,18 @@ impl Ranks {
             piece.end
         });
         assert_eq!(end, length, "pieces cover the whole");
+    }
+}
+
+/// # Errors
+/// The second time.
+fn start_once() -> Result<()> {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    match STARTED.swap(true, Relaxed) {
+        false => Ok(()),
+        true => Err(Error::failed(
+            "the ranks of this process were started before",
+        )),
     }
 }
 

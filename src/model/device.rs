@@ -1,28 +1,44 @@
 //! The choice of a device by name.
 
+use std::ops::RangeInclusive;
+
 use candle_core::Device;
 
 use crate::error::{Error, Result};
-use crate::kernels::device::{CUDA, gpu, gpus};
+use crate::kernels::device::{CUDA, gpu, gpus, own_gpu};
 
-/// `cpu`, `cuda:N` in a build with CUDA, or `auto`: the first GPU if there is one.
+/// The numbers of a device that is several GPUs, `cuda:0-7`.
+pub fn several(name: &str) -> Option<RangeInclusive<usize>> {
+    let (first, last) = name.strip_prefix("cuda:")?.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first < last).then_some(first..=last)
+}
+
+/// Whether a device is one GPU by its number.
+pub fn is_one_gpu(name: &str) -> bool {
+    name.starts_with("cuda:") && several(name).is_none()
+}
+
+/// `cpu`, `cuda:N` in a build with CUDA, `cuda`: the [GPU of this process](own_gpu), `cuda:N-M`: as well, of one of
+/// several processes, or `auto`: as `cuda`, if there is a GPU.
 pub fn open(name: &str) -> Result<Device> {
     let unknown = || {
         let hint = match name.to_ascii_lowercase().as_str() {
             "gpu" | "nvidia" | "0" | "cuda" | "gpu:0" => {
-                "did you mean \"cuda:0\"? valid: auto, cpu, cuda:N"
+                "did you mean \"cuda:0\"? valid: auto, cpu, cuda:N, cuda:N-M"
             }
             "mps" | "metal" | "xpu" | "hip" | "rocm" | "tpu" | "npu" => {
-                "expo computes on the CPU and on NVIDIA GPUs; valid: auto, cpu, cuda:N"
+                "expo computes on the CPU and on NVIDIA GPUs; valid: auto, cpu, cuda:N, cuda:N-M"
             }
-            _ => "valid: auto, cpu, cuda:N",
+            _ => "valid: auto, cpu, cuda:N, cuda:N-M",
         };
         Error::input(format!("there is no device \"{name}\"")).hint(hint)
     };
     match name {
         "auto" if gpus().unwrap_or(0) == 0 => Ok(Device::Cpu),
         "cpu" => Ok(Device::Cpu),
-        "auto" | "cuda" => numbered(name, 0),
+        "auto" | "cuda" => numbered(name, own_gpu()),
+        name if several(name).is_some() => numbered(name, own_gpu()),
         other => {
             let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
             numbered(name, number.parse().map_err(|_| unknown())?)

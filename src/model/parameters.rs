@@ -299,6 +299,20 @@ impl Params {
         })
     }
 
+    /// What makes up the values of what is trained, each (elements), to be written in place.
+    pub fn trained_mut(&mut self) -> Result<Vec<Dst<'_>>> {
+        self.largest = f64::INFINITY;
+        let len = self.flat.elem_count();
+        let mut all = vec![Dst::from(&mut self.flat)];
+        match &mut self.master {
+            Master::Itself => {}
+            Master::F32(rest) | Master::Low(rest) => {
+                all.push(Dst::view(rest, |rest| rest.narrow(0, 0, len))?);
+            }
+        }
+        Ok(all)
+    }
+
     /// One parameter in its shape; writes in place go through to the buffer.
     ///
     /// # Panics

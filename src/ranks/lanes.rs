@@ -41,12 +41,14 @@ pub fn check_lanes(lanes: usize, ranks: usize, resumed: bool) -> Result<()> {
 }
 
 /// Cuts what has its parts end at `ends`, ascending, into a piece of whole parts for each rank, one behind the other
-/// and as even as they can be; with fewer parts than ranks some pieces are empty.
+/// and as even as they can be; with fewer parts than ranks some pieces are empty. Pieces begin at even places:
+/// GPUs round two numbers by one random word.
 pub fn pieces(ends: &[usize], ranks: usize) -> Vec<Range<usize>> {
     let (mut start, len) = (0, ends.last().copied().unwrap_or(0));
     let pieces = (1..=ranks).map(|rank| {
         let even = len * rank / ranks;
-        let later = ends.iter().copied().filter(|end| *end >= start);
+        let fits = |end: &usize| *end >= start && end.is_multiple_of(2);
+        let later = ends.iter().copied().filter(fits);
         let nearest = later.min_by_key(|end| end.abs_diff(even));
         let end = if rank == ranks {
             len
@@ -76,6 +78,7 @@ mod tests {
             assert!(pieces.iter().all(is_whole), "{pieces:?}");
         }
         assert_eq!(pieces(&ends, 2), [0..586, 586..1469]);
+        assert_eq!(pieces(&[3, 7, 9], 2), [0..9, 9..9]);
         assert_eq!(pieces(&[], 3), [0..0, 0..0, 0..0]);
     }
 

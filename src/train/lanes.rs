@@ -14,7 +14,7 @@ use candle_core::Tensor;
 use super::non_finite::not_finite;
 use crate::data::deal;
 use crate::error::Result;
-use crate::kernels::device::{download, upload, zeros};
+use crate::kernels::device::zeros;
 use crate::kernels::{elementwise, exchange};
 use crate::model::parameters::{Layout, Params};
 use crate::optim::{Tried, gradient_norm, squared_norms};
@@ -99,7 +99,9 @@ impl Lanes {
             weights.largest(),
             pieces(weights.layout(), self.ranks.size()),
         );
-        exchange::gather(&self.ranks, "the weights", &pieces, weights.flat_mut())?;
+        for values in weights.trained_mut()? {
+            exchange::gather(&self.ranks, "the weights", &pieces, values)?;
+        }
         weights.set_largest(largest);
         Ok(())
     }
@@ -167,8 +169,9 @@ impl LaneSum<'_> {
             return Ok(());
         };
         let own = &self.pieces[self.lanes.ranks.rank()];
+        let cube = |x: &Tensor| x.unsqueeze(0)?.unsqueeze(0);
         let whole = gradients.flat_mut();
-        let whole = whole.narrowed(|x| x.narrow(0, own.start, own.len()))?;
-        upload(&download(piece)?, whole)
+        let whole = whole.narrowed(|x| cube(&x.narrow(0, own.start, own.len())?))?;
+        elementwise::assign(whole, &cube(piece)?)
     }
 }

@@ -7,6 +7,7 @@
 // this and says where it is used. What its environment may set, EXPO_EMULATOR_ in front:
 //   REVERSED      threads run in reverse order: results must not differ
 //   AT_ONCE       everything runs before its call returns
+//   GPUS          how many there are, 1; all of them are the host's memory
 //   MEMORY        bytes of the device
 //   CARD          its compute capability, 90 for 9.0; NVRTC knows 80, 86, 89 and 90
 //   DRIVER        the CUDA version that the driver is for, 13000 for 13.0
@@ -45,10 +46,10 @@ struct Event {
 
 API int cuInit(unsigned) { return 0; }
 API int cuDriverGetVersion(int* version) { return *version = number("DRIVER", 13000), 0; }
-API int cuDeviceGetCount(int* count) { return *count = 1, 0; }
+API int cuDeviceGetCount(int* count) { return *count = number("GPUS", 1), 0; }
 API int cuDeviceGet(int* device, int ordinal) {
-    if (ordinal != 0) return 101;
-    return *device = 0, 0;
+    if (ordinal < 0 || (uint64_t)ordinal >= number("GPUS", 1)) return 101;
+    return *device = ordinal, 0;
 }
 API int cuDeviceGetName(char* name, int bytes, int) {
     return snprintf(name, bytes, "emulator on the CPU"), 0;
@@ -75,6 +76,7 @@ API int cuStreamCreateWithPriority(void** stream, unsigned, int) {
 }
 API int cuStreamDestroy_v2(void* stream) { return free(stream), 0; }
 API int cuStreamSynchronize(void*) { return wait(); }
+API int cuStreamQuery(void*) { return wait(); }
 API int cuStreamWaitEvent(void*, void*, unsigned) { return 0; }
 API int cuStreamIsCapturing(void*, int* status) { return *status = 0, 0; }
 API int cuEventCreate(void** event, unsigned) { return *event = new Event{0}, 0; }

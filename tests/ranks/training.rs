@@ -72,7 +72,7 @@ pub fn expo() -> Command {
     Command::new(env!("CARGO_BIN_EXE_expo"))
 }
 
-fn succeeded(output: &Output) {
+pub fn succeeded(output: &Output) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
 }
@@ -120,7 +120,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-fn assert_same(one: &Path, other: &Path, what: &str) {
+pub fn assert_same(one: &Path, other: &Path, what: &str) {
     let (one, other) = (files(one), files(other));
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&one), names(&other), "{what}");
@@ -131,7 +131,7 @@ fn assert_same(one: &Path, other: &Path, what: &str) {
 
 /// Runs of every kind of loss and with every optimizer, with overrides: batch statistics, samples, a sum, on-policy
 /// draws, a reference that moves, an adapter.
-const RUNS: [(&str, &[&str]); 9] = [
+pub const RUNS: [(&str, &[&str]); 9] = [
     (
         "[loss.dpo]\n[optimizer]\noptim = \"adamw\"\nlearning_rate = 1e-3\n",
         &[],
@@ -181,7 +181,7 @@ pub const STEADY: &str = RUNS[8].0;
 pub const PLAIN: &str = RUNS[0].0;
 
 /// The overrides of a run as arguments.
-fn set<'a>(overrides: &[&'a str]) -> Vec<&'a str> {
+pub fn set<'a>(overrides: &[&'a str]) -> Vec<&'a str> {
     overrides.iter().flat_map(|it| ["--set", it]).collect()
 }
 

@@ -4,14 +4,18 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::time::Instant;
 
+use candle_core::{DType, Device};
 use clap::Args;
 use expo::error::{Error, Result};
 use expo::io::lock::host;
-use expo::kernels::threads;
+use expo::kernels::device::{download, from_host, kind, own_gpu, zeros};
+use expo::kernels::{exchange, threads};
+use expo::model::device::open;
 use expo::ranks::tree::Counter;
 use expo::ranks::{Launch, Launcher, Ranks, agree, environment, listed};
 use serde_json::json;
 
+use super::super::dispatch::DeviceRequest;
 use super::super::stop::Limit;
 use super::super::{answer, launcher, version};
 
@@ -31,27 +35,41 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TIME", default_value = "10m")]
     timeout: Limit,
 
+    /// Exchange the memory of this device: auto (a GPU, if there is one), cpu or cuda
+    #[arg(long, default_value = "auto")]
+    device: String,
+
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
+impl CheckArgs {
+    /// The device that is asked for.
+    pub fn device(&self) -> DeviceRequest {
+        DeviceRequest::named(&self.device)
+    }
+}
+
 const HELP: &str = "\
-Run it under the launcher that will start expo. Rank 0 prints the MPI library,
-the hosts, the threads of a rank, whether sums have the same bits as in one
-process, and the median time of an exchange with its bandwidth: bytes that a
-rank sends per second. All ranks must run the same version of expo. Each rank
-needs memory for three times the megabytes.
+Run it under the launcher that will start expo. Rank 0 prints the MPI library
+or NCCL, the hosts, the threads of a rank, its GPU, whether sums have the same
+bits as in one process, and the median time of an exchange with its bandwidth:
+bytes that a rank sends per second. Where there are GPUs their memory is
+exchanged. All ranks must run the same version of expo. Each rank needs memory
+for twice the megabytes.
 
 A rank has a thread per core that the launcher gives it: mpirun of Open MPI
 binds ranks to a core each, or to a socket, unless it is given --bind-to none.
 MPICH gives every rank all cores; RAYON_NUM_THREADS sets the threads.
 
 MPI is loaded at run time: Open MPI, MPICH and its kin, or any library of the
-MPI 5 ABI. EXPO_MPI_LIBRARY names the library where it is not found.
+MPI 5 ABI. EXPO_MPI_LIBRARY names the library where it is not found. So is NCCL
+(EXPO_NCCL_LIBRARY), where ranks have GPUs.
 
 Examples:
   $ mpirun -n 4 expo ranks check
+  $ torchrun --nproc-per-node 8 --no-python expo ranks check
   $ srun -n 16 --mpi=pmix expo ranks check --megabytes 1000";
 
 const ONE_PROCESS: &str = "\
@@ -90,15 +108,24 @@ fn several(
         in_words(&hosts),
         extremes(&threads)
     ))?;
+    let device = &open(&args.device).map_err(|error| error.at_parameter("device"))?;
+    let machine = kind(device)?;
+    let (fact, place) = match device.is_cpu() {
+        true => (std::env::consts::ARCH.to_owned(), "cpu".to_owned()),
+        false => (machine.clone(), format!("cuda:{}, {machine}", own_gpu())),
+    };
+    if !device.is_cpu() {
+        text(format!("device    {place}, at rank 0\n"))?;
+    }
     let facts = [
         ("the version of expo", version().to_owned()),
-        ("the CPU's architecture", std::env::consts::ARCH.to_owned()),
+        ("the kind of machine", fact),
     ];
     agree(ranks, &facts)?;
     text(format!("version   {} at every rank\n", version()))?;
-    check_sums(ranks)??;
+    check_sums(ranks, device)??;
     text("sums      right: at every rank the bits of one process\n".to_owned())?;
-    let Times { sum, gather } = measure(ranks, args)?;
+    let Times { sum, gather } = measure(ranks, device, args)?;
     let sent = args.megabytes as f64 * 1e6 * (size - 1) as f64 / size as f64;
     let speed = |seconds: f64| sent / seconds / 1e9;
     let mut line = String::new();
@@ -121,6 +148,7 @@ fn several(
             "launcher": launcher.to_string(),
             "version": version(),
             "ranks": size,
+            "device": place,
             "hosts": hosts.collect::<Vec<_>>(),
             "threads": threads,
             "sums_equal": true,
@@ -175,25 +203,24 @@ const VALUES: usize = (1 << 20) + 7;
 
 /// Sums values of all ranks, and compares the bits with those of the same sum in one process. The inner
 /// error is one of all ranks.
-fn check_sums(ranks: &Ranks) -> Result<Result<()>> {
+fn check_sums(ranks: &Ranks, device: &Device) -> Result<Result<()>> {
     let size = ranks.size();
-    let whole = values(ranks.rank());
+    let own = values(ranks.rank());
+    let whole = from_host(&own, own.len(), device)?;
     let pieces = uneven(VALUES, size);
-    let mut piece = vec![0.0; pieces[ranks.rank()].len()];
-    ranks.sum_pieces("sums", &whole, &pieces, &mut piece)?;
-    let bytes = |range: &Range<usize>| range.start * 4..range.end * 4;
-    let byte_pieces: Vec<Range<usize>> = pieces.iter().map(bytes).collect();
-    let mut sum = vec![0; VALUES * 4];
-    let own = &mut sum[byte_pieces[ranks.rank()].clone()];
-    for (bytes, value) in own.chunks_exact_mut(4).zip(&piece) {
-        bytes.copy_from_slice(&value.to_ne_bytes());
-    }
-    ranks.gather_pieces("sums", &mut sum, &byte_pieces)?;
+    let range = pieces[ranks.rank()].clone();
+    let mut piece = zeros(range.len(), DType::F32, device)?;
+    exchange::sum(ranks, "sums", &whole, &pieces, &mut piece)?;
+    let mut sum = own;
+    sum[range].copy_from_slice(&download(&piece)?);
+    let mut sum = from_host(&sum, sum.len(), device)?;
+    exchange::gather(ranks, "sums", &pieces, &mut sum)?;
+    let sum = download(&sum)?;
     let mut counter = Counter::new(size);
     (0..size).for_each(|rank| counter.add(values(rank)));
     let want = counter.finish().unwrap_or_default();
-    let mut pairs = sum.chunks_exact(4).zip(&want);
-    let equal = pairs.all(|(bytes, value)| *bytes == value.to_ne_bytes());
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let equal = bits(&sum) == bits(&want);
     let verdicts = ranks.gather("verdicts on sums", &[u8::from(equal)])?;
     let wrong: Vec<usize> = (0..size).filter(|&rank| verdicts[rank] != [1]).collect();
     Ok(match wrong.as_slice() {
@@ -238,23 +265,21 @@ struct Times {
 }
 
 /// Measures after one round that warms up.
-fn measure(ranks: &Ranks, args: &CheckArgs) -> Result<Times> {
+fn measure(ranks: &Ranks, device: &Device, args: &CheckArgs) -> Result<Times> {
     let what = format!("exchange of {} MB", args.megabytes);
-    let bytes = args.megabytes as usize * 1_000_000;
+    let values = args.megabytes as usize * 1_000_000 / size_of::<f32>();
     let (mut sums, mut gathers) = (Vec::new(), Vec::new());
-    let whole = vec![1.0; bytes / 4];
-    let pieces = even(whole.len(), ranks.size());
-    let mut piece = vec![0.0; pieces[ranks.rank()].len()];
-    let mut gathered = vec![0; bytes];
-    let byte_pieces = even(bytes, ranks.size());
+    let mut whole = zeros(values, DType::F32, device)?;
+    let pieces = even(values, ranks.size());
+    let mut piece = zeros(pieces[ranks.rank()].len(), DType::F32, device)?;
     for _ in 0..=args.rounds {
         ranks.barrier(&what)?;
         let start = Instant::now();
-        ranks.sum_pieces(&what, &whole, &pieces, &mut piece)?;
+        exchange::sum(ranks, &what, &whole, &pieces, &mut piece)?;
         sums.push(start.elapsed().as_secs_f64());
         ranks.barrier(&what)?;
         let start = Instant::now();
-        ranks.gather_pieces(&what, &mut gathered, &byte_pieces)?;
+        exchange::gather(ranks, &what, &pieces, &mut whole)?;
         gathers.push(start.elapsed().as_secs_f64());
     }
     Ok(Times {

@@ -185,6 +185,21 @@ pub fn synchronize() -> Result<()> {
     Ok(())
 }
 
+/// The stream of a device, as the driver knows it; the device is bound to this thread.
+pub fn stream(device: &Device) -> Result<u64> {
+    Ok(bound(device)?.cu_stream() as u64)
+}
+
+/// Whether a device has done all that it was given.
+pub fn is_idle(device: &Device) -> Result<bool> {
+    let stream = bound(device)?.cu_stream();
+    // SAFETY: the stream is the device's own.
+    match unsafe { sys::cuStreamQuery(stream) } {
+        sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+        state => state.result().map(|()| true).map_err(failed("the device")),
+    }
+}
+
 /// The most bytes that the pools of all open devices held.
 pub fn peak() -> Option<u64> {
     let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,14 +40,23 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
         assign((&mut y).into(), x)?;
         return Ok(y);
     }
-    let n = x.elem_count();
-    let args = [x.into(), (&y).into(), n.into()];
-    module(x.dtype(), dtype)?.launch("convert", Grid::over(n), &args)?;
+    convert((&mut y).into(), x)?;
     Ok(y)
+}
+
+/// Both without gaps.
+fn convert(destination: Dst, source: &Tensor) -> Result<()> {
+    let n = source.elem_count();
+    let args = [source.into(), (&destination).into(), n.into()];
+    let module = module(source.dtype(), destination.dtype())?;
+    module.launch("convert", Grid::over(n), &args)
 }
 
 /// Both may be views of up to three dimensions, the last without gaps.
 pub fn assign(destination: Dst, source: &Tensor) -> Result<()> {
+    if destination.is_contiguous() && source.is_contiguous() {
+        return convert(destination, source);
+    }
     let (dims, from) = flat(source)?;
     let to = flat(&destination)?.1;
     copy(source, from, destination, to, dims)

@@ -23,6 +23,14 @@ pub fn synchronize() -> Result<()> {
     Ok(())
 }
 
+pub fn stream(_: &Device) -> Result<u64> {
+    Err(without_cuda())
+}
+
+pub fn is_idle(_: &Device) -> Result<bool> {
+    Err(without_cuda())
+}
+
 pub fn peak() -> Option<u64> {
     None
 }

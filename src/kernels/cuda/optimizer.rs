@@ -52,7 +52,7 @@ pub fn adam(
     args.extend([&mean, &square, gradient, places].map(Arg::from));
     args.extend([places.elem_count() - 1, n].map(Arg::Int));
     args.extend(numbers.map(Arg::Float));
-    args.push(key(adam.step));
+    args.push(key(adam.step, gradient));
     module.launch("adam", Grid::over(n), &args)
 }
 
@@ -69,7 +69,7 @@ pub fn rmsprop(
     let mut args = tensors(&weights).to_vec();
     args.extend([Arg::from(&square), gradient.into(), n.into()]);
     args.extend(numbers.map(Arg::Float));
-    args.push(key(rmsprop.step));
+    args.push(key(rmsprop.step, gradient));
     module.launch("rmsprop", Grid::over(n), &args)
 }
 
@@ -91,7 +91,7 @@ pub fn lion(
     args.push(Arg::Float(scale));
     args.extend(rests.map(Arg::Float));
     args.extend([decay, lion.rate].map(Arg::Float));
-    args.push(key(lion.step));
+    args.push(key(lion.step, gradient));
     module.launch("lion", Grid::over(n), &args)
 }
 
@@ -198,9 +198,14 @@ fn tensors<'a>(weights: &'a Weights) -> [Arg<'a>; 3] {
     }
 }
 
-/// What an update's random bits are made from.
-fn key<'a>(step: u64) -> Arg<'a> {
-    Arg::Int(mixed(step) as usize)
+/// What an update's random bits are made from: the step, and where the gradient begins in its buffer, so that a
+/// piece has the bits that it has in the whole. It begins at an even place, as a kernel has one word for two
+/// elements.
+fn key<'a>(step: u64, gradient: &Tensor) -> Arg<'a> {
+    let start = gradient.layout().start_offset() as u64;
+    // As `random_bits` steps from one element to the next.
+    let passed = start.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Arg::Int(mixed(step).wrapping_add(passed) as usize)
 }
 
 /// The finisher of splitmix64, Steele, Lea and Flood 2014.

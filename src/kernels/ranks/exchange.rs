@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::mpi::{Mpi, Request};
+use super::on_gpus::Gpus;
 use crate::error::{Error, Result};
 
 /// Bytes that are on their way between two ranks at once: enough for the bandwidth of a link, little
@@ -31,9 +32,16 @@ pub(super) struct Plan<'a> {
     pub(super) receives: Vec<usize>,
 }
 
+/// What moves the bytes.
+pub(super) enum Wire {
+    Mpi(Arc<Mpi>),
+    /// By way of the GPUs' memory.
+    Gpus(Arc<Gpus>),
+}
+
 /// The ranks, seen from this one.
 pub(super) struct World {
-    mpi: Arc<Mpi>,
+    wire: Wire,
     /// Calls so far.
     calls: usize,
     /// Receive buffers that are free.
@@ -54,7 +62,45 @@ pub(super) struct Landing {
     lengths: Vec<usize>,
 }
 
+impl Plan<'_> {
+    fn longest(&self) -> usize {
+        let sends = self.sends.iter().map(|bytes| bytes.len());
+        let longest = sends.chain(self.receives.iter().copied()).max();
+        longest.unwrap_or(0)
+    }
+}
+
 impl Landing {
+    /// For so many bytes of each rank, in memory that is made larger where it must be.
+    fn of(lengths: Vec<usize>, mut rows: Vec<f32>) -> Self {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let stride = longest.div_ceil(size_of::<f32>());
+        let values = stride * lengths.len();
+        if rows.len() < values {
+            rows.resize(values, 0.0);
+        }
+        Self {
+            rows,
+            stride,
+            lengths,
+        }
+    }
+
+    /// How many bytes of this rank there are.
+    pub(super) fn length(&self, rank: usize) -> usize {
+        self.lengths[rank]
+    }
+
+    /// Takes the bytes of this rank.
+    pub(super) fn fill(&mut self, rank: usize, bytes: &[u8]) {
+        let row = &mut self.rows[rank * self.stride..][..self.stride];
+        for (to, from) in row.iter_mut().zip(bytes.chunks(size_of::<f32>())) {
+            let mut value = [0; size_of::<f32>()];
+            value[..from.len()].copy_from_slice(from);
+            *to = f32::from_ne_bytes(value);
+        }
+    }
+
     /// What came from this rank.
     pub(super) fn bytes(&self, rank: usize) -> &[u8] {
         let row = &self.rows[rank * self.stride..][..self.stride];
@@ -89,9 +135,9 @@ impl Drop for Round {
 }
 
 impl World {
-    pub(super) fn new(mpi: Arc<Mpi>) -> Self {
+    pub(super) fn new(wire: Wire) -> Self {
         Self {
-            mpi,
+            wire,
             calls: 0,
             free: Vec::new(),
             ended: None,
@@ -116,23 +162,54 @@ impl World {
             return Err(error.clone());
         }
         self.calls += 1;
-        let result = self.rounds(what, limit, plan, arrived);
+        let result = match &self.wire {
+            Wire::Mpi(mpi) => {
+                let mpi = Arc::clone(mpi);
+                self.rounds(&mpi, what, limit, plan, arrived)
+            }
+            Wire::Gpus(gpus) => {
+                let gpus = Arc::clone(gpus);
+                let rounds = self.rounds_of_gpus(&gpus, limit, plan, arrived);
+                rounds.map_err(|error| error.at(what))
+            }
+        };
         if let Err(error) = &result {
             self.ended = Some(error.clone());
         }
         result
     }
 
+    /// As [`rounds`](Self::rounds), by one group of NCCL for each.
+    fn rounds_of_gpus(
+        &mut self,
+        gpus: &Gpus,
+        limit: Duration,
+        plan: &Plan,
+        mut arrived: impl FnMut(usize, &mut Landing),
+    ) -> Result<()> {
+        for offset in (0..plan.longest()).step_by(CHUNK) {
+            let sends = plan
+                .sends
+                .iter()
+                .map(|bytes| &bytes[part(offset, bytes.len())]);
+            let lengths = plan.receives.iter().map(|&all| part(offset, all).len());
+            let mut landing = Landing::of(lengths.collect(), self.free.pop().unwrap_or_default());
+            gpus.exchange(limit, &sends.collect::<Vec<_>>(), &mut landing)?;
+            arrived(offset, &mut landing);
+            self.free.push(landing.rows);
+        }
+        Ok(())
+    }
+
     fn rounds(
         &mut self,
+        mpi: &Mpi,
         what: &str,
         limit: Duration,
         plan: &Plan,
         mut arrived: impl FnMut(usize, &mut Landing),
     ) -> Result<()> {
-        let lengths = plan.sends.iter().map(|bytes| bytes.len());
-        let longest = lengths.chain(plan.receives.iter().copied()).max();
-        let mut offsets = (0..longest.unwrap_or(0)).step_by(CHUNK);
+        let mut offsets = (0..plan.longest()).step_by(CHUNK);
         let mut under_way = VecDeque::new();
         let tag = tag(what, self.calls);
         loop {
@@ -142,32 +219,30 @@ impl World {
                 // It is known before it begins: what has begun when another part fails is not freed.
                 under_way.push_back((offset, Round::default()));
                 if let Some((_, round)) = under_way.back_mut() {
-                    self.begin(plan, offset, tag, round)
+                    self.begin(mpi, plan, offset, tag, round)
                         .map_err(|error| error.at(what))?;
                 }
             }
             let Some((offset, mut round)) = under_way.pop_front() else {
                 return Ok(());
             };
-            self.wait(what, limit, &mut round)?;
+            wait(mpi, what, limit, &mut round)?;
             arrived(offset, &mut round.landing);
             self.free.push(mem::take(&mut round.landing.rows));
         }
     }
 
-    fn begin(&mut self, plan: &Plan, offset: usize, tag: i32, round: &mut Round) -> Result<()> {
-        let part = |length: usize| -> Range<usize> {
-            offset.min(length)..length.min(offset.saturating_add(CHUNK))
-        };
+    fn begin(
+        &mut self,
+        mpi: &Mpi,
+        plan: &Plan,
+        offset: usize,
+        tag: i32,
+        round: &mut Round,
+    ) -> Result<()> {
+        let lengths = plan.receives.iter().map(|&all| part(offset, all).len());
+        round.landing = Landing::of(lengths.collect(), self.free.pop().unwrap_or_default());
         let landing = &mut round.landing;
-        landing.lengths = plan.receives.iter().map(|&all| part(all).len()).collect();
-        let longest = landing.lengths.iter().copied().max().unwrap_or(0);
-        landing.stride = longest.div_ceil(size_of::<f32>());
-        landing.rows = self.free.pop().unwrap_or_default();
-        let values = landing.stride * plan.receives.len();
-        if landing.rows.len() < values {
-            landing.rows.resize(values, 0.0);
-        }
         let row_bytes = landing.stride * size_of::<f32>();
         let base: *mut u8 = landing.rows.as_mut_ptr().cast();
         for (rank, &length) in landing.lengths.iter().enumerate() {
@@ -176,57 +251,21 @@ impl World {
                 // when the request is done, and never frees it before.
                 let request = unsafe {
                     let row = base.add(rank * row_bytes);
-                    self.mpi.receive(row, length, rank, tag)?
+                    mpi.receive(row, length, rank, tag)?
                 };
                 round.pending.push(Pending { request, rank });
             }
         }
         // Each rank begins with the one after it, so that not all send to the same one first.
-        let (own, size) = (self.mpi.rank, self.mpi.size);
+        let (own, size) = (mpi.rank, mpi.size);
         for rank in (1..size).map(|step| (own + step) % size) {
             let bytes = plan.sends[rank];
-            let bytes = &bytes[part(bytes.len())];
+            let bytes = &bytes[part(offset, bytes.len())];
             if !bytes.is_empty() {
                 // SAFETY: the plan borrows the bytes until `exchange` returns: after a request is done,
                 // or after a failure, when no call of MPI moves anything any more.
-                let request = unsafe { self.mpi.send(bytes, rank, tag)? };
+                let request = unsafe { mpi.send(bytes, rank, tag)? };
                 round.pending.push(Pending { request, rank });
-            }
-        }
-        Ok(())
-    }
-
-    /// Polls until the round is done. The limit is for the time in which nothing moves.
-    fn wait(&self, what: &str, limit: Duration, round: &mut Round) -> Result<()> {
-        let (mut since, mut idle) = (Instant::now(), 0);
-        while !round.pending.is_empty() {
-            let before = round.pending.len();
-            let mut failure = None;
-            round.pending.retain_mut(|pending| {
-                let done = self.mpi.is_done(&mut pending.request);
-                done.map_or_else(
-                    |error| {
-                        failure.get_or_insert(error);
-                        true
-                    },
-                    |done| !done,
-                )
-            });
-            if let Some(error) = failure {
-                return Err(error.at(what));
-            }
-            if round.pending.len() < before {
-                (since, idle) = (Instant::now(), 0);
-                continue;
-            }
-            if since.elapsed() >= limit {
-                let ranks = round.pending.iter().map(|pending| pending.rank);
-                return Err(missing(what, ranks.collect(), limit));
-            }
-            idle += 1;
-            match idle > SPINS {
-                true => std::thread::sleep(NAP),
-                false => std::thread::yield_now(),
             }
         }
         Ok(())
@@ -236,13 +275,57 @@ impl World {
     pub(super) fn finalize(&mut self) -> Result<()> {
         self.ended = Some(Error::rank("the ranks have ended"));
         self.finalized = true;
-        self.mpi.finalize()
+        match &self.wire {
+            Wire::Mpi(mpi) => mpi.finalize(),
+            Wire::Gpus(_) => Ok(()),
+        }
     }
 
-    /// Whether MPI has ended.
+    /// Whether that was done.
     pub(super) fn is_finalized(&self) -> bool {
         self.finalized
     }
+}
+
+/// Polls until the round is done. The limit is for the time in which nothing moves.
+fn wait(mpi: &Mpi, what: &str, limit: Duration, round: &mut Round) -> Result<()> {
+    let (mut since, mut idle) = (Instant::now(), 0);
+    while !round.pending.is_empty() {
+        let before = round.pending.len();
+        let mut failure = None;
+        round.pending.retain_mut(|pending| {
+            let done = mpi.is_done(&mut pending.request);
+            done.map_or_else(
+                |error| {
+                    failure.get_or_insert(error);
+                    true
+                },
+                |done| !done,
+            )
+        });
+        if let Some(error) = failure {
+            return Err(error.at(what));
+        }
+        if round.pending.len() < before {
+            (since, idle) = (Instant::now(), 0);
+            continue;
+        }
+        if since.elapsed() >= limit {
+            let ranks = round.pending.iter().map(|pending| pending.rank);
+            return Err(missing(what, ranks.collect(), limit));
+        }
+        idle += 1;
+        match idle > SPINS {
+            true => std::thread::sleep(NAP),
+            false => std::thread::yield_now(),
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a transfer of so many that a round moves which begins at `offset`.
+fn part(offset: usize, length: usize) -> Range<usize> {
+    offset.min(length)..length.min(offset.saturating_add(CHUNK))
 }
 
 /// The tag of a call's messages. Ranks that make different calls wait for each other, instead of taking one
@@ -252,6 +335,12 @@ fn tag(what: &str, calls: usize) -> i32 {
         (hash ^ usize::from(byte)).wrapping_mul(0x0100_0193)
     });
     ((hash >> 8) % TAGS) as i32
+}
+
+/// The error of ranks that did not come, whichever they are: NCCL does not say.
+pub(super) fn late(limit: Duration) -> Error {
+    let time = in_words(limit);
+    Error::rank(format!("not all other ranks have come in {time}"))
 }
 
 /// The error of ranks that did not come.

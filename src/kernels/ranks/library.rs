@@ -1,4 +1,4 @@
-//! An MPI library, opened at run time.
+//! An MPI library, opened at run time, and how libraries are opened.
 //!
 //! *Why*: one binary without MPI at build time serves Open MPI, MPICH and its kin, and any library of
 //! the ABI that MPI 5 standardizes.
@@ -18,67 +18,28 @@ pub enum Abi {
     Standard,
 }
 
-/// An open library. It stays loaded until the process ends.
+/// A shared library that is open. It stays loaded until the process ends.
 #[derive(Debug)]
-pub struct Library {
+pub(super) struct Shared {
     /// As `dlopen` returned it.
     address: usize,
-    name: String,
-    abi: Abi,
+    /// As it was asked for.
+    pub(super) name: String,
 }
 
-impl Library {
-    /// Opens the first of these files that is an MPI library, by path or by name.
-    ///
-    /// # Errors
-    /// With what the loader said of each of them.
-    pub fn open(names: &[String]) -> Result<Self> {
-        let mut failures = Vec::new();
-        for name in names {
-            match load(name).and_then(|address| Self::of(address, name)) {
-                Ok(library) => return Ok(library),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        let failures = failures.join("; ");
-        Err(Error::input(format!("no MPI library: {failures}")))
-    }
-
-    fn of(address: usize, name: &str) -> std::result::Result<Self, String> {
-        let file = std::fs::canonicalize(name).unwrap_or_else(|_| name.into());
-        let is_standard = file.to_string_lossy().contains("libmpi_abi");
-        let mut library = Self {
-            address,
-            name: name.to_owned(),
-            abi: Abi::Mpich,
-        };
-        if library.find(c"MPI_Init_thread").is_none() {
-            return Err(format!("{name}: no MPI library"));
-        }
-        // MPICH 5 has the functions of the standard ABI in its other library, too.
-        if library.find(c"ompi_mpi_comm_world").is_some() {
-            library.abi = Abi::OpenMpi;
-        } else if is_standard {
-            library.abi = Abi::Standard;
-        }
-        Ok(library)
-    }
-
-    /// As it was asked for, e.g. `libmpi.so.40`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its binary interface.
-    pub fn abi(&self) -> Abi {
-        self.abi
+impl Shared {
+    /// Opens a library by path or by name; else says why not.
+    pub(super) fn open(name: &str) -> std::result::Result<Self, String> {
+        let address = load(name)?;
+        let name = name.to_owned();
+        Ok(Self { address, name })
     }
 
     /// The address of a symbol that must be there.
     pub(super) fn symbol(&self, name: &CStr) -> Result<*mut c_void> {
         self.find(name).ok_or_else(|| {
             let name = name.to_string_lossy();
-            Error::input(format!("the MPI library {} has no {name}", self.name))
+            Error::input(format!("the library {} has no {name}", self.name))
         })
     }
 
@@ -92,6 +53,63 @@ impl Library {
     #[cfg(not(unix))]
     fn find(&self, _name: &CStr) -> Option<*mut c_void> {
         None
+    }
+}
+
+/// An MPI library that is open.
+#[derive(Debug)]
+pub struct Library {
+    shared: Shared,
+    abi: Abi,
+}
+
+impl Library {
+    /// Opens the first of these files that is an MPI library, by path or by name.
+    ///
+    /// # Errors
+    /// With what the loader said of each of them.
+    pub fn open(names: &[String]) -> Result<Self> {
+        let mut failures = Vec::new();
+        for name in names {
+            match Shared::open(name).and_then(Self::of) {
+                Ok(library) => return Ok(library),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let failures = failures.join("; ");
+        Err(Error::input(format!("no MPI library: {failures}")))
+    }
+
+    fn of(shared: Shared) -> std::result::Result<Self, String> {
+        let name = &shared.name;
+        let file = std::fs::canonicalize(name).unwrap_or_else(|_| name.into());
+        if shared.find(c"MPI_Init_thread").is_none() {
+            return Err(format!("{name}: no MPI library"));
+        }
+        // MPICH 5 has the functions of the standard ABI in its other library, too.
+        let abi = if shared.find(c"ompi_mpi_comm_world").is_some() {
+            Abi::OpenMpi
+        } else if file.to_string_lossy().contains("libmpi_abi") {
+            Abi::Standard
+        } else {
+            Abi::Mpich
+        };
+        Ok(Self { shared, abi })
+    }
+
+    /// As it was asked for, e.g. `libmpi.so.40`.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its binary interface.
+    pub fn abi(&self) -> Abi {
+        self.abi
+    }
+
+    /// The address of a symbol that must be there.
+    pub(super) fn symbol(&self, name: &CStr) -> Result<*mut c_void> {
+        self.shared.symbol(name)
     }
 }
 
@@ -118,7 +136,9 @@ fn load(name: &str) -> std::result::Result<usize, String> {
 
 #[cfg(not(all(unix, target_pointer_width = "64", target_endian = "little")))]
 fn load(name: &str) -> std::result::Result<usize, String> {
-    Err(format!("{name}: this system has no MPI that expo can use"))
+    Err(format!(
+        "{name}: this system has no library for several ranks that expo can use"
+    ))
 }
 
 /// Ends the process at once: no destructors, no handlers.

@@ -13,23 +13,29 @@ pub fn add(earlier: &mut [f32], later: &[f32]) {
     }
 }
 
+/// The additions that sum `count` buffers into the first one, in order: (to, from), after which `from` is free.
+pub fn additions(count: usize) -> Vec<(usize, usize)> {
+    fn below(first: usize, count: usize, all: &mut Vec<(usize, usize)>) {
+        if count > 1 && count.is_multiple_of(2) {
+            let half = count / 2;
+            below(first, half, all);
+            below(first + half, half, all);
+            all.push((first, first + half));
+        } else {
+            all.extend((1..count).map(|later| (first, first + later)));
+        }
+    }
+    let mut all = Vec::new();
+    below(0, count, &mut all);
+    all
+}
+
 /// Sums the first `length` elements of every row of `stride` elements; the first row gets the sum, the
 /// others are overwritten.
 pub(super) fn reduce(rows: &mut [f32], stride: usize, length: usize) {
-    let count = rows.len() / stride;
-    if count < 2 {
-        return;
-    }
-    if count.is_multiple_of(2) {
-        let (first, second) = rows.split_at_mut(count / 2 * stride);
-        reduce(first, stride, length);
-        reduce(second, stride, length);
-        add(&mut first[..length], &second[..length]);
-    } else {
-        let (first, rest) = rows.split_at_mut(stride);
-        for row in rest.chunks_exact(stride) {
-            add(&mut first[..length], &row[..length]);
-        }
+    for (to, from) in additions(rows.len() / stride) {
+        let (before, after) = rows.split_at_mut(from * stride);
+        add(&mut before[to * stride..][..length], &after[..length]);
     }
 }
 

@@ -286,7 +286,7 @@ impl Plan {
         };
         let parameters = Parameters::of(models.policy);
         let bytes = Bytes::of(config, device);
-        let shared = Shared::of(config, models.layout, device.ranks, &bytes);
+        let shared = Shared::of(config, models.layout, device, &bytes);
         let per_epoch = rows.steps_per_epoch();
         let steps = config.run.steps(per_epoch);
         let tokens = Tokens {

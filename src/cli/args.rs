@@ -82,7 +82,7 @@ pub struct ComputeArgs {
     )]
     pub quantization: Quantization,
 
-    /// Compute on this device: auto, cpu or cuda:N
+    /// Compute on this device: auto, cpu, cuda:N, or cuda:N-M where several processes share the work
     #[arg(long, default_value_t = ModelConfig::new("").device)]
     pub device: String,
 }

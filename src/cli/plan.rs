@@ -26,13 +26,15 @@ pub struct PlanArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["memory", "tflops", "bandwidth"])]
     gpu: Option<String>,
 
-    /// Say how many GPUs there are [default: 1]; `--gpu "2x rtx-4090"` means the same. A run uses one
+    /// Say how many GPUs there are [default: 1]; `--gpu "2x rtx-4090"` means the same. A process uses one;
+    /// --ranks is for a run on several
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     gpus: Option<u64>,
 
-    /// Plan for each of this many ranks, which mpirun or srun starts on machines like this one
+    /// Plan for each of this many ranks, which a launcher starts: on machines like this one, or each with a
+    /// GPU that is named
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536),
-        conflicts_with_all = ["gpu", "gpus", "memory"])]
+        conflicts_with = "gpus")]
     ranks: Option<u64>,
 
     /// Plan for another GPU: its memory in GiB
@@ -89,10 +91,9 @@ disk      the final model, checkpoints, and in the cache the reference's
           checkpoints, but for that of a run that is stopped early.
 
 With --ranks the memory is that of the rank with the largest piece of the
-parameters, one rank to a machine, and exchange is what a rank sends in a step.
-
-A run computes on one GPU, however many there are. Others can train other runs
-at the same time: start each with its own CUDA_VISIBLE_DEVICES.
+parameters, one rank to a machine or GPU, and exchange is what a rank sends in
+a step. Without it a run computes on one GPU, however many there are; others
+can train other runs at the same time, each with its own CUDA_VISIBLE_DEVICES.
 
 Figures of the GPUs: GiB as CUDA reports them; TFLOP/s that large matmuls reach
 (0.8 of the data sheet's for dense operands, the share measured on an h200 in
@@ -177,11 +178,9 @@ fn device(args: &PlanArgs, config: &Config) -> expo::error::Result<(Device, u64)
             let rates = args.tflops.zip(args.bandwidth);
             (Device::described("the GPU", memory, rates)?, None)
         }
-        (None, None) => {
-            let ranks = args.ranks.unwrap_or(1) as usize;
-            (Device::this_machine().with_ranks(ranks), None)
-        }
+        (None, None) => (Device::this_machine(), None),
     };
+    let device = device.with_ranks(args.ranks.unwrap_or(1) as usize);
     match (args.gpus, named) {
         (Some(_), _) if !device.gpu => Err(Error::input("no GPU is named")
             .hint("name it, or give its memory")

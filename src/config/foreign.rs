@@ -67,7 +67,7 @@ const KEYS: &[(Names, Here)] = &[
     (&["gradient_checkpointing", "activation_checkpointing", "use_gradient_checkpointing", "gradient_checkpointing_kwargs",
        "disable_gradient_checkpointing", "recompute_granularity"], Key("model.recompute", "true or false")),
     (&["device_map", "use_cuda", "no_cuda", "use_cpu", "gpu", "cuda", "gpu_id", "use_mps_device"],
-     Key("model.device", "\"auto\", \"cpu\" or \"cuda:N\"")),
+     Key("model.device", "\"auto\", \"cpu\", \"cuda:N\" or \"cuda:N-M\"")),
     (&["unfrozen_parameters", "freeze_layers", "frozen_parameters", "freeze_trainable_layers", "freeze_trainable_modules",
        "freeze_extra_modules", "freeze", "train_only_layers"], TRAINED_WHOLE),
     (&["lora_r", "lora_rank", "lora_dim", "peft_lora_r"], Key("adapter.r", "the rank of a LoRA adapter")),

@@ -77,7 +77,7 @@ pub struct ModelConfig {
     /// Dtype that weights are written in.
     #[serde(default)]
     pub save_dtype: SaveDtype,
-    /// `auto`, `cpu` or `cuda:N`.
+    /// `auto`, `cpu`, `cuda:N`, or `cuda:N-M`, a process for each.
     #[serde(default = "auto")]
     pub device: String,
     /// Which parameters are trained: globs over Hugging Face's names, of which the last that matches

@@ -91,7 +91,7 @@ impl Memory {
         let temporary = head
             .max(block.saturating_sub(logits))
             .max(between.saturating_sub(activations + logits));
-        let shared = Shared::of(config, models.layout, device.ranks, &bytes);
+        let shared = Shared::of(config, models.layout, device, &bytes);
         let mut memory = Self {
             weights: models.layout.bytes(bytes.storage),
             gradients: shared.gradients,

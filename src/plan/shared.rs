@@ -2,14 +2,18 @@
 
 use serde::Serialize;
 
+use super::Device;
 use super::bytes::Bytes;
 use crate::config::Config;
 use crate::model::parameters::Layout;
 use crate::optim::of_piece;
 use crate::ranks::{lanes, pieces};
 
-/// An f32: gradients and what is exchanged always are.
+/// An f32: gradients are, and what is exchanged of a weight, as one number or as bf16 and what it lacks.
 const F32: u64 = 4;
+
+/// Elements that a GPU gets of every rank before it adds them.
+const AT_ONCE: u64 = 4 << 20;
 
 /// Bytes of the rank that has the most.
 pub(super) struct Shared {
@@ -30,8 +34,9 @@ pub struct Exchange {
 }
 
 impl Shared {
-    /// Of so many ranks.
-    pub fn of(config: &Config, layout: &Layout, ranks: usize, bytes: &Bytes) -> Self {
+    /// Of the device's ranks.
+    pub fn of(config: &Config, layout: &Layout, device: &Device, bytes: &Bytes) -> Self {
+        let ranks = device.ranks;
         let trained = layout.trainable();
         let pieces = pieces(&trained.trained_ends(), ranks);
         let moments = |piece| bytes.moments(config, &of_piece(&trained, piece));
@@ -46,9 +51,14 @@ impl Shared {
             1 => whole * waiting,
             _ => longest * (1 + waiting),
         };
+        // What comes of other ranks waits to be added.
+        let landing = match device.gpu && ranks > 1 {
+            true => longest.min(AT_ONCE) * ranks as u64,
+            false => 0,
+        };
         let others = |elements: u64| elements * F32 * (ranks as u64 - 1) / ranks as u64;
         Self {
-            gradients: F32 * (whole + sums),
+            gradients: F32 * (whole + sums + landing),
             moments,
             exchange: Exchange {
                 gradients: others(whole) * slots as u64,

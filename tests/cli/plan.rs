@@ -181,6 +181,9 @@ fn several_gpus_are_said_to_be_used_one_by_one() {
     assert!(two.contains("the plan is for one of the 2"), "{two}");
     let json = planned(&place, &config, &["--gpu", "rtx-4090", "--gpus", "2"]);
     assert_eq!((&json["gpus"], &json["fits"]), (&2.into(), &true.into()));
+    let shared = planned(&place, &config, &["--gpu", "rtx-4090", "--ranks", "2"]);
+    assert_eq!(shared["device"]["ranks"], 2);
+    assert!(shared["exchange"]["gradients"].as_u64().unwrap() > 0);
     let old = place.succeed(&[&plan[..], &["t4"]].concat());
     assert!(old.contains("needs compute capability 8.0"), "{old}");
     assert!(old.lines().all(|line| line.chars().count() <= 80), "{old}");

@@ -34,11 +34,11 @@ pub fn table(plan: &Plan, gpus: u64) -> String {
 /// What is to be known of the device.
 fn notes(plan: &Plan, gpus: u64) -> Vec<String> {
     let mut all: Vec<String> = plan.device.unsupported.iter().cloned().collect();
-    if gpus > 1 {
+    if gpus > 1 && plan.device.ranks == 1 {
         all.push(format!(
-            "expo trains on one GPU: the plan is for one of the {gpus}. More GPUs do not make a larger \
-             model fit or a run faster. They can train other runs at the same time, each started with its \
-             own CUDA_VISIBLE_DEVICES and run.output_dir"
+            "a process trains on one GPU: the plan is for one of the {gpus}. --ranks {gpus} plans a run that \
+             shares them, as torchrun --nproc-per-node {gpus} --no-python starts it. They can train other \
+             runs at the same time, too, each started with its own CUDA_VISIBLE_DEVICES and run.output_dir"
         ));
     }
     all

@@ -4,13 +4,16 @@
 //!
 //! - [`library`]: an MPI library, opened at run time; `mpi`: the calls into it.
 //! - [`nccl`]: NCCL, opened at run time, and the calls into it; `on_gpus`: the GPUs that it connects.
-//! - `exchange`: transfers between all pairs of ranks, in chunks, with a deadline.
+//! - `exchange`: transfers between all pairs of ranks, in chunks, with a deadline; `landing`: where they go; `late`:
+//!   words for ranks that do not come.
 //! - [`tree`]: the order in which buffers are added.
 //!
 //! *Why* no reduction of a library: its order depends on the algorithm that it chooses. Here ranks exchange
 //! their parts and each adds those of its piece in a fixed order, which moves the same bytes.
 
 mod exchange;
+mod landing;
+mod late;
 pub mod library;
 mod mpi;
 pub mod nccl;
@@ -26,13 +29,14 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use crate::error::{Error, Result};
-use exchange::{CHUNK, Plan, Wire, World, as_bytes};
+use exchange::{CHUNK, Plan, Wire, World};
+use landing::as_bytes;
 use library::Library;
 use mpi::Mpi;
 use nccl::{Id, Nccl, Transfer};
 use on_gpus::Gpus;
 
-pub use exchange::listed;
+pub use late::listed;
 
 /// How long [`Ranks::abort`] waits for the launcher to end all processes.
 const LAST_WORDS: Duration = Duration::from_secs(10);

@@ -11,6 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::landing::Landing;
+use super::late::missing;
 use super::mpi::{Mpi, Request};
 use super::on_gpus::Gpus;
 use crate::error::{Error, Result};
@@ -51,65 +53,11 @@ pub(super) struct World {
     finalized: bool,
 }
 
-/// What came in a round: a row per rank.
-#[derive(Debug, Default)]
-pub(super) struct Landing {
-    /// f32, for their alignment.
-    rows: Vec<f32>,
-    /// Elements per row.
-    pub(super) stride: usize,
-    /// Bytes that came, by rank.
-    lengths: Vec<usize>,
-}
-
 impl Plan<'_> {
     fn longest(&self) -> usize {
         let sends = self.sends.iter().map(|bytes| bytes.len());
         let longest = sends.chain(self.receives.iter().copied()).max();
         longest.unwrap_or(0)
-    }
-}
-
-impl Landing {
-    /// For so many bytes of each rank, in memory that is made larger where it must be.
-    fn of(lengths: Vec<usize>, mut rows: Vec<f32>) -> Self {
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let stride = longest.div_ceil(size_of::<f32>());
-        let values = stride * lengths.len();
-        if rows.len() < values {
-            rows.resize(values, 0.0);
-        }
-        Self {
-            rows,
-            stride,
-            lengths,
-        }
-    }
-
-    /// How many bytes of this rank there are.
-    pub(super) fn length(&self, rank: usize) -> usize {
-        self.lengths[rank]
-    }
-
-    /// Takes the bytes of this rank.
-    pub(super) fn fill(&mut self, rank: usize, bytes: &[u8]) {
-        let row = &mut self.rows[rank * self.stride..][..self.stride];
-        for (to, from) in row.iter_mut().zip(bytes.chunks(size_of::<f32>())) {
-            let mut value = [0; size_of::<f32>()];
-            value[..from.len()].copy_from_slice(from);
-            *to = f32::from_ne_bytes(value);
-        }
-    }
-
-    /// What came from this rank.
-    pub(super) fn bytes(&self, rank: usize) -> &[u8] {
-        let row = &self.rows[rank * self.stride..][..self.stride];
-        &as_bytes(row)[..self.lengths[rank]]
-    }
-
-    /// All rows.
-    pub(super) fn rows(&mut self) -> &mut [f32] {
-        &mut self.rows[..self.stride * self.lengths.len()]
     }
 }
 
@@ -196,7 +144,7 @@ impl World {
             let mut landing = Landing::of(lengths.collect(), self.free.pop().unwrap_or_default());
             gpus.exchange(limit, &sends.collect::<Vec<_>>(), &mut landing)?;
             arrived(offset, &mut landing);
-            self.free.push(landing.rows);
+            self.free.push(landing.into_memory());
         }
         Ok(())
     }
@@ -228,7 +176,7 @@ impl World {
             };
             wait(mpi, what, limit, &mut round)?;
             arrived(offset, &mut round.landing);
-            self.free.push(mem::take(&mut round.landing.rows));
+            self.free.push(mem::take(&mut round.landing).into_memory());
         }
     }
 
@@ -244,8 +192,8 @@ impl World {
         round.landing = Landing::of(lengths.collect(), self.free.pop().unwrap_or_default());
         let landing = &mut round.landing;
         let row_bytes = landing.stride * size_of::<f32>();
-        let base: *mut u8 = landing.rows.as_mut_ptr().cast();
-        for (rank, &length) in landing.lengths.iter().enumerate() {
+        let base: *mut u8 = landing.rows().as_mut_ptr().cast();
+        for (rank, &length) in landing.lengths().iter().enumerate() {
             if length > 0 {
                 // SAFETY: row `rank` begins here and has `length` bytes. The round owns it, hands it out
                 // when the request is done, and never frees it before.
@@ -335,76 +283,4 @@ fn tag(what: &str, calls: usize) -> i32 {
         (hash ^ usize::from(byte)).wrapping_mul(0x0100_0193)
     });
     ((hash >> 8) % TAGS) as i32
-}
-
-/// The error of ranks that did not come, whichever they are: NCCL does not say.
-pub(super) fn late(limit: Duration) -> Error {
-    let time = in_words(limit);
-    Error::rank(format!("not all other ranks have come in {time}"))
-}
-
-/// The error of ranks that did not come.
-fn missing(what: &str, mut ranks: Vec<usize>, limit: Duration) -> Error {
-    ranks.sort_unstable();
-    ranks.dedup();
-    let (noun, verb) = match ranks.len() {
-        1 => ("rank", "has"),
-        _ => ("ranks", "have"),
-    };
-    let ranks = listed(&ranks);
-    Error::rank(format!(
-        "{noun} {ranks} {verb} not come in {}",
-        in_words(limit)
-    ))
-    .at(what)
-}
-
-/// Ranks in ascending order as people write them: `0-3, 6`.
-pub fn listed(ranks: &[usize]) -> String {
-    let runs = ranks.chunk_by(|a, b| a + 1 == *b);
-    let run = |run: &[usize]| match run {
-        [first, .., last] => format!("{first}-{last}"),
-        run => run.iter().map(ToString::to_string).collect(),
-    };
-    runs.map(run).collect::<Vec<_>>().join(", ")
-}
-
-fn in_words(time: Duration) -> String {
-    let (number, unit) = match time.as_secs() {
-        0 => return format!("{} ms", time.as_millis()),
-        seconds if seconds.is_multiple_of(3600) => (seconds / 3600, "hour"),
-        seconds if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
-        seconds => (seconds, "second"),
-    };
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {unit}{plural}")
-}
-
-/// The bytes of numbers.
-pub(super) fn as_bytes(values: &[f32]) -> &[u8] {
-    // SAFETY: every f32 is four bytes without padding, and bytes need no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_missing_is_said_in_words() {
-        let said = |ranks: &[usize], seconds| {
-            let limit = Duration::from_secs(seconds);
-            missing("gradients of step 812", ranks.to_vec(), limit).to_string()
-        };
-        assert_eq!(
-            said(&[5, 5], 600),
-            "gradients of step 812: rank 5 has not come in 10 minutes"
-        );
-        assert_eq!(
-            said(&[6, 2, 1, 0, 2], 1),
-            "gradients of step 812: ranks 0-2, 6 have not come in 1 second"
-        );
-        assert_eq!(in_words(Duration::from_secs(7200)), "2 hours");
-        assert_eq!(in_words(Duration::from_millis(300)), "300 ms");
-    }
 }

@@ -347,7 +347,7 @@ fn poll(limit: Duration, mut is_done: impl FnMut() -> Result<bool>) -> Result<()
     let (since, mut polls) = (Instant::now(), 0);
     while !is_done()? {
         if since.elapsed() >= limit {
-            return Err(super::exchange::late(limit));
+            return Err(super::late::late(limit));
         }
         polls += 1;
         match polls > SPINS {
@@ -370,13 +370,15 @@ fn text(text: *const c_char) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// NVIDIA's own library, which needs no GPU for this.
     #[test]
     fn nccl_itself_has_all_that_is_called() {
         let Ok(name) = std::env::var("EXPO_TEST_NCCL") else {
-            eprintln!("skipped: EXPO_TEST_NCCL names no NCCL");
+            let _ = std::io::stderr().write_all(b"skipped: EXPO_TEST_NCCL names no NCCL\n");
             return;
         };
         let nccl = Nccl::open(&["/nowhere/libnccl.so".to_owned(), name.clone()]).unwrap();

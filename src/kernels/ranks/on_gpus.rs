@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use candle_core::{DType, Device};
 
-use super::exchange::Landing;
+use super::landing::Landing;
 use super::nccl::{Id, Nccl, Transfer, World};
 use crate::error::Result;
 use crate::kernels::cuda::driver::{address, get, is_idle, put, stream};
@@ -74,7 +74,7 @@ impl Gpus {
             leaving.extend_from_slice(bytes);
             leaving.resize(aligned(leaving.len()), 0);
         }
-        let lengths = (0..sends.len()).map(|rank| aligned(landing.length(rank)));
+        let lengths = landing.lengths().iter().map(|&bytes| aligned(bytes));
         let coming: usize = lengths.sum();
         // SAFETY: what is sent is written before, what is read was received.
         let memory = |bytes: usize| unsafe { fresh_on(bytes.max(1), DType::U8, &self.device) };
@@ -87,7 +87,7 @@ impl Gpus {
         for (rank, bytes) in sends.iter().enumerate() {
             for (sends, address, bytes) in [
                 (true, &mut out, bytes.len()),
-                (false, &mut into, landing.length(rank)),
+                (false, &mut into, landing.lengths()[rank]),
             ] {
                 transfers.push(Transfer {
                     rank,
@@ -105,7 +105,7 @@ impl Gpus {
             let came: Vec<u8> = get(&to)?;
             let mut start = 0;
             for rank in 0..sends.len() {
-                let length = landing.length(rank);
+                let length = landing.lengths()[rank];
                 landing.fill(rank, &came[start..start + length]);
                 start += aligned(length);
             }

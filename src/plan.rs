@@ -41,7 +41,7 @@ pub use flops::Flops;
 pub use memory::Memory;
 pub use parts::{Ceilings, Part, Parts};
 pub use rows::{Division, Largest, Rows, Split, Work};
-pub use shared::Exchange;
+pub use shared::{Exchange, SharedStep};
 pub use time::Seconds;
 
 use bytes::Bytes;
@@ -234,6 +234,10 @@ pub struct Plan {
     /// What ranks send to each other; `None` where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Exchange>,
+    /// What a step takes that ranks share, in place of `time` and `parts`; `None` where there is one rank, or the
+    /// device's speed is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_step: Option<SharedStep>,
     /// Whether it fits into the device's memory; `None` where that is not known.
     pub fits: Option<bool>,
     /// What makes it fit where it does not, the least harm first; each is checked.
@@ -305,15 +309,19 @@ impl Plan {
             largest_that_fits: planned.largest(),
         };
         let flops = operations(config, models, rows, steps);
+        let parts = Parts::of(config, models, rows, device);
+        let of_one = device.ranks == 1;
+        let time = time(config, models, rows, device, &flops, steps);
         let remedies = planned.remedies();
         Ok(Self {
             device: device.clone(),
             parameters,
             memory,
             tokens,
-            time: time(config, models, rows, device, &flops, steps),
-            parts: Parts::of(config, models, rows, device),
+            time: time.filter(|_| of_one),
             exchange: shared.exchange(),
+            shared_step: shared.step(parts.as_ref(), device),
+            parts: parts.filter(|_| of_one),
             flops,
             disk: Disk::of(config, models.layout, device.gpu, rows, steps),
             fits: planned.is_fitting(),

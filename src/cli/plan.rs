@@ -37,6 +37,10 @@ pub struct PlanArgs {
         conflicts_with = "gpus")]
     ranks: Option<u64>,
 
+    /// Set the GB/s that a rank sends to the others, for the time of the exchange
+    #[arg(long, value_name = "GBS", requires = "ranks")]
+    link: Option<f64>,
+
     /// Plan for another GPU: its memory in GiB
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
@@ -92,7 +96,9 @@ disk      the final model, checkpoints, and in the cache the reference's
 
 With --ranks the memory is that of the rank with the largest piece of the
 parameters, one rank to a machine or GPU, and exchange is what a rank sends in
-a step. Without it a run computes on one GPU, however many there are; others
+a step: with --link, e.g. 45 for 400 Gbit/s or 370 for NVLink 4, its time. Rows
+are taken to be dealt evenly, and nothing is computed during the exchange.
+Without --ranks a run computes on one GPU, however many there are; others
 can train other runs at the same time, each with its own CUDA_VISIBLE_DEVICES.
 
 Figures of the GPUs: GiB as CUDA reports them; TFLOP/s that large matmuls reach
@@ -181,6 +187,12 @@ fn device(args: &PlanArgs, config: &Config) -> expo::error::Result<(Device, u64)
         (None, None) => (Device::this_machine(), None),
     };
     let device = device.with_ranks(args.ranks.unwrap_or(1) as usize);
+    let device = match args.link {
+        Some(link) => device
+            .with_link(link)
+            .map_err(|error| error.at_parameter("link"))?,
+        None => device,
+    };
     match (args.gpus, named) {
         (Some(_), _) if !device.gpu => Err(Error::input("no GPU is named")
             .hint("name it, or give its memory")

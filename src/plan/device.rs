@@ -38,6 +38,9 @@ pub struct Device {
     /// How many of it share the run, each of them with a rank.
     #[serde(skip_serializing_if = "is_one")]
     pub ranks: usize,
+    /// Bytes per second that each rank sends to the others, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<f64>,
     /// Why expo does not run on it, where it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsupported: Option<String>,
@@ -118,6 +121,7 @@ impl Device {
                 bandwidth: bandwidth * 1e12,
             }),
             ranks: 1,
+            link: None,
             unsupported: None,
         })
     }
@@ -136,6 +140,7 @@ impl Device {
             memory: installed.into_iter().chain(allowed).min(),
             rates: None,
             ranks: 1,
+            link: None,
             unsupported: None,
         }
     }
@@ -144,6 +149,19 @@ impl Device {
     #[must_use]
     pub fn with_ranks(self, ranks: usize) -> Self {
         Self { ranks, ..self }
+    }
+
+    /// Ranks that send so many GB to the others in a second.
+    ///
+    /// # Errors
+    /// If that is not a finite number above 0.
+    pub fn with_link(self, gigabytes: f64) -> Result<Self> {
+        if !(gigabytes > 0.0 && gigabytes.is_finite()) {
+            let what = format!("the bandwidth between ranks is {gigabytes} GB/s");
+            return Err(Error::input(what).hint("it must be > 0 and finite"));
+        }
+        let link = Some(1e9 * gigabytes);
+        Ok(Self { link, ..self })
     }
 
     /// The bytes that a run may take.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::Device;
 use super::bytes::Bytes;
+use super::{Device, Parts};
 use crate::config::Config;
 use crate::model::parameters::Layout;
 use crate::optim::of_piece;
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     /// Of the optimizer's moments.
     pub moments: u64,
     exchange: Exchange,
+    /// The share of the trained parameters that the largest piece has.
+    largest: f64,
 }
 
 /// Bytes that a rank sends in a step.
@@ -31,6 +33,24 @@ pub struct Exchange {
     pub gradients: u64,
     /// Of updated weights, to all others.
     pub weights: u64,
+}
+
+/// What a step is expected to take that ranks share, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SharedStep {
+    /// On one of the devices alone.
+    pub alone: f64,
+    /// What a rank computes, where all lanes take equally long.
+    pub computing: f64,
+    /// The exchange, during which nothing is computed; `None` where the bandwidth between ranks is not known.
+    pub exchange: Option<f64>,
+}
+
+impl SharedStep {
+    /// All of it, as far as it is known.
+    pub fn total(&self) -> f64 {
+        self.computing + self.exchange.unwrap_or(0.0)
+    }
 }
 
 impl Shared {
@@ -58,6 +78,7 @@ impl Shared {
         };
         let others = |elements: u64| elements * F32 * (ranks as u64 - 1) / ranks as u64;
         Self {
+            largest: longest as f64 / whole.max(1) as f64,
             gradients: F32 * (whole + sums + landing),
             moments,
             exchange: Exchange {
@@ -70,5 +91,17 @@ impl Shared {
     /// What is sent; nothing by one rank alone.
     pub fn exchange(&self) -> Option<Exchange> {
         (self.exchange.weights > 0).then_some(self.exchange)
+    }
+
+    /// What a step takes whose parts on one device are known; `None` by one rank alone.
+    pub fn step(&self, parts: Option<&Parts>, device: &Device) -> Option<SharedStep> {
+        let (exchange, parts) = (self.exchange()?, parts?);
+        let (alone, update) = (parts.total.seconds, parts.optimizer.seconds);
+        let sent = (exchange.gradients + exchange.weights) as f64;
+        Some(SharedStep {
+            alone,
+            computing: (alone - update) / device.ranks as f64 + update * self.largest,
+            exchange: device.link.map(|link| sent / link),
+        })
     }
 }

@@ -184,6 +184,17 @@ fn several_gpus_are_said_to_be_used_one_by_one() {
     let shared = planned(&place, &config, &["--gpu", "rtx-4090", "--ranks", "2"]);
     assert_eq!(shared["device"]["ranks"], 2);
     assert!(shared["exchange"]["gradients"].as_u64().unwrap() > 0);
+    assert!(shared["parts"].is_null() && shared["shared_step"]["exchange"].is_null());
+    let more = ["--gpu", "rtx-4090", "--ranks", "2", "--link", "0.5"];
+    let linked = planned(&place, &config, &more);
+    let sent = &linked["exchange"];
+    let sent = sent["gradients"].as_f64().unwrap() + sent["weights"].as_f64().unwrap();
+    let step = &linked["shared_step"];
+    assert!((step["exchange"].as_f64().unwrap() - sent / 0.5e9).abs() < 1e-12);
+    let (alone, computing) = (step["alone"].as_f64(), step["computing"].as_f64());
+    assert!(computing < alone && computing.unwrap() >= alone.unwrap() / 2.0);
+    let text = place.succeed(&[&plan[..1], &["--config", str(&config)], &more].concat());
+    assert!(text.contains("times as fast as one"), "{text}");
     let old = place.succeed(&[&plan[..], &["t4"]].concat());
     assert!(old.contains("needs compute capability 8.0"), "{old}");
     assert!(old.lines().all(|line| line.chars().count() <= 80), "{old}");
@@ -250,6 +261,10 @@ fn what_cannot_be_planned_is_refused() {
     refuse(&["--gpus", "2"], &["--gpus", "no GPU is named"]);
     refuse(&["--gpu", "2x l4", "--gpus", "3"], &["3 GPUs beside 2"]);
     refuse(&["--memory", "0"], &["memory is 0 GiB", "> 0"]);
+    refuse(
+        &["--gpu", "l4", "--ranks", "2", "--link", "0"],
+        &["--link", "0 GB/s", "> 0"],
+    );
     refuse(
         &["--memory", "80", "--set", "model.device=cpu"],
         &["model.device is \"cpu\""],

@@ -20,6 +20,7 @@ pub fn table(plan: &Plan, gpus: u64) -> String {
     flops(plan, &mut text);
     time(plan, &mut text);
     parts(plan, &mut text);
+    shared(plan, &mut text);
     disk(plan, &mut text);
     for what in &plan.left_out {
         note(&format!("not counted: {what}"), &mut text);
@@ -301,6 +302,29 @@ fn parts(plan: &Plan, text: &mut String) {
     let rows = tokens.rows_per_epoch as f64 / tokens.steps_per_epoch as f64;
     let rate = format!("{:.0}", rows / parts.total.seconds);
     line("rows/s", &[String::new(), String::new(), rate], text);
+}
+
+/// What ranks take for a step.
+fn shared(plan: &Plan, text: &mut String) {
+    let Some(step) = &plan.shared_step else {
+        return;
+    };
+    heading("expected of a step", &["ms"], text);
+    let milliseconds = |seconds: f64| [format!("{:.1}", 1e3 * seconds)];
+    line("on one alone", &milliseconds(step.alone), text);
+    line("computing", &milliseconds(step.computing), text);
+    let tokens = &plan.tokens;
+    let rows = tokens.rows_per_epoch as f64 / tokens.steps_per_epoch as f64;
+    match step.exchange {
+        Some(exchange) => {
+            line("exchange", &milliseconds(exchange), text);
+            line("total", &milliseconds(step.total()), text);
+            let times = format!("{:.2}", step.alone / step.total());
+            line("times as fast as one", &[times], text);
+            line("rows/s", &[format!("{:.0}", rows / step.total())], text);
+        }
+        None => line("exchange", &["--link".to_owned()], text),
+    }
 }
 
 fn disk(plan: &Plan, text: &mut String) {

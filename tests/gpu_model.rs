@@ -148,11 +148,47 @@ fn section(name: &str, shape: &Value, sets: &[&str]) -> String {
     text
 }
 
+/// Ranks with an H100 each, and the GB/s that each of them sends to the others.
+const SHARED: [(usize, f64, &str); 4] = [
+    (8, 370.0, "one machine, NVLink 4"),
+    (8, 25.0, "one machine, PCIe 4"),
+    (16, 45.0, "two machines, 400 Gbit/s for each GPU"),
+    (16, 5.6, "two machines, 400 Gbit/s for all eight GPUs"),
+];
+
+/// What several GPUs take for the same step.
+fn several() -> String {
+    let mut text = "\n## Several GPUs\n\nThe same step on H100s with a rank each, by `expo plan --gpu h100 --ranks N \
+                    --link GBS`. Rows are taken to be dealt evenly. The exchange goes from every rank to every other \
+                    one, also between machines, and nothing is computed meanwhile: GB/s are those of a rank, by data \
+                    sheets. A step of 64 pairs is little work for so many GPUs.\n\n\
+                    | model | GPUs | between them | GB/s | GiB of each | computing, ms | exchange, ms | times as fast as one |\n\
+                    |---|---:|---|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for (name, shape, sets) in models() {
+        for (ranks, link, words) in SHARED {
+            let gpu = Device::named("h100", Dtype::Bf16).unwrap();
+            let plan = plan(&shape, sets, gpu.with_ranks(ranks).with_link(link).unwrap());
+            let step = plan.shared_step.unwrap();
+            writeln!(
+                text,
+                "| {name} | {ranks} | {words} | {link} | {:.1} | {:.1} | {:.1} | {:.2} |",
+                plan.memory.total as f64 / GIB,
+                1e3 * step.computing,
+                1e3 * step.exchange.unwrap(),
+                step.alone / step.total(),
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
 #[test]
 fn the_model_of_a_gpu_is_what_the_plan_counts() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/GPU_MODEL.md");
     let sections = models().map(|(name, shape, sets)| section(name, &shape, sets));
-    let want = HEAD.to_owned() + &sections.concat();
+    let want = HEAD.to_owned() + &sections.concat() + &several();
     if std::env::var_os("EXPO_UPDATE").is_some() {
         fs::write(&path, want).unwrap();
         return;

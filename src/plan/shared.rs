@@ -9,7 +9,7 @@ use crate::model::parameters::Layout;
 use crate::optim::of_piece;
 use crate::ranks::{lanes, pieces};
 
-/// An f32: gradients are, and what is exchanged of a weight, as one number or as bf16 and what it lacks.
+/// An f32: gradients are.
 const F32: u64 = 4;
 
 /// Elements that a GPU gets of every rank before it adds them.
@@ -83,7 +83,7 @@ impl Shared {
             moments,
             exchange: Exchange {
                 gradients: others(whole) * slots as u64,
-                weights: longest * F32 * (ranks as u64 - 1),
+                weights: longest * (bytes.weight + bytes.master) * (ranks as u64 - 1),
             },
         }
     }

@@ -56,6 +56,32 @@ impl Shared {
     }
 }
 
+/// A table of functions of a library, whose types are those of its header: how each is called here, its name, its
+/// arguments and what it returns.
+macro_rules! functions {
+    ($($field:ident: $name:literal ($($argument:ty),*) -> $out:ty;)*) => {
+        /// The functions that are called.
+        #[derive(Debug)]
+        struct Table { $($field: unsafe extern "C" fn($($argument),*) -> $out,)* }
+
+        impl Table {
+            fn load(library: &$crate::kernels::ranks::library::Shared) -> Result<Self> {
+                Ok(Self { $($field: {
+                    let address = library.symbol($name)?;
+                    // SAFETY: the library's header gives the function this type.
+                    unsafe {
+                        std::mem::transmute::<
+                            *mut c_void,
+                            unsafe extern "C" fn($($argument),*) -> $out
+                        >(address)
+                    }
+                },)* })
+            }
+        }
+    };
+}
+pub(super) use functions;
+
 /// An MPI library that is open.
 #[derive(Debug)]
 pub struct Library {
@@ -105,6 +131,11 @@ impl Library {
     /// Its binary interface.
     pub fn abi(&self) -> Abi {
         self.abi
+    }
+
+    /// The library itself.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The address of a symbol that must be there.

@@ -5,46 +5,25 @@
 //! non-blocking calls alone.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::mem::transmute;
 use std::ptr::null_mut;
 
-use super::library::{Abi, Library};
+use super::library::{Abi, Library, functions};
 use crate::error::{Error, Result};
 
 type Handle = usize;
 
-macro_rules! table {
-    ($($field:ident: $name:literal ($($argument:ty),*);)*) => {
-        /// The functions that are called.
-        struct Table { $($field: unsafe extern "C" fn($($argument),*) -> c_int,)* }
-
-        impl Table {
-            fn load(library: &Library) -> Result<Self> {
-                Ok(Self { $($field: {
-                    let address = library.symbol($name)?;
-                    // SAFETY: the MPI standard gives the function this type, but for handles, which
-                    // the head of this file is about.
-                    unsafe {
-                        transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> c_int>(address)
-                    }
-                },)* })
-            }
-        }
-    };
-}
-
-table! {
-    init_thread: c"MPI_Init_thread" (*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int);
-    finalize: c"MPI_Finalize" ();
-    abort: c"MPI_Abort" (Handle, c_int);
-    rank: c"MPI_Comm_rank" (Handle, *mut c_int);
-    size: c"MPI_Comm_size" (Handle, *mut c_int);
-    set_errhandler: c"MPI_Comm_set_errhandler" (Handle, Handle);
-    version: c"MPI_Get_library_version" (*mut c_char, *mut c_int);
-    error_string: c"MPI_Error_string" (c_int, *mut c_char, *mut c_int);
-    isend: c"MPI_Isend" (*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle);
-    irecv: c"MPI_Irecv" (*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle);
-    test: c"MPI_Test" (*mut Handle, *mut c_int, *mut c_void);
+functions! {
+    init_thread: c"MPI_Init_thread" (*mut c_int, *mut *mut *mut c_char, c_int, *mut c_int) -> c_int;
+    finalize: c"MPI_Finalize" () -> c_int;
+    abort: c"MPI_Abort" (Handle, c_int) -> c_int;
+    rank: c"MPI_Comm_rank" (Handle, *mut c_int) -> c_int;
+    size: c"MPI_Comm_size" (Handle, *mut c_int) -> c_int;
+    set_errhandler: c"MPI_Comm_set_errhandler" (Handle, Handle) -> c_int;
+    version: c"MPI_Get_library_version" (*mut c_char, *mut c_int) -> c_int;
+    error_string: c"MPI_Error_string" (c_int, *mut c_char, *mut c_int) -> c_int;
+    isend: c"MPI_Isend" (*const c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle) -> c_int;
+    irecv: c"MPI_Irecv" (*mut c_void, c_int, Handle, c_int, c_int, Handle, *mut Handle) -> c_int;
+    test: c"MPI_Test" (*mut Handle, *mut c_int, *mut c_void) -> c_int;
 }
 
 /// The constants of an ABI.
@@ -106,7 +85,7 @@ impl Mpi {
     /// # Errors
     /// If the library lacks a function, has no sufficient thread support, or fails.
     pub(super) fn start(library: &Library) -> Result<Self> {
-        let (table, constants) = (Table::load(library)?, Constants::of(library)?);
+        let (table, constants) = (Table::load(library.shared())?, Constants::of(library)?);
         let mut mpi = Self {
             table,
             constants,

@@ -8,11 +8,10 @@
 //! size.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::mem::transmute;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-use super::library::Shared;
+use super::library::{Shared, functions};
 use crate::error::{Error, Result};
 
 /// Communicators that do not block are of this version and later.
@@ -65,27 +64,7 @@ struct Config {
     blocking: c_int,
 }
 
-macro_rules! table {
-    ($($field:ident: $name:literal ($($argument:ty),*) -> $out:ty;)*) => {
-        /// The functions that are called.
-        #[derive(Debug)]
-        struct Table { $($field: unsafe extern "C" fn($($argument),*) -> $out,)* }
-
-        impl Table {
-            fn load(library: &Shared) -> Result<Self> {
-                Ok(Self { $($field: {
-                    let address = library.symbol($name)?;
-                    // SAFETY: nccl.h gives the function this type.
-                    unsafe {
-                        transmute::<*mut c_void, unsafe extern "C" fn($($argument),*) -> $out>(address)
-                    }
-                },)* })
-            }
-        }
-    };
-}
-
-table! {
+functions! {
     version: c"ncclGetVersion" (*mut c_int) -> c_int;
     unique_id: c"ncclGetUniqueId" (*mut Id) -> c_int;
     init: c"ncclCommInitRankConfig" (*mut Communicator, c_int, Id, c_int, *mut Config) -> c_int;

@@ -44,6 +44,8 @@ pub struct DeviceRequest {
     device: String,
     /// The config that says so, if it is none of the flags.
     source: Option<Source>,
+    /// Whether the command reads that from a pipe.
+    is_piped: bool,
 }
 
 impl DeviceRequest {
@@ -52,17 +54,23 @@ impl DeviceRequest {
         Self {
             device: compute.device.clone(),
             source: None,
+            is_piped: false,
         }
     }
 
     /// By `model.device` of a config; `None` where it cannot be read, which the command reports.
     pub fn by_config(path: &Path, overrides: &[String]) -> Option<Self> {
         // A pipe can be read only once: whoever computes reads it.
-        let source = match is_pipe(path) {
+        let is_piped = is_pipe(path);
+        let source = match is_piped {
             true => Source::parse("", overrides),
             false => Source::open(path, overrides),
         };
-        Self::of(source.ok()?)
+        let request = Self::of(source.ok()?)?;
+        Some(Self {
+            is_piped,
+            ..request
+        })
     }
 
     /// By the runs of a sweep: the first that does not ask for the CPU, or the first.
@@ -82,7 +90,13 @@ impl DeviceRequest {
         Some(Self {
             device: source.device()?.to_owned(),
             source: Some(source),
+            is_piped: false,
         })
+    }
+
+    /// Whether it stands in a config that can be read only once.
+    pub fn is_piped(&self) -> bool {
+        self.is_piped
     }
 
     /// Its name.
@@ -95,6 +109,7 @@ impl DeviceRequest {
         Self {
             device: device.to_owned(),
             source: None,
+            is_piped: false,
         }
     }
 
@@ -345,6 +360,7 @@ mod tests {
         let flag = DeviceRequest {
             device: "cuda:0".into(),
             source: None,
+            is_piped: false,
         };
         let message = |asked: &DeviceRequest, obstacle: Obstacle| {
             let refused = asked.refuse(obstacle.error(Path::new("/opt/expo-cuda")));
@@ -358,6 +374,7 @@ mod tests {
         let config = DeviceRequest {
             device: "cuda:0".into(),
             source: Some(Source::named("run.toml", "[model]\ndevice = \"cuda:0\"\n", &[]).unwrap()),
+            is_piped: false,
         };
         let old = Driver::Works {
             cuda: 12_040,

@@ -46,9 +46,13 @@ pub fn launch(asked: &DeviceRequest, work: Work) -> anyhow::Result<()> {
     if is_rank {
         return Ok(end_with_parent()?);
     }
-    if work != Work::Shared {
+    if work == Work::Alone {
         let error = Error::input("several GPUs of a command that computes on one");
         asked.refuse(error.hint("valid here: auto, cpu, cuda:N"))?;
+    }
+    if asked.is_piped() {
+        let error = Error::input("a process for each GPU cannot read one pipe");
+        asked.refuse(error.hint("write the config to a file"))?;
     }
     let count = match gpus() {
         Ok(count) => count,

@@ -35,11 +35,14 @@ pub fn gpu(ordinal: usize) -> Result<Device> {
 }
 
 /// See [`own_gpu`].
-static OWN_GPU: AtomicUsize = AtomicUsize::new(0);
+static OWN_GPU: AtomicUsize = AtomicUsize::new(NONE);
 
-/// The number of the GPU that this process takes where none is named.
-pub fn own_gpu() -> usize {
-    OWN_GPU.load(Relaxed)
+/// No number of a GPU.
+const NONE: usize = usize::MAX;
+
+/// The number of the GPU that this process takes of those of its host, where it is one of several ranks.
+pub fn own_gpu() -> Option<usize> {
+    Some(OWN_GPU.load(Relaxed)).filter(|own| *own != NONE)
 }
 
 /// Names that GPU: one of several ranks on a host takes its own.

@@ -37,8 +37,14 @@ pub fn open(name: &str) -> Result<Device> {
     match name {
         "auto" if gpus().unwrap_or(0) == 0 => Ok(Device::Cpu),
         "cpu" => Ok(Device::Cpu),
-        "auto" | "cuda" => numbered(name, own_gpu()),
-        name if several(name).is_some() => numbered(name, own_gpu()),
+        "auto" | "cuda" => numbered(name, own_gpu().unwrap_or(0)),
+        name if several(name).is_some() => match own_gpu() {
+            Some(own) => numbered(name, own),
+            None => Err(
+                Error::input(format!("device \"{name}\": several GPUs of one process"))
+                    .hint("start a process for each with torchrun, mpirun or srun, or set cuda:N"),
+            ),
+        },
         other => {
             let number = other.strip_prefix("cuda:").ok_or_else(unknown)?;
             numbered(name, number.parse().map_err(|_| unknown())?)
@@ -64,5 +70,21 @@ fn numbered(name: &str, number: usize) -> Result<Device> {
             format!("this machine has {count}: cuda:0 to cuda:{}", count - 1),
         )),
         Ok(_) => gpu(number).map_err(|error| error.at(format!("device \"{name}\""))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_gpus_are_no_device_of_one_process() {
+        assert_eq!(several("cuda:0-7"), Some(0..=7));
+        for one in ["cuda", "cuda:3", "cuda:7-0", "cuda:1-1", "cuda:-2", "auto"] {
+            assert_eq!(several(one), None, "{one}");
+        }
+        assert!(is_one_gpu("cuda:3") && !is_one_gpu("cuda:0-1") && !is_one_gpu("cuda"));
+        let error = open("cuda:0-1").unwrap_err().to_string();
+        assert!(error.contains("several GPUs of one process"), "{error}");
     }
 }

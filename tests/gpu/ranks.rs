@@ -162,6 +162,28 @@ fn one_command_starts_a_process_for_each_gpu() {
     let output = on_two(&scene, "on-2", &[]).output().unwrap();
     succeeded(&output);
     assert_same(&scene.out("alone"), &scene.out("on-2"), "cuda:0-1");
+    let check = [
+        "ranks",
+        "check",
+        "--megabytes",
+        "1",
+        "--rounds",
+        "1",
+        "--json",
+        "--device",
+    ];
+    let output = expo()
+        .args(check)
+        .arg("cuda:0-1")
+        .env("EXPO_EMULATOR_GPUS", "2")
+        .output()
+        .unwrap();
+    succeeded(&output);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&value["ranks"], &value["sums_equal"]),
+        (&2.into(), &true.into())
+    );
     // What one of them meets is the end of all.
     let mut wrong = on_two(&scene, "wrong", &["--set", "batch.lanes=3"]);
     let output = wrong.output().unwrap();

@@ -35,7 +35,8 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TIME", default_value = "10m")]
     timeout: Limit,
 
-    /// Exchange the memory of this device: auto (a GPU, if there is one), cpu or cuda
+    /// Exchange the memory of this device: auto (a GPU, if there is one), cpu, cuda, or cuda:N-M, a process for
+    /// each
     #[arg(long, default_value = "auto")]
     device: String,
 
@@ -70,6 +71,7 @@ MPI 5 ABI. EXPO_MPI_LIBRARY names the library where it is not found. So is NCCL
 Examples:
   $ mpirun -n 4 expo ranks check
   $ torchrun --nproc-per-node 8 --no-python expo ranks check
+  $ expo ranks check --device cuda:0-7
   $ srun -n 16 --mpi=pmix expo ranks check --megabytes 1000";
 
 const ONE_PROCESS: &str = "\
@@ -112,7 +114,10 @@ fn several(
     let machine = kind(device)?;
     let (fact, place) = match device.is_cpu() {
         true => (std::env::consts::ARCH.to_owned(), "cpu".to_owned()),
-        false => (machine.clone(), format!("cuda:{}, {machine}", own_gpu())),
+        false => (
+            machine.clone(),
+            format!("cuda:{}, {machine}", own_gpu().unwrap_or(0)),
+        ),
     };
     if !device.is_cpu() {
         text(format!("device    {place}, at rank 0\n"))?;

@@ -33,7 +33,13 @@ fn rank(rank: usize, size: usize, launch: usize, args: &[String]) -> Command {
         .env("LOCAL_WORLD_SIZE", size.to_string())
         .env("MASTER_ADDR", "localhost")
         .env("MASTER_PORT", "29500")
-        .env("TORCHELASTIC_RUN_ID", format!("test-{launch}"))
+        .env("TORCHELASTIC_RUN_ID", format!("test-{launch}"));
+    apart(command)
+}
+
+/// With outputs of its own, on a core of its own.
+fn apart(mut command: Command) -> Command {
+    command
         .env("RAYON_NUM_THREADS", "1")
         .env("HF_HUB_OFFLINE", "1")
         .stdin(Stdio::null())
@@ -144,12 +150,8 @@ fn on_two(scene: &Scene, out: &str, more: &[&str]) -> Command {
     let mut command = expo();
     command
         .args(scene.args(out, &more))
-        .env("EXPO_EMULATOR_GPUS", "2")
-        .env("RAYON_NUM_THREADS", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+        .env("EXPO_EMULATOR_GPUS", "2");
+    apart(command)
 }
 
 #[test]
